@@ -1,0 +1,138 @@
+"""A real Gemma tokenizer and processor at toy size, trained on a handful of texts.
+
+The pieces are the stock ones (`GemmaTokenizer`, `Gemma3Processor`), so whatever works here works with the full-size
+checkpoints: byte fallback, the spare `<unused*>` slots, Gemma 3's chat format, image placeholders.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import AddedToken, Gemma3ImageProcessorPil, Gemma3Processor, GemmaTokenizer
+
+BOI_TOKEN = "<start_of_image>"
+EOI_TOKEN = "<end_of_image>"
+IMAGE_TOKEN = "<image_soft_token>"
+START_OF_TURN = "<start_of_turn>"
+END_OF_TURN = "<end_of_turn>"
+
+CORE_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")  # ids 0-4, as in Gemma
+UNUSED_TOKENS = tuple(f"<unused{index}>" for index in range(8))
+TURN_TOKENS = (START_OF_TURN, END_OF_TURN)
+IMAGE_TOKENS = {"boi_token": BOI_TOKEN, "eoi_token": EOI_TOKEN, "image_token": IMAGE_TOKEN}
+
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # what Gemma's normaliser puts in place of a space
+BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
+ROLE_WORDS = ("user", "model")
+
+# Gemma 3's conversation format. A system message opens the first user turn; images stand where they appear.
+CHAT_TEMPLATE = """
+{%- macro render(content) -%}
+    {%- if content is string -%}
+        {{ content | trim }}
+    {%- else -%}
+        {%- for part in content -%}
+            {%- if part['type'] == 'image' -%}
+                {{ '<start_of_image>' }}
+            {%- elif part['type'] == 'text' -%}
+                {{ part['text'] | trim }}
+            {%- else -%}
+                {{ raise_exception("Content parts are of type 'text' or 'image', got '" ~ part['type'] ~ "'.") }}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- set preamble = '' -%}
+{%- set turns = messages -%}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- set preamble = render(messages[0]['content']) ~ '\n\n' -%}
+    {%- set turns = messages[1:] -%}
+{%- endif -%}
+{{ bos_token }}
+{%- for turn in turns -%}
+    {%- set expected = 'user' if loop.index0 % 2 == 0 else 'assistant' -%}
+    {%- if turn['role'] != expected -%}
+        {{ raise_exception("Roles must alternate user, assistant, user, ...: expected '" ~ expected ~ "', got '"
+            ~ turn['role'] ~ "'.") }}
+    {%- endif -%}
+    {%- if expected == 'user' -%}
+        {{ '<start_of_turn>user\n' ~ (preamble if loop.first else '') ~ render(turn['content']) ~ '<end_of_turn>\n' }}
+    {%- else -%}
+        {{ '<start_of_turn>model\n' }}
+        {%- generation -%}
+            {{ render(turn['content']) ~ '<end_of_turn>\n' }}
+        {%- endgeneration -%}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ '<start_of_turn>model\n' }}
+{%- endif -%}
+"""
+
+
+def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokenizer:
+    """Train a Gemma tokenizer with byte fallback on `texts`.
+
+    Every word of `texts` enters as it stands, in lower case and capitalised, with and without a space before it, so a
+    word that opens a turn is as short as one inside a sentence. Printable ASCII and single bytes cover all other text.
+
+    Args:
+        texts: sentences whose words deserve tokens of their own.
+        vocab_size: upper bound of the vocabulary; training stops earlier when no pair is left to merge.
+
+    Raises:
+        ValueError: if `vocab_size` cannot hold the tokens that are always there.
+    """
+    fixed = [*CORE_TOKENS, *UNUSED_TOKENS, *TURN_TOKENS, *IMAGE_TOKENS.values(), "\n", "\n\n", *BYTES, SPACE, *ASCII]
+    if vocab_size < len(fixed):
+        raise ValueError(
+            f"vocab_size must be at least {len(fixed)} (markers, bytes, printable ASCII), got {vocab_size}."
+        )
+
+    plain = {word for text in texts for word in text.split() if word.isascii()} | set(ROLE_WORDS)
+    words = sorted({form for word in plain for form in (word, word.lower(), word.capitalize())})
+    merges = _train_merges([form for word in words for form in (word, SPACE + word)], vocab_size - len(fixed))
+    tokens = dict.fromkeys([*fixed, *(left + right for left, right in merges)])
+    tokenizer = GemmaTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=[("\n", "\n"), *merges],
+        add_bos_token=True,
+        extra_special_tokens=dict(IMAGE_TOKENS),
+    )
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in UNUSED_TOKENS])
+    tokenizer.add_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in TURN_TOKENS], special_tokens=True
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_processor(tokenizer: GemmaTokenizer, image_size: int, image_seq_length: int) -> Gemma3Processor:
+    """Join `tokenizer` with an image processor that needs no torchvision.
+
+    Args:
+        image_size: side in pixels of the square that the vision tower sees; values are mapped to [-1, 1].
+        image_seq_length: image tokens per image, the `mm_tokens_per_image` of the model.
+    """
+    image_processor = Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size})
+    return Gemma3Processor(
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+        image_seq_length=image_seq_length,
+    )
+
+
+def _train_merges(words: Sequence[str], room: int) -> list[tuple[str, str]]:
+    """At most `room` BPE merges, none of which crosses a word boundary."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
+    )
+    alphabet = [SPACE, *ASCII]
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + room, min_frequency=1, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(words, trainer)
+    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
