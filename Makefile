@@ -1,0 +1,45 @@
+# TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
+.DEFAULT_GOAL := help
+.PHONY: help setup format check typecheck test test-gpu run clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+EXTRAS := nano,dev
+SOURCES := $(wildcard src tests examples benchmarks scripts)
+INSTALLED := .venv/.installed
+INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to date)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@if command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS); then :; \
+	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL_ARGS); fi
+	@touch $@
+
+format: setup ## Format the code and sort the imports
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+check: setup ## Check format and lint
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+typecheck: setup ## Check types
+	$(BIN)/basedpyright
+
+test: setup ## Run the tests (CPU, offline)
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4
+
+test-gpu: setup ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
+run: setup ## Ask the shipped nano model what happens next
+	$(BIN)/python examples/inference.py
+
+clean: ## Remove the environment, caches and build outputs
+	rm -rf .venv build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
