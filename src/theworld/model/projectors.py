@@ -1,0 +1,168 @@
+"""World latents -> language-model width. Pure torch.
+
+Shape legend: `B` images, `C` latent channels, `T` latent frames, `h, w` latent height and width, `p` pooling factor,
+`F = C * p * p` features of one token, `N = T * (h / p) * (w / p)` world tokens, `D` language-model width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .configuration_theworld import TheWorldConfig
+
+
+class WorldProjector(nn.Module):
+    """`body` per token, then row, column and time embeddings, then RMSNorm with a learned gain.
+
+    The gain starts at the RMS of the language model's own (scaled) token embeddings: features of another scale are
+    what makes visual tokens unreadable (arXiv 2503.17349, 2512.08374). There is no activation at the end.
+    """
+
+    def __init__(self, config: TheWorldConfig) -> None:
+        super().__init__()
+        self.pooling = config.world_pooling
+        features = config.world_latent_channels * self.pooling**2
+        width = config.text_config.hidden_size  # type: ignore[union-attr]
+        rows, columns = config.world_grid
+        self.max_frames = 1 + config.max_world_steps
+        self.body = self.build_body(features, config.projector_hidden_size or width, width, config)
+        self.row_embedding = nn.Parameter(torch.zeros(rows, 1, width))
+        self.column_embedding = nn.Parameter(torch.zeros(1, columns, width))
+        self.time_embedding = nn.Parameter(torch.zeros(self.max_frames, 1, 1, width))
+        self.output_norm = nn.RMSNorm(width, eps=1e-6)
+
+    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def initialise(self, embedding_rms: float, generator: torch.Generator | None = None) -> None:
+        """Fresh embeddings of small size, and an output gain of `embedding_rms`."""
+        for embedding in (self.row_embedding, self.column_embedding, self.time_embedding):
+            embedding.normal_(std=0.02, generator=generator)
+        self.output_norm.weight.fill_(embedding_rms)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        """Project normalised latents (B, C, T, h, w) to world tokens (B, N, D), frame by frame, row by row."""
+        tokens = unshuffle(latents.to(self.time_embedding.dtype), self.pooling)  # (B, T, rows, columns, F)
+        tokens = self.body(tokens)  # (B, T, rows, columns, D)
+        frames = tokens.shape[1]
+        tokens = tokens + self.row_embedding + self.column_embedding + self.time_embedding[:frames]
+        return self.output_norm(tokens).flatten(1, 3)  # (B, N, D)
+
+
+class LinearProjector(WorldProjector):
+    """One linear map per token."""
+
+    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+        return nn.Linear(features, width)
+
+
+class MLPProjector(WorldProjector):
+    """RMSNorm, Linear, GELU, Linear per token."""
+
+    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+        norm = nn.RMSNorm(features, eps=1e-6)
+        return nn.Sequential(norm, nn.Linear(features, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+class TransformerProjector(WorldProjector):
+    """A few pre-norm transformer layers over the tokens of a frame and of the frames before it."""
+
+    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+        return FrameTransformer(
+            features, hidden, width, config.projector_layers, config.projector_heads, config.world_grid, self.max_frames
+        )
+
+    @torch.no_grad()
+    def initialise(self, embedding_rms: float, generator: torch.Generator | None = None) -> None:
+        super().initialise(embedding_rms, generator)
+        assert isinstance(self.body, FrameTransformer)
+        self.body.position.normal_(std=0.1, generator=generator)
+        self.body.time.normal_(std=0.1, generator=generator)
+
+
+class FrameTransformer(nn.Module):
+    """Tokens attend within their frame and to earlier frames, so the present never depends on how far one looks."""
+
+    def __init__(
+        self, features: int, hidden: int, width: int, layers: int, heads: int, grid: tuple[int, int], max_frames: int
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Linear(features, hidden)
+        self.position = nn.Parameter(torch.zeros(*grid, hidden))
+        self.time = nn.Parameter(torch.zeros(max_frames, 1, 1, hidden))
+        self.layers = nn.ModuleList(ProjectorLayer(hidden, heads) for _ in range(layers))
+        self.leave = nn.Linear(hidden, width)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, T, rows, columns, F) -> (B, T, rows, columns, D)."""
+        batch, frames, rows, columns, _ = tokens.shape
+        hidden = (self.enter(tokens) + self.position + self.time[:frames]).flatten(1, 3)  # (B, N, hidden)
+        frame = torch.arange(frames, device=tokens.device).repeat_interleave(rows * columns)
+        visible = frame[:, None] >= frame[None, :]  # (N, N)
+        for layer in self.layers:
+            hidden = layer(hidden, visible)
+        return self.leave(hidden).view(batch, frames, rows, columns, -1)
+
+
+class ProjectorLayer(nn.Module):
+    """Pre-norm self-attention and a GELU MLP of twice the width."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"projector_heads={heads}: expected a divisor of projector_hidden_size={width}")
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, hidden: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        batch, length, width = hidden.shape
+        qkv = self.qkv(self.attention_norm(hidden)).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, width / heads)
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        hidden = hidden + self.attention_out(attended.transpose(1, 2).flatten(2))
+        return hidden + self.mlp(hidden)
+
+
+def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
+    """Gather `pooling x pooling` neighbours into one token: (B, C, T, h, w) -> (B, T, h / p, w / p, C * p * p).
+
+    Raises:
+        ValueError: The latent grid is not a multiple of `pooling`.
+    """
+    batch, channels, frames, height, width = latents.shape
+    if height % pooling or width % pooling:
+        raise ValueError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")
+    cells = latents.view(batch, channels, frames, height // pooling, pooling, width // pooling, pooling)
+    return cells.permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
+
+
+PROJECTORS: dict[str, type[WorldProjector]] = {
+    "linear": LinearProjector,
+    "mlp": MLPProjector,
+    "transformer": TransformerProjector,
+}
+
+
+def build_projector(config: TheWorldConfig) -> WorldProjector:
+    """The projector that `config.projector` names.
+
+    Raises:
+        ValueError: No projector has that name.
+    """
+    if config.projector not in PROJECTORS:
+        raise ValueError(f"projector={config.projector!r}: expected one of {', '.join(PROJECTORS)}")
+    return PROJECTORS[config.projector](config)
+
+
+__all__ = ["PROJECTORS", "WorldProjector", "build_projector"]
