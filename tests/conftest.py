@@ -1,0 +1,54 @@
+"""What every test starts from: no network, one thread a worker, fixed seeds, repositories of tiny models on disk."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is imported
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests import tiny
+
+
+def pytest_configure() -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def gemma_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma 3 repository on disk; read it, never write to it."""
+    return tiny.write_tiny_gemma(tmp_path_factory.mktemp("gemma"))
+
+
+@pytest.fixture(scope="session")
+def cosmos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Cosmos-Predict2 repository on disk, with its text encoder; read it, never write to it."""
+    return tiny.write_tiny_cosmos(tmp_path_factory.mktemp("cosmos"), with_text_encoder=True)
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """Three RGB pictures that differ in every region, one of them not square."""
+    rng = np.random.default_rng(0)
+    sizes = [(48, 48), (64, 40), (33, 57)]
+    return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), "RGB") for width, height in sizes]
