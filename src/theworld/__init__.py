@@ -1,3 +1,32 @@
-"""TheWorld: Gemma 3 with the latents of a video world model as tokens in its input."""
+"""TheWorld: Gemma 3 with the latents of a video world model as tokens in its input.
+
+    from theworld import TheWorld
+    model = TheWorld.from_pretrained("nano")
+    print(model.ask(image, "Which bin will the ball land in?"))
+
+Importing the package is cheap: public names load on first use, torch with them. The Auto classes of transformers know the
+model type from the import on, in whatever order the two packages are imported.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._auto_classes import announce
+
+if TYPE_CHECKING:
+    from .model import TheWorld, TheWorldConfig, TheWorldModel, TheWorldProcessor
 
 __version__ = "0.1.0"
+__all__ = ["TheWorld", "TheWorldConfig", "TheWorldModel", "TheWorldProcessor", "__version__"]
+
+announce(model_type="theworld", config_class="TheWorldConfig", package=__name__)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module(".model", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,1 @@
+"""The `theworld` command: parse, call one function of the package, print."""

@@ -1,0 +1,60 @@
+"""`theworld <command>`: dispatch, and one clear line for what a user can put right."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from theworld import __version__
+
+from . import env
+
+# Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
+# What is slow to import belongs inside `run`: `theworld --help` answers without torch.
+COMMANDS: dict[str, ModuleType] = {
+    "env": env,
+}
+
+USER_ERRORS = (ValueError, KeyError, ImportError, OSError)  # FileNotFoundError is an OSError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of every command in `COMMANDS`, with the options they share."""
+    parser = argparse.ArgumentParser(prog="theworld", description="Gemma 3 that sees what happens next.")
+    parser.add_argument("--version", action="version", version=f"theworld {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The command's exit code; 2 for a mistake in what it was given, 130 when interrupted.
+    """
+    args = build_parser().parse_args(arguments)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, `head` for one, has seen enough
+        sys.stderr.close()
+        return 0
+    except USER_ERRORS as error:
+        if args.debug:
+            raise
+        # str() of a KeyError is the repr of its message.
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"theworld: error: {' '.join(str(message).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Leaves: logging, optional imports, atomic files, seeds and the environment. Nothing here imports the rest."""

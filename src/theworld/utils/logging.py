@@ -1,0 +1,61 @@
+"""One logger, which speaks on rank zero, and a way to load models without a wall of other people's warnings."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+logger = logging.getLogger("theworld")
+
+
+class _RankZero(logging.Filter):
+    """Passes what the first process says, and warnings from any."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or os.environ.get("RANK", "0") == "0"
+
+
+logger.addFilter(_RankZero())
+
+
+def configure_logging(level: int = logging.INFO) -> None:
+    """Show the package's messages on stderr; for commands and scripts, a library leaves this to its user."""
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+    logger.setLevel(level)
+
+
+@contextmanager
+def quiet_third_party(verbose: bool = False) -> Iterator[None]:
+    """Silence progress bars, advice and warnings of transformers and diffusers; errors still show.
+
+    Wrap the loading of models in it. All settings are as before afterwards, also after an exception.
+
+    Args:
+        verbose: True leaves everything as it is.
+    """
+    if verbose:
+        yield
+        return
+    # Imported here: a logger must not cost the import of torch.
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for library, (verbosity, progress_bar) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if progress_bar:
+                library.enable_progress_bar()

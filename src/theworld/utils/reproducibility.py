@@ -1,0 +1,66 @@
+"""Seeds, and a record of what a result was computed with."""
+
+import platform
+import random
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+PACKAGES = ("theworld", "torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy", "pymunk")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, on every device.
+
+    Raises:
+        ValueError: if `seed` is outside [0, 2**32), which NumPy cannot take.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and source state, ready for JSON.
+
+    Returns:
+        `python`, `platform`, `packages` (name -> version or None), `devices` (names, the CPU last), `threads`, and `git`
+        (`commit` and `dirty` of the checkout that the package is imported from, or None).
+    """
+    cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "devices": [*cuda, *mps, "cpu"],
+        "threads": torch.get_num_threads(),
+        "git": _git_state(Path(__file__).parent),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that tracks `folder`; None outside one, as in an installed package."""
+    try:
+        _git(folder, "ls-files", "--error-unmatch", ".")  # an ignored .venv inside a checkout is not its source
+        return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
