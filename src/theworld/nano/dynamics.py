@@ -1,0 +1,147 @@
+"""The nano world's dynamics: Cosmos-Predict2's diffusion transformer at toy size, trained as its pipeline samples.
+
+`Cosmos2VideoToWorldPipeline` feeds the network c_in x, with x = x0 + sigma n and c_in = 1 - t, t = sigma / (sigma + 1).
+That is (1 - t) x0 + t n; and c_skip = 1 - t, c_out = -t make the network's target n - x0: rectified flow
+(Liu et al., 2022, arXiv:2209.03003).
+
+Shapes: `B` clips, `C` = 16 latent channels, `L` latent frames of which the first is given, `h`, `w` latent pixels.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from .fit import Ema, Group, fit
+from .scenes import load
+from .vae import LATENT_CHANNELS, encode_clips, to_channels_last
+
+logger = logging.getLogger(__name__)
+
+TEXT_DIM = 32
+FPS = 16
+# The time at which the pipeline declares the given frame clean, from its sigma_conditioning of 1e-4.
+CLEAN_TIME = 1e-4 / (1 + 1e-4)
+LAST_TIME = 80 / 81  # from sigma_max = 80, where sampling starts
+
+
+def build_transformer() -> CosmosTransformer3DModel:
+    """A random nano transformer (3.8 M parameters), its output near zero and its position embeddings off zero.
+
+    diffusers starts the position embeddings at zero and then normalises them, which has no gradient there.
+    """
+    transformer = CosmosTransformer3DModel(
+        in_channels=LATENT_CHANNELS + 1,  # and the mask that says which frames are given
+        out_channels=LATENT_CHANNELS,
+        num_attention_heads=6,
+        attention_head_dim=32,
+        num_layers=6,
+        mlp_ratio=4.0,
+        text_embed_dim=TEXT_DIM,
+        adaln_lora_dim=32,
+        max_size=(8, 8, 8),
+        patch_size=(1, 2, 2),
+        rope_scale=(1.0, 1.0, 1.0),
+        concat_padding_mask=False,
+        extra_pos_embed_type="learnable",
+    )
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if "pos_emb" in name:
+                nn.init.normal_(parameter, std=0.02)
+        transformer.proj_out.weight.mul_(0.1)
+    return transformer
+
+
+def prompt_embedding() -> Tensor:
+    """The one prompt of the nano world, (1, 1, 32): no words, all zeros."""
+    return torch.zeros(1, 1, TEXT_DIM)
+
+
+def sample_times(count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels t in (0, 80 / 81], three quarters of them near pure noise: the first sampler steps decide most."""
+    late = torch.randn(count, generator=generator) * 1.5 + 2.0
+    middle = torch.randn(count, generator=generator)
+    chosen = torch.where(torch.rand(count, generator=generator) < 0.75, late, middle)
+    return chosen.sigmoid().clamp(max=LAST_TIME)
+
+
+def moving_weight(latents: Tensor, strength: float = 3.0) -> Tensor:
+    """Loss weights (B, C, L - 1, h, w) from 1 to 1 + `strength`: more where a future frame differs from one before."""
+    future = latents[:, :, 1:]
+    change = torch.maximum((future - latents[:, :, :1]).abs(), (future - latents[:, :, :-1]).abs())
+    return 1 + strength * change.clamp(max=1)
+
+
+def flow_loss(transformer: nn.Module, latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Weighted squared error of the predicted velocity n - x0 on the future frames of `latents` (B, C, L, h, w)."""
+    count, _, length, height, width = latents.shape
+    noise = torch.randn(latents.shape, generator=generator)
+    time = sample_times(count, generator).view(-1, 1, 1, 1, 1)
+    given = torch.zeros(count, 1, length, height, width)
+    given[:, :, 0] = 1
+    first = given[:, :, :, :1, :1]
+    velocity = transformer(
+        hidden_states=torch.lerp((1 - time) * latents + time * noise, latents, given),
+        timestep=torch.lerp(time.expand(-1, -1, length, -1, -1), torch.full_like(first, CLEAN_TIME), first),
+        encoder_hidden_states=prompt_embedding().expand(count, -1, -1),
+        fps=FPS,
+        condition_mask=given,
+        return_dict=False,
+    )[0]
+    error = (velocity - (noise - latents))[:, :, 1:].square()
+    return (moving_weight(latents) * error).mean()
+
+
+def encode_both_ways(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> Tensor:
+    """Latents of every clip and of its mirror image, (2n, C, L, h, w): physics knows no left and right."""
+    return torch.cat([encode_clips(vae, frames), encode_clips(vae, frames[:, :, :, ::-1])])
+
+
+def train_dynamics(
+    scenes_folder: Path,
+    cosmos_folder: Path,
+    out: Path,
+    *,
+    steps: int = 14_000,
+    batch_size: int = 64,
+    learning_rate: float = 1.2e-3,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the transformer on the latents that `cosmos_folder`/vae makes of `scenes_folder`/train.
+
+    Writes `out`/transformer (averaged weights, every ten minutes and at the end), `out`/scheduler,
+    `out`/prompt_embeds.safetensors and the figures to `out`/dynamics.json, which are also returned.
+    """
+    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
+    latents = encode_both_ways(vae, load(scenes_folder / "train").frames)
+    logger.info("dynamics: %d clips encoded", len(latents))
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    transformer = build_transformer()
+    ema = Ema(transformer, decay=0.999)
+
+    def step(_: int) -> tuple[Tensor, dict[str, float]]:
+        batch = latents[torch.randint(0, len(latents), (batch_size,), generator=generator)]
+        return flow_loss(transformer, batch, generator), {"samples": batch_size}
+
+    FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(out / "scheduler")
+    save_file({"prompt_embeds": prompt_embedding()}, out / "prompt_embeds.safetensors")
+    figures = fit(
+        "dynamics",
+        step,
+        [Group(transformer.parameters(), learning_rate)],
+        steps=steps,
+        warmup=200,
+        ema=ema,
+        log_every=200,
+        save=lambda: ema.module.save_pretrained(out / "transformer"),
+    )
+    (out / "dynamics.json").write_text(json.dumps(figures, indent=1))
+    return figures

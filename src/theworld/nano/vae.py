@@ -1,0 +1,200 @@
+"""The nano video autoencoder: the class Cosmos-Predict2 uses, at toy size, trained on scenes from nothing.
+
+Shapes: `B` clips, `T` frames (1, 5 or 9), `H`, `W` pixels, `L` latent frames, L = 1 + (T - 1) / 4.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
+
+from .fit import Group, fit
+from .scenes import load
+
+logger = logging.getLogger(__name__)
+
+LATENT_CHANNELS = 16
+INITIAL_LOG_VARIANCE = -8.0
+MOVING_THRESHOLD = 0.1  # of the pixel range [-1, 1]
+FIGURES_CLIPS = 64
+
+
+def build_vae(mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> AutoencoderKLWan:
+    """A random nano VAE (0.67 M parameters); `mean` and `std` (16 each) normalise its latents, 0 and 1 by default."""
+    return AutoencoderKLWan(
+        base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 4, 4],
+        num_res_blocks=1,
+        attn_scales=[],
+        temperal_downsample=[False, True, True],
+        latents_mean=list(mean) if mean is not None else [0.0] * LATENT_CHANNELS,
+        latents_std=list(std) if std is not None else [1.0] * LATENT_CHANNELS,
+    )
+
+
+def to_pixels(frames: np.ndarray[Any, Any]) -> Tensor:
+    """uint8 (B, T, H, W, 3) -> (B, 3, T, H, W) in [-1, 1], laid out channels-last as the convolutions want it."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last_3d)
+
+
+def to_channels_last(vae: AutoencoderKLWan) -> AutoencoderKLWan:
+    """Lay the 5-D weights out channels-last, which makes convolutions on a CPU 1.1 to 1.3 times faster."""
+    for parameter in vae.parameters():
+        if parameter.ndim == 5:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return vae
+
+
+@torch.no_grad()
+def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
+    """Start the code as the 16 strongest principal components of the encoder's features, at variance 1.
+
+    From the default start this small VAE collapses to the mean image: the code's spread is far below the noise that
+    is added to it. `pixels` (B, 3, 1, H, W) are single frames.
+    """
+    features = vae.encoder(pixels).movedim(1, -1).reshape(-1, 2 * LATENT_CHANNELS)
+    centre = features.mean(0)
+    variances, directions = torch.linalg.eigh(torch.cov((features - centre).T))
+    strongest = directions[:, -LATENT_CHANNELS:] / variances[-LATENT_CHANNELS:].clamp(min=1e-8).sqrt()
+    convolution = cast(nn.Conv3d, vae.quant_conv)
+    bias = cast(Tensor, convolution.bias)
+    convolution.weight.zero_()
+    convolution.weight[:LATENT_CHANNELS] = strongest.T[..., None, None, None]
+    bias[:LATENT_CHANNELS] = -(centre @ strongest)
+    bias[LATENT_CHANNELS:] = INITIAL_LOG_VARIANCE
+
+
+def _moving(pixels: Tensor) -> Tensor:
+    """Where a pixel differs from its median: over time in a clip, over the batch in single frames."""
+    median = pixels.median(2 if pixels.shape[2] > 1 else 0, keepdim=True).values
+    return ((pixels - median).abs().amax(1, keepdim=True) > MOVING_THRESHOLD).float()
+
+
+def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:
+    """L1 + 2 L2, heavier on what moves: a ball is 1 % of the picture and all of the question."""
+    weight = 1 + (5.0 if pixels.shape[2] > 1 else 1.5) * _moving(pixels)
+    error = (output - pixels).abs()
+    return (weight * (error + 2 * error.square())).mean()
+
+
+@torch.no_grad()
+def reconstruction_figures(vae: AutoencoderKLWan, pixels: Tensor) -> dict[str, float]:
+    """Peak signal-to-noise ratios in dB: all pixels, the first frame, and the pixels that move."""
+    output = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    error, moving = ((output - pixels) / 2).square(), _moving(pixels)
+    parts = {
+        "psnr": error.mean(),
+        "psnr_first_frame": error[:, :, 0].mean(),
+        "psnr_moving": (error * moving).sum() / (3 * moving.sum()).clamp(min=1),
+    }
+    return {name: -10 * math.log10(float(value)) for name, value in parts.items()}
+
+
+class _Clips:
+    """Random batches of 1, 5 or 9 consecutive frames."""
+
+    def __init__(self, frames: np.ndarray[Any, Any], seed: int) -> None:
+        self.frames, self.random = frames, np.random.default_rng(seed)
+
+    def draw(self, clips: int, length: int) -> Tensor:
+        first = int(self.random.integers(0, self.frames.shape[1] - length + 1))
+        picked = np.sort(self.random.integers(0, len(self.frames), clips))  # sorted: a memory map reads faster
+        return to_pixels(self.frames[picked, first : first + length])
+
+
+def _step(vae: AutoencoderKLWan, pixels: Tensor, *, train_encoder: bool) -> tuple[Tensor, dict[str, float]]:
+    with torch.autocast(pixels.device.type, torch.bfloat16):
+        with torch.set_grad_enabled(train_encoder):
+            code = vae.encode(pixels).latent_dist
+        output = vae.decode(code.sample() if train_encoder else code.mean).sample
+    spread = code.mean.float().square().mean()
+    loss = reconstruction_loss(output.float(), pixels) + 1e-4 * spread
+    return loss, {"samples": len(pixels), "latent_rms": spread.sqrt().item()}
+
+
+def train_vae(
+    scenes_folder: Path,
+    out: Path,
+    *,
+    decoder_steps: int = 100,
+    image_steps: int = 1500,
+    clip_steps: int = 2700,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the VAE on `scenes_folder`/train and write it to `out`/vae, its figures to `out`/vae.json.
+
+    Single frames come first, the decoder alone for their first `decoder_steps`; then clips of 5 and 9 frames, mixed
+    with single frames. The latents' mean and deviation over whole clips go into the saved config. Returns the figures.
+    """
+    torch.manual_seed(seed)
+    frames = load(scenes_folder / "train").frames
+    clips = _Clips(frames, seed)
+    vae = to_channels_last(build_vae())
+    whiten(vae, clips.draw(256, 1))
+    encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+
+    def image_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        return _step(vae, clips.draw(32, 1), train_encoder=step >= decoder_steps)
+
+    def clip_step(step: int) -> tuple[Tensor, dict[str, float]]:
+        kind = clips.random.random()
+        count, length = (12, 5) if kind < 0.7 else (6, 9) if kind < 0.95 else (32, 1)
+        return _step(vae, clips.draw(count, length), train_encoder=True)
+
+    validation = load(scenes_folder / "validation").frames
+    held_out = to_pixels(validation[:: max(1, len(validation) // FIGURES_CLIPS)])
+    stages = [
+        fit(
+            "vae images",
+            image_step,
+            [Group(decoder, 2e-3), Group(encoder, 1e-3, delay=decoder_steps)],
+            steps=image_steps,
+            warmup=50,
+            weight_decay=1e-4,
+        ),
+        fit(
+            "vae clips",
+            clip_step,
+            [Group(decoder, 2e-3), Group(encoder, 1.5e-3)],
+            steps=clip_steps,
+            warmup=50,
+            weight_decay=1e-4,
+        ),
+    ]
+    vae.eval()
+    set_statistics(vae, frames[:: max(1, len(frames) // 1024)])
+    vae.save_pretrained(out / "vae")
+    figures = {**reconstruction_figures(vae, held_out), "stages": stages}
+    (out / "vae.json").write_text(json.dumps(figures, indent=1))
+    logger.info("vae: %s", {name: value for name, value in figures.items() if name != "stages"})
+    return figures
+
+
+def set_statistics(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> None:
+    """Write the mean and deviation of each latent channel over whole clips into the VAE's config."""
+    vae.register_to_config(latents_mean=[0.0] * LATENT_CHANNELS, latents_std=[1.0] * LATENT_CHANNELS)
+    latents = encode_clips(vae, frames).transpose(0, 1).flatten(1)  # (C, everything else)
+    vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
+
+
+@torch.no_grad()
+def encode_clips(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any], *, batch_size: int = 64) -> Tensor:
+    """uint8 frames (n, T, H, W, 3) -> normalised latents (n, 16, L, H / 8, W / 8), the distribution's mode."""
+    config = vae.config
+    mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1)
+    std = torch.tensor(config.latents_std).view(1, -1, 1, 1, 1)
+    latents = [
+        (vae.encode(to_pixels(frames[start : start + batch_size])).latent_dist.mode() - mean) / std
+        for start in range(0, len(frames), batch_size)
+    ]
+    return torch.cat(latents)
