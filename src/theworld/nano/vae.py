@@ -42,7 +42,7 @@ def build_vae(mean: Sequence[float] | None = None, std: Sequence[float] | None =
 
 def to_pixels(frames: np.ndarray[Any, Any]) -> Tensor:
     """uint8 (B, T, H, W, 3) -> (B, 3, T, H, W) in [-1, 1], laid out channels-last as the convolutions want it."""
-    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+    pixels = torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last_3d)
 
 

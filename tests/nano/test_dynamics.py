@@ -1,0 +1,128 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from theworld.nano.dynamics import (
+    CLEAN_TIME,
+    LAST_TIME,
+    build_transformer,
+    encode_both_ways,
+    flow_loss,
+    moving_weight,
+    prompt_embedding,
+    sample_times,
+    train_dynamics,
+)
+from theworld.nano.probe import NOT_ASKED, load_dynamics, outcome_label, probe_outcomes, roll_out
+from theworld.nano.scenes import generate
+from theworld.nano.vae import build_vae, encode_clips
+
+
+def answer_with(transformer: CosmosTransformer3DModel, truth: Tensor, seen: list[dict[str, Any]]) -> None:
+    """Replace the network's output by the exact velocity towards `truth`: (x_t - x_0) / t."""
+
+    def hook(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> tuple[Tensor]:
+        seen.append(kwargs)
+        return ((kwargs["hidden_states"] - truth) / kwargs["timestep"],)
+
+    transformer.register_forward_hook(hook, with_kwargs=True)
+
+
+def test_training_and_the_sampler_mean_the_same_velocity():
+    torch.manual_seed(0)
+    truth, transformer, seen = torch.randn(2, 16, 3, 4, 4), build_transformer(), []
+    answer_with(transformer, truth, seen)
+    assert flow_loss(transformer, truth, torch.Generator().manual_seed(0)) == pytest.approx(0, abs=1e-6)
+    rolled = roll_out(
+        transformer,
+        FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
+        truth,
+        prompt_embeds=prompt_embedding(),
+        num_inference_steps=4,
+    )
+    assert torch.allclose(rolled, truth, atol=2e-2)  # the sampler stops at sigma 0.002
+    for told in seen:
+        assert told["fps"] == 16
+        assert (told["encoder_hidden_states"] == 0).all()
+        assert torch.equal(told["hidden_states"][:, :, 0], truth[:, :, 0])
+        assert torch.allclose(told["timestep"][:, :, 0], torch.tensor(CLEAN_TIME))
+        assert (told["condition_mask"][:, :, 0] == 1).all()
+        assert (told["condition_mask"][:, :, 1:] == 0).all()
+
+
+def test_the_output_starts_small_and_every_position_has_its_embedding():
+    transformer = build_transformer()
+    assert 3.7e6 < sum(parameter.numel() for parameter in transformer.parameters()) < 3.9e6
+    for name, parameter in transformer.named_parameters():
+        assert "pos_emb" not in name or parameter.std() > 0.01
+
+
+def test_times_end_where_sampling_starts():
+    times = sample_times(10_000, torch.Generator().manual_seed(0))
+    assert times.min() > 0
+    assert times.max() == pytest.approx(LAST_TIME)
+    assert (times > 0.8).float().mean() > 0.4
+
+
+def test_only_what_changes_weighs_more():
+    latents = torch.zeros(1, 1, 3, 2, 2)
+    latents[:, :, 2, 0, 0] = 5
+    weight = moving_weight(latents)
+    assert weight[0, 0, 1, 0, 0] == 4
+    assert weight.sum() == 7 + 4
+
+
+def test_training_writes_what_the_world_encoder_loads(tmp_path: Path):
+    scenes = generate(tmp_path / "train", "train", {"drop": 2, "race": 1, "stack": 1}, workers=1)
+    torch.manual_seed(0)
+    build_vae().save_pretrained(tmp_path / "cosmos" / "vae")
+    cosmos = tmp_path / "cosmos"
+    figures = train_dynamics(tmp_path, cosmos, cosmos, steps=2, batch_size=4, compiled=False)
+    assert figures["steps"] == 2
+    assert figures["loss"] > 0
+    transformer, scheduler, prompt_embeds = load_dynamics(cosmos)
+    latents = encode_clips(build_vae().eval(), scenes.frames)
+    rolled = roll_out(transformer, scheduler, latents, prompt_embeds=prompt_embeds, num_inference_steps=2)
+    assert rolled.shape == latents.shape
+    assert rolled.isfinite().all()
+    assert torch.equal(rolled[:, :, 0], latents[:, :, 0])
+
+
+def test_the_mirror_doubles_the_clips(tmp_path: Path):
+    scenes = generate(tmp_path / "train", "train", {"stack": 2}, workers=1)
+    vae = build_vae().eval()
+    latents = encode_both_ways(vae, scenes.frames)
+    assert torch.equal(latents[:2], encode_clips(vae, scenes.frames))
+    assert torch.equal(latents[2:], encode_clips(vae, scenes.frames[:, :, :, ::-1]))
+
+
+def test_labels_are_places_not_colours():
+    record = {
+        "outcomes": {"bin": "green", "touch": "yes"},
+        "scene": {"bins": ["red", "blue", "green", "pink"], "balls": [{"colour": "white"}]},
+    }
+    assert outcome_label(record, "bin") == 2
+    assert outcome_label(record, "touch") == 1
+    assert outcome_label(record, "race") == NOT_ASKED
+
+
+def test_probes_read_what_is_there_and_nothing_else():
+    generator = torch.Generator().manual_seed(0)
+    latents, labels = (
+        torch.randn(400, 2, 3, 2, 2, generator=generator),
+        torch.randint(0, 2, (400,), generator=generator),
+    )
+    latents[:, 0, -1] += 4.0 * labels.view(-1, 1, 1)  # the end of the clip tells, its start does not
+    labels[:40] = NOT_ASKED
+    rollouts = {"perfect": latents[300:], "blind": torch.randn(100, 2, 3, 2, 2, generator=generator)}
+    train, held_out = {"race": labels[:300]}, {"race": labels[300:]}
+    result = probe_outcomes(latents[:300], train, latents[300:], held_out, rollouts)["race"]
+    assert result["clips"] == 100
+    assert result["true_last"] > 0.97
+    assert result["perfect"] == result["true_last"]
+    assert result["current"] < 0.7
+    assert result["blind"] < 0.7

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from theworld.nano.fit import Ema, Group, fit, schedule
+
+
+def quadratic(parameter: nn.Parameter):
+    return lambda step: ((parameter - 3).square().sum(), {"samples": 4, "distance": (parameter - 3).abs().max().item()})
+
+
+def test_fit_reaches_the_minimum_and_reports_it():
+    parameter = nn.Parameter(torch.zeros(5))
+    figures = fit("quadratic", quadratic(parameter), [Group([parameter], 0.1)], steps=300, warmup=10, weight_decay=0)
+    assert torch.allclose(parameter, torch.full((5,), 3.0), atol=1e-2)
+    assert figures["steps"] == 300
+    assert len(figures["curve"]) == 3
+    assert figures["loss"] < 1e-3
+    assert figures["distance"] < 0.05
+    assert figures["samples_per_second"] > 0
+
+
+def test_a_delayed_group_rests_until_its_time():
+    early, late = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    at_step_ten = []
+
+    def step(index: int):
+        if index == 10:
+            at_step_ten.extend([early.item(), late.item()])
+        return (early - 1).square().sum() + (late - 1).square().sum(), {}
+
+    fit("delayed", step, [Group([early], 0.1), Group([late], 0.1, delay=10)], steps=20, warmup=1)
+    assert at_step_ten[0] > 0.1
+    assert at_step_ten[1] == 0
+    assert late.item() > 0.1
+
+
+def test_schedule_rises_then_falls_to_the_floor():
+    factors = [schedule(step, 100, 10, 0.02) for step in range(-1, 101)]
+    assert factors[0] == 0
+    assert factors[1] == pytest.approx(0.1)
+    assert max(factors) == pytest.approx(1, abs=0.03)
+    assert factors[-1] == pytest.approx(0.02)
+
+
+def test_ema_lies_between_the_start_and_the_source():
+    source = nn.Linear(2, 2)
+    ema = Ema(source, decay=0.9)
+    start = ema.module.weight.clone()
+    with torch.no_grad():
+        source.weight.add_(1)
+    ema.update(step=1000)
+    assert torch.allclose(ema.module.weight, start + 0.1)
+    assert not ema.module.weight.requires_grad
+    assert not ema.module.training
+
+
+def test_an_infinite_loss_stops_the_run():
+    parameter = nn.Parameter(torch.ones(1))
+    with pytest.raises(FloatingPointError, match="broken"):
+        fit("broken", lambda _: (parameter.sum() * float("nan"), {}), [Group([parameter], 0.1)], steps=5)
+
+
+def test_weights_are_saved_at_the_end():
+    parameter, saved = nn.Parameter(torch.zeros(1)), []
+    fit("saved", quadratic(parameter), [Group([parameter], 0.1)], steps=3, save=lambda: saved.append(parameter.item()))
+    assert saved == [parameter.item()]
