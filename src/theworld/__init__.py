@@ -4,8 +4,8 @@
     model = TheWorld.from_pretrained("nano")
     print(model.ask(image, "Which bin will the ball land in?"))
 
-Importing the package is cheap: public names load on first use, torch with them. The Auto classes of transformers know the
-model type from the import on, in whatever order the two packages are imported.
+Importing the package is cheap: public names load on first use, torch with them. The Auto classes of transformers know
+the model type from the import on, in whatever order the two packages are imported.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["TheWorld", "TheWorldConfig", "TheWorldModel", "TheWorldProcessor", "__version__"]
 
-announce(model_type="theworld", config_class="TheWorldConfig", package=__name__)
+announce("theworld", package=__name__, config="TheWorldConfig", processor="TheWorldProcessor")
 
 
 def __getattr__(name: str) -> Any:

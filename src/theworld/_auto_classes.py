@@ -1,60 +1,72 @@
 """Tell transformers of a model type before torch, or transformers itself, is imported.
 
-transformers keeps a table from model types to the *names* of config classes, and takes a class from its module when it is
-first asked for. One row in that table is all the Auto classes need: asking for it imports `theworld.model`, which
-registers the rest. The table's module imports torch, so the row is added when somebody else imports it.
+transformers keeps tables from model types to class *names*, and takes a class from `transformers.models.<type>`
+when it is first asked for. So a row in two tables and a module of that name are all its Auto classes need. The first
+class they ask for imports `theworld.model`, which registers the others. The tables live in modules that import torch:
+a row is added when somebody else imports its table.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-TABLE = "transformers.models.auto.configuration_auto"
+TABLES = {
+    "transformers.models.auto.configuration_auto": "CONFIG_MAPPING_NAMES",
+    "transformers.models.auto.processing_auto": "PROCESSOR_MAPPING_NAMES",
+}
 
 
-def announce(*, model_type: str, config_class: str, package: str) -> None:
-    """Make `AutoConfig` find `config_class` in the module `package`, which is imported already."""
-    row = _Row(model_type, config_class, package)
-    if TABLE in sys.modules:
-        row.add(sys.modules[TABLE])
-    else:
-        sys.meta_path.insert(0, row)
+def announce(model_type: str, *, package: str, config: str, processor: str) -> None:
+    """Make AutoConfig and AutoProcessor find the classes of a model type.
+
+    Args:
+        model_type: as in the `config.json` of a checkpoint.
+        package: name of an imported module from which both classes can be taken; they may load lazily.
+        config: name of the config class.
+        processor: name of the processor class.
+    """
+    sys.modules[f"transformers.models.{model_type}"] = sys.modules[package]
+    waiting = dict(zip(TABLES, (config, processor), strict=True))
+    for table in TABLES.keys() & sys.modules.keys():
+        _add(sys.modules[table], model_type, waiting.pop(table))
+    if waiting:
+        sys.meta_path.insert(0, _Rows(model_type, waiting))
 
 
-class _Row(MetaPathFinder):
-    """A row of the table; as an import finder, it waits for the table and adds itself."""
+def _add(table: ModuleType, model_type: str, class_name: str) -> None:
+    getattr(table, TABLES[table.__name__])[model_type] = class_name
 
-    def __init__(self, model_type: str, config_class: str, package: str) -> None:
-        self.model_type, self.config_class, self.package = model_type, config_class, package
 
-    def add(self, table: ModuleType) -> None:
-        table.CONFIG_MAPPING_NAMES[self.model_type] = self.config_class
-        table.CONFIG_MAPPING._modules[self.model_type] = sys.modules[self.package]
+class _Rows(MetaPathFinder):
+    """Rows (table -> class name) that wait for their tables to be imported."""
+
+    def __init__(self, model_type: str, waiting: Mapping[str, str]) -> None:
+        self.model_type, self.waiting = model_type, dict(waiting)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != TABLE:
+        class_name = self.waiting.pop(fullname, None)
+        if class_name is None:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        spec = find_spec(fullname)  # by the finders after this one: the name no longer waits
         if spec is not None and spec.loader is not None:
-            spec.loader = _Then(spec.loader, self)
+            spec.loader = _Then(spec.loader, self.model_type, class_name)
         return spec
 
 
 class _Then(Loader):
-    """Loads a module as `loader` does, then adds the row."""
+    """Loads a table as `loader` does, then adds a row."""
 
-    def __init__(self, loader: Loader, row: _Row) -> None:
-        self.loader, self.row = loader, row
+    def __init__(self, loader: Loader, model_type: str, class_name: str) -> None:
+        self.loader, self.model_type, self.class_name = loader, model_type, class_name
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self.loader.exec_module(module)
-        self.row.add(module)
+        _add(module, self.model_type, self.class_name)

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 logger = logging.getLogger("theworld")
@@ -30,7 +30,7 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 @contextmanager
-def quiet_third_party(verbose: bool = False) -> Iterator[None]:
+def quiet_third_party(verbose: bool = False) -> Generator[None]:
     """Silence progress bars, advice and warnings of transformers and diffusers; errors still show.
 
     Wrap the loading of models in it. All settings are as before afterwards, also after an exception.

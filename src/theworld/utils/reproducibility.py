@@ -30,8 +30,8 @@ def environment() -> dict[str, Any]:
     """Versions, machine and source state, ready for JSON.
 
     Returns:
-        `python`, `platform`, `packages` (name -> version or None), `devices` (names, the CPU last), `threads`, and `git`
-        (`commit` and `dirty` of the checkout that the package is imported from, or None).
+        `python`, `platform`, `packages` (name -> version or None), `devices` (names, the CPU last), `threads`, and
+        `git` (`commit` and `dirty` of the checkout that the package is imported from, or None).
     """
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []

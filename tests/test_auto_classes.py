@@ -1,0 +1,65 @@
+"""`import theworld` is light, and transformers knows the model type whichever package comes first."""
+
+import subprocess
+import sys
+
+import pytest
+
+STAND_IN = """
+import sys, types
+from theworld._auto_classes import announce
+
+class StandInProcessor: pass
+
+package = types.ModuleType("stand_in")
+loads = []
+def load(name):
+    loads.append(name)
+    if name == "StandInProcessor":
+        return StandInProcessor
+    if name == "StandInConfig":
+        from transformers import Gemma3Config
+        return type("StandInConfig", (Gemma3Config,), {"model_type": "stand_in"})
+    raise AttributeError(name)
+package.__getattr__ = load
+sys.modules["stand_in"] = package
+"""
+ANNOUNCE = 'announce("stand_in", package="stand_in", config="StandInConfig", processor="StandInProcessor")\n'
+TRANSFORMERS = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
+ASK = """
+assert not {"StandInConfig", "StandInProcessor"} & set(loads), loads
+from transformers.models.auto.processing_auto import processor_class_from_name
+assert processor_class_from_name("StandInProcessor") is StandInProcessor
+assert processor_class_from_name("Gemma3Processor").__name__ == "Gemma3Processor"
+assert AutoConfig.for_model("stand_in").model_type == "stand_in"
+assert AutoConfig.for_model("gemma3").model_type == "gemma3"
+"""
+
+
+def python(source: str) -> None:
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("order", [ANNOUNCE + TRANSFORMERS, TRANSFORMERS + ANNOUNCE])
+def test_classes_are_found_in_either_order_of_imports(order: str) -> None:
+    python(STAND_IN + order + ASK)
+
+
+def test_import_is_light() -> None:
+    python("import theworld, sys; assert not {'torch', 'transformers', 'diffusers'} & sys.modules.keys()")
+
+
+def test_transformers_knows_the_model_type_after_the_import() -> None:
+    python(
+        "import theworld\n"
+        "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
+        "assert 'theworld' in CONFIG_MAPPING"
+    )
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    import theworld
+
+    with pytest.raises(AttributeError, match="nowhere"):
+        _ = theworld.nowhere

@@ -1,0 +1,46 @@
+import logging
+import warnings
+
+import pytest
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+from theworld.utils.logging import logger, quiet_third_party
+
+LIBRARIES = (transformers_logging, diffusers_logging)
+
+
+def state() -> list[tuple[int, bool]]:
+    return [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in LIBRARIES]
+
+
+def test_quiet_inside_restored_after_an_error() -> None:
+    before = state()
+
+    def load() -> None:
+        assert state() == [(logging.ERROR, False)] * 2
+        warnings.warn("from below", stacklevel=1)
+        raise RuntimeError
+
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(RuntimeError), quiet_third_party():
+        load()
+    assert not caught
+    assert state() == before
+
+
+def test_verbose_changes_nothing() -> None:
+    before = state()
+    with quiet_third_party(verbose=True):
+        assert state() == before
+
+
+@pytest.mark.parametrize(("rank", "seen"), [("0", ["info", "warning"]), ("1", ["warning"])])
+def test_only_the_first_process_informs(
+    rank: str, seen: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(logger, "propagate", True)
+    with caplog.at_level(logging.INFO, logger="theworld"):
+        logger.info("info")
+        logger.warning("warning")
+    assert caplog.messages == seen
