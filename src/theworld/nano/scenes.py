@@ -1,0 +1,133 @@
+"""Clips of the nano world on disk: frames, class maps, and a record of everything that is true of each scene."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from multiprocessing import Pool
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .layouts import KINDS, outcomes, sample_scene
+from .physics import FRAMES, SIZE, Ball, Block, Ramp, Scene
+from .render import render
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["KINDS", "SPLITS", "SceneSet", "generate", "load", "sample_scene", "scene_of"]
+
+SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
+"""First seed of each split. A seed makes one scene of a kind, so splits share none."""
+_SEEDS_PER_SPLIT = 10_000_000
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""One scene as JSON: `seed`, `kind`, `scene` (the fields of `Scene`), `ball_xy` (F, n, 2), `block_pose` (F, m, 3), `ramp_lit`
+(F,), `pad_lit` (F, 2) and `outcomes` (family -> answer)."""
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """N clips: frames (N, F, 32, 32, 3) uint8 and classes (N, F, 32, 32) uint8, both memory-mapped, and their records."""
+
+    folder: Path
+    frames: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    records: list[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def indices(self, kind: str) -> NDArray[np.int64]:
+        """Positions of the scenes of one kind, in order."""
+        return np.array([i for i, record in enumerate(self.records) if record["kind"] == kind], np.int64)
+
+
+def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2) -> SceneSet:
+    """Simulate, draw and write `counts[kind]` scenes of each kind, the first ones of the split; all or nothing.
+
+    Raises:
+        ValueError: for an unknown split or kind, or more scenes than the split has seeds.
+        FileExistsError: when `folder` exists.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+    for kind, count in counts.items():
+        if kind not in KINDS or not 0 <= count <= _SEEDS_PER_SPLIT:
+            raise ValueError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: remove it to generate its scenes again")
+    jobs = [(SPLITS[split] + i, kind) for kind, count in counts.items() for i in range(count)]
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        _write(partial, jobs, workers)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load(folder)
+
+
+def load(folder: Path) -> SceneSet:
+    """Open what `generate` wrote, without reading the pictures into memory."""
+    with (folder / "records.jsonl").open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines]
+    frames = np.load(folder / "frames.npy", mmap_mode="r")
+    classes = np.load(folder / "classes.npy", mmap_mode="r")
+    return SceneSet(folder, frames, classes, records)
+
+
+def scene_of(record: Record) -> Scene:
+    """The scene that a record describes, ready to be simulated or drawn again."""
+    fields = record["scene"]
+    return Scene(
+        kind=fields["kind"],
+        seed=fields["seed"],
+        balls=tuple(Ball(**ball) for ball in fields["balls"]),
+        ramps=tuple(Ramp(**ramp) for ramp in fields["ramps"]),
+        bins=tuple(fields["bins"]),
+        blocks=tuple(Block(**block) for block in fields["blocks"]),
+    )
+
+
+def make_clip(seed: int, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
+    """Frames (F, 32, 32, 3), class map (F, 32, 32) and record of one scene."""
+    scene, trajectory = sample_scene(seed, kind)
+    frames, classes = render(scene, trajectory)
+    record = {
+        "seed": seed,
+        "kind": kind,
+        "scene": asdict(scene),
+        "ball_xy": trajectory.ball_xy.astype(float).round(3).tolist(),
+        "block_pose": trajectory.block_pose.astype(float).round(3).tolist(),
+        "ramp_lit": trajectory.ramp_lit.tolist(),
+        "pad_lit": trajectory.pad_lit.tolist(),
+        "outcomes": outcomes(scene, trajectory),
+    }
+    return frames, classes, record
+
+
+def _make_job(job: tuple[int, str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
+    return make_clip(*job)
+
+
+def _write(folder: Path, jobs: list[tuple[int, str]], workers: int) -> None:
+    shape = (len(jobs), FRAMES, int(SIZE), int(SIZE))
+    frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (*shape, 3))
+    classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, shape)
+    with Pool(workers) as pool, (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
+        for i, clip in enumerate(pool.imap(_make_job, jobs, chunksize=32)):
+            frames[i], classes[i], record = clip
+            lines.write(json.dumps(record) + "\n")
+            if (i + 1) % 2000 == 0:
+                logger.info("%d of %d scenes", i + 1, len(jobs))
+    frames.flush()
+    classes.flush()
