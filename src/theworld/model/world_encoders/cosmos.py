@@ -119,14 +119,12 @@ class CosmosWorldEncoder(WorldEncoder):
         transformer, scheduler = self.dynamics()
         shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(first.device)
-        guided = self.guidance_scale > 1
         return sample_rollout(
             transformer,
             scheduler,
             first,
             noise.expand(len(first), -1, -1, -1, -1),
-            prompt_embeds=self.prompt_embeds(self.prompt),
-            negative_prompt_embeds=self.prompt_embeds(negative_prompt()) if guided else None,
+            *map(self.prompt_embeds, self.prompts()),
             num_inference_steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
             fps=self.fps,
@@ -138,6 +136,10 @@ class CosmosWorldEncoder(WorldEncoder):
             transformer, self.scheduler = self._load_transformer()
             self.transformer = transformer.to(self.vae.device).eval().requires_grad_(False)  # pyright: ignore
         return self.transformer, self.scheduler
+
+    def prompts(self) -> list[str]:
+        """The texts that a rollout needs embedded: the prompt, and with guidance the one to guide away from."""
+        return [self.prompt, negative_prompt()] if self.guidance_scale > 1 else [self.prompt]
 
     def prompt_embeds(self, prompt: str) -> torch.Tensor:
         """Embedding (1, S, E) of `prompt` on the transformer's device, computed once."""
@@ -184,9 +186,9 @@ def sample_rollout(
     scheduler: FlowMatchEulerDiscreteScheduler,
     first: torch.Tensor,
     noise: torch.Tensor,
-    *,
     prompt_embeds: torch.Tensor,
     negative_prompt_embeds: torch.Tensor | None = None,
+    *,
     num_inference_steps: int = 35,
     guidance_scale: float = 1.0,
     fps: int = 16,

@@ -1,0 +1,237 @@
+"""Base models + fresh or saved parts -> a model.
+
+One path for all: Gemma 3 by transformers' own loader with the world off, then the world encoder by component, then a
+fresh projector, then the delta of a checkpoint. The nano model inside the package is a checkpoint like any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers.configuration_utils import PretrainedConfig
+
+from theworld.constants import END_OF_WORLD_TOKEN, NANO, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.utils.logging import quiet_third_party
+
+from .checkpoints import checkpoint_subfolder, load_checkpoint, load_delta, read_delta, save_checkpoint, save_theworld
+from .configuration_theworld import TheWorldConfig
+from .freezing import apply_freezing
+from .processing_theworld import TheWorldProcessor
+from .prompt_embeds import load_prompt_embeds
+from .world_encoders import CosmosWorldEncoder
+from .world_encoders.cosmos import without_padding_mask
+
+if TYPE_CHECKING:
+    from .modeling_theworld import TheWorld
+
+NANO_CHECKPOINT = Path(__file__).parents[1] / "nano" / "weights" / "theworld"
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+COSMOS_COMPONENTS = ("vae", "transformer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or Hub repository, or a part of one."""
+
+    name: str
+    subfolder: str = ""
+    revision: str | None = None
+
+    def relative(self, name: str, revision: str | None) -> Source:
+        """A base model that this checkpoint names: `./x` and `../x` lie beside or inside the checkpoint."""
+        if not name.startswith("."):
+            return Source(name, revision=revision)
+        if Path(self.name).is_dir():
+            return Source(str((Path(self.name) / self.subfolder / name).resolve()))
+        return Source(self.name, (Path(self.subfolder) / name).as_posix(), self.revision)
+
+    def folder(self, component: str) -> str:
+        return f"{self.subfolder}/{component}" if self.subfolder else component
+
+
+def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwargs: Any) -> Any:
+    """What `TheWorld.from_pretrained` does; see there."""
+    revision = kwargs.pop("revision", None)
+    source = Source(_resolve(name), kwargs.pop("subfolder", ""), None if revision == "main" else revision)
+    hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
+    overrides = {key: kwargs.pop(key) for key in world_fields() & kwargs.keys()}
+    given = kwargs.pop("config", None)
+    with_info = kwargs.pop("output_loading_info", False)
+    saved, _ = PretrainedConfig.get_config_dict(
+        source.name, subfolder=source.subfolder, revision=source.revision, **hub
+    )
+    is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
+    config = _build_config(saved, given, overrides, source)
+    gemma, cosmos = _base_sources(config, source, is_checkpoint)
+    delta = read_delta(source.name, source.subfolder, revision=source.revision, **hub) if is_checkpoint else None
+
+    model, info = _load_gemma(cls, config, gemma, *model_args, **hub, **kwargs)
+    model.config.gemma_model_name, model.config.gemma_revision = gemma.name, gemma.revision
+    model.processor = _load_processor(model.config, source, **hub)
+    if model.config.enable_world:
+        _add_world(model, cosmos, hub)
+    if delta is not None:
+        load_delta(model, delta, name)
+    apply_freezing(model)
+    model.eval()
+    return (model, info) if with_info else model
+
+
+def world_fields() -> set[str]:
+    """Fields of `TheWorldConfig` that Gemma 3's config lacks."""
+    return set(inspect.signature(TheWorldConfig).parameters) - set(inspect.signature(Gemma3Config).parameters)
+
+
+def _resolve(name: str | Path) -> str:
+    if str(name) == NANO:
+        return str(NANO_CHECKPOINT)
+    return str(name)
+
+
+def _build_config(
+    saved: dict[str, Any], given: TheWorldConfig | None, overrides: dict[str, Any], source: Source
+) -> TheWorldConfig:
+    """The config of the new model: what was saved, or given by an Auto class, under the caller's keywords."""
+    model_type = saved.get("model_type")
+    if model_type not in ("gemma3", TheWorldConfig.model_type):
+        raise ValueError(
+            f"{source.name}: model type {model_type!r}; expected a Gemma 3 with vision ('gemma3', "
+            "such as google/gemma-3-4b-it) or a TheWorld checkpoint"
+        )
+    fields = given.to_dict() if isinstance(given, TheWorldConfig) else saved
+    fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures")}
+    return TheWorldConfig(**{**fields, **overrides})
+
+
+def _base_sources(config: TheWorldConfig, source: Source, is_checkpoint: bool) -> tuple[Source, Source]:
+    cosmos = source.relative(config.cosmos_model_name, config.cosmos_revision)
+    if not is_checkpoint:
+        return source, Source(config.cosmos_model_name, revision=config.cosmos_revision)
+    if config.gemma_model_name is None:
+        raise ValueError(f"{source.name}: the checkpoint does not name its base Gemma 3 (gemma_model_name)")
+    return source.relative(config.gemma_model_name, config.gemma_revision), cosmos
+
+
+def _load_gemma(
+    cls: type[TheWorld], config: TheWorldConfig, source: Source, *model_args: Any, **kwargs: Any
+) -> tuple[TheWorld, dict[str, Any]]:
+    """A TheWorld with Gemma's weights and, for now, no world parts, whose keys Gemma's checkpoint lacks."""
+    bare = copy.deepcopy(config)
+    bare.enable_world = False
+    load = cast(Any, super(Gemma3ForConditionalGeneration, cls)).from_pretrained
+    with quiet_third_party():
+        model, info = load(
+            source.name,
+            *model_args,
+            config=bare,
+            subfolder=source.subfolder,
+            revision=source.revision or "main",
+            output_loading_info=True,
+            **kwargs,
+        )
+    wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    if any(wrong.values()):
+        listed = "; ".join(f"{key.replace('_', ' ')}: {', '.join(names[:8])}" for key, names in wrong.items() if names)
+        raise ValueError(f"{source.name}: not the weights of this Gemma 3: {listed}")
+    model.config.enable_world = config.enable_world
+    return model, info
+
+
+def _load_processor(config: TheWorldConfig, source: Source, **hub: Any) -> TheWorldProcessor:
+    """The processor saved beside the config, with the model's world settings; writes the marker ids into `config`."""
+    with quiet_third_party():
+        stock = AutoProcessor.from_pretrained(
+            source.name, subfolder=source.subfolder, revision=source.revision or "main", **hub
+        )
+    ids = {token: stock.tokenizer.convert_tokens_to_ids(token) for token in MARKER_FIELDS}
+    lacking = [token for token, token_id in ids.items() if token_id in (None, stock.tokenizer.unk_token_id)]
+    if lacking and config.enable_world:
+        raise ValueError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
+    for token, field in MARKER_FIELDS.items():
+        setattr(config, field, ids[token])
+    return TheWorldProcessor.from_gemma(stock, config)
+
+
+MARKER_FIELDS = {
+    START_OF_WORLD_TOKEN: "start_of_world_token_id",
+    END_OF_WORLD_TOKEN: "end_of_world_token_id",
+    WORLD_TOKEN: "world_token_id",
+}
+
+
+def _add_world(model: TheWorld, source: Source, hub: dict[str, Any]) -> None:
+    """Load the world encoder beside the language model, in its dtype, and make fresh parts that fit it."""
+    config = model.config
+    embeddings = model.get_input_embeddings().weight
+    dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
+    encoder = load_cosmos(config, source, dtype=dtype, **hub).to(embeddings.device)
+    config.cosmos_model_name, config.cosmos_revision = source.name, source.revision
+    model.model.add_world_parts()
+    model.model.world_encoder = encoder.eval().requires_grad_(False)
+    if config.num_world_steps > 0:
+        encoder.dynamics()
+
+
+def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> CosmosWorldEncoder:
+    """A `CosmosWorldEncoder` from the components of a Cosmos-Predict2 repository.
+
+    The transformer and the prompt's embedding are loaded when the first rollout asks for them.
+
+    Raises:
+        ValueError: The repository lacks a component, or its VAE is not of the shape that the config says.
+    """
+    if Path(source.name).is_dir():
+        folder = Path(source.name) / source.subfolder
+        lacking = [name for name in COSMOS_COMPONENTS[:1] if not (folder / name).is_dir()]
+        if lacking:
+            raise ValueError(f"{folder}: no {lacking[0]!r} folder; expected {', '.join(COSMOS_COMPONENTS)} as Cosmos has")
+    where = {"revision": source.revision, **hub}
+
+    def component(cls: Any, name: str, **options: Any) -> Any:
+        with quiet_third_party():
+            return cls.from_pretrained(source.name, subfolder=source.folder(name), **options, **where)
+
+    def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
+        transformer = component(CosmosTransformer3DModel, "transformer", torch_dtype=dtype)
+        return without_padding_mask(transformer), component(FlowMatchEulerDiscreteScheduler, "scheduler")
+
+    def load_prompt(prompt: str) -> torch.Tensor:
+        return load_prompt_embeds(source.name, prompt, subfolder=source.subfolder, **where)
+
+    vae = component(AutoencoderKLWan, "vae", torch_dtype=dtype)
+    encoder = CosmosWorldEncoder(
+        vae,
+        load_dynamics,
+        load_prompt,
+        source={"model": source.name, "revision": source.revision},
+        num_inference_steps=config.world_inference_steps,
+        guidance_scale=config.world_guidance_scale,
+        fps=config.world_fps,
+        seed=config.world_seed,
+        prompt=config.world_prompt,
+    )
+    found = (encoder.feature_dim, encoder.spatial_compression, encoder.temporal_compression)
+    expected = (config.world_latent_channels, config.world_spatial_compression, config.world_temporal_compression)
+    if found != expected:
+        raise ValueError(
+            f"{source.name}: a VAE of (channels, space, time) {found}, but the config says {expected}; set "
+            "world_latent_channels, world_spatial_compression and world_temporal_compression"
+        )
+    return encoder
+
+
+__all__ = [
+    "checkpoint_subfolder",
+    "load_checkpoint",
+    "load_cosmos",
+    "load_theworld",
+    "save_checkpoint",
+    "save_theworld",
+]

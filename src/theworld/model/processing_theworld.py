@@ -1,0 +1,208 @@
+"""`TheWorldProcessor`: Gemma 3's processor, which also expands the world block and returns the world's pixels.
+
+The block gets its full length here, so the model never changes a sequence: labels, masks, position ids, the KV cache,
+beams and packing stay stock.
+
+Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `S` world image size.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+# No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
+from transformers import Gemma3Processor
+from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
+
+from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+
+from .configuration_theworld import TheWorldConfig, check_world_steps
+from .image_processing_world import flatten_images, world_pixel_values
+
+
+class TheWorldImagesKwargs(ImagesKwargs, total=False):
+    """Gemma 3's image settings, and the world's per call."""
+
+    num_world_steps: int | None
+    use_world: bool | None
+
+
+class TheWorldProcessingKwargs(ProcessingKwargs, total=False):
+    """Adds the world's settings to those of the images."""
+
+    images_kwargs: TheWorldImagesKwargs
+
+
+class TheWorldProcessor(Gemma3Processor):
+    """Images and text -> every input of a TheWorld model, in one dict.
+
+    A call returns Gemma 3's `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, and
+    `world_pixel_values` (M, 3, S, S) in [-1, 1]. It takes `num_world_steps` (future latent frames `K`, which fixes the
+    length of the block) and `use_world=False` (no block at all: plain Gemma 3's inputs).
+
+    Args:
+        image_processor: Gemma 3's image processor.
+        tokenizer: Gemma 3's tokenizer.
+        chat_template: Gemma 3's chat template.
+        image_seq_length: Tokens of one image.
+        enable_world: Whether prompts get a world block at all.
+        world_image_size: Side of the world's frame in pixels.
+        world_tokens_per_frame: World tokens of one latent frame.
+        num_world_steps: `K` of a call that names none.
+        max_world_steps: Largest `K`.
+        world_position: `after_bos` or `before_image`.
+        world_attention: `causal` or `bidirectional`.
+    """
+
+    valid_processor_kwargs = TheWorldProcessingKwargs
+
+    def __init__(
+        self,
+        image_processor: Any,
+        tokenizer: Any,
+        chat_template: str | None = None,
+        image_seq_length: int = 256,
+        enable_world: bool = True,
+        world_image_size: int = 224,
+        world_tokens_per_frame: int = 784,
+        num_world_steps: int = 0,
+        max_world_steps: int = 16,
+        world_position: str = "after_bos",
+        world_attention: str = "causal",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
+        self.enable_world = enable_world
+        self.world_image_size = world_image_size
+        self.world_tokens_per_frame = world_tokens_per_frame
+        self.num_world_steps = check_world_steps(num_world_steps, max_world_steps)
+        self.max_world_steps = max_world_steps
+        self.world_position = world_position
+        self.world_attention = world_attention
+        self.world_token_id = tokenizer.convert_tokens_to_ids(WORLD_TOKEN)
+
+    @classmethod
+    def from_gemma(cls, processor: Gemma3Processor, config: TheWorldConfig) -> Self:
+        """Extend a stock Gemma 3 processor by the world settings of `config`."""
+        return cls(
+            processor.image_processor,
+            processor.tokenizer,
+            chat_template=processor.chat_template,
+            image_seq_length=processor.image_seq_length,
+            **world_settings(config),
+        )
+
+    def save_gemma(self, folder: str | Path) -> None:
+        """Write the stock Gemma 3 processor that this one extends."""
+        stock = Gemma3Processor(
+            self.image_processor, self.tokenizer, chat_template=self.chat_template, image_seq_length=self.image_seq_length
+        )
+        stock.save_pretrained(folder)
+
+    def world_block(self, num_world_steps: int | None = None) -> str:
+        """The block of one image as text: `<start_of_world>`, every placeholder, `<end_of_world>`."""
+        steps = self.num_world_steps if num_world_steps is None else num_world_steps
+        frames = 1 + check_world_steps(steps, self.max_world_steps)
+        return START_OF_WORLD_TOKEN + WORLD_TOKEN * (frames * self.world_tokens_per_frame) + END_OF_WORLD_TOKEN
+
+    @property
+    def image_token_ids(self) -> list[int]:
+        """Ids that attend in both directions within their run (`token_type_ids` 1)."""
+        bidirectional = self.world_attention == "bidirectional"
+        return [*super().image_token_ids, *([self.world_token_id] if bidirectional else [])]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, *(["world_pixel_values"] if self.enable_world else [])]
+
+    def prepare_inputs_layout(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """Bring images of every accepted kind to RGB PIL images, so that both image paths see the same pixels."""
+        if images is not None:
+            images = _as_pil(images)
+        return super().prepare_inputs_layout(images=images, text=text, **kwargs)
+
+    def _process_images(
+        self, images: Any, num_world_steps: int | None = None, use_world: bool | None = None, **kwargs: Any
+    ) -> tuple[Any, list[str]]:
+        processed, replacements = super()._process_images(images, **kwargs)
+        if self.enable_world and use_world is not False:
+            block = self.world_block(num_world_steps)
+            processed["world_pixel_values"] = world_pixel_values(flatten_images(images), self.world_image_size)
+            replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
+        return processed, replacements
+
+    def get_text_with_replacements(
+        self, text: list[str], images_replacements: list[str] = [], *others: Any, **kwargs: Any
+    ) -> tuple[list[str], list[list[dict[str, Any]]]]:
+        """Expand placeholders; with `after_bos`, gather the blocks of a prompt behind its BOS."""
+        if self.world_position == "before_image" or not any(START_OF_WORLD_TOKEN in r for r in images_replacements):
+            return super().get_text_with_replacements(text, images_replacements, *others, **kwargs)
+        split = [_split_block(replacement) for replacement in images_replacements]
+        blocks = iter([block for block, _ in split])
+        leading = ["".join(next(blocks) for _ in range(sample.count(self.image_token))) for sample in text]
+        text, offsets = super().get_text_with_replacements(text, [rest for _, rest in split], *others, **kwargs)
+        moved = [self._insert_after_bos(*item) for item in zip(leading, text, offsets, strict=True)]
+        return [sample for sample, _ in moved], [offset for _, offset in moved]
+
+    def _insert_after_bos(
+        self, block: str, sample: str, offsets: list[dict[str, Any]]
+    ) -> tuple[str, list[dict[str, Any]]]:
+        """Insert, and record it as a replacement of nothing, so that assistant masks still find their characters."""
+        bos = self.tokenizer.bos_token
+        at = len(bos) if sample.startswith(bos) else 0
+        shifted = [
+            {**offset, "new_span": tuple(position + len(block) for position in offset["new_span"])}
+            for offset in offsets
+        ]
+        inserted = {"type": "world", "span": (at, at), "new_span": (at, at + len(block)), "text": "", "replacement": block}
+        return sample[:at] + block + sample[at:], [inserted, *shifted]
+
+    def apply_chat_template(
+        self,
+        conversation: Any,
+        *args: Any,
+        num_world_steps: int | None = None,
+        use_world: bool | None = None,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Gemma 3's chat template; `num_world_steps` and `use_world` may be given directly."""
+        world = {"num_world_steps": num_world_steps, "use_world": use_world}
+        chosen = {name: value for name, value in world.items() if value is not None}
+        processor_kwargs = {**(processor_kwargs or {}), **chosen}
+        return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
+
+
+def world_settings(config: TheWorldConfig) -> dict[str, Any]:
+    """What a processor must know of a model's config."""
+    return {
+        "enable_world": config.enable_world,
+        "world_image_size": config.world_image_size,
+        "world_tokens_per_frame": config.world_tokens_per_frame,
+        "num_world_steps": config.num_world_steps,
+        "max_world_steps": config.max_world_steps,
+        "world_position": config.world_position,
+        "world_attention": config.world_attention,
+    }
+
+
+def _as_pil(images: Any) -> Any:
+    """Nested images -> the same nesting of RGB PIL images."""
+    if isinstance(images, list | tuple):
+        return [_as_pil(image) for image in images]
+    flat = flatten_images(images)
+    return flat if getattr(images, "ndim", 3) == 4 else flat[0]
+
+
+def _before(block: str, token: str, replacement: str) -> str:
+    """Put `block` directly before the first `token`: special tokens on both sides leave the tokenisation alone."""
+    head, tail = replacement.split(token, maxsplit=1)
+    return head + block + token + tail
+
+
+def _split_block(replacement: str) -> tuple[str, str]:
+    start = replacement.index(START_OF_WORLD_TOKEN)
+    end = replacement.index(END_OF_WORLD_TOKEN) + len(END_OF_WORLD_TOKEN)
+    return replacement[start:end], replacement[:start] + replacement[end:]
+
+
+__all__ = ["TheWorldProcessor"]
