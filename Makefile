@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := nano,dev
 SOURCES := $(wildcard src tests examples benchmarks scripts)
-INSTALLED := .venv/.installed
+INSTALLED := .venv/.installed-$(EXTRAS)
 INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
 
 help: ## List the targets
