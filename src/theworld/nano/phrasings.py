@@ -1,0 +1,199 @@
+"""The words of the nano world: how each family of questions may be put."""
+
+from __future__ import annotations
+
+from .render import BALL_COLOURS, BIN_COLOURS, BLOCK_COLOURS
+
+BALLS = tuple(BALL_COLOURS)
+BINS = tuple(BIN_COLOURS)
+BLOCKS = tuple(BLOCK_COLOURS)
+NUMBERS = ("one", "two", "three", "four")
+ORDINALS = ("first", "second", "third", "fourth")
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "ball": BALLS,
+    "a": BALLS,
+    "b": BALLS,
+    "ordinal": ORDINALS,
+    "side": ("left", "right"),
+}
+"""What may stand in a phrasing's {slot}."""
+
+_STATIC: dict[str, tuple[str, ...]] = {
+    "ball_colour": (
+        "What colour is the ball?",
+        "Which colour does the ball have?",
+        "What is the colour of the ball in this picture?",
+        "The ball in this picture is of which colour?",
+        "Look at the ball: what colour is it?",
+        "In this picture, what colour is the ball?",
+    ),
+    "bin_colour": (
+        "What colour is the {ordinal} bin from the {side}?",
+        "Which colour does the {ordinal} bin from the {side} have?",
+        "Counting from the {side}, what colour is the {ordinal} bin?",
+        "In this picture, what is the colour of the {ordinal} bin from the {side}?",
+        "The {ordinal} bin, counted from the {side}, is which colour?",
+        "What is the colour of bin number {ordinal} from the {side}?",
+    ),
+    "bin_below": (
+        "Which bin is straight below the {ball} ball right now?",
+        "Right now, what colour is the bin under the {ball} ball?",
+        "What colour is the bin directly beneath the ball in this picture?",
+        "Above which bin is the {ball} ball right now?",
+        "In this picture, which bin lies vertically below the ball?",
+        "Which colour is the bin that lies under the ball at this moment?",
+    ),
+    "column": (
+        "In which column is the {ball} ball right now, counting from the left?",
+        "Which column is the ball in, counted from the left?",
+        "Counting columns from the left, where is the {ball} ball at this moment?",
+        "What is the number of the column that holds the ball right now, from the left?",
+        "In this picture, which of the four columns is the {ball} ball in, from the left?",
+        "From the left, what is the number of the column that the ball is in?",
+    ),
+    "ramp_count": (
+        "How many ramps are there?",
+        "How many ramps are in this picture?",
+        "What is the number of ramps in this picture?",
+        "Count the ramps: how many are there?",
+        "How many slanted ramps does this picture show?",
+        "In this picture, how many ramps do you see?",
+    ),
+    "red_ramp": (
+        "Is there a red ramp?",
+        "Is one of the ramps red?",
+        "Does this picture show a red ramp?",
+        "Is any ramp in this picture red?",
+        "Do you see a red ramp right now?",
+        "Right now, is there a ramp that is red?",
+    ),
+    "lit_ramp": (
+        "Is a ramp lit up right now?",
+        "Is any ramp glowing in this picture?",
+        "Right now, is there a ramp that is lit?",
+        "Does this picture show a ramp that is lit up?",
+        "Is there a glowing ramp at this moment?",
+        "Do you see a lit ramp in this picture?",
+    ),
+    "left_right": (
+        "Is the {a} ball to the left or to the right of the {b} ball?",
+        "On which side of the {b} ball is the {a} ball, left or right?",
+        "Seen from the {b} ball, is the {a} ball left or right?",
+        "In this picture, is the {a} ball left or right of the {b} ball?",
+        "Is the {a} ball in the left lane or in the right lane?",
+        "Which lane holds the {a} ball right now, left or right?",
+    ),
+    "lane_colour": (
+        "What colour is the ball in the {side} lane?",
+        "Which ball is in the {side} lane?",
+        "What is the colour of the ball on the {side}?",
+        "In this picture, which colour is the {side} ball?",
+        "The {side} lane holds a ball of which colour?",
+        "What colour does the ball on the {side} side have?",
+    ),
+    "lit_pad": (
+        "Which pad is lit right now, left, right or no pad?",
+        "Is a pad lit in this picture, and if so on which side?",
+        "Right now, is the left pad lit, the right pad, or no pad?",
+        "On which side is the floor pad glowing at this moment, if any?",
+        "Which of the two pads is glowing in this picture, if any?",
+        "Is the left pad, the right pad or no pad lit at this moment?",
+    ),
+    "above_below": (
+        "Is the {a} ball above or below the {b} ball?",
+        "Right now, is the {a} ball above or below the {b} one?",
+        "In this picture, is the {a} ball above the {b} ball or below it?",
+        "Compared with the {b} ball, is the {a} ball above or below?",
+        "Seen from the {b} ball, is the {a} ball above or below?",
+        "At this moment, does the {a} ball sit above or below the {b} ball?",
+    ),
+    "higher": (
+        "Which ball is higher right now?",
+        "In this picture, which ball is higher up?",
+        "What colour is the higher ball?",
+        "Is the {a} ball or the {b} ball higher?",
+        "Of the two balls, which one is higher at this moment?",
+        "Which of the {a} and {b} balls is higher in this picture?",
+    ),
+    "nearer_wall": (
+        "Is the {a} ball nearer to or farther from the middle wall than the {b} ball?",
+        "Compared with the {b} ball, is the {a} ball nearer to the middle wall or farther from it?",
+        "Right now, is the {a} ball nearer to the wall in the middle or farther from it than the {b} ball?",
+        "Measured from the middle wall, is the {a} ball nearer or farther than the {b} ball?",
+        "In this picture, is the {a} ball nearer to the middle wall or farther than the {b} one?",
+        "Does the {a} ball sit nearer to the middle wall than the {b} ball, or farther from it?",
+    ),
+    "block_count": (
+        "How many blocks are there?",
+        "How many blocks are in this picture?",
+        "What is the number of blocks in this picture?",
+        "Count the blocks: how many are there?",
+        "How many coloured blocks does this picture show?",
+        "In this picture, how many blocks do you see?",
+    ),
+    "top_block": (
+        "What colour is the top block?",
+        "Which block is on top right now?",
+        "What is the colour of the highest block in this picture?",
+        "In this picture, which block is the highest?",
+        "Which colour does the topmost block have?",
+        "The block at the very top is of which colour?",
+    ),
+    "bottom_block": (
+        "What colour is the bottom block?",
+        "Which block is at the bottom right now?",
+        "What is the colour of the lowest block in this picture?",
+        "In this picture, which block is the lowest?",
+        "Which colour does the block at the bottom have?",
+        "The block at the very bottom is of which colour?",
+    ),
+    "fallen": (
+        "To which side have blocks fallen, left, right or no side?",
+        "Have blocks fallen in this picture, and if so to which side?",
+        "On which side do fallen blocks lie right now, if any?",
+        "Right now, do fallen blocks lie to the left, to the right, or on no side?",
+        "In this picture, is there a fallen block on the left, on the right, or on no side?",
+        "Has the stack already fallen, and to which side?",
+    ),
+}
+
+PREDICTIVE: dict[str, tuple[str, ...]] = {
+    "bin": (
+        "Which bin will the ball land in?",
+        "In which bin will the {ball} ball end up?",
+        "What colour is the bin that the ball will fall into?",
+        "Where will the {ball} ball come to rest, in which bin?",
+        "Once it is let go, which bin will the ball reach?",
+        "When everything has settled, which bin will hold the {ball} ball?",
+        "Into which bin is the ball going to drop?",
+    ),
+    "touch": (
+        "Will the ball touch the red ramp?",
+        "Will the {ball} ball hit the red ramp on its way down?",
+        "Is the ball going to touch the red ramp?",
+        "On its way down, will the ball come into contact with the red ramp?",
+        "Will the red ramp be touched by the {ball} ball?",
+        "When the ball falls, will it strike the red ramp?",
+    ),
+    "race": (
+        "Which ball will land first?",
+        "Which ball will reach the floor first, the {a} one or the {b} one?",
+        "Will the {a} ball or the {b} ball land first?",
+        "Once both are let go, which ball will be first on the floor?",
+        "Which of the two balls is going to win the race to the floor?",
+        "What colour is the ball that will land first?",
+    ),
+    "topple": (
+        "Will the stack topple, and to which side?",
+        "Will the stack fall to the left, to the right, or will it not fall?",
+        "To which side will the stack topple, if it will at all?",
+        "Is the stack going to topple left, right, or not at all?",
+        "When let go, will the blocks fall left, right, or not?",
+        "Which way will the stack collapse, if it will collapse?",
+    ),
+}
+"""Phrasings that ask for what will happen."""
+
+PHRASINGS: dict[str, tuple[str, ...]] = {**_STATIC, **PREDICTIVE}
+"""Family -> the ways to ask; every one can be put to every scene of its kind."""
