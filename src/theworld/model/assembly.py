@@ -25,7 +25,7 @@ from .configuration_theworld import TheWorldConfig
 from .freezing import apply_freezing
 from .processing_theworld import TheWorldProcessor
 from .prompt_embeds import load_prompt_embeds
-from .world_encoders import CosmosWorldEncoder
+from .world_encoders import WORLD_ENCODERS, CosmosWorldEncoder
 from .world_encoders.cosmos import without_padding_mask
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
         return load_prompt_embeds(source.name, prompt, subfolder=source.subfolder, **where)
 
     vae = component(AutoencoderKLWan, "vae", torch_dtype=dtype)
-    encoder = CosmosWorldEncoder(
+    encoder = WORLD_ENCODERS[config.world_encoder](
         vae,
         load_dynamics,
         load_prompt,

@@ -9,6 +9,8 @@ Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `S` world im
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
 from transformers import Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
@@ -104,6 +106,16 @@ class TheWorldProcessor(Gemma3Processor):
         frames = 1 + check_world_steps(steps, self.max_world_steps)
         return START_OF_WORLD_TOKEN + WORLD_TOKEN * (frames * self.world_tokens_per_frame) + END_OF_WORLD_TOKEN
 
+    def world_pixels(self, images: Any) -> torch.Tensor:
+        """`world_pixel_values` (M, 3, S, S) in [-1, 1] of images alone, nested in any way."""
+        return world_pixel_values(flatten_images(images), self.world_image_size)
+
+    def image_text(self, num_world_steps: int | None = None) -> str:
+        """What stands for one image in the expanded prompt, its block before it where the layout says so."""
+        if not self.enable_world or self.world_position != "before_image":
+            return self.full_image_sequence
+        return _before(self.world_block(num_world_steps), self.boi_token, self.full_image_sequence)
+
     @property
     def image_token_ids(self) -> list[int]:
         """Ids that attend in both directions within their run (`token_type_ids` 1)."""
@@ -126,7 +138,7 @@ class TheWorldProcessor(Gemma3Processor):
         processed, replacements = super()._process_images(images, **kwargs)
         if self.enable_world and use_world is not False:
             block = self.world_block(num_world_steps)
-            processed["world_pixel_values"] = world_pixel_values(flatten_images(images), self.world_image_size)
+            processed["world_pixel_values"] = self.world_pixels(images)
             replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
         return processed, replacements
 

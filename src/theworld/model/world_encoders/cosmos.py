@@ -160,6 +160,19 @@ class CosmosWorldEncoder(WorldEncoder):
         return (frames.float().clamp(-1, 1) / 2 + 0.5).transpose(1, 2)
 
 
+class StillWorldEncoder(CosmosWorldEncoder):
+    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat.
+
+    It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
+    """
+
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+        return first.expand(-1, -1, 1 + num_world_steps, -1, -1)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "encoder": "still"}
+
+
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The VAE's latent mean and standard deviation per channel, each (1, C, 1, 1, 1)."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
@@ -271,4 +284,4 @@ def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransfo
     return transformer
 
 
-__all__ = ["CosmosWorldEncoder", "normalise_latents", "sample_rollout", "without_padding_mask"]
+__all__ = ["CosmosWorldEncoder", "StillWorldEncoder", "normalise_latents", "sample_rollout", "without_padding_mask"]

@@ -1,0 +1,79 @@
+"""The nano world: simulate its scenes, train its models, measure the shipped one."""
+
+import argparse
+import json
+from pathlib import Path
+
+from theworld.constants import NANO
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-commands and their options."""
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+
+    scenes = jobs.add_parser("scenes", help="simulate scenes and write them to a folder")
+    scenes.add_argument("folder", type=Path)
+    scenes.add_argument("--split", default="train", choices=("train", "validation", "fusion", "test"))
+    for kind, count in (("drop", 100), ("race", 50), ("stack", 50)):
+        scenes.add_argument(f"--{kind}", type=int, default=count, help=f"scenes of this kind (default {count})")
+
+    train = jobs.add_parser("train", help="run the whole recipe, or what is left of it")
+    train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
+    train.add_argument("--smoke", action="store_true", help="a few steps of every stage")
+
+    evaluate = jobs.add_parser("evaluate", help="held-out accuracy of the model and its controls")
+    evaluate.add_argument("--model", default=NANO)
+    evaluate.add_argument("--control", help="the fusion trained alike on the current frame (default: beside the model)")
+    evaluate.add_argument("--scenes", type=Path, default=Path("runs/nano/scenes"), help="simulated there if missing")
+    evaluate.add_argument("--split", default="test", choices=("validation", "test"))
+    evaluate.add_argument("--predictive", type=int, default=1000, help="questions per predictive family")
+    evaluate.add_argument("--static", type=int, default=500, help="questions per static family")
+
+    for job in (scenes, train, evaluate):
+        job.add_argument("--workers", type=int, default=2, help="processes that simulate")
+        job.add_argument("--json", action="store_true", help="print JSON")
+        job.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sub-command."""
+    from theworld.utils.imports import require
+    from theworld.utils.logging import configure_logging
+
+    for module in ("pymunk", "scipy"):
+        require("nano", module)
+    configure_logging()
+    return {"scenes": _scenes, "train": _train, "evaluate": _evaluate}[args.job](args)
+
+
+def _scenes(args: argparse.Namespace) -> int:
+    from theworld.nano.scenes import generate
+
+    made = generate(args.folder, args.split, {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}, args.workers)
+    print(json.dumps({"folder": str(args.folder), "scenes": len(made)}) if args.json else f"{len(made)} scenes in {args.folder}")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from theworld.nano.recipe import SMOKE, Recipe, train_nano
+
+    weights = train_nano(args.folder, SMOKE if args.smoke else replace(Recipe(), workers=args.workers))
+    print(json.dumps({"weights": str(weights)}) if args.json else f"weights in {weights}")
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from theworld.nano.evaluate import control_of, evaluate_nano, load_for_evaluation, results_table, test_scenes
+
+    scenes = test_scenes(args.scenes, args.split, args.workers)
+    results = evaluate_nano(
+        scenes,
+        load_for_evaluation(args.model),
+        load_for_evaluation(args.control or control_of(args.model)),
+        per_predictive=args.predictive,
+        per_static=args.static,
+    )
+    print(json.dumps(results, indent=2) if args.json else results_table(results))
+    return 0

@@ -1,0 +1,191 @@
+"""Held-out accuracy of the nano model with the controls that say why: what `theworld nano evaluate` prints.
+
+Every arm answers the same questions, in the same words, through the same processor and `generate`. Arms differ only in
+the world tokens: none, the current frame repeated, the rollout, the rollout of another scene, the true future.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy.stats import binomtest
+from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from theworld.constants import NANO
+from theworld.model import TheWorld
+
+from .asking import Item, draw_items
+from .conversations import FIRST
+from .recipe import WEIGHTS
+from .scenes import SceneSet, generate, load
+from .vae import encode_clips
+
+BATCH = 100
+TEST_COUNTS = {"drop": 2200, "race": 1100, "stack": 1100}
+ARMS = {
+    "gemma": "Gemma alone, no world tokens",
+    "current": "current frame repeated, trained alike",
+    "rollout": "current frame and rollout",
+    "shuffled": "rollout of another scene",
+    "future_shuffled": "own current frame, future of another scene",
+    "true_future": "current frame and true future",
+}
+PREDICTIVE_ARMS, STATIC_ARMS = tuple(ARMS), ("gemma", "current", "rollout")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers of `n`, with a 95 % Wilson interval."""
+
+    right: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def accuracy(right: int, n: int) -> Accuracy:
+    """Share of right answers with its interval."""
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return Accuracy(right, n, right / n, float(interval.low), float(interval.high))
+
+
+def test_scenes(folder: Path, split: str = "test", workers: int = 2) -> SceneSet:
+    """The scenes of `folder`/`split`, simulated first if they are not there."""
+    return load(folder / split) if (folder / split).is_dir() else generate(folder / split, split, TEST_COUNTS, workers)
+
+
+def load_for_evaluation(model: str | Path) -> TheWorld:
+    """The model in fp32, as the recipe trained it; stored weights are bf16."""
+    return TheWorld.from_pretrained(model, dtype=torch.float32)
+
+
+def control_of(model: str | Path) -> Path:
+    """The matched control that the recipe puts beside a model."""
+    return (WEIGHTS if str(model) == NANO else Path(model).parent) / "current_frame"
+
+
+def evaluate_nano(
+    scenes: SceneSet,
+    model: TheWorld,
+    control: TheWorld,
+    *,
+    per_predictive: int = 1000,
+    per_static: int = 500,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Accuracy per arm and family.
+
+    Args:
+        scenes: Held-out scenes.
+        model: The fusion with the rollout.
+        control: The fusion trained alike on the repeated current frame.
+        per_predictive: Questions per predictive family.
+        per_static: Questions per static family.
+
+    Returns:
+        `{"predictive" | "static": {arm: {family: Accuracy as a dict}}}`.
+    """
+    results: dict[str, dict[str, dict[str, Any]]] = {}
+    for kind, count, arms in (("predictive", per_predictive, PREDICTIVE_ARMS), ("static", per_static, STATIC_ARMS)):
+        items = draw_items(scenes, (FIRST,), count, predictive=kind == "predictive", seed=seed)
+        worlds = _worlds(model, scenes, items, seed) if kind == "predictive" else {}
+        results[kind] = {}
+        for arm in arms:
+            asked = control if arm == "current" else model
+            answers = answer(asked, items, use_world=arm != "gemma", latents=worlds.get(arm))
+            results[kind][arm] = by_family(items, answers)
+    return results
+
+
+def _worlds(model: TheWorld, scenes: SceneSet, items: list[Item], seed: int) -> dict[str, Tensor]:
+    """Latents (items, C, T, h, w) of the arms whose world is not what the model makes of the item's own image."""
+    encoder = model.model.world_encoder
+    assert encoder is not None
+    clips = [item.clip for item in items]
+    true = encode_clips(encoder.vae, scenes.frames[clips])
+    pixels = model.processor.world_pixels([Image.fromarray(item.frames[0]) for item in items])
+    rolled = torch.cat([encoder.encode(batch, model.config.num_world_steps).latents for batch in pixels.split(BATCH)])
+    other = _another_scene(items, np.random.default_rng(seed))
+    mixed = torch.cat([rolled[:, :, :1], rolled[other][:, :, 1:]], dim=2)
+    return {"shuffled": rolled[other], "future_shuffled": mixed, "true_future": true}
+
+
+def _another_scene(items: list[Item], rng: np.random.Generator) -> Tensor:
+    """For each item the index of another of its family: a random cycle through the family."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        members[item.question.family].append(index)
+    other = torch.arange(len(items))
+    for indices in members.values():
+        cycle = torch.from_numpy(rng.permutation(indices))
+        other[cycle] = cycle.roll(1)
+    return other
+
+
+@torch.no_grad()
+def answer(model: TheWorld, items: list[Item], *, use_world: bool = True, latents: Tensor | None = None) -> list[str]:
+    """Greedy answers; `latents` replace what the world encoder would make of the images.
+
+    Raises:
+        RuntimeError: The world was asked for and no world token reached the model.
+    """
+    answers: list[str] = []
+    for start in range(0, len(items), BATCH):
+        batch = items[start : start + BATCH]
+        inputs = model.processor.apply_chat_template(
+            [_messages(item) for item in batch],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            use_world=use_world,
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        ).to(model.device)
+        if use_world and not (inputs["input_ids"] == model.config.world_token_id).any():
+            raise RuntimeError("a world arm without world tokens in its prompts")
+        options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
+        if latents is not None:
+            inputs.pop("world_pixel_values")
+            world = model.model.project_latents(latents[start : start + BATCH])
+            options["mm_encoder_outputs"] = {"world": BaseModelOutputWithPooling(pooler_output=world.pooler_output)}
+        output = model.generate(**inputs, use_world=None if use_world else False, **options)
+        texts = model.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers += [text.strip() for text in texts]
+    return answers
+
+
+def _messages(item: Item) -> list[dict[str, Any]]:
+    picture = {"type": "image", "image": Image.fromarray(item.frames[0])}
+    return [{"role": "user", "content": [picture, {"type": "text", "text": item.question.text}]}]
+
+
+def by_family(items: list[Item], answers: list[str]) -> dict[str, dict[str, Any]]:
+    """Accuracy of every family and of all together, as dicts."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for item, given in zip(items, answers, strict=True):
+        for family in (item.question.family, "all"):
+            hits[family].append(given == item.question.answer)
+    order = [*sorted(family for family in hits if family != "all"), "all"]
+    return {family: asdict(accuracy(sum(hits[family]), len(hits[family]))) for family in order}
+
+
+def results_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Markdown tables, one a kind: arms down, families across, percent with the interval's half width."""
+    blocks = []
+    for kind, arms in results.items():
+        families = list(next(iter(arms.values())))
+        head = ["arm", *(f"{family} (n={next(iter(arms.values()))[family]['n']})" for family in families)]
+        lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        for arm, figures in arms.items():
+            cells = [f"{100 * f['accuracy']:.1f} ±{50 * (f['high'] - f['low']):.1f}" for f in figures.values()]
+            lines.append(f"| {ARMS[arm]} | {' | '.join(cells)} |")
+        blocks.append(f"**{kind} questions**\n\n" + "\n".join(lines))
+    return "\n\n".join(blocks)

@@ -1,0 +1,147 @@
+"""The whole recipe: from nothing to the weights inside the package, one stage after the other.
+
+    scenes -> VAE -> dynamics -> static VLM -> fusion (align, questions) -> control -> package
+
+A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
+what it made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file, save_file
+
+from theworld.model.prompt_embeds import save_prompt_embeds
+from theworld.utils.io import write_text
+
+from .dynamics import prompt_embedding, train_dynamics
+from .fusion import train_fusion
+from .scenes import generate
+from .vae import train_vae
+from .vlm import train_vlm
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes of every stage. The defaults made the shipped weights.
+
+    Args:
+        train, validation, fusion, test: Scenes of each split, as (drop, race, stack).
+    """
+
+    train: tuple[int, int, int] = (14_000, 7_500, 6_500)
+    validation: tuple[int, int, int] = (1_500, 1_000, 1_000)
+    fusion: tuple[int, int, int] = (4_000, 2_000, 2_000)
+    test: tuple[int, int, int] = (2_200, 1_100, 1_100)
+    vae: dict[str, Any] | None = None
+    dynamics: dict[str, Any] | None = None
+    vlm: dict[str, Any] | None = None
+    align_steps: int = 2_000
+    question_steps: int = 1_500
+    seed: int = 0
+    workers: int = 2
+
+    def counts(self, split: str) -> dict[str, int]:
+        return dict(zip(("drop", "race", "stack"), getattr(self, split), strict=True))
+
+
+# A few steps of everything: whether it runs, not whether it learns.
+SMOKE = Recipe(
+    train=(24, 12, 12),
+    validation=(6, 6, 6),
+    fusion=(12, 6, 6),
+    test=(6, 6, 6),
+    vae={"image_steps": 2, "clip_steps": 2},
+    dynamics={"steps": 2, "batch_size": 4, "compiled": False},
+    vlm={"vision_steps": 2, "language_steps": 2, "per_family": 2},
+    align_steps=2,
+    question_steps=2,
+    workers=1,
+)
+
+
+def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
+    """Run the stages that have not finished yet in `out`; returns the folder `out`/weights, laid out as the package's."""
+    recipe = recipe or Recipe()
+    scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
+    for split in ("train", "validation", "fusion", "test"):
+        if not (scenes / split).is_dir():
+            logger.info("scenes: simulating %s", split)
+            generate(scenes / split, split, recipe.counts(split), recipe.workers)
+
+    def fuse(name: str, **config: Any) -> Callable[[], object]:
+        steps = {"align_steps": recipe.align_steps, "question_steps": recipe.question_steps, "seed": recipe.seed}
+        return lambda: train_fusion(scenes, weights / "gemma", weights / "cosmos", out / name, **steps, **config)
+
+    seeded = {"seed": recipe.seed}
+    stages: list[tuple[Path, Callable[[], object]]] = [
+        (cosmos / "vae.json", lambda: train_vae(scenes, cosmos, **(recipe.vae or {}), **seeded)),
+        (
+            cosmos / "dynamics.json",
+            lambda: train_dynamics(scenes, cosmos, cosmos, **(recipe.dynamics or {}), **seeded),
+        ),
+        (gemma / "vlm.json", lambda: train_vlm(scenes, gemma, **(recipe.vlm or {}), **seeded)),
+        (weights / "gemma" / "config.json", lambda: package_gemma(gemma, weights / "gemma")),
+        (weights / "cosmos" / "model_index.json", lambda: package_cosmos(cosmos, weights / "cosmos")),
+        (out / "theworld" / "fusion.json", fuse("theworld")),
+        (out / "current_frame" / "fusion.json", fuse("current_frame", world_encoder="still")),
+        (weights / "theworld" / "config.json", lambda: package_delta(out / "theworld", weights / "theworld")),
+        (
+            weights / "current_frame" / "config.json",
+            lambda: package_delta(out / "current_frame", weights / "current_frame"),
+        ),
+    ]
+    for marker, run in stages:
+        if marker.is_file():
+            logger.info("%s: done before", marker.parent.name)
+            continue
+        logger.info("%s: starting", marker.relative_to(out))
+        run()
+    return weights
+
+
+def package_gemma(source: Path, target: Path) -> None:
+    """Copy what loading needs; the stage has rounded it to bf16 already."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("vlm.json"), dirs_exist_ok=True)
+
+
+def package_cosmos(source: Path, target: Path) -> None:
+    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository."""
+    models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+    for name, cls in models.items():
+        cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
+    shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
+    save_prompt_embeds(target, "", prompt_embedding())
+    components = {name: ["diffusers", cls.__name__] for name, cls in models.items()}
+    components["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    index = {"_class_name": "Cosmos2VideoToWorldPipeline", "safety_checker": [None, None], **components}
+    write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
+
+
+def package_delta(source: Path, target: Path) -> None:
+    """The delta in bf16, its bases named relative to it, so that the folder works wherever it lies."""
+    ignored = shutil.ignore_patterns("fusion.json", "README.md", "model.safetensors")
+    shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+    tensors = load_file(source / "model.safetensors")
+    save_file(
+        {name: value.bfloat16() for name, value in tensors.items()},
+        target / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((source / "config.json").read_text())
+    config |= {"gemma_model_name": "../gemma", "cosmos_model_name": "../cosmos", "dtype": "bfloat16"}
+    write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
