@@ -96,7 +96,7 @@ def test_processor_round_trip(processor: Gemma3Processor, tmp_path: Path) -> Non
     assert isinstance(loaded.tokenizer, GemmaTokenizer)
     assert AutoTokenizer.from_pretrained(tmp_path).get_vocab() == processor.tokenizer.get_vocab()
     conversations = [[turn("user", "Which bin?", images=2)], [turn("user", "Which ball, <unused0>?", images=1)]]
-    kwargs = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "padding": True}
+    kwargs = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "processor_kwargs": {"padding": True}}
     before, after = (
         p.apply_chat_template(conversations, add_generation_prompt=True, **kwargs) for p in (processor, loaded)
     )

@@ -1,0 +1,107 @@
+"""Questions put to a model through its processor and `generate`, and the share of right answers per family."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .conversations import FIRST, LAST, MULTI_VIEWS
+from .questions import Question, predictive_questions, static_questions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from .scenes import SceneSet
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one clip: `frames` (V, H, W, 3) uint8 are its views in the order of the prompt."""
+
+    clip: int
+    frames: NDArray[np.uint8]
+    question: Question
+
+
+def draw_items(
+    scenes: SceneSet, views: tuple[int, ...], per_family: int, *, predictive: bool, seed: int = 0
+) -> list[Item]:
+    """Questions about `views` of the scenes in order, at most `per_family` of a family, one a clip."""
+    rng = np.random.default_rng(seed)
+    counts: dict[str, int] = defaultdict(int)
+    items: list[Item] = []
+    for clip, record in enumerate(scenes.records):
+        questions = predictive_questions(record, rng) if predictive else static_questions(record, views[-1], rng)
+        by_family: dict[str, list[Question]] = defaultdict(list)
+        for question in questions:
+            by_family[question.family].append(question)
+        for family, choices in by_family.items():
+            if counts[family] < per_family:
+                counts[family] += 1
+                items.append(Item(clip, scenes.frames[clip, list(views)], choices[rng.integers(len(choices))]))
+    return items
+
+
+@torch.no_grad()
+def answer_items(
+    model: Any, processor: Any, items: Sequence[Item], *, batch_size: int = 64, **generate_options: Any
+) -> list[str]:
+    """The model's greedy answers, in batches.
+
+    `model` needs `generate`, `processor` a chat template; every input that the processor makes is handed on.
+    """
+    options = {"max_new_tokens": 8, "do_sample": False, **generate_options}
+    answers: list[str] = []
+    for start in range(0, len(items), batch_size):
+        messages = [[_user_turn(item)] for item in items[start : start + batch_size]]
+        inputs = processor.apply_chat_template(
+            messages,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        ).to(model.device)
+        output = model.generate(**inputs, **options)
+        decoded = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers += [text.strip() for text in decoded]
+    return answers
+
+
+def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Per family: `n` and `accuracy`, the share of answers that equal the truth."""
+    hits: dict[str, list[bool]] = defaultdict(list)
+    for item, answer in zip(items, answers, strict=True):
+        hits[item.question.family].append(answer == item.question.answer)
+    return {family: {"n": len(rows), "accuracy": float(np.mean(rows))} for family, rows in sorted(hits.items())}
+
+
+def evaluate_vlm(
+    model: Any, processor: Any, scenes: SceneSet, per_family: int, *, batch_size: int = 64, seed: int = 0
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Accuracies of a model that sees what it is asked about.
+
+    `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive_2`, `predictive_4`: with
+    the final frame among two and four views; `static_2`, `static_4`: of the present view, the last of them.
+    """
+    settings = {"static": ((FIRST,), False), "static_final": ((LAST,), False)}
+    for views in MULTI_VIEWS:
+        settings[f"predictive_{len(views)}"] = (views, True)
+        settings[f"static_{len(views)}"] = (views, False)
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for name, (views, predictive) in settings.items():
+        items = draw_items(scenes, views, per_family, predictive=predictive, seed=seed)
+        figures[name] = score(items, answer_items(model, processor, items, batch_size=batch_size))
+    return figures
+
+
+def _user_turn(item: Item) -> dict[str, Any]:
+    pictures = [{"type": "image", "image": Image.fromarray(frame)} for frame in item.frames]
+    return {"role": "user", "content": [*pictures, {"type": "text", "text": item.question.text}]}

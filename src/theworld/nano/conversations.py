@@ -1,0 +1,127 @@
+"""Training conversations of the nano Gemma: which views of a clip it sees, what it is asked, and the token ids of both.
+
+The views follow one convention: later views of the scene come first and the present view comes *last*. Static questions
+are about the last view; predictive ones are asked only where the clip's final frame is among the views, so that every
+answer can be seen. A frozen model that learned this can read imagined views placed before the present one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from theworld.constants import IGNORE_INDEX
+
+from .questions import Question, predictive_questions, static_questions
+from .tokenizer import END_OF_TURN, START_OF_TURN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from torch import Tensor
+    from transformers import Gemma3Processor
+
+FIRST, MIDDLE, LAST = 0, 4, 8
+MULTI_VIEWS = ((LAST, FIRST), (FIRST, MIDDLE, LAST, FIRST))
+MULTI_SHARE = 0.5
+POOL = 4
+SINGLE_WEIGHTS = (0.4, *[0.3 / 7] * 7, 0.3)  # of frames 0 to 8
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Views (frame indices of one clip) and the questions asked about them, in order."""
+
+    clip: int
+    views: tuple[int, ...]
+    turns: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded conversations: `ids`, `labels`, `mask` (B, L); `images` are (clip, frame) in prompt order."""
+
+    ids: Tensor
+    labels: Tensor
+    mask: Tensor
+    images: list[tuple[int, int]]
+
+
+def draw_views(rng: np.random.Generator) -> tuple[int, ...]:
+    """Half one view of any frame, half several views around the final one."""
+    if rng.random() < MULTI_SHARE:
+        return MULTI_VIEWS[rng.integers(len(MULTI_VIEWS))]
+    return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
+
+
+def draw_conversation(
+    clip: int, record: dict[str, Any], views: tuple[int, ...], turns: int, rng: np.random.Generator
+) -> Conversation:
+    """At most `turns` questions in random order, the predictive ones only where the final frame is seen.
+
+    A family comes twice only with another answer, so that none can be copied from an earlier turn.
+    """
+    drawn = predictive_questions(record, rng) if LAST in views else []
+    drawn += [question for _ in range(2) for question in static_questions(record, views[-1], rng)]
+    facts: dict[tuple[str, str], Question] = {}
+    for question in drawn:
+        facts.setdefault((question.family, question.answer), question)
+    chosen = list(facts.values())
+    return Conversation(clip, views, tuple(chosen[index] for index in rng.permutation(len(chosen))[:turns]))
+
+
+class ChatEncoder:
+    """Token ids and labels of conversations, equal to the processor's rendering (a test compares them), only faster."""
+
+    def __init__(self, processor: Gemma3Processor) -> None:
+        self.tokenizer: Any = processor.tokenizer
+        self.image_text = processor.full_image_sequence
+        self.start, self.end = self.tokenizer.convert_tokens_to_ids([START_OF_TURN, END_OF_TURN])
+        self.encode = lru_cache(maxsize=None)(self._encode)
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def __call__(self, conversation: Conversation) -> tuple[list[int], list[int]]:
+        """Ids, and labels that are the ids at answers and their end of turn and `IGNORE_INDEX` elsewhere."""
+        ids: list[int] = [self.tokenizer.bos_token_id]
+        labels = [IGNORE_INDEX]
+        images = self.image_text * len(conversation.views)
+        for turn in conversation.turns:
+            prompt = [self.start, *self.encode("user\n" + images), *self.encode(turn.text), self.end]
+            prompt += [*self.encode("\n"), self.start, *self.encode("model\n")]
+            answer = [*self.encode(turn.answer), self.end]
+            ids += [*prompt, *answer, *self.encode("\n")]
+            labels += [*[IGNORE_INDEX] * len(prompt), *answer, *[IGNORE_INDEX] * len(self.encode("\n"))]
+            images = ""
+        return ids, labels
+
+    def batch(self, conversations: Sequence[Conversation]) -> Batch:
+        """Encode conversations and pad them on the right to the longest."""
+        rows = [self(conversation) for conversation in conversations]
+        length = max(len(ids) for ids, _ in rows)
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        labels = torch.full((len(rows), length), IGNORE_INDEX)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        for row, (row_ids, row_labels) in enumerate(rows):
+            ids[row, : len(row_ids)] = torch.tensor(row_ids)
+            labels[row, : len(row_ids)] = torch.tensor(row_labels)
+            mask[row, : len(row_ids)] = 1
+        images = [(conversation.clip, frame) for conversation in conversations for frame in conversation.views]
+        return Batch(ids, labels, mask, images)
+
+
+def draw_batches(
+    records: Sequence[dict[str, Any]], encoder: ChatEncoder, size: int, turns: int, rng: np.random.Generator
+) -> Iterator[Batch]:
+    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled."""
+    while True:
+        clips = rng.integers(len(records), size=POOL * size)
+        pool = [draw_conversation(int(clip), records[clip], draw_views(rng), turns, rng) for clip in clips]
+        pool.sort(key=lambda conversation: len(encoder(conversation)[0]))
+        for index in rng.permutation(POOL):
+            yield encoder.batch(pool[index * size : (index + 1) * size])

@@ -1,0 +1,268 @@
+"""The nano vision-language model: the stock Gemma 3 with SigLIP at toy size, trained from nothing on the nano world.
+
+Two stages. *Vision*: SigLIP and Gemma's projector learn, through heads that are thrown away, to say from each image
+token what covers its cells and where it lies. *Language*: with vision frozen, conversations in the real chat format.
+
+Shapes: `B` images, `N` image tokens an image (16), `D` width of the language model, `S` cells a token's side.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from theworld.constants import IGNORE_INDEX
+
+from .asking import evaluate_vlm
+from .conversations import ChatEncoder, draw_batches
+from .fit import Group, fit
+from .questions import all_texts
+from .render import CLASSES
+from .scenes import load
+from .tokenizer import END_OF_TURN, build_processor, build_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from transformers import Gemma3Processor, GemmaTokenizer
+
+    from .scenes import SceneSet
+
+logger = logging.getLogger(__name__)
+
+IMAGE_SIZE = 32
+IMAGE_TOKENS = 16
+VISION_PREFIXES = ("model.vision_tower.", "model.multi_modal_projector.")
+CELLS = 4  # a side: an image token covers 8 x 8 pixels, a cell 2 x 2
+FRAME_WEIGHTS = (0.25, *[0.5 / 7] * 7, 0.25)  # of frames 0 to 8, in the vision stage
+IMAGES_PER_STEP = 32
+CONVERSATIONS_PER_STEP = 12
+TURNS = 8
+
+TEXT_CONFIG: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "sliding_window": 512,
+    "sliding_window_pattern": 5,
+    "max_position_embeddings": 2048,
+}
+VISION_CONFIG: dict[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": IMAGE_SIZE,
+    "patch_size": 4,
+    "vision_use_head": False,
+}
+
+
+def build_gemma(
+    tokenizer: GemmaTokenizer,
+    *,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+    image_tokens: int = IMAGE_TOKENS,
+) -> Gemma3ForConditionalGeneration:
+    """A random Gemma 3 whose token ids are `tokenizer`'s; `text` and `vision` override the nano sizes.
+
+    Started for a narrow model: embeddings of unit size after Gemma's sqrt(D) scaling, every block's output at the share
+    of the residual stream that leaves the sum at unit size, and an image projection that is not zero.
+    """
+    width = {**TEXT_CONFIG, **(text or {})}["hidden_size"]
+    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    common = {**ids, "eos_token_id": tokenizer.eos_token_id, "initializer_range": width**-0.5}
+    config = Gemma3Config(
+        text_config={**TEXT_CONFIG, **common, "vocab_size": len(tokenizer), **(text or {})},
+        vision_config={**VISION_CONFIG, **(vision or {})},
+        mm_tokens_per_image=image_tokens,
+        boi_token_index=tokenizer.boi_token_id,
+        eoi_token_index=tokenizer.eoi_token_id,
+        image_token_index=tokenizer.image_token_id,
+        **common,
+    )
+    model = Gemma3ForConditionalGeneration(config)
+    projection = model.model.multi_modal_projector.mm_input_projection_weight
+    nn.init.normal_(projection, std=projection.shape[0] ** -0.5)
+    layers = model.model.language_model.layers
+    for layer in layers:  # Gemma's norms multiply by 1 + weight
+        for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm):
+            nn.init.constant_(norm.weight, (2 * len(layers)) ** -0.5 - 1)
+    model.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, end_of_turn], **ids)
+    return model
+
+
+def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], as the image processor gives it."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def cell_classes(classes: NDArray[np.uint8]) -> Tensor:
+    """Share of every class in every cell of every image token.
+
+    `classes` (B, H, W) are ids. Returns (B, N, S * S, classes), sums of 1 over the last axis.
+    """
+    count, side = len(classes), int(IMAGE_TOKENS**0.5)
+    shares = F.one_hot(torch.from_numpy(classes).long(), len(CLASSES)).float()
+    pixels = classes.shape[1] // (side * CELLS)
+    shares = shares.view(count, side, CELLS, pixels, side, CELLS, pixels, len(CLASSES)).mean((3, 6))
+    return shares.permute(0, 1, 3, 2, 4, 5).reshape(count, side * side, CELLS * CELLS, len(CLASSES))
+
+
+class VisionHeads(nn.Module):
+    """What the vision stage asks of every image token: the classes in its cells, and its place among the tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cells = nn.Linear(width, CELLS * CELLS * len(CLASSES))
+        self.place = nn.Linear(width, IMAGE_TOKENS)
+
+    def forward(self, tokens: Tensor, shares: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Loss and figures from `tokens` (B, N, D), `shares` (B, N, S * S, classes) and class `weights`."""
+        logits = self.cells(tokens).float().view(shares.shape)
+        weighted = shares * weights
+        cells = -(weighted * logits.log_softmax(-1)).sum() / weighted.sum()
+        places = torch.arange(IMAGE_TOKENS).expand(len(tokens), -1)
+        place = F.cross_entropy(self.place(tokens).float().flatten(0, 1), places.flatten())
+        things = shares[..., 1:].sum(-1) > 0.5  # class 0 is the background
+        right = (logits.argmax(-1) == shares.argmax(-1))[things].float().mean()
+        return cells + 0.1 * place, {"cells": cells.item(), "place": place.item(), "right": right.item()}
+
+
+def train_vision(
+    model: Gemma3ForConditionalGeneration, scenes: SceneSet, *, steps: int, seed: int = 0
+) -> dict[str, Any]:
+    """Train the vision tower and Gemma's projector on the class maps of single frames."""
+    rng = np.random.default_rng(seed)
+    heads = VisionHeads(model.config.text_config.hidden_size)
+    frequency = np.bincount(scenes.classes[:500].ravel(), minlength=len(CLASSES)) / scenes.classes[:500].size
+    weights = torch.from_numpy(1 / np.sqrt(frequency + 1e-4)).float()
+
+    def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
+        clips = np.sort(rng.integers(len(scenes.records), size=IMAGES_PER_STEP))
+        frames = rng.choice(len(FRAME_WEIGHTS), size=IMAGES_PER_STEP, p=FRAME_WEIGHTS)
+        pixels = to_pixels(scenes.frames[clips, frames])
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+        loss, figures = heads(tokens.float(), cell_classes(scenes.classes[clips, frames]), weights)
+        return loss, {**figures, "samples": IMAGES_PER_STEP}
+
+    vision = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    return fit("vision", step_function, [Group([*vision, *heads.parameters()], 1.5e-3)], steps=steps, clip=5.0)
+
+
+@torch.no_grad()
+def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, images: Sequence[tuple[int, int]]) -> Tensor:
+    """Image tokens (images, N, D) of (clip, frame) pairs; each pair passes the tower once."""
+    unique = list(dict.fromkeys(images))
+    clips, frames = zip(*unique, strict=True)
+    pixels = to_pixels(scenes.frames[list(clips), list(frames)])
+    tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+    place = {image: index for index, image in enumerate(unique)}
+    return tokens[[place[image] for image in images]]
+
+
+def train_language(
+    model: Gemma3ForConditionalGeneration,
+    processor: Gemma3Processor,
+    scenes: SceneSet,
+    *,
+    steps: int,
+    turns: int = TURNS,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the language model on conversations about the image tokens of a frozen vision tower."""
+    rng = np.random.default_rng(seed)
+    batches = draw_batches(scenes.records, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, rng)
+    end_of_turn = processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
+
+    def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
+        batch = next(batches)
+        features = encode_images(model, scenes, batch.images)
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(
+                input_ids=batch.ids,
+                attention_mask=batch.mask,
+                token_type_ids=(batch.ids == processor.tokenizer.image_token_id).long(),
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
+                use_cache=False,
+            ).last_hidden_state
+            targets = batch.labels[:, 1:]
+            supervised = targets != IGNORE_INDEX
+            logits = model.lm_head(hidden[:, :-1][supervised]).float()
+        targets = targets[supervised]
+        loss = F.cross_entropy(logits, targets)
+        words = targets != end_of_turn
+        right = (logits.argmax(-1) == targets)[words].float().mean().item()
+        return loss, {"right": right, "samples": words.sum().item()}
+
+    language = model.model.language_model.parameters()
+    return fit("language", step_function, [Group(language, 1.5e-3)], steps=steps, warmup=200)
+
+
+def save_vlm(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, out: Path) -> None:
+    """Write a Hub-layout folder: weights rounded to bf16, computed in fp32 when loaded, as suits a CPU."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
+    del weights["lm_head.weight"]  # tied to the embeddings
+    model.save_pretrained(out, state_dict=weights)
+    processor.save_pretrained(out)
+
+
+def train_vlm(
+    scenes_folder: Path,
+    out: Path,
+    *,
+    vision_steps: int = 3000,
+    language_steps: int = 4000,
+    per_family: int = 300,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and measure what was saved on /validation.
+
+    The vision stage is kept beside `out`, in `<out>-vision.safetensors`; a second call starts from it.
+
+    Returns the figures, also written to `out`/vlm.json: both stages' curves and the accuracies of `evaluate_vlm`.
+    """
+    torch.manual_seed(seed)
+    scenes = load(scenes_folder / "train")
+    processor = build_processor(build_tokenizer(all_texts()), IMAGE_SIZE, IMAGE_TOKENS)
+    model = build_gemma(processor.tokenizer)
+    model.set_attn_implementation("eager")  # on a CPU in bf16 autocast, 2.5 times faster than sdpa with a mask
+    figures: dict[str, Any] = {}
+    vision_file = out.with_name(f"{out.name}-vision.safetensors")
+    if vision_file.is_file():
+        logger.info("vision: taken from %s", vision_file)
+        model.load_state_dict(load_file(vision_file), strict=False)
+    else:
+        figures["vision"] = train_vision(model, scenes, steps=vision_steps, seed=seed)
+        vision_file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {name: value for name, value in model.state_dict().items() if name.startswith(VISION_PREFIXES)}, vision_file
+        )
+    figures["language"] = train_language(model, processor, scenes, steps=language_steps, seed=seed)
+    save_vlm(model, processor, out)
+    saved = Gemma3ForConditionalGeneration.from_pretrained(out)
+    validation = load(scenes_folder / "validation")
+    figures["validation"] = evaluate_vlm(saved, AutoProcessor.from_pretrained(out), validation, per_family, seed=seed)
+    (out / "vlm.json").write_text(json.dumps(figures, indent=2))
+    return figures

@@ -1,0 +1,130 @@
+"""The nano Gemma's recipe at smoke scale: the real classes, the real chat format, a folder that loads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor, Gemma3ForConditionalGeneration, Gemma3Processor
+
+from theworld.constants import IGNORE_INDEX
+from theworld.nano.asking import answer_items, draw_items, score
+from theworld.nano.conversations import ChatEncoder, Conversation, draw_conversation
+from theworld.nano.questions import all_texts
+from theworld.nano.render import CLASSES
+from theworld.nano.scenes import SceneSet, generate, load
+from theworld.nano.tokenizer import build_processor, build_tokenizer
+from theworld.nano.vlm import build_gemma, cell_classes, encode_images, save_vlm, to_pixels, train_vlm
+
+SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
+SMALL_VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    for split in ("train", "validation"):
+        generate(root / split, split, {"drop": 3, "race": 3, "stack": 3}, workers=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def scenes(folder: Path) -> SceneSet:
+    return load(folder / "train")
+
+
+@pytest.fixture(scope="module")
+def processor() -> Gemma3Processor:
+    return build_processor(build_tokenizer(all_texts()), image_size=32, image_seq_length=16)
+
+
+@pytest.fixture
+def model(processor: Gemma3Processor) -> Gemma3ForConditionalGeneration:
+    torch.manual_seed(0)
+    return build_gemma(processor.tokenizer, text=SMALL_TEXT, vision=SMALL_VISION).eval()
+
+
+def conversation(scenes: SceneSet, views: tuple[int, ...], clip: int = 0, turns: int = 4) -> Conversation:
+    return draw_conversation(clip, scenes.records[clip], views, turns, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("views", [(0,), (8, 0), (0, 4, 8, 0)])
+def test_training_ids_are_what_the_processor_renders(
+    scenes: SceneSet, processor: Gemma3Processor, views: tuple[int, ...]
+) -> None:
+    chat = conversation(scenes, views)
+    pictures = [{"type": "image", "image": Image.fromarray(scenes.frames[0, view])} for view in views]
+    messages = []
+    for index, turn in enumerate(chat.turns):
+        content = [*(pictures if index == 0 else []), {"type": "text", "text": turn.text}]
+        messages += [
+            {"role": "user", "content": content},
+            {"role": "assistant", "content": [{"type": "text", "text": turn.answer}]},
+        ]
+    rendered = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+    ids, labels = ChatEncoder(processor)(chat)
+    assert ids == rendered["input_ids"][0].tolist()
+    supervised = processor.tokenizer.decode([label for label in labels if label != IGNORE_INDEX])
+    assert supervised == "".join(f"{turn.answer}<end_of_turn>" for turn in chat.turns)
+    assert torch.equal(rendered["pixel_values"], to_pixels(scenes.frames[0, list(views)]))
+
+
+def test_predictive_questions_need_the_final_frame(scenes: SceneSet) -> None:
+    for clip, record in enumerate(scenes.records):
+        first = draw_conversation(clip, record, (0,), 99, np.random.default_rng(0))
+        final = draw_conversation(clip, record, (8, 0), 99, np.random.default_rng(0))
+        assert {turn.kind for turn in first.turns} == {"static"}
+        assert {turn.family for turn in final.turns if turn.kind == "predictive"} == set(record["outcomes"])
+        facts = [(turn.family, turn.answer) for turn in final.turns]
+        assert len(set(facts)) == len(facts)
+
+
+def test_cells_follow_the_order_of_image_tokens() -> None:
+    classes = np.zeros((1, 32, 32), np.uint8)
+    classes[0, 8:16, 24:32] = 5  # second row, last column: token 7
+    classes[0, 0:2, 2:4] = 3  # token 0, cell 1
+    shares = cell_classes(classes)
+    assert shares.shape == (1, 16, 16, len(CLASSES))
+    assert torch.equal(shares.sum(-1), torch.ones(1, 16, 16))
+    assert shares[0, 7, :, 5].eq(1).all()
+    assert shares[0, 0, 1, 3] == 1
+    assert shares[..., 5].sum() == 16
+
+
+def test_images_are_encoded_once_and_in_order(scenes: SceneSet, model: Gemma3ForConditionalGeneration) -> None:
+    with torch.no_grad():
+        tokens = encode_images(model, scenes, [(0, 8), (1, 0), (0, 8)])
+        alone = model.get_image_features(to_pixels(scenes.frames[1, [0]]), return_dict=True).pooler_output
+    assert torch.equal(tokens[0], tokens[2])
+    torch.testing.assert_close(tokens[1], alone[0])
+
+
+def test_saved_folder_is_small_rounded_and_loads(
+    model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, scenes: SceneSet, tmp_path: Path
+) -> None:
+    save_vlm(model, processor, tmp_path)
+    loaded = Gemma3ForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.float32
+    assert loaded.generation_config.eos_token_id == [1, processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")]
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert (tmp_path / "model.safetensors").stat().st_size < 2 * parameters + 20_000
+    items = draw_items(scenes, (8, 0), 2, predictive=True)
+    answers = [answer_items(m, AutoProcessor.from_pretrained(tmp_path), items) for m in (model, loaded)]
+    assert answers[0] == answers[1]
+
+
+def test_score_counts_exact_answers(scenes: SceneSet) -> None:
+    items = draw_items(scenes, (0,), 3, predictive=False)
+    figures = score(items, [item.question.answer for item in items])
+    assert all(row["accuracy"] == 1 and row["n"] <= 3 for row in figures.values())
+    assert all(row["accuracy"] == 0 for row in score(items, ["?"] * len(items)).values())
+
+
+def test_recipe_runs(folder: Path, tmp_path: Path) -> None:
+    figures = train_vlm(folder, tmp_path, vision_steps=2, language_steps=2, per_family=1)
+    assert {"vision", "language", "validation"} <= figures.keys()
+    assert (tmp_path / "vlm.json").is_file()
+    assert Gemma3ForConditionalGeneration.from_pretrained(tmp_path).config.mm_tokens_per_image == 16
