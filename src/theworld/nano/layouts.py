@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .physics import BALL_RADIUS, FLOOR_Y, FRAME_SECONDS, LANE_WALL_X, RAMP_RADIUS, SIZE, Ball, Block, Ramp, Scene, simulate
+from .outcomes import BINS, column_of, outcomes
+from .physics import (
+    BALL_RADIUS,
+    FLOOR_Y,
+    FRAME_SECONDS,
+    LANE_WALL_X,
+    RAMP_RADIUS,
+    SIZE,
+    Ball,
+    Block,
+    Ramp,
+    Scene,
+    simulate,
+)
 from .render import BALL_COLOURS, BIN_COLOURS, BLOCK_COLOURS
 
 if TYPE_CHECKING:
@@ -23,8 +36,6 @@ if TYPE_CHECKING:
 
     from .physics import Trajectory
 
-BINS = 4
-_BIN_WIDTH = SIZE / BINS
 _JITTER = 0.25
 _PASSAGE = 2 * BALL_RADIUS + RAMP_RADIUS + 1  # room between a ramp's lower end and a wall
 _BELOW_RIGHT = 0.27  # share of drops that end in the bin straight below the start
@@ -33,7 +44,6 @@ _UNEVEN = 0.3  # share of races with more ramps in one lane
 _SECOND_RAMP = 0.3
 _FEWER_FIRST = 0.6  # share of races with unequal ramps that the lane with fewer of them wins
 _TOP_OFFSET_TELLS = 0.55  # share of collapses that go the way the top block sticks out
-_LATEST_FIRST_LANDING = 0.86  # seconds: the lit pad shows in the last frame at least
 
 
 def sample_scene(seed: int, kind: str) -> tuple[Scene, Trajectory]:
@@ -46,58 +56,6 @@ def sample_scene(seed: int, kind: str) -> tuple[Scene, Trajectory]:
         raise ValueError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     return _SAMPLERS[kind](seed, rng)
-
-
-def outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
-    """The answers to the scene's predictive families, or None where the end of the clip leaves one open.
-
-    Keys: `bin` and, with a red ramp, `touch` (drop); `race`; `topple` (stack).
-    """
-    if scene.kind == "drop":
-        return _drop_outcomes(scene, trajectory)
-    if scene.kind == "race":
-        return _race_outcomes(scene, trajectory)
-    side = topple_side(trajectory)
-    return None if side is None else {"topple": side}
-
-
-def topple_side(trajectory: Trajectory) -> str | None:
-    """`left`, `right` or `no`; None where blocks moved without clearly falling, or fell to both sides."""
-    start, end = trajectory.block_pose[0], trajectory.block_pose[-1]
-    moved = np.abs(end[:, :2] - start[:, :2]).max()
-    if moved <= 0.5 and np.abs(end[:, 2]).max() < 0.1:
-        return "no"
-    fallen = end[:, 1] - start[:, 1] >= 1.5
-    shift = (end[:, 0] - start[:, 0])[fallen]
-    beside = (end[:, 0] - end[0, 0])[fallen]
-    others = end[:, 0] - start[:, 0]
-    for side, sign in (("left", -1), ("right", 1)):
-        one_way = (sign * others).min() >= -1
-        if one_way and fallen.any() and (sign * shift).min() >= 1.5 and (sign * beside).min() >= 2.5:
-            return side
-    return None
-
-
-def _drop_outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
-    x, y = trajectory.ball_xy[-1, 0]
-    if y < FLOOR_Y - BALL_RADIUS - 0.8 or trajectory.ball_speed[0] > 14:
-        return None
-    found = {"bin": scene.bins[_column(x)]}
-    for ramp, contact in zip(scene.ramps, trajectory.ramp_contact, strict=True):
-        if ramp.red:
-            found["touch"] = "yes" if math.isfinite(contact) else "no"
-    return found
-
-
-def _race_outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
-    left, right = trajectory.pad_contact
-    if max(left, right) == math.inf or abs(left - right) < FRAME_SECONDS or min(left, right) > _LATEST_FIRST_LANDING:
-        return None
-    return {"race": scene.balls[0 if left < right else 1].colour}
-
-
-def _column(x: float) -> int:
-    return int(np.clip(x // _BIN_WIDTH, 0, BINS - 1))
 
 
 def _is_robust(scene: Scene, found: dict[str, str], jitters: tuple[tuple[float, float], ...]) -> bool:
@@ -116,10 +74,10 @@ def _sample_drop(seed: int, rng: np.random.Generator) -> tuple[Scene, Trajectory
         if any(_gap(a, b) < 2 * RAMP_RADIUS + 1 for a, b in combinations(scene.ramps, 2)):
             continue
         trajectory = simulate(scene)
-        if _drop_outcomes(scene, trajectory) is None:
+        if outcomes(scene, trajectory) is None:
             continue
-        reached = _column(trajectory.ball_xy[-1, 0, 0])
-        if reached not in (column, BINS - 1 - column) or (reached == _column(scene.balls[0].x)) != straight:
+        reached = column_of(trajectory.ball_xy[-1, 0, 0])
+        if reached not in (column, BINS - 1 - column) or (reached == column_of(scene.balls[0].x)) != straight:
             continue
         if has_red:
             painted = _paint_one_ramp(rng, scene, trajectory, touches, lies_below)
@@ -128,7 +86,7 @@ def _sample_drop(seed: int, rng: np.random.Generator) -> tuple[Scene, Trajectory
             scene = painted
         scene = scene if reached == column else replace(scene.mirrored(), bins=bins)
         trajectory = simulate(scene)
-        found = _drop_outcomes(scene, trajectory)
+        found = outcomes(scene, trajectory)
         if found and found["bin"] == bins[column] and _is_robust(scene, found, ((-_JITTER, 0), (_JITTER, 0))):
             return scene, trajectory
 
@@ -141,7 +99,9 @@ def _drop_layout(seed: int, rng: np.random.Generator, ball_colour: str, bins: tu
         last = ramps[-1]
         end, side = (last.x2, 1) if last.y2 > last.y1 else (last.x1, -1)
         # Where the ball may come off the ramp above, below its start, or anywhere.
-        centre = rng.choice([end + side * rng.uniform(0, 7), ball.x + rng.uniform(-5, 5), rng.uniform(4, 28)], p=[0.6, 0.25, 0.15])
+        centre = rng.choice(
+            [end + side * rng.uniform(0, 7), ball.x + rng.uniform(-5, 5), rng.uniform(4, 28)], p=[0.6, 0.25, 0.15]
+        )
         ramps.append(_slanted(rng, centre, rng.uniform(*band), (6, 11)))
     return Scene("drop", seed, (ball,), tuple(ramps), bins)
 
@@ -165,7 +125,7 @@ def _slanted(rng: np.random.Generator, x: float, y: float, lengths: tuple[float,
 def _paint_one_ramp(
     rng: np.random.Generator, scene: Scene, trajectory: Trajectory, touches: bool, lies_below: bool
 ) -> Scene | None:
-    """Make one ramp red that is (not) touched and (not) straight below the ball; never the highest, which tells too much."""
+    """Make one ramp red that is (not) touched and (not) straight below the ball; never the highest, a giveaway."""
     x = scene.balls[0].x
     candidates = [
         index
@@ -260,7 +220,7 @@ def _stack_layouts(rng: np.random.Generator, count: int, batch: int = 64) -> tup
 
 
 def _overhang(x: NDArray[np.float64], width: NDArray[np.float64], height: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the worst-supported part leans out over its support, + to the right; 0 where all rest 0.45 inside (batch,).
+    """How far the worst-supported part leans out over its support (batch,), + to the right; 0 where all rest safely.
 
     A cheap filter before the simulation, which has the last word.
     """

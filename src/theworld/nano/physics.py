@@ -95,9 +95,9 @@ class Scene:
 class Trajectory:
     """What happens: F frames `FRAME_SECONDS` apart, the first being the scene at rest.
 
-    ball_xy (F, n, 2) and block_pose (F, m, 3: x, y, angle in radians); ramp_lit (F,) and pad_lit (F, 2: left, right) say
-    what is lit; ramp_contact (r,) and pad_contact (2,) hold the seconds of the first touch, inf where there is none;
-    ball_speed (n,) is the speed at the end in units a second.
+    ball_xy (F, n, 2) and block_pose (F, m, 3: x, y, angle in radians); ramp_lit (F,) and pad_lit (F, 2: left, right)
+    say what is lit; ramp_contact (r,) and pad_contact (2,) hold the seconds of the first touch, inf where there is
+    none; ball_speed (n,) is the speed at the end in units a second.
     """
 
     ball_xy: NDArray[np.float32]
@@ -112,9 +112,9 @@ class Trajectory:
 def simulate(scene: Scene, frames: int = FRAMES, jitter: tuple[float, float] = (0.0, 0.0)) -> Trajectory:
     """Let go of everything at time 0 and watch.
 
-    `jitter` (dx, dy) disturbs the start: every ball moves by dx, the first by dy and the second by -dy; in a stack every
-    block moves by dx against the block below it. An outcome that changes under a quarter of a unit cannot be seen in the
-    still picture.
+    `jitter` (dx, dy) disturbs the start: every ball moves by dx, the first by dy and the second by -dy; in a stack
+    every block moves by dx against the block below it. An outcome that changes under a quarter of a unit cannot be
+    seen in the still picture.
     """
     space = pymunk.Space()
     space.gravity = (0, _GRAVITY)

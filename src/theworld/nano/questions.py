@@ -66,7 +66,7 @@ def choose_balanced(
 ) -> list[tuple[int, int, Question]]:
     """Draw up to `per_family` questions of every family, its answers equally often as far as they go.
 
-    `questions` are (scene index, frame, question). A family that lacks some answer comes out smaller rather than skewed.
+    `questions` are (scene index, frame, question). A family short of one answer comes out smaller, not skewed.
     """
     by_answer: dict[str, dict[str, list[tuple[int, int, Question]]]] = defaultdict(lambda: defaultdict(list))
     for item in questions:

@@ -59,8 +59,8 @@ _Y, _X = (axis.astype(np.float32) + 0.5 for axis in np.mgrid[0:_PIXELS, 0:_PIXEL
 def render(scene: Scene, trajectory: Trajectory) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Draw every frame of a clip.
 
-    Returns the frames (F, 32, 32, 3) and the class map (F, 32, 32), indices into `CLASSES`: what covers more than half of
-    the pixel, the front thing where several do.
+    Returns the frames (F, 32, 32, 3) and the class map (F, 32, 32), indices into `CLASSES`: what covers more than
+    half of the pixel, the front thing where several do.
     """
     canvas = _Canvas(len(trajectory.ramp_lit))
     if scene.kind == "drop":
@@ -101,9 +101,7 @@ class _Canvas:
         ids = np.full(len(self.rgb), _CLASS_ID[name])
         self._blend(ids, distance)
 
-    def paint_switching(
-        self, unlit: str, lit: str, is_lit: NDArray[np.bool_], distance: NDArray[np.float32]
-    ) -> None:
+    def paint_switching(self, unlit: str, lit: str, is_lit: NDArray[np.bool_], distance: NDArray[np.float32]) -> None:
         self._blend(np.where(is_lit, _CLASS_ID[lit], _CLASS_ID[unlit]), distance)
 
     def _blend(self, ids: NDArray[np.integer], distance: NDArray[np.float32]) -> None:

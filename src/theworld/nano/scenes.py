@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layouts import KINDS, outcomes, sample_scene
+from .layouts import KINDS, sample_scene
+from .outcomes import outcomes
 from .physics import FRAMES, SIZE, Ball, Block, Ramp, Scene
 from .render import render
 
@@ -21,22 +22,22 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "SPLITS", "SceneSet", "generate", "load", "sample_scene", "scene_of"]
+__all__ = ["KINDS", "SPLITS", "Record", "SceneSet", "generate", "load", "make_clip", "sample_scene", "scene_of"]
 
-SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000}
+SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "fusion": 30_000_000}
 """First seed of each split. A seed makes one scene of a kind, so splits share none."""
 _SEEDS_PER_SPLIT = 10_000_000
 
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
-"""One scene as JSON: `seed`, `kind`, `scene` (the fields of `Scene`), `ball_xy` (F, n, 2), `block_pose` (F, m, 3), `ramp_lit`
-(F,), `pad_lit` (F, 2) and `outcomes` (family -> answer)."""
+"""One scene as JSON: `seed`, `kind`, `scene` (the fields of `Scene`), `ball_xy` (F, n, 2), `block_pose` (F, m, 3),
+`ramp_lit` (F,), `pad_lit` (F, 2) and `outcomes` (family -> answer)."""
 
 
 @dataclass(frozen=True)
 class SceneSet:
-    """N clips: frames (N, F, 32, 32, 3) uint8 and classes (N, F, 32, 32) uint8, both memory-mapped, and their records."""
+    """N clips: frames (N, F, 32, 32, 3) and classes (N, F, 32, 32), both uint8 and memory-mapped, and their records."""
 
     folder: Path
     frames: NDArray[np.uint8]

@@ -1,0 +1,142 @@
+"""The nano world: its two rules, its pictures, its balance, and clips on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from theworld.nano.layouts import KINDS, sample_scene
+from theworld.nano.outcomes import column_of, outcomes
+from theworld.nano.physics import FRAME_SECONDS, Ball, Block, Ramp, Scene, simulate
+from theworld.nano.render import BALL_COLOURS, CLASSES, render
+from theworld.nano.scenes import SPLITS, generate, load, make_clip, scene_of
+
+BINS = ("green", "blue", "yellow", "purple")
+
+
+def test_a_free_ball_lands_in_the_bin_below():
+    trajectory = simulate(Scene("drop", 0, (Ball("white", 20, 3),), bins=BINS))
+    assert outcomes(Scene("drop", 0, (Ball("white", 20, 3),), bins=BINS), trajectory) == {"bin": "yellow"}
+    fallen = trajectory.ball_xy[2, 0, 1] - 3
+    assert fallen == pytest.approx(0.5 * 210 * (2 * FRAME_SECONDS) ** 2, rel=0.05)
+
+
+@pytest.mark.parametrize(("x", "touch"), [(16, "yes"), (26, "no")])
+def test_a_red_ramp_lights_up_once_touched_and_stays_lit(x: float, touch: str):
+    scene = Scene("drop", 0, (Ball("white", x, 3),), (Ramp(12, 12, 20, 16, red=True),), BINS)
+    trajectory = simulate(scene)
+    found = outcomes(scene, trajectory)
+    assert found is not None
+    assert found["touch"] == touch
+    assert not trajectory.ramp_lit[0]
+    assert trajectory.ramp_lit[-1] == (touch == "yes")
+    assert (np.diff(trajectory.ramp_lit.astype(int)) >= 0).all()
+    shown = {CLASSES[i] for i in np.unique(render(scene, trajectory)[1][-1])}
+    assert ("lit ramp" in shown) == (touch == "yes")
+    assert ("red ramp" in shown) == (touch == "no")
+
+
+def test_a_grey_ramp_never_lights_up():
+    scene = Scene("drop", 0, (Ball("white", 16, 3),), (Ramp(12, 12, 20, 16),), BINS)
+    trajectory = simulate(scene)
+    assert np.isfinite(trajectory.ramp_contact[0])
+    assert not trajectory.ramp_lit.any()
+
+
+def test_only_the_first_pad_lights_up():
+    scene = Scene("race", 0, (Ball("white", 8, 3), Ball("pink", 24, 3)), (Ramp(4, 10, 11, 12),))
+    trajectory = simulate(scene)
+    assert outcomes(scene, trajectory) == {"race": "pink"}
+    assert trajectory.pad_lit[-1].tolist() == [False, True]
+
+
+def test_a_counterweight_decides_whether_a_stack_falls():
+    base, arm = Block("red", 16, 27, 6, 4), Block("green", 20.2, 23, 8, 4)
+    alone = Scene("stack", 0, blocks=(base, arm))
+    held = Scene("stack", 0, blocks=(base, arm, Block("blue", 17.2, 18, 7, 6)))
+    assert outcomes(alone, simulate(alone)) == {"topple": "right"}
+    assert outcomes(held, simulate(held)) == {"topple": "no"}
+    assert outcomes(alone.mirrored(), simulate(alone.mirrored())) == {"topple": "left"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_seed_is_one_scene_and_a_quarter_pixel_changes_nothing(kind: str):
+    for seed in range(6):
+        scene, trajectory = sample_scene(seed, kind)
+        again, _ = sample_scene(seed, kind)
+        assert scene == again
+        found = outcomes(scene, trajectory)
+        assert found
+        for shift in (-0.25, 0.25):
+            assert outcomes(scene, simulate(scene, jitter=(shift, 0))) == found
+
+
+def test_splits_share_no_seed_and_scenes_differ():
+    starts = sorted(SPLITS.values())
+    assert all(b - a >= 10_000_000 for a, b in itertools.pairwise(starts))
+    scenes = {dataclasses.replace(sample_scene(first + i, "race")[0], seed=0) for first in starts for i in range(3)}
+    assert len(scenes) == 3 * len(SPLITS)
+
+
+def test_obvious_cues_do_not_decide():
+    races = [make_clip(seed, "race")[2] for seed in range(120)]
+    lower_first = [
+        max(r["scene"]["balls"], key=lambda ball: ball["y"])["colour"] == r["outcomes"]["race"] for r in races
+    ]
+    assert 0.40 < np.mean(lower_first) < 0.68
+    stacks = [make_clip(seed, "stack")[2] for seed in range(150)]
+    sides = [r["outcomes"]["topple"] for r in stacks]
+    assert all(0.2 < sides.count(side) / len(sides) < 0.46 for side in ("left", "right", "no"))
+
+
+def test_straight_below_is_seldom_the_right_bin():
+    ends = [make_clip(seed, "drop")[2]["ball_xy"] for seed in range(40)]
+    assert np.mean([column_of(xy[0][0][0]) == column_of(xy[-1][0][0]) for xy in ends]) < 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_picture_shows_what_the_class_map_says(kind: str):
+    frames, classes, record = make_clip(3, kind)
+    assert frames.shape == (9, 32, 32, 3)
+    assert classes.shape == (9, 32, 32)
+    assert frames.dtype == classes.dtype == np.uint8
+    assert len(CLASSES) <= 32
+    for index, ball in enumerate(record["scene"]["balls"]):
+        x, y = record["ball_xy"][0][index]
+        pixel = (0, int(y), int(x))
+        assert CLASSES[classes[pixel]] == f"ball {ball['colour']}"
+        assert tuple(frames[pixel].tolist()) == BALL_COLOURS[ball["colour"]]
+    for index, block in enumerate(record["scene"]["blocks"]):
+        x, y, _ = record["block_pose"][0][index]
+        assert CLASSES[classes[0, int(y), int(x)]] == f"block {block['colour']}"
+
+
+def test_clips_on_disk_are_the_scenes_they_name(tmp_path: Path):
+    written = generate(tmp_path / "validation", "validation", {"race": 2, "stack": 2}, workers=1)
+    read = load(tmp_path / "validation")
+    assert len(read) == 4
+    assert read.indices("stack").tolist() == [2, 3]
+    assert np.array_equal(written.frames, read.frames)
+    for i, record in enumerate(read.records):
+        frames, classes, again = make_clip(record["seed"], record["kind"])
+        assert np.array_equal(read.frames[i], frames)
+        assert np.array_equal(read.classes[i], classes)
+        assert json.loads(json.dumps(again)) == record
+        assert outcomes(scene_of(record), simulate(scene_of(record))) == record["outcomes"]
+    assert [path.name for path in tmp_path.iterdir()] == ["validation"]
+
+
+def test_bad_requests_are_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="unknown kind of scene 'fall'"):
+        sample_scene(0, "fall")
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        generate(tmp_path / "x", "dev", {"race": 1})
+    with pytest.raises(ValueError, match="'fall'"):
+        generate(tmp_path / "x", "test", {"fall": 1})
+    with pytest.raises(FileExistsError, match="remove it"):
+        generate(tmp_path, "test", {"race": 1})
