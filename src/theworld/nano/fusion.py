@@ -27,6 +27,7 @@ from .conversations import FIRST, LAST, ChatEncoder, Conversation
 from .fit import Group, fit
 from .questions import predictive_questions, static_questions
 from .scenes import SceneSet, load
+from .tokenizer import END_OF_TURN
 from .vae import encode_clips
 from .vlm import IMAGE_SIZE, encode_images
 
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 WORLD_STEPS = 2
 FRAMES_PER_LATENT = 4
 PREDICTED_SHARE = 0.75  # of training latents; the others are true, so that the projector reads both alike
+STILL_SHARE = 0.15  # of question steps with the current frame's tokens alone: the same model answers at K = 0
 TURNS = 6
 
 # Delta from the library's defaults. The layout is what the validation scenes preferred; see `compare_layouts`.
@@ -133,13 +135,16 @@ def train_questions(
     """Answer static and predictive questions about the first frame; only the projector and the markers learn."""
     rng = np.random.default_rng(seed)
     encoder = ChatEncoder(model.processor)
-    encoder.image_text = model.processor.image_text()
-    end_of_turn = model.processor.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    image_texts = {frames: model.processor.image_text(frames - 1) for frames in (1, 1 + WORLD_STEPS)}
+    end_of_turn = model.processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
     two_way = torch.tensor(model.processor.image_token_ids)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
         clips, latents = features.draw(conversations, rng)
+        if rng.random() < STILL_SHARE:
+            latents = latents[:, :, :1]
+        encoder.image_text = image_texts[latents.shape[2]]
         batch = encoder.batch([draw_fusion_conversation(int(clip), scenes.records[clip], rng) for clip in clips])
         images = BaseModelOutputWithPooling(pooler_output=features.image_tokens[clips, 0])
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,59 @@
+"""Scenes that ship with the nano model: the first test scene of every kind, its clip, a question and the truth."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from theworld.utils.io import write_json
+
+if TYPE_CHECKING:
+    from theworld.nano.scenes import SceneSet
+
+FOLDER = Path(__file__).parent
+EXAMPLES = ("drop", "race", "stack")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A still, a question about its future, the answer, and the frames that were simulated."""
+
+    image: Image.Image
+    question: str
+    answer: str
+    clip: list[Image.Image]
+
+
+def load_example(name: str) -> Example:
+    """The shipped scene called `name`.
+
+    Raises:
+        ValueError: No scene has that name.
+    """
+    if name not in EXAMPLES:
+        raise ValueError(f"example {name!r}: expected one of {', '.join(EXAMPLES)}")
+    with Image.open(FOLDER / f"{name}.png") as strip:
+        size, frames = strip.height, strip.width // strip.height
+        clip = [strip.convert("RGB").crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
+    asked = json.loads((FOLDER / "questions.json").read_text())[name]
+    return Example(clip[0], asked["question"], asked["answer"], clip)
+
+
+def write_examples(scenes: SceneSet, folder: Path = FOLDER, seed: int = 0) -> None:
+    """Take the first scene of every kind from `scenes`: the clip as one strip, and its first predictive question."""
+    import numpy as np
+
+    from theworld.nano.questions import predictive_questions
+
+    rng = np.random.default_rng(seed)
+    questions = {}
+    for name in EXAMPLES:
+        index = next(i for i, record in enumerate(scenes.records) if record["kind"] == name)
+        Image.fromarray(np.concatenate(list(scenes.frames[index]), axis=1)).save(folder / f"{name}.png")
+        question = predictive_questions(scenes.records[index], rng)[0]
+        questions[name] = {"question": question.text, "answer": question.answer}
+    write_json(folder / "questions.json", questions)
