@@ -15,6 +15,7 @@ from theworld.nano.dynamics import (
     moving_weight,
     prompt_embedding,
     sample_times,
+    skip_cross_attention,
     train_dynamics,
 )
 from theworld.nano.probe import NOT_ASKED, load_dynamics, outcome_label, probe_outcomes, roll_out
@@ -52,6 +53,14 @@ def test_training_and_the_sampler_mean_the_same_velocity():
         assert torch.allclose(told["timestep"][:, :, 0], torch.tensor(CLEAN_TIME))
         assert (told["condition_mask"][:, :, 0] == 1).all()
         assert (told["condition_mask"][:, :, 1:] == 0).all()
+
+
+def test_skipping_cross_attention_changes_nothing_with_the_empty_prompt():
+    torch.manual_seed(0)
+    transformer, latents = build_transformer(), torch.randn(2, 16, 3, 4, 4)
+    whole = flow_loss(transformer, latents, torch.Generator().manual_seed(0))
+    skip_cross_attention(transformer)
+    assert torch.equal(whole, flow_loss(transformer, latents, torch.Generator().manual_seed(0)))
 
 
 def test_the_output_starts_small_and_every_position_has_its_embedding():

@@ -105,6 +105,15 @@ def encode_both_ways(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> Ten
     return torch.cat([encode_clips(vae, frames), encode_clips(vae, frames[:, :, :, ::-1])])
 
 
+def skip_cross_attention(transformer: CosmosTransformer3DModel) -> None:
+    """Leave out what adds exactly zero: values without bias, of an all-zero prompt. Saves a tenth of the time.
+
+    The skipped weights get no gradient either way. Their forward is replaced on this object alone, not in the files.
+    """
+    for block in transformer.transformer_blocks:
+        cast(Any, block).attn2.forward = lambda hidden_states, **_: torch.zeros_like(hidden_states)
+
+
 def compile_if_possible(transformer: CosmosTransformer3DModel) -> nn.Module:
     """`torch.compile` on a machine that has a C++ compiler, else the transformer as it is."""
     if shutil.which("g++") is None:
@@ -118,7 +127,7 @@ def train_dynamics(
     cosmos_folder: Path,
     out: Path,
     *,
-    steps: int = 14_000,
+    steps: int = 10_000,
     batch_size: int = 64,
     learning_rate: float = 1.2e-3,
     compiled: bool = True,
@@ -137,6 +146,7 @@ def train_dynamics(
     generator = torch.Generator().manual_seed(seed)
     transformer = build_transformer()
     ema = Ema(transformer, decay=0.999)
+    skip_cross_attention(transformer)  # after the copy: the averaged weights stay the whole, stock model
     network = compile_if_possible(transformer) if compiled else transformer
 
     def step(_: int) -> tuple[Tensor, dict[str, float]]:

@@ -116,6 +116,7 @@ def fit(
             for group in groups
         ],
         betas=betas,
+        fused=True,
     )
     started = saved = time.perf_counter()
     window, curve = _Window(), list[dict[str, float]]()
