@@ -71,7 +71,9 @@ def prompt(config: Gemma3Config, device: torch.device, world_tokens: int, world:
     """BOS, a world block or as many words, one image, a question; with Gemma's pixels."""
     block = [6, *[8] * world_tokens, 7] if world else [100] * (world_tokens + 2)
     image = [10, *[12] * config.mm_tokens_per_image, 11]
-    ids = torch.tensor([[2, *(block if world_tokens else []), *image, *range(200, 200 + QUESTION_TOKENS)]], device=device)
+    ids = torch.tensor(
+        [[2, *(block if world_tokens else []), *image, *range(200, 200 + QUESTION_TOKENS)]], device=device
+    )
     size = config.vision_config.image_size
     pixels = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
     types = (ids == config.image_token_index).long()
@@ -87,7 +89,9 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def compare(ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, pairs: int) -> dict[str, float]:
+def compare(
+    ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, pairs: int
+) -> dict[str, float]:
     """Median milliseconds of both and the median of the paired ratios; the order alternates."""
     for run in (ours, theirs):
         run()
@@ -174,7 +178,8 @@ def main() -> None:
         print(json.dumps(rows, indent=2))
         return
     device, dtype = best_device()
-    print(f"{device}, {str(dtype).removeprefix('torch.')}, {torch.get_num_threads()} threads, median of {args.pairs} pairs\n")
+    name = str(dtype).removeprefix("torch.")
+    print(f"{device}, {name}, {torch.get_num_threads()} threads, median of {args.pairs} pairs\n")
     print(f"{'':<32}{'TheWorld ms':>12}{'Gemma 3 ms':>12}{'ratio':>8}")
     for name, row in rows.items():
         rest = f"{row['stock_ms']:>12.2f}{row['ratio']:>8.3f}" if "ratio" in row else ""

@@ -1,8 +1,8 @@
 """One question, three answers: plain Gemma 3, with the current frame's world tokens, and with a rollout.
 
-    python examples/inference.py                      # a scene that ships with the nano model
-    python examples/inference.py --scene stack
-    python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --question "What happens next?"
+python examples/inference.py                      # a scene that ships with the nano model
+python examples/inference.py --scene stack
+python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --question "What happens next?"
 """
 
 import argparse
@@ -35,7 +35,7 @@ def main() -> None:
     image = to_pil(args.image) if args.image else example.image
     question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
-    model = TheWorld.from_pretrained(args.model, dtype=dtype).to(device)
+    model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
 
     print(f"question        {question}")
     for name, options in SCENARIOS.items():
@@ -50,7 +50,9 @@ def main() -> None:
         rows.append(example.clip)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows).save(args.output)
-    print(f"picture         {args.output}: imagined frames" + ("" if args.image else " above, the simulated ones below"))
+    print(
+        f"picture         {args.output}: imagined frames" + ("" if args.image else " above, the simulated ones below")
+    )
 
 
 if __name__ == "__main__":

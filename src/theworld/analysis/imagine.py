@@ -35,7 +35,7 @@ def imagine(
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
     latents = encoder.encode(model.processor.world_pixels(image), steps, seed).latents
     frames = encoder.decode(latents)[0]  # (1 + 4K, 3, H, W) in [0, 1]
-    return VaeImageProcessor(do_normalize=False).postprocess(frames, output_type="pil", do_denormalize=[False] * len(frames))
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))
 
 
 def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Image:

@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
     if args.no_world and args.steps is not None:
         raise ValueError(f"--no-world and --steps {args.steps} contradict each other: drop one")
     device, dtype = best_device()
-    options = {"cosmos_model_name": args.cosmos} if args.cosmos else {}
-    model = TheWorld.from_pretrained(args.model, dtype=dtype, enable_world=not args.no_world, **options).to(device)
+    options: dict[str, object] = {"cosmos_model_name": args.cosmos} if args.cosmos else {}
+    options["device_map"] = {"": device}
+    model = TheWorld.from_pretrained(args.model, dtype=dtype, enable_world=not args.no_world, **options)
     answer = model.ask(
         args.image, args.question, num_world_steps=args.steps, max_new_tokens=args.max_new_tokens, do_sample=False
     )

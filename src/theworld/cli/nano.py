@@ -49,8 +49,14 @@ def run(args: argparse.Namespace) -> int:
 def _scenes(args: argparse.Namespace) -> int:
     from theworld.nano.scenes import generate
 
-    made = generate(args.folder, args.split, {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}, args.workers)
-    print(json.dumps({"folder": str(args.folder), "scenes": len(made)}) if args.json else f"{len(made)} scenes in {args.folder}")
+    made = generate(
+        args.folder, args.split, {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}, args.workers
+    )
+    print(
+        json.dumps({"folder": str(args.folder), "scenes": len(made)})
+        if args.json
+        else f"{len(made)} scenes in {args.folder}"
+    )
     return 0
 
 
@@ -65,9 +71,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from theworld.nano.evaluate import control_of, evaluate_nano, load_for_evaluation, results_table, test_scenes
+    from theworld.nano.evaluate import control_of, evaluate_nano, held_out_scenes, load_for_evaluation, results_table
 
-    scenes = test_scenes(args.scenes, args.split, args.workers)
+    scenes = held_out_scenes(args.scenes, args.split, args.workers)
     results = evaluate_nano(
         scenes,
         load_for_evaluation(args.model),

@@ -1,5 +1,7 @@
 """Image + question -> text. Importing it registers TheWorld with transformers' Auto classes."""
 
+from typing import Any, cast
+
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoProcessor
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
 
@@ -13,7 +15,7 @@ AutoModelForMultimodalLM.register(TheWorldConfig, TheWorld, exist_ok=True)
 AutoProcessor.register(TheWorldConfig, TheWorldProcessor, exist_ok=True)
 # Old Gemma 3 checkpoints have other key names; transformers looks their renaming up by model type
 register_checkpoint_conversion_mapping(
-    TheWorldConfig.model_type, get_checkpoint_conversion_mapping("gemma3"), overwrite=True
+    TheWorldConfig.model_type, cast(Any, get_checkpoint_conversion_mapping("gemma3")), overwrite=True
 )
 
 __all__ = ["TheWorld", "TheWorldConfig", "TheWorldModel", "TheWorldProcessor"]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from torch import nn
 from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.configuration_utils import PretrainedConfig
 
@@ -169,7 +170,7 @@ MARKER_FIELDS = {
 def _add_world(model: TheWorld, source: Source, hub: dict[str, Any]) -> None:
     """Load the world encoder beside the language model, in its dtype, and make fresh parts that fit it."""
     config = model.config
-    embeddings = model.get_input_embeddings().weight
+    embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight
     dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
     encoder = load_cosmos(config, source, dtype=dtype, **hub).to(embeddings.device)
     config.cosmos_model_name, config.cosmos_revision = source.name, source.revision
@@ -191,7 +192,9 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
         folder = Path(source.name) / source.subfolder
         lacking = [name for name in COSMOS_COMPONENTS[:1] if not (folder / name).is_dir()]
         if lacking:
-            raise ValueError(f"{folder}: no {lacking[0]!r} folder; expected {', '.join(COSMOS_COMPONENTS)} as Cosmos has")
+            raise ValueError(
+                f"{folder}: no {lacking[0]!r} folder; expected {', '.join(COSMOS_COMPONENTS)} as Cosmos has"
+            )
     where = {"revision": source.revision, **hub}
 
     def component(cls: Any, name: str, **options: Any) -> Any:

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from huggingface_hub import HfApi, save_torch_state_dict
@@ -81,8 +81,7 @@ def save_theworld(
         delta = {name: values[name].detach() for name in delta_keys(model)}
         save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
         config.save_pretrained(folder)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
         model.processor.save_pretrained(folder)
         if not (target / "README.md").exists():
             write_text(folder / "README.md", model_card(model))
@@ -98,7 +97,7 @@ def save_theworld(
 
 def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """The Gemma 3 inside `model` as a stock repository."""
-    gemma_fields = {**model.config.to_dict(), "model_type": "gemma3", "architectures": None}
+    gemma_fields: dict[str, Any] = {**model.config.to_dict(), "model_type": "gemma3", "architectures": None}
     for name in set(type(model.config)().to_dict()) - set(Gemma3Config().to_dict()):
         gemma_fields.pop(name, None)
     with torch.device("meta"):
@@ -106,7 +105,9 @@ def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor
     gemma.generation_config = model.generation_config
     values = model.state_dict() if state_dict is None else state_dict
     gemma.config.dtype = model.dtype
-    gemma.to(model.dtype).save_pretrained(folder, state_dict={name: values[name] for name in gemma.state_dict()})
+    cast(Any, gemma).to(model.dtype).save_pretrained(
+        folder, state_dict={name: values[name] for name in gemma.state_dict()}
+    )
     model.processor.save_gemma(folder)
 
 
@@ -132,7 +133,11 @@ def read_delta(name: str | Path, subfolder: str = "", **hub: Any) -> dict[str, t
     index = None if weights is not None else cached_file(name, WEIGHTS_INDEX, **optional)
     if weights is None and index is None:
         raise FileNotFoundError(f"{name}: no {WEIGHTS} and no {WEIGHTS_INDEX}; only safetensors checkpoints are read")
-    files = [weights] if weights else get_checkpoint_shard_files(name, index, subfolder=subfolder, **hub)[0]
+    files = (
+        [weights]
+        if weights
+        else cast(list[str], get_checkpoint_shard_files(name, index, subfolder=subfolder, **hub)[0])
+    )
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         try:
@@ -174,7 +179,7 @@ def save_checkpoint(
 ) -> None:
     """`save_pretrained`, then the optimiser: its tensors as safetensors, its groups and the epoch as JSON."""
     model.save_pretrained(path)
-    state = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
+    state: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
     tensors, scalars = {}, {}
     for index, entries in state["state"].items():
         for key, value in entries.items():
@@ -206,7 +211,7 @@ def checkpoint_subfolder(checkpoint_name: str | None) -> str:
         return ""
     path = Path(checkpoint_name)
     folder = path.parent if path.suffix in (".safetensors", ".json") else path
-    return "" if folder == Path(".") else folder.as_posix()
+    return "" if folder == Path() else folder.as_posix()
 
 
 def _move_into(folder: Path, target: Path) -> None:
@@ -221,4 +226,12 @@ def _shorten(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
-__all__ = ["checkpoint_subfolder", "delta_keys", "load_checkpoint", "load_delta", "read_delta", "save_checkpoint", "save_theworld"]
+__all__ = [
+    "checkpoint_subfolder",
+    "delta_keys",
+    "load_checkpoint",
+    "load_delta",
+    "read_delta",
+    "save_checkpoint",
+    "save_theworld",
+]

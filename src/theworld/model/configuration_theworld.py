@@ -127,6 +127,7 @@ class TheWorldConfig(Gemma3Config):
 
     @property
     def world_tokens_per_frame(self) -> int:
+        """World tokens of one latent frame."""
         rows, columns = self.world_grid
         return rows * columns
 

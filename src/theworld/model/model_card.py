@@ -45,8 +45,8 @@ print(model.ask("image.png", "What happens next?"))
 ## Licences
 
 The base models keep their own terms, which this card does not replace: Gemma is provided under and subject to the Gemma
-Terms of Use (ai.google.dev/gemma/terms); Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a guardrail
-where its video is shown.
+Terms of Use (ai.google.dev/gemma/terms); Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a
+guardrail where its video is shown.
 """
 
 

@@ -1,7 +1,7 @@
 """The fused model: Gemma 3, a world encoder, and a projector between them.
 
     image, question --processor--> input_ids, pixel_values, world_pixel_values
-    world_pixel_values --world encoder--> latents --projector--> world tokens --fusion--> inputs_embeds --Gemma 3--> text
+    world_pixel_values --encoder--> latents --projector--> world tokens --fusion--> inputs_embeds --Gemma 3--> text
 
 Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `C` latent channels, `T = 1 + K` latent frames, `N`
 world tokens of one image, `D` language-model width, `S` world image size.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
 class TheWorldModel(Gemma3Model):
     """Gemma 3 without its head, with the parts that bring the world in."""
 
-    config: TheWorldConfig
+    config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__(config)
@@ -72,18 +72,19 @@ class TheWorldModel(Gemma3Model):
         The markers start as the embeddings of Gemma's own image markers, the projector's gain at the RMS of the
         embeddings.
         """
-        table = self.get_input_embeddings().weight
+        embed = cast(nn.Embedding, self.get_input_embeddings())
+        table = embed.weight
         float_dtype = table.dtype if table.is_floating_point() else torch.get_default_dtype()
         projector = build_projector(self.config).to(table.device, float_dtype)
         ids = torch.tensor([self.config.boi_token_index, self.config.eoi_token_index], device=table.device)
         with torch.no_grad():
             sample = torch.arange(min(EMBEDDING_SAMPLE, table.shape[0]), device=table.device)
-            rms = self.get_input_embeddings()(sample).float().square().mean().sqrt()
-            markers = self.get_input_embeddings()(ids).to(float_dtype)  # (2, D)
+            rms = embed(sample).float().square().mean().sqrt()
+            markers = embed(ids).to(float_dtype)  # (2, D)
             if table.device.type != "meta":
                 projector.initialise(rms.item())
         for module in projector.modules():
-            module._is_hf_initialized = True  # keep transformers' own initialisation away
+            cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
         self.world_projector = projector
         self.world_markers = nn.Parameter(markers.clone())
 
@@ -126,12 +127,12 @@ class TheWorldModel(Gemma3Model):
             encoded = mm_encoder_outputs or {}
             image = encoded.get("image")
             if image is None and pixel_values is not None:
-                image = self.get_image_features(pixel_values, return_dict=True)
+                image = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
             image_features = None if image is None else image.pooler_output
             world = None if encoded.get("world") is None else encoded["world"].pooler_output
             inputs_embeds = self.fuse(input_ids, image_features, world)  # (B, L, D)
             input_ids = pixel_values = mm_encoder_outputs = None
-        outputs = super().forward(
+        outputs = cast(Any, super().forward)(
             input_ids=input_ids,
             pixel_values=pixel_values,
             attention_mask=attention_mask,
@@ -161,7 +162,9 @@ class TheWorldModel(Gemma3Model):
         if image_features is not None:
             image_features = image_features.to(embeds.device, embeds.dtype)
             embeds = embeds.masked_scatter(
-                self.get_placeholder_mask(input_ids, inputs_embeds=embeds, image_features=image_features),
+                self.get_placeholder_mask(
+                    cast(torch.LongTensor, input_ids), inputs_embeds=embeds, image_features=image_features
+                ),
                 image_features,
             )
         marker_ids = (self.config.start_of_world_token_id, self.config.end_of_world_token_id)
@@ -176,7 +179,7 @@ class TheWorld(Gemma3ForConditionalGeneration):
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
-    config: TheWorldConfig
+    config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     model: TheWorldModel
     processor: TheWorldProcessor
 
@@ -185,7 +188,8 @@ class TheWorld(Gemma3ForConditionalGeneration):
             raise ValueError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})")
         Gemma3PreTrainedModel.__init__(self, config)
         self.model = TheWorldModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        text = config.get_text_config()
+        self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
 
     @classmethod
@@ -278,7 +282,7 @@ class TheWorld(Gemma3ForConditionalGeneration):
         if inputs.pixels is not None:
             world = self.model.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed)
             mm_encoder_outputs = {"world": world}
-        outputs = super().forward(
+        outputs = cast(Any, super().forward)(
             input_ids=inputs.prompt.input_ids,
             pixel_values=pixel_values,
             attention_mask=inputs.prompt.attention_mask,
@@ -321,14 +325,14 @@ class TheWorld(Gemma3ForConditionalGeneration):
         use_world: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """transformers' `generate` with the world's arguments of `forward`.
+        """Transformers' `generate` with the world's arguments of `forward`.
 
         The world encoder runs once per image, before the prefill. Returned sequences begin with the caller's own
         `input_ids`, also if blocks were inserted or removed.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if input_ids is None or "mm_encoder_outputs" in kwargs:
-            return super().generate(input_ids, *args, **kwargs)
+            return self._generate(input_ids, *args, **kwargs)
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
         has_image = kwargs.get("pixel_values") is not None
@@ -336,12 +340,12 @@ class TheWorld(Gemma3ForConditionalGeneration):
         if settled.pixels is not None:
             kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
         if settled.rewritten is None:
-            return super().generate(*args, **_prompt_kwargs(prompt), **kwargs)
+            return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
         added = settled.prompt.input_ids.shape[1] - input_ids.shape[1]
         for limit in ("max_length", "min_length"):
             if kwargs.get(limit) is not None:
                 kwargs[limit] += added
-        outputs = super().generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
+        outputs = self._generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
         answers = sequences[:, settled.prompt.input_ids.shape[1] :]
         repeats = len(sequences) // len(input_ids)
@@ -351,7 +355,12 @@ class TheWorld(Gemma3ForConditionalGeneration):
         outputs.sequences = sequences
         return outputs
 
-    def _prepare_multimodal_encoder_kwargs_for_generation(self, model_kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        return cast(Any, super()).generate(*args, **kwargs)
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
         pixels = model_kwargs.pop("world_pixel_values", None)
@@ -362,7 +371,11 @@ class TheWorld(Gemma3ForConditionalGeneration):
         return model_kwargs
 
     def _expand_multimodal_outputs(
-        self, input_ids: torch.Tensor, mm_encoder_output: dict[str, Any], expand_size: int = 1, inputs_embeds: Any = None
+        self,
+        input_ids: torch.Tensor,
+        mm_encoder_output: dict[str, Any],
+        expand_size: int = 1,
+        inputs_embeds: Any = None,
     ) -> dict[str, Any]:
         """Repeat each prompt's group of world features for beams and several sequences."""
         expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)  # type: ignore[arg-type]

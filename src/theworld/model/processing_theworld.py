@@ -7,7 +7,7 @@ Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `S` world im
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 
@@ -31,7 +31,7 @@ class TheWorldImagesKwargs(ImagesKwargs, total=False):
 class TheWorldProcessingKwargs(ProcessingKwargs, total=False):
     """Adds the world's settings to those of the images."""
 
-    images_kwargs: TheWorldImagesKwargs
+    images_kwargs: TheWorldImagesKwargs  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
 class TheWorldProcessor(Gemma3Processor):
@@ -88,7 +88,7 @@ class TheWorldProcessor(Gemma3Processor):
         return cls(
             processor.image_processor,
             processor.tokenizer,
-            chat_template=processor.chat_template,
+            chat_template=cast(str | None, processor.chat_template),
             image_seq_length=processor.image_seq_length,
             **world_settings(config),
         )
@@ -96,7 +96,10 @@ class TheWorldProcessor(Gemma3Processor):
     def save_gemma(self, folder: str | Path) -> None:
         """Write the stock Gemma 3 processor that this one extends."""
         stock = Gemma3Processor(
-            self.image_processor, self.tokenizer, chat_template=self.chat_template, image_seq_length=self.image_seq_length
+            self.image_processor,
+            self.tokenizer,
+            chat_template=self.chat_template,
+            image_seq_length=self.image_seq_length,
         )
         stock.save_pretrained(folder)
 
@@ -124,6 +127,7 @@ class TheWorldProcessor(Gemma3Processor):
 
     @property
     def model_input_names(self) -> list[str]:
+        """Keys that a call returns."""
         return [*super().model_input_names, *(["world_pixel_values"] if self.enable_world else [])]
 
     def prepare_inputs_layout(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
@@ -142,9 +146,9 @@ class TheWorldProcessor(Gemma3Processor):
             replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
         return processed, replacements
 
-    def get_text_with_replacements(
-        self, text: list[str], images_replacements: list[str] = [], *others: Any, **kwargs: Any
-    ) -> tuple[list[str], list[list[dict[str, Any]]]]:
+    def get_text_with_replacements(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, text: list[str], images_replacements: list[str], *others: Any, **kwargs: Any
+    ) -> tuple[list[str], list[Any]]:
         """Expand placeholders; with `after_bos`, gather the blocks of a prompt behind its BOS."""
         if self.world_position == "before_image" or not any(START_OF_WORLD_TOKEN in r for r in images_replacements):
             return super().get_text_with_replacements(text, images_replacements, *others, **kwargs)
@@ -155,9 +159,7 @@ class TheWorldProcessor(Gemma3Processor):
         moved = [self._insert_after_bos(*item) for item in zip(leading, text, offsets, strict=True)]
         return [sample for sample, _ in moved], [offset for _, offset in moved]
 
-    def _insert_after_bos(
-        self, block: str, sample: str, offsets: list[dict[str, Any]]
-    ) -> tuple[str, list[dict[str, Any]]]:
+    def _insert_after_bos(self, block: str, sample: str, offsets: Any) -> tuple[str, list[dict[str, Any]]]:
         """Insert, and record it as a replacement of nothing, so that assistant masks still find their characters."""
         bos = self.tokenizer.bos_token
         at = len(bos) if sample.startswith(bos) else 0
@@ -165,7 +167,13 @@ class TheWorldProcessor(Gemma3Processor):
             {**offset, "new_span": tuple(position + len(block) for position in offset["new_span"])}
             for offset in offsets
         ]
-        inserted = {"type": "world", "span": (at, at), "new_span": (at, at + len(block)), "text": "", "replacement": block}
+        inserted = {
+            "type": "world",
+            "span": (at, at),
+            "new_span": (at, at + len(block)),
+            "text": "",
+            "replacement": block,
+        }
         return sample[:at] + block + sample[at:], [inserted, *shifted]
 
     def apply_chat_template(

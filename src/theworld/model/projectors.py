@@ -37,6 +37,7 @@ class WorldProjector(nn.Module):
         self.output_norm = nn.RMSNorm(width, eps=1e-6)
 
     def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+        """What maps (B, T, rows, columns, `features`) to (B, T, rows, columns, `width`)."""
         raise NotImplementedError
 
     @torch.no_grad()

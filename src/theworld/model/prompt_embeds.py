@@ -61,9 +61,7 @@ def encode_prompt(name: str, prompt: str, subfolder: str = "", **hub: Any) -> to
     tokenizer = AutoTokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
     folder = f"{subfolder}/text_encoder".lstrip("/")
     encoder = T5EncoderModel.from_pretrained(name, subfolder=folder, dtype="auto", **hub)
-    text = tokenizer(
-        prompt, padding="max_length", max_length=MAX_PROMPT_TOKENS, truncation=True, return_tensors="pt"
-    )
+    text = tokenizer(prompt, padding="max_length", max_length=MAX_PROMPT_TOKENS, truncation=True, return_tensors="pt")
     mask = text.attention_mask.bool()
     embeds = encoder(text.input_ids, attention_mask=mask).last_hidden_state
     return embeds * mask.unsqueeze(-1)

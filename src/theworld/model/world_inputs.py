@@ -32,6 +32,7 @@ class WorldRequest:
 
     @property
     def given(self) -> bool:
+        """Whether the caller said anything about the world."""
         return any(value is not None for value in (self.pixels, self.images, self.num_world_steps, self.use_world))
 
 

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import NANO
 from theworld.model import TheWorld
+from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .asking import Item, draw_items
 from .conversations import FIRST
@@ -57,7 +58,7 @@ def accuracy(right: int, n: int) -> Accuracy:
     return Accuracy(right, n, right / n, float(interval.low), float(interval.high))
 
 
-def test_scenes(folder: Path, split: str = "test", workers: int = 2) -> SceneSet:
+def held_out_scenes(folder: Path, split: str = "test", workers: int = 2) -> SceneSet:
     """The scenes of `folder`/`split`, simulated first if they are not there."""
     return load(folder / split) if (folder / split).is_dir() else generate(folder / split, split, TEST_COUNTS, workers)
 
@@ -108,7 +109,7 @@ def evaluate_nano(
 def _worlds(model: TheWorld, scenes: SceneSet, items: list[Item], seed: int) -> dict[str, Tensor]:
     """Latents (items, C, T, h, w) of the arms whose world is not what the model makes of the item's own image."""
     encoder = model.model.world_encoder
-    assert encoder is not None
+    assert isinstance(encoder, CosmosWorldEncoder)
     clips = [item.clip for item in items]
     true = encode_clips(encoder.vae, scenes.frames[clips])
     pixels = model.processor.world_pixels([Image.fromarray(item.frames[0]) for item in items])

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import IGNORE_INDEX
 from theworld.model import TheWorld
+from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .conversations import FIRST, LAST, ChatEncoder, Conversation
 from .fit import Group, fit
@@ -83,7 +84,7 @@ def assemble(gemma: Path, cosmos: Path, **config: Any) -> TheWorld:
 def encode_features(model: TheWorld, scenes: SceneSet, *, batch_size: int = 200) -> ClipFeatures:
     """Run the frozen parts once over every clip."""
     encoder = model.model.world_encoder
-    assert encoder is not None
+    assert isinstance(encoder, CosmosWorldEncoder)
     frames = range(0, LAST + 1, FRAMES_PER_LATENT)
     imagined, tokens = [], []
     for start in range(0, len(scenes), batch_size):
@@ -104,7 +105,9 @@ def load_features(model: TheWorld, scenes: SceneSet, cache: Path) -> ClipFeature
     return ClipFeatures(**load_file(cache))
 
 
-def align(model: TheWorld, features: ClipFeatures, *, steps: int, batch_size: int = 96, seed: int = 0) -> dict[str, Any]:
+def align(
+    model: TheWorld, features: ClipFeatures, *, steps: int, batch_size: int = 96, seed: int = 0
+) -> dict[str, Any]:
     """Regress projected world tokens on Gemma's image tokens of the true frames; no labels."""
     rng = np.random.default_rng(seed)
     assert model.model.world_projector is not None

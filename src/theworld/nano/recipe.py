@@ -56,6 +56,7 @@ class Recipe:
     workers: int = 2
 
     def counts(self, split: str) -> dict[str, int]:
+        """Scenes per kind of `split`."""
         return dict(zip(("drop", "race", "stack"), getattr(self, split), strict=True))
 
 
@@ -75,7 +76,7 @@ SMOKE = Recipe(
 
 
 def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
-    """Run the stages that have not finished yet in `out`; returns the folder `out`/weights, laid out as the package's."""
+    """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's."""
     recipe = recipe or Recipe()
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
     for split in ("train", "validation", "fusion", "test"):

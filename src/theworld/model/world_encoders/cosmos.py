@@ -12,10 +12,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from typing_extensions import override
 
 from .base import WorldEncoder, WorldFeatures
 
@@ -70,20 +71,25 @@ class CosmosWorldEncoder(WorldEncoder):
         self.prompt = prompt
 
     @property
+    @override
     def feature_dim(self) -> int:
-        return self.vae.config.z_dim
+        return self.vae.config["z_dim"]
 
     @property
     def spatial_compression(self) -> int:
+        """Pixels per latent position and side."""
         return 2 ** len(self.vae.temperal_downsample)
 
     @property
     def temporal_compression(self) -> int:
+        """Video frames per latent frame after the first."""
         return 2 ** sum(self.vae.temperal_downsample)
 
+    @override
     def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
         return 1 + num_world_steps, height // self.spatial_compression, width // self.spatial_compression
 
+    @override
     def fingerprint(self) -> dict[str, Any]:
         return {
             "encoder": "cosmos",
@@ -96,6 +102,7 @@ class CosmosWorldEncoder(WorldEncoder):
             "prompt": self.prompt,
         }
 
+    @override
     def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> WorldFeatures:
         first = self.encode_frame(pixels)  # (B, C, 1, h, w)
         if num_world_steps == 0:
@@ -107,7 +114,7 @@ class CosmosWorldEncoder(WorldEncoder):
         trained = any(parameter.requires_grad for parameter in self.vae.encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             frames = pixels.to(self.vae.device, self.vae.dtype).unsqueeze(2)  # (B, 3, 1, H, W)
-            latents = self.vae.encode(frames).latent_dist.mode().float()
+            latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
             return normalise_latents(self.vae, latents)
 
     @torch.no_grad()
@@ -134,7 +141,8 @@ class CosmosWorldEncoder(WorldEncoder):
         """The diffusion transformer and its scheduler, loaded on the first call."""
         if self.transformer is None or self.scheduler is None:
             transformer, self.scheduler = self._load_transformer()
-            self.transformer = transformer.to(self.vae.device).eval().requires_grad_(False)  # pyright: ignore
+            self.transformer = cast(Any, transformer).to(self.vae.device).eval().requires_grad_(False)
+        assert self.transformer is not None
         return self.transformer, self.scheduler
 
     def prompts(self) -> list[str]:
@@ -156,7 +164,9 @@ class CosmosWorldEncoder(WorldEncoder):
         wherever they are shown; see the `cosmos-guardrail` extra.
         """
         mean, std = latent_statistics(self.vae, latents)
-        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype)).sample  # (B, 3, F, H, W) in [-1, 1]
+        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[
+            0
+        ]  # (B, 3, F, H, W) in [-1, 1]
         return (frames.float().clamp(-1, 1) / 2 + 0.5).transpose(1, 2)
 
 
@@ -166,17 +176,19 @@ class StillWorldEncoder(CosmosWorldEncoder):
     It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
     """
 
+    @override
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
         return first.expand(-1, -1, 1 + num_world_steps, -1, -1)
 
+    @override
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "encoder": "still"}
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The VAE's latent mean and standard deviation per channel, each (1, C, 1, 1, 1)."""
-    shape = (1, vae.config.z_dim, 1, 1, 1)
-    mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)
+    shape = (1, vae.config["z_dim"], 1, 1, 1)
+    mean, std = torch.tensor(vae.config["latents_mean"]), torch.tensor(vae.config["latents_std"])
     return mean.view(shape).to(like.device, like.dtype), std.view(shape).to(like.device, like.dtype)
 
 
@@ -241,14 +253,14 @@ def sample_rollout(
         clean = ((1 - time) * latents - time * velocity.float()).to(transformer.dtype)
         return known * condition + (1 - known) * clean
 
-    latents = noise.float() * scheduler.config.sigma_max
-    for step, timestep in enumerate(scheduler.timesteps):
-        sigma = scheduler.sigmas[step]
+    latents = noise.float() * SIGMA_MAX
+    timesteps, sigmas = cast(Any, scheduler.timesteps), cast(torch.Tensor, scheduler.sigmas)
+    for timestep, sigma in zip(timesteps, sigmas, strict=False):  # there is one sigma more than timesteps
         clean = denoise(latents, sigma, prompt_embeds)
         if guidance_scale > 1:
             assert negative_prompt_embeds is not None
             clean = clean + guidance_scale * (clean - denoise(latents, sigma, negative_prompt_embeds))
-        latents = scheduler.step((latents - clean) / sigma, timestep, latents, return_dict=False)[0]
+        latents = cast(Any, scheduler).step((latents - clean) / sigma, timestep, latents, return_dict=False)[0]
     return torch.cat([first.float(), latents[:, :, 1:]], dim=2)
 
 
@@ -261,9 +273,9 @@ def prepare_scheduler(
         sigma_max=SIGMA_MAX, sigma_min=SIGMA_MIN, sigma_data=SIGMA_DATA, final_sigmas_type="sigma_min"
     )
     sigmas = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64)
-    scheduler.set_timesteps(sigmas=sigmas, device=device)
-    scheduler.sigmas[-1] = scheduler.sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
-    assert math.isclose(scheduler.config.sigma_data, SIGMA_DATA)
+    scheduler.set_timesteps(sigmas=cast(Any, sigmas), device=device)
+    sigmas = cast(torch.Tensor, scheduler.sigmas)
+    sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
     return scheduler
 
 
@@ -274,12 +286,12 @@ def _condition_mask(transformer: CosmosTransformer3DModel, known: torch.Tensor, 
     torchvision; given here as a second channel of zeros, it needs no torchvision (see `without_padding_mask`).
     """
     mask = known.expand(noise.shape[0], 1, -1, *noise.shape[-2:]).to(transformer.dtype)
-    extra = transformer.patch_embed.proj.in_features // math.prod(transformer.config.patch_size) - noise.shape[1] - 1
+    extra = transformer.patch_embed.proj.in_features // math.prod(transformer.config["patch_size"]) - noise.shape[1] - 1
     return torch.cat([mask, mask.new_zeros(mask.shape[0], extra, *mask.shape[2:])], dim=1)
 
 
 def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransformer3DModel:
-    """Tell a loaded transformer that its padding-mask channel comes with the condition mask; weights stay as they are."""
+    """Tell a loaded transformer that its padding-mask channel comes with the condition mask; no weight changes."""
     transformer.register_to_config(concat_padding_mask=False)
     return transformer
 

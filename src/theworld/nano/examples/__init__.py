@@ -36,7 +36,7 @@ def load_example(name: str) -> Example:
     """
     if name not in EXAMPLES:
         raise ValueError(f"example {name!r}: expected one of {', '.join(EXAMPLES)}")
-    with Image.open(FOLDER / f"{name}.png") as strip:
+    with Image.open(FOLDER / f"{name}-clip.png") as strip:
         size, frames = strip.height, strip.width // strip.height
         clip = [strip.convert("RGB").crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
     asked = json.loads((FOLDER / "questions.json").read_text())[name]
@@ -44,7 +44,7 @@ def load_example(name: str) -> Example:
 
 
 def write_examples(scenes: SceneSet, folder: Path = FOLDER, seed: int = 0) -> None:
-    """Take the first scene of every kind from `scenes`: the clip as one strip, and its first predictive question."""
+    """Take the first scene of every kind from `scenes`: still, clip as one strip, and a predictive question."""
     import numpy as np
 
     from theworld.nano.questions import predictive_questions
@@ -53,7 +53,8 @@ def write_examples(scenes: SceneSet, folder: Path = FOLDER, seed: int = 0) -> No
     questions = {}
     for name in EXAMPLES:
         index = next(i for i, record in enumerate(scenes.records) if record["kind"] == name)
-        Image.fromarray(np.concatenate(list(scenes.frames[index]), axis=1)).save(folder / f"{name}.png")
+        Image.fromarray(scenes.frames[index, 0]).save(folder / f"{name}.png")
+        Image.fromarray(np.concatenate(list(scenes.frames[index]), axis=1)).save(folder / f"{name}-clip.png")
         question = predictive_questions(scenes.records[index], rng)[0]
         questions[name] = {"question": question.text, "answer": question.answer}
     write_json(folder / "questions.json", questions)
