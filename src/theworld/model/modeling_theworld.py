@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import nn
-from transformers import Gemma3ForConditionalGeneration, Gemma3Model
+from transformers import Cache, Gemma3ForConditionalGeneration, Gemma3Model
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
@@ -273,7 +273,7 @@ class TheWorld(Gemma3ForConditionalGeneration):
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
         prompt = Prompt(input_ids, attention_mask, token_type_ids, labels)  # type: ignore[arg-type]
         inputs = WorldInputs(prompt)
-        if mm_encoder_outputs is None and self._at_the_door(input_ids, request):
+        if mm_encoder_outputs is None and self._at_the_door(input_ids, request, past_key_values):
             strict = self.training or labels is not None
             inputs = settle_world_inputs(
                 self.config, prompt, request, has_image=pixel_values is not None, strict=strict
@@ -306,13 +306,15 @@ class TheWorld(Gemma3ForConditionalGeneration):
             num_world_tokens=0 if tokens is None else tokens.shape[0] * tokens.shape[1],
         )
 
-    def _at_the_door(self, input_ids: torch.Tensor | None, request: WorldRequest) -> bool:
-        """Whether this call can bring world input: not so for the single tokens of decoding."""
+    def _at_the_door(self, input_ids: torch.Tensor | None, request: WorldRequest, cache: Cache | None) -> bool:
+        """Whether this call can bring world input: not so if it only continues a prompt that is in the cache."""
         if input_ids is None:
             if request.given:
                 raise ValueError("world input needs input_ids: inputs_embeds do not show where the block is")
             return False
-        return request.given or input_ids.shape[1] > 1
+        if request.given:
+            return True
+        return input_ids.shape[1] > 1 and (cache is None or int(cache.get_seq_length()) == 0)
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -331,10 +333,12 @@ class TheWorld(Gemma3ForConditionalGeneration):
         `input_ids`, also if blocks were inserted or removed.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        if input_ids is None or "mm_encoder_outputs" in kwargs:
-            return self._generate(input_ids, *args, **kwargs)
-        prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
+        cache = kwargs.get("past_key_values")
+        if "mm_encoder_outputs" in kwargs or not self._at_the_door(input_ids, request, cache):
+            return self._generate(input_ids, *args, **kwargs)
+        assert input_ids is not None
+        prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
         if settled.pixels is not None:
