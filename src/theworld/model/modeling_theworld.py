@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from transformers import Cache, Gemma3ForConditionalGeneration, Gemma3Model
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
     Gemma3CausalLMOutputWithPast,
     Gemma3ModelOutputWithPast,
@@ -292,13 +293,13 @@ class TheWorld(Gemma3ForConditionalGeneration):
             inputs_embeds=inputs_embeds,
             labels=inputs.prompt.labels,
             use_cache=use_cache,
-            logits_to_keep=logits_to_keep,
+            logits_to_keep=0 if inputs.rewritten is not None else logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
             **kwargs,
         )
-        if inputs.rewritten is not None and isinstance(logits_to_keep, int) and logits_to_keep == 0:
-            outputs.logits = inputs.rewritten.restore(outputs.logits)  # (B, L, vocabulary)
+        if inputs.rewritten is not None:  # (B, L, vocabulary), then the positions that the caller keeps
+            outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
         tokens = None if world is None else world.pooler_output
         return TheWorldCausalLMOutputWithPast(
             **outputs,
