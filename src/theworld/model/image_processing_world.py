@@ -50,6 +50,8 @@ def world_pixel_values(images: list[Image.Image], size: int) -> torch.Tensor:
 
     The arithmetic is diffusers' `VaeImageProcessor`, which the stock Cosmos pipeline uses on its conditioning image.
     """
+    if not images:
+        return torch.empty(0, 3, size, size)
     return VaeImageProcessor(resample="lanczos").preprocess(images, height=size, width=size)
 
 

@@ -82,11 +82,10 @@ def settle_world_inputs(
             check_world_steps(steps, config.max_world_steps)
             rewritten = insert_world_blocks(config, prompt, len(frames), steps)
             prompt = rewritten.prompt
-            world_tokens = int((prompt.input_ids == config.world_token_id).sum())
-    if pixels is None and not world_tokens:
+    if (pixels is None or not len(pixels)) and not world_tokens:
         _no_world_input(request, has_image=has_image, strict=strict)
         return WorldInputs(prompt)
-    steps = _steps_of_blocks(config, world_tokens, 0 if pixels is None else len(pixels), request.num_world_steps)
+    steps = _steps_of_blocks(config, prompt.input_ids, 0 if pixels is None else len(pixels), request.num_world_steps)
     return WorldInputs(prompt, rewritten, pixels, steps)
 
 
@@ -104,20 +103,26 @@ def _no_world_input(request: WorldRequest, *, has_image: bool, strict: bool) -> 
         warnings.warn(NO_WORLD_INPUT, stacklevel=2)
 
 
-def _steps_of_blocks(config: TheWorldConfig, world_tokens: int, frames: int, explicit: int | None) -> int:
-    """`K` of the blocks in the prompt; an explicit number must agree with it."""
+def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, explicit: int | None) -> int:
+    """`K` of the blocks in the prompt, one per frame and all equal; an explicit number must agree with it."""
     per_frame = config.world_tokens_per_frame
-    latent_frames, remainder = divmod(world_tokens, per_frame * frames) if frames else (0, 0)
-    if latent_frames < 1 or remainder:
+    world_tokens = int((input_ids == config.world_token_id).sum())
+    starts = (input_ids.flatten() == config.start_of_world_token_id).nonzero().flatten()
+    ends = (input_ids.flatten() == config.end_of_world_token_id).nonzero().flatten()
+    lengths = (ends - starts - 1).tolist() if len(starts) == len(ends) else []
+    latent_frames, remainder = divmod(lengths[0], per_frame) if lengths else (0, 0)
+    fits = len(lengths) == frames and len(set(lengths)) == 1 and sum(lengths) == world_tokens
+    if not fits or latent_frames < 1 or remainder:
         raise ValueError(
-            f"the prompt has {world_tokens} world tokens and the call {frames} world images of {per_frame} tokens per "
-            "latent frame: these do not fit; build prompt and pixels with the same processor call"
+            f"the prompt has {len(starts)} world blocks of together {world_tokens} world tokens and the call {frames} "
+            f"world images of {per_frame} tokens per latent frame: these do not fit; build prompt and pixels with the "
+            "same processor call"
         )
     steps = check_world_steps(latent_frames - 1, config.max_world_steps)
     if explicit is not None and explicit != steps:
         raise ValueError(
             f"num_world_steps={explicit} does not fit the prompt, whose world block holds {steps} steps "
-            f"({world_tokens // frames} tokens an image): pass num_world_steps to the processor call instead"
+            f"({lengths[0]} tokens an image): pass num_world_steps to the processor call instead"
         )
     return steps
 
