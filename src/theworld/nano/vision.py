@@ -1,0 +1,103 @@
+"""The vision stage: SigLIP and Gemma's projector learn what every image token shows.
+
+Heads that are thrown away say from each token what covers its cells and where it lies. Answers alone teach a vision
+tower this small very little; the class of every pixel is known, so it is taught that.
+
+Shapes: `B` images, `N` image tokens an image (16), `D` width of the language model, `S` cells a token's side.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .fit import Group, fit
+from .render import CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from transformers import Gemma3ForConditionalGeneration
+
+    from .scenes import SceneSet
+
+IMAGE_SIZE = 32
+IMAGE_TOKENS = 16
+CELLS = 4  # a side: an image token covers 8 x 8 pixels, a cell 2 x 2
+FRAME_WEIGHTS = (0.25, *[0.5 / 7] * 7, 0.25)  # of frames 0 to 8
+IMAGES_PER_STEP = 32
+
+
+def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
+    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], as the image processor gives it."""
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def cell_classes(classes: NDArray[np.uint8]) -> Tensor:
+    """Share of every class in every cell of every image token.
+
+    `classes` (B, H, W) are ids. Returns (B, N, S * S, classes), sums of 1 over the last axis.
+    """
+    count, side = len(classes), int(IMAGE_TOKENS**0.5)
+    shares = F.one_hot(torch.from_numpy(classes).long(), len(CLASSES)).float()
+    pixels = classes.shape[1] // (side * CELLS)
+    shares = shares.view(count, side, CELLS, pixels, side, CELLS, pixels, len(CLASSES)).mean((3, 6))
+    return shares.permute(0, 1, 3, 2, 4, 5).reshape(count, side * side, CELLS * CELLS, len(CLASSES))
+
+
+class VisionHeads(nn.Module):
+    """What the vision stage asks of every image token: the classes in its cells, and its place among the tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.cells = nn.Linear(width, CELLS * CELLS * len(CLASSES))
+        self.place = nn.Linear(width, IMAGE_TOKENS)
+
+    def forward(self, tokens: Tensor, shares: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Loss and figures from `tokens` (B, N, D), `shares` (B, N, S * S, classes) and class `weights`."""
+        logits = self.cells(tokens).float().view(shares.shape)
+        weighted = shares * weights
+        cells = -(weighted * logits.log_softmax(-1)).sum() / weighted.sum()
+        places = torch.arange(IMAGE_TOKENS).expand(len(tokens), -1)
+        place = F.cross_entropy(self.place(tokens).float().flatten(0, 1), places.flatten())
+        things = shares[..., 1:].sum(-1) > 0.5  # class 0 is the background
+        right = (logits.argmax(-1) == shares.argmax(-1))[things].float().mean()
+        return cells + 0.1 * place, {"cells": cells.item(), "place": place.item(), "right": right.item()}
+
+
+def train_vision(
+    model: Gemma3ForConditionalGeneration, scenes: SceneSet, *, steps: int, seed: int = 0
+) -> dict[str, Any]:
+    """Train the vision tower and Gemma's projector on the class maps of single frames."""
+    rng = np.random.default_rng(seed)
+    heads = VisionHeads(model.config.text_config.hidden_size)
+    frequency = np.bincount(scenes.classes[:500].ravel(), minlength=len(CLASSES)) / scenes.classes[:500].size
+    weights = torch.from_numpy(1 / np.sqrt(frequency + 1e-4)).float()
+
+    def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
+        clips = np.sort(rng.integers(len(scenes.records), size=IMAGES_PER_STEP))
+        frames = rng.choice(len(FRAME_WEIGHTS), size=IMAGES_PER_STEP, p=FRAME_WEIGHTS)
+        pixels = to_pixels(scenes.frames[clips, frames])
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+        loss, figures = heads(tokens.float(), cell_classes(scenes.classes[clips, frames]), weights)
+        return loss, {**figures, "samples": IMAGES_PER_STEP}
+
+    vision = [*model.model.vision_tower.parameters(), *model.model.multi_modal_projector.parameters()]
+    return fit("vision", step_function, [Group([*vision, *heads.parameters()], 1.5e-3)], steps=steps, clip=5.0)
+
+
+@torch.no_grad()
+def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, images: Sequence[tuple[int, int]]) -> Tensor:
+    """Image tokens (images, N, D) of (clip, frame) pairs; each pair passes the tower once."""
+    unique = list(dict.fromkeys(images))
+    clips, frames = zip(*unique, strict=True)
+    pixels = to_pixels(scenes.frames[list(clips), list(frames)])
+    tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+    place = {image: index for index, image in enumerate(unique)}
+    return tokens[[place[image] for image in images]]
