@@ -99,9 +99,10 @@ class TheWorldConfig(Gemma3Config):
         if self.trained_components is None:
             self.trained_components = ["projector"]
         super().__post_init__(**kwargs)
+        self.check_world()
 
-    def validate_world(self) -> None:
-        """Check the world's fields; run by `strict` whenever a config is made."""
+    def check_world(self) -> None:
+        """Check the world's fields. Not named `validate_*`: `strict` would wrap the error in one that is no ValueError."""
         choices = {"world_position": ("after_bos", "before_image"), "world_attention": ("causal", "bidirectional")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
