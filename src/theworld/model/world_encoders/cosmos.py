@@ -272,8 +272,8 @@ def prepare_scheduler(
     scheduler.register_to_config(
         sigma_max=SIGMA_MAX, sigma_min=SIGMA_MIN, sigma_data=SIGMA_DATA, final_sigmas_type="sigma_min"
     )
-    sigmas = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64)
-    scheduler.set_timesteps(sigmas=cast(Any, sigmas), device=device)
+    spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
+    scheduler.set_timesteps(sigmas=spaced, device=device)
     sigmas = cast(torch.Tensor, scheduler.sigmas)
     sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
     return scheduler

@@ -1,0 +1,75 @@
+"""Every snippet and command a reader meets runs, and every number in the README comes from a file a command wrote."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theworld.nano.evaluate import results_table
+from theworld.nano.recipe import WEIGHTS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)( no-run)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# Commands that other tests run whole, or that would start this suite from inside itself
+ELSEWHERE = ("make ", "pytest ", "theworld nano ", "pip install", "hf auth")
+
+
+def blocks(language: str) -> list:
+    """(page, code) of every fence of `language` that is meant to run, as pytest parameters."""
+    found = []
+    for page in PAGES:
+        for index, (name, skipped, code) in enumerate(FENCE.findall(page.read_text())):
+            if name == language and not skipped:
+                found.append(pytest.param(code, id=f"{page.name}-{index}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out.strip(), "a snippet shows something"
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_command_runs(code: str) -> None:
+    for line in code.splitlines():
+        command = line.split("#")[0].strip()
+        if not command or command.startswith(ELSEWHERE):
+            continue
+        words = shlex.split(command)
+        entry = [sys.executable, "-m", "theworld.cli.main"] if words[0] == "theworld" else [sys.executable]
+        done = subprocess.run([*entry, *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_make_targets_in_the_docs_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"\bmake ([a-z][a-z-]+)", page.read_text())}
+    assert named <= targets | {"nothing"}
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_results_are_those_that_the_command_wrote() -> None:
+    results = json.loads((WEIGHTS / "results.json").read_text())
+    shown = (ROOT / "README.md").read_text().split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    assert shown.strip() == results_table(results).strip()
+
+
+def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    forbidden = re.compile(r"hf_[A-Za-z0-9]{20,}|/home/\w+|/root/")
+    for name in filter(None, tracked):
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".txt", ".json", ".sh", "") and path.is_file():
+            assert not forbidden.search(path.read_text(errors="ignore")), name
