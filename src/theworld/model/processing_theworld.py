@@ -113,12 +113,6 @@ class TheWorldProcessor(Gemma3Processor):
         """`world_pixel_values` (M, 3, S, S) in [-1, 1] of images alone, nested in any way."""
         return world_pixel_values(flatten_images(images), self.world_image_size)
 
-    def image_text(self, num_world_steps: int | None = None) -> str:
-        """What stands for one image in the expanded prompt, its block before it where the layout says so."""
-        if not self.enable_world or self.world_position != "before_image":
-            return self.full_image_sequence
-        return _before(self.world_block(num_world_steps), self.boi_token, self.full_image_sequence)
-
     @property
     def image_token_ids(self) -> list[int]:
         """Ids that attend in both directions within their run (`token_type_ids` 1)."""

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import IGNORE_INDEX
 from theworld.model import TheWorld
+from theworld.model.world_block import Prompt, insert_world_blocks
 from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .conversations import FIRST, LAST, ChatEncoder, Conversation
@@ -138,27 +139,28 @@ def train_questions(
     """Answer static and predictive questions about the first frame; only the projector and the markers learn."""
     rng = np.random.default_rng(seed)
     encoder = ChatEncoder(model.processor)
-    image_texts = {frames: model.processor.image_text(frames - 1) for frames in (1, 1 + WORLD_STEPS)}
     end_of_turn = model.processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
-    two_way = torch.tensor(model.processor.image_token_ids)
+    image_token = model.config.image_token_index
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
         clips, latents = features.draw(conversations, rng)
         if rng.random() < STILL_SHARE:
             latents = latents[:, :, :1]
-        encoder.image_text = image_texts[latents.shape[2]]
         batch = encoder.batch([draw_fusion_conversation(int(clip), scenes.records[clip], rng) for clip in clips])
+        plain = Prompt(batch.ids, batch.mask, (batch.ids == image_token).long(), batch.labels)
+        prompt = insert_world_blocks(model.config, plain, len(clips), latents.shape[2] - 1).prompt
+        assert prompt.labels is not None
         images = BaseModelOutputWithPooling(pooler_output=features.image_tokens[clips, 0])
         with torch.autocast("cpu", torch.bfloat16):
             hidden = model.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                token_type_ids=torch.isin(batch.ids, two_way).long(),
+                input_ids=prompt.input_ids,
+                attention_mask=prompt.attention_mask,
+                token_type_ids=prompt.token_type_ids,
                 mm_encoder_outputs={"image": images, "world": model.model.project_latents(latents)},
                 use_cache=False,
             ).last_hidden_state
-            targets = batch.labels[:, 1:]
+            targets = prompt.labels[:, 1:]
             supervised = targets != IGNORE_INDEX
             logits = model.lm_head(hidden[:, :-1][supervised]).float()
         targets = targets[supervised]
