@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from theworld.nano.evaluate import results_table
+from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def test_links_lead_somewhere() -> None:
 def test_results_are_those_that_the_command_wrote() -> None:
     results = json.loads((WEIGHTS / "results.json").read_text())
     shown = (ROOT / "README.md").read_text().split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
-    assert shown.strip() == results_table(results).strip()
+    assert shown.strip() == results_text(results).strip()
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

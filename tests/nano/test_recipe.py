@@ -9,7 +9,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
 
 from theworld import TheWorld
-from theworld.nano.evaluate import evaluate_nano, results_table
+from theworld.nano.evaluate import evaluate_nano, results_text
 from theworld.nano.recipe import SMOKE, train_nano
 from theworld.nano.scenes import load
 
@@ -23,7 +23,7 @@ def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_weights_are_two_base_folders_and_deltas_in_bf16(recipe_folder: Path) -> None:
     weights = recipe_folder / "weights"
-    assert {path.name for path in weights.iterdir()} == {"gemma", "cosmos", "theworld", "current_frame"}
+    assert {path.name for path in weights.iterdir()} == {"gemma", "cosmos", "theworld", "current_frame", "README.md"}
     for file in weights.rglob("*.safetensors"):
         if "prompt_embeds" not in file.parts:
             assert {value.dtype for value in load_file(file).values()} == {torch.bfloat16}, file
@@ -44,7 +44,7 @@ def test_every_arm_is_measured_on_the_same_questions(recipe_folder: Path) -> Non
     control = TheWorld.from_pretrained(weights / "current_frame", dtype=torch.float32)
     results = evaluate_nano(load(recipe_folder / "scenes" / "test"), model, control, per_predictive=3, per_static=2)
     assert len({json.dumps({f: row["n"] for f, row in arm.items()}) for arm in results["predictive"].values()}) == 1
-    assert "rollout of another scene" in results_table(results)
+    assert "rollout of another scene" in results_text(results)
 
 
 def test_a_moved_folder_still_loads(recipe_folder: Path, tmp_path: Path) -> None:

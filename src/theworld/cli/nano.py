@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--predictive", type=int, default=1000, help="questions per predictive family")
     evaluate.add_argument("--static", type=int, default=500, help="questions per static family")
 
+    evaluate.add_argument("--probes", action="store_true", help="also probe the outcome in latents and rollouts (slow)")
+    evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file as well")
+
     for job in (scenes, train, evaluate):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         job.add_argument("--json", action="store_true", help="print JSON")
@@ -71,15 +74,22 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from theworld.nano.evaluate import control_of, evaluate_nano, held_out_scenes, load_for_evaluation, results_table
+    from theworld.nano.evaluate import control_of, evaluate_nano, held_out_scenes, load_for_evaluation, results_text
+    from theworld.nano.probe import probe_model
+    from theworld.utils.io import write_json
 
     scenes = held_out_scenes(args.scenes, args.split, args.workers)
+    model = load_for_evaluation(args.model)
     results = evaluate_nano(
         scenes,
-        load_for_evaluation(args.model),
+        model,
         load_for_evaluation(args.control or control_of(args.model)),
         per_predictive=args.predictive,
         per_static=args.static,
     )
-    print(json.dumps(results, indent=2) if args.json else results_table(results))
+    if args.probes:
+        results["probes"] = probe_model(model, held_out_scenes(args.scenes, "train", args.workers), scenes)
+    if args.output:
+        write_json(args.output, results)
+    print(json.dumps(results, indent=2) if args.json else results_text(results))
     return 0

@@ -24,12 +24,11 @@ from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .asking import Item, draw_items
 from .conversations import FIRST
-from .recipe import WEIGHTS
+from .recipe import WEIGHTS, Recipe
 from .scenes import SceneSet, generate, load
 from .vae import encode_clips
 
 BATCH = 100
-TEST_COUNTS = {"drop": 2200, "race": 1100, "stack": 1100}
 ARMS = {
     "gemma": "Gemma alone, no world tokens",
     "current": "current frame repeated, trained alike",
@@ -37,6 +36,11 @@ ARMS = {
     "shuffled": "rollout of another scene",
     "future_shuffled": "own current frame, future of another scene",
     "true_future": "current frame and true future",
+}
+PROBES = {
+    "current": "the current latent",
+    "true_last": "the true last latent",
+    "rollout": "the last latent of the rollout",
 }
 PREDICTIVE_ARMS, STATIC_ARMS = tuple(ARMS), ("gemma", "current", "rollout")
 
@@ -60,7 +64,9 @@ def accuracy(right: int, n: int) -> Accuracy:
 
 def held_out_scenes(folder: Path, split: str = "test", workers: int = 2) -> SceneSet:
     """The scenes of `folder`/`split`, simulated first if they are not there."""
-    return load(folder / split) if (folder / split).is_dir() else generate(folder / split, split, TEST_COUNTS, workers)
+    if (folder / split).is_dir():
+        return load(folder / split)
+    return generate(folder / split, split, Recipe().counts(split), workers)
 
 
 def load_for_evaluation(model: str | Path) -> TheWorld:
@@ -178,15 +184,31 @@ def by_family(items: list[Item], answers: list[str]) -> dict[str, dict[str, Any]
     return {family: asdict(accuracy(sum(hits[family]), len(hits[family]))) for family in order}
 
 
-def results_table(results: dict[str, dict[str, dict[str, Any]]]) -> str:
-    """Markdown tables, one a kind: arms down, families across, percent with the interval's half width."""
-    blocks = []
-    for kind, arms in results.items():
-        families = list(next(iter(arms.values())))
-        head = ["arm", *(f"{family} (n={next(iter(arms.values()))[family]['n']})" for family in families)]
-        lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-        for arm, figures in arms.items():
-            cells = [f"{100 * f['accuracy']:.1f} ±{50 * (f['high'] - f['low']):.1f}" for f in figures.values()]
-            lines.append(f"| {ARMS[arm]} | {' | '.join(cells)} |")
-        blocks.append(f"**{kind} questions**\n\n" + "\n".join(lines))
+def results_text(results: dict[str, Any]) -> str:
+    """Markdown tables: arms down, families across, percent with half the interval's width; then the probes."""
+    blocks = [_arms_table(kind, results[kind]) for kind in ("predictive", "static")]
+    if "probes" in results:
+        blocks.append(_probes_table(results["probes"]))
     return "\n\n".join(blocks)
+
+
+def _arms_table(kind: str, arms: dict[str, dict[str, dict[str, Any]]]) -> str:
+    families = next(iter(arms.values()))
+    lines = [_row(f"{kind} questions", *(f"{family} (n={figures['n']})" for family, figures in families.items()))]
+    lines.append("|---" * (len(families) + 1) + "|")
+    for arm, figures in arms.items():
+        cells = (f"{100 * f['accuracy']:.1f} ± {50 * (f['high'] - f['low']):.1f}" for f in figures.values())
+        lines.append(_row(ARMS[arm], *cells))
+    return "\n".join(lines)
+
+
+def _probes_table(probes: dict[str, dict[str, float]]) -> str:
+    lines = [_row("outcome by probe, from", *(f"{family} (n={row['clips']})" for family, row in probes.items()))]
+    lines.append("|---" * (len(probes) + 1) + "|")
+    for name, label in PROBES.items():
+        lines.append(_row(label, *(f"{100 * row[name]:.1f}" for row in probes.values())))
+    return "\n".join(lines)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -14,11 +14,13 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEuler
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from theworld.model import TheWorld
+from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.model.world_encoders.cosmos import sample_rollout
 
 from .dynamics import FPS
 from .fit import Group, fit
-from .scenes import Record, load
+from .scenes import Record, SceneSet, load
 from .vae import encode_clips, to_channels_last
 
 logger = logging.getLogger(__name__)
@@ -129,6 +131,22 @@ def roll_out(
         for batch in latents.split(batch_size)
     ]
     return torch.cat(rolled)
+
+
+def probe_model(model: TheWorld, train: SceneSet, held_out: SceneSet) -> dict[str, dict[str, float]]:
+    """`probe_outcomes` of a model's own VAE and rollout (`rollout`), learned on `train`, judged on `held_out`."""
+    encoder = model.model.world_encoder
+    assert isinstance(encoder, CosmosWorldEncoder)
+    latents = encode_clips(encoder.vae, held_out.frames)
+    steps, seed = model.config.num_world_steps, model.config.world_seed
+    rolled = torch.cat([encoder.rollout(first, steps, seed) for first in latents[:, :, :1].split(250)])
+    return probe_outcomes(
+        encode_clips(encoder.vae, train.frames),
+        outcome_labels(train.records),
+        latents,
+        outcome_labels(held_out.records),
+        {"rollout": rolled},
+    )
 
 
 def load_dynamics(folder: Path) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler, Tensor]:
