@@ -208,6 +208,8 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
     def load_prompt(prompt: str) -> torch.Tensor:
         return load_prompt_embeds(source.name, prompt, subfolder=source.subfolder, **where)
 
+    if config.world_encoder not in WORLD_ENCODERS:
+        raise ValueError(f"world_encoder={config.world_encoder!r}: expected one of {', '.join(WORLD_ENCODERS)}")
     vae = component(AutoencoderKLWan, "vae", torch_dtype=dtype)
     encoder = WORLD_ENCODERS[config.world_encoder](
         vae,

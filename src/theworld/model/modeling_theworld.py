@@ -73,6 +73,8 @@ class TheWorldModel(Gemma3Model):
         The markers start as the embeddings of Gemma's own image markers, the projector's gain at the RMS of the
         embeddings.
         """
+        if self.config.fusion not in FUSIONS:
+            raise ValueError(f"fusion={self.config.fusion!r}: expected one of {', '.join(FUSIONS)}")
         embed = cast(nn.Embedding, self.get_input_embeddings())
         table = embed.weight
         float_dtype = table.dtype if table.is_floating_point() else torch.get_default_dtype()
