@@ -102,7 +102,7 @@ class TheWorldConfig(Gemma3Config):
         self.check_world()
 
     def check_world(self) -> None:
-        """Check the world's fields. Not named `validate_*`: `strict` would wrap the error in one that is no ValueError."""
+        """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
         choices = {"world_position": ("after_bos", "before_image"), "world_attention": ("causal", "bidirectional")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
