@@ -2,8 +2,8 @@
 
     python benchmarks/nano_layouts.py runs/nano
 
-Takes the folder of a finished recipe (`theworld nano train`). The world tokens are those of the true future, so that the
-dynamics play no part.
+Takes the folder of a finished recipe (`theworld nano train`). The world tokens are those of the true future, so that
+the dynamics play no part.
 """
 
 import argparse

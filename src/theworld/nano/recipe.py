@@ -81,8 +81,8 @@ A toy-size TheWorld of the real classes, trained from nothing on a simulated wor
 | `theworld` | the fusion: projector and block markers, {delta:,} parameters; looks {steps} latent frames ahead |
 | `current_frame` | the matched control: the current latent in place of the predicted ones |
 
-No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are stored
-in bf16. It knows its simulated scenes and nothing else.
+No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
+stored in bf16. It knows its simulated scenes and nothing else.
 
 ## Held-out results
 
