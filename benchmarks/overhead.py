@@ -121,7 +121,7 @@ def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncode
     return CosmosWorldEncoder(
         vae,
         lambda: (transformer, scheduler),
-        lambda _: torch.zeros(1, 1, 64),
+        lambda prompts: [torch.zeros(1, 1, 64) for _ in prompts],
         source={},
         num_inference_steps=6,
         guidance_scale=1.0,

@@ -205,8 +205,8 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
         transformer = component(CosmosTransformer3DModel, "transformer", torch_dtype=dtype)
         return without_padding_mask(transformer), component(FlowMatchEulerDiscreteScheduler, "scheduler")
 
-    def load_prompt(prompt: str) -> torch.Tensor:
-        return load_prompt_embeds(source.name, prompt, subfolder=source.subfolder, **where)
+    def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
+        return load_prompt_embeds(source.name, prompts, subfolder=source.subfolder, **where)
 
     if config.world_encoder not in WORLD_ENCODERS:
         raise ValueError(f"world_encoder={config.world_encoder!r}: expected one of {', '.join(WORLD_ENCODERS)}")
@@ -214,7 +214,7 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
     encoder = WORLD_ENCODERS[config.world_encoder](
         vae,
         load_dynamics,
-        load_prompt,
+        load_prompts,
         source={"model": source.name, "revision": source.revision},
         num_inference_steps=config.world_inference_steps,
         guidance_scale=config.world_guidance_scale,

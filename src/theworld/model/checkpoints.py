@@ -23,6 +23,7 @@ from .freezing import component_of, record_trained
 from .model_card import model_card
 from .prompt_embeds import save_prompt_embeds
 from .world_encoders import CosmosWorldEncoder
+from .world_encoders.cosmos import padding_channels, without_padding_mask
 
 if TYPE_CHECKING:
     from .modeling_theworld import TheWorld
@@ -115,10 +116,12 @@ def save_cosmos(encoder: CosmosWorldEncoder, folder: Path) -> None:
     """The components of `encoder` as a Cosmos-Predict2 repository, with its prompt's embedding in place of a T5."""
     encoder.vae.save_pretrained(folder / "vae")
     transformer, scheduler = encoder.dynamics()
+    transformer.register_to_config(concat_padding_mask=padding_channels(transformer) > 0)
     transformer.save_pretrained(folder / "transformer")
+    without_padding_mask(transformer)
     scheduler.save_pretrained(folder / "scheduler")
-    for prompt in encoder.prompts():
-        save_prompt_embeds(folder, prompt, encoder.prompt_embeds(prompt))
+    for prompt, embeds in zip(encoder.prompts(), encoder.prompt_embeds(), strict=True):
+        save_prompt_embeds(folder, prompt, embeds)
 
 
 def read_delta(name: str | Path, subfolder: str = "", **hub: Any) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
 SIGMA_CONDITIONING = 1e-4
 
 LoadTransformer = Callable[[], tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]]
-LoadPromptEmbeds = Callable[[str], torch.Tensor]
+LoadPromptEmbeds = Callable[[list[str]], list[torch.Tensor]]
 
 
 class CosmosWorldEncoder(WorldEncoder):
@@ -34,7 +34,7 @@ class CosmosWorldEncoder(WorldEncoder):
     Args:
         vae: The VAE; frames in [-1, 1].
         load_transformer: Called once, when the first rollout is asked for.
-        load_prompt_embeds: `prompt -> (1, S, E)`; called once per prompt, when the first rollout is asked for.
+        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, when the first rollout is asked for.
         source: Where the components came from, for `fingerprint`.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; above 1 each step costs two forwards.
@@ -62,7 +62,7 @@ class CosmosWorldEncoder(WorldEncoder):
         self.scheduler: FlowMatchEulerDiscreteScheduler | None = None
         self._load_transformer = load_transformer
         self._load_prompt_embeds = load_prompt_embeds
-        self._prompt_embeds: dict[str, torch.Tensor] = {}
+        self._prompt_embeds: list[torch.Tensor] = []
         self.source = source
         self.num_inference_steps = num_inference_steps
         self.guidance_scale = guidance_scale
@@ -131,7 +131,7 @@ class CosmosWorldEncoder(WorldEncoder):
             scheduler,
             first,
             noise.expand(len(first), -1, -1, -1, -1),
-            *map(self.prompt_embeds, self.prompts()),
+            *self.prompt_embeds(),
             num_inference_steps=self.num_inference_steps,
             guidance_scale=self.guidance_scale,
             fps=self.fps,
@@ -149,12 +149,12 @@ class CosmosWorldEncoder(WorldEncoder):
         """The texts that a rollout needs embedded: the prompt, and with guidance the one to guide away from."""
         return [self.prompt, negative_prompt()] if self.guidance_scale > 1 else [self.prompt]
 
-    def prompt_embeds(self, prompt: str) -> torch.Tensor:
-        """Embedding (1, S, E) of `prompt` on the transformer's device, computed once."""
-        if prompt not in self._prompt_embeds:
-            self._prompt_embeds[prompt] = self._load_prompt_embeds(prompt)
+    def prompt_embeds(self) -> list[torch.Tensor]:
+        """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
-        return self._prompt_embeds[prompt].to(transformer.device, transformer.dtype)
+        if not self._prompt_embeds:
+            self._prompt_embeds = self._load_prompt_embeds(self.prompts())
+        return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -286,8 +286,14 @@ def _condition_mask(transformer: CosmosTransformer3DModel, known: torch.Tensor, 
     torchvision; given here as a second channel of zeros, it needs no torchvision (see `without_padding_mask`).
     """
     mask = known.expand(noise.shape[0], 1, -1, *noise.shape[-2:]).to(transformer.dtype)
-    extra = transformer.patch_embed.proj.in_features // math.prod(transformer.config["patch_size"]) - noise.shape[1] - 1
+    extra = padding_channels(transformer)
     return torch.cat([mask, mask.new_zeros(mask.shape[0], extra, *mask.shape[2:])], dim=1)
+
+
+def padding_channels(transformer: CosmosTransformer3DModel) -> int:
+    """Channels for a padding mask that the transformer's weights expect behind the condition mask: 0 or 1."""
+    channels = transformer.patch_embed.proj.in_features // math.prod(transformer.config["patch_size"])
+    return channels - transformer.config["in_channels"]
 
 
 def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransformer3DModel:
