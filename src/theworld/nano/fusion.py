@@ -31,7 +31,7 @@ from .questions import predictive_questions, static_questions
 from .scenes import SceneSet, load
 from .tokenizer import END_OF_TURN
 from .vae import encode_clips
-from .vlm import IMAGE_SIZE, encode_images
+from .vision import IMAGE_SIZE, encode_images, to_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def encode_features(model: TheWorld, scenes: SceneSet, *, batch_size: int = 200)
     imagined, tokens = [], []
     for start in range(0, len(scenes), batch_size):
         clips = range(start, min(start + batch_size, len(scenes)))
-        first = torch.from_numpy(scenes.frames[start : clips.stop, FIRST]).permute(0, 3, 1, 2) / 127.5 - 1
+        first = to_pixels(scenes.frames[start : clips.stop, FIRST])
         imagined.append(encoder.encode(first, model.config.num_world_steps).latents)
         pairs = [(clip, frame) for clip in clips for frame in frames]
         tokens.append(encode_images(model, scenes, pairs).unflatten(0, (len(clips), len(frames))))

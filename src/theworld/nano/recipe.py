@@ -51,7 +51,7 @@ class Recipe:
     dynamics: dict[str, Any] | None = None
     vlm: dict[str, Any] | None = None
     align_steps: int = 2_000
-    question_steps: int = 1_500
+    question_steps: int = 2_000
     seed: int = 0
     workers: int = 2
 
