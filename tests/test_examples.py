@@ -1,0 +1,37 @@
+"""The example and the benchmarks run as a reader starts them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from theworld.nano.examples import load_example
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:
+    printed = run("examples/inference.py", "--output", str(tmp_path / "picture.png"))
+    lines = {line[:16].strip(): line[16:] for line in printed.splitlines()}
+    example = load_example("drop")
+    assert lines["question"] == example.question
+    assert lines["truth"] == example.answer
+    assert all(lines[scenario].strip() for scenario in ("plain Gemma 3", "current frame", "rollout"))
+    with Image.open(tmp_path / "picture.png") as sheet:
+        assert sheet.width > 9 * 128
+        assert sheet.height > 2 * 128
+
+
+def test_overhead_prints_ratios() -> None:
+    rows = json.loads(run("benchmarks/overhead.py", "--pairs", "1", "--json"))
+    assert rows["world off, forward"]["ratio"] > 0
+    assert rows["world encoder, rollout"]["ours_ms"] > rows["world encoder, current frame"]["ours_ms"]
