@@ -107,7 +107,8 @@ class CosmosWorldEncoder(WorldEncoder):
         first = self.encode_frame(pixels)  # (B, C, 1, h, w)
         if num_world_steps == 0:
             return WorldFeatures(first)
-        return WorldFeatures(self.rollout(first, num_world_steps, self.seed if seed is None else seed))
+        latents = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
+        return WorldFeatures(torch.cat([first, latents[:, :, 1:]], dim=2))  # a trained VAE has a gradient in `first`
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
