@@ -130,6 +130,17 @@ class TheWorldProcessor(Gemma3Processor):
             images = _as_pil(images)
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
+    def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
+        """Gemma 3's check that truncation cut no image, and that it cut no world block."""
+        super()._check_special_mm_tokens(text, text_inputs, modalities)
+        wanted = [sample.count(WORLD_TOKEN) for sample in text]
+        kept = [list(ids).count(self.world_token_id) for ids in text_inputs["input_ids"]]
+        if kept != wanted:
+            raise ValueError(
+                f"truncation cut a world block: {kept} of {wanted} world tokens are left. Disable truncation or increase "
+                "`max_length`"
+            )
+
     def _process_images(
         self, images: Any, num_world_steps: int | None = None, use_world: bool | None = None, **kwargs: Any
     ) -> tuple[Any, list[str]]:
