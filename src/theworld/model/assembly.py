@@ -135,6 +135,7 @@ def _load_gemma(
             subfolder=source.subfolder,
             revision=source.revision or "main",
             output_loading_info=True,
+            use_safetensors=True,  # without it, transformers would open a pickle where there is no safetensors file
             **kwargs,
         )
     wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
@@ -199,7 +200,8 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
 
     def component(cls: Any, name: str, **options: Any) -> Any:
         with quiet_third_party():
-            return cls.from_pretrained(source.name, subfolder=source.folder(name), **options, **where)
+            safe = {} if cls is FlowMatchEulerDiscreteScheduler else {"use_safetensors": True}
+            return cls.from_pretrained(source.name, subfolder=source.folder(name), **safe, **options, **where)
 
     def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
         transformer = component(CosmosTransformer3DModel, "transformer", torch_dtype=dtype)

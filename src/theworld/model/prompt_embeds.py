@@ -66,7 +66,7 @@ def encode_prompts(name: str, prompts: list[str], subfolder: str = "", **hub: An
     with quiet_third_party():
         tokenizer = AutoTokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
         folder = f"{subfolder}/text_encoder".lstrip("/")
-        encoder = T5EncoderModel.from_pretrained(name, subfolder=folder, dtype="auto", **hub)
+        encoder = T5EncoderModel.from_pretrained(name, subfolder=folder, dtype="auto", use_safetensors=True, **hub)
     padding = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True, "return_tensors": "pt"}
     embeds: list[torch.Tensor] = []
     for prompt in prompts:
