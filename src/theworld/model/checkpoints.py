@@ -86,9 +86,9 @@ def save_theworld(
         model.processor.save_pretrained(folder)
         if not (target / "README.md").exists():
             write_text(folder / "README.md", model_card(model))
-        for stale in (WEIGHTS, WEIGHTS_INDEX):
-            if not (folder / stale).exists():
-                (target / stale).unlink(missing_ok=True)
+        for stale in target.glob("model*.safetensors*"):  # other shards than the new ones
+            if not (folder / stale.name).exists():
+                stale.unlink()
         _move_into(folder, target)
     if push_to_hub:
         api = HfApi(token=token)
