@@ -11,6 +11,9 @@ from typing import Any, Self, cast
 
 import torch
 
+import numpy as np
+import torch
+
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
 from transformers import Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
@@ -134,11 +137,15 @@ class TheWorldProcessor(Gemma3Processor):
         """Gemma 3's check that truncation cut no image, and that it cut no world block."""
         super()._check_special_mm_tokens(text, text_inputs, modalities)
         wanted = [sample.count(WORLD_TOKEN) for sample in text]
-        kept = [list(ids).count(self.world_token_id) for ids in text_inputs["input_ids"]]
+        if not any(wanted):
+            return
+        rows = text_inputs["input_ids"]
+        rows = rows.tolist() if isinstance(rows, torch.Tensor | np.ndarray) else rows
+        kept = [row.count(self.world_token_id) for row in rows]
         if kept != wanted:
             raise ValueError(
-                f"truncation cut a world block: {kept} of {wanted} world tokens are left. Disable truncation or increase "
-                "`max_length`"
+                f"truncation cut a world block: {kept} of {wanted} world tokens are left. Please disable truncation or "
+                "increase `max_length`."
             )
 
     def _process_images(
