@@ -9,8 +9,6 @@ Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `S` world im
 from pathlib import Path
 from typing import Any, Self, cast
 
-import torch
-
 import numpy as np
 import torch
 
