@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -45,13 +46,13 @@ class Source:
     subfolder: str = ""
     revision: str | None = None
 
-    def relative(self, name: str, revision: str | None) -> Source:
+    def relative(self, name: str, subfolder: str, revision: str | None) -> Source:
         """A base model that this checkpoint names: `./x` and `../x` lie beside or inside the checkpoint."""
         if not name.startswith("."):
-            return Source(name, revision=revision)
+            return Source(name, subfolder, revision)
         if Path(self.name).is_dir():
             return Source(str((Path(self.name) / self.subfolder / name).resolve()))
-        return Source(self.name, (Path(self.subfolder) / name).as_posix(), self.revision)
+        return Source(self.name, posixpath.normpath(posixpath.join(self.subfolder, name)), self.revision)
 
     def folder(self, component: str) -> str:
         return f"{self.subfolder}/{component}" if self.subfolder else component
@@ -74,7 +75,8 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     delta = read_delta(source.name, source.subfolder, revision=source.revision, **hub) if is_checkpoint else None
 
     model, info = _load_gemma(cls, config, gemma, *model_args, **hub, **kwargs)
-    model.config.gemma_model_name, model.config.gemma_revision = gemma.name, gemma.revision
+    model.config.gemma_model_name, model.config.gemma_subfolder = gemma.name, gemma.subfolder
+    model.config.gemma_revision = gemma.revision
     model.processor = _load_processor(model.config, source, **hub)
     if model.config.enable_world:
         _add_world(model, cosmos, hub)
@@ -112,12 +114,12 @@ def _build_config(
 
 
 def _base_sources(config: TheWorldConfig, source: Source, is_checkpoint: bool) -> tuple[Source, Source]:
-    cosmos = source.relative(config.cosmos_model_name, config.cosmos_revision)
+    cosmos = source.relative(config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision)
     if not is_checkpoint:
-        return source, Source(config.cosmos_model_name, revision=config.cosmos_revision)
+        return source, Source(config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision)
     if config.gemma_model_name is None:
         raise ValueError(f"{source.name}: the checkpoint does not name its base Gemma 3 (gemma_model_name)")
-    return source.relative(config.gemma_model_name, config.gemma_revision), cosmos
+    return source.relative(config.gemma_model_name, config.gemma_subfolder, config.gemma_revision), cosmos
 
 
 def _load_gemma(
@@ -174,7 +176,8 @@ def _add_world(model: TheWorld, source: Source, hub: dict[str, Any]) -> None:
     embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight
     dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
     encoder = load_cosmos(config, source, dtype=dtype, **hub).to(embeddings.device)
-    config.cosmos_model_name, config.cosmos_revision = source.name, source.revision
+    config.cosmos_model_name, config.cosmos_subfolder = source.name, source.subfolder
+    config.cosmos_revision = source.revision
     model.model.add_world_parts()
     model.model.world_encoder = encoder.eval().requires_grad_(False)
     if config.num_world_steps > 0:

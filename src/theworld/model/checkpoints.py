@@ -73,8 +73,8 @@ def save_theworld(
     with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
         folder = Path(temporary)
         if full:
-            config.gemma_model_name, config.gemma_revision = "./gemma", None
-            config.cosmos_model_name, config.cosmos_revision = "./cosmos", None
+            config.gemma_model_name, config.gemma_subfolder, config.gemma_revision = "./gemma", "", None
+            config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision = "./cosmos", "", None
             save_gemma(model, folder / "gemma", state_dict)
             if isinstance(model.model.world_encoder, CosmosWorldEncoder):
                 save_cosmos(model.model.world_encoder, folder / "cosmos")

@@ -25,8 +25,10 @@ class TheWorldConfig(Gemma3Config):
         gemma_model_name: Hub id or folder of the base Gemma 3. A name that begins with `./` or `../` is relative to the
             checkpoint that holds this config.
         gemma_revision: Commit, tag or branch of the base Gemma 3.
+        gemma_subfolder: Where in its repository the base Gemma 3 lies.
         cosmos_model_name: Hub id or folder of the base world model; relative names as above.
         cosmos_revision: Commit, tag or branch of the base world model.
+        cosmos_subfolder: Where in its repository the base world model lies.
         world_encoder: Key of `theworld.model.world_encoders.WORLD_ENCODERS`.
         world_latent_channels: Channels `C` of a world latent (16 for the Wan VAE).
         world_spatial_compression: Pixels per latent position and side (8 for the Wan VAE).
@@ -65,8 +67,10 @@ class TheWorldConfig(Gemma3Config):
     enable_world: bool = True
     gemma_model_name: str | None = None
     gemma_revision: str | None = None
+    gemma_subfolder: str = ""
     cosmos_model_name: str = DEFAULT_COSMOS
     cosmos_revision: str | None = None
+    cosmos_subfolder: str = ""
     world_encoder: str = "cosmos"
     world_latent_channels: int = 16
     world_spatial_compression: int = 8
