@@ -12,6 +12,7 @@ from theworld.nano.dynamics import (
     build_transformer,
     encode_both_ways,
     flow_loss,
+    inverse_covariance,
     moving_weight,
     prompt_embedding,
     sample_times,
@@ -85,13 +86,22 @@ def test_only_what_changes_weighs_more():
     assert weight.sum() == 7 + 4
 
 
+def test_the_metric_lets_a_direction_of_little_variance_count():
+    torch.manual_seed(0)
+    latents = torch.randn(4000, 1, 2, 1, 2)
+    latents[..., 1] *= 0.5
+    metric = inverse_covariance(latents, ridge=0.0)
+    assert metric.shape == (1, 2, 2)
+    assert torch.allclose(metric[0], torch.tensor([[1.0, 0.0], [0.0, 4.0]]), atol=0.3)
+
+
 def test_training_writes_what_the_world_encoder_loads(tmp_path: Path):
     scenes = generate(tmp_path / "train", "train", {"drop": 2, "race": 1, "stack": 1}, workers=1)
     torch.manual_seed(0)
     build_vae().save_pretrained(tmp_path / "cosmos" / "vae")
     cosmos = tmp_path / "cosmos"
-    figures = train_dynamics(tmp_path, cosmos, cosmos, steps=2, batch_size=4, compiled=False)
-    assert figures["steps"] == 2
+    figures = train_dynamics(tmp_path, cosmos, cosmos, steps=2, metric_steps=1, batch_size=4, compiled=False)
+    assert [stage["steps"] for stage in figures["stages"]] == [2, 1]
     assert figures["loss"] > 0
     transformer, scheduler, prompt_embeds = load_dynamics(cosmos)
     latents = encode_clips(build_vae().eval(), scenes.frames)

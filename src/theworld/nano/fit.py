@@ -52,7 +52,8 @@ class Ema(Generic[ModuleT]):
     def update(self, step: int) -> None:
         """Move the average towards the source, after the optimiser's step number `step`."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.module.parameters()), list(self.source.parameters()), weight)
+        for average, value in zip(self.module.parameters(), self.source.parameters(), strict=True):
+            average.lerp_(value, weight)
 
 
 @dataclass

@@ -7,7 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
@@ -152,7 +152,9 @@ def probe_model(model: TheWorld, train: SceneSet, held_out: SceneSet) -> dict[st
 def load_dynamics(folder: Path) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler, Tensor]:
     """Transformer, scheduler and prompt embedding (1, 1, 32) of a Cosmos folder that the recipe wrote."""
     transformer = CosmosTransformer3DModel.from_pretrained(folder / "transformer").eval()
-    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    scheduler = cast(
+        FlowMatchEulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+    )
     return transformer, scheduler, load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
 
 

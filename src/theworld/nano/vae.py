@@ -13,6 +13,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
 from .fit import Group, fit
@@ -54,6 +56,14 @@ def to_channels_last(vae: AutoencoderKLWan) -> AutoencoderKLWan:
     return vae
 
 
+def _encode(vae: AutoencoderKLWan, pixels: Tensor) -> DiagonalGaussianDistribution:
+    return cast(AutoencoderKLOutput, vae.encode(pixels)).latent_dist
+
+
+def _decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
+    return cast(DecoderOutput, vae.decode(latents)).sample
+
+
 @torch.no_grad()
 def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
     """Start the code as the 16 strongest principal components of the encoder's features, at variance 1.
@@ -89,7 +99,7 @@ def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:
 @torch.no_grad()
 def reconstruction_figures(vae: AutoencoderKLWan, pixels: Tensor) -> dict[str, float]:
     """Peak signal-to-noise ratios in dB: all pixels, the first frame, and the pixels that move."""
-    output = vae.decode(vae.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+    output = _decode(vae, _encode(vae, pixels).mode()).clamp(-1, 1)
     error, moving = ((output - pixels) / 2).square(), _moving(pixels)
     parts = {
         "psnr": error.mean(),
@@ -114,8 +124,8 @@ class _Clips:
 def _step(vae: AutoencoderKLWan, pixels: Tensor, *, train_encoder: bool) -> tuple[Tensor, dict[str, float]]:
     with torch.autocast(pixels.device.type, torch.bfloat16):
         with torch.set_grad_enabled(train_encoder):
-            code = vae.encode(pixels).latent_dist
-        output = vae.decode(code.sample() if train_encoder else code.mean).sample
+            code = _encode(vae, pixels)
+        output = _decode(vae, code.sample() if train_encoder else code.mean)
     spread = code.mean.float().square().mean()
     loss = reconstruction_loss(output.float(), pixels) + 1e-4 * spread
     return loss, {"samples": len(pixels), "latent_rms": spread.sqrt().item()}
@@ -191,10 +201,10 @@ def set_statistics(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> None:
 def encode_clips(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any], *, batch_size: int = 64) -> Tensor:
     """uint8 frames (n, T, H, W, 3) -> normalised latents (n, 16, L, H / 8, W / 8), the distribution's mode."""
     config = vae.config
-    mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1, 1)
-    std = torch.tensor(config.latents_std).view(1, -1, 1, 1, 1)
+    mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1, 1)
+    std = torch.tensor(config["latents_std"]).view(1, -1, 1, 1, 1)
     latents = [
-        (vae.encode(to_pixels(frames[start : start + batch_size])).latent_dist.mode() - mean) / std
+        (_encode(vae, to_pixels(frames[start : start + batch_size])).mode() - mean) / std
         for start in range(0, len(frames), batch_size)
     ]
     return torch.cat(latents)
