@@ -365,6 +365,17 @@ class TheWorld(Gemma3ForConditionalGeneration):
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         return cast(Any, super()).generate(*args, **kwargs)
 
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration and would blind them."""
+        cache = kwargs.get("past_key_values")
+        if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
+            is_first_iteration = int(cache.get_seq_length()) == 0
+        return super().prepare_inputs_for_generation(
+            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+        )
+
     def _prepare_multimodal_encoder_kwargs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model_kwargs: dict[str, Any]
     ) -> dict[str, Any]:
