@@ -80,7 +80,7 @@ def _tensor_to_array(image: torch.Tensor) -> np.ndarray:
         raise ValueError(f"image tensor of shape {tuple(image.shape)}: expected (3, H, W)")
     if image.is_floating_point():
         low, high = image.min().item(), image.max().item()
-        if low < 0 or high > 1:
+        if not (low >= 0 and high <= 1):  # so that NaN fails too
             raise ValueError(f"float image tensor with values in [{low:.3g}, {high:.3g}]: expected [0, 1]")
         image = (image * 255).round().to(torch.uint8)
     return image.permute(1, 2, 0).cpu().numpy()
