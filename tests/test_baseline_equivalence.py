@@ -3,7 +3,6 @@
 Off means `enable_world=False` at loading, `use_world=False` in a call, or a prompt without images.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,14 @@ class Trio:
 
 
 @pytest.fixture(scope="module", params=["fp32-eager", "fp32-sdpa", "bf16-eager", "bf16-sdpa"])
-def trio(request: pytest.FixtureRequest, gemma_folder: Path, cosmos_folder: Path) -> Iterator[Trio]:
+def trio(request: pytest.FixtureRequest, gemma_folder: Path, cosmos_folder: Path) -> Trio:
     precision, attention = request.param.split("-")
     options: dict[str, Any] = {
         "dtype": {"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
         "attn_implementation": attention,
     }
     unfrozen = {"freeze_gemma_vision": False, "freeze_gemma_language": False, **options}
-    yield Trio(
+    return Trio(
         Gemma3ForConditionalGeneration.from_pretrained(gemma_folder, **options).eval(),
         load_world(gemma_folder, cosmos_folder, enable_world=False, **unfrozen),
         load_world(gemma_folder, cosmos_folder, **unfrozen),
