@@ -148,7 +148,7 @@ def train_dynamics(
     out: Path,
     *,
     steps: int = 10_000,
-    metric_steps: int = 2_600,
+    metric_steps: int = 3_000,
     batch_size: int = 64,
     compiled: bool = True,
     seed: int = 0,
