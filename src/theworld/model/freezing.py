@@ -31,7 +31,7 @@ class Component:
 
 
 COMPONENTS: dict[str, Component] = {
-    "projector": Component(("model.world_projector.", "model.world_markers")),
+    "projector": Component(("model.world_projector.", "model.world_markers.")),
     "vision": Component(("model.vision_tower.", "model.multi_modal_projector."), "freeze_gemma_vision"),
     "language": Component(("model.language_model.", "lm_head."), "freeze_gemma_language"),
     "vae_encoder": Component(

@@ -15,7 +15,7 @@ from typing import Any, Self, cast
 
 import torch
 from torch import nn
-from transformers import Cache, Gemma3ForConditionalGeneration, Gemma3Model
+from transformers import Gemma3ForConditionalGeneration, Gemma3Model
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.models.gemma3.modeling_gemma3 import (
@@ -28,7 +28,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_theworld import TheWorldConfig
 from .freezing import apply_freezing, component_sizes, parameter_table
 from .fusion import FUSIONS
-from .image_processing_world import to_pil
+from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector, build_projector
 from .world_block import Prompt
@@ -48,10 +48,15 @@ class TheWorldModelOutputWithPast(Gemma3ModelOutputWithPast):
 
 @dataclass
 class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
-    """Gemma 3's output, the world tokens (M, N, D), and how many of them this call consumed (0: the world was off)."""
+    """Gemma 3's output, and the world tokens (M, N, D) that this call consumed."""
 
     world_hidden_states: torch.Tensor | None = None
-    num_world_tokens: int | None = None
+
+    @property
+    def num_world_tokens(self) -> int:
+        """How many world tokens this call consumed; 0 means that the world was off."""
+        tokens = self.world_hidden_states
+        return 0 if tokens is None else tokens.shape[0] * tokens.shape[1]
 
 
 class TheWorldModel(Gemma3Model):
@@ -63,7 +68,7 @@ class TheWorldModel(Gemma3Model):
         super().__init__(config)
         self.world_encoder: WorldEncoder | None = None
         self.world_projector: WorldProjector | None = None
-        self.world_markers: nn.Parameter | None = None
+        self.world_markers: nn.Embedding | None = None
         if config.enable_world:
             self.add_world_parts()
 
@@ -86,10 +91,10 @@ class TheWorldModel(Gemma3Model):
             markers = embed(ids).to(float_dtype)  # (2, D)
             if table.device.type != "meta":
                 projector.initialise(rms.item())
-        for module in projector.modules():
-            cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
         self.world_projector = projector
-        self.world_markers = nn.Parameter(markers.clone())
+        self.world_markers = nn.Embedding.from_pretrained(markers.clone(), freeze=False)
+        for module in (*projector.modules(), self.world_markers):
+            cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
 
     def project_latents(self, latents: torch.Tensor) -> BaseModelOutputWithPooling:
         """World tokens `pooler_output` (M, N, D) of normalised latents (M, C, T, h, w)."""
@@ -133,6 +138,9 @@ class TheWorldModel(Gemma3Model):
                 image = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
             image_features = None if image is None else image.pooler_output
             world = None if encoded.get("world") is None else encoded["world"].pooler_output
+            fresh = past_key_values is None or int(past_key_values.get_seq_length()) == 0
+            if world is None and input_ids.shape[1] > 1 and fresh:
+                self.check_no_placeholders(input_ids)
             inputs_embeds = self.fuse(input_ids, image_features, world)  # (B, L, D)
             input_ids = pixel_values = mm_encoder_outputs = None
         outputs = cast(Any, super().forward)(
@@ -153,6 +161,12 @@ class TheWorldModel(Gemma3Model):
             outputs.image_hidden_states = image_features
         return TheWorldModelOutputWithPast(**outputs, world_hidden_states=world)
 
+    def check_no_placeholders(self, input_ids: torch.Tensor) -> None:
+        """Refuse to run placeholders that nothing will fill: an answer from them would look like one with a world."""
+        tokens = int((input_ids == self.config.world_token_id).sum())
+        if tokens:
+            raise ValueError(f"the prompt has {tokens} world tokens but no world features came with it")
+
     def fuse(
         self, input_ids: torch.Tensor, image_features: torch.Tensor | None, world: torch.Tensor | None
     ) -> torch.Tensor:
@@ -171,14 +185,14 @@ class TheWorldModel(Gemma3Model):
                 image_features,
             )
         marker_ids = (self.config.start_of_world_token_id, self.config.end_of_world_token_id)
-        for marker_id, marker in zip(marker_ids, self.world_markers, strict=True):
+        for marker_id, marker in zip(marker_ids, self.world_markers.weight, strict=True):
             embeds = torch.where((input_ids == marker_id).unsqueeze(-1), marker.to(embeds), embeds)
         if world is not None:
             embeds = FUSIONS[self.config.fusion](embeds, input_ids == self.config.world_token_id, world)
         return embeds
 
 
-class TheWorld(Gemma3ForConditionalGeneration):
+class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -276,15 +290,17 @@ class TheWorld(Gemma3ForConditionalGeneration):
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
         prompt = Prompt(input_ids, attention_mask, token_type_ids, labels)  # type: ignore[arg-type]
         inputs = WorldInputs(prompt)
-        if mm_encoder_outputs is None and self._at_the_door(input_ids, request, past_key_values):
+        if self._at_the_door(input_ids, request, past_key_values, mm_encoder_outputs):
             strict = self.training or labels is not None
             inputs = settle_world_inputs(
                 self.config, prompt, request, has_image=pixel_values is not None, strict=strict
             )
+        if inputs.rewritten is not None and position_ids is not None:
+            raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         world = (mm_encoder_outputs or {}).get("world")
         if inputs.pixels is not None:
             world = self.model.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed)
-            mm_encoder_outputs = {"world": world}
+            mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
         outputs = cast(Any, super().forward)(
             input_ids=inputs.prompt.input_ids,
             pixel_values=pixel_values,
@@ -302,144 +318,9 @@ class TheWorld(Gemma3ForConditionalGeneration):
         )
         if inputs.rewritten is not None:  # (B, L, vocabulary), then the positions that the caller keeps
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
-        tokens = None if world is None else world.pooler_output
         return TheWorldCausalLMOutputWithPast(
-            **outputs,
-            world_hidden_states=tokens,
-            num_world_tokens=0 if tokens is None else tokens.shape[0] * tokens.shape[1],
+            **outputs, world_hidden_states=None if world is None else world.pooler_output
         )
-
-    def _at_the_door(self, input_ids: torch.Tensor | None, request: WorldRequest, cache: Cache | None) -> bool:
-        """Whether this call can bring world input: not so if it only continues a prompt that is in the cache."""
-        if input_ids is None:
-            if request.given:
-                raise ValueError("world input needs input_ids: inputs_embeds do not show where the block is")
-            return False
-        if request.given:
-            return True
-        return input_ids.shape[1] > 1 and (cache is None or int(cache.get_seq_length()) == 0)
-
-    @torch.no_grad()
-    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        inputs: torch.Tensor | None = None,
-        *args: Any,
-        images: Any = None,
-        world_pixel_values: torch.Tensor | None = None,
-        num_world_steps: int | None = None,
-        use_world: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Transformers' `generate` with the world's arguments of `forward`.
-
-        The world encoder runs once per image, before the prefill. Returned sequences begin with the caller's own
-        `input_ids`, also if blocks were inserted or removed.
-        """
-        input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
-        cache = kwargs.get("past_key_values")
-        if "mm_encoder_outputs" in kwargs or not self._at_the_door(input_ids, request, cache):
-            return self._generate(input_ids, *args, **kwargs)
-        assert input_ids is not None
-        prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
-        has_image = kwargs.get("pixel_values") is not None
-        settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
-        if settled.pixels is not None:
-            kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
-        if settled.rewritten is None:
-            return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
-        added = settled.prompt.input_ids.shape[1] - input_ids.shape[1]
-        for limit in ("max_length", "min_length"):
-            if kwargs.get(limit) is not None:
-                kwargs[limit] += added
-        outputs = self._generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
-        sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
-        answers = sequences[:, settled.prompt.input_ids.shape[1] :]
-        repeats = len(sequences) // len(input_ids)
-        sequences = torch.cat([input_ids.to(answers.device).repeat_interleave(repeats, dim=0), answers], dim=1)
-        if isinstance(outputs, torch.Tensor):
-            return sequences
-        outputs.sequences = sequences
-        return outputs
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        return cast(Any, super()).generate(*args, **kwargs)
-
-    def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration and would blind them."""
-        cache = kwargs.get("past_key_values")
-        if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
-            is_first_iteration = int(cache.get_seq_length()) == 0
-        return super().prepare_inputs_for_generation(
-            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
-        )
-
-    def _prepare_multimodal_encoder_kwargs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, model_kwargs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
-        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
-        pixels = model_kwargs.pop("world_pixel_values", None)
-        steps, seed = model_kwargs.pop("num_world_steps", None), model_kwargs.pop("world_seed", None)
-        if pixels is not None:
-            world = self.model.get_world_features(pixels, steps or 0, seed)
-            model_kwargs["mm_encoder_outputs"]["world"] = world
-        return model_kwargs
-
-    def _expand_multimodal_outputs(
-        self,
-        input_ids: torch.Tensor,
-        mm_encoder_output: dict[str, Any],
-        expand_size: int = 1,
-        inputs_embeds: Any = None,
-    ) -> dict[str, Any]:
-        """Repeat each prompt's group of world features for beams and several sequences."""
-        expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)  # type: ignore[arg-type]
-        world = expanded.get("world")
-        if world is not None:
-            tokens = world.pooler_output  # (M, N, D)
-            images = (input_ids == self.config.world_token_id).sum(-1) // tokens.shape[1]  # (B,)
-            groups = torch.arange(len(tokens), device=tokens.device).split(images.tolist())
-            index = torch.cat([group.repeat(expand_size) for group in groups])
-            expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index])
-        return expanded
-
-    def ask(
-        self,
-        image: Any,
-        question: str,
-        *,
-        num_world_steps: int | None = None,
-        use_world: bool | None = None,
-        **generate_kwargs: Any,
-    ) -> str:
-        """Answer `question` about `image`.
-
-        Args:
-            image: PIL image, path, URL, uint8 array (H, W, 3) or tensor (3, H, W).
-            num_world_steps: Future latent frames to imagine; `None` takes the config's.
-            use_world: `False` asks plain Gemma 3.
-
-        Raises:
-            ValueError: The question is empty, or the image cannot be read.
-        """
-        if not question.strip():
-            raise ValueError("the question is empty: ask something about the image")
-        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            num_world_steps=num_world_steps,
-            use_world=use_world,
-        ).to(self.device)
-        generate_kwargs = {"max_new_tokens": 100, "use_world": use_world, **generate_kwargs}
-        output = self.generate(**inputs, **generate_kwargs)
-        return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
     def get_trainable_parameters(self) -> tuple[int, int, float]:
         """(trainable, total, percentage) of all parameters."""
@@ -454,15 +335,6 @@ class TheWorld(Gemma3ForConditionalGeneration):
     def freeze(self) -> None:
         """Apply the config's `freeze_*` flags."""
         apply_freezing(self)
-
-
-def _prompt_kwargs(prompt: Prompt) -> dict[str, torch.Tensor]:
-    values = {
-        "input_ids": prompt.input_ids,
-        "attention_mask": prompt.attention_mask,
-        "token_type_ids": prompt.token_type_ids,
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 __all__ = ["TheWorld", "TheWorldModel"]
