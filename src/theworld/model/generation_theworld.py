@@ -1,0 +1,188 @@
+"""What `generate` has to know about the world, and the short form for people.
+
+Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `N` world tokens of one image, `D` width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .image_processing_world import to_pil
+from .world_block import Prompt
+from .world_inputs import WorldRequest, settle_world_inputs
+
+if TYPE_CHECKING:
+    from .configuration_theworld import TheWorldConfig
+    from .modeling_theworld import TheWorldModel
+    from .processing_theworld import TheWorldProcessor
+
+
+class WorldGenerationMixin(GenerationMixin):
+    """Settles the world's arguments once, encodes the world once, and repeats its tokens for beams."""
+
+    if TYPE_CHECKING:
+        config: TheWorldConfig
+        model: TheWorldModel
+        processor: TheWorldProcessor
+        device: torch.device
+
+    def _at_the_door(
+        self,
+        input_ids: torch.Tensor | None,
+        request: WorldRequest,
+        cache: Cache | None,
+        encoded: dict[str, BaseModelOutputWithPooling] | None,
+    ) -> bool:
+        """Whether this call has world input to settle: not so if it only continues a prompt that is in the cache, or
+        brings modalities that are encoded already.
+        """
+        if request.given and encoded is not None and encoded.get("world") is not None:
+            raise ValueError("world input was given twice: encoded in mm_encoder_outputs, and as images or settings")
+        if input_ids is None:
+            if request.given:
+                raise ValueError("world input needs input_ids: inputs_embeds do not show where the block is")
+            return False
+        if request.given:
+            return True
+        return encoded is None and input_ids.shape[1] > 1 and (cache is None or int(cache.get_seq_length()) == 0)
+
+    @torch.no_grad()
+    def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        inputs: torch.Tensor | None = None,
+        *args: Any,
+        images: Any = None,
+        world_pixel_values: torch.Tensor | None = None,
+        num_world_steps: int | None = None,
+        use_world: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Transformers' `generate` with the world's arguments of `forward`.
+
+        The world encoder runs once per image, before the prefill. Returned sequences begin with the caller's own
+        `input_ids`, also if blocks were inserted or removed.
+        """
+        input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
+        cache = kwargs.get("past_key_values")
+        if not self._at_the_door(input_ids, request, cache, kwargs.get("mm_encoder_outputs")):
+            return self._generate(input_ids, *args, **kwargs)
+        assert input_ids is not None
+        prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
+        has_image = kwargs.get("pixel_values") is not None
+        settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
+        if settled.pixels is not None:
+            kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
+        if settled.rewritten is None:
+            return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
+        if kwargs.get("position_ids") is not None:
+            raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
+        added = settled.prompt.input_ids.shape[1] - input_ids.shape[1]
+        for limit in ("max_length", "min_length"):
+            if kwargs.get(limit) is not None:
+                kwargs[limit] += added
+        outputs = self._generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
+        sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
+        answers = sequences[:, settled.prompt.input_ids.shape[1] :]
+        repeats = len(sequences) // len(input_ids)
+        sequences = torch.cat([input_ids.to(answers.device).repeat_interleave(repeats, dim=0), answers], dim=1)
+        if isinstance(outputs, torch.Tensor):
+            return sequences
+        outputs.sequences = sequences
+        return outputs
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        return cast(Any, super()).generate(*args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration and would blind them."""
+        cache = kwargs.get("past_key_values")
+        if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
+            is_first_iteration = int(cache.get_seq_length()) == 0
+        return super().prepare_inputs_for_generation(
+            input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    def _prepare_multimodal_encoder_kwargs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, model_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
+        model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
+        pixels = model_kwargs.pop("world_pixel_values", None)
+        steps, seed = model_kwargs.pop("num_world_steps", None), model_kwargs.pop("world_seed", None)
+        if pixels is not None:
+            world = self.model.get_world_features(pixels, steps or 0, seed)
+            model_kwargs["mm_encoder_outputs"]["world"] = world
+        return model_kwargs
+
+    def _expand_multimodal_outputs(
+        self,
+        input_ids: torch.Tensor,
+        mm_encoder_output: dict[str, Any],
+        expand_size: int = 1,
+        inputs_embeds: Any = None,
+    ) -> dict[str, Any]:
+        """Repeat each prompt's group of world features for beams and several sequences."""
+        expanded = super()._expand_multimodal_outputs(input_ids, mm_encoder_output, expand_size, inputs_embeds)  # type: ignore[arg-type]
+        world = expanded.get("world")
+        if world is not None:
+            tokens = world.pooler_output  # (M, N, D)
+            images = (input_ids == self.config.world_token_id).sum(-1) // tokens.shape[1]  # (B,)
+            groups = torch.arange(len(tokens), device=tokens.device).split(images.tolist())
+            index = torch.cat([group.repeat(expand_size) for group in groups])
+            expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index])
+        return expanded
+
+    def ask(
+        self,
+        image: Any,
+        question: str,
+        *,
+        num_world_steps: int | None = None,
+        use_world: bool | None = None,
+        **generate_kwargs: Any,
+    ) -> str:
+        """Answer `question` about `image`, greedily unless told otherwise.
+
+        Args:
+            image: PIL image, path, URL, uint8 array (H, W, 3) or tensor (3, H, W).
+            num_world_steps: Future latent frames to imagine; `None` takes the config's.
+            use_world: `False` asks plain Gemma 3.
+
+        Raises:
+            ValueError: The question is empty, or the image cannot be read.
+        """
+        if not question.strip():
+            raise ValueError("the question is empty: ask something about the image")
+        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            num_world_steps=num_world_steps,
+            use_world=use_world,
+        ).to(self.device)
+        options = {"max_new_tokens": 100, "do_sample": False, "use_world": use_world, **generate_kwargs}
+        output = self.generate(**inputs, **options)
+        return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def _prompt_kwargs(prompt: Prompt) -> dict[str, torch.Tensor]:
+    values = {
+        "input_ids": prompt.input_ids,
+        "attention_mask": prompt.attention_mask,
+        "token_type_ids": prompt.token_type_ids,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+__all__ = ["WorldGenerationMixin"]
