@@ -37,15 +37,16 @@ def main() -> None:
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
 
+    steps_ahead = args.steps or max(1, model.config.num_world_steps)
     print(f"question        {question}")
     for name, options in SCENARIOS.items():
-        steps = options.get("num_world_steps", args.steps)
+        steps = options.get("num_world_steps", steps_ahead)
         answer = model.ask(image, question, **{**options, "num_world_steps": steps}, do_sample=False)
         print(f"{name:<16}{answer}")
     if not args.image and not args.question:
         print(f"truth           {example.answer}")
 
-    rows = [imagine(model, image, args.steps)]
+    rows = [imagine(model, image, steps_ahead)]
     if not args.image:
         rows.append(example.clip)
     args.output.parent.mkdir(parents=True, exist_ok=True)

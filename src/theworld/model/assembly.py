@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from torch import nn
-from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from theworld.constants import END_OF_WORLD_TOKEN, NANO, START_OF_WORLD_TOKEN, WORLD_TOKEN
-from theworld.utils.logging import quiet_third_party
+from theworld.utils.logging import logger, quiet_third_party
 
 from .checkpoints import checkpoint_subfolder, load_checkpoint, load_delta, read_delta, save_checkpoint, save_theworld
 from .configuration_theworld import TheWorldConfig
@@ -33,7 +35,7 @@ from .world_encoders.cosmos import without_padding_mask
 if TYPE_CHECKING:
     from .modeling_theworld import TheWorld
 
-NANO_CHECKPOINT = Path(__file__).parents[1] / "nano" / "weights" / "theworld"
+NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 COSMOS_COMPONENTS = ("vae", "transformer", "scheduler")
 
@@ -49,10 +51,15 @@ class Source:
     def relative(self, name: str, subfolder: str, revision: str | None) -> Source:
         """A base model that this checkpoint names: `./x` and `../x` lie beside or inside the checkpoint."""
         if not name.startswith("."):
-            return Source(name, subfolder, revision)
+            return Source(_resolve(name), subfolder, revision)
         if Path(self.name).is_dir():
             return Source(str((Path(self.name) / self.subfolder / name).resolve()))
         return Source(self.name, posixpath.normpath(posixpath.join(self.subfolder, name)), self.revision)
+
+    def pinned(self, file: str, **hub: Any) -> str | None:
+        """The commit that was loaded from the Hub, so that a checkpoint keeps to it; `None` for a folder."""
+        path = cached_file(self.name, file, subfolder=self.subfolder, revision=self.revision, **hub)
+        return extract_commit_hash(path, None) or self.revision
 
     def folder(self, component: str) -> str:
         return f"{self.subfolder}/{component}" if self.subfolder else component
@@ -63,8 +70,10 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     revision = kwargs.pop("revision", None)
     source = Source(_resolve(name), kwargs.pop("subfolder", ""), None if revision == "main" else revision)
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    overrides = {key: kwargs.pop(key) for key in world_fields() & kwargs.keys()}
+    overrides = {key: kwargs.pop(key) for key in config_fields() & kwargs.keys()}
     given = kwargs.pop("config", None)
+    if isinstance(given, TheWorldConfig) and given._attn_implementation is not None:
+        kwargs.setdefault("attn_implementation", given._attn_implementation)  # an Auto class put the keyword there
     with_info = kwargs.pop("output_loading_info", False)
     saved, _ = PretrainedConfig.get_config_dict(
         source.name, subfolder=source.subfolder, revision=source.revision, **hub
@@ -75,27 +84,41 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     delta = read_delta(source.name, source.subfolder, revision=source.revision, **hub) if is_checkpoint else None
 
     model, info = _load_gemma(cls, config, gemma, *model_args, **hub, **kwargs)
-    model.config.gemma_model_name, model.config.gemma_subfolder = gemma.name, gemma.subfolder
-    model.config.gemma_revision = gemma.revision
+    model.config.gemma_model_name, model.config.gemma_subfolder = portable(gemma.name), gemma.subfolder
+    model.config.gemma_revision = gemma.pinned("config.json", **hub)
+    if is_checkpoint:
+        model.generation_config = GenerationConfig.from_pretrained(
+            source.name, subfolder=source.subfolder, revision=source.revision or "main", **hub
+        )
     model.processor = _load_processor(model.config, source, **hub)
     if model.config.enable_world:
         _add_world(model, cosmos, hub)
     if delta is not None:
         load_delta(model, delta, name)
+    elif model.config.enable_world:
+        logger.warning("%s: a new fusion; its world tokens mean nothing before its projector is trained", name)
     apply_freezing(model)
     model.eval()
     return (model, info) if with_info else model
 
 
-def world_fields() -> set[str]:
-    """Fields of `TheWorldConfig` that Gemma 3's config lacks."""
-    return set(inspect.signature(TheWorldConfig).parameters) - set(inspect.signature(Gemma3Config).parameters)
+def config_fields() -> set[str]:
+    """Keywords that go into the config; `dtype` is also one of transformers' loader, which sets both."""
+    return set(inspect.signature(TheWorldConfig).parameters) - {"dtype"}
+
+
+def portable(name: str) -> str:
+    """What a config says in place of a folder inside the package, so that a checkpoint works on other machines."""
+    folder = Path(name)
+    return f"{NANO}/{folder.name}" if folder.parent.resolve() == NANO_WEIGHTS.resolve() else name
 
 
 def _resolve(name: str | Path) -> str:
-    if str(name) == NANO:
-        return str(NANO_CHECKPOINT)
-    return str(name)
+    """`nano` and `nano/...` are folders inside the package."""
+    text = str(name)
+    if text == NANO:
+        return str(NANO_WEIGHTS / "theworld")
+    return str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/")) if text.startswith(f"{NANO}/") else text
 
 
 def _build_config(
@@ -108,6 +131,8 @@ def _build_config(
             f"{source.name}: model type {model_type!r}; expected a Gemma 3 with vision ('gemma3', "
             "such as google/gemma-3-4b-it) or a TheWorld checkpoint"
         )
+    if given is not None and not isinstance(given, TheWorldConfig):
+        raise ValueError(f"config= is a {type(given).__name__}: expected a TheWorldConfig, or its fields as keywords")
     fields = given.to_dict() if isinstance(given, TheWorldConfig) else saved
     fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures")}
     return TheWorldConfig(**{**fields, **overrides})
@@ -116,7 +141,7 @@ def _build_config(
 def _base_sources(config: TheWorldConfig, source: Source, is_checkpoint: bool) -> tuple[Source, Source]:
     cosmos = source.relative(config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision)
     if not is_checkpoint:
-        return source, Source(config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision)
+        return source, Source(_resolve(config.cosmos_model_name), config.cosmos_subfolder, config.cosmos_revision)
     if config.gemma_model_name is None:
         raise ValueError(f"{source.name}: the checkpoint does not name its base Gemma 3 (gemma_model_name)")
     return source.relative(config.gemma_model_name, config.gemma_subfolder, config.gemma_revision), cosmos
@@ -176,12 +201,12 @@ def _add_world(model: TheWorld, source: Source, hub: dict[str, Any]) -> None:
     embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight
     dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
     encoder = load_cosmos(config, source, dtype=dtype, **hub).to(embeddings.device)
-    config.cosmos_model_name, config.cosmos_subfolder = source.name, source.subfolder
-    config.cosmos_revision = source.revision
+    config.cosmos_model_name, config.cosmos_subfolder = portable(source.name), source.subfolder
+    config.cosmos_revision = source.pinned("vae/config.json", **hub)
     model.model.add_world_parts()
     model.model.world_encoder = encoder.eval().requires_grad_(False)
     if config.num_world_steps > 0:
-        encoder.dynamics()
+        encoder.prepare_rollouts()
 
 
 def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> CosmosWorldEncoder:

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import HfApi, save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
+from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
@@ -51,6 +52,9 @@ def save_theworld(
     repo_id: str | None = None,
     token: str | None = None,
     private: bool | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool | None = None,
     **unknown: Any,
 ) -> None:
     """Write delta, config, processor and model card; with `full`, the base models beside them.
@@ -59,17 +63,22 @@ def save_theworld(
 
     Raises:
         TypeError: An argument is not one of these.
+        ValueError: The folder is that of a base model, which would be overwritten.
     """
     if unknown:
         raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
     if not is_main_process:
         return
     target = Path(save_directory)
+    for base in (model.config.gemma_model_name, model.config.cosmos_model_name):
+        if base is not None and Path(base).is_dir() and Path(base).resolve() == target.resolve():
+            raise ValueError(f"{target}: a base model of this checkpoint lives there; save to another folder")
     target.mkdir(parents=True, exist_ok=True)
     record_trained(model)
     config = copy.deepcopy(model.config)
     config.architectures = [type(model).__name__]
-    config.dtype = model.dtype
+    config.dtype = base_dtype(model)
+    vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
     with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:
         folder = Path(temporary)
         if full:
@@ -85,15 +94,29 @@ def save_theworld(
         model.generation_config.save_pretrained(folder)
         model.processor.save_pretrained(folder)
         if not (target / "README.md").exists():
-            write_text(folder / "README.md", model_card(model))
+            write_text(folder / "README.md", model_card(model, full=full))
         for stale in target.glob("model*.safetensors*"):  # other shards than the new ones
             if not (folder / stale.name).exists():
                 stale.unlink()
+        written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
         _move_into(folder, target)
     if push_to_hub:
         api = HfApi(token=token)
         repo = api.create_repo(repo_id or target.name, private=private, exist_ok=True).repo_id
-        api.upload_folder(repo_id=repo, folder_path=target, ignore_patterns=[".saving-*"])
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=target,
+            allow_patterns=[*written, "README.md"],
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+
+def base_dtype(model: TheWorld) -> torch.dtype:
+    """The dtype of Gemma's weights; parts that train may be held in fp32 beside them."""
+    dtype = cast(nn.Embedding, model.get_input_embeddings()).weight.dtype
+    return dtype if dtype.is_floating_point else model.dtype
 
 
 def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -105,8 +128,8 @@ def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor
         gemma = Gemma3ForConditionalGeneration(Gemma3Config(**gemma_fields))
     gemma.generation_config = model.generation_config
     values = model.state_dict() if state_dict is None else state_dict
-    gemma.config.dtype = model.dtype
-    cast(Any, gemma).to(model.dtype).save_pretrained(
+    gemma.config.dtype = base_dtype(model)
+    cast(Any, gemma).to(base_dtype(model)).save_pretrained(
         folder, state_dict={name: values[name] for name in gemma.state_dict()}
     )
     model.processor.save_gemma(folder)

@@ -38,8 +38,9 @@ class WorldGenerationMixin(GenerationMixin):
         cache: Cache | None,
         encoded: dict[str, BaseModelOutputWithPooling] | None,
     ) -> bool:
-        """Whether this call has world input to settle: not so if it only continues a prompt that is in the cache, or
-        brings modalities that are encoded already.
+        """Whether this call has world input to settle.
+
+        Not so if it only continues a prompt that is in the cache, or brings modalities that are encoded already.
         """
         if request.given and encoded is not None and encoded.get("world") is not None:
             raise ValueError("world input was given twice: encoded in mm_encoder_outputs, and as images or settings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .freezing import component_sizes
@@ -13,18 +14,14 @@ CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
-base_model:
-- {gemma}
-- {cosmos}
-tags:
+{bases}tags:
 - theworld
 - world-model
 ---
 
 # TheWorld checkpoint
 
-Gemma 3 with the latents of a video world model as tokens in its input. This repository holds what differs from its two
-base models; both are loaded beside it.
+Gemma 3 with the latents of a video world model as tokens in its input. {contents}
 
 | | |
 |---|---|
@@ -50,12 +47,21 @@ guardrail where its video is shown.
 """
 
 
-def model_card(model: TheWorld) -> str:
-    """Markdown card of `model`, with numbers computed from it."""
+DELTA = """\
+This repository holds what differs from its two base models;
+both are loaded beside it."""
+FULL = "This repository holds the base models as well."
+
+
+def model_card(model: TheWorld, *, full: bool = False) -> str:
+    """Markdown card of `model`, with numbers computed from it; only bases that the Hub knows are linked there."""
     config = model.config
     sizes = component_sizes(model)
     trained = config.trained_components or []
+    names = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name and not Path(name).is_dir()]
     return CARD.format(
+        bases="".join(["base_model:\n", *(f"- {name}\n" for name in names)]) if names else "",
+        contents=FULL if full else DELTA,
         gemma=config.gemma_model_name or "unnamed",
         cosmos=config.cosmos_model_name,
         trained=", ".join(trained) or "none",

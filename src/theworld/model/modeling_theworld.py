@@ -9,6 +9,7 @@ world tokens of one image, `D` language-model width, `S` world image size.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -238,6 +239,11 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):
         from .assembly import save_theworld
 
         save_theworld(self, save_directory, full=full, **kwargs)
+
+    def push_to_hub(self, repo_id: str, *, full: bool = False, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """`save_pretrained` to a Hub repository; takes its `token`, `private`, `commit_message`, `create_pr`."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, full=full, push_to_hub=True, repo_id=repo_id, **kwargs)
 
     def save_checkpoint(
         self, path: str | Path, optimizer: torch.optim.Optimizer | None = None, epoch: int | None = None

@@ -43,6 +43,7 @@ def quiet_third_party(verbose: bool = False) -> Generator[None]:
         return
     # Imported here: a logger must not cost the import of torch.
     from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
 
     libraries = (diffusers_logging, transformers_logging)
@@ -51,6 +52,7 @@ def quiet_third_party(verbose: bool = False) -> Generator[None]:
         for library in libraries:
             library.set_verbosity_error()
             library.disable_progress_bar()
+        enable_progress_bars()  # of downloads: gigabytes should not arrive in silence; files at hand show none
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

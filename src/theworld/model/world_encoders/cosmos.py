@@ -104,10 +104,11 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> WorldFeatures:
-        first = self.encode_frame(pixels)  # (B, C, 1, h, w)
-        if num_world_steps == 0:
-            return WorldFeatures(first)
-        latents = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
+        with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
+            first = self.encode_frame(pixels)  # (B, C, 1, h, w)
+            if num_world_steps == 0:
+                return WorldFeatures(first)
+            latents = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
         return WorldFeatures(torch.cat([first, latents[:, :, 1:]], dim=2))  # a trained VAE has a gradient in `first`
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -125,6 +126,12 @@ class CosmosWorldEncoder(WorldEncoder):
         Every image gets the noise of the same seed, so an image's future does not depend on its batch.
         """
         transformer, scheduler = self.dynamics()
+        patch = transformer.config["patch_size"][1:]
+        if any(side % size for side, size in zip(first.shape[-2:], patch, strict=True)):
+            raise ValueError(
+                f"a latent grid of {tuple(first.shape[-2:])} does not divide into patches of {patch}: "
+                f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
+            )
         shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(first.device)
         return sample_rollout(
@@ -137,6 +144,10 @@ class CosmosWorldEncoder(WorldEncoder):
             guidance_scale=self.guidance_scale,
             fps=self.fps,
         )
+
+    def prepare_rollouts(self) -> None:
+        """Load what a rollout needs now rather than with the first one."""
+        self.dynamics()
 
     def dynamics(self) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
         """The diffusion transformer and its scheduler, loaded on the first call."""
@@ -176,6 +187,10 @@ class StillWorldEncoder(CosmosWorldEncoder):
 
     It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
     """
+
+    @override
+    def prepare_rollouts(self) -> None:
+        pass
 
     @override
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
