@@ -12,7 +12,7 @@ from theworld import TheWorld
 from theworld.analysis.imagine import imagine
 from theworld.nano.asking import Item
 from theworld.nano.evaluate import answer
-from theworld.nano.examples import EXAMPLES, load_example
+from theworld.nano.examples import EXAMPLES, FOLDER, load_example, write_examples
 from theworld.nano.questions import predictive_questions, static_questions
 from theworld.nano.recipe import WEIGHTS
 from theworld.nano.scenes import make_clip
@@ -54,6 +54,14 @@ def test_fresh_static_questions_are_answered_with_and_without_the_world(model: T
     for use_world in (True, False):
         given = answer(model, asked, use_world=use_world)
         assert sum(text == item.question.answer for text, item in zip(given, asked, strict=True)) >= 35
+
+
+def test_examples_are_what_the_simulation_makes(tmp_path: Path) -> None:
+    write_examples(tmp_path)
+    for name in EXAMPLES:
+        with Image.open(tmp_path / f"{name}-clip.png") as made, Image.open(FOLDER / f"{name}-clip.png") as shipped:
+            assert made.tobytes() == shipped.tobytes()
+    assert (tmp_path / "questions.json").read_text() == (FOLDER / "questions.json").read_text()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

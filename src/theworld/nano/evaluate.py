@@ -1,12 +1,13 @@
 """Held-out accuracy of the nano model with the controls that say why: what `theworld nano evaluate` prints.
 
-Every arm answers the same questions, in the same words, through the same processor and `generate`. Arms differ only in
-the world tokens: none, the current frame repeated, the rollout, the rollout of another scene, the true future.
+Every arm answers the same questions, in the same words, through the same processor and `generate`. The arms of one
+model differ in the world tokens alone: none, the rollout, the rollout of another scene, the true future. The control is
+a second model, trained alike on the current frame repeated.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from .vae import encode_clips
 
 BATCH = 100
 ARMS = {
+    "majority": "the most frequent answer",
     "gemma": "Gemma alone, no world tokens",
     "current": "current frame repeated, trained alike",
     "rollout": "current frame and rollout",
@@ -42,7 +44,7 @@ PROBES = {
     "true_last": "the true last latent",
     "rollout": "the last latent of the rollout",
 }
-PREDICTIVE_ARMS, STATIC_ARMS = tuple(ARMS), ("gemma", "current", "rollout")
+MODEL_ARMS = {"predictive": tuple(ARMS)[1:], "static": ("gemma", "current", "rollout")}
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,11 @@ def evaluate_nano(
         `{"predictive" | "static": {arm: {family: Accuracy as a dict}}}`.
     """
     results: dict[str, dict[str, dict[str, Any]]] = {}
-    for kind, count, arms in (("predictive", per_predictive, PREDICTIVE_ARMS), ("static", per_static, STATIC_ARMS)):
+    for kind, count in (("predictive", per_predictive), ("static", per_static)):
         items = draw_items(scenes, (FIRST,), count, predictive=kind == "predictive", seed=seed)
         worlds = _worlds(model, scenes, items, seed) if kind == "predictive" else {}
-        results[kind] = {}
-        for arm in arms:
+        results[kind] = {"majority": by_family(items, majority_answers(items))}
+        for arm in MODEL_ARMS[kind]:
             asked = control if arm == "current" else model
             answers = answer(asked, items, use_world=arm != "gemma", latents=worlds.get(arm))
             results[kind][arm] = by_family(items, answers)
@@ -172,6 +174,14 @@ def answer(model: TheWorld, items: list[Item], *, use_world: bool = True, latent
 def _messages(item: Item) -> list[dict[str, Any]]:
     picture = {"type": "image", "image": Image.fromarray(item.frames[0])}
     return [{"role": "user", "content": [picture, {"type": "text", "text": item.question.text}]}]
+
+
+def majority_answers(items: list[Item]) -> list[str]:
+    """For each item the answer that its family has most often: what guessing well is worth."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for item in items:
+        counts[item.question.family][item.question.answer] += 1
+    return [counts[item.question.family].most_common(1)[0][0] for item in items]
 
 
 def by_family(items: list[Item], answers: list[str]) -> dict[str, dict[str, Any]]:

@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 WORLD_STEPS = 2
 FRAMES_PER_LATENT = 4
-PREDICTED_SHARE = 0.75  # of training latents; the others are true, so that the projector reads both alike
+TRUE_SHARE = 0.25  # of a rollout's training latents: the projector then reads true and predicted futures alike
 STILL_SHARE = 0.15  # of question steps with the current frame's tokens alone: the same model answers at K = 0
 TURNS = 6
 
-# Delta from the library's defaults. The layout is what the validation scenes preferred; see `compare_layouts`.
+# Delta from the library's defaults. The layout is what the validation scenes preferred; see benchmarks/nano_layouts.py.
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,
@@ -68,11 +68,11 @@ class ClipFeatures:
     imagined: Tensor
     image_tokens: Tensor
 
-    def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], Tensor]:
-        """Clips, and for each its imagined latents or, in a fixed share, its true ones."""
+    def draw(self, count: int, rng: np.random.Generator, true_share: float) -> tuple[np.ndarray[Any, Any], Tensor]:
+        """Clips, and for each its imagined latents or, in a share, its true ones."""
         clips = rng.integers(len(self.true), size=count)
-        predicted = torch.from_numpy(rng.random(count) < PREDICTED_SHARE).view(-1, 1, 1, 1, 1)
-        return clips, torch.where(predicted, self.imagined[clips], self.true[clips])
+        true = torch.from_numpy(rng.random(count) < true_share).view(-1, 1, 1, 1, 1)
+        return clips, torch.where(true, self.true[clips], self.imagined[clips])
 
 
 def assemble(gemma: Path, cosmos: Path, **config: Any) -> TheWorld:
@@ -98,6 +98,11 @@ def encode_features(model: TheWorld, scenes: SceneSet, *, batch_size: int = 200)
     return ClipFeatures(encode_clips(encoder.vae, scenes.frames), torch.cat(imagined), torch.cat(tokens))
 
 
+def true_share(model: TheWorld) -> float:
+    """The control, which will never see a future, is not made to learn from one: all its steps serve it."""
+    return 0.0 if model.config.world_encoder == "still" else TRUE_SHARE
+
+
 def load_features(model: TheWorld, scenes: SceneSet, cache: Path) -> ClipFeatures:
     """`encode_features`, kept in `cache`: an interrupted recipe goes on from there."""
     if not cache.is_file():
@@ -116,7 +121,7 @@ def align(
     variance = features.image_tokens[:500].var()
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
-        clips, latents = features.draw(batch_size, rng)
+        clips, latents = features.draw(batch_size, rng, true_share(model))
         target = features.image_tokens[clips].flatten(1, 2)  # (B, T * N, D)
         error = (projector(latents) - target).square().mean((0, 2)) / variance
         per_frame = error.unflatten(0, (-1, features.image_tokens.shape[2])).mean(1)
@@ -144,7 +149,7 @@ def train_questions(
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
-        clips, latents = features.draw(conversations, rng)
+        clips, latents = features.draw(conversations, rng, true_share(model))
         if rng.random() < STILL_SHARE:
             latents = latents[:, :, :1]
         batch = encoder.batch([draw_fusion_conversation(int(clip), scenes.records[clip], rng) for clip in clips])

@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 
 from theworld.model.prompt_embeds import save_prompt_embeds
-from theworld.utils.io import write_text
+from theworld.utils.io import write_json, write_text
 
 from .dynamics import prompt_embedding, train_dynamics
 from .fusion import WORLD_STEPS, train_fusion
@@ -37,7 +37,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes of every stage. The defaults made the shipped weights.
+    """Sizes of every stage; the defaults are those of the shipped weights.
 
     Args:
         train, validation, fusion, test: Scenes of each split, as (drop, race, stack).
@@ -110,6 +110,7 @@ SMOKE = Recipe(
 def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
     """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's."""
     recipe = recipe or Recipe()
+    _settle(out / "recipe.json", recipe)
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
     for split in ("train", "validation", "fusion", "test"):
         if not (scenes / split).is_dir():
@@ -148,6 +149,18 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
     return weights
 
 
+def _settle(path: Path, recipe: Recipe) -> None:
+    """Remember the settings that a folder is made with.
+
+    Raises:
+        ValueError: Its stages were made with others.
+    """
+    settings = json.loads(json.dumps(asdict(replace(recipe, workers=0))))
+    if path.is_file() and json.loads(path.read_text()) != settings:
+        raise ValueError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
+    write_json(path, settings)
+
+
 def package_gemma(source: Path, target: Path) -> None:
     """Copy what loading needs; the stage has rounded it to bf16 already."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("vlm.json"), dirs_exist_ok=True)
@@ -167,7 +180,7 @@ def package_cosmos(source: Path, target: Path) -> None:
 
 
 def package_delta(source: Path, target: Path) -> None:
-    """The delta in bf16, its bases named relative to it, so that the folder works wherever it lies."""
+    """The delta stored in bf16 and computed in fp32, its bases named relative to it: it works wherever it lies."""
     ignored = shutil.ignore_patterns("fusion.json", "README.md", "model.safetensors")
     shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
     tensors = load_file(source / "model.safetensors")
@@ -177,7 +190,7 @@ def package_delta(source: Path, target: Path) -> None:
         metadata={"format": "pt"},
     )
     config = json.loads((source / "config.json").read_text())
-    config |= {"gemma_model_name": "../gemma", "cosmos_model_name": "../cosmos", "dtype": "bfloat16"}
+    config |= {"gemma_model_name": "../gemma", "cosmos_model_name": "../cosmos", "dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from theworld.utils.io import write_json
-
-if TYPE_CHECKING:
-    from theworld.nano.scenes import SceneSet
 
 FOLDER = Path(__file__).parent
 EXAMPLES = ("drop", "race", "stack")
@@ -43,18 +39,19 @@ def load_example(name: str) -> Example:
     return Example(clip[0], asked["question"], asked["answer"], clip)
 
 
-def write_examples(scenes: SceneSet, folder: Path = FOLDER, seed: int = 0) -> None:
-    """Take the first scene of every kind from `scenes`: still, clip as one strip, and a predictive question."""
+def write_examples(folder: Path = FOLDER) -> None:
+    """Simulate the first test scene of every kind: still, clip as one strip, and a predictive question."""
     import numpy as np
 
     from theworld.nano.questions import predictive_questions
+    from theworld.nano.scenes import SPLITS, make_clip
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     questions = {}
     for name in EXAMPLES:
-        index = next(i for i, record in enumerate(scenes.records) if record["kind"] == name)
-        Image.fromarray(scenes.frames[index, 0]).save(folder / f"{name}.png")
-        Image.fromarray(np.concatenate(list(scenes.frames[index]), axis=1)).save(folder / f"{name}-clip.png")
-        question = predictive_questions(scenes.records[index], rng)[0]
+        frames, _, record = make_clip(SPLITS["test"], name)
+        Image.fromarray(frames[0]).save(folder / f"{name}.png")
+        Image.fromarray(np.concatenate(list(frames), axis=1)).save(folder / f"{name}-clip.png")
+        question = predictive_questions(record, rng)[0]
         questions[name] = {"question": question.text, "answer": question.answer}
     write_json(folder / "questions.json", questions)
