@@ -20,11 +20,13 @@ class Component:
         prefixes: Beginnings of the parameters' names in `TheWorld.named_parameters()`.
         freeze_flag: The config field that freezes it; `None` for what always or never trains.
         trains: Whether it trains when no flag freezes it.
+        part: What those names also contain.
     """
 
     prefixes: tuple[str, ...]
     freeze_flag: str | None = None
     trains: bool = True
+    part: str = ""
 
     def trainable(self, config: TheWorldConfig) -> bool:
         return self.trains and not (self.freeze_flag is not None and getattr(config, self.freeze_flag))
@@ -34,6 +36,8 @@ COMPONENTS: dict[str, Component] = {
     "projector": Component(("model.world_projector.", "model.world_markers.")),
     "vision": Component(("model.vision_tower.", "model.multi_modal_projector."), "freeze_gemma_vision"),
     "language": Component(("model.language_model.", "lm_head."), "freeze_gemma_language"),
+    # Run between frames only, and a world encoder encodes one: without a gradient, DDP would refuse them
+    "vae_temporal": Component(("model.world_encoder.vae.encoder.",), trains=False, part=".time_conv."),
     "vae_encoder": Component(
         ("model.world_encoder.vae.encoder.", "model.world_encoder.vae.quant_conv."), "freeze_cosmos_vae"
     ),
@@ -51,7 +55,7 @@ def component_of(name: str) -> str:
         KeyError: It belongs to none.
     """
     for component, entry in COMPONENTS.items():
-        if name.startswith(entry.prefixes):
+        if name.startswith(entry.prefixes) and entry.part in name:
             return component
     raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(COMPONENTS)}")
 
