@@ -108,4 +108,4 @@ def test_world_tokens_learn_from_the_answers_alone(load: Load, chats: list[list[
     model(**inputs, labels=labels).loss.backward()
     assert model.model.world_projector.time_embedding.grad[:2].any(-1).all()
     assert not model.model.world_projector.time_embedding.grad[2:].any()  # beyond the rollout
-    assert model.model.world_markers.grad.any(-1).all()
+    assert model.model.world_markers.weight.grad.any(-1).all()

@@ -56,7 +56,7 @@ def process(load: Load, images: list[Image.Image], tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("process")
     model = load()
     with torch.no_grad():
-        model.model.world_markers += 0.1  # no base model has these
+        model.model.world_markers.weight += 0.1  # no base model has these
     model.save_pretrained(folder / "checkpoint")
     images[0].save(folder / "image.png")
     inputs = encode(model.processor, [user("What colour is the ball?", images[0])])

@@ -13,6 +13,10 @@ from tests.model.conftest import Load
 from theworld.model.prompt_embeds import encode_prompts, load_prompt_embeds, save_prompt_embeds
 
 
+class Harmless:
+    """A guardrail; no prompt is run."""
+
+
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """Every T5 that is opened, with an empty cache."""
@@ -36,7 +40,7 @@ def test_embedding_is_the_stock_pipelines(cosmos_folder: Path, prompt: str) -> N
         transformer=tiny.tiny_transformer(),
         vae=tiny.tiny_vae(),
         scheduler=tiny.tiny_scheduler(),
-        safety_checker=object(),
+        safety_checker=Harmless(),
     )
     (ours,) = encode_prompts(str(cosmos_folder), [prompt])
     with torch.no_grad():

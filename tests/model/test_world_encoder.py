@@ -67,8 +67,8 @@ def pipeline_latents(monkeypatch: pytest.MonkeyPatch) -> Any:
         pipeline.video_processor.register_to_config(resample="lanczos")
         return pipeline(
             image=image,
-            prompt_embeds=embeds_of(PROMPT),
-            negative_prompt_embeds=embeds_of(negative_prompt()),
+            prompt_embeds=embeds_of(PROMPT).to(transformer.dtype),
+            negative_prompt_embeds=embeds_of(negative_prompt()).to(transformer.dtype),
             height=SIZE,
             width=SIZE,
             num_frames=1 + 4 * steps,
@@ -98,7 +98,9 @@ def test_range_at_the_vaes_door(load: Load, monkeypatch: pytest.MonkeyPatch, col
     model = load()
     seen: list[torch.Tensor] = []
     vae = model.model.world_encoder.vae
-    monkeypatch.setattr(vae, "encode", lambda frames: (seen.append(frames), AutoencoderKLWan.encode(vae, frames))[1])
+    monkeypatch.setattr(
+        vae, "encode", lambda frames, **how: (seen.append(frames), AutoencoderKLWan.encode(vae, frames, **how))[1]
+    )
     image = Image.new("RGB", (50, 30), colour)
     model(**encode(model.processor, [user("Hi?", image)]))
     plain = encode(model.processor, [user("Hi?", image)], use_world=False)
@@ -110,13 +112,13 @@ def test_range_at_the_vaes_door(load: Load, monkeypatch: pytest.MonkeyPatch, col
 
 
 def test_pixels_keep_their_place_and_order() -> None:
-    image = Image.new("RGB", (4, 4))
-    image.putpixel((3, 0), (255, 0, 0))
-    image.putpixel((0, 3), (0, 255, 0))
-    frame = world_pixel_values([image], 4)[0]
-    assert frame.shape == (3, 4, 4)
-    assert frame[0, 0, 3] == 1  # red: right of the first row
-    assert frame[1, 3, 0] == 1  # green: last row, left
+    image = Image.new("RGB", (8, 8))
+    image.putpixel((7, 0), (255, 0, 0))
+    image.putpixel((0, 7), (0, 255, 0))
+    frame = world_pixel_values([image], 8)[0]
+    assert frame.shape == (3, 8, 8)
+    assert frame[0, 0, 7] == 1  # red: right of the first row
+    assert frame[1, 7, 0] == 1  # green: last row, left
     assert (frame == -1).sum() == frame.numel() - 2
 
 

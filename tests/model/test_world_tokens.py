@@ -130,7 +130,7 @@ def test_markers_are_learned_vectors_of_their_own(load: Load, inputs: Any) -> No
     for marker in range(2):
         before = model(**inputs).logits[:, -1]
         with torch.no_grad():
-            model.model.world_markers[marker] += 1
+            model.model.world_markers.weight[marker] += 1
         assert not torch.equal(before, model(**inputs).logits[:, -1])
     table = model.get_input_embeddings().weight
     assert table.shape[0] == model.config.text_config.vocab_size  # never resized
