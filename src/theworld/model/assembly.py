@@ -78,6 +78,8 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     saved, _ = PretrainedConfig.get_config_dict(
         source.name, subfolder=source.subfolder, revision=source.revision, **hub
     )
+    if not saved:
+        raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
     config = _build_config(saved, given, overrides, source)
     gemma, cosmos = _base_sources(config, source, is_checkpoint)
