@@ -255,16 +255,18 @@ def test_relative_names_on_the_hub(checkpoint: Source, name: str, expected: Sour
 def test_full_checkpoint_on_the_hub(bases: tuple[Path, Path], example: Example, tmp_path: Path) -> None:
     """In the hub's cache as a download leaves it: a standalone model, and a delta that was trained from it."""
     model = load_world(*bases)
-    snapshot = tmp_path / "cache" / "models--org--x" / "snapshots" / "0123abc"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "cache" / "models--org--x" / "snapshots" / commit
     model.save_pretrained(snapshot / "runs" / "stage1", full=True)
     reference = tmp_path / "cache" / "models--org--x" / "refs" / "main"
     reference.parent.mkdir()
-    reference.write_text("0123abc")
+    reference.write_text(commit)
     shutil.rmtree(tmp_path / "hub")
     cache = {"cache_dir": tmp_path / "cache"}
     for name in ("runs/stage1", "runs/stage1/model.safetensors", "runs/stage1/config.json"):
         assert same_logits(TheWorld.from_checkpoint_hub("org/x", name, **cache), model, example)
     loaded = TheWorld.from_pretrained("org/x", subfolder="runs/stage1", **cache)
+    assert loaded.config.gemma_revision == loaded.config.cosmos_revision == commit
     train(loaded, example)
     loaded.save_pretrained(tmp_path / "delta")
     assert same_logits(TheWorld.from_pretrained(tmp_path / "delta", **cache), loaded, example)
@@ -474,7 +476,7 @@ def test_pickled_base_is_not_read(
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", None])
 def test_base_that_is_no_gemma_3(cosmos_folder: Path, tmp_path: Path, model_type: str | None) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type} if model_type else {}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type} if model_type else {"vocab_size": 3}))
     with pytest.raises(ValueError, match=rf"model type {model_type!r}; expected a Gemma 3 with vision"):
         load_world(tmp_path, cosmos_folder)
 
