@@ -143,8 +143,17 @@ def save_cosmos(encoder: CosmosWorldEncoder, folder: Path) -> None:
     transformer.save_pretrained(folder / "transformer")
     without_padding_mask(transformer)
     scheduler.save_pretrained(folder / "scheduler")
+    forget_origin(folder)
     for prompt, embeds in zip(encoder.prompts(), encoder.prompt_embeds(), strict=True):
         save_prompt_embeds(folder, prompt, embeds)
+
+
+def forget_origin(folder: Path) -> None:
+    """Take out where diffusers loaded the components of a Cosmos folder from: a path of this machine."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        write_json(path, config)
 
 
 def read_delta(name: str | Path, subfolder: str = "", **hub: Any) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 
+from theworld.model.checkpoints import forget_origin
 from theworld.model.prompt_embeds import save_prompt_embeds
 from theworld.utils.io import write_json, write_text
 
@@ -171,6 +172,7 @@ def package_cosmos(source: Path, target: Path) -> None:
     models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
     for name, cls in models.items():
         cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
+    forget_origin(target)
     shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
     save_prompt_embeds(target, "", prompt_embedding())
     components = {name: ["diffusers", cls.__name__] for name, cls in models.items()}
