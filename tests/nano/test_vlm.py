@@ -79,6 +79,8 @@ def test_predictive_questions_need_the_final_frame(scenes: SceneSet) -> None:
         assert {turn.family for turn in final.turns if turn.kind == "predictive"} == set(record["outcomes"])
         facts = [(turn.family, turn.answer) for turn in final.turns]
         assert len(set(facts)) == len(facts)
+        closed = [turn.family for turn in final.turns if len(turn.choices) == 2]
+        assert len(set(closed)) == len(closed)
 
 
 def test_cells_follow_the_order_of_image_tokens() -> None:
@@ -126,7 +128,7 @@ def test_score_counts_exact_answers(scenes: SceneSet) -> None:
 
 
 def test_recipe_runs(folder: Path, tmp_path: Path) -> None:
-    figures = train_vlm(folder, tmp_path, vision_steps=2, language_steps=2, per_family=1)
-    assert {"vision", "language", "validation"} <= figures.keys()
+    figures = train_vlm(folder, tmp_path, vision_steps=2, language_steps=2, comparison_steps=2, per_family=1)
+    assert list(figures) == ["vision", "language", "comparison", "validation"]
     assert (tmp_path / "vlm.json").is_file()
     assert Gemma3ForConditionalGeneration.from_pretrained(tmp_path).config.mm_tokens_per_image == 16

@@ -15,20 +15,25 @@ import torch
 
 from theworld.constants import IGNORE_INDEX
 
-from .questions import Question, predictive_questions, static_questions
+from .phrasings import NUMBERS, PHRASINGS
+from .physics import DIVIDER_XS
+from .questions import MARGIN, Question, predictive_questions, static_questions
 from .tokenizer import END_OF_TURN, START_OF_TURN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from torch import Tensor
     from transformers import Gemma3Processor
 
+    from .scenes import SceneSet
+
 FIRST, MIDDLE, LAST = 0, 4, 8
 MULTI_VIEWS = ((LAST, FIRST), (FIRST, MIDDLE, LAST, FIRST))
 MULTI_SHARE = 0.5
 POOL = 4
+COLUMN_WIDTH = DIVIDER_XS[0]
 SINGLE_WEIGHTS = (0.4, *[0.3 / 7] * 7, 0.3)  # of frames 0 to 8
 
 
@@ -63,15 +68,33 @@ def draw_conversation(
 ) -> Conversation:
     """At most `turns` questions in random order, the predictive ones only where the final frame is seen.
 
-    A family comes twice only with another answer, so that none can be copied from an earlier turn.
+    A family comes twice only with another answer of more than two, so that none follows from an earlier turn.
     """
     drawn = predictive_questions(record, rng) if LAST in views else []
-    drawn += [question for _ in range(2) for question in static_questions(record, views[-1], rng)]
+    drawn += static_questions(record, views[-1], rng) + column_questions(record, views[-1], rng)
+    drawn += [question for question in static_questions(record, views[-1], rng) if len(question.choices) > 2]
     facts: dict[tuple[str, str], Question] = {}
     for question in drawn:
         facts.setdefault((question.family, question.answer), question)
     chosen = list(facts.values())
     return Conversation(clip, views, tuple(chosen[index] for index in rng.permutation(len(chosen))[:turns]))
+
+
+def column_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
+    """For training only: in which column each ball of a race is.
+
+    A drop has one ball, whose colour may be ignored in a question. These make a colour's name fetch a place, without
+    which even the side of a named ball stays at chance.
+    """
+    if record["kind"] != "race":
+        return []
+    phrasings = [phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing]
+    questions: list[Question] = []
+    for ball, (x, _) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
+        if min(abs(x - edge) for edge in DIVIDER_XS) >= MARGIN:
+            text = phrasings[rng.integers(len(phrasings))].format(ball=ball["colour"])
+            questions.append(Question("column", "static", text, NUMBERS[int(x // COLUMN_WIDTH)], NUMBERS))
+    return questions
 
 
 class ChatEncoder:
@@ -116,12 +139,17 @@ class ChatEncoder:
 
 
 def draw_batches(
-    records: Sequence[dict[str, Any]], encoder: ChatEncoder, size: int, turns: int, rng: np.random.Generator
+    scenes: SceneSet, encoder: ChatEncoder, size: int, turns: int, shares: Mapping[str, float], rng: np.random.Generator
 ) -> Iterator[Batch]:
-    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled."""
+    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled.
+
+    `shares` are the shares of the kinds of scenes.
+    """
+    clips_of = {kind: scenes.indices(kind) for kind in shares}
     while True:
-        clips = rng.integers(len(records), size=POOL * size)
-        pool = [draw_conversation(int(clip), records[clip], draw_views(rng), turns, rng) for clip in clips]
+        kinds = rng.choice(list(shares), size=POOL * size, p=list(shares.values()))
+        clips = [int(rng.choice(clips_of[kind])) for kind in kinds]
+        pool = [draw_conversation(clip, scenes.records[clip], draw_views(rng), turns, rng) for clip in clips]
         pool.sort(key=lambda conversation: len(encoder(conversation)[0]))
         for index in rng.permutation(POOL):
             yield encoder.batch(pool[index * size : (index + 1) * size])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,9 +37,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-VISION_PREFIXES = ("model.vision_tower.", "model.multi_modal_projector.")
 CONVERSATIONS_PER_STEP = 12
 TURNS = 8
+ALL_KINDS = {"drop": 0.5, "race": 0.27, "stack": 0.23}
+MOSTLY_RACES = {"drop": 0.2, "race": 0.65, "stack": 0.15}
 
 TEXT_CONFIG: dict[str, Any] = {
     "hidden_size": 128,
@@ -78,9 +78,9 @@ def build_gemma(
     of the residual stream that leaves the sum at unit size, and an image projection that is not zero.
     """
     width = {**TEXT_CONFIG, **(text or {})}["hidden_size"]
-    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
+    ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
-    common = {**ids, "eos_token_id": tokenizer.eos_token_id, "initializer_range": width**-0.5}
+    common: dict[str, Any] = {**ids, "eos_token_id": tokenizer.eos_token_id, "initializer_range": width**-0.5}
     config = Gemma3Config(
         text_config={**TEXT_CONFIG, **common, "vocab_size": len(tokenizer), **(text or {})},
         vision_config={**VISION_CONFIG, **(vision or {})},
@@ -107,16 +107,17 @@ def train_language(
     scenes: SceneSet,
     *,
     steps: int,
+    shares: Mapping[str, float] = ALL_KINDS,
     turns: int = TURNS,
+    learning_rate: float = 1.5e-3,
     seed: int = 0,
-    save: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Train the language model on conversations about the image tokens of a frozen vision tower.
 
-    `save` runs every ten minutes and at the end.
+    `shares` are the shares of the kinds of scenes.
     """
     rng = np.random.default_rng(seed)
-    batches = draw_batches(scenes.records, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, rng)
+    batches = draw_batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
     end_of_turn = processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
@@ -140,7 +141,7 @@ def train_language(
         return loss, {"right": right, "samples": words.sum().item()}
 
     language = model.model.language_model.parameters()
-    return fit("language", step_function, [Group(language, 1.5e-3)], steps=steps, warmup=200, save=save)
+    return fit("language", step_function, [Group(language, learning_rate)], steps=steps, warmup=200)
 
 
 def save_vlm(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, out: Path) -> None:
@@ -157,35 +158,56 @@ def train_vlm(
     *,
     vision_steps: int = 3000,
     language_steps: int = 4000,
+    comparison_steps: int = 1200,
     per_family: int = 300,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and measure what was saved on /validation.
 
-    The vision stage is kept beside `out`, in `<out>-vision.safetensors`; a second call starts from it.
+    The last stage continues the language stage, mostly on races, whose comparisons of two named balls come last. Each
+    stage's weights and figures are kept beside `out`, in `<out>-<stage>.*`; a second call goes on from there.
 
-    Returns the figures, also written to `out`/vlm.json: both stages' curves and the accuracies of `evaluate_vlm`.
+    Returns the figures, also written to `out`/vlm.json: every stage's curve and the accuracies of `evaluate_vlm`.
     """
     torch.manual_seed(seed)
     scenes = load(scenes_folder / "train")
     processor = build_processor(build_tokenizer(all_texts()), IMAGE_SIZE, IMAGE_TOKENS)
     model = build_gemma(processor.tokenizer)
     model.set_attn_implementation("eager")  # on a CPU in bf16 autocast, 2.5 times faster than sdpa with a mask
-    figures: dict[str, Any] = {}
-    vision_file = out.with_name(f"{out.name}-vision.safetensors")
-    if vision_file.is_file():
-        logger.info("vision: taken from %s", vision_file)
-        model.load_state_dict(load_file(vision_file), strict=False)
-    else:
-        figures["vision"] = train_vision(model, scenes, steps=vision_steps, seed=seed)
-        vision_file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: value for name, value in model.state_dict().items() if name.startswith(VISION_PREFIXES)}, vision_file
-        )
-    save = partial(save_vlm, model, processor, out)
-    figures["language"] = train_language(model, processor, scenes, steps=language_steps, seed=seed, save=save)
+    comparison: dict[str, Any] = {
+        "steps": comparison_steps,
+        "shares": MOSTLY_RACES,
+        "turns": 10,
+        "learning_rate": 1e-3,
+        "seed": seed + 1,
+    }
+    stages = {
+        "vision": lambda: train_vision(model, scenes, steps=vision_steps, seed=seed),
+        "language": lambda: train_language(model, processor, scenes, steps=language_steps, seed=seed),
+        "comparison": lambda: train_language(model, processor, scenes, **comparison),
+    }
+    figures: dict[str, Any] = {name: _run_stage(model, out, name, train) for name, train in stages.items()}
+    save_vlm(model, processor, out)
     saved = Gemma3ForConditionalGeneration.from_pretrained(out)
     validation = load(scenes_folder / "validation")
     figures["validation"] = evaluate_vlm(saved, AutoProcessor.from_pretrained(out), validation, per_family, seed=seed)
     (out / "vlm.json").write_text(json.dumps(figures, indent=2))
+    return figures
+
+
+def _run_stage(
+    model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Train, or take the stage's weights and figures from where an earlier call left them."""
+    weights, record = (out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json"))
+    if record.is_file():
+        logger.info("%s: taken from %s", name, weights)
+        state = load_file(weights)
+        model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
+        return json.loads(record.read_text())
+    figures = train()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
+    save_file(trained, weights)
+    record.write_text(json.dumps(figures))
     return figures
