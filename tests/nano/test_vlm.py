@@ -15,7 +15,7 @@ from theworld.nano.questions import all_texts
 from theworld.nano.render import CLASSES
 from theworld.nano.scenes import SceneSet, generate, load
 from theworld.nano.tokenizer import build_processor, build_tokenizer
-from theworld.nano.vision import cell_classes, encode_images, to_pixels
+from theworld.nano.vision import cell_classes, encode_images, image_tokens, to_pixels
 from theworld.nano.vlm import build_gemma, save_vlm, train_vlm
 
 SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}
@@ -98,7 +98,7 @@ def test_cells_follow_the_order_of_image_tokens() -> None:
 def test_images_are_encoded_once_and_in_order(scenes: SceneSet, model: Gemma3ForConditionalGeneration) -> None:
     with torch.no_grad():
         tokens = encode_images(model, scenes, [(0, 8), (1, 0), (0, 8)])
-        alone = model.get_image_features(to_pixels(scenes.frames[1, [0]]), return_dict=True).pooler_output
+        alone = image_tokens(model, to_pixels(scenes.frames[1, [0]]))
     assert torch.equal(tokens[0], tokens[2])
     torch.testing.assert_close(tokens[1], alone[0])
 

@@ -91,7 +91,7 @@ def evaluate_vlm(
     `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive_2`, `predictive_4`: with
     the final frame among two and four views; `static_2`, `static_4`: of the present view, the last of them.
     """
-    settings = {"static": ((FIRST,), False), "static_final": ((LAST,), False)}
+    settings: dict[str, tuple[tuple[int, ...], bool]] = {"static": ((FIRST,), False), "static_final": ((LAST,), False)}
     for views in MULTI_VIEWS:
         settings[f"predictive_{len(views)}"] = (views, True)
         settings[f"static_{len(views)}"] = (views, False)

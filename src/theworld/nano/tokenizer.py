@@ -6,6 +6,7 @@ checkpoints: byte fallback, the spare `<unused*>` slots, Gemma 3's chat format, 
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AddedToken, Gemma3ImageProcessorPil, Gemma3Processor, GemmaTokenizer
@@ -96,7 +97,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokeni
     tokens = dict.fromkeys([*fixed, *(left + right for left, right in merges)])
     tokenizer = GemmaTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
-        merges=[("\n", "\n"), *merges],
+        merges=cast(Any, [("\n", "\n"), *merges]),  # declared as str, taken as pairs
         add_bos_token=True,
         extra_special_tokens=dict(IMAGE_TOKENS),
     )

@@ -8,7 +8,7 @@ Shapes: `B` images, `N` image tokens an image (16), `D` width of the language mo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from transformers import Gemma3ForConditionalGeneration
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     from .scenes import SceneSet
 
@@ -50,6 +51,12 @@ def cell_classes(classes: NDArray[np.uint8]) -> Tensor:
     return shares.permute(0, 1, 3, 2, 4, 5).reshape(count, side * side, CELLS * CELLS, len(CLASSES))
 
 
+def image_tokens(model: Gemma3ForConditionalGeneration, pixels: Tensor) -> Tensor:
+    """What the language model sees of each image: pixels (B, 3, H, W) in [-1, 1] -> (B, N, D)."""
+    features = cast("BaseModelOutputWithPooling", model.get_image_features(pixels))
+    return cast(Tensor, features.pooler_output)
+
+
 class VisionHeads(nn.Module):
     """What the vision stage asks of every image token: the classes in its cells, and its place among the tokens."""
 
@@ -75,7 +82,7 @@ def train_vision(
 ) -> dict[str, Any]:
     """Train the vision tower and Gemma's projector on the class maps of single frames."""
     rng = np.random.default_rng(seed)
-    heads = VisionHeads(model.config.text_config.hidden_size)
+    heads = VisionHeads(model.config.get_text_config().hidden_size)
     frequency = np.bincount(scenes.classes[:500].ravel(), minlength=len(CLASSES)) / scenes.classes[:500].size
     weights = torch.from_numpy(1 / np.sqrt(frequency + 1e-4)).float()
 
@@ -84,7 +91,7 @@ def train_vision(
         frames = rng.choice(len(FRAME_WEIGHTS), size=IMAGES_PER_STEP, p=FRAME_WEIGHTS)
         pixels = to_pixels(scenes.frames[clips, frames])
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+            tokens = image_tokens(model, pixels)
         loss, figures = heads(tokens.float(), cell_classes(scenes.classes[clips, frames]), weights)
         return loss, {**figures, "samples": IMAGES_PER_STEP}
 
@@ -98,6 +105,6 @@ def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, image
     unique = list(dict.fromkeys(images))
     clips, frames = zip(*unique, strict=True)
     pixels = to_pixels(scenes.frames[list(clips), list(frames)])
-    tokens = model.get_image_features(pixels, return_dict=True).pooler_output
+    tokens = image_tokens(model, pixels)
     place = {image: index for index, image in enumerate(unique)}
     return tokens[[place[image] for image in images]]

@@ -24,7 +24,7 @@ from .conversations import ChatEncoder, draw_batches
 from .fit import Group, fit
 from .questions import all_texts
 from .scenes import load
-from .tokenizer import END_OF_TURN, build_processor, build_tokenizer
+from .tokenizer import BOI_TOKEN, END_OF_TURN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
 from .vision import IMAGE_SIZE, IMAGE_TOKENS, encode_images, train_vision
 
 if TYPE_CHECKING:
@@ -80,14 +80,14 @@ def build_gemma(
     width = {**TEXT_CONFIG, **(text or {})}["hidden_size"]
     ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
     end_of_turn = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    tokens = {"boi_token_index": BOI_TOKEN, "eoi_token_index": EOI_TOKEN, "image_token_index": IMAGE_TOKEN}
+    markers: dict[str, Any] = {name: tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
     common: dict[str, Any] = {**ids, "eos_token_id": tokenizer.eos_token_id, "initializer_range": width**-0.5}
     config = Gemma3Config(
         text_config={**TEXT_CONFIG, **common, "vocab_size": len(tokenizer), **(text or {})},
         vision_config={**VISION_CONFIG, **(vision or {})},
         mm_tokens_per_image=image_tokens,
-        boi_token_index=tokenizer.boi_token_id,
-        eoi_token_index=tokenizer.eoi_token_id,
-        image_token_index=tokenizer.image_token_id,
+        **markers,
         **common,
     )
     model = Gemma3ForConditionalGeneration(config)
