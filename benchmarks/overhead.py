@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theworld import TheWorld, TheWorldConfig
 from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.utils.devices import best_device
+from theworld.utils.logging import quiet_third_party
 
 QUESTION_TOKENS, DECODED_TOKENS, VOCABULARY = 64, 32, 8192
 WORLD_SIZE, WORLD_STEPS = 64, 2
@@ -112,11 +113,8 @@ def compare(
 def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncoder:
     """A random Wan VAE and Cosmos transformer, a tenth of full width."""
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(base_dim=16).to(device, dtype).eval()
-    transformer = CosmosTransformer3DModel(
-        in_channels=17, num_attention_heads=8, attention_head_dim=32, num_layers=6, text_embed_dim=64,
-        adaln_lora_dim=32, max_size=(16, 32, 32), patch_size=(1, 2, 2), concat_padding_mask=False,
-    ).to(device, dtype)  # fmt: skip
+    with quiet_third_party():  # diffusers would rather cast while loading
+        vae, transformer = build_components(device, dtype)
     scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
     return CosmosWorldEncoder(
         vae,
@@ -126,6 +124,16 @@ def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncode
         num_inference_steps=6,
         guidance_scale=1.0,
     )
+
+
+def build_components(device: torch.device, dtype: torch.dtype) -> tuple[AutoencoderKLWan, CosmosTransformer3DModel]:
+    """The random models."""
+    vae = AutoencoderKLWan(base_dim=16).to(device, dtype).eval()
+    transformer = CosmosTransformer3DModel(
+        in_channels=17, num_attention_heads=8, attention_head_dim=32, num_layers=6, text_embed_dim=64,
+        adaln_lora_dim=32, max_size=(16, 32, 32), patch_size=(1, 2, 2), concat_padding_mask=False,
+    ).to(device, dtype)  # fmt: skip
+    return vae, transformer
 
 
 def measure(pairs: int) -> dict[str, dict[str, float]]:

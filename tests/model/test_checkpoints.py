@@ -160,6 +160,23 @@ def test_bf16_round_trip(load: Load, images: list[Image.Image], tmp_path: Path) 
     assert TheWorld.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
 
 
+@pytest.mark.parametrize("vision", [False, True])
+def test_what_trained_in_fp32_beside_a_bf16_base_stays_exact(
+    load: Load, images: list[Image.Image], tmp_path: Path, vision: bool
+) -> None:
+    model = load(dtype=torch.bfloat16, freeze_gemma_vision=not vision)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float() + 1e-3  # no bf16 number
+    inputs = encode(model.processor, [user("Hi?", images[0])])
+    model.save_pretrained(tmp_path)
+    loaded = TheWorld.from_pretrained(tmp_path)
+    assert loaded.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+    cast = TheWorld.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in cast.parameters()} == {torch.bfloat16}
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -60,7 +60,7 @@ def process(load: Load, images: list[Image.Image], tmp_path_factory: pytest.Temp
     model.save_pretrained(folder / "checkpoint")
     images[0].save(folder / "image.png")
     inputs = encode(model.processor, [user("What colour is the ball?", images[0])])
-    save_file(dict(inputs), folder / "inputs.safetensors")
+    save_file({name: value.contiguous() for name, value in inputs.items()}, folder / "inputs.safetensors")
     arguments = [str(folder / name) for name in ("checkpoint", "inputs.safetensors", "image.png", "results")]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],

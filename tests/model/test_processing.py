@@ -187,6 +187,16 @@ def test_steps_inside_processor_kwargs(world: TheWorld, images: list[Image.Image
     assert (inputs["input_ids"] == world.config.world_token_id).sum() == 3 * FRAME_TOKENS
 
 
+def test_pan_and_scan_gives_the_image_one_world(model: TheWorld, images: list[Image.Image]) -> None:
+    """Crops are for SigLIP: the world stays whole."""
+    wide = images[0].resize((96, 32))
+    crops = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16, "pan_and_scan_min_ratio_to_activate": 1.2}
+    inputs = encode(model.processor, [user("Hi?", wide)], processor_kwargs=crops)
+    assert len(inputs["pixel_values"]) > 1
+    assert len(inputs["world_pixel_values"]) == 1
+    assert model(**inputs).num_world_tokens == FRAME_TOKENS
+
+
 def test_chat_text_has_no_block_yet(world: TheWorld, stock: Gemma3Processor, images: list[Image.Image]) -> None:
     conversation = [user("Hi?", images[0])]
     options = {"tokenize": False, "add_generation_prompt": True}

@@ -75,6 +75,7 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     if isinstance(given, TheWorldConfig) and given._attn_implementation is not None:
         kwargs.setdefault("attn_implementation", given._attn_implementation)  # an Auto class put the keyword there
     with_info = kwargs.pop("output_loading_info", False)
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     saved, _ = PretrainedConfig.get_config_dict(
         source.name, subfolder=source.subfolder, revision=source.revision, **hub
     )
@@ -96,7 +97,7 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     if model.config.enable_world:
         _add_world(model, cosmos, hub)
     if delta is not None:
-        load_delta(model, delta, name)
+        load_delta(model, delta, name, keep_dtype=dtype in (None, "auto"))
     elif model.config.enable_world:
         logger.warning("%s: a new fusion; its world tokens mean nothing before its projector is trained", name)
     apply_freezing(model)

@@ -183,8 +183,13 @@ def read_delta(name: str | Path, subfolder: str = "", **hub: Any) -> dict[str, t
 
 
 @torch.no_grad()
-def load_delta(model: TheWorld, tensors: dict[str, torch.Tensor], name: str | Path) -> None:
+def load_delta(
+    model: TheWorld, tensors: dict[str, torch.Tensor], name: str | Path, *, keep_dtype: bool = False
+) -> None:
     """Copy a checkpoint's tensors into `model`, which holds the base weights.
+
+    Args:
+        keep_dtype: Hold them in the dtype they were saved in: what trained in fp32 beside a bf16 base stays exact.
 
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; lists them.
@@ -206,6 +211,8 @@ def load_delta(model: TheWorld, tensors: dict[str, torch.Tensor], name: str | Pa
         listed = "; ".join(f"{kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys)
         raise ValueError(f"{name}: the checkpoint does not fit its config: {listed}")
     for key, value in tensors.items():
+        if keep_dtype:
+            parameters[key].data = parameters[key].data.to(value.dtype)
         parameters[key].copy_(value)
 
 

@@ -52,7 +52,7 @@ def world_pixel_values(images: list[Image.Image], size: int) -> torch.Tensor:
     """
     if not images:
         return torch.empty(0, 3, size, size)
-    return VaeImageProcessor(resample="lanczos").preprocess(images, height=size, width=size)
+    return VaeImageProcessor(resample="lanczos").preprocess(images, height=size, width=size).contiguous()
 
 
 def _open(source: str | Path) -> Image.Image:

@@ -7,6 +7,7 @@ a second model, trained alike on the current frame repeated.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from .conversations import FIRST
 from .recipe import WEIGHTS, Recipe
 from .scenes import SceneSet, generate, load
 from .vae import encode_clips
+
+logger = logging.getLogger(__name__)
 
 BATCH = 100
 ARMS = {
@@ -108,6 +111,7 @@ def evaluate_nano(
         worlds = _worlds(model, scenes, items, seed) if kind == "predictive" else {}
         results[kind] = {"majority": by_family(items, majority_answers(items))}
         for arm in MODEL_ARMS[kind]:
+            logger.info("%s questions: %s, %d answers", kind, ARMS[arm], len(items))
             asked = control if arm == "current" else model
             answers = answer(asked, items, use_world=arm != "gemma", latents=worlds.get(arm))
             results[kind][arm] = by_family(items, answers)
@@ -195,26 +199,39 @@ def by_family(items: list[Item], answers: list[str]) -> dict[str, dict[str, Any]
 
 
 def results_text(results: dict[str, Any]) -> str:
-    """Markdown tables: arms down, families across, percent with half the interval's width; then the probes."""
-    blocks = [_arms_table(kind, results[kind]) for kind in ("predictive", "static")]
+    """Markdown tables, percent with half the interval's width: predictive, static (families down), probes."""
+    blocks = [_predictive_table(results["predictive"]), _static_table(results["static"])]
     if "probes" in results:
         blocks.append(_probes_table(results["probes"]))
     return "\n\n".join(blocks)
 
 
-def _arms_table(kind: str, arms: dict[str, dict[str, dict[str, Any]]]) -> str:
+def _predictive_table(arms: dict[str, dict[str, dict[str, Any]]]) -> str:
     families = next(iter(arms.values()))
-    lines = [_row(f"{kind} questions", *(f"{family} (n={figures['n']})" for family, figures in families.items()))]
-    lines.append("|---" * (len(families) + 1) + "|")
-    for arm, figures in arms.items():
-        cells = (f"{100 * f['accuracy']:.1f} ± {50 * (f['high'] - f['low']):.1f}" for f in figures.values())
-        lines.append(_row(ARMS[arm], *cells))
+    lines = [_row("predictive questions", *(f"{family} (n={figures['n']})" for family, figures in families.items()))]
+    lines.append(_rule(len(families)))
+    lines += [_row(ARMS[arm], *map(_percent, figures.values())) for arm, figures in arms.items()]
     return "\n".join(lines)
+
+
+def _static_table(arms: dict[str, dict[str, dict[str, Any]]]) -> str:
+    lines = [_row("static questions", *(ARMS[arm] for arm in arms)), _rule(len(arms))]
+    for family, figures in next(iter(arms.values())).items():
+        lines.append(_row(f"{family} (n={figures['n']})", *(_percent(arm[family]) for arm in arms.values())))
+    return "\n".join(lines)
+
+
+def _percent(figures: dict[str, Any]) -> str:
+    return f"{100 * figures['accuracy']:.1f} ± {50 * (figures['high'] - figures['low']):.1f}"
+
+
+def _rule(columns: int) -> str:
+    return "|---" * (columns + 1) + "|"
 
 
 def _probes_table(probes: dict[str, dict[str, float]]) -> str:
     lines = [_row("outcome by probe, from", *(f"{family} (n={row['clips']})" for family, row in probes.items()))]
-    lines.append("|---" * (len(probes) + 1) + "|")
+    lines.append(_rule(len(probes)))
     for name, label in PROBES.items():
         lines.append(_row(label, *(f"{100 * row[name]:.1f}" for row in probes.values())))
     return "\n".join(lines)

@@ -43,8 +43,8 @@ def write_examples(folder: Path = FOLDER) -> None:
     """Simulate the first test scene of every kind: still, clip as one strip, and a predictive question."""
     import numpy as np
 
-    from theworld.nano.questions import predictive_questions
-    from theworld.nano.scenes import SPLITS, make_clip
+    from ..questions import predictive_questions
+    from ..scenes import SPLITS, make_clip
 
     rng = np.random.default_rng(0)
     questions = {}
