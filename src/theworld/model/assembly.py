@@ -72,8 +72,9 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
     overrides = {key: kwargs.pop(key) for key in config_fields() & kwargs.keys()}
     given = kwargs.pop("config", None)
-    if isinstance(given, TheWorldConfig) and given._attn_implementation is not None:
-        kwargs.setdefault("attn_implementation", given._attn_implementation)  # an Auto class put the keyword there
+    attention = getattr(given, "_attn_implementation", None)  # where an Auto class puts the keyword
+    if attention is not None:
+        kwargs.setdefault("attn_implementation", attention)
     with_info = kwargs.pop("output_loading_info", False)
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     saved, _ = PretrainedConfig.get_config_dict(
@@ -90,7 +91,7 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     model.config.gemma_model_name, model.config.gemma_subfolder = portable(gemma.name), gemma.subfolder
     model.config.gemma_revision = gemma.pinned("config.json", **hub)
     if is_checkpoint:
-        model.generation_config = GenerationConfig.from_pretrained(
+        model.generation_config = cast(Any, GenerationConfig).from_pretrained(
             source.name, subfolder=source.subfolder, revision=source.revision or "main", **hub
         )
     model.processor = _load_processor(model.config, source, **hub)
@@ -124,9 +125,7 @@ def _resolve(name: str | Path) -> str:
     return str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/")) if text.startswith(f"{NANO}/") else text
 
 
-def _build_config(
-    saved: dict[str, Any], given: TheWorldConfig | None, overrides: dict[str, Any], source: Source
-) -> TheWorldConfig:
+def _build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], source: Source) -> TheWorldConfig:
     """The config of the new model: what was saved, or given by an Auto class, under the caller's keywords."""
     model_type = saved.get("model_type")
     if model_type not in ("gemma3", TheWorldConfig.model_type):
@@ -136,7 +135,7 @@ def _build_config(
         )
     if given is not None and not isinstance(given, TheWorldConfig):
         raise ValueError(f"config= is a {type(given).__name__}: expected a TheWorldConfig, or its fields as keywords")
-    fields = given.to_dict() if isinstance(given, TheWorldConfig) else saved
+    fields: dict[str, Any] = saved if given is None else given.to_dict()
     fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures")}
     return TheWorldConfig(**{**fields, **overrides})
 
@@ -227,11 +226,11 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
             raise ValueError(
                 f"{folder}: no {lacking[0]!r} folder; expected {', '.join(COSMOS_COMPONENTS)} as Cosmos has"
             )
-    where = {"revision": source.revision, **hub}
+    where: dict[str, Any] = {"revision": source.revision, **hub}
 
     def component(cls: Any, name: str, **options: Any) -> Any:
         with quiet_third_party():
-            safe = {} if cls is FlowMatchEulerDiscreteScheduler else {"use_safetensors": True}
+            safe: dict[str, Any] = {} if cls is FlowMatchEulerDiscreteScheduler else {"use_safetensors": True}
             return cls.from_pretrained(source.name, subfolder=source.folder(name), **safe, **options, **where)
 
     def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:

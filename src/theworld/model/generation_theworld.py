@@ -29,7 +29,6 @@ class WorldGenerationMixin(GenerationMixin):
         config: TheWorldConfig
         model: TheWorldModel
         processor: TheWorldProcessor
-        device: torch.device
 
     def _at_the_door(
         self,
@@ -100,14 +99,14 @@ class WorldGenerationMixin(GenerationMixin):
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         return cast(Any, super()).generate(*args, **kwargs)
 
-    def prepare_inputs_for_generation(
+    def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
         """Gemma 3's, for assistants too: transformers calls their prefill a later iteration and would blind them."""
         cache = kwargs.get("past_key_values")
         if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
             is_first_iteration = int(cache.get_seq_length()) == 0
-        return super().prepare_inputs_for_generation(
+        return cast(Any, super()).prepare_inputs_for_generation(
             input_ids, use_cache=use_cache, is_first_iteration=is_first_iteration, **kwargs
         )
 
@@ -171,9 +170,9 @@ class WorldGenerationMixin(GenerationMixin):
             return_tensors="pt",
             num_world_steps=num_world_steps,
             use_world=use_world,
-        ).to(self.device)
+        ).to(self.model.device)
         options = {"max_new_tokens": 100, "do_sample": False, "use_world": use_world, **generate_kwargs}
-        output = self.generate(**inputs, **options)
+        output = cast(Any, self.generate)(**inputs, **options)
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 

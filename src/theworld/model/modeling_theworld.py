@@ -193,7 +193,7 @@ class TheWorldModel(Gemma3Model):
         return embeds
 
 
-class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):
+class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -240,7 +240,9 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):
 
         save_theworld(self, save_directory, full=full, **kwargs)
 
-    def push_to_hub(self, repo_id: str, *, full: bool = False, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def push_to_hub(  # pyright: ignore[reportIncompatibleVariableOverride]
+        self, repo_id: str, *, full: bool = False, **kwargs: Any
+    ) -> None:
         """`save_pretrained` to a Hub repository; takes its `token`, `private`, `commit_message`, `create_pr`."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, full=full, push_to_hub=True, repo_id=repo_id, **kwargs)

@@ -122,7 +122,7 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
         steps = {"align_steps": recipe.align_steps, "question_steps": recipe.question_steps, "seed": recipe.seed}
         return lambda: train_fusion(scenes, weights / "gemma", weights / "cosmos", out / name, **steps, **config)
 
-    seeded = {"seed": recipe.seed}
+    seeded: dict[str, Any] = {"seed": recipe.seed}
     stages: list[tuple[Path, Callable[[], object]]] = [
         (cosmos / "vae.json", lambda: train_vae(scenes, cosmos, **(recipe.vae or {}), **seeded)),
         (
