@@ -146,6 +146,24 @@ def test_every_sequence_keeps_its_own_prompts_world(
         assert torch.equal(ours, answer_ids(world, encode(world.processor, conversation), **how))
 
 
+@pytest.mark.parametrize("how", [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 3}], ids=str)
+def test_expanded_logits_are_those_of_each_prompt_alone(
+    world: TheWorld, conversations: dict[str, list[Message]], how: dict[str, Any]
+) -> None:
+    """Two images a prompt, so that neither their order nor the prompts' may change."""
+    first, second = conversations["two images"], conversations["two images"]
+    second = [user("Which falls?", *reversed(images_of([second])))]
+    repeats = how.get("num_beams", how.get("num_return_sequences"))
+    options: dict[str, Any] = {**ANSWER, **how, "output_logits": True, "return_dict_in_generate": True}
+    batch = encode(world.processor, first, second, num_world_steps=1)
+    together = world.generate(**batch, **options).logits[0].unflatten(0, (2, repeats))
+    alone = [world(**encode(world.processor, chat, num_world_steps=1)).logits[0, -1] for chat in (first, second)]
+    assert (alone[0] - alone[1]).abs().max() > 1e-2  # the two do differ
+    for row, expected in enumerate(alone):
+        for repeat in range(repeats):
+            torch.testing.assert_close(together[row, repeat], expected, rtol=1e-4, atol=1e-4)
+
+
 def test_beams_differ_from_those_of_another_world(world: TheWorld, inputs: Any) -> None:
     other = {**inputs, "world_pixel_values": -inputs["world_pixel_values"]}
     scores = [
