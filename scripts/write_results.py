@@ -9,15 +9,31 @@ from pathlib import Path
 from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    text = results_text(json.loads((WEIGHTS / "results.json").read_text()))
-    for page in (README, WEIGHTS / "README.md"):
-        before, _, rest = page.read_text().partition(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+    results = results_text(json.loads((WEIGHTS / "results.json").read_text()))
+    layouts = layouts_text(json.loads((WEIGHTS / "layouts.json").read_text()))
+    put(ROOT / "README.md", "results", results)
+    put(WEIGHTS / "README.md", "results", results)
+    put(ROOT / "docs" / "nano-world.md", "layouts", layouts)
+
+
+def layouts_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    """A Markdown table of the four layouts."""
+    lines = ["| layout | predictive | static |", "|---|---|---|"]
+    for layout, kinds in rows.items():
+        cells = (f"{100 * row['accuracy']:.1f} ± {50 * (row['high'] - row['low']):.1f}" for row in kinds.values())
+        lines.append(f"| {layout} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def put(page: Path, name: str, text: str) -> None:
+    """Replace what stands between the page's markers of `name`."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":
