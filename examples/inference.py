@@ -30,14 +30,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="future latent frames of the rollout (default: the model's own)")
     parser.add_argument("--output", type=Path, default=Path("runs/inference.png"))
     args = parser.parse_args()
+    try:
+        answer_three_ways(args)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"inference.py: error: {error}\n")
 
+
+def answer_three_ways(args: argparse.Namespace) -> None:
     example = load_example(args.scene)
     image = to_pil(args.image) if args.image else example.image
     question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
 
-    steps_ahead = args.steps or max(1, model.config.num_world_steps)
+    steps_ahead = max(1, model.config.num_world_steps) if args.steps is None else args.steps
     print(f"question        {question}")
     for name, options in SCENARIOS.items():
         steps = options.get("num_world_steps", steps_ahead)

@@ -74,7 +74,7 @@ def test_a_truncated_image(checkpoint: Path, picture: Path, capsys: pytest.Captu
 
 def test_a_folder_in_place_of_an_image(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(tmp_path, "What?", "--model", checkpoint) == 2
-    one_line(capsys, "no such image file")
+    one_line(capsys, "a folder, not an image file")
 
 
 @pytest.mark.parametrize("question", ["", "   "])

@@ -13,6 +13,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from theworld.model import TheWorld
+from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.world_encoders import CosmosWorldEncoder
 
 GAP, BACKGROUND = 4, (255, 255, 255)
@@ -33,6 +34,7 @@ def imagine(
     if not isinstance(encoder, CosmosWorldEncoder):
         raise ValueError("imagining needs a world encoder that can decode: load the model with enable_world=True")
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
+    check_world_steps(steps, model.config.max_world_steps)
     latents = encoder.encode(model.processor.world_pixels(image), steps, seed).latents
     frames = encoder.decode(latents)[0]  # (1 + 4K, 3, H, W) in [0, 1]
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))

@@ -117,9 +117,13 @@ def portable(name: str) -> str:
     return f"{NANO}/{folder.name}" if folder.parent.resolve() == NANO_WEIGHTS.resolve() else name
 
 
-def _resolve(name: str | Path) -> str:
+def _resolve(name: Any) -> str:
     """`nano` and `nano/...` are folders inside the package."""
     text = str(name)
+    if not isinstance(name, str | Path) or not text:
+        raise ValueError(f"{name!r}: expected the folder or Hub id of a model")
+    if (text.startswith(("/", ".")) or text.count("/") > 1) and not Path(text).is_dir():
+        raise FileNotFoundError(f"{text}: no such folder")
     if text == NANO:
         return str(NANO_WEIGHTS / "theworld")
     return str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/")) if text.startswith(f"{NANO}/") else text

@@ -70,6 +70,8 @@ def save_theworld(
     if not is_main_process:
         return
     target = Path(save_directory)
+    if not str(save_directory) or target.is_file():
+        raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
     for base in (model.config.gemma_model_name, model.config.cosmos_model_name):
         if base is not None and Path(base).is_dir() and Path(base).resolve() == target.resolve():
             raise ValueError(f"{target}: a base model of this checkpoint lives there; save to another folder")
@@ -206,6 +208,7 @@ def load_delta(
             for key, value in sorted(tensors.items())
             if key in expected and value.shape != parameters[key].shape
         ],
+        "not finite": sorted(key for key, value in tensors.items() if not value.isfinite().all()),
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {_shorten(keys)}" for kind, keys in problems.items() if keys)

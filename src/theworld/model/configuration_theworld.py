@@ -145,11 +145,11 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     """Return `num_world_steps` if a rollout of that length is allowed.
 
     Raises:
-        ValueError: It is negative or above `max_world_steps`.
+        ValueError: It is no whole number, negative or above `max_world_steps`.
     """
-    if not 0 <= num_world_steps <= max_world_steps:
+    if type(num_world_steps) is not int or not 0 <= num_world_steps <= max_world_steps:
         raise ValueError(
-            f"num_world_steps={num_world_steps}: expected 0 to max_world_steps={max_world_steps} future latent frames"
+            f"num_world_steps={num_world_steps!r}: expected 0 to max_world_steps={max_world_steps} future latent frames"
         )
     return num_world_steps
 

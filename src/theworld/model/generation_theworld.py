@@ -12,6 +12,8 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+
 from .image_processing_world import to_pil
 from .world_block import Prompt
 from .world_inputs import WorldRequest, settle_world_inputs
@@ -157,10 +159,15 @@ class WorldGenerationMixin(GenerationMixin):
             use_world: `False` asks plain Gemma 3.
 
         Raises:
-            ValueError: The question is empty, or the image cannot be read.
+            ValueError: The question is empty or holds a reserved token, or the image cannot be read.
         """
         if not question.strip():
             raise ValueError("the question is empty: ask something about the image")
+        tokenizer = self.processor.tokenizer
+        reserved = (START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
+        for token in reserved:
+            if token in question:
+                raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
         content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
         inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers.image_utils import load_image as fetch_image
+
+URL_TIMEOUT = 30  # seconds
 
 
 def to_pil(image: Any) -> Image.Image:
@@ -58,19 +61,42 @@ def world_pixel_values(images: list[Image.Image], size: int) -> torch.Tensor:
 def _open(source: str | Path) -> Image.Image:
     text = str(source)
     if text.startswith(("http://", "https://", "data:")):
-        return _rgb(fetch_image(text), text[:80])
+        return _decode(_fetch(text), text[:80])
     path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"{text}: no such image file")
+        raise FileNotFoundError(f"{text}: {'a folder, not an image file' if path.is_dir() else 'no such image file'}")
+    return _decode(path, text)
+
+
+def _fetch(url: str) -> BytesIO:
     try:
-        return _rgb(Image.open(path), text)
+        with urlopen(url, timeout=URL_TIMEOUT) as answer:
+            return BytesIO(answer.read())
+    except OSError as error:  # URLError is one
+        raise ValueError(
+            f"{url[:80]}: cannot be fetched ({error}); check the address or save the image first"
+        ) from error
+
+
+def _decode(file: Path | BytesIO, name: str) -> Image.Image:
+    try:
+        return _rgb(Image.open(file), name)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{text}: not an image that PIL can read (expected PNG, JPEG, WebP, ...)") from error
+        raise ValueError(f"{name}: not an image that PIL can read (expected PNG, JPEG, WebP, ...)") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name}: the image is too large to open safely ({error}); scale it down first") from error
+    except OSError as error:
+        raise ValueError(f"{name}: the image is damaged ({error}); export it again") from error
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError(f"{name}: a float image has no fixed range; expected 8 or 16 bits a channel")
     try:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16 bits, which PIL would clip to white
+            image = Image.fromarray((np.asarray(image, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
+        return image.convert("RGB")
     except OSError as error:  # PIL decodes here, so a truncated file shows only now
         raise ValueError(f"{name}: the image is damaged ({error}); export it again") from error
 
