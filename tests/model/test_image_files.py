@@ -28,7 +28,7 @@ def test_data_urls_are_read() -> None:
 
 
 def test_an_address_that_refuses() -> None:
-    with pytest.raises(ValueError, match="127.0.0.1:9.*cannot be fetched"):
+    with pytest.raises(ValueError, match=r"127\.0\.0\.1:9.*cannot be fetched"):
         to_pil("http://127.0.0.1:9/picture.png")
 
 
