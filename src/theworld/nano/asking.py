@@ -60,19 +60,29 @@ def answer_items(
     options = {"max_new_tokens": 8, "do_sample": False, **generate_options}
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
-        messages = [[_user_turn(item)] for item in items[start : start + batch_size]]
-        inputs = processor.apply_chat_template(
-            messages,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        ).to(model.device)
+        inputs = encode_items(processor, items[start : start + batch_size], processor_kwargs={"padding": True})
+        inputs = inputs.to(model.device)
         output = model.generate(**inputs, **options)
-        decoded = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers += [text.strip() for text in decoded]
+        answers += decode_answers(processor, output, inputs["input_ids"].shape[1])
     return answers
+
+
+def encode_items(processor: Any, items: Sequence[Item], **template_options: Any) -> Any:
+    """The items' prompts as one batch of everything that the processor makes of them."""
+    return processor.apply_chat_template(
+        [[_user_turn(item)] for item in items],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        **template_options,
+    )
+
+
+def decode_answers(processor: Any, output: torch.Tensor, prompt_length: int) -> list[str]:
+    """What was generated behind the prompts, as text."""
+    decoded = processor.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
+    return [text.strip() for text in decoded]
 
 
 def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, float]]:

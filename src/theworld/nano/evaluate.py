@@ -24,7 +24,7 @@ from theworld.constants import NANO
 from theworld.model import TheWorld
 from theworld.model.world_encoders import CosmosWorldEncoder
 
-from .asking import Item, draw_items
+from .asking import Item, decode_answers, draw_items, encode_items
 from .conversations import FIRST
 from .recipe import WEIGHTS, Recipe
 from .scenes import SceneSet, generate, load
@@ -153,15 +153,8 @@ def answer(model: TheWorld, items: list[Item], *, use_world: bool = True, latent
     answers: list[str] = []
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
-        inputs = model.processor.apply_chat_template(
-            [_messages(item) for item in batch],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            use_world=use_world,
-            processor_kwargs={"padding": True, "padding_side": "left"},
-        ).to(model.device)
+        padding = {"padding": True, "padding_side": "left"}
+        inputs = encode_items(model.processor, batch, use_world=use_world, processor_kwargs=padding).to(model.device)
         if use_world and not (inputs["input_ids"] == model.config.world_token_id).any():
             raise RuntimeError("a world arm without world tokens in its prompts")
         options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}
@@ -170,14 +163,8 @@ def answer(model: TheWorld, items: list[Item], *, use_world: bool = True, latent
             world = model.model.project_latents(latents[start : start + BATCH])
             options["mm_encoder_outputs"] = {"world": BaseModelOutputWithPooling(pooler_output=world.pooler_output)}
         output = model.generate(**inputs, use_world=None if use_world else False, **options)
-        texts = model.processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        answers += [text.strip() for text in texts]
+        answers += decode_answers(model.processor, output, inputs["input_ids"].shape[1])
     return answers
-
-
-def _messages(item: Item) -> list[dict[str, Any]]:
-    picture = {"type": "image", "image": Image.fromarray(item.frames[0])}
-    return [{"role": "user", "content": [picture, {"type": "text", "text": item.question.text}]}]
 
 
 def majority_answers(items: list[Item]) -> list[str]:

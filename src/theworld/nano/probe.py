@@ -3,14 +3,13 @@
 Shapes: `n` clips, `C` latent channels, `L` latent frames, `h`, `w` latent pixels.
 """
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,8 +19,8 @@ from theworld.model.world_encoders.cosmos import sample_rollout
 
 from .dynamics import FPS
 from .fit import Group, fit
-from .scenes import Record, SceneSet, load
-from .vae import encode_clips, to_channels_last
+from .scenes import Record, SceneSet
+from .vae import encode_clips
 
 logger = logging.getLogger(__name__)
 
@@ -156,34 +155,3 @@ def load_dynamics(folder: Path) -> tuple[CosmosTransformer3DModel, FlowMatchEule
         FlowMatchEulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
     )
     return transformer, scheduler, load_file(folder / "prompt_embeds.safetensors")["prompt_embeds"]
-
-
-def probe_cosmos(
-    scenes_folder: Path,
-    cosmos_folder: Path,
-    out: Path,
-    *,
-    split: str = "validation",
-    sampler_steps: Sequence[int] = (1, 2, 4, 6, 10),
-) -> dict[str, Any]:
-    """Probe the VAE and the rollouts in `cosmos_folder` on a split; writes and returns `out`/probe_<split>.json."""
-    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
-    transformer, scheduler, prompt_embeds = load_dynamics(cosmos_folder)
-    train, held_out = load(scenes_folder / "train"), load(scenes_folder / split)
-    latents = encode_clips(vae, held_out.frames)
-    rollouts = {
-        f"rollout_{steps}": roll_out(
-            transformer, scheduler, latents, prompt_embeds=prompt_embeds, num_inference_steps=steps
-        )
-        for steps in sampler_steps
-    }
-    results = probe_outcomes(
-        encode_clips(vae, train.frames),
-        outcome_labels(train.records),
-        latents,
-        outcome_labels(held_out.records),
-        rollouts,
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"probe_{split}.json").write_text(json.dumps(results, indent=1))
-    return results
