@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := nano,dev
+EXTRAS := nano,train,wandb,dev
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)
 INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"

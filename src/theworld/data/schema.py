@@ -1,0 +1,109 @@
+"""What every data source yields: an `Example`, or a `Skipped` row with its cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+IMAGE_MARKER = "<image>"
+"""Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; `IMAGE_MARKER` in the content of a user turn is the place of the next image."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample, its pictures not opened yet.
+
+    Args:
+        id: Unique within its source and stable between runs.
+        messages: The conversation in order; what the assistant says is supervised.
+        images: The pictures of the prompt, in the order of their markers: whatever `images.open_image` opens.
+        clip: Frames of a video at equal distances, the first being the present one: what label-free alignment
+            regresses on. Empty where there is no video.
+        choices: The answers that a closed question allows, for example ("0", "1"); empty for an open one.
+        metadata: Whatever else the row says: relation, category, ground truth.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    images: tuple[Any, ...] = ()
+    clip: tuple[Any, ...] = ()
+    choices: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A row that gives no example.
+
+    Args:
+        id: The row's id, or its place in the file.
+        cause: One of a few words to count by: `missing`, `truncated`, `not_an_image`, `timeout`, `bad_row`, ...
+        detail: One line for a person.
+    """
+
+    id: str
+    cause: str
+    detail: str
+
+
+class BadSample(ValueError):
+    """A row or picture that cannot be used; carries the `cause` that a `Skipped` counts by."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(detail)
+        self.cause = cause
+        self.detail = detail
+
+    def skipped(self, id: str) -> Skipped:
+        """The record of this failure for row `id`."""
+        return Skipped(id, self.cause, self.detail)
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What a run tells a data source; every source takes what applies to it and refuses what cannot be.
+
+    Args:
+        path: File, folder or Hub id of the rows.
+        image_folder: Where relative image names are looked up; names that lead out of it are refused.
+        split: The split to read where the source has several.
+        num_samples: Read this many rows at most.
+        streaming: Read rows one after the other instead of indexing them.
+        question_template: `str.format` template of the prompt, with the row's own fields.
+        draw_bboxes: Draw regions onto the picture.
+        seed: Of anything drawn at random.
+    """
+
+    path: str | None = None
+    image_folder: Path | None = None
+    split: str | None = None
+    num_samples: int | None = None
+    streaming: bool = False
+    question_template: str | None = None
+    draw_bboxes: bool = True
+    seed: int = 0
+
+    def require_path(self, source: str) -> Path:
+        """The path of a source that reads local files.
+
+        Raises:
+            ValueError: None was given.
+            FileNotFoundError: There is nothing.
+        """
+        if self.path is None:
+            raise ValueError(f"dataset {source!r} needs train_dataset_path: a file or folder")
+        path = Path(self.path).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder; check train_dataset_path")
+        return path
