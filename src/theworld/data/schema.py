@@ -82,6 +82,7 @@ class SourceSettings:
         streaming: Read rows one after the other instead of indexing them.
         question_template: `str.format` template of the prompt, with the row's own fields.
         draw_bboxes: Draw regions onto the picture.
+        clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
         seed: Of anything drawn at random.
     """
 
@@ -92,6 +93,7 @@ class SourceSettings:
     streaming: bool = False
     question_template: str | None = None
     draw_bboxes: bool = True
+    clip_frames: int | None = None
     seed: int = 0
 
     def require_path(self, source: str) -> Path:

@@ -1,0 +1,87 @@
+"""What a run could not use: a list on disk that outlives it, counts by cause, and a budget past which it stops."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from theworld.utils.io import append_jsonl, read_jsonl
+
+from .schema import Skipped
+
+MINIMUM_SEEN = 200
+"""Rows of a stream that must have come before its share of bad ones says anything."""
+SHOWN_NAMES = 5
+
+
+class SkipLog:
+    """The rows that gave no example, each counted once, however often it comes and however often a run resumes.
+
+    Args:
+        path: JSON lines of `id`, `cause` and `detail`; what lies there already counts.
+        budget: Share of the data, 0 to 1, that may be bad.
+        total: Rows of the data; None for a stream, whose bad share is that of the rows `seen` since the start of this
+            process, repeated ones included.
+
+    Raises:
+        ValueError: `budget` is no share, or what lies at `path` is no such list.
+    """
+
+    def __init__(self, path: Path, budget: float, total: int | None = None) -> None:
+        if not 0 <= budget <= 1:
+            raise ValueError(f"skip_budget={budget}: expected a share from 0 to 1")
+        self.path = path
+        self.budget = budget
+        self.total = total
+        self._names: dict[str, list[str]] = defaultdict(list)
+        self._known: set[str] = set()
+        self._rows_seen = 0
+        self._rows_bad = 0
+        if path.exists():
+            self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def seen(self, count: int) -> None:
+        """Note that `count` rows came, good or bad."""
+        self._rows_seen += count
+
+    def record(self, skipped: Iterable[Skipped]) -> None:
+        """List and count rows that were skipped.
+
+        Raises:
+            ValueError: They are more than the budget allows; the list is written all the same.
+        """
+        rows = list(skipped)
+        self._rows_bad += len(rows)
+        new = self._count(rows)
+        if new:
+            append_jsonl(self.path, [{"id": row.id, "cause": row.cause, "detail": row.detail} for row in new])
+        bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
+        if bad > self.budget * total and (self.total is not None or total >= MINIMUM_SEEN):
+            raise ValueError(
+                f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
+                f"{'; '.join(self._lines())}. All of them: {self.path}"
+            )
+
+    def summary(self) -> str:
+        """One line a cause, the most frequent first; empty when nothing was skipped."""
+        return "\n".join(self._lines())
+
+    def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:
+        new: list[Skipped] = []
+        for row in rows:
+            if row.id not in self._known:
+                self._known.add(row.id)
+                self._names[row.cause].append(row.id)
+                new.append(row)
+        return new
+
+    def _lines(self) -> list[str]:
+        causes = sorted(self._names.items(), key=lambda cause: -len(cause[1]))
+        return [
+            f"{cause} {len(names)} ({', '.join(names[:SHOWN_NAMES])}{', ...' if len(names) > SHOWN_NAMES else ''})"
+            for cause, names in causes
+        ]
