@@ -10,7 +10,9 @@ from urllib.request import urlopen
 import numpy as np
 import torch
 from diffusers.image_processor import VaeImageProcessor
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+
+from theworld.utils.images import to_rgb
 
 URL_TIMEOUT = 30  # seconds
 
@@ -90,15 +92,12 @@ def _decode(file: Path | BytesIO, name: str) -> Image.Image:
 
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError(f"{name}: a float image has no fixed range; expected 8 or 16 bits a channel")
     try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I"):  # 16 bits, which PIL would clip to white
-            image = Image.fromarray((np.asarray(image, dtype=np.int64).clip(0, 65535) // 257).astype(np.uint8))
-        return image.convert("RGB")
+        return to_rgb(image)
     except OSError as error:  # PIL decodes here, so a truncated file shows only now
         raise ValueError(f"{name}: the image is damaged ({error}); export it again") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _tensor_to_array(image: torch.Tensor) -> np.ndarray:
@@ -115,7 +114,7 @@ def _tensor_to_array(image: torch.Tensor) -> np.ndarray:
 def _array_to_pil(image: np.ndarray) -> Image.Image:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
         raise ValueError(f"image array of shape {image.shape} and type {image.dtype}: expected uint8 (H, W, 3)")
-    return Image.fromarray(image).convert("RGB")
+    return to_rgb(Image.fromarray(image))
 
 
 __all__ = ["flatten_images", "to_pil", "world_pixel_values"]
