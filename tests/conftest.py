@@ -5,7 +5,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tests import tiny
+from tests.hub_server import Hub
 
 
 def pytest_configure() -> None:
@@ -52,3 +53,11 @@ def images() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     sizes = [(48, 48), (64, 40), (33, 57)]
     return [Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), "RGB") for width, height in sizes]
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """An empty Hub on loopback, to which the client in this process is turned, without a token."""
+    with Hub.running() as hub:
+        hub.turn_to(monkeypatch, tmp_path / "hf")
+        yield hub
