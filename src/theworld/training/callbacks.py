@@ -1,0 +1,61 @@
+"""What happens beside a training step: log lines at saves, norms, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from torch import Tensor
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import override
+
+from theworld.utils.logging import logger
+
+from .metrics import gradient_norms
+
+
+class LogAtSaves(TrainerCallback):
+    """Write a log line with every checkpoint: averages then never span one, so a resumed run logs the same ones."""
+
+    @override
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save:
+            control.should_log = True
+
+
+class GradientNorms(TrainerCallback):
+    """The norm of every part's gradients in the last optimiser step, after clipping."""
+
+    def __init__(self) -> None:
+        self.norms: dict[str, Tensor] = {}
+
+    @override
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: Any, **kwargs: Any
+    ) -> None:
+        self.norms = gradient_norms(model)
+
+
+class Progress(ProgressCallback):
+    """A bar on a terminal, and a line a log on stderr: stdout belongs to the result."""
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.disable = not sys.stderr.isatty()
+
+    @override
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        shown = {name: f"{value:.4g}" for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        line = " ".join(f"{name} {value}" for name, value in shown.items() if name not in ("epoch", "total_flos"))
+        if state.is_world_process_zero and self.training_bar is not None:
+            self.training_bar.clear()
+        logger.info("step %d/%d %s", state.global_step, state.max_steps, line)
+
+
+__all__ = ["GradientNorms", "LogAtSaves", "Progress"]

@@ -1,0 +1,81 @@
+"""Figures beside the loss: the answer of a closed question, and the size of every part's gradients and weights.
+
+Shape legend: `B` batch, `L` sequence, `S` supervised positions, `V` vocabulary, `n` answers a closed question allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from theworld.constants import IGNORE_INDEX
+from theworld.model.freezing import component_of
+
+
+def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor:
+    """Cross-entropy among the allowed answers alone, of the first answer token.
+
+    A row counts if its answer is one of its choices and no other choice begins with the same token.
+
+    Args:
+        logits: (S, V) at the supervised positions, row by row.
+        labels: (B, L), -100 where nothing is supervised.
+        choice_ids: (B, n) first tokens of the allowed answers, padded with -1.
+
+    Returns:
+        (3,): summed loss, correct rows, counted rows.
+    """
+    targets = labels[:, 1:]
+    supervised = targets != IGNORE_INDEX
+    counts = supervised.sum(1)  # (B,)
+    rows = counts > 0
+    first = (counts.cumsum(0) - counts)[rows]
+    choices = choice_ids[rows]
+    answers = targets[rows].gather(1, supervised[rows].int().argmax(1, keepdim=True))  # (B', 1)
+    matches = choices == answers
+    counted = matches.sum(1) == 1
+    scores = logits[first[counted]].float().gather(1, choices[counted].clamp(min=0))
+    scores = scores.masked_fill(choices[counted] < 0, float("-inf"))
+    truth = matches[counted].int().argmax(1)
+    loss = nn.functional.cross_entropy(scores, truth, reduction="sum")
+    return torch.stack([loss, (scores.argmax(1) == truth).sum(), counted.sum()]).detach()
+
+
+def choice_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
+    """`choice_loss` and `choice_accuracy` of summed figures; nothing if no closed question was asked."""
+    loss, correct, count = figures.tolist()
+    return {f"{prefix}choice_loss": loss / count, f"{prefix}choice_accuracy": correct / count} if count else {}
+
+
+def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
+    """L2 norm of every part's gradients."""
+    return _norms((name, value.grad) for name, value in model.named_parameters() if value.grad is not None)
+
+
+def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
+    """L2 norm of every part's trained weights."""
+    return _norms((name, value.detach()) for name, value in model.named_parameters() if value.requires_grad)
+
+
+def _norms(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    parts: dict[str, list[Tensor]] = {}
+    for name, tensor in tensors:
+        parts.setdefault(component_of(name), []).append(tensor)
+    return {part: _whole(nn.utils.get_total_norm(values)) for part, values in parts.items()}
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """The norm over all processes, where each holds a shard."""
+    return cast(Any, norm).full_tensor() if isinstance(norm, DTensor) else norm
+
+
+def norm_logs(name: str, norms: Mapping[str, Tensor]) -> dict[str, float]:
+    """`{name}/{part}` of every part."""
+    return {f"{name}/{part}": norm.item() for part, norm in norms.items()}
+
+
+__all__ = ["choice_figures", "choice_logs", "gradient_norms", "norm_logs", "parameter_norms"]

@@ -1,0 +1,55 @@
+"""What a stage minimises: one entry an objective, the model that computes its loss and the collator that feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theworld.data.collator import TheWorldCollator
+from theworld.model import TheWorld
+
+from .align import AlignCollator, AlignModel
+from .config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An entry of `OBJECTIVES`."""
+
+    model_class: type[TheWorld]
+    collator: Callable[[TrainingConfig, TheWorld], Any]
+
+
+def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollator:
+    """Batches whose labels are the answers."""
+    return TheWorldCollator(
+        model.processor,
+        image_folder=_folder(config),
+        max_length=config.max_seq_length,
+        padding_side=config.padding,
+        overlong=config.overlong,
+    )
+
+
+def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
+    """Batches of clips."""
+    return AlignCollator(
+        model.processor,
+        num_world_steps=config.num_world_steps,
+        frames_per_step=model.config.world_temporal_compression,
+        image_folder=_folder(config),
+    )
+
+
+def _folder(config: TrainingConfig) -> Path | None:
+    return None if config.image_folder is None else Path(config.image_folder).expanduser()
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "answers": Objective(TheWorld, answers_collator),
+    "align": Objective(AlignModel, align_collator),
+}
+
+__all__ = ["OBJECTIVES", "Objective"]

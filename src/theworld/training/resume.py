@@ -1,0 +1,173 @@
+"""Checkpoints of a run: where they are, whether they are whole, and how one appears at once.
+
+A checkpoint is written to a hidden folder and takes its name when every file is on disk. A run that dies in the middle
+of a save leaves the folder hidden, and every `checkpoint-N` there is, is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers.trainer_callback import TrainerState
+
+from theworld.model.checkpoints import WEIGHTS, WEIGHTS_INDEX
+from theworld.utils.logging import logger
+
+from .config import AUTO, TrainingConfig
+
+SAVING = ".saving"
+STATE = "trainer_state.json"
+STAGE = "stage.json"
+LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
+NUMBERED = re.compile(r"checkpoint-(\d+)")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A checkpoint to go on from.
+
+    Args:
+        folder: Where it lies on this machine.
+        stage: What `stage.json` says of the run that wrote it; empty if it has no trainer state.
+        step: Its optimiser step; 0 without trainer state.
+    """
+
+    folder: Path
+    stage: dict[str, Any]
+    step: int = 0
+
+    @property
+    def has_state(self) -> bool:
+        """Whether optimiser, schedule and data order can continue, not only the weights."""
+        return bool(self.stage)
+
+
+def resolve(config: TrainingConfig) -> Resume | None:
+    """The checkpoint that `config.resume` means; `None` for a fresh start.
+
+    Raises:
+        FileNotFoundError: It names nothing.
+        ValueError: A fresh start in a folder that holds the checkpoints of another run; or a damaged checkpoint.
+    """
+    output = Path(config.output_dir)
+    newest = newest_checkpoint(output)
+    if config.resume is None:
+        if newest is not None:
+            raise ValueError(
+                f"{output}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or choose "
+                "another --output_dir"
+            )
+        return None
+    if config.resume == AUTO:
+        return None if newest is None else read(newest)
+    return read(locate(config.resume, config.hf_token))
+
+
+def read(folder: Path) -> Resume:
+    """What the checkpoint in `folder` can continue."""
+    if not (folder / STATE).is_file() or not (folder / STAGE).is_file():
+        return Resume(folder, {})
+    try:
+        stage = json.loads((folder / STAGE).read_text())
+        step = TrainerState.load_from_json(str(folder / STATE)).global_step
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder}: damaged trainer state ({error}); resume from an earlier checkpoint") from error
+    return Resume(folder, stage, step)
+
+
+def locate(name: str, token: str | None = None) -> Path:
+    """The folder of the checkpoint that `name` means: itself, or the newest of a run folder or Hub repository.
+
+    Raises:
+        FileNotFoundError: There is no such folder and no such repository, or it holds no complete checkpoint.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        found = folder if is_complete(folder) else newest_checkpoint(folder)
+        if found is None:
+            raise FileNotFoundError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
+        return found
+    if not HUB_ID.fullmatch(name):
+        raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
+    return _download(name, token)
+
+
+def _download(name: str, token: str | None) -> Path:
+    try:
+        files = HfApi(token=token).list_repo_files(name)
+        steps = [int(match[1]) for file in files if (match := NUMBERED.match(file))]
+        candidates = [f"checkpoint-{step}" for step in sorted(steps, reverse=True)[:1]] or [LAST, ""]
+        parents = {file.rpartition("/")[0] for file in files}
+        folder = next((candidate for candidate in candidates if candidate in parents), "")
+        wanted = [file for file in files if file.rpartition("/")[0] == folder]
+        found = Path(snapshot_download(name, allow_patterns=wanted, token=token)) / folder
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise FileNotFoundError(
+            f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
+        ) from error
+    if not is_complete(found):
+        raise FileNotFoundError(f"{name}: the repository holds no complete checkpoint ({WEIGHTS})")
+    return found
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether `folder` holds a model's config and all of its weight files."""
+    if not (folder / "config.json").is_file():
+        return False
+    if (folder / WEIGHTS).is_file():
+        return True
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return False
+    return all((folder / shard).is_file() for shard in set(json.loads(index.read_text())["weight_map"].values()))
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete `checkpoint-N` of a run folder, oldest first."""
+    numbered = [path for path in run.glob("checkpoint-*") if NUMBERED.fullmatch(path.name) and path.is_dir()]
+    incomplete = [path for path in numbered if not is_complete(path)]
+    if incomplete:
+        logger.warning("%s: not complete, ignored", ", ".join(map(str, incomplete)))
+    return sorted((path for path in numbered if path not in incomplete), key=lambda path: int(path.name.split("-")[1]))
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The complete `checkpoint-N` of the largest N, if there is one."""
+    return next(reversed(checkpoints(run)), None)
+
+
+def publish(written: Path, target: Path) -> None:
+    """Give a checkpoint its name, once all of its bytes are on disk."""
+    for path in [*written.rglob("*"), written]:
+        _sync(path)
+    if target.exists():  # incomplete, or saved twice at one step
+        shutil.rmtree(target)
+    written.rename(target)
+    _sync(target.parent)
+
+
+def prune(run: Path, limit: int | None) -> None:
+    """Remove the oldest checkpoints past `limit`; what is not complete does not count as one."""
+    for path in checkpoints(run)[: -limit if limit else 0]:
+        shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+__all__ = ["Resume", "checkpoints", "is_complete", "locate", "newest_checkpoint", "prune", "publish", "read", "resolve"]

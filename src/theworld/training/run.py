@@ -1,0 +1,239 @@
+"""A run from its config to its last checkpoint.
+
+<output_dir>/config.json      what was asked, without any token
+             manifest.json    versions, machine, source state, data, stage
+             checkpoint-N/    delta weights, config, processor, and what continuing needs
+             logs/            TensorBoard
+             skipped.jsonl    rows that gave no example
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.utils import logging as transformers_logging
+
+from theworld.data.schema import SourceSettings
+from theworld.data.skips import SkipLog
+from theworld.data.sources import SOURCES
+from theworld.model import TheWorld
+from theworld.utils.imports import require
+from theworld.utils.io import write_json
+from theworld.utils.logging import logger
+from theworld.utils.reproducibility import environment, seed_everything
+
+from .arguments import reporters, training_arguments
+from .callbacks import Progress
+from .config import TrainingConfig
+from .objectives import OBJECTIVES
+from .preemption import PreemptionCallback
+from .resume import STATE, Resume, locate, newest_checkpoint, resolve
+from .stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from .trainer import TheWorldTrainer
+
+# Keys that move the losses of a run that continues
+SHAPING = (
+    *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "warmup_steps", "lr_scheduler"),
+    *("min_learning_rate_ratio", "learning_rate", "projector_learning_rate", "vision_learning_rate"),
+    *("language_learning_rate", "vae_learning_rate", "weight_decay", "max_grad_norm", "mixed_precision"),
+    *("max_seq_length", "overlong", "padding", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run did.
+
+    Args:
+        output_dir: Its folder.
+        checkpoint: Its newest checkpoint.
+        step: Optimiser steps done, with those before it was resumed.
+        loss: The last logged training loss.
+        metrics: The last evaluation.
+        skipped: Rows that gave no example.
+        skip_causes: Those by cause, a line each.
+        stopped: Whether a signal ended it before its last step.
+    """
+
+    output_dir: str
+    checkpoint: str | None
+    step: int
+    loss: float | None
+    metrics: dict[str, float]
+    skipped: int
+    skip_causes: str
+    stopped: bool
+
+
+def train(config: TrainingConfig) -> RunResult:
+    """Run `config` to its end, or go on with it where `config.resume` says.
+
+    Raises:
+        ValueError: The config, the data or a checkpoint cannot be used, or the run cannot go on.
+        FileNotFoundError: A file, folder or checkpoint is missing.
+    """
+    transformers_logging.set_verbosity_error()
+    resume = resolve(config)
+    data = load_data(config, config.train_dataset_path)
+    eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
+    arguments = training_arguments(config)
+    seed_everything(config.seed)
+    model = load_model(config, start_of(config, resume), OBJECTIVES[config.objective].model_class)
+    stage = Stage(
+        config.objective,
+        trained_parts(model),
+        data_fingerprint(data),
+        config.enable_world,
+        model.config.num_world_steps,
+    )
+    continues = resume is not None and continues_stage(config, resume, stage)
+    trainer = build_trainer(config, model, arguments, stage, data, eval_data)
+    if trainer.is_world_process_zero():
+        write_run(config, stage, resume)
+        logger.info("%s", stage_table(model, config))
+    if resume is None or not continues:
+        _run(config, trainer, None)
+    elif resume.step < trainer.total_steps():
+        _run(config, trainer, resume)
+    else:
+        logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", resume.folder)
+        trainer.state = TrainerState.load_from_json(str(resume.folder / STATE))
+    return result_of(config, trainer)
+
+
+def start_of(config: TrainingConfig, resume: Resume | None) -> str | Path:
+    """Where the weights come from; a run folder as `model_name` means its newest checkpoint."""
+    if resume is not None:
+        return resume.folder
+    return locate(config.model_name) if Path(config.model_name).is_dir() else config.model_name
+
+
+def load_data(config: TrainingConfig, path: str | None) -> Any:
+    """The rows at `path`.
+
+    Raises:
+        KeyError: No such dataset; lists those there are.
+        ValueError: There are no rows, or a stream without `max_steps`.
+        FileNotFoundError: The file or the image folder is missing.
+    """
+    if config.dataset_name not in SOURCES:
+        raise KeyError(f"dataset_name={config.dataset_name!r}: expected one of {', '.join(SOURCES)}")
+    folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
+    if folder is not None and not folder.is_dir():
+        raise FileNotFoundError(f"image_folder={config.image_folder}: no such folder")
+    data = SOURCES[config.dataset_name](
+        SourceSettings(
+            path=path,
+            image_folder=folder,
+            num_samples=config.num_samples,
+            streaming=config.streaming,
+            question_template=config.question_template,
+            draw_bboxes=config.draw_bboxes,
+            clip_frames=None if config.objective == "answers" else 1 + 4 * (config.num_world_steps or 0),
+            seed=config.seed,
+        )
+    )
+    if isinstance(data, Sized) and not len(data):
+        raise ValueError(f"dataset {config.dataset_name!r} at {path}: no rows")
+    if not isinstance(data, Sized) and config.max_steps is None:
+        raise ValueError(f"dataset {config.dataset_name!r} is a stream without a length: set max_steps")
+    return data
+
+
+def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> bool:
+    """Whether the checkpoint's run goes on, or a new stage starts from its weights. Says which, and why."""
+    if not resume.has_state:
+        logger.info("%s: no trainer state, a new stage starts from its weights", resume.folder)
+        return False
+    other = stage.differences(resume.stage["stage"])
+    if other:
+        logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, ", ".join(other))
+        return False
+    was = resume.stage["config"]
+    changed = [
+        f"{key} ({was.get(key)} -> {getattr(config, key)})" for key in SHAPING if was.get(key) != getattr(config, key)
+    ]
+    logger.info("%s: the run goes on after step %d", resume.folder, resume.step)
+    if changed:
+        logger.warning(
+            "the run goes on with other %s: its losses are not those of an undisturbed run, and its learning rates and "
+            "weight decay stay the checkpoint's",
+            ", ".join(changed),
+        )
+    return True
+
+
+def build_trainer(
+    config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
+) -> TheWorldTrainer:
+    """The trainer with its collator, skip lists and callbacks."""
+    output = Path(config.output_dir)
+    sizes = [len(rows) if isinstance(rows, Sized) else None for rows in (data, eval_data)]
+    trainer = TheWorldTrainer(
+        model,
+        config=config,
+        stage={"stage": asdict(stage), "config": config.to_dict()},
+        skips=SkipLog(output / "skipped.jsonl", config.skip_budget, sizes[0]),
+        eval_skips=SkipLog(output / "skipped_eval.jsonl", config.skip_budget, sizes[1]),
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=eval_data,
+        data_collator=OBJECTIVES[config.objective].collator(config, model),
+        callbacks=[PreemptionCallback()],
+    )
+    for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which belongs to the result
+        trainer.remove_callback(callback)
+    trainer.add_callback(Progress())
+    return trainer
+
+
+def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None) -> None:
+    """`config.json` and `manifest.json` of the run folder."""
+    output = Path(config.output_dir)
+    write_json(output / "config.json", config.to_dict())
+    write_json(
+        output / "manifest.json",
+        {
+            "environment": environment(),
+            "stage": asdict(stage),
+            "resumed_from": None if resume is None else str(resume.folder),
+        },
+    )
+
+
+def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None) -> None:
+    is_main = trainer.is_world_process_zero()
+    for callback in reporters(config, resume.step if resume else 0) if is_main else []:
+        trainer.add_callback(callback)
+    try:
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
+    finally:
+        if config.log_to_wandb and is_main:
+            require("wandb", "wandb").finish()
+
+
+def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:
+    """The outcome, of a run that ended or had ended before."""
+    history = trainer.state.log_history
+    losses = [row["loss"] for row in history if "loss" in row]
+    metrics = [row for row in history if "eval_loss" in row]
+    checkpoint = newest_checkpoint(Path(config.output_dir))
+    preemption = trainer.pop_callback(PreemptionCallback)
+    return RunResult(
+        output_dir=config.output_dir,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        step=trainer.state.global_step,
+        loss=losses[-1] if losses else None,
+        metrics=metrics[-1] if metrics else {},
+        skipped=len(trainer.skips[True]),
+        skip_causes=trainer.skips[True].summary(),
+        stopped=isinstance(preemption, PreemptionCallback) and preemption.stopped,
+    )
+
+
+__all__ = ["RunResult", "train"]

@@ -1,0 +1,211 @@
+"""What a stage trains: the model that it starts from, its parameter groups, and the table that says so.
+
+Which parameters form a part, and which flag freezes it, is `theworld.model.freezing.COMPONENTS`; here is what each part
+learns at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from theworld.data.schema import Example
+from theworld.model import TheWorld
+from theworld.model.checkpoints import load_delta, read_delta
+from theworld.model.freezing import COMPONENTS, component_of, record_trained
+
+from .config import TrainingConfig
+
+LEARNING_RATES = {
+    "projector": "projector_learning_rate",
+    "vision": "vision_learning_rate",
+    "language": "language_learning_rate",
+    "language_lora": "language_learning_rate",
+    "vae_encoder": "vae_learning_rate",
+}
+MODEL_KEYS = (
+    "cosmos_model_name",
+    "num_world_steps",
+    "max_world_steps",
+    "projector",
+    "world_image_size",
+    "world_pooling",
+    "world_position",
+    "world_attention",
+    "lora",
+)
+FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae")
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+FINGERPRINT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What makes a run the same stage as another, so that one can continue the other.
+
+    Args:
+        objective: What the loss is.
+        trains: The parts that train.
+        data: Fingerprint of the rows.
+        enable_world: Whether there is a world.
+        num_world_steps: Future latent frames.
+    """
+
+    objective: str
+    trains: tuple[str, ...]
+    data: str
+    enable_world: bool
+    num_world_steps: int
+
+    def differences(self, saved: dict[str, Any]) -> list[str]:
+        """What differs from the stage that a checkpoint recorded, each as `name (was -> is)`."""
+        own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return [f"{name} ({saved.get(name)} -> {value})" for name, value in own.items() if saved.get(name) != value]
+
+
+def load_model(config: TrainingConfig, name: str | Path, model_class: type[TheWorld] = TheWorld) -> TheWorld:
+    """The model that a stage starts from: frozen parts in the dtype of the mixed precision, trained ones in fp32.
+
+    Args:
+        config: The stage.
+        name: Base Gemma 3, checkpoint, Hub id or `nano`.
+        model_class: What the objective trains.
+
+    Raises:
+        ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
+    """
+    given = {key: getattr(config, key) for key in MODEL_KEYS if getattr(config, key) is not None}
+    model = model_class.from_pretrained(
+        name,
+        dtype=DTYPES[config.mixed_precision],
+        enable_world=config.enable_world,
+        token=config.hf_token,
+        **{key: getattr(config, key) for key in FREEZE_KEYS},
+        **given,
+    )
+    if Path(name).is_dir() and config.mixed_precision != "no":  # what once trained in fp32 stays exact
+        load_delta(model, read_delta(name), name, keep_dtype=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        raise ValueError(
+            f"nothing trains: enable_world={config.enable_world} with "
+            f"{', '.join(f'{key}={getattr(config, key)}' for key in FREEZE_KEYS)}; set one of them to false, or lora"
+        )
+    for parameter in trained:
+        parameter.data = parameter.data.float()
+    record_trained(model)
+    return model
+
+
+def trained_parts(model: nn.Module) -> tuple[str, ...]:
+    """The parts with a parameter that trains, in the table's order."""
+    names = {component_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return tuple(part for part in COMPONENTS if part in names)
+
+
+def learning_rate(config: TrainingConfig, part: str) -> float:
+    """Peak learning rate of a part."""
+    own = getattr(config, LEARNING_RATES[part])
+    return config.learning_rate if own is None else own
+
+
+def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+    """The optimiser's groups: a part's matrices with weight decay, its norms, biases, gains and embeddings without."""
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = name.endswith("weight") and parameter.ndim > 1 and id(parameter) not in embeddings
+            groups.setdefault((component_of(name), decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate(config, part),
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "name": f"{part}{'' if decays else ', no decay'}",
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+
+
+def data_fingerprint(data: Any) -> str:
+    """A hash of the number of rows and of texts all through them, no picture opened; `stream` without a length."""
+    if not isinstance(data, Sized):
+        return "stream"
+    size = len(data)
+    digest = hashlib.sha256(str(size).encode())
+    for index in range(0, size, max(1, size // FINGERPRINT_ROWS)):
+        row = cast(Any, data)[index]
+        digest.update(repr((row.id, row.messages) if isinstance(row, Example) else row).encode())
+    return digest.hexdigest()[:16]
+
+
+def stage_table(model: TheWorld, config: TrainingConfig) -> str:
+    """Parts, parameters, learning rates and the memory that each needs, for people.
+
+    Gradients and AdamW's two moments are fp32. Activations are an upper bound for samples of `max_seq_length`: 34 bytes
+    in half precision a token, layer and width without recomputation, 2 with it (Korthikanti et al., 2022,
+    arXiv:2205.05198).
+    """
+    rows = [_part_row(part, model, config) for part in COMPONENTS]
+    lines = [
+        f"{'part':<18}{'parameters':>15}{'trained':>15}{'rate':>9}{'weights':>10}{'gradients':>11}{'optimiser':>11}"
+    ]
+    total = [0] * 5
+    for part, numbers in zip(COMPONENTS, rows, strict=True):
+        if numbers[0]:
+            total = [before + number for before, number in zip(total, numbers, strict=True)]
+            rate = f"{learning_rate(config, part):.0e}" if numbers[1] else "frozen"
+            lines.append(_line(part, numbers, rate))
+    activations = _activation_bytes(model, config)
+    lines.append(_line("all", total, ""))
+    lines.append(
+        f"activations at most {_size(activations)}, all together at most {_size(sum(total[2:]) + activations)}"
+    )
+    return "\n".join(lines)
+
+
+def _part_row(part: str, model: nn.Module, config: TrainingConfig) -> list[int]:
+    """Parameters, trained ones, bytes of weights, gradients, optimiser."""
+    parameters = [parameter for name, parameter in model.named_parameters() if component_of(name) == part]
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+    return [sum(parameter.numel() for parameter in parameters), trained, weights, 4 * trained, 8 * trained]
+
+
+def _line(name: str, numbers: list[int], rate: str) -> str:
+    count, trained, weights, gradients, optimiser = numbers
+    sizes = f"{_size(weights):>10}{_size(gradients):>11}{_size(optimiser):>11}"
+    return f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}"
+
+
+def _activation_bytes(model: TheWorld, config: TrainingConfig) -> int:
+    text = model.config.get_text_config()
+    values = 1 if config.use_gradient_checkpointing else 17
+    width = 2 if config.mixed_precision != "no" else 4
+    return config.batch_size * config.max_seq_length * text.hidden_size * text.num_hidden_layers * values * width
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+__all__ = [
+    "Stage",
+    "data_fingerprint",
+    "learning_rate",
+    "load_model",
+    "parameter_groups",
+    "stage_table",
+    "trained_parts",
+]

@@ -1,0 +1,243 @@
+"""`TheWorldTrainer`: transformers' `Trainer` with what a fused model needs.
+
+Parameter groups by part, logits at supervised positions only, delta checkpoints that appear whole, a check that world
+tokens are consumed, and figures of closed questions.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
+from typing_extensions import override
+
+from theworld.constants import IGNORE_INDEX
+from theworld.data.schema import Skipped
+from theworld.data.skips import SkipLog
+from theworld.model import TheWorld
+from theworld.model.checkpoints import load_delta, read_delta
+from theworld.utils.io import write_json
+
+from .callbacks import GradientNorms, LogAtSaves
+from .config import TrainingConfig
+from .metrics import choice_figures, choice_logs, norm_logs, parameter_norms
+from .resume import SAVING, STAGE, prune, publish
+from .stages import parameter_groups
+
+NO_STATE = "damaged or of another layout ({error}); resume from an earlier checkpoint, or start a new stage from it"
+
+
+class TheWorldTrainer(Trainer):
+    """Trains a `TheWorld` on the batches of a collator.
+
+    Args:
+        model: What to train, frozen parts already frozen.
+        config: The run.
+        stage: What `stage.json` of every checkpoint says.
+        skips: Takes the rows that the collator left out in training.
+        eval_skips: Likewise in evaluation.
+        kwargs: Of `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: TheWorld,
+        *,
+        config: TrainingConfig,
+        stage: dict[str, Any],
+        skips: SkipLog,
+        eval_skips: SkipLog,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(model, **kwargs)
+        self.config = config
+        self.stage = stage
+        self.skips = {True: skips, False: eval_skips}
+        self.gradients = GradientNorms()
+        self.add_callback(LogAtSaves())
+        self.add_callback(self.gradients)
+        self.choices = {training: torch.zeros(3, device=self.args.device) for training in (True, False)}
+
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+
+    # Optimiser
+
+    @override
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW over the groups of `parameter_groups`."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            make, options = self.get_optimizer_cls_and_kwargs(self.args, cast(Any, model))
+            self.optimizer = make(parameter_groups(cast(nn.Module, model), self.config), **options)
+        return self.optimizer
+
+    # Batches
+
+    @override
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+        loader = super()._get_dataloader(*args, **kwargs)
+        # Its own generator: a loader that draws its workers' seed from the global one moves dropout when a run resumes
+        cast(Any, loader).base_dataloader.generator = torch.Generator()
+        return loader
+
+    @override
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | int | None]:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        rows = sum(len(next(iter(batch.values()))) for batch in batches)
+        skipped = [row for batch in batches for row in batch.pop("skipped", [])]
+        if not skipped and items is not None and not int(torch.as_tensor(items).max()):
+            raise ValueError("every label is masked: the answers of these rows are empty, or max_seq_length cuts them")
+        self._note_skipped(skipped, rows, training=True)
+        return batches, items
+
+    def _note_skipped(self, skipped: list[Skipped], rows: int, *, training: bool) -> None:
+        """Hand what every process skipped to the list of the first one, which stops the run past the budget."""
+        if self.args.world_size > 1:
+            skipped = gather_object(skipped)
+        if self.is_world_process_zero():
+            self.skips[training].seen(rows * self.args.world_size + len(skipped))
+            self.skips[training].record(skipped)
+
+    # Loss
+
+    @override
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The model's loss, weighted as the stock Trainer weights it.
+
+        Raises:
+            ValueError: The world is on and the batch has an image, but no world token reached the language model.
+        """
+        inputs = dict(inputs)
+        choice_ids = inputs.pop("choice_ids", None)
+        labels = inputs.get("labels")
+        if labels is not None:
+            inputs["logits_at_labels"] = True
+        loss, outputs = cast(tuple[Tensor, Any], super().compute_loss(model, inputs, True, num_items_in_batch))
+        if labels is not None:
+            has_image = inputs.get("pixel_values") is not None
+            if self.config.enable_world and has_image and not outputs.num_world_tokens:
+                raise ValueError(
+                    "the world is enabled and the batch has an image, but no world token reached the language model: "
+                    "make batches with TheWorldCollator, or train with enable_world=False"
+                )
+            if choice_ids is not None:
+                figures = choice_figures(outputs.logits.detach(), labels, choice_ids)
+                self.choices[model.training] += figures
+        return (loss, outputs) if return_outputs else loss
+
+    @override
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """One forward and backward pass.
+
+        Raises:
+            ValueError: The loss is not finite; the stock Trainer would log its last mean in place of it.
+        """
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss.item()} after step {self.state.global_step}: lower the learning rates, raise "
+                "warmup_steps or use mixed_precision=bf16; the checkpoints so far are good"
+            )
+        return loss
+
+    @override
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        inputs = dict(inputs)
+        self._note_skipped(inputs.pop("skipped", []), len(next(iter(inputs.values()))), training=False)
+        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        if loss is not None and "labels" in inputs and not (inputs["labels"] != IGNORE_INDEX).any():
+            loss = torch.full_like(loss, float("nan"))  # nothing was asked; the mean leaves it out
+        return loss, logits, labels
+
+    # Figures
+
+    @override
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self._choice_logs(training=True)
+            norms = norm_logs("grad_norm", self.gradients.norms)
+            clipped = sum(value**2 for value in norms.values()) ** 0.5
+            unclip = logs.get("grad_norm", clipped) / clipped if clipped else 1.0
+            logs |= {name: value * unclip for name, value in norms.items()}
+            logs |= norm_logs("param_norm", parameter_norms(cast(nn.Module, self.model)))
+        super().log(logs, start_time)
+
+    def _choice_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
+        figures = cast(Tensor, self.accelerator.reduce(self.choices[training].clone(), "sum"))
+        self.choices[training].zero_()
+        return choice_logs(figures, prefix)
+
+    @override
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        assert output.metrics is not None
+        output.metrics.update(self._choice_logs(training=False, prefix=f"{metric_key_prefix}_"))
+        return output
+
+    # Checkpoints
+
+    @override
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(self.args.output_dir or ".") / SAVING)
+
+    @override
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint to a hidden folder, and give it its name when all processes are done with it."""
+        run, name = Path(cast(str, self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.args.should_save:
+            shutil.rmtree(run / SAVING, ignore_errors=True)  # of a run that died in a save
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_json(run / SAVING / name / STAGE, self.stage)
+            publish(run / SAVING / name, run / name)
+            (run / SAVING).rmdir()
+            prune(run, self.config.save_total_limit)
+        self.accelerator.wait_for_everyone()
+
+    @override
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        if self.args.should_save:
+            model = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False))
+            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+
+    @override
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_delta(cast(Any, self.model), read_delta(resume_from_checkpoint), resume_from_checkpoint)
+
+    @override
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Transformers reads these files with `weights_only`: tensors and plain values, no code."""
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{checkpoint}: the optimiser's state is {NO_STATE.format(error=reason)}") from error
+
+
+__all__ = ["TheWorldTrainer"]
