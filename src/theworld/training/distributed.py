@@ -1,0 +1,78 @@
+"""Several processes: which modules FSDP2 shards, and the delta gathered back.
+
+`accelerate launch` with `configs/accelerate/multi_gpu_fsdp.yaml` shards by the same policy as `shard`; a test holds the
+two together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from theworld.model.checkpoints import delta_keys
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+    from theworld.model import TheWorld
+
+WRAPPED_LAYERS = ("Gemma3DecoderLayer", "SiglipEncoderLayer")
+"""Layers that are gathered one after the other; everything else is one group, the root's."""
+
+IGNORED_MODULE = "model.world_encoder"
+"""Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times."""
+
+
+def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPolicy | None = None) -> TheWorld:
+    """Shard `model` in place over a one-dimensional `mesh`, with torch's own `fully_shard`.
+
+    Build the optimiser afterwards: the parameters are other tensors then.
+
+    Raises:
+        ValueError: The world encoder trains.
+    """
+    check_shardable(model)
+    policy = mixed_precision or MixedPrecisionPolicy()
+    for module in model.modules():
+        if type(module).__name__ in WRAPPED_LAYERS:
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    encoder = model.model.world_encoder
+    ignored = set() if encoder is None else set(encoder.parameters())
+    fully_shard(model, mesh=mesh, mp_policy=policy, ignored_params=ignored)
+    return model
+
+
+def check_shardable(model: TheWorld) -> None:
+    """Refuse to shard around a world encoder that trains: its gradients would not be averaged over the processes.
+
+    Raises:
+        ValueError: It trains.
+    """
+    if any(p.requires_grad for name, p in model.named_parameters() if name.startswith(f"{IGNORED_MODULE}.")):
+        raise ValueError(
+            "freeze_cosmos_vae=False with FSDP: the world encoder is not sharded and would drift apart between "
+            "processes; train it with configs/accelerate/multi_gpu_ddp.yaml"
+        )
+
+
+def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
+    """The whole tensors of a delta checkpoint, for `save_pretrained(state_dict=...)`; sharded base weights stay put.
+
+    Every process has to call it. The first gets the tensors, on the CPU, the others an empty dict.
+    """
+    parameters = dict(model.named_parameters())
+    is_main = not dist.is_initialized() or dist.get_rank() == 0
+    delta: dict[str, torch.Tensor] = {}
+    for name in delta_keys(model):
+        value = parameters[name].detach()
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if is_main:
+            delta[name] = whole.cpu()
+    return delta
+
+
+__all__ = ["IGNORED_MODULE", "WRAPPED_LAYERS", "check_shardable", "gather_delta", "shard"]

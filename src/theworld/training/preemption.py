@@ -1,0 +1,71 @@
+"""A cluster takes its machine back: save and stop at the end of the running step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from theworld.utils.logging import logger
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+class PreemptionCallback(TrainerCallback):
+    """Saves a checkpoint and ends the training at the first step end after SIGUSR1 or SIGTERM reached any process.
+
+    The handlers stand while training runs; before and after, the signals do what they did. Handlers need the main
+    thread: a trainer in another thread runs without them.
+
+    Attributes:
+        received: The signal, on the process that got it.
+        stopped: Whether the training was cut short, on every process.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.stopped = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Install the handlers."""
+        self.received, self.stopped = None, False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Ask the trainer to save and stop, on all processes at the same step."""
+        if not self._received_anywhere(args.device):
+            return
+        logger.warning("a signal asks to stop: saving a checkpoint at step %d", state.global_step)
+        self.stopped = True
+        control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the previous handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        self._previous = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+
+    def _received_anywhere(self, device: torch.device) -> bool:
+        """All processes have to stop at the same step, and the signal may have reached only one of them by now."""
+        if not dist.is_initialized():
+            return self.received is not None
+        flag = torch.tensor(float(self.received is not None), device=device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+
+__all__ = ["PreemptionCallback"]
