@@ -28,6 +28,7 @@ class WorldGenerationMixin(GenerationMixin):
     """Settles the world's arguments once, encodes the world once, and repeats its tokens for beams."""
 
     if TYPE_CHECKING:
+        training: bool
         config: TheWorldConfig
         model: TheWorldModel
         processor: TheWorldProcessor
@@ -62,6 +63,7 @@ class WorldGenerationMixin(GenerationMixin):
         world_pixel_values: torch.Tensor | None = None,
         num_world_steps: int | None = None,
         use_world: bool | None = None,
+        world_latents: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Transformers' `generate` with the world's arguments of `forward`.
@@ -70,7 +72,7 @@ class WorldGenerationMixin(GenerationMixin):
         `input_ids`, also if blocks were inserted or removed.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
+        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         cache = kwargs.get("past_key_values")
         if not self._at_the_door(input_ids, request, cache, kwargs.get("mm_encoder_outputs")):
             return self._generate(input_ids, *args, **kwargs)
@@ -80,6 +82,8 @@ class WorldGenerationMixin(GenerationMixin):
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
         if settled.pixels is not None:
             kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
+        if settled.latents is not None:
+            kwargs["world_latents"] = settled.latents
         if settled.rewritten is None:
             return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
         if kwargs.get("position_ids") is not None:
@@ -117,12 +121,27 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> dict[str, Any]:
         """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
-        pixels = model_kwargs.pop("world_pixel_values", None)
+        pixels, latents = model_kwargs.pop("world_pixel_values", None), model_kwargs.pop("world_latents", None)
         steps, seed = model_kwargs.pop("num_world_steps", None), model_kwargs.pop("world_seed", None)
-        if pixels is not None:
-            world = self.model.get_world_features(pixels, steps or 0, seed)
+        if pixels is not None or latents is not None:
+            world = self._world_features(pixels, latents, steps or 0, seed)
             model_kwargs["mm_encoder_outputs"]["world"] = world
         return model_kwargs
+
+    def _world_features(
+        self, pixels: torch.Tensor | None, latents: torch.Tensor | None, num_world_steps: int, seed: int | None
+    ) -> BaseModelOutputWithPooling:
+        """World tokens of frames (M, 3, S, S), or of their latents (M, C, T, h, w) if those are there already."""
+        if latents is None:
+            assert pixels is not None
+            return self.model.get_world_features(pixels, num_world_steps, seed)
+        if seed is not None:
+            raise ValueError(f"world_seed={seed} with world_latents: they are rolled out already; leave it out")
+        if self.training and not self.config.freeze_cosmos_vae:
+            raise ValueError(
+                "world_latents while the VAE trains: set freeze_cosmos_vae=True or give world_pixel_values"
+            )
+        return self.model.project_latents(latents)
 
     def _expand_multimodal_outputs(
         self,

@@ -32,6 +32,7 @@ from .fusion import FUSIONS
 from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector, build_projector
+from .supervision import select_supervised, zero_of
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
 from .world_inputs import WorldInputs, WorldRequest, settle_world_inputs
@@ -216,6 +217,8 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
 
         Args:
             pretrained_model_name_or_path: Hub id, folder, or `nano`.
+            language_model: With `False` the language model's weights are left on the disk: such a model can align its
+                world tokens with its image tokens and be saved, not answer.
             kwargs: Any field of `TheWorldConfig` (`enable_world`, `cosmos_model_name`, `num_world_steps`,
                 `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
                 `Gemma3ForConditionalGeneration.from_pretrained` takes.
@@ -280,22 +283,29 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
         num_world_steps: int | None = None,
         world_seed: int | None = None,
         use_world: bool | None = None,
+        world_latents: torch.Tensor | None = None,
+        logits_at_labels: bool = False,
         **kwargs: Any,
     ) -> TheWorldCausalLMOutputWithPast:
         """Gemma 3's forward with a world.
 
         Args:
             world_pixel_values: (M, 3, S, S) in [-1, 1], from the processor, one frame per image in the prompt.
+            world_latents: (M, C, T, h, w) of those frames, computed before: the encoder is not called.
             images: Images in place of `world_pixel_values`. If the prompt has no world block, one per image is inserted
                 first; logits are given back at the caller's own positions.
             num_world_steps: Future latent frames of inserted blocks; must fit the block if the prompt has one.
             world_seed: Seed of the rollout instead of the config's.
             use_world: `False` runs plain Gemma 3: a block in the prompt is taken out.
+            logits_at_labels: Compute logits only where `labels` supervise: `logits` are then (supervised tokens,
+                vocabulary) in reading order, and the loss is the same. Without any supervised token it is exactly 0.
 
         Raises:
             ValueError: Blocks, frames and steps do not fit; or, in training, an image came without world input.
         """
-        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world)
+        if logits_at_labels and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
+            raise ValueError("logits_at_labels=True needs labels, and no logits_to_keep: the labels choose the logits")
+        request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         prompt = Prompt(input_ids, attention_mask, token_type_ids, labels)  # type: ignore[arg-type]
         inputs = WorldInputs(prompt)
         if self._at_the_door(input_ids, request, past_key_values, mm_encoder_outputs):
@@ -306,10 +316,11 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
         if inputs.rewritten is not None and position_ids is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         world = (mm_encoder_outputs or {}).get("world")
-        if inputs.pixels is not None:
-            world = self.model.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed)
+        if inputs.pixels is not None or inputs.latents is not None:
+            world = self._world_features(inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed)
             mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
-        outputs = cast(Any, super().forward)(
+        run = cast(Any, self._forward_at_labels if logits_at_labels else super().forward)
+        outputs = run(
             input_ids=inputs.prompt.input_ids,
             pixel_values=pixel_values,
             attention_mask=inputs.prompt.attention_mask,
@@ -324,10 +335,37 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
             return_dict=True,
             **kwargs,
         )
-        if inputs.rewritten is not None:  # (B, L, vocabulary), then the positions that the caller keeps
+        if inputs.rewritten is not None and not logits_at_labels:  # (B, L, vocabulary), then what the caller keeps
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
         return TheWorldCausalLMOutputWithPast(
             **outputs, world_hidden_states=None if world is None else world.pooler_output
+        )
+
+    def _forward_at_labels(
+        self, labels: torch.Tensor, logits_to_keep: object, **inputs: Any
+    ) -> Gemma3CausalLMOutputWithPast:
+        """Gemma 3's forward with its head run on the supervised positions only."""
+        outputs = self.model(labels=labels, **inputs)
+        hidden, targets = select_supervised(outputs.last_hidden_state, labels)  # (S, D), (S,)
+        logits = self.lm_head(hidden)  # (S, vocabulary)
+        loss = logits.float().sum()  # of nothing: 0, and backward runs as ever
+        if len(targets):
+            loss = cast(Any, self.loss_function)(
+                logits=logits,
+                labels=labels,
+                shift_labels=targets,
+                vocab_size=self.config.get_text_config().vocab_size,
+                num_items_in_batch=inputs.get("num_items_in_batch"),
+            )
+        if self.training and (inputs["pixel_values"] is None or outputs.world_hidden_states is None):
+            loss = loss + zero_of(self.parameters()).to(loss.device)
+        return Gemma3CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
         )
 
     def get_trainable_parameters(self) -> tuple[int, int, float]:

@@ -1,6 +1,7 @@
 """What a call asks of the world, settled once at the door: which prompt, which frames, how many steps.
 
-Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `S` world image size.
+Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `S` world image size, `C` latent channels, `T = 1 + K`
+latent frames.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ class WorldRequest:
     images: Any = None
     num_world_steps: int | None = None
     use_world: bool | None = None
+    latents: torch.Tensor | None = None
 
     @property
     def given(self) -> bool:
         """Whether the caller said anything about the world."""
-        return any(value is not None for value in (self.pixels, self.images, self.num_world_steps, self.use_world))
+        return bool(self.sources()) or self.num_world_steps is not None or self.use_world is not None
+
+    def sources(self) -> list[str]:
+        """Names of the arguments that bring the world's frames."""
+        brought = {"world_pixel_values": self.pixels, "world_latents": self.latents, "images=": self.images}
+        return [name for name, value in brought.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,16 @@ class WorldInputs:
     Args:
         prompt: What the model runs on.
         rewritten: Set if `prompt` is not the caller's own.
-        pixels: (M, 3, S, S) in [-1, 1], or `None` for plain Gemma 3.
+        pixels: (M, 3, S, S) in [-1, 1] to encode; `None` for plain Gemma 3 and beside `latents`.
         num_world_steps: Future latent frames `K` of the prompt's blocks.
+        latents: (M, C, T, h, w) that were computed before.
     """
 
     prompt: Prompt
     rewritten: RewrittenPrompt | None = None
     pixels: torch.Tensor | None = None
     num_world_steps: int = 0
+    latents: torch.Tensor | None = None
 
 
 def settle_world_inputs(
@@ -71,10 +80,12 @@ def settle_world_inputs(
     if request.use_world is False:
         rewritten = remove_world_blocks(config, prompt) if world_tokens else None
         return WorldInputs(rewritten.prompt if rewritten else prompt, rewritten)
-    pixels, rewritten = request.pixels, None
+    if len(request.sources()) > 1:
+        raise ValueError(f"both {' and '.join(request.sources())} were given: keep one")
+    pixels, latents, rewritten = request.pixels, request.latents, None
+    if latents is not None:
+        _check_latents(config, latents)
     if request.images is not None:
-        if pixels is not None:
-            raise ValueError("both world_pixel_values and images= were given: drop one")
         frames = flatten_images(request.images)
         pixels = world_pixel_values(frames, config.world_image_size)
         if not world_tokens:
@@ -82,16 +93,21 @@ def settle_world_inputs(
             check_world_steps(steps, config.max_world_steps)
             rewritten = insert_world_blocks(config, prompt, len(frames), steps)
             prompt = rewritten.prompt
-    if (pixels is None or not len(pixels)) and not world_tokens:
+    count = sum(len(frames) for frames in (pixels, latents) if frames is not None)
+    if not count and not world_tokens:
         _no_world_input(request, has_image=has_image, strict=strict)
         return WorldInputs(prompt)
-    steps = _steps_of_blocks(config, prompt.input_ids, 0 if pixels is None else len(pixels), request.num_world_steps)
-    return WorldInputs(prompt, rewritten, pixels, steps)
+    steps = _steps_of_blocks(config, prompt.input_ids, count, request.num_world_steps)
+    if latents is not None and latents.shape[2] != 1 + steps:
+        raise ValueError(
+            f"world_latents hold {latents.shape[2] - 1} future latent frames and the prompt's world block {steps}: "
+            "pass the num_world_steps of the latents to the processor call"
+        )
+    return WorldInputs(prompt, rewritten, pixels, steps, latents)
 
 
 def _world_disabled(prompt: Prompt, request: WorldRequest) -> WorldInputs:
-    asked = request.pixels is not None or request.images is not None or request.use_world or request.num_world_steps
-    if asked:
+    if request.sources() or request.use_world or request.num_world_steps:
         raise ValueError("world input was given but enable_world=False: load the model with enable_world=True")
     return WorldInputs(prompt)
 
@@ -101,6 +117,17 @@ def _no_world_input(request: WorldRequest, *, has_image: bool, strict: bool) -> 
         raise ValueError(NO_WORLD_INPUT)
     if has_image:
         warnings.warn(NO_WORLD_INPUT, stacklevel=2)
+
+
+def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
+    side = config.world_image_size // config.world_spatial_compression
+    channels = config.world_latent_channels
+    fits = latents.ndim == 5 and (latents.shape[1], *latents.shape[3:]) == (channels, side, side)
+    if not fits or not latents.is_floating_point():
+        raise ValueError(
+            f"world_latents {tuple(latents.shape)} {latents.dtype}: expected (images, {channels}, 1 + num_world_steps, "
+            f"{side}, {side}) in floating point, as model.model.world_encoder.encode makes them"
+        )
 
 
 def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, explicit: int | None) -> int:
