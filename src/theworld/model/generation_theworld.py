@@ -129,12 +129,18 @@ class WorldGenerationMixin(GenerationMixin):
         return model_kwargs
 
     def _world_features(
-        self, pixels: torch.Tensor | None, latents: torch.Tensor | None, num_world_steps: int, seed: int | None
+        self,
+        pixels: torch.Tensor | None,
+        latents: torch.Tensor | None,
+        num_world_steps: int,
+        seed: int | None,
+        *,
+        one_by_one: bool = False,
     ) -> BaseModelOutputWithPooling:
         """World tokens of frames (M, 3, S, S), or of their latents (M, C, T, h, w) if those are there already."""
         if latents is None:
             assert pixels is not None
-            return self.model.get_world_features(pixels, num_world_steps, seed)
+            return self.model.get_world_features(pixels, num_world_steps, seed, one_by_one=one_by_one)
         if seed is not None:
             raise ValueError(f"world_seed={seed} with world_latents: they are rolled out already; leave it out")
         if self.training and not self.config.freeze_cosmos_vae:

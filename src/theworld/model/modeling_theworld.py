@@ -30,9 +30,10 @@ from .configuration_theworld import TheWorldConfig
 from .freezing import apply_freezing, component_sizes, parameter_table
 from .fusion import FUSIONS
 from .generation_theworld import WorldGenerationMixin
+from .idle import zero_of_idle
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector, build_projector
-from .supervision import select_supervised, zero_of
+from .supervision import select_supervised
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
 from .world_inputs import WorldInputs, WorldRequest, settle_world_inputs
@@ -105,16 +106,27 @@ class TheWorldModel(Gemma3Model):
         return BaseModelOutputWithPooling(last_hidden_state=latents, pooler_output=self.world_projector(latents))
 
     def get_world_features(
-        self, world_pixel_values: torch.Tensor, num_world_steps: int = 0, world_seed: int | None = None
+        self,
+        world_pixel_values: torch.Tensor,
+        num_world_steps: int = 0,
+        world_seed: int | None = None,
+        *,
+        one_by_one: bool = False,
     ) -> BaseModelOutputWithPooling:
         """Encode frames (M, 3, S, S) in [-1, 1], roll out `num_world_steps` latent frames, project.
+
+        Args:
+            one_by_one: Encode every frame alone. Kernels round differently with the size of a batch; alone, a frame's
+                latents are the same bits in every batch, and those of a latent cache.
 
         Returns:
             `last_hidden_state` the latents (M, C, T, h, w), `pooler_output` the world tokens (M, N, D).
         """
         if self.world_encoder is None:
             raise ValueError("this model has no world encoder: load it with TheWorld.from_pretrained")
-        return self.project_latents(self.world_encoder.encode(world_pixel_values, num_world_steps, world_seed).latents)
+        batches = world_pixel_values.split(1) if one_by_one else [world_pixel_values]
+        latents = [self.world_encoder.encode(batch, num_world_steps, world_seed).latents for batch in batches]
+        return self.project_latents(torch.cat(latents))
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -129,10 +141,19 @@ class TheWorldModel(Gemma3Model):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        world_pixel_values: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> TheWorldModelOutputWithPast:
-        """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt's blocks."""
+        """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt's blocks.
+
+        `world_pixel_values` (M, 3, S, S) is for callers that run the head themselves: TRL hands a batch to this model.
+        """
         image_features = world = None
+        if world_pixel_values is not None:
+            prompt, request = Prompt(cast(torch.Tensor, input_ids)), WorldRequest(world_pixel_values)
+            steps = settle_world_inputs(self.config, prompt, request, has_image=True, strict=True).num_world_steps
+            world = self.get_world_features(world_pixel_values, steps)
+            mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
         if self.config.enable_world and input_ids is not None:
             encoded = mm_encoder_outputs or {}
             image = encoded.get("image")
@@ -144,7 +165,13 @@ class TheWorldModel(Gemma3Model):
             if world is None and input_ids.shape[1] > 1 and fresh:
                 self.check_no_placeholders(input_ids)
             inputs_embeds = self.fuse(input_ids, image_features, world)  # (B, L, D)
+            if self.training:
+                inputs_embeds = inputs_embeds + zero_of_idle(self, image_features, world).to(inputs_embeds)
             input_ids = pixel_values = mm_encoder_outputs = None
+        elif self.training and input_ids is not None and pixel_values is None and not mm_encoder_outputs:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+            inputs_embeds = inputs_embeds + zero_of_idle(self, None, None).to(inputs_embeds)
+            input_ids = None
         outputs = cast(Any, super().forward)(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -317,7 +344,10 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         world = (mm_encoder_outputs or {}).get("world")
         if inputs.pixels is not None or inputs.latents is not None:
-            world = self._world_features(inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed)
+            one_by_one = self.config.freeze_cosmos_vae and (self.training or labels is not None)
+            world = self._world_features(
+                inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed, one_by_one=one_by_one
+            )
             mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
         run = cast(Any, self._forward_at_labels if logits_at_labels else super().forward)
         outputs = run(
@@ -357,8 +387,6 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
                 vocab_size=self.config.get_text_config().vocab_size,
                 num_items_in_batch=inputs.get("num_items_in_batch"),
             )
-        if self.training and (inputs["pixel_values"] is None or outputs.world_hidden_states is None):
-            loss = loss + zero_of(self.parameters()).to(loss.device)
         return Gemma3CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
