@@ -1,10 +1,11 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu run clean
+.PHONY: help setup format check typecheck test test-gpu run train-simple train-hf clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := nano,train,wandb,dev
+CONFIG ?= configs/default.json
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)
 INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
@@ -39,6 +40,12 @@ test-gpu: setup ## Run the tests that need a CUDA device
 
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py
+
+train-simple: setup ## Train the nano model on three pictures, from Python
+	$(BIN)/python examples/simple_training.py
+
+train-hf: setup ## Train as a config says: CONFIG=configs/default.json ARGS="--key value"
+	$(BIN)/python scripts/train_hf.py --config $(CONFIG) $(ARGS)
 
 clean: ## Remove the environment, caches and build outputs
 	rm -rf .venv build dist .pytest_cache .ruff_cache

@@ -46,6 +46,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         save_steps=config.save_steps,
         save_total_limit=None,
         report_to=[],
+        log_level="error",
         dataloader_num_workers=config.num_workers,
         dataloader_pin_memory=config.pin_memory,
         dataloader_persistent_workers=config.persistent_workers,

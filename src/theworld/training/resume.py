@@ -69,7 +69,7 @@ def resolve(config: TrainingConfig) -> Resume | None:
         return None
     if config.resume == AUTO:
         return None if newest is None else read(newest)
-    return read(locate(config.resume, config.hf_token))
+    return read(locate(config.resume))
 
 
 def read(folder: Path) -> Resume:
@@ -84,7 +84,7 @@ def read(folder: Path) -> Resume:
     return Resume(folder, stage, step)
 
 
-def locate(name: str, token: str | None = None) -> Path:
+def locate(name: str) -> Path:
     """The folder of the checkpoint that `name` means: itself, or the newest of a run folder or Hub repository.
 
     Raises:
@@ -98,18 +98,18 @@ def locate(name: str, token: str | None = None) -> Path:
         return found
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
-    return _download(name, token)
+    return _download(name)
 
 
-def _download(name: str, token: str | None) -> Path:
+def _download(name: str) -> Path:
     try:
-        files = HfApi(token=token).list_repo_files(name)
+        files = HfApi().list_repo_files(name)
         steps = [int(match[1]) for file in files if (match := NUMBERED.match(file))]
         candidates = [f"checkpoint-{step}" for step in sorted(steps, reverse=True)[:1]] or [LAST, ""]
         parents = {file.rpartition("/")[0] for file in files}
         folder = next((candidate for candidate in candidates if candidate in parents), "")
         wanted = [file for file in files if file.rpartition("/")[0] == folder]
-        found = Path(snapshot_download(name, allow_patterns=wanted, token=token)) / folder
+        found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(

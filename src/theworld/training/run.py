@@ -9,18 +9,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+import os
+from collections.abc import Generator, Sized
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from transformers.utils import logging as transformers_logging
 
 from theworld.data.schema import SourceSettings
 from theworld.data.skips import SkipLog
 from theworld.data.sources import SOURCES
+from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
 from theworld.utils.imports import require
 from theworld.utils.io import write_json
@@ -34,7 +36,10 @@ from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .resume import STATE, Resume, locate, newest_checkpoint, resolve
 from .stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from .streams import EndlessRows
 from .trainer import TheWorldTrainer
+
+HUB_TOKEN = "HF_TOKEN"
 
 # Keys that move the losses of a run that continues
 SHAPING = (
@@ -77,17 +82,37 @@ def train(config: TrainingConfig) -> RunResult:
         ValueError: The config, the data or a checkpoint cannot be used, or the run cannot go on.
         FileNotFoundError: A file, folder or checkpoint is missing.
     """
-    transformers_logging.set_verbosity_error()
+    with hub_token(config.hf_token):
+        return _train(config)
+
+
+@contextmanager
+def hub_token(token: str | None) -> Generator[None]:
+    """Let every library that speaks to the Hub find `token` where it looks first: in this process's environment."""
+    before = os.environ.get(HUB_TOKEN)
+    try:
+        if token is not None:
+            os.environ[HUB_TOKEN] = token
+        yield
+    finally:
+        if token is not None:
+            os.environ.pop(HUB_TOKEN)
+            os.environ.update({} if before is None else {HUB_TOKEN: before})
+
+
+def _train(config: TrainingConfig) -> RunResult:
     resume = resolve(config)
     data = load_data(config, config.train_dataset_path)
     eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
     arguments = training_arguments(config)
+    if isinstance(data, StreamedRows):
+        data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
     model = load_model(config, start_of(config, resume), OBJECTIVES[config.objective].model_class)
     stage = Stage(
         config.objective,
         trained_parts(model),
-        data_fingerprint(data),
+        data_fingerprint(config.train_dataset_path, data),
         config.enable_world,
         model.config.num_world_steps,
     )

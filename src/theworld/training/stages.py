@@ -10,15 +10,13 @@ import hashlib
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-from theworld.data.schema import Example
 from theworld.model import TheWorld
-from theworld.model.checkpoints import load_delta, read_delta
-from theworld.model.freezing import COMPONENTS, component_of, record_trained
+from theworld.model.freezing import COMPONENTS, component_of
 
 from .config import TrainingConfig
 
@@ -42,7 +40,7 @@ MODEL_KEYS = (
 )
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-FINGERPRINT_ROWS = 256
+FINGERPRINT_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Stage:
 
 
 def load_model(config: TrainingConfig, name: str | Path, model_class: type[TheWorld] = TheWorld) -> TheWorld:
-    """The model that a stage starts from: frozen parts in the dtype of the mixed precision, trained ones in fp32.
+    """The model that a stage starts from: what trains, or ever did, in fp32, the rest in the mixed precision's dtype.
 
     Args:
         config: The stage.
@@ -81,25 +79,15 @@ def load_model(config: TrainingConfig, name: str | Path, model_class: type[TheWo
         ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
     """
     given = {key: getattr(config, key) for key in MODEL_KEYS if getattr(config, key) is not None}
-    model = model_class.from_pretrained(
-        name,
-        dtype=DTYPES[config.mixed_precision],
-        enable_world=config.enable_world,
-        token=config.hf_token,
-        **{key: getattr(config, key) for key in FREEZE_KEYS},
-        **given,
-    )
-    if Path(name).is_dir() and config.mixed_precision != "no":  # what once trained in fp32 stays exact
-        load_delta(model, read_delta(name), name, keep_dtype=True)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise ValueError(
-            f"nothing trains: enable_world={config.enable_world} with "
-            f"{', '.join(f'{key}={getattr(config, key)}' for key in FREEZE_KEYS)}; set one of them to false, or lora"
-        )
-    for parameter in trained:
-        parameter.data = parameter.data.float()
-    record_trained(model)
+    flags = {key: getattr(config, key) for key in FREEZE_KEYS}
+    model = model_class.from_pretrained(name, dtype="auto", enable_world=config.enable_world, **flags, **given)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        named = ", ".join(f"{key}={value}" for key, value in flags.items())
+        raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
+    ever = set(model.config.trained_components or ())
+    for key, parameter in model.named_parameters():
+        dtype = torch.float32 if component_of(key) in ever else DTYPES[config.mixed_precision]
+        parameter.data = parameter.data.to(dtype)
     return model
 
 
@@ -134,15 +122,20 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     ]
 
 
-def data_fingerprint(data: Any) -> str:
-    """A hash of the number of rows and of texts all through them, no picture opened; `stream` without a length."""
-    if not isinstance(data, Sized):
-        return "stream"
-    size = len(data)
-    digest = hashlib.sha256(str(size).encode())
-    for index in range(0, size, max(1, size // FINGERPRINT_ROWS)):
-        row = cast(Any, data)[index]
-        digest.update(repr((row.id, row.messages) if isinstance(row, Example) else row).encode())
+def data_fingerprint(path: str | None, data: Any) -> str:
+    """A hash of the number of rows and of the file or folder they come from: not of where it lies, nor of every byte."""
+    digest = hashlib.sha256(str(len(data) if isinstance(data, Sized) else "stream").encode())
+    source = Path(path or "").expanduser()
+    if path and source.is_file():
+        with source.open("rb") as file:
+            digest.update(file.read(FINGERPRINT_BYTES))
+            file.seek(max(0, source.stat().st_size - FINGERPRINT_BYTES))
+            digest.update(file.read())
+    elif path and source.is_dir():
+        listing = sorted((entry.name, entry.stat().st_size if entry.is_file() else 0) for entry in source.iterdir())
+        digest.update(repr(listing).encode())
+    else:
+        digest.update(str(path).encode())
     return digest.hexdigest()[:16]
 
 

@@ -28,9 +28,11 @@ from theworld.utils.io import write_json
 
 from .callbacks import GradientNorms, LogAtSaves
 from .config import TrainingConfig
+from .distributed import gather_delta
 from .metrics import choice_figures, choice_logs, norm_logs, parameter_norms
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
+from .streams import EndlessRows
 
 NO_STATE = "damaged or of another layout ({error}); resume from an earlier checkpoint, or start a new stage from it"
 
@@ -82,6 +84,21 @@ class TheWorldTrainer(Trainer):
         return self.optimizer
 
     # Batches
+
+    @override
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        if not isinstance(self.train_dataset, EndlessRows):
+            return super().get_train_dataloader()
+        return DataLoader(  # not prepared by accelerate, which would share the rows between processes again
+            self.train_dataset,
+            batch_size=self.args.train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            generator=torch.Generator(),
+        )
 
     @override
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
@@ -219,6 +236,13 @@ class TheWorldTrainer(Trainer):
             (run / SAVING).rmdir()
             prune(run, self.config.save_total_limit)
         self.accelerator.wait_for_everyone()
+
+    @override
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.is_fsdp_enabled:  # what differs from the base models alone leaves its shards
+            self._save(output_dir, gather_delta(cast(TheWorld, self.model)))
+        else:
+            super().save_model(output_dir, _internal_call)
 
     @override
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
