@@ -76,6 +76,7 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     if attention is not None:
         kwargs.setdefault("attn_implementation", attention)
     with_info = kwargs.pop("output_loading_info", False)
+    language_model = kwargs.pop("language_model", True)
     dtype = kwargs.get("dtype", kwargs.get("torch_dtype"))
     saved, _ = PretrainedConfig.get_config_dict(
         source.name, subfolder=source.subfolder, revision=source.revision, **hub
@@ -87,7 +88,8 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     gemma, cosmos = _base_sources(config, source, is_checkpoint)
     delta = read_delta(source.name, source.subfolder, revision=source.revision, **hub) if is_checkpoint else None
 
-    model, info = _load_gemma(cls, config, gemma, *model_args, **hub, **kwargs)
+    layers = _text_layers(config, name, language_model=language_model)
+    model, info = _load_gemma(cls, config, gemma, layers, *model_args, **hub, **kwargs)
     model.config.gemma_model_name, model.config.gemma_subfolder = portable(gemma.name), gemma.subfolder
     model.config.gemma_revision = gemma.pinned("config.json", **hub)
     if is_checkpoint:
@@ -101,6 +103,9 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
         load_delta(model, delta, name, keep_dtype=dtype in (None, "auto"))
     elif model.config.enable_world:
         logger.warning("%s: a new fusion; its world tokens mean nothing before its projector is trained", name)
+    if not language_model:
+        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # the head's as well
+        embeddings.data = embeddings.data[:0].clone()
     apply_freezing(model)
     model.eval()
     return (model, info) if with_info else model
@@ -153,12 +158,32 @@ def _base_sources(config: TheWorldConfig, source: Source, is_checkpoint: bool) -
     return source.relative(config.gemma_model_name, config.gemma_subfolder, config.gemma_revision), cosmos
 
 
+def _text_layers(config: TheWorldConfig, name: Any, *, language_model: bool) -> int:
+    """Layers of the language model to load: all, or none.
+
+    Raises:
+        ValueError: They are to be left out, but the checkpoint holds some that were trained: saving would lose them.
+    """
+    trained = [part for part in config.trained_components or () if part.startswith("language")]
+    if not language_model and (trained or not config.freeze_gemma_language):
+        raise ValueError(
+            f"{name}: language_model=False, but {' and '.join(trained) or 'the language model'} of it is trained; "
+            "load it whole, or start from a checkpoint of before"
+        )
+    return config.get_text_config().num_hidden_layers if language_model else 0
+
+
 def _load_gemma(
-    cls: type[TheWorld], config: TheWorldConfig, source: Source, *model_args: Any, **kwargs: Any
+    cls: type[TheWorld], config: TheWorldConfig, source: Source, layers: int, *model_args: Any, **kwargs: Any
 ) -> tuple[TheWorld, dict[str, Any]]:
-    """A TheWorld with Gemma's weights and, for now, no world parts, whose keys Gemma's checkpoint lacks."""
+    """A TheWorld with Gemma's weights and, for now, no world parts, whose keys Gemma's checkpoint lacks.
+
+    Its language model has `layers` layers; what the config says of it stays.
+    """
     bare = copy.deepcopy(config)
     bare.enable_world = False
+    all_layers = config.get_text_config().num_hidden_layers
+    bare.get_text_config().num_hidden_layers = layers
     load = cast(Any, super(Gemma3ForConditionalGeneration, cls)).from_pretrained
     with quiet_third_party():
         model, info = load(
@@ -172,10 +197,14 @@ def _load_gemma(
             **kwargs,
         )
     wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
+    if layers < all_layers:
+        left_out = "model.language_model.layers."
+        wrong["unexpected_keys"] = [key for key in wrong["unexpected_keys"] if not key.startswith(left_out)]
     if any(wrong.values()):
         listed = "; ".join(f"{key.replace('_', ' ')}: {', '.join(names[:8])}" for key, names in wrong.items() if names)
         raise ValueError(f"{source.name}: not the weights of this Gemma 3: {listed}")
     model.config.enable_world = config.enable_world
+    model.config.get_text_config().num_hidden_layers = all_layers
     return model, info
 
 

@@ -78,7 +78,7 @@ def save_theworld(
     target.mkdir(parents=True, exist_ok=True)
     record_trained(model)
     config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
+    config.architectures = ["TheWorld"]  # also of what a trainer derives from it
     config.dtype = base_dtype(model)
     vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
     with tempfile.TemporaryDirectory(dir=target, prefix=".saving-") as temporary:

@@ -18,8 +18,8 @@ class WorldFeatures:
     """What a world encoder returns.
 
     Args:
-        latents: (B, C, T, h, w), normalised to about zero mean and unit variance per channel; index 0 of T is the
-            current frame, the others are predicted.
+        latents: (B, C, T, h, w) in the encoder's dtype, normalised to about zero mean and unit variance per channel;
+            index 0 of T is the current frame, the others are predicted.
     """
 
     latents: torch.Tensor
@@ -51,6 +51,13 @@ class WorldEncoder(nn.Module, ABC):
             pixels: (B, 3, H, W) in [-1, 1].
             num_world_steps: Future latent frames `K`.
             seed: Seed of the rollout; `None` takes the encoder's own.
+        """
+
+    @abstractmethod
+    def encode_clip(self, clips: torch.Tensor) -> WorldFeatures:
+        """Latents of what did happen: frames (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
+
+        `T = 1 + K` of the encoder's temporal compression, 4 frames a step for Cosmos: F = 1 + 4K.
         """
 
 

@@ -105,19 +105,29 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> WorldFeatures:
         with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
-            first = self.encode_frame(pixels)  # (B, C, 1, h, w)
-            if num_world_steps == 0:
-                return WorldFeatures(first)
-            latents = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
-        return WorldFeatures(torch.cat([first, latents[:, :, 1:]], dim=2))  # a trained VAE has a gradient in `first`
+            latents = first = self.encode_frame(pixels)  # (B, C, 1, h, w)
+            if num_world_steps > 0:
+                rolled = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
+                latents = torch.cat([first, rolled[:, :, 1:]], dim=2)  # a trained VAE has a gradient in `first`
+        return WorldFeatures(latents.to(self.vae.dtype))
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
         trained = any(parameter.requires_grad for parameter in self.vae.encoder.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            frames = pixels.to(self.vae.device, self.vae.dtype).unsqueeze(2)  # (B, 3, 1, H, W)
-            latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
-            return normalise_latents(self.vae, latents)
+            return self._encode_video(pixels.unsqueeze(2))
+
+    @override
+    @torch.no_grad()
+    def encode_clip(self, clips: torch.Tensor) -> WorldFeatures:
+        with torch.autocast(self.vae.device.type, enabled=False):
+            return WorldFeatures(self._encode_video(clips).to(self.vae.dtype))
+
+    def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
+        """(B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w), F = 1 + 4 (T - 1)."""
+        frames = frames.to(self.vae.device, self.vae.dtype)
+        latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
+        return normalise_latents(self.vae, latents)
 
     @torch.no_grad()
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
@@ -175,6 +185,7 @@ class CosmosWorldEncoder(WorldEncoder):
         Frames decoded from NVIDIA's weights fall under the NVIDIA Open Model Licence, which asks for a guardrail
         wherever they are shown; see the `cosmos-guardrail` extra.
         """
+        latents = latents.float()
         mean, std = latent_statistics(self.vae, latents)
         frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[
             0

@@ -1,0 +1,278 @@
+"""The label-free objective: world tokens of latent frame t are regressed on Gemma's own image tokens of that frame.
+
+A projector that learns from answers alone barely learns; one that was aligned first reads a slot which the language
+model already understands. It takes videos and no labels, and no language model is in memory. What the projector sees
+is the rollout of a clip's first frame and, in a share of the clips, the latents of the clip itself.
+
+Shape legend: `B` clips, `C` latent channels, `T = 1 + K` latent frames, `F = 1 + 4K` video frames, `h, w` latent height
+and width, `N` world tokens of a latent frame, `S` world image size, `P` side of Gemma's image, `D` width.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers.utils import ModelOutput
+
+from theworld.data.images import open_image
+from theworld.data.latent_cache import LatentCache
+from theworld.data.schema import BadSample, Example, Skipped
+from theworld.model import TheWorld
+from theworld.model.processing_theworld import TheWorldProcessor
+from theworld.model.supervision import zero_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class AlignOutput(ModelOutput):
+    """What alignment gives.
+
+    Args:
+        loss: Mean of `frame_errors`.
+        frame_errors: (T,) squared error of each latent frame's tokens, in units of the targets' variance.
+    """
+
+    loss: Tensor | None = None
+    frame_errors: Tensor | None = None
+
+
+class AlignModel(TheWorld):
+    """A TheWorld whose language model stays on the disk, and whose forward is the alignment loss.
+
+    What it saves is the checkpoint of a TheWorld: the next stage loads it like any other.
+    """
+
+    true_future_share: float
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, true_future_share: float = 0.25, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """`TheWorld.from_pretrained` without the language model.
+
+        Args:
+            true_future_share: Share of training clips whose own latents are seen in place of the rollout's.
+
+        Raises:
+            ValueError: Something else than the projector would train, there is no world, or the share is no share.
+        """
+        model = super().from_pretrained(*args, language_model=False, **kwargs)
+        config = model.config
+        if not (config.enable_world and config.freeze_gemma_vision and config.freeze_cosmos_vae):
+            raise ValueError(
+                "objective='align' trains the projector alone: set enable_world, freeze_gemma_vision and "
+                "freeze_cosmos_vae to true, and train other parts in a later stage"
+            )
+        if not 0 <= true_future_share <= 1:
+            raise ValueError(f"true_future_share={true_future_share}: expected 0 to 1")
+        assert model.model.world_markers is not None
+        model.model.world_markers.requires_grad_(False)  # they belong to a prompt, and there is none
+        model.true_future_share = true_future_share
+        return model
+
+    def forward(self, return_loss: bool = True, **batch: Tensor) -> AlignOutput:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The loss of what `AlignCollator` made, or of the features that `encode` made of that.
+
+        `return_loss` tells transformers' Trainer that there is a loss without labels.
+        """
+        assert self.model.world_projector is not None
+        if not all(len(value) for value in batch.values()):
+            return AlignOutput(loss=zero_of(self.parameters()))
+        features = batch if "targets" in batch else self.encode(**batch)
+        targets = features["targets"].float()
+        tokens = self.model.world_projector(self._choose_latents(features)).float().view(targets.shape)  # (B, T, N, D)
+        errors = (tokens - targets).square().mean((0, 2, 3)) / targets.var()
+        return AlignOutput(loss=errors.mean(), frame_errors=errors.detach())
+
+    @torch.no_grad()
+    def encode(
+        self,
+        target_pixel_values: Tensor,
+        clip_pixel_values: Tensor | None = None,
+        world_latents: Tensor | None = None,
+        clip_latents: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Run the frozen parts.
+
+        Args:
+            target_pixel_values: (B, T, 3, P, P), what Gemma sees of frames 0, 4, 8, ...
+            clip_pixel_values: (B, F, 3, S, S) in [-1, 1]; the first frame is the present one.
+            world_latents: (B, C, T, h, w) rollouts of the first frames, computed before.
+            clip_latents: (B, C, T, h, w) latents of the clips, computed before.
+
+        Returns:
+            `world_latents` and `clip_latents`, as far as `true_future_share` needs them, and `targets` (B, T, N, D).
+        """
+        encoder = self.model.world_encoder
+        assert encoder is not None
+        clips, frames = target_pixel_values.shape[:2]
+        features: dict[str, Tensor] = {}
+        if self.true_future_share < 1:
+            if world_latents is None:
+                assert clip_pixel_values is not None
+                world_latents = encoder.encode(clip_pixel_values[:, 0], frames - 1).latents
+            features["world_latents"] = world_latents
+        if self.true_future_share > 0:
+            if clip_latents is None:
+                assert clip_pixel_values is not None
+                clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2)).latents
+            features["clip_latents"] = clip_latents
+        tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
+        tokens = fit_grid(tokens, self.config.world_grid)  # (B * T, N, D)
+        return {**features, "targets": tokens.unflatten(0, (clips, frames))}
+
+    def _choose_latents(self, features: dict[str, Tensor]) -> Tensor:
+        """The rollouts, in training with `true_future_share` of them replaced by what did happen."""
+        rolled, true = features.get("world_latents"), features.get("clip_latents")
+        if rolled is None or true is None or not self.training:
+            latents = true if rolled is None else rolled
+            assert latents is not None
+            return latents
+        seen = torch.rand(len(true)) < self.true_future_share  # of the generator that a checkpoint keeps
+        return torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
+
+
+def fit_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Image tokens (B, n, D) of a square, interpolated to the `rows * columns` world tokens of a frame: (B, N, D)."""
+    side = math.isqrt(tokens.shape[1])
+    if (side, side) == grid:
+        return tokens
+    picture = tokens.float().transpose(1, 2).unflatten(2, (side, side))  # (B, D, side, side)
+    return functional.interpolate(picture, size=grid, mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
+
+
+class AlignCollator:
+    """Clips -> what `AlignModel` takes.
+
+    A call opens the frames that are needed and returns `clip_pixel_values` (B, F, 3, S, S), `target_pixel_values`
+    (B, T, 3, P, P) and `skipped`, the rows that cannot be used. Without any usable row, B is 0.
+
+    Args:
+        processor: The model's.
+        num_world_steps: Future latent frames `K`; the processor's own by default.
+        frames_per_step: Video frames per latent frame after the first.
+        image_folder: Where relative names of frames are looked up.
+        latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of `clip_pixel_values`.
+    """
+
+    def __init__(
+        self,
+        processor: TheWorldProcessor,
+        *,
+        num_world_steps: int | None = None,
+        frames_per_step: int = 4,
+        image_folder: Path | None = None,
+        latent_cache: LatentCache | None = None,
+    ) -> None:
+        self.processor = processor
+        self.num_world_steps = processor.num_world_steps if num_world_steps is None else num_world_steps
+        self.frames_per_step = frames_per_step
+        self.image_folder = image_folder
+        self.latent_cache = latent_cache
+
+    @property
+    def num_frames(self) -> int:
+        """Video frames `F` of a clip."""
+        return 1 + self.num_world_steps * self.frames_per_step
+
+    def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
+        """One batch; see the class."""
+        clips: list[list[Image.Image]] = []
+        skipped: list[Skipped] = []
+        for item in items:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                continue
+            try:
+                clips.append(self.open_clip(item))
+            except BadSample as error:
+                skipped.append(error.skipped(item.id))
+        return {**self.tensors(clips), "skipped": skipped}
+
+    def open_clip(self, example: Example) -> list[Image.Image]:
+        """The clip's first F frames.
+
+        Raises:
+            BadSample: It is too short, or a frame cannot be read.
+            ValueError: The example has no clip at all, so its source has none.
+        """
+        if not example.clip:
+            raise ValueError(
+                f"example {example.id!r} has no clip: objective 'align' needs a source of videos, such as dataset_name "
+                "'video' or 'micro_world'"
+            )
+        frames = example.clip[: self.num_frames]
+        if len(frames) < self.num_frames:
+            raise BadSample(
+                "short_clip",
+                f"a clip of {len(frames)} frames: {self.num_world_steps} latent frames ahead need {self.num_frames}",
+            )
+        return [open_image(frame, self.image_folder) for frame in frames]
+
+    def tensors(self, clips: list[list[Image.Image]]) -> dict[str, Tensor]:
+        """The model's inputs, of opened clips.
+
+        Raises:
+            KeyError: The latent cache lacks a frame or a clip.
+        """
+        if not clips:
+            return {"target_pixel_values": torch.empty(0)}
+        targets = [frame for clip in clips for frame in clip[:: self.frames_per_step]]
+        seen = self.processor.image_processor(targets, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
+        world = self.processor.world_pixels(clips).unflatten(0, (len(clips), -1))  # (B, F, 3, S, S)
+        inputs = {"target_pixel_values": seen.unflatten(0, (len(clips), -1))}
+        if self.latent_cache is None:
+            return {**inputs, "clip_pixel_values": world}
+        return {
+            **inputs,
+            "world_latents": self.latent_cache.lookup(world[:, 0]),
+            "clip_latents": self.latent_cache.lookup(world),
+        }
+
+
+class AlignFeatures(Dataset[dict[str, Tensor]]):
+    """What the frozen parts make of every clip, in memory: for a set that is seen many times.
+
+    Args:
+        tensors: The features of `AlignModel.encode`, each with one row a clip.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors["targets"])
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: value[index] for name, value in self.tensors.items()}
+
+
+def encode_features(model: AlignModel, batches: Iterable[dict[str, Any]]) -> tuple[AlignFeatures, list[Skipped]]:
+    """Run the frozen parts once over `batches` of `AlignCollator`.
+
+    Returns:
+        The features of the usable clips, on the CPU, and the rows that were skipped.
+    """
+    rows: dict[str, list[Tensor]] = {}
+    skipped: list[Skipped] = []
+    for batch in batches:
+        skipped += batch.pop("skipped")
+        if len(batch["target_pixel_values"]):
+            for name, value in model.encode(**{name: value.to(model.device) for name, value in batch.items()}).items():
+                rows.setdefault(name, []).append(value.cpu())
+    features = AlignFeatures({name: torch.cat(values) for name, values in rows.items()})
+    size = sum(value.nbytes for value in features.tensors.values())
+    logger.info("align: %d clips encoded, %.1f MB", len(features), size / 1e6)
+    return features, skipped
+
+
+__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_features", "fit_grid"]
