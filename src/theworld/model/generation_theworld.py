@@ -140,7 +140,10 @@ class WorldGenerationMixin(GenerationMixin):
         """World tokens of frames (M, 3, S, S), or of their latents (M, C, T, h, w) if those are there already."""
         if latents is None:
             assert pixels is not None
-            return self.model.get_world_features(pixels, num_world_steps, seed, one_by_one=one_by_one)
+            encoder = self.model.world_encoder if one_by_one and self.config.freeze_cosmos_vae else None
+            if encoder is None:
+                return self.model.get_world_features(pixels, num_world_steps, seed)
+            return self.model.project_latents(encoder.encode_one_by_one(pixels, num_world_steps, seed).latents)
         if seed is not None:
             raise ValueError(f"world_seed={seed} with world_latents: they are rolled out already; leave it out")
         if self.training and not self.config.freeze_cosmos_vae:

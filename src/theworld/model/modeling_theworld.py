@@ -106,27 +106,16 @@ class TheWorldModel(Gemma3Model):
         return BaseModelOutputWithPooling(last_hidden_state=latents, pooler_output=self.world_projector(latents))
 
     def get_world_features(
-        self,
-        world_pixel_values: torch.Tensor,
-        num_world_steps: int = 0,
-        world_seed: int | None = None,
-        *,
-        one_by_one: bool = False,
+        self, world_pixel_values: torch.Tensor, num_world_steps: int = 0, world_seed: int | None = None
     ) -> BaseModelOutputWithPooling:
         """Encode frames (M, 3, S, S) in [-1, 1], roll out `num_world_steps` latent frames, project.
-
-        Args:
-            one_by_one: Encode every frame alone. Kernels round differently with the size of a batch; alone, a frame's
-                latents are the same bits in every batch, and those of a latent cache.
 
         Returns:
             `last_hidden_state` the latents (M, C, T, h, w), `pooler_output` the world tokens (M, N, D).
         """
         if self.world_encoder is None:
             raise ValueError("this model has no world encoder: load it with TheWorld.from_pretrained")
-        batches = world_pixel_values.split(1) if one_by_one else [world_pixel_values]
-        latents = [self.world_encoder.encode(batch, num_world_steps, world_seed).latents for batch in batches]
-        return self.project_latents(torch.cat(latents))
+        return self.project_latents(self.world_encoder.encode(world_pixel_values, num_world_steps, world_seed).latents)
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -152,8 +141,8 @@ class TheWorldModel(Gemma3Model):
         if world_pixel_values is not None:
             prompt, request = Prompt(cast(torch.Tensor, input_ids)), WorldRequest(world_pixel_values)
             steps = settle_world_inputs(self.config, prompt, request, has_image=True, strict=True).num_world_steps
-            world = self.get_world_features(world_pixel_values, steps)
-            mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
+            features = self.get_world_features(world_pixel_values, steps)
+            mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": features}
         if self.config.enable_world and input_ids is not None:
             encoded = mm_encoder_outputs or {}
             image = encoded.get("image")
@@ -169,9 +158,8 @@ class TheWorldModel(Gemma3Model):
                 inputs_embeds = inputs_embeds + zero_of_idle(self, image_features, world).to(inputs_embeds)
             input_ids = pixel_values = mm_encoder_outputs = None
         elif self.training and input_ids is not None and pixel_values is None and not mm_encoder_outputs:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-            inputs_embeds = inputs_embeds + zero_of_idle(self, None, None).to(inputs_embeds)
-            input_ids = None
+            embeds = cast(torch.Tensor, self.get_input_embeddings()(input_ids))
+            inputs_embeds, input_ids = embeds + zero_of_idle(self, None, None).to(embeds), None
         outputs = cast(Any, super().forward)(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -335,8 +323,8 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         prompt = Prompt(input_ids, attention_mask, token_type_ids, labels)  # type: ignore[arg-type]
         inputs = WorldInputs(prompt)
+        strict = self.training or labels is not None
         if self._at_the_door(input_ids, request, past_key_values, mm_encoder_outputs):
-            strict = self.training or labels is not None
             inputs = settle_world_inputs(
                 self.config, prompt, request, has_image=pixel_values is not None, strict=strict
             )
@@ -344,10 +332,8 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         world = (mm_encoder_outputs or {}).get("world")
         if inputs.pixels is not None or inputs.latents is not None:
-            one_by_one = self.config.freeze_cosmos_vae and (self.training or labels is not None)
-            world = self._world_features(
-                inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed, one_by_one=one_by_one
-            )
+            frames = (inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed)
+            world = self._world_features(*frames, one_by_one=strict)
             mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
         run = cast(Any, self._forward_at_labels if logits_at_labels else super().forward)
         outputs = run(

@@ -53,6 +53,16 @@ class WorldEncoder(nn.Module, ABC):
             seed: Seed of the rollout; `None` takes the encoder's own.
         """
 
+    def encode_one_by_one(
+        self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None
+    ) -> WorldFeatures:
+        """`encode` with every frame alone: its latents are then the same bits in every batch, and in a latent cache.
+
+        In a batch they differ in the last bits, because kernels round differently with its size.
+        """
+        frames = [self.encode(frame, num_world_steps, seed).latents for frame in pixels.split(1)]
+        return WorldFeatures(torch.cat(frames))
+
     @abstractmethod
     def encode_clip(self, clips: torch.Tensor) -> WorldFeatures:
         """Latents of what did happen: frames (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
