@@ -14,17 +14,29 @@ from typing import TYPE_CHECKING, Any
 from ._auto_classes import announce
 
 if TYPE_CHECKING:
+    from .data.sources.hf_dataset import HFDatasetWrapper
+    from .data.sources.records import TheWorldDataset
     from .model import TheWorld, TheWorldConfig, TheWorldModel, TheWorldProcessor
 
 __version__ = "0.1.0"
-__all__ = ["TheWorld", "TheWorldConfig", "TheWorldModel", "TheWorldProcessor", "__version__"]
+__all__ = [
+    "HFDatasetWrapper",
+    "TheWorld",
+    "TheWorldConfig",
+    "TheWorldDataset",
+    "TheWorldModel",
+    "TheWorldProcessor",
+    "__version__",
+]
+
+_DATA = {"HFDatasetWrapper": ".data.sources.hf_dataset", "TheWorldDataset": ".data.sources.records"}
 
 announce("theworld", package=__name__, config="TheWorldConfig", processor="TheWorldProcessor")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(".model", __name__), name)
+        return getattr(import_module(_DATA.get(name, ".model"), __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands and their options."""
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
 
-    scenes = jobs.add_parser("scenes", help="simulate scenes and write them to a folder")
+    scenes = jobs.add_parser("scenes", help="simulate scenes and write them, and questions about them, to a folder")
     scenes.add_argument("folder", type=Path)
     scenes.add_argument("--split", default="train", choices=("train", "validation", "fusion", "test"))
     for kind, count in (("drop", 100), ("race", 50), ("stack", 50)):

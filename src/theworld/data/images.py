@@ -64,6 +64,36 @@ def open_image(source: Any, folder: Path | None = None) -> Image.Image:
     )
 
 
+def count_frames(path: Path) -> int:
+    """The frames of an animation; 1 of a still picture.
+
+    Raises:
+        BadSample: As from `open_image`.
+    """
+    image = _open(_read(path, str(path)), str(path))
+    try:
+        return getattr(image, "n_frames", 1)
+    except _DAMAGE as error:
+        raise BadSample("truncated", f"{path}: cut or damaged ({error})") from error
+
+
+def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
+    """Frames `start` to `start + count - 1` of an animation, each as `open_image` would give it.
+
+    Raises:
+        BadSample: As from `open_image`; `truncated` also where there are not as many.
+    """
+    image = _open(_read(path, str(path)), str(path))
+    frames: list[Image.Image] = []
+    for index in range(start, start + count):
+        try:
+            image.seek(index)
+        except _DAMAGE as error:
+            raise BadSample("truncated", f"{path}, frame {index}: cut or damaged ({error})") from error
+        frames.append(_convert(image, str(path)))
+    return frames
+
+
 def locate(name: str | Path, folder: Path | None) -> Path:
     """The path of `name`, which must lie within `folder` when there is one; links are followed first.
 
@@ -95,18 +125,21 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _decode(data: bytes | bytearray, name: str) -> Image.Image:
+    return _convert(_open(data, name), name)
+
+
+def _open(data: bytes | bytearray, name: str) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise BadSample("too_large", f"{name}: {len(data):,} bytes, allowed are {MAX_BYTES:,}")
     Image.init()
     try:
-        image = Image.open(BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
+        return Image.open(BytesIO(data), formats=[kind for kind in FORMATS if kind in Image.OPEN])
     except UnidentifiedImageError as error:
         raise BadSample("not_an_image", f"{name}: not one of {', '.join(FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadSample("too_large", f"{name}: {error}") from error
     except _DAMAGE as error:
         raise BadSample("truncated", f"{name}: cut or damaged ({error})") from error
-    return _convert(image, name)
 
 
 def _convert(image: Image.Image, name: str) -> Image.Image:

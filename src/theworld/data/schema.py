@@ -109,3 +109,13 @@ class SourceSettings:
         if not path.exists():
             raise FileNotFoundError(f"{path}: no such file or folder; check train_dataset_path")
         return path
+
+    def refuse(self, source: str, *names: str) -> None:
+        """Refuse settings that a source has no use for, rather than leave them without effect.
+
+        Raises:
+            ValueError: One of `names` is not at its default.
+        """
+        for name in names:
+            if getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"dataset {source!r} has no use for {name}={getattr(self, name)!r}: leave it out")

@@ -1,4 +1,4 @@
-"""Clips of the nano world on disk: frames, class maps, and a record of everything that is true of each scene."""
+"""Clips of the nano world on disk: frames, class maps, a record of everything that is true of each scene, questions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import numpy as np
 from .layouts import KINDS, sample_scene
 from .outcomes import outcomes
 from .physics import FRAMES, SIZE, Ball, Block, Ramp, Scene
+from .questions import Question, choose_balanced, predictive_questions, static_questions
 from .render import render
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,6 +31,9 @@ SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "fusion": 30
 _SEEDS_PER_SPLIT = 10_000_000
 
 logger = logging.getLogger(__name__)
+
+Asked = list[tuple[int, Question]]
+"""Questions about one scene, each with its frame."""
 
 Record = dict[str, Any]
 """One scene as JSON: `seed`, `kind`, `scene` (the fields of `Scene`), `ball_xy` (F, n, 2), `block_pose` (F, m, 3),
@@ -54,6 +59,10 @@ class SceneSet:
 
 def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2) -> SceneSet:
     """Simulate, draw and write `counts[kind]` scenes of each kind, the first ones of the split; all or nothing.
+
+    `questions.jsonl` beside them asks about the first frame of every scene and one later frame: `id`, `clip` and
+    `frame` (places in frames.npy), `family`, `kind` (static or predictive), `question`, `answer`, `choices`. Of a
+    family every answer comes equally often, and the order is random, both the same each time.
 
     Raises:
         ValueError: for an unknown split or kind, or more scenes than the split has seeds.
@@ -116,19 +125,45 @@ def make_clip(seed: int, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     return frames, classes, record
 
 
-def _make_job(job: tuple[int, str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
-    return make_clip(*job)
+def _make_job(job: tuple[int, str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record, Asked]:
+    frames, classes, record = make_clip(*job)
+    return frames, classes, record, list(_ask(record))
 
 
 def _write(folder: Path, jobs: list[tuple[int, str]], workers: int) -> None:
     shape = (len(jobs), FRAMES, int(SIZE), int(SIZE))
     frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (*shape, 3))
     classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, shape)
+    asked: list[tuple[int, int, Question]] = []
     with Pool(workers) as pool, (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
         for i, clip in enumerate(pool.imap(_make_job, jobs, chunksize=32)):
-            frames[i], classes[i], record = clip
+            frames[i], classes[i], record, questions = clip
             lines.write(json.dumps(record) + "\n")
+            asked += [(i, frame, question) for frame, question in questions]
             if (i + 1) % 2000 == 0:
                 logger.info("%d of %d scenes", i + 1, len(jobs))
     frames.flush()
     classes.flush()
+    _write_questions(folder / "questions.jsonl", jobs, asked)
+
+
+def _ask(record: Record) -> Iterator[tuple[int, Question]]:
+    """Every question about the first frame and about a later one, half the time the last; drawn by the scene's seed."""
+    rng = np.random.default_rng((record["seed"], KINDS.index(record["kind"])))
+    later = FRAMES - 1 if rng.random() < 0.5 else int(rng.integers(1, FRAMES))
+    yield from ((0, question) for question in predictive_questions(record, rng))
+    for frame in (0, later):
+        yield from ((frame, question) for question in static_questions(record, frame, rng))
+
+
+def _write_questions(path: Path, jobs: list[tuple[int, str]], asked: list[tuple[int, int, Question]]) -> None:
+    rng = np.random.default_rng(len(jobs))
+    chosen = choose_balanced(asked, len(asked), rng)
+    with path.open("w", encoding="utf-8") as lines:
+        for place in rng.permutation(len(chosen)):
+            clip, frame, question = chosen[place]
+            seed, scene_kind = jobs[clip]
+            row = {"id": f"{scene_kind}-{seed}-{frame}-{question.family}", "clip": clip, "frame": frame}
+            row |= {"family": question.family, "kind": question.kind, "question": question.text}
+            row |= {"answer": question.answer, "choices": question.choices}
+            lines.write(json.dumps(row) + "\n")

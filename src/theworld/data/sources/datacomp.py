@@ -1,0 +1,102 @@
+"""DataComp: captions of pictures that are still on the web, or were; each is downloaded when its row is read.
+
+A row whose picture cannot be had is `Skipped` with the cause. No other row stands in for it: what is easy to download
+would count twice, and nobody would know how much is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from theworld.utils.imports import require
+
+from ..schema import BadSample, Example, Message, Skipped, SourceSettings
+from .files import load_rows
+from .hf_dataset import StreamedRows, UndecodedRows
+from .records import IndexedRows, Row
+
+if TYPE_CHECKING:
+    from ..download import ImageStore
+
+COLUMNS = ("uid", "url", "text")
+
+PROMPTS = (
+    "Describe this image.",
+    "What does this image show?",
+    "Write a caption for this image.",
+    "Give a short description of the picture.",
+)
+"""One of them, by the row's id, where there is no `question_template`."""
+
+
+class DataCompReader:
+    """Downloads the picture of a row, and asks for its caption.
+
+    Args:
+        store: Where the pictures go.
+        question_template: `str.format` template of the prompt, with the row's own columns.
+    """
+
+    def __init__(self, store: ImageStore, question_template: str | None = None) -> None:
+        self.store = store
+        self.question_template = question_template
+
+    def read(self, row: Row, fallback_id: str) -> Example | Skipped:
+        """The example, its picture on the disk, or why there is none."""
+        id = str(row.get("uid") or fallback_id)
+        try:
+            for column in ("url", "text"):
+                if not isinstance(row.get(column), str) or not row[column].strip():
+                    raise BadSample("bad_row", f"{column} is {row.get(column)!r}: expected text")
+            picture = self.store.fetch(row["url"], row.get("sha256") or None)
+        except BadSample as bad:
+            return bad.skipped(id)
+        messages = (Message("user", self._prompt(row, id)), Message("assistant", row["text"].strip()))
+        metadata = {key: value for key, value in row.items() if key not in ("uid", "text")}
+        return Example(id, messages, images=(picture,), metadata=metadata)
+
+    def _prompt(self, row: Row, id: str) -> str:
+        if self.question_template is not None:
+            return self.question_template.format_map(row)
+        return PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+
+
+def load_datacomp(settings: SourceSettings) -> IndexedRows | StreamedRows:
+    """Rows of metadata at `settings.path`: a Parquet file, a folder of them, or a Hub id.
+
+    Args:
+        settings: Pictures are kept in `image_folder`, or in ~/.cache/theworld/images.
+
+    Raises:
+        ValueError: No path, or a column is missing; lists what there is.
+        FileNotFoundError: There is nothing at `path`.
+    """
+    require("train", "httpcore")
+    from ..download import ImageStore
+
+    if settings.path is None:
+        raise ValueError("dataset 'datacomp' needs train_dataset_path: Parquet files, or mlfoundations/datacomp_small")
+    rows = load_rows(settings, settings.path)
+    _check(rows, settings)
+    reader = DataCompReader(ImageStore(settings.image_folder or default_cache()), settings.question_template)
+    return StreamedRows(rows, reader) if settings.streaming else IndexedRows(UndecodedRows(rows), reader)
+
+
+def default_cache() -> Path:
+    """Where pictures are kept when nobody says."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "theworld" / "images"
+
+
+def _check(rows: Any, settings: SourceSettings) -> None:
+    columns = rows.column_names or list(next(iter(rows), {}))
+    missing = [column for column in COLUMNS if column not in columns]
+    if missing:
+        raise ValueError(f"{settings.path}: no column {', '.join(missing)}, it has {', '.join(columns)}")
+    if settings.question_template is not None:
+        try:
+            settings.question_template.format_map(dict.fromkeys(columns, ""))
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"question_template={settings.question_template!r}: no column {error}") from error

@@ -1,0 +1,174 @@
+"""Datasets of the Hugging Face library, indexed or streamed, as data sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self, cast, overload
+
+from torch.utils.data import IterableDataset
+
+from theworld.utils.imports import require
+
+from ..schema import Example, Skipped
+from .records import IndexedRows, Reader, Row, RowReader, check_columns
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class StreamedRows(IterableDataset["Example | Skipped"]):
+    """A source that gives its rows one after the other, each worker of a DataLoader its own share of the shards.
+
+    Several processes share the rows by `split_by_process`. A row without an `id` is called by a hash of its content:
+    its place depends on who reads it.
+
+    Args:
+        rows: What the library streams.
+        reader: How a row becomes an example.
+    """
+
+    def __init__(self, rows: datasets.IterableDataset, reader: Reader) -> None:
+        self.rows = rows.decode(False) if rows.features else rows
+        self.reader = reader
+        self._decode = row_decoder(rows.features)
+
+    def __iter__(self) -> Iterator[Example | Skipped]:
+        for stored in self.rows:
+            row = self._decode(stored)
+            yield self.reader.read(row, content_id(row))
+
+    def split_by_process(self, rank: int, world_size: int) -> Self:
+        """The share of process `rank` of `world_size`."""
+        split = require("train", "datasets.distributed").split_dataset_by_node
+        return self._of(split(self.rows, rank, world_size))
+
+    def shuffle(self, seed: int, buffer_size: int = 1000) -> Self:
+        """The rows in another order, drawn from a buffer of `buffer_size`."""
+        return self._of(self.rows.shuffle(seed=seed, buffer_size=buffer_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle otherwise in every epoch."""
+        self.rows.set_epoch(epoch)
+
+    def _of(self, rows: datasets.IterableDataset) -> Self:
+        other = copy(self)
+        other.rows = rows
+        return other
+
+
+@overload
+def HFDatasetWrapper(
+    ds: datasets.Dataset,
+    image_key: str | None = ...,
+    text_key: str | None = ...,
+    label_key: str | None = ...,
+    *,
+    question_template: str | None = ...,
+) -> IndexedRows: ...
+@overload
+def HFDatasetWrapper(
+    ds: datasets.IterableDataset,
+    image_key: str | None = ...,
+    text_key: str | None = ...,
+    label_key: str | None = ...,
+    *,
+    question_template: str | None = ...,
+) -> StreamedRows: ...
+def HFDatasetWrapper(
+    ds: datasets.Dataset | datasets.IterableDataset,
+    image_key: str | None = "image",
+    text_key: str | None = "text",
+    label_key: str | None = "label",
+    *,
+    question_template: str | None = None,
+) -> IndexedRows | StreamedRows:
+    """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
+
+    Its pictures stay undecoded until the collator opens them. Labels that are class numbers become their names, and
+    all names the choices.
+
+    Args:
+        ds: One split.
+        image_key: Column of the picture, or of a list of them.
+        text_key: Column of the question; not needed with a template that says all.
+        label_key: Column of the answer.
+        question_template: `str.format` template of the prompt, with the row's own columns.
+
+    Raises:
+        ValueError: A column does not exist, or `ds` is no single split; the message lists what there is.
+    """
+    return wrap(ds, RowReader(image_key, text_key, label_key, question_template))
+
+
+def wrap(ds: Any, reader: RowReader) -> IndexedRows | StreamedRows:
+    """`HFDatasetWrapper` with a reader that says more.
+
+    Raises:
+        ValueError: A column of `reader` does not exist, or `ds` is no single split.
+    """
+    library = require("train", "datasets")
+    if isinstance(ds, dict):
+        raise ValueError(f"this is {len(ds)} splits, {', '.join(ds)}: pass one of them")
+    if not isinstance(ds, library.Dataset | library.IterableDataset):
+        raise ValueError(f"{type(ds).__name__}: expected a datasets.Dataset or IterableDataset")
+    features = ds.features or {}
+    if features:
+        check_columns(reader, features)
+        if reader.image_key is not None and reader.image_key not in features:
+            raise ValueError(f"no column {reader.image_key!r} in the data, which has {', '.join(features)}")
+    label = features.get(reader.answer_key)
+    if isinstance(label, library.ClassLabel):
+        reader = replace(reader, choices=tuple(cast(Any, label).names))
+    if isinstance(ds, library.IterableDataset):
+        return StreamedRows(ds, reader)
+    return IndexedRows(UndecodedRows(ds), reader)
+
+
+class UndecodedRows(Sequence[Row]):
+    """The rows of a dataset with their pictures as bytes or paths; the user's own transform of rows still runs."""
+
+    def __init__(self, ds: datasets.Dataset) -> None:
+        self._transformed = ds.format["type"] == "custom"
+        self._rows = ds if self._transformed else ds.with_format("arrow")
+        self._decode = row_decoder(ds.features)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        row: Any = self._rows[index]
+        return row if self._transformed else self._decode(row.to_pylist()[0])
+
+
+def row_decoder(features: Any) -> Callable[[Any], Row]:
+    """What turns a stored row into what its columns mean, except for pictures: those the collator opens."""
+    if not features:
+        return lambda row: row
+    library = require("train", "datasets")
+
+    def keep_stored(feature: Any) -> Any:
+        if isinstance(feature, library.Image | library.Audio | library.Video):
+            return replace(feature, decode=False)
+        if isinstance(feature, library.List | library.LargeList):
+            return replace(feature, feature=keep_stored(feature.feature))
+        if isinstance(feature, dict):
+            return {name: keep_stored(value) for name, value in feature.items()}
+        return feature
+
+    return library.Features(keep_stored(dict(features))).decode_example
+
+
+def content_id(row: Row) -> str:
+    """A name of 16 hex digits for what a row holds."""
+
+    def digest(value: Any) -> str:
+        return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else type(value).__name__
+
+    return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
+
+
+__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "row_decoder", "wrap"]

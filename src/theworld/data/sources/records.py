@@ -1,0 +1,277 @@
+"""Rows that are dicts, in the shapes people have them: question and answer, chat messages, LLaVA conversations."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
+
+from huggingface_hub import HfFileSystem
+
+from ..images import MAX_BYTES, locate
+from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped
+
+Row = Mapping[str, Any]
+
+CONVERSATION_KEYS = ("messages", "conversations")
+ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+"""What the turns of a conversation are called, here and in LLaVA's files."""
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """How a row becomes an example.
+
+    Args:
+        image_key: Holds one picture, a list of them, or nothing: paths, bytes, PIL images, arrays.
+        question_key: Holds the question; not needed where `question_template` says all.
+        answer_key: Holds the answer; a number is an index into the row's `choices`, where it is not one of them.
+        question_template: `str.format` template of the prompt, with the row's own fields.
+        choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
+        base_folder: Where the names of pictures are looked up, when no image folder is given for the run.
+
+    A row with `messages` or `conversations` is that conversation as it stands. `id`, `images` (more pictures) and
+    `choices` mean the same in every row; whatever else it has becomes the example's `metadata`.
+    """
+
+    image_key: str | None = "image"
+    question_key: str | None = "question"
+    answer_key: str | None = "answer"
+    question_template: str | None = None
+    choices: tuple[str, ...] = ()
+    base_folder: Path | None = None
+
+    def read(self, row: Any, fallback_id: str) -> Example | Skipped:
+        """The example, or what is wrong with the row; `fallback_id` names a row that has no `id`."""
+        id = fallback_id
+        try:
+            if not isinstance(row, Mapping):
+                raise BadSample("bad_row", f"expected a dict, got {type(row).__name__}")
+            if row.get("id") is not None:
+                id = str(row["id"])
+            return self._example(row, id)
+        except BadSample as bad:
+            return bad.skipped(id)
+
+    def _example(self, row: Row, id: str) -> Example:
+        choices = self.choices or _choices(_filled(row, "choices"))
+        conversation = next((key for key in CONVERSATION_KEYS if _filled(row, key) is not None), None)
+        if conversation is None:
+            messages, inline = self._question_and_answer(row, choices), ()
+        else:
+            messages, inline = read_conversation(row[conversation])
+        own = (*_pictures(_filled(row, self.image_key)), *_pictures(_filled(row, "images")))
+        if own and inline:
+            raise BadSample("bad_row", f"pictures both in {conversation} and beside it: their order is not known")
+        used = {self.image_key, self.question_key, self.answer_key, conversation, "id", "images", "choices"}
+        return Example(
+            id=id,
+            messages=messages,
+            images=tuple(self._placed(picture) for picture in own or inline),
+            choices=choices,
+            metadata={key: value for key, value in row.items() if key not in used},
+        )
+
+    def _question_and_answer(self, row: Row, choices: tuple[str, ...]) -> tuple[Message, ...]:
+        answer = _filled(row, self.answer_key)
+        if answer is None or answer == "":
+            raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
+        if choices and isinstance(answer, int) and str(answer) not in choices:
+            if not 0 <= answer < len(choices):
+                raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
+            answer = choices[answer]
+        if isinstance(answer, Mapping | list) or (choices and str(answer) not in choices):
+            expected = f"one of {', '.join(choices[:10])}" if choices else "text or a number"
+            raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected {expected}")
+        return Message("user", self._prompt(row)), Message("assistant", str(answer))
+
+    def _prompt(self, row: Row) -> str:
+        if self.question_template is not None:
+            try:
+                return self.question_template.format_map(row)
+            except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+                raise BadSample("bad_row", f"question_template does not fit the row: {error}") from error
+        question = _filled(row, self.question_key)
+        if not isinstance(question, str) or not question.strip():
+            raise BadSample("bad_row", f"no question in {self.question_key!r}")
+        return question
+
+    def _placed(self, picture: Any) -> Any:
+        if self.base_folder is None or not isinstance(picture, str):
+            return picture
+        return locate(picture, self.base_folder)
+
+
+class Reader(Protocol):
+    """Makes an example of a row, or says why there is none; `fallback_id` names a row that has no name of its own."""
+
+    def read(self, row: Any, fallback_id: str) -> Example | Skipped: ...  # noqa: D102
+
+
+class IndexedRows:
+    """A map-style source: `rows` in their order, each read when it is asked for."""
+
+    def __init__(self, rows: Sequence[Row], reader: Reader) -> None:
+        self.rows = rows
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example | Skipped:
+        index = range(len(self.rows))[index]
+        return self.reader.read(self.rows[index], str(index))
+
+
+class TheWorldDataset(IndexedRows):
+    """A list of dicts as a data source: `[{"image": "a.png", "question": "...", "answer": "..."}]`.
+
+    Args:
+        records: The rows; a Hugging Face dataset is one for `HFDatasetWrapper`.
+        image_key: Holds a path, bytes, PIL image or uint8 array (H, W, 3), a list of them, or nothing.
+        question_key: Holds the question.
+        answer_key: Holds the answer.
+        question_template: `str.format` template of the prompt, with the row's own fields.
+        choices: The answers of every row, when they are closed.
+
+    Rows may also hold `id`, `images`, `choices`, and `messages` (or `conversations`) in place of question and answer.
+    A row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
+
+    Raises:
+        ValueError: The first row has neither a conversation nor what the keys and the template name.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Row],
+        *,
+        image_key: str | None = "image",
+        question_key: str | None = "question",
+        answer_key: str | None = "answer",
+        question_template: str | None = None,
+        choices: Iterable[str] = (),
+    ) -> None:
+        reader = RowReader(image_key, question_key, answer_key, question_template, tuple(choices))
+        if len(records):
+            check_columns(reader, dict(records[0]))
+        super().__init__(records, reader)
+
+
+def check_columns(reader: RowReader, columns: Iterable[str]) -> None:
+    """Refuse keys that the rows do not have.
+
+    Raises:
+        ValueError: Names the key and the columns.
+    """
+    columns = list(columns)
+    conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
+    if conversation is not None:
+        if reader.question_template is not None:
+            raise ValueError(f"question_template: the data are conversations, in {conversation!r}; leave it out")
+        return
+    wanted = [reader.answer_key]
+    if reader.question_template is None:
+        wanted.append(reader.question_key)
+    else:
+        fields = (field for _, field, _, _ in string.Formatter().parse(reader.question_template) if field is not None)
+        wanted += [field.partition(".")[0].partition("[")[0] for field in fields]
+    for key in wanted:
+        if key not in columns:
+            raise ValueError(f"no column {key!r} in the data, which has {', '.join(columns)}")
+
+
+def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
+    """Messages, and the pictures that stand in them.
+
+    Args:
+        turns: `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
+            `{type: "image"}` parts, the latter with or without its `image`.
+
+    Raises:
+        BadSample: `bad_row`: it is no such conversation, or the assistant says nothing.
+    """
+    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
+        raise BadSample("bad_row", f"conversation of type {type(turns).__name__}: expected a list of turns")
+    messages: list[Message] = []
+    pictures: list[Any] = []
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            raise BadSample("bad_row", f"turn of type {type(turn).__name__}: expected a dict")
+        name, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if name not in ROLE_OF:
+            raise BadSample("bad_row", f"role {name!r}: expected one of {', '.join(ROLE_OF)}")
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        messages.append(Message(ROLE_OF[name], _text_of(parts, pictures)))
+    if not any(message.role == "assistant" and message.content.strip() for message in messages):
+        raise BadSample("bad_row", "the assistant says nothing")
+    return tuple(messages), tuple(pictures)
+
+
+def _text_of(parts: Any, pictures: list[Any]) -> str:
+    if not isinstance(parts, Sequence):
+        raise BadSample("bad_row", f"content of type {type(parts).__name__}: expected text or a list of parts")
+    text = ""
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text" and isinstance(part.get("text"), str):
+            text += part["text"]
+        elif kind == "image":
+            text += IMAGE_MARKER
+            pictures += _pictures(part.get("image"))
+        else:
+            raise BadSample("bad_row", f"content part {str(part)[:100]}: expected a text or an image")
+    return text
+
+
+def _choices(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise BadSample("bad_row", f"choices {value[:100]!r}: expected a list")
+    return tuple(str(choice) for choice in value or ())
+
+
+def _pictures(value: Any) -> list[Any]:
+    """The pictures that a field holds, as `open_image` takes them."""
+    if value is None:
+        return []
+    if isinstance(value, list | tuple):
+        return [picture for item in value for picture in _pictures(item)]
+    if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str) and "://" in value:
+        return [_from_hub(value)]
+    return [] if value is None else [value]
+
+
+def _from_hub(url: str) -> bytes:
+    """A file of a data set that is streamed from the Hub."""
+    if not url.startswith("hf://"):
+        raise BadSample("bad_row", f"{url}: pictures are downloaded by dataset 'datacomp' alone; expected a file name")
+    try:
+        with HfFileSystem().open(url) as file:
+            return cast(bytes, file.read(MAX_BYTES + 1))
+    except OSError as error:
+        raise BadSample("connection", f"{url}: {error}") from error
+
+
+def _filled(row: Row, key: str | None) -> Any:
+    return None if key is None else row.get(key)
+
+
+__all__ = [
+    "CONVERSATION_KEYS",
+    "IndexedRows",
+    "Reader",
+    "RowReader",
+    "TheWorldDataset",
+    "check_columns",
+    "read_conversation",
+]
