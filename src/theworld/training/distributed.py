@@ -6,6 +6,7 @@ two together.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from theworld.model.checkpoints import delta_keys
 
 if TYPE_CHECKING:
+    from accelerate.utils import FullyShardedDataParallelPlugin
     from torch.distributed.device_mesh import DeviceMesh
 
     from theworld.model import TheWorld
@@ -59,6 +61,20 @@ def check_shardable(model: TheWorld) -> None:
         )
 
 
+def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
+    """What accelerate's plugin cannot be told in its config: gradients are averaged in fp32, outputs keep their type.
+
+    By itself it averages in bf16 and rounds the loss to it.
+
+    Raises:
+        ValueError: The world encoder trains.
+    """
+    check_shardable(model)
+    policy = plugin.mixed_precision_policy
+    if isinstance(policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(policy, reduce_dtype=torch.float32, output_dtype=None)
+
+
 def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     """The whole tensors of a delta checkpoint, for `save_pretrained(state_dict=...)`; sharded base weights stay put.
 
@@ -71,8 +87,8 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
         value = parameters[name].detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:
-            delta[name] = whole.cpu()
+            delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need
     return delta
 
 
-__all__ = ["IGNORED_MODULE", "WRAPPED_LAYERS", "check_shardable", "gather_delta", "shard"]
+__all__ = ["IGNORED_MODULE", "WRAPPED_LAYERS", "check_shardable", "gather_delta", "settle_fsdp", "shard"]

@@ -1,0 +1,166 @@
+"""Two CPU processes give the losses of one; the accelerate configs say what they are meant to."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DeepSpeedPlugin, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
+from torch.distributed.fsdp import OffloadPolicy
+from torch.distributed.fsdp.fully_sharded_data_parallel import StateDictType
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+
+from tests.model.helpers import load_world
+from tests.training import fsdp_worker
+from theworld import TheWorld
+from theworld.training.distributed import IGNORED_MODULE, WRAPPED_LAYERS, check_shardable, settle_fsdp
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "accelerate"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+STAGES: dict[str, dict[str, Any]] = {
+    "projection": {},
+    "all": {"freeze_gemma_vision": False, "freeze_gemma_language": False},
+}
+
+
+# ----------------------------------------------------------------------------------------------- accelerate configs
+
+
+def launched(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment that `accelerate launch` gives to the processes of a config."""
+    arguments = launch_command_parser().parse_args(["--config_file", str(CONFIGS / name), "train.py"])
+    arguments, defaults, _ = _validate_launch_command(arguments)
+    if arguments.use_deepspeed:
+        arguments.deepspeed_fields_from_accelerate_config = ",".join(defaults.deepspeed_config)
+        _, environment = prepare_deepspeed_cmd_env(arguments)
+    else:
+        environment = prepare_multi_gpu_env(arguments)
+    for key, value in environment.items():
+        monkeypatch.setenv(key, value)
+    return environment
+
+
+def test_every_config_loads_and_leaves_the_precision_to_the_training_config() -> None:
+    types = {"single_gpu": "NO", "multi_gpu_ddp": "MULTI_GPU", "multi_gpu_fsdp": "FSDP"}
+    types |= {"deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+    found = {path.stem: load_config_from_file(str(path)) for path in CONFIGS.glob("*.yaml")}
+    assert {name: config.distributed_type.value for name, config in found.items()} == types
+    assert all(config.mixed_precision is None for config in found.values())
+    assert {name: config.num_processes for name, config in found.items() if name != "single_gpu"} == dict.fromkeys(
+        types.keys() - {"single_gpu"}, 4
+    )
+    assert found["single_gpu"].num_processes == 1
+
+
+def test_fsdp_config_states_the_policy_of_shard(monkeypatch: pytest.MonkeyPatch, model: TheWorld) -> None:
+    environment = launched("multi_gpu_fsdp.yaml", monkeypatch)
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    assert environment["ACCELERATE_MIXED_PRECISION"] == "no"
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.auto_wrap_policy is transformer_auto_wrap_policy
+    assert tuple(plugin.transformer_cls_names_to_wrap) == WRAPPED_LAYERS
+    assert plugin.reshard_after_forward is True
+    assert plugin.state_dict_type is StateDictType.FULL_STATE_DICT
+    assert type(plugin.cpu_offload) is OffloadPolicy
+    assert plugin.cpu_ram_efficient_loading is False
+    assert plugin.activation_checkpointing is False
+    names = [name for name, _ in model.named_modules() if re.fullmatch(plugin.ignored_modules, name)]
+    assert names == [IGNORED_MODULE]
+    plugin.set_auto_wrap_policy(model)  # finds the classes in the model
+    assert {cls.__name__ for cls in plugin.auto_wrap_policy.keywords["transformer_layer_cls"]} == set(WRAPPED_LAYERS)
+
+
+def test_fsdp_reduces_gradients_in_fp32_and_does_not_round_the_loss(
+    monkeypatch: pytest.MonkeyPatch, model: TheWorld
+) -> None:
+    launched("multi_gpu_fsdp.yaml", monkeypatch)
+    plugin = FullyShardedDataParallelPlugin()
+    settle_fsdp(plugin, model)
+    assert plugin.mixed_precision_policy is None
+    plugin.set_mixed_precision("bf16")  # what the trainer's accelerator does for mixed_precision="bf16"
+    settle_fsdp(plugin, model)
+    policy = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_configs(monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
+    launched(f"deepspeed_zero{stage}.yaml", monkeypatch)
+    plugin = DeepSpeedPlugin()
+    assert plugin.zero_stage == stage
+    assert plugin.zero3_init_flag is False
+    assert plugin.zero3_save_16bit_model is (stage == 3)
+    assert (plugin.gradient_accumulation_steps, plugin.gradient_clipping) == ("auto", "auto")
+    zero = plugin.deepspeed_config["zero_optimization"]
+    assert zero["stage"] == stage
+    assert zero["stage3_gather_16bit_weights_on_model_save"] is (stage == 3)
+    assert zero["offload_optimizer"]["device"] == zero["offload_param"]["device"] == "none"
+    plugin.set_mixed_precision("bf16")
+    assert plugin.deepspeed_config["bf16"]["enabled"] is True
+
+
+# --------------------------------------------------------------------------------------------------------- sharding
+
+
+@pytest.fixture(scope="module")
+def model(gemma_folder: Path, cosmos_folder: Path) -> TheWorld:
+    return load_world(gemma_folder, cosmos_folder)
+
+
+def test_a_world_encoder_that_trains_is_not_sharded_around(gemma_folder: Path, cosmos_folder: Path) -> None:
+    check_shardable(load_world(gemma_folder, cosmos_folder))
+    with pytest.raises(ValueError, match=r"freeze_cosmos_vae=False with FSDP.*multi_gpu_ddp"):
+        check_shardable(load_world(gemma_folder, cosmos_folder, freeze_cosmos_vae=False))
+
+
+def two_processes(*command: str | Path, cwd: Path = ROOT) -> str:
+    """Run a module under torchrun; returns what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*TORCHRUN, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sharded(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Per stage the folder of a run in one process, and that of a run sharded over two."""
+    folder = tmp_path_factory.mktemp("sharded")
+
+    def job(name: str, processes: int) -> dict[str, Any]:
+        bases = {"gemma": str(gemma_folder), "cosmos": str(cosmos_folder)}
+        return {**bases, "out": str(folder / str(processes) / name), "options": STAGES[name]}
+
+    two_processes("-m", "tests.training.fsdp_worker", json.dumps([job(name, 2) for name in STAGES]))
+    for name in STAGES:
+        fsdp_worker.run(job(name, 1), ranks=[0, 1])
+    return {name: [Path(job(name, processes)["out"]) for processes in (1, 2)] for name in STAGES}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_fsdp_gives_the_losses_of_one_process(sharded: dict[str, list[Path]], stage: str) -> None:
+    """Also where one process has a batch of text alone, and with it no image for the layers that the other gathers."""
+    one, two = (torch.load(folder / "trained.pt") for folder in sharded[stage])
+    assert len(set(one["losses"])) == fsdp_worker.STEPS
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    torch.testing.assert_close(two["logits"], one["logits"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_sharded_models_delta_loads_in_one_process(sharded: dict[str, list[Path]], stage: str) -> None:
+    for folder in sharded[stage]:
+        model = TheWorld.from_pretrained(folder)
+        with torch.no_grad():
+            logits = model(**fsdp_worker.batches(model)[0][0]).logits
+        torch.testing.assert_close(logits, torch.load(folder / "trained.pt")["logits"], rtol=1e-5, atol=1e-6)
