@@ -1,0 +1,222 @@
+"""Examples -> one padded batch; the only maker of labels.
+
+Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `S` world image size, `n` answers of a closed
+question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from theworld.constants import IGNORE_INDEX
+
+from .images import open_image
+from .prompts import ChatProcessor, Turn, chat_turns, reserved_tokens
+from .regions import draw_regions
+from .schema import BadSample, Example, Message, Skipped
+
+START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
+NO_CHOICE = -1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An example as the turns of a chat template, its pictures opened."""
+
+    example: Example
+    turns: list[Turn]
+
+
+class LatentLookup(Protocol):
+    """What is asked of a latent cache."""
+
+    def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
+        """Latents (M, C, T, h, w) of frames (M, 3, S, S)."""
+        ...
+
+
+class TheWorldCollator:
+    """Opens pictures, applies the chat template, supervises what the assistant says, pads.
+
+    Supervised is the content of every assistant turn with its `<end_of_turn>`; all else is -100.
+
+    Args:
+        processor: Of the model; what it returns for a conversation is what the batch holds.
+        image_folder: Where relative image names are looked up.
+        max_length: Most tokens of a sample, images and worlds included. Nothing is ever cut.
+        padding_side: Where padding goes.
+        overlong: `skip` a sample past `max_length`, or raise an `error`.
+        num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
+        latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
+
+    Raises:
+        ValueError: An argument is out of range, or the tokenizer has no turns.
+    """
+
+    def __init__(
+        self,
+        processor: ChatProcessor,
+        *,
+        image_folder: str | Path | None = None,
+        max_length: int = 2048,
+        padding_side: Literal["left", "right"] = "right",
+        overlong: Literal["skip", "error"] = "skip",
+        num_world_steps: int | None = None,
+        latent_cache: LatentLookup | None = None,
+    ) -> None:
+        for name, value, allowed in (
+            ("padding_side", padding_side, ("left", "right")),
+            ("overlong", overlong, ("skip", "error")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+        if max_length < 1:
+            raise ValueError(f"max_length={max_length}: expected at least 1")
+        self.processor = processor
+        self.image_folder = None if image_folder is None else Path(image_folder)
+        self.max_length = max_length
+        self.padding_side = padding_side
+        self.overlong = overlong
+        self.latent_cache = latent_cache
+        self.world = {} if num_world_steps is None else {"num_world_steps": num_world_steps}
+        tokenizer = processor.tokenizer
+        self.reserved = reserved_tokens(tokenizer)
+        self.turn_ids: list[int] = tokenizer.convert_tokens_to_ids([START_OF_TURN, END_OF_TURN])
+        if tokenizer.unk_token_id in self.turn_ids:
+            raise ValueError(f"the tokenizer lacks {START_OF_TURN} or {END_OF_TURN}: expected Gemma 3's")
+        self.header: list[int] = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
+        self.first_tokens: dict[str, int] = {}
+
+    def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
+        """One batch: the processor's tensors, `labels`, and apart from the model's inputs `skipped` and `choice_ids`.
+
+        `labels` (B, L). `choice_ids` (B, n), first tokens of the answers that a closed question allows, padded with -1;
+        absent if no question is closed. `skipped`: what gave no sample, and why. If nothing did, the batch is one
+        sample of text without any label, whose loss is 0.
+
+        Raises:
+            ValueError: A sample is longer than `max_length` and `overlong` is `error`.
+            KeyError: The latent cache lacks a frame.
+        """
+        opened: list[Opened] = []
+        skipped: list[Skipped] = []
+        for item in items:
+            if isinstance(item, Skipped):
+                skipped.append(item)
+                continue
+            try:
+                opened.append(Opened(item, self.open(item)))
+            except BadSample as error:
+                skipped.append(error.skipped(item.id))
+        batch, kept, unfit = self.supervise(opened)
+        if self.latent_cache is not None and "world_pixel_values" in batch:
+            batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
+        if any(example.choices for example in kept):
+            batch["choice_ids"] = self.choice_ids(kept)
+        return {**batch, "skipped": skipped + unfit}
+
+    def open(self, example: Example) -> list[Turn]:
+        """The turns of an example with its pictures.
+
+        Raises:
+            BadSample: A picture cannot be opened, or messages and images do not make a sample.
+        """
+        if not all(answers := _answers(example)) or not answers:
+            raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
+        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened picture
+        images = [open_image(image, self.image_folder) for image in example.images]
+        if images and example.metadata.get("draw_regions"):
+            images[0] = draw_regions(images[0], example.metadata["regions"])
+        return chat_turns(example.messages, images, self.reserved)
+
+    def supervise(self, opened: list[Opened]) -> tuple[dict[str, Any], list[Example], list[Skipped]]:
+        """The batch with its labels, whose examples it has, and what turned out not to fit."""
+        if not opened:
+            inputs = self.encode([chat_turns([Message("user", "-")], [], self.reserved)])
+            return {**inputs, "labels": torch.full_like(inputs["input_ids"], IGNORE_INDEX)}, [], []
+        inputs = self.encode([entry.turns for entry in opened])
+        labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
+        fit: list[Opened] = []
+        unfit: list[Skipped] = []
+        for row, entry in enumerate(opened):
+            ids = inputs["input_ids"][row]
+            try:
+                self.check_length(entry.example, int(inputs["attention_mask"][row].sum()))
+                for start, end in self.answer_spans(ids.tolist(), _answers(entry.example)):
+                    labels[row, start:end] = ids[start:end]
+                fit.append(entry)
+            except BadSample as error:
+                unfit.append(error.skipped(entry.example.id))
+        if unfit:  # rare, so that the processor may run again in place of taking rows and pictures out
+            batch, kept, _ = self.supervise(fit)
+            return batch, kept, unfit
+        return {**inputs, "labels": labels}, [entry.example for entry in fit], []
+
+    def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
+        """The processor's inputs of several conversations, padded."""
+        padding = {"padding": True, "padding_side": self.padding_side}
+        return dict(
+            self.processor.apply_chat_template(
+                conversations,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={**padding, **self.world},
+            )
+        )
+
+    def check_length(self, example: Example, length: int) -> None:
+        """Refuse a sample past `max_length`."""
+        if length > self.max_length:
+            detail = f"{length} tokens, but max_length is {self.max_length}"
+            if self.overlong == "error":
+                raise ValueError(f"{example.id}: {detail}; raise it, or set overlong=skip")
+            raise BadSample("too_long", detail)
+
+    def answer_spans(self, ids: list[int], answers: list[str]) -> list[tuple[int, int]]:
+        """Where the assistant's turns, without header and with `<end_of_turn>`, stand in the final `ids`.
+
+        Raises:
+            BadSample: `not_reproduced`; the tokens there are not the answers, so another text would be learned.
+        """
+        start_of_turn, end_of_turn = self.turn_ids
+        spans: list[tuple[int, int]] = []
+        for place, token in enumerate(ids):
+            begin = place + 1 + len(self.header)
+            if token == start_of_turn and ids[place + 1 : begin] == self.header and end_of_turn in ids[begin:]:
+                spans.append((begin, ids.index(end_of_turn, begin) + 1))
+        decode = self.processor.tokenizer.decode
+        found = [decode(ids[start:end], clean_up_tokenization_spaces=False) for start, end in spans]
+        wanted = [answer + END_OF_TURN for answer in answers]
+        if found != wanted:
+            first = next((pair for pair in zip(found, wanted, strict=False) if pair[0] != pair[1]), (found, wanted))
+            made, meant = (str(side)[:120] for side in first)
+            raise BadSample("not_reproduced", f"template and tokenizer make {made!r} of {meant!r}")
+        return spans
+
+    def choice_ids(self, examples: Sequence[Example]) -> torch.Tensor:
+        """(B, n) first tokens of the answers that each example allows, padded with -1."""
+        rows = [[self.first_token(choice) for choice in example.choices] for example in examples]
+        width = max(map(len, rows))
+        return torch.tensor([row + [NO_CHOICE] * (width - len(row)) for row in rows])
+
+    def first_token(self, choice: str) -> int:
+        """The token that a turn with the answer `choice` begins with."""
+        if choice not in self.first_tokens:
+            turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
+            ids: list[int] = self.processor.tokenizer.encode(turn, add_special_tokens=False)
+            self.first_tokens[choice] = ids[1 + len(self.header)]
+        return self.first_tokens[choice]
+
+
+def _answers(example: Example) -> list[str]:
+    """As the chat template trims them."""
+    return [message.content.strip() for message in example.messages if message.role == "assistant"]
+
+
+__all__ = ["TheWorldCollator"]

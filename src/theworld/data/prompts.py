@@ -1,0 +1,71 @@
+"""An example as the conversation that a chat template takes: the same for training and for asking."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+
+from .schema import IMAGE_MARKER, BadSample, Message
+
+Turn = dict[str, Any]
+
+
+class ChatProcessor(Protocol):
+    """What is asked of a processor: Gemma 3's, or a TheWorld model's."""
+
+    tokenizer: Any
+
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
+        """Conversation -> model inputs."""
+        ...
+
+
+def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
+    """What must not stand in a text, since a tokenizer reads it as structure: turns, images, worlds, spare slots."""
+    added: dict[int, Any] = tokenizer.added_tokens_decoder
+    special = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
+    special |= {START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN}
+    return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>"]))
+
+
+def chat_turns(messages: Sequence[Message], images: Sequence[Any], reserved: re.Pattern[str]) -> list[Turn]:
+    """Messages as the turns of a chat template, each image at its marker, or all before the first user's words.
+
+    Args:
+        images: What the template's `image` parts hold.
+        reserved: `reserved_tokens` of the tokenizer.
+
+    Raises:
+        BadSample: `turn_order` if not an optional system message and then user and assistant by turns; `image_count` if
+            markers and images differ in number; `special_token` if a text holds a reserved token.
+    """
+    roles = [message.role for message in messages]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    if not spoken or spoken != [("user", "assistant")[place % 2] for place in range(len(spoken))]:
+        raise BadSample("turn_order", f"turns {', '.join(roles) or 'none'}: expected user, assistant, user, ...")
+    for message in messages:
+        token = reserved.search(message.content)
+        if token or (message.role != "user" and IMAGE_MARKER in message.content):
+            name = token[0] if token else IMAGE_MARKER
+            raise BadSample("special_token", f"the {message.role}'s text holds {name!r}, which is reserved")
+    markers = sum(message.content.count(IMAGE_MARKER) for message in messages)
+    if markers and markers != len(images):
+        raise BadSample("image_count", f"{markers} {IMAGE_MARKER} in the text, but {len(images)} images")
+    rest = iter(images)
+    turns: list[Turn] = []
+    for message in messages:
+        parts = message.content.split(IMAGE_MARKER)
+        content: list[Turn] = []
+        if message.role == "user" and not markers:
+            content += [{"type": "image", "image": image} for image in rest]
+        for place, text in enumerate(parts):
+            content += [{"type": "image", "image": next(rest)}] if place else []
+            content += [{"type": "text", "text": text.strip()}] if text.strip() else []
+        turns.append({"role": message.role, "content": content})
+    return [turn for turn in turns if turn["content"] or turn["role"] != "system"]
+
+
+__all__ = ["ChatProcessor", "Turn", "chat_turns", "reserved_tokens"]
