@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ..schema import Example, Skipped, SourceSettings
+from .blink import load_blink
 from .datacomp import load_datacomp
 from .files import load_custom
 from .llava_pretrain import load_llava_pretrain
 from .micro_world import load_micro_world
+from .spatial_rgpt import load_spatial_rgpt
 from .video import load_video
+from .vsr import load_vsr
 
 
 class IndexedSource(Protocol):
@@ -29,10 +32,13 @@ class StreamedSource(Protocol):
 Source = IndexedSource | StreamedSource
 
 SOURCES: dict[str, Callable[[SourceSettings], Source]] = {
+    "blink": load_blink,
     "custom": load_custom,
     "datacomp": load_datacomp,
     "llava_pretrain": load_llava_pretrain,
     "micro_world": load_micro_world,
+    "spatial_rgpt": load_spatial_rgpt,
     "video": load_video,
+    "vsr": load_vsr,
 }
 """`dataset_name` -> what opens it, or raises ValueError or FileNotFoundError in one line."""

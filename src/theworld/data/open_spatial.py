@@ -1,0 +1,133 @@
+"""OpenSpatialDataset is one JSON array of 31.9 GB: converted once into files whose every row is one seek away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theworld.utils.imports import require
+from theworld.utils.io import write_json
+from theworld.utils.logging import logger
+
+from .json_lines import JsonLines
+
+MANIFEST = "open_spatial.json"
+OFFSETS = "offsets.npy"
+ROWS_PER_SHARD = 8192
+
+
+def convert_open_spatial(
+    source_json: Path, out_folder: Path, image_folder: Path | None = None, rows_per_shard: int = ROWS_PER_SHARD
+) -> int:
+    """Rewrite the array as JSON lines of `rows_per_shard` rows each, in one pass that holds one row in memory.
+
+    The folder appears when all is written: what is killed leaves only a `.partial` folder beside it, which the next
+    conversion replaces.
+
+    Args:
+        source_json: result_10_depth_convs.json, or any JSON array of rows.
+        out_folder: What to make; takes about as much disk as the array.
+        image_folder: Keep only the rows whose picture `{filename}.jpg` is in it.
+        rows_per_shard: Rows of one file.
+
+    Returns:
+        The number of rows written.
+
+    Raises:
+        FileNotFoundError: There is no `source_json` or no `image_folder`.
+        FileExistsError: `out_folder` is there already.
+        ValueError: The array is cut off or no JSON, or no row is left.
+    """
+    for needed in (source_json, image_folder):
+        if needed is not None and not needed.exists():
+            raise FileNotFoundError(f"{needed}: no such file or folder")
+    if out_folder.exists():
+        raise FileExistsError(f"{out_folder}: is there already; name a new folder, or remove it first")
+    partial = out_folder.with_name(f"{out_folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        counts = _write_shards(_array(source_json, image_folder), partial, rows_per_shard)
+        if not sum(counts):
+            kept = f" whose picture is in {image_folder}" if image_folder else ""
+            raise ValueError(f"{source_json}: expected an array of rows, but there is none{kept}")
+        write_json(partial / MANIFEST, {"source": source_json.name, "rows": sum(counts), "shards": counts})
+        partial.rename(out_folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return sum(counts)
+
+
+def read_converted(folder: Path) -> JsonLines:
+    """The rows of a folder that `convert_open_spatial` made.
+
+    Raises:
+        ValueError: Files of it are missing or cut.
+    """
+    try:
+        counts = json.loads((folder / MANIFEST).read_text())["shards"]
+        offsets = np.split(np.load(folder / OFFSETS), np.cumsum(counts))[:-1]
+        files = [folder / _shard_name(number) for number in range(len(counts))]
+        whole = all(file.stat().st_size > int(places[-1]) for file, places in zip(files, offsets, strict=True))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{folder}: not a whole conversion ({error}); convert again") from error
+    if not whole or [len(places) for places in offsets] != counts:
+        raise ValueError(f"{folder}: not a whole conversion; convert again")
+    return JsonLines(files, offsets)
+
+
+def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
+    ijson = require("train", "ijson")
+    number = 0
+    with path.open("rb") as file:
+        try:
+            for row in ijson.items(file, "item", use_float=True, buf_size=2**20):
+                number += 1
+                if image_folder is None or _has_picture(row, image_folder):
+                    yield row
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again"
+            ) from error
+
+
+def _has_picture(row: Any, folder: Path) -> bool:
+    return isinstance(row, dict) and (folder / f"{row.get('filename')}.jpg").is_file()
+
+
+def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:
+    counts: list[int] = []
+    offsets: list[int] = []
+    for number in count():
+        places = _write_shard(islice(rows, rows_per_shard), folder / _shard_name(number))
+        if not places:
+            break
+        counts.append(len(places))
+        offsets += places
+        logger.info("%s rows converted", f"{len(offsets):,}")
+    (folder / _shard_name(len(counts))).unlink()  # the empty one
+    np.save(folder / OFFSETS, np.array(offsets, dtype=np.int64))
+    return counts
+
+
+def _write_shard(rows: Iterable[Any], path: Path) -> list[int]:
+    """Write rows; where each begins."""
+    places: list[int] = []
+    with path.open("wb") as file:
+        for row in rows:
+            places.append(file.tell())
+            file.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+    return places
+
+
+def _shard_name(number: int) -> str:
+    return f"rows-{number:05d}.jsonl"
+
+
+__all__ = ["MANIFEST", "convert_open_spatial", "read_converted"]

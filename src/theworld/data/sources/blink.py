@@ -1,0 +1,161 @@
+"""BLINK: multiple-choice questions of fourteen kinds about one to four pictures, answered by a letter.
+
+Fu et al., ECCV 2024. A row has `idx`, `sub_task`, `prompt` (complete, with its options), `image_1` ... `image_4`,
+`choices` and `answer` "(A)". Only the split `val` has answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from theworld.utils.imports import require
+
+from ..images import locate
+from ..schema import BadSample, Example, Skipped, SourceSettings
+from .files import load_rows
+from .hf_dataset import UndecodedRows
+from .records import IndexedRows, Row, RowReader, check_columns
+
+IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
+SPLITS = ("val", "validation")
+"""What the split with answers is called."""
+
+_OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
+_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
+_PICTURE_TAG = re.compile(r"<img [^>]*>\s*")
+
+
+def load_blink(settings: SourceSettings) -> IndexedRows:
+    """The questions at `settings.path`, whose assistant answers with the letter alone.
+
+    Args:
+        settings: `path` is a Parquet or JSON lines file, a folder of Parquet files or with one JSON lines file, a
+            folder written by `save_to_disk`, a folder of folders with a request.json and its pictures each, or a Hub
+            id, also with a sub-task behind it: BLINK-Benchmark/BLINK/Relative_Depth; without one all are read.
+            `question_template` may use every field of a row; "{prompt}" by default.
+
+    Raises:
+        ValueError: The split whose answers are hidden, `streaming`, a file that cannot be parsed or lacks a column.
+        FileNotFoundError: There is nothing at `path`.
+    """
+    if settings.path is None:
+        raise ValueError("dataset 'blink' needs train_dataset_path: a file, a folder or the Hub id of BLINK")
+    settings.refuse("blink", "streaming")
+    if (settings.split or "").startswith("test"):
+        raise _hidden(settings.split)
+    path = Path(settings.path).expanduser()
+    lines = list(path.glob("*.jsonl"))
+    path = lines[0] if len(lines) == 1 else path
+    rows = _requests(path)[: settings.num_samples] or UndecodedRows(_rows(settings, path))
+    if not len(rows):
+        raise ValueError(f"{path}: no rows")
+    first = cast(Row, rows[0])
+    folder = None
+    if settings.image_folder is None and path.exists():
+        folder = path if path.is_dir() else path.parent
+    reader = _Reader(None, None, "answer", settings.question_template or "{prompt}", base_folder=folder)
+    check_columns(reader, first)
+    if first["answer"] == "hidden":
+        raise _hidden(path)
+    return IndexedRows(rows, reader)
+
+
+class _Reader(RowReader):
+    def read(self, row: Any, fallback_id: str) -> Example | Skipped:
+        named = isinstance(row, Mapping) and row.get("idx")
+        return super().read(row, str(named or fallback_id))
+
+    def _example(self, row: Row, id: str) -> Example:
+        letters = _letters(row)
+        answer = str(row.get("answer")).strip().strip("()")
+        if answer not in letters:
+            cause = "hidden_answer" if answer == "hidden" else "bad_row"
+            raise BadSample(cause, f"answer {row.get('answer')!r}: expected one of {', '.join(letters)}")
+        pictures = [row[key] for key in IMAGE_KEYS if row.get(key) is not None]
+        if not pictures:
+            raise BadSample("bad_row", "no picture in image_1")
+        plain = {name: value for name, value in row.items() if name not in IMAGE_KEYS}
+        example = super()._example({**plain, "images": pictures, "answer": answer, "choices": letters}, id)
+        more = {"answer": f"({answer})", "options": row.get("choices")}
+        return replace(example, metadata=example.metadata | more)
+
+
+def _letters(row: Row) -> list[str]:
+    """The letters of the options: as many as the row has choices, or those that the prompt lists."""
+    options = row.get("choices") or _OPTION.findall(str(row.get("prompt")))
+    if len(options) < 2:
+        raise BadSample("bad_row", "no choices, and none in the prompt")
+    return [chr(ord("A") + number) for number in range(len(options))]
+
+
+def _rows(settings: SourceSettings, path: Path) -> Any:
+    if path.is_file():
+        rows = load_rows(SourceSettings(), str(path))
+    elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        rows = require("train", "datasets").load_from_disk(str(path))
+        rows = rows[_answered(list(rows), settings)] if isinstance(rows, dict) else rows
+    else:
+        rows = _load(settings, path)
+    return rows if settings.num_samples is None else rows.select(range(min(settings.num_samples, len(rows))))
+
+
+def _load(settings: SourceSettings, path: Path) -> Any:
+    """All sub-tasks of a repository, or the one that its name ends in."""
+    library = require("train", "datasets")
+    name, tasks = str(settings.path), list[str]()
+    if not path.is_dir():
+        repository = _REPOSITORY.fullmatch(name)
+        if repository is None:
+            raise FileNotFoundError(f"{path}: no such file or folder, and not the id of a dataset on the Hub")
+        name, tasks = repository[1], [repository[2]] if repository[2] else []
+    tasks = tasks or library.get_dataset_config_names(name)
+    parts: list[Any] = []
+    for task in tasks:
+        split = _answered(library.get_dataset_split_names(name, task), settings)
+        parts.append(library.load_dataset(name, task, split=split))
+    return library.concatenate_datasets(parts)
+
+
+def _answered(splits: list[str], settings: SourceSettings) -> str:
+    wanted = (settings.split, *SPLITS) if settings.split in (None, *SPLITS) else (settings.split,)
+    found = next((name for name in wanted if name in splits), None)
+    if found is None:
+        if splits == ["test"]:
+            raise _hidden("test")
+        raise ValueError(f"{settings.path}: no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
+    return found
+
+
+def _requests(folder: Path) -> list[dict[str, Any]]:
+    """Folders as VisualSketchpad keeps BLINK: one an item, with its pictures and {query, images, answer}."""
+    files = sorted(folder.glob("*/request.json"), key=lambda file: _natural(file.parent.name))
+    return [_request(file) for file in files]
+
+
+def _request(file: Path) -> dict[str, Any]:
+    try:
+        request = json.loads(file.read_text(encoding="utf-8"))
+        query, answer = request["query"], request["answer"]
+        # Named from another folder; the pictures stand beside the request
+        pictures = [locate(Path(name).name, file.parent) for name in request["images"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected query, images and answer ({error!r})") from error
+    row = {"idx": file.parent.name, "prompt": _PICTURE_TAG.sub("", query).strip(), "answer": answer}
+    return row | dict(zip(IMAGE_KEYS, pictures, strict=False))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts val_2 before val_10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _hidden(what: Any) -> ValueError:
+    return ValueError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
+
+
+__all__ = ["load_blink"]

@@ -1,0 +1,190 @@
+"""SpatialRGPT's conversations about regions of a picture: OpenSpatialDataset to train on, SpatialRGPT-Bench to test.
+
+Cheng et al., NeurIPS 2024. A training row has `filename` (of OpenImages, without its ending), a row of the benchmark
+`id`, `image_info` and `qa_info`; both have `conversations`, `bbox` and `rle`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..json_lines import JsonLines
+from ..open_spatial import MANIFEST, read_converted
+from ..regions import Region, number_regions
+from ..schema import IMAGE_MARKER, BadSample, Example, Message, SourceSettings
+from .files import load_rows
+from .hf_dataset import UndecodedRows
+from .records import IndexedRows, Row, RowReader, read_conversation
+
+MAX_ARRAY_BYTES = 256 * 2**20
+"""Of a .json file that is read whole: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB."""
+
+NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")
+"""Columns that tables hold as text, Python's or JSON's."""
+
+
+def load_spatial_rgpt(settings: SourceSettings) -> IndexedRows:
+    """The conversations at `settings.path`.
+
+    Questions and answers call a region by the number of its label on the picture. The example's `metadata` has the
+    `regions` in the order of their numbers, and as `draw_regions` whether to draw them.
+
+    Args:
+        settings: `path` is a folder that `convert_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
+            file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the pictures, unless the rows do.
+            `question_template` rephrases every `{question}`, and may use the row's own fields.
+
+    Raises:
+        ValueError: A large JSON array that was not converted, `streaming`, or a file that cannot be parsed.
+        FileNotFoundError: There is nothing at `path`.
+    """
+    if settings.path is None:
+        raise ValueError("dataset 'spatial_rgpt' needs train_dataset_path: a file, a folder or a Hub id")
+    settings.refuse("spatial_rgpt", "streaming")
+    path = Path(settings.path).expanduser()
+    rows = _rows(settings, path)
+    if not len(rows):
+        raise ValueError(f"{path}: no rows")
+    first = rows[0]
+    if not isinstance(first, Mapping) or "conversations" not in first:
+        has = ", ".join(first) if isinstance(first, Mapping) else repr(first)[:80]
+        raise ValueError(f"{path}: expected rows with conversations, bbox and rle, the first has {has}")
+    _refuse_unknown_fields(settings.question_template, first)
+    if settings.image_folder is None and "image" not in first:
+        raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the pictures that its rows name")
+    return IndexedRows(rows, _Reader(question_template=settings.question_template, draw=settings.draw_bboxes))
+
+
+@dataclass(frozen=True)
+class _Reader(RowReader):
+    draw: bool = True
+
+    def _example(self, row: Row, id: str) -> Example:
+        row = {name: _parsed(value) if name in NESTED else value for name, value in row.items()}
+        messages, _ = read_conversation(row.get("conversations"))
+        messages, regions = number_regions(_checked(messages), _regions(row))
+        if self.question_template is not None:
+            messages = [self._rephrased(message, row) for message in messages]
+        qa_info: Any = row.get("qa_info") or {}
+        return Example(
+            id=id,
+            messages=tuple(messages),
+            images=(_picture(row),),
+            metadata={
+                "regions": regions,
+                "draw_regions": self.draw and bool(regions),
+                "qa_type": qa_info.get("type"),
+                "qa_category": qa_info.get("category"),
+                "question": messages[0].content,
+                "ground_truth": messages[1].content,
+            },
+        )
+
+    def _rephrased(self, message: Message, row: Row) -> Message:
+        if message.role != "user":
+            return message
+        return Message("user", self._prompt({**row, "question": message.content}))
+
+
+def _rows(settings: SourceSettings, path: Path) -> Sequence[Any]:
+    if (path / MANIFEST).is_file():
+        rows = read_converted(path)
+    elif path.suffix == ".jsonl" and path.is_file():
+        rows = JsonLines.scan(path)
+    elif path.suffix == ".json" and path.is_file():
+        return _read_array(path)[: settings.num_samples]
+    else:
+        split = settings.split if not path.is_file() else None
+        return UndecodedRows(
+            load_rows(SourceSettings(split=split, num_samples=settings.num_samples), str(settings.path))
+        )
+    return rows if settings.num_samples is None else rows.head(settings.num_samples)
+
+
+def _read_array(path: Path) -> list[Any]:
+    if path.stat().st_size > MAX_ARRAY_BYTES:
+        raise ValueError(
+            f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
+            f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
+        )
+    try:
+        rows = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected an array of rows, got {type(rows).__name__}")
+    return rows
+
+
+def _refuse_unknown_fields(template: str | None, row: Row) -> None:
+    try:
+        (template or "").format_map({**row, "question": ""})
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"question_template {template!r}: {error!r}; there are question, {', '.join(row)}") from error
+
+
+def _parsed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise BadSample("bad_row", f"{value[:80]!r}: neither JSON nor Python ({type(error).__name__})") from error
+
+
+def _checked(messages: Sequence[Message]) -> list[Message]:
+    """Question and answer in turn, without markers of the picture: its one place is the start of the first question."""
+    wanted = ["user", "assistant"] * (len(messages) // 2)
+    if [message.role for message in messages] != wanted:
+        raise BadSample(
+            "bad_row", f"turns of {', '.join(m.role for m in messages)}: expected question and answer in turn"
+        )
+    return [Message(m.role, m.content.replace(IMAGE_MARKER, "").strip()) for m in messages]
+
+
+def _regions(row: Row) -> list[Region]:
+    boxes, masks, info = row.get("bbox") or [], row.get("rle") or [], row.get("image_info") or {}
+    if not all(isinstance(value, list | tuple) for value in (boxes, masks)) or not isinstance(info, Mapping):
+        raise BadSample("bad_row", "bbox and rle: expected lists")
+    if boxes and masks and len(boxes) != len(masks):
+        raise BadSample("bad_row", f"{len(boxes)} boxes, but {len(masks)} masks")
+    size = {"size": [info["height"], info["width"]]} if {"height", "width"} <= set(info) else {}
+    regions: list[Region] = []
+    for number in range(max(len(boxes), len(masks))):
+        region: Region = dict(size)
+        if boxes:
+            region["box"] = _of_type(boxes[number], (list, tuple))
+        if masks:
+            region["rle"] = _of_type(masks[number], (dict,))
+        regions.append(region)
+    return regions
+
+
+def _of_type(value: Any, types: tuple[type, ...]) -> Any:
+    if not isinstance(value, types):
+        raise BadSample("bad_row", f"region {str(value)[:80]!r}: expected a box or a run-length mask")
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _picture(row: Row) -> Any:
+    """What names the picture: the row's own, the benchmark's path, or OpenImages' id."""
+    if row.get("image") is not None:
+        return row["image"]
+    path = (row.get("image_info") or {}).get("file_path")
+    if path is None and row.get("filename"):
+        path = f"{row['filename']}.jpg"
+    if not isinstance(path, str):
+        raise BadSample("bad_row", "no picture: expected image, image_info.file_path or filename")
+    return path
+
+
+__all__ = ["load_spatial_rgpt"]

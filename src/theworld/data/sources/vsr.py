@@ -1,0 +1,81 @@
+"""Visual Spatial Reasoning: is a statement about two objects of a COCO picture true? Answered by "0" or "1".
+
+Liu, Emerson and Collier, TACL 2023. Each line of train.jsonl, dev.jsonl and test.jsonl has `image`, `caption`, `label`
+and `relation`; the pictures are those of COCO 2017, called by their names in one flat folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from ..schema import BadSample, Example, SourceSettings
+from .files import load_rows
+from .hf_dataset import wrap
+from .records import IndexedRows, Row, RowReader
+
+QUESTION_TEMPLATE = "Statement: {caption}\nAnswer (only '0' or '1'):"
+CHOICES = ("0", "1")
+
+META_CATEGORIES = {
+    "Adjacency": "adjacent to, ahead of, against, alongside, at the back of, at the edge of, at the left side of, "
+    "at the right side of, at the side of, attached to",
+    "Directional": "across, across from, along, around, away from, deep down, down, down from, from, into, off, past, "
+    "through, to, toward, up",
+    "Orientation": "facing, facing away from, parallel to, perpendicular to",
+    "Projective": "above, behind, below, beneath, beside, in front of, in the middle of, left of, on top of, over, "
+    "right of, under",
+    "Proximity": "by, close to, far away from, far from, near",
+    "Topological": "at, between, connected to, consists of, contains, detached from, has as a part, in, inside, on, "
+    "out of, outside, part of, surrounding, touching, with, within",
+    "Unallocated": "after, among, beyond, enclosed by, next to, opposite to",
+}
+"""The authors' groups of relations; one that is in none counts as unallocated."""
+
+_CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
+
+
+def load_vsr(settings: SourceSettings) -> IndexedRows:
+    """The statements at `settings.path`: a file, a folder that holds {split}.jsonl, or a Hub id.
+
+    Args:
+        settings: `image_folder` holds the pictures. `split` of a folder is train, dev or test; train by default.
+            `question_template` may use every field of a row.
+
+    Raises:
+        ValueError: No `image_folder`, `streaming`, a file that cannot be parsed, or a column that is not there.
+        FileNotFoundError: There is no such file.
+    """
+    if settings.path is None:
+        raise ValueError("dataset 'vsr' needs train_dataset_path: a file or folder of VSR's annotations")
+    if settings.image_folder is None:
+        raise ValueError("dataset 'vsr' needs image_folder: the folder of COCO 2017's pictures")
+    settings.refuse("vsr", "streaming")
+    folder = Path(settings.path).expanduser()
+    if folder.is_dir():
+        path = folder / f"{settings.split or 'train'}.jsonl"
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
+        settings = replace(settings, path=str(path), split=None)
+    elif folder.is_file():
+        settings = replace(settings, split=None)  # the file is the split
+    rows = load_rows(settings, cast(str, settings.path))
+    template = settings.question_template or QUESTION_TEMPLATE
+    return cast(IndexedRows, wrap(rows, _Reader("image", None, "label", template, CHOICES)))
+
+
+class _Reader(RowReader):
+    def _example(self, row: Row, id: str) -> Example:
+        if not isinstance(row.get("image"), str):
+            raise BadSample("bad_row", f"image {row.get('image')!r}: expected a file name")
+        example = super()._example(row, id)
+        more: dict[str, Any] = {
+            "label": row["label"],
+            "image_id": Path(row["image"]).stem,
+            "meta_category": _CATEGORY_OF.get(row.get("relation", ""), "Unallocated"),
+        }
+        return replace(example, metadata=example.metadata | more)
+
+
+__all__ = ["CHOICES", "META_CATEGORIES", "QUESTION_TEMPLATE", "load_vsr"]
