@@ -1,7 +1,7 @@
 """`theworld train`, as a script for `accelerate launch` and `torchrun`.
 
 python scripts/train_hf.py --config configs/default.json
-accelerate launch --config_file configs/accelerate/multi_gpu_ddp.yaml scripts/train_hf.py --config configs/vsr_training.json
+torchrun --nproc_per_node 2 scripts/train_hf.py --config configs/vsr_training.json
 """
 
 import sys

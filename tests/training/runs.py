@@ -30,7 +30,7 @@ def write_rows(folder: Path, count: int = 10, name: str = "train.jsonl") -> Path
 
 
 def tiny_run(folder: Path, gemma: Path, cosmos: Path, **keys: Any) -> TrainingConfig:
-    """Two epochs of ten rows: three optimiser steps each, the last of half size; logged one by one, every second saved."""
+    """Two epochs of ten rows, three optimiser steps each, the third of half the size; every second one is saved."""
     rows = folder / "train.jsonl"
     defaults: dict[str, Any] = {
         "model_name": str(gemma),

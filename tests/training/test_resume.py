@@ -1,32 +1,235 @@
 """A run that dies loses nothing but the steps since its last save."""
 
+import itertools
+import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors.torch import load_file
+from transformers import Trainer
 
+from tests.hub_server import Hub
 from tests.training.runs import history, tiny_run
-from theworld.training.run import train
+from theworld.cli.main import main
+from theworld.model.checkpoints import WEIGHTS
+from theworld.training import resume
+from theworld.training.config import AUTO, TrainingConfig
+from theworld.training.run import RunResult, train
 
-LORA = {"r": 2, "alpha": 4, "dropout": 0.3, "target_modules": ["q_proj", "v_proj"]}
+KILLS = 10
+
+
+def same_end(ours: RunResult | Path, theirs: RunResult | Path) -> None:
+    """Two runs logged the same losses and norms and hold the same weights, bit for bit."""
+    first, second = (Path(end.checkpoint or "") if isinstance(end, RunResult) else end for end in (ours, theirs))
+    assert history(first) == history(second)
+    weights, expected = load_file(first / WEIGHTS), load_file(second / WEIGHTS)
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def leave_only(config: TrainingConfig, step: int, target: Path) -> str:
+    """A run folder in which `config`'s run has saved at `step` and then died."""
+    shutil.copytree(Path(config.output_dir) / f"checkpoint-{step}", target / f"checkpoint-{step}")
+    return str(target)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, gemma_folder: Path, cosmos_folder: Path) -> TrainingConfig:
+    """The config of a run that ended, every step saved."""
+    config = tiny_run(tmp_path_factory.mktemp("whole"), gemma_folder, cosmos_folder, save_steps=1)
+    assert train(config).step == 6
+    return config
+
+
+@pytest.fixture
+def last(whole: TrainingConfig) -> Path:
+    return Path(whole.output_dir) / "checkpoint-6"
+
+
+def continued(config: TrainingConfig, **keys: Any) -> RunResult:
+    return train(TrainingConfig.from_dict({**config.to_dict(), "resume_from": AUTO, **keys}))
 
 
 @pytest.mark.parametrize("survivor", [2, 3, 4], ids=["mid-epoch", "end of an epoch", "second epoch"])
 def test_resumed_run_equals_the_undisturbed_one(
-    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, survivor: int
+    whole: TrainingConfig, last: Path, tmp_path: Path, survivor: int
 ) -> None:
-    whole = tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=1)
-    undisturbed = train(whole)
-    assert undisturbed.step == 6
-    expected = history(undisturbed.checkpoint)
-    assert len(set(expected.values())) == 6
-    died = tmp_path / "died"
-    shutil.copytree(Path(whole.output_dir) / f"checkpoint-{survivor}", died / f"checkpoint-{survivor}")
-    resumed = train(
-        tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=1, output_dir=str(died), resume_from="auto")
+    assert len(set(history(last).values())) == 6
+    same_end(continued(whole, output_dir=leave_only(whole, survivor, tmp_path)), last)
+
+
+def test_log_lines_do_not_span_a_save(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, logging_steps=5, save_steps=4)
+    undisturbed = train(config)
+    assert list(history(undisturbed.checkpoint)) == [4, 5, 6]
+    same_end(continued(config, output_dir=leave_only(config, 4, tmp_path / "died")), undisturbed)
+
+
+def test_dropout_workers_and_evaluation_resume(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(
+        tmp_path,
+        gemma_folder,
+        cosmos_folder,
+        lora={"r": 2, "alpha": 4, "dropout": 0.3, "target_modules": ["q_proj", "v_proj"]},
+        num_workers=1,
+        persistent_workers=True,
+        do_eval=True,
+        eval_dataset_path=str(tmp_path / "train.jsonl"),
+        eval_steps=2,
+        save_steps=1,
     )
-    assert history(resumed.checkpoint) == expected
-    ours, theirs = (load_file(Path(result.checkpoint) / "model.safetensors") for result in (resumed, undisturbed))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs.keys() | ours.keys())
+    undisturbed = train(config)
+    for survivor in (2, 3):
+        same_end(continued(config, output_dir=leave_only(config, survivor, tmp_path / f"died{survivor}")), undisturbed)
+
+
+def dying_run(arguments: list[str], fatal: int) -> None:
+    """`theworld <arguments>` in a process that kills itself at the event number `fatal`, of which most are in saves."""
+    count = itertools.count(1)
+
+    def lethal(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if next(count) == fatal:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    for owner, name in (
+        (Trainer, "training_step"),
+        (torch, "save"),
+        (os, "fsync"),
+        (Path, "rename"),
+        (shutil, "rmtree"),
+    ):
+        setattr(owner, name, lethal(getattr(owner, name)))
+    sys.exit(main(arguments))
+
+
+def test_killed_at_ten_moments_it_ends_with_the_losses_of_an_undisturbed_run(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_epochs=8, save_total_limit=1, resume_from=AUTO)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["theworld.training.run", "tests.training.test_resume"])
+
+    def start(output: str, fatal: int) -> int | None:
+        arguments = ["train", "--config", str(tmp_path / "run.json"), "--output_dir", str(tmp_path / output)]
+        process = processes.Process(target=dying_run, args=(arguments, fatal))
+        process.start()
+        process.join()
+        return process.exitcode
+
+    moments = random.Random(0)
+    assert start("undisturbed", 0) == 0
+    for _ in range(KILLS):
+        assert start("killed", moments.randint(1, 60)) == -signal.SIGKILL
+    assert start("killed", 0) == 0
+    ends = [resume.newest_checkpoint(tmp_path / output) for output in ("killed", "undisturbed")]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    same_end(ends[0], ends[1])
+    assert [path.name for path in (tmp_path / "killed").glob("*check*")] == ["checkpoint-24"]
+
+
+def test_another_run_in_the_folder_is_refused(whole: TrainingConfig) -> None:
+    with pytest.raises(ValueError, match="holds checkpoint-6 of an earlier run; continue it with --resume_from auto"):
+        continued(whole, resume_from=None)
+
+
+def test_a_finished_run_stays_as_it_is(whole: TrainingConfig, last: Path) -> None:
+    before = last.stat().st_mtime_ns
+    result = continued(whole)
+    assert (result.step, result.checkpoint) == (6, str(last))
+    assert result.loss == history(last)[6][0]
+    assert last.stat().st_mtime_ns == before
+
+
+def test_a_run_goes_on_for_longer(whole: TrainingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    longer = continued(whole, output_dir=leave_only(whole, 6, tmp_path), max_steps=8, learning_rate=1.0)
+    assert longer.step == 8
+    assert "other max_steps (None -> 8), learning_rate (0.01 -> 1.0)" in caplog.text
+
+
+@pytest.mark.parametrize("missing", [WEIGHTS, "config.json"])
+def test_an_incomplete_checkpoint_is_ignored(
+    whole: TrainingConfig, tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Path(leave_only(whole, 4, tmp_path))
+    leave_only(whole, 5, tmp_path)
+    (run / "checkpoint-5" / missing).unlink()
+    assert resume.newest_checkpoint(run) == run / "checkpoint-4"
+    assert "checkpoint-5: not complete, ignored" in caplog.text
+    resume.prune(run, 1)
+    assert (run / "checkpoint-4").is_dir()
+
+
+def test_pruning_keeps_the_newest(tmp_path: Path, whole: TrainingConfig) -> None:
+    for step in (1, 2, 3):
+        leave_only(whole, step, tmp_path)
+    resume.prune(tmp_path, None)
+    assert len(resume.checkpoints(tmp_path)) == 3
+    resume.prune(tmp_path, 2)
+    assert [path.name for path in resume.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"])
+def test_a_truncated_checkpoint_is_named(whole: TrainingConfig, tmp_path: Path, name: str) -> None:
+    damaged = Path(leave_only(whole, 4, tmp_path)) / "checkpoint-4" / name
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    with pytest.raises(ValueError, match="damaged") as caught:
+        continued(whole, output_dir=str(tmp_path))
+    assert "checkpoint-4" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["runs/nowhere", "/nowhere", "../nowhere/checkpoint-3", "nowhere"])
+def test_a_path_that_does_not_exist_is_an_error(whole: TrainingConfig, tmp_path: Path, name: str) -> None:
+    with pytest.raises(FileNotFoundError, match=name):
+        continued(whole, output_dir=str(tmp_path), resume_from=name)
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
+        continued(whole, output_dir=str(tmp_path / "other"), resume_from=str(tmp_path))
+
+
+def test_auto_without_a_run_starts_one(tmp_path: Path) -> None:
+    assert resume.resolve(TrainingConfig(output_dir=str(tmp_path), resume_from=AUTO)) is None
+
+
+def test_the_state_of_another_place_continues(whole: TrainingConfig, last: Path, tmp_path: Path) -> None:
+    """A run folder that was moved, given by its name, goes on in a new folder."""
+    moved = leave_only(whole, 2, tmp_path / "moved")
+    same_end(continued(whole, output_dir=str(tmp_path / "new"), resume_from=moved), last)
+
+
+def push(hub: Hub, *names: str) -> None:
+    api = HfApi(token=hub.token)
+    api.create_repo("tester/run")
+    api.create_commit("tester/run", [CommitOperationAdd(name, b"{}") for name in names], commit_message="push")
+
+
+@pytest.mark.parametrize("folder", ["", "checkpoint-12", "last-checkpoint"])
+def test_a_hub_id_means_its_newest_checkpoint(hub: Hub, folder: str) -> None:
+    places = ["", "checkpoint-2", folder] if folder.startswith("checkpoint") else ["", folder]
+    push(hub, *(f"{place}/{name}".lstrip("/") for place in places for name in ("config.json", WEIGHTS)))
+    found = resume.locate("tester/run")
+    assert resume.is_complete(found)
+    assert str(found).endswith(folder)
+
+
+def test_a_hub_id_without_a_checkpoint_is_an_error(hub: Hub) -> None:
+    push(hub, "README.md")
+    with pytest.raises(FileNotFoundError, match="tester/run: the repository holds no complete checkpoint"):
+        resume.locate("tester/run")
+    with pytest.raises(FileNotFoundError, match="tester/other: no such checkpoint or run folder here"):
+        resume.locate("tester/other")

@@ -1,0 +1,85 @@
+"""`theworld train` as people type it."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import tiny_run, write_rows
+from theworld.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[None]:
+    """Commands set the package's logger up; put it back."""
+    logger = logging.getLogger("theworld")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
+
+
+@pytest.fixture
+def config(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> str:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"_what": "a test", **tiny_run(tmp_path, gemma_folder, cosmos_folder).to_dict()}))
+    return str(path)
+
+
+def test_trains_and_prints_json(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "out")
+    assert (
+        main(["train", "--config", config, "--max_steps", "1", "--output_dir", output, "--draw_bboxes", "--json"]) == 0
+    )
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["step"], result["checkpoint"]) == (1, f"{output}/checkpoint-1")
+    assert "projector" in printed.err
+    assert "step 1/1 loss" in printed.err
+    assert main(["train", "--config", config, "--output_dir", output, "--resume_from", output, "--max_steps", "1"]) == 0
+    assert capsys.readouterr().out.strip() == f"step 1, loss {result['loss']}, 0 rows skipped: {output}/checkpoint-1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--config", "nowhere.json"], "nowhere.json: no such config file"),
+        (["--batch_size", "many"], "batch_size='many': expected a whole number"),
+        (["--streaming", "perhaps"], "streaming='perhaps': expected true or false"),
+        (["--model", "nano"], "train_dataset_path"),
+        (["--dataset", "nothing"], "dataset_name='nothing'"),
+        (["--resume_from", "/nowhere"], "/nowhere: no such checkpoint or run folder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--output_dir", str(tmp_path), *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("theworld: error: ")
+    assert line in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"freeze_gema_vision": false}')
+    assert main(["train", "--config", str(path)]) == 2
+    assert "unknown config key 'freeze_gema_vision': did you mean 'freeze_gemma_vision'?" in capsys.readouterr().err
+
+
+def test_script_and_example_run(tmp_path: Path) -> None:
+    write_rows(tmp_path, 2)
+    script = ["scripts/train_hf.py", "--config", "configs/smoke_test.json", "--output_dir", str(tmp_path / "smoke")]
+    example = ["examples/simple_training.py", "--output", str(tmp_path / "simple"), "--steps", "2"]
+    for command, shown in ((script, "step 2, loss"), (example, "(truth: orange)")):
+        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert shown in done.stdout

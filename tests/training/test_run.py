@@ -1,0 +1,235 @@
+"""A run from its config to its last checkpoint: what it leaves, and what it refuses."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.training.runs import QUESTION, history, tiny_run, write_rows
+from theworld import TheWorld
+from theworld.training.config import TrainingConfig
+from theworld.training.run import RunResult, train
+
+TOKEN = "hf_" + "s" * 34
+VSR_TEMPLATE = Path(__file__).parents[2] / "configs" / "vsr_training.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A run that ended."""
+
+    config: TrainingConfig
+    result: RunResult
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output_dir)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, gemma_folder: Path, cosmos_folder: Path) -> Ended:
+    folder = tmp_path_factory.mktemp("run")
+    write_rows(folder)
+    (folder / "3.png").write_bytes(b"no picture")
+    config = tiny_run(
+        folder,
+        gemma_folder,
+        cosmos_folder,
+        skip_budget=0.1,
+        do_eval=True,
+        eval_dataset_path=str(folder / "train.jsonl"),
+        eval_steps=3,
+        log_to_tensorboard=True,
+        hf_token=TOKEN,
+        save_total_limit=1,
+    )
+    return Ended(config, train(config))
+
+
+def test_result(ended: Ended) -> None:
+    result = ended.result
+    assert (result.step, result.checkpoint, result.stopped) == (6, str(ended.folder / "checkpoint-6"), False)
+    assert result.loss == history(result.checkpoint)[6][0]
+    assert result.metrics["eval_loss"] > 0
+    assert 0 <= result.metrics["eval_choice_accuracy"] <= 1
+    assert (result.skipped, result.skip_causes) == (1, "not_an_image 1 (row3)")
+    json.dumps(dataclasses.asdict(result))
+
+
+def test_run_folder(ended: Ended) -> None:
+    names = {path.name for path in ended.folder.iterdir()}
+    assert names == {"config.json", "manifest.json", "checkpoint-6", "logs", "skipped.jsonl", "skipped_eval.jsonl"}
+    assert TrainingConfig.from_file(ended.folder / "config.json") == dataclasses.replace(ended.config, hf_token=None)
+    manifest = json.loads((ended.folder / "manifest.json").read_text())
+    assert manifest["stage"]["trains"] == ["projector"]
+    assert "torch" in manifest["environment"]["packages"]
+    for name in ("skipped.jsonl", "skipped_eval.jsonl"):
+        assert [json.loads(line)["id"] for line in (ended.folder / name).read_text().splitlines()] == ["row3"]
+
+
+def test_checkpoint_answers(ended: Ended) -> None:
+    model = TheWorld.from_pretrained(ended.result.checkpoint)
+    assert isinstance(model.ask(Image.new("RGB", (32, 32)), QUESTION, max_new_tokens=2, do_sample=False), str)
+
+
+def test_token_is_in_no_file(ended: Ended) -> None:
+    written = [path for path in ended.folder.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    assert [path for path in written if TOKEN.encode() in path.read_bytes()] == []
+
+
+def test_tensorboard_has_every_figure(ended: Ended) -> None:
+    events = EventAccumulator(str(ended.folder / "logs"))
+    events.Reload()
+    figures = {"train/loss", "train/choice_loss", "train/choice_accuracy", "train/grad_norm", "train/learning_rate"}
+    figures |= {"train/grad_norm/projector", "train/param_norm/projector", "eval/loss", "eval/choice_accuracy"}
+    assert figures <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_wandb_offline_writes_its_run(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, log_to_wandb=True, max_steps=1, hf_token=TOKEN)
+    train(config)
+    (record,) = Path(config.output_dir).glob("wandb/offline-run-*/run-*.wandb")
+    content = record.read_bytes()
+    assert b"train/loss" in content
+    assert b"train/choice_accuracy" in content
+    assert [
+        path for path in Path(config.output_dir).rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
+    ] == []
+
+
+def test_eval_loss_is_that_of_the_frozen_start(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    """A first evaluation after a step of rate 0 is the loss before training: that of every batch, by its samples."""
+    rows = write_rows(tmp_path, 4)
+    config = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, max_steps=1, warmup_steps=10, do_eval=True, eval_steps=1,
+        eval_dataset_path=str(rows), gradient_accumulation_steps=2, num_epochs=1,
+    )  # fmt: skip
+    result = train(config)
+    assert result.metrics["eval_loss"] == pytest.approx(result.loss, rel=0.05)
+    assert result.metrics["eval_choice_loss"] == pytest.approx(
+        history(result.checkpoint, "choice_loss")[1][0], rel=1e-4
+    )
+
+
+def test_past_the_budget_the_run_stops_with_the_list(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    write_rows(tmp_path)
+    for index in range(10):
+        (tmp_path / f"{index}.png").unlink()
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
+    with pytest.raises(ValueError, match=r"rows cannot be used, more than skip_budget=0.05 allows: missing"):
+        train(config)
+    assert "row" in (Path(config.output_dir) / "skipped.jsonl").read_text()
+
+
+def test_nothing_but_bad_rows_within_the_budget_trains_nothing(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    write_rows(tmp_path)
+    for index in range(10):
+        (tmp_path / f"{index}.png").unlink()
+    result = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, skip_budget=1.0, max_steps=1))
+    assert result.skipped == 4
+    assert result.loss == 0
+
+
+def test_a_stream_trains_by_steps(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, streaming=True, max_steps=6, save_steps=1)
+    undisturbed = train(config)
+    died = tmp_path / "died"
+    shutil.copytree(Path(config.output_dir) / "checkpoint-4", died / "checkpoint-4")
+    resumed = train(dataclasses.replace(config, output_dir=str(died), resume_from="auto"))
+    assert history(resumed.checkpoint) == history(undisturbed.checkpoint)
+    with pytest.raises(ValueError, match="set max_steps"):
+        train(dataclasses.replace(config, output_dir=str(tmp_path / "new"), max_steps=None))
+
+
+@pytest.mark.parametrize("flags", [{"use_gradient_checkpointing": True}, {"padding": "left"}])
+def test_settings_that_change_no_loss(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, flags: dict[str, Any]
+) -> None:
+    plain = tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2)
+    losses = [
+        history(train(config).checkpoint, "loss", "grad_norm")
+        for config in (plain, dataclasses.replace(plain, output_dir=str(tmp_path / "other"), **flags))
+    ]
+    for step, values in losses[0].items():
+        assert losses[1][step] == pytest.approx(values, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("keys", "error", "message"),
+    [
+        ({"train_dataset_path": "nowhere.jsonl"}, FileNotFoundError, "nowhere.jsonl"),
+        ({"train_dataset_path": None}, ValueError, "train_dataset_path"),
+        ({"image_folder": "nowhere"}, FileNotFoundError, "image_folder=nowhere: no such folder"),
+        ({"dataset_name": "nothing"}, KeyError, "dataset_name='nothing': expected one of custom"),
+        ({"model_name": "./nowhere"}, FileNotFoundError, "nowhere"),
+        ({"resume_from": "./nowhere"}, FileNotFoundError, "nowhere: no such checkpoint or run folder"),
+        ({"overlong": "error", "max_seq_length": 5}, ValueError, "max_length is 5"),
+        ({"mixed_precision": "fp16"}, ValueError, "fp16"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, keys: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys)
+    with pytest.raises(error, match=message):
+        train(config)
+    assert not list(Path(config.output_dir).glob("checkpoint*"))
+
+
+def test_an_empty_file_is_named(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
+    Path(config.train_dataset_path or "").write_text("")
+    with pytest.raises(ValueError, match="no rows"):
+        train(config)
+
+
+def test_vsr_config_trains_on_vsr_files(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    write_rows(tmp_path, 4)
+    rows = [
+        {"image": f"{index}.png", "image_link": f"http://example.com/{index}.png", "caption": "The ball is red.",
+         "label": index % 2, "relation": "left of", "annotator_id": 1, "vote_true_validator_id": [2]}
+        for index in range(4)
+    ]  # fmt: skip
+    (tmp_path / "vsr.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tiny_keys = tiny_run(tmp_path, gemma_folder, cosmos_folder).to_dict()
+    changed = ("model_name", "cosmos_model_name", "world_image_size", "world_pooling", "image_folder", "output_dir")
+    config = TrainingConfig.from_file(
+        VSR_TEMPLATE,
+        {name: tiny_keys[name] for name in changed}
+        | {"train_dataset_path": str(tmp_path / "vsr.jsonl"), "max_steps": 1, "num_workers": 0},
+    )
+    result = train(config)
+    assert result.step == 1
+    assert history(result.checkpoint, "loss", "choice_loss")[1][1] > 0
+
+
+def test_align_stage_then_answers(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    clips = tmp_path / "clips"
+    for clip in range(2):
+        (clips / f"clip{clip}").mkdir(parents=True)
+        for frame in range(5):
+            Image.new("RGB", (32, 32), (40 * frame, 99 * clip, 0)).save(clips / f"clip{clip}" / f"{frame}.png")
+    shared: dict[str, Any] = {"num_world_steps": 1, "max_steps": 1}
+    align = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, objective="align", dataset_name="video", train_dataset_path=str(clips),
+        image_folder=None, **shared,
+    )  # fmt: skip
+    aligned = train(align)
+    assert aligned.loss is not None
+    answers = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / "next"), resume_from=align.output_dir, **shared
+    )
+    assert train(answers).step == 1

@@ -1,0 +1,128 @@
+"""Stages follow each other: what the config says trains, and what an earlier stage trained stays."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.runs import tiny_run
+from theworld import TheWorld
+from theworld.model.checkpoints import WEIGHTS
+from theworld.model.freezing import component_of
+from theworld.training import run, stages
+from theworld.training.config import TrainingConfig
+from theworld.training.run import train
+from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+
+LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
+SCHEDULE = (
+    ({}, ("projector",)),
+    ({"freeze_gemma_vision": False}, ("projector", "vision")),
+    ({"lora": LORA}, ("projector", "language_lora")),
+)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[TheWorld]:
+    """The models that runs start with, and then train."""
+    models: list[TheWorld] = []
+
+    def remember(*args: Any) -> TheWorld:
+        models.append(load_model(*args))
+        return models[-1]
+
+    monkeypatch.setattr(run, "load_model", remember)
+    return models
+
+
+def logits(model: TheWorld, config: TrainingConfig) -> torch.Tensor:
+    row = run.load_data(config, config.train_dataset_path)[0]
+    with torch.no_grad():
+        batch = run.OBJECTIVES["answers"].collator(config, model)([row])
+        batch.pop("skipped")
+        batch.pop("choice_ids")
+        return model.eval()(**batch).logits
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_three_stages_each_from_the_last(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, trained: list[TheWorld], precision: str
+) -> None:
+    start: dict[str, Any] = {}
+    weights: dict[str, torch.Tensor] = {}
+    for index, (flags, parts) in enumerate(SCHEDULE):
+        config = tiny_run(
+            tmp_path,
+            gemma_folder,
+            cosmos_folder,
+            output_dir=str(tmp_path / f"stage{index}"),
+            max_steps=2,
+            mixed_precision=precision,
+            **flags,
+            **start,
+        )
+        result = train(config)
+        assert (result.step, result.checkpoint) == (2, f"{config.output_dir}/checkpoint-2")
+        model = trained[-1]
+        assert trained_parts(model) == parts
+        reloaded = TheWorld.from_pretrained(result.checkpoint, dtype=stages.DTYPES[precision] if False else None)
+        if precision == "no":
+            assert torch.equal(logits(model, config), logits(reloaded, config))
+        before, weights = weights, load_file(f"{result.checkpoint}/{WEIGHTS}")
+        assert all(value.dtype == torch.float32 for value in weights.values())
+        for name, value in before.items():
+            assert torch.equal(weights[name], value) == (component_of(name) not in parts), name
+        assert {component_of(name) for name in weights} == {part for _, ps in SCHEDULE[: index + 1] for part in ps}
+        start = {"resume_from": config.output_dir}
+
+
+def test_trained_parameters_move_and_frozen_ones_do_not(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, trained: list[TheWorld]
+) -> None:
+    config = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, max_steps=1, warmup_steps=0, mixed_precision="bf16",
+        freeze_gemma_language=False, freeze_cosmos_vae=False,
+    )  # fmt: skip
+    before = {name: value.clone() for name, value in load_model(config, gemma_folder).named_parameters()}
+    train(config)
+    for name, parameter in trained[0].named_parameters():
+        part = component_of(name)
+        trains = part in ("language", "vae_encoder")
+        assert parameter.dtype == (torch.float32 if trains or part == "projector" else torch.bfloat16), name
+        if part != "projector":  # seeded later than the copy
+            assert torch.equal(parameter.float(), before[name].float()) != trains, name
+
+
+def test_a_stage_without_anything_to_train_is_an_error(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    with pytest.raises(ValueError, match="nothing trains: enable_world=False with freeze_gemma_vision=True"):
+        train(tiny_run(tmp_path, gemma_folder, cosmos_folder, enable_world=False))
+
+
+def test_a_stage_is_told_from_another() -> None:
+    stage = Stage("answers", ("projector",), "abc", True, 0)
+    saved = {"objective": "answers", "trains": ["projector"], "data": "abc", "enable_world": True, "num_world_steps": 0}
+    assert stage.differences(saved) == []
+    assert stage.differences({**saved, "data": "d"}) == ["data (d -> abc)"]
+    assert stage.differences({**saved, "trains": ["vision"]}) == ["trains (['vision'] -> ['projector'])"]
+
+
+def test_the_data_is_told_by_its_content(tmp_path: Path) -> None:
+    for name, text in (("a", "1\n2\n"), ("b", "1\n2\n"), ("c", "1\n3\n")):
+        (tmp_path / name).write_text(text)
+    a, b, c = (data_fingerprint(str(tmp_path / name), [1, 2]) for name in "abc")
+    assert a == b != c
+    assert a != data_fingerprint(str(tmp_path / "a"), [1])
+    assert data_fingerprint("you/data", iter([])) != data_fingerprint("you/other", iter([]))
+
+
+def test_the_table_tells_parts_rates_and_memory(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, freeze_gemma_vision=False, vision_learning_rate=2e-5)
+    model = load_model(config, gemma_folder)
+    rows = {line.split()[0]: line.split() for line in stage_table(model, config).splitlines()}
+    count = sum(p.numel() for name, p in model.named_parameters() if component_of(name) == "vision")
+    assert rows["vision"][1:4] == [f"{count:,}", f"{count:,}", "2e-05"]
+    assert rows["language"][3] == "frozen"
+    assert rows["all"][1] == f"{sum(p.numel() for p in model.parameters()):,}"
+    assert "activations" in rows

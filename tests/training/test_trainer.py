@@ -1,0 +1,154 @@
+"""What the trainer adds to transformers' own: groups, loss weighting, checks, figures."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import Trainer
+
+from tests.training.runs import history, tiny_run
+from theworld.data.collator import TheWorldCollator
+from theworld.data.sources import SOURCES
+from theworld.model.freezing import component_of
+from theworld.training import objectives
+from theworld.training.arguments import training_arguments
+from theworld.training.metrics import choice_figures, choice_logs, gradient_norms
+from theworld.training.run import load_data, train
+from theworld.training.stages import load_model, parameter_groups
+
+UNFROZEN = {"freeze_gemma_vision": False, "freeze_gemma_language": False, "freeze_cosmos_vae": False}
+
+
+def test_choice_figures_are_of_the_first_answer_token_among_the_choices() -> None:
+    labels = torch.full((4, 6), -100)
+    labels[0, 3:5] = torch.tensor([7, 1])
+    labels[1, 2:4] = torch.tensor([5, 1])
+    labels[3, 4:6] = torch.tensor([5, 1])
+    choices = torch.tensor([[7, 5, -1], [5, 6, 7], [5, 7, -1], [5, 5, 7]])  # row 2 asks nothing, row 3 is ambiguous
+    logits = torch.randn(6, 9)
+    logits[1] = 50.0  # of the second answer token: not looked at
+    figures = choice_figures(logits, labels, choices)
+    first = -torch.log_softmax(logits[0, [7, 5]], 0)[0]
+    second = -torch.log_softmax(logits[2, [5, 6, 7]], 0)[0]
+    correct = int(logits[0, 7] > logits[0, 5]) + int(logits[2, [5, 6, 7]].argmax() == 0)
+    assert figures.tolist() == pytest.approx([(first + second).item(), correct, 2])
+    assert choice_logs(figures, "eval_") == pytest.approx(
+        {"eval_choice_loss": (first + second).item() / 2, "eval_choice_accuracy": correct / 2}
+    )
+    assert choice_logs(torch.zeros(3)) == {}
+
+
+def test_groups_have_their_parts_learning_rate_and_decay(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    rates = {"projector_learning_rate": 1e-1, "vision_learning_rate": 1e-2, "vae_learning_rate": 1e-3}
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **UNFROZEN, **rates)
+    model = load_model(config, gemma_folder)
+    groups = parameter_groups(model, config)
+    expected = {"projector": 1e-1, "vision": 1e-2, "vae_encoder": 1e-3, "language": config.learning_rate}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    seen = set()
+    for group in groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            seen.add(name)
+            assert group["lr"] == expected[component_of(name)], name
+            table = any(part in name for part in ("norm", "bias", "embedding.", "embed_tokens", "markers", "time"))
+            undecayed = parameter.ndim < 2 or (table and "patch_embedding" not in name) or name.endswith("_embedding")
+            assert group["weight_decay"] == (0 if undecayed else config.weight_decay), name
+    assert seen == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+class Stock(Trainer):
+    """Transformers' Trainer, given batches that a model can take."""
+
+    def get_batch_samples(self, *args: Any) -> Any:
+        batches, items = super().get_batch_samples(*args)
+        for batch in batches:
+            batch.pop("skipped")
+            batch.pop("choice_ids")
+        return batches, items
+
+
+def test_losses_are_those_of_the_stock_trainer(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, weight_decay=0.0, num_epochs=1)
+    ours = history(train(config).checkpoint, "loss", "grad_norm")
+    torch.manual_seed(config.seed)
+    model = load_model(config, gemma_folder)
+    data = load_data(config, config.train_dataset_path)
+    arguments = training_arguments(config)
+    collator = TheWorldCollator(model.processor, image_folder=tmp_path)
+    arguments.output_dir = str(tmp_path / "stock")
+    stock = Stock(model, arguments, data_collator=collator, train_dataset=data)
+    stock.train()
+    theirs = {row["step"]: (row["loss"], row["grad_norm"]) for row in stock.state.log_history if "loss" in row}
+    assert theirs.keys() == ours.keys()
+    for step, values in theirs.items():
+        assert ours[step] == pytest.approx(values, rel=1e-4), step
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, change: Any, *args: Any, **keys: Any) -> None:
+    """Train on batches that `change` alters."""
+
+    class Changed(TheWorldCollator):
+        def __call__(self, items: Any) -> dict[str, Any]:
+            return change(super().__call__(items))
+
+    monkeypatch.setattr(objectives, "TheWorldCollator", Changed)
+    train(tiny_run(*args, **keys))
+
+
+def test_masked_labels_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    def mask(batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, "labels": torch.full_like(batch["labels"], -100)}
+
+    with pytest.raises(ValueError, match="every label is masked"):
+        run_with(monkeypatch, mask, tmp_path, gemma_folder, cosmos_folder)
+
+
+def test_a_world_that_no_batch_feeds_stops_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    def blind(batch: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in batch.items() if name != "world_pixel_values"}
+
+    with pytest.raises(ValueError, match="world"):
+        run_with(monkeypatch, blind, tmp_path, gemma_folder, cosmos_folder)
+
+    def off(batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, "use_world": False}
+
+    with pytest.raises(ValueError, match="no world token reached the language model"):
+        run_with(monkeypatch, off, tmp_path, gemma_folder, cosmos_folder)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, learning_rate=1e38, warmup_steps=0, save_steps=100)
+    with pytest.raises(ValueError, match=r"the loss is (nan|inf) after step \d"):
+        train(config)
+
+
+def test_norms_of_the_parts_make_up_the_whole(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, **UNFROZEN, max_steps=2, max_grad_norm=0.01, learning_rate=1e-4
+    )
+    parts = [f"grad_norm/{part}" for part in ("projector", "vision", "language", "vae_encoder")]
+    for norms in history(train(config).checkpoint, "grad_norm", *parts).values():
+        assert all(norm > 0 for norm in norms)
+        assert math.hypot(*norms[1:]) == pytest.approx(norms[0], rel=1e-3)
+        assert norms[0] > 0.01
+
+
+def test_gradient_norm_is_that_of_all_of_a_parts_gradients() -> None:
+    model = nn.ModuleDict({"lm_head": nn.Linear(3, 2)})
+    (model["lm_head"](torch.ones(1, 3)) * torch.tensor([3.0, 4.0])).sum().backward()
+    assert gradient_norms(model)["language"].item() == pytest.approx(10.0)
+
+
+def test_every_source_that_a_config_names_exists() -> None:
+    assert {"custom", "vsr", "datacomp", "spatial_rgpt", "llava_pretrain", "micro_world", "video"} <= SOURCES.keys()
