@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu run train-simple train-hf clean
+.PHONY: help setup format check typecheck test test-gpu test-slurm run train-simple train-hf clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -37,6 +37,11 @@ test: setup ## Run the tests (CPU, offline)
 
 test-gpu: setup ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
+
+test-slurm: setup ## Run the tests that start a SLURM of their own
+	@for program in munged slurmctld slurmd; do PATH=$$PATH:/usr/sbin command -v $$program >/dev/null || \
+	{ echo "make test-slurm needs $$program: apt-get install slurm-wlm munge" >&2; exit 1; }; done
+	PATH=$$PATH:/usr/sbin $(BIN)/python -m pytest -q -m slurm
 
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py

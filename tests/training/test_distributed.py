@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +18,19 @@ from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu
 from torch.distributed.fsdp import OffloadPolicy
 from torch.distributed.fsdp.fully_sharded_data_parallel import StateDictType
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 from tests.model.helpers import load_world
 from tests.training import fsdp_worker
+from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
+from theworld.cli.main import build_parser
+from theworld.training.config import TrainingConfig, field_types, parse_value
 from theworld.training.distributed import IGNORED_MODULE, WRAPPED_LAYERS, check_shardable, settle_fsdp
+from theworld.training.run import train
 
 ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "docs" / "distributed.md"
 CONFIGS = ROOT / "configs" / "accelerate"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STAGES: dict[str, dict[str, Any]] = {
@@ -109,6 +116,46 @@ def test_deepspeed_configs(monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
     assert plugin.deepspeed_config["bf16"]["enabled"] is True
 
 
+# ------------------------------------------------------------------------------------------- documented commands
+
+
+def documented() -> list[str]:
+    """The commands that docs/distributed.md shows, none of which runs on one CPU."""
+    fences = re.findall(r"^```bash no-run\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for fence in fences for line in fence.splitlines() if not line.startswith("pip install")]
+
+
+@pytest.mark.parametrize("command", documented())
+def test_documented_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    program, *words = shlex.split(command)
+    if program == "sbatch":
+        script = next(word for word in words if word.endswith(".sh"))
+        assert Path(script).is_file()
+        given = words[words.index(script) + 1 :]
+    else:
+        words = words[1:] if program == "accelerate" else words
+        parser = {"accelerate": launch_command_parser, "torchrun": torchrun_parser}[program]()
+        arguments = parser.parse_args(words)
+        if program == "accelerate":
+            _validate_launch_command(arguments)  # reads the config file
+        assert (arguments.module, arguments.training_script) == (True, "theworld.cli.main")
+        name, *given = arguments.training_script_args
+        assert name == "train"
+    options = vars(build_parser().parse_args(["train", *given]))
+    keys = {key: parse_value(key, value) for key, value in options.items() if key in field_types()}
+    TrainingConfig.from_file(options["config"], keys)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "configs" / "slurm").glob("*.sh")), ids=lambda path: path.name)
+def test_job_script_is_bash(script: Path) -> None:
+    subprocess.run(["bash", "-n", script], check=True)
+    if script.name != "train_and_requeue.sh":
+        text = script.read_text()
+        assert {"#SBATCH --requeue", "#SBATCH --signal=B:USR1@600"} <= set(text.splitlines())
+        assert text.endswith("\nsource configs/slurm/train_and_requeue.sh\n")
+
+
 # --------------------------------------------------------------------------------------------------------- sharding
 
 
@@ -123,13 +170,13 @@ def test_a_world_encoder_that_trains_is_not_sharded_around(gemma_folder: Path, c
         check_shardable(load_world(gemma_folder, cosmos_folder, freeze_cosmos_vae=False))
 
 
-def two_processes(*command: str | Path, cwd: Path = ROOT) -> str:
-    """Run a module under torchrun; returns what it printed."""
+def two_processes(*command: str | Path, code: int = 0) -> str:
+    """Run a module under torchrun, which ends with `code`; returns what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*TORCHRUN, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+        [*TORCHRUN, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stdout
 
 
@@ -164,3 +211,31 @@ def test_a_sharded_models_delta_loads_in_one_process(sharded: dict[str, list[Pat
         with torch.no_grad():
             logits = model(**fsdp_worker.batches(model)[0][0]).logits
         torch.testing.assert_close(logits, torch.load(folder / "trained.pt")["logits"], rtol=1e-5, atol=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------------- DDP
+
+
+def test_ddp_gives_the_losses_of_one_process_also_when_one_of_them_gets_a_signal(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    """Every part trains, and every second row is text alone: in most steps one process has no image."""
+    rows = [json.loads(line) for line in write_rows(tmp_path, 12).read_text().splitlines()]
+    lines = [json.dumps(row | ({"image": None} if index % 2 else {})) + "\n" for index, row in enumerate(rows)]
+    (tmp_path / "train.jsonl").write_text("".join(lines))
+    keys: dict[str, Any] = {"gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-3, "save_steps": 100}
+    keys |= {"freeze_gemma_vision": False, "freeze_gemma_language": False, "freeze_cosmos_vae": False}
+    one = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, output_dir=str(tmp_path / "one")))
+
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, batch_size=1)
+    config_file, run = tmp_path / "config.json", Path(config.output_dir)
+    config_file.write_text(json.dumps(config.to_dict()))
+    stopped = two_processes("-m", "tests.training.signalled_run", "train", "--config", config_file, code=1)
+    assert "step 3," in stopped
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-3"]
+    two_processes("-m", "theworld.cli.main", "train", "--config", config_file, "--resume_from", "auto")
+
+    expected, found = history(str(one.checkpoint), "loss"), history(run / f"checkpoint-{one.step}", "loss")
+    assert found.keys() == expected.keys() == set(range(1, 7))
+    for step, losses in expected.items():
+        assert found[step] == pytest.approx(losses, rel=1e-4)

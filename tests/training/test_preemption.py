@@ -1,0 +1,64 @@
+"""A signal ends a run at the end of its step, with a checkpoint; the next start loses nothing."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from tests.training.runs import history, tiny_run
+from tests.training.signalled_run import STEP, Signalled
+from theworld.cli.main import main
+from theworld.training import run
+from theworld.training.preemption import SIGNALS, PreemptionCallback
+
+
+def test_a_signalled_run_saves_stops_and_continues_exactly(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=100)
+    whole = run.train(tiny_run(tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / "whole")))
+    assert not whole.stopped
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "PreemptionCallback", Signalled)
+        arguments = [f"--{key}={value}" for key, value in config.to_dict().items() if value is not None]
+        assert main(["train", *arguments, "--log_to_tensorboard=false"]) == 75
+    assert [path.name for path in Path(config.output_dir).glob("checkpoint-*")] == [f"checkpoint-{STEP}"]
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    rest = run.train(tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=100, resume_from="auto"))
+    assert (rest.stopped, rest.step) == (False, whole.step)
+    assert rest.step > STEP
+    assert history(str(rest.checkpoint)) == history(str(whole.checkpoint))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_both_signals_count_only_while_training_runs(number: signal.Signals, tmp_path: Path) -> None:
+    callback, control = PreemptionCallback(), TrainerControl()
+    given: Any = (TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(), control)
+    before = signal.getsignal(number)
+    callback.on_train_begin(*given)
+    callback.on_step_end(*given)
+    assert not control.should_save
+    signal.raise_signal(number)
+    assert not control.should_training_stop  # only at the end of the step
+    callback.on_step_end(*given)
+    assert control.should_save
+    assert control.should_training_stop
+    assert callback.received is number
+    assert callback.stopped
+    callback.on_train_end(*given)
+    assert signal.getsignal(number) is before
+
+
+def test_a_trainer_in_another_thread_runs_without_handlers(tmp_path: Path) -> None:
+    callback, before = PreemptionCallback(), signal.getsignal(signal.SIGUSR1)
+    given: Any = (TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(), TrainerControl())
+    thread = threading.Thread(target=callback.on_train_begin, args=given)
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGUSR1) is before
+    callback.on_step_end(*given)
+    assert not callback.stopped
