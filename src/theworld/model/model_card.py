@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from theworld.constants import NANO
+
 from .freezing import component_sizes
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
-{bases}tags:
+{bases}{licence}tags:
 - theworld
 - world-model
 ---
@@ -35,17 +37,25 @@ Gemma 3 with the latents of a video world model as tokens in its input. {content
 ```python
 from theworld import TheWorld
 
-model = TheWorld.from_pretrained("path or id of this repository")
+model = TheWorld.from_pretrained("{repository}")
 print(model.ask("image.png", "What happens next?"))
 ```
 
-## Licences
+{training}## Licences
 
-The base models keep their own terms, which this card does not replace: Gemma is provided under and subject to the Gemma
-Terms of Use (ai.google.dev/gemma/terms); Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a
-guardrail where its video is shown.
+{terms}
 """
 
+TERMS = """\
+The base models keep their own terms, which this card does not replace: Gemma is provided under and subject to the Gemma
+Terms of Use (ai.google.dev/gemma/terms); Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a
+guardrail where its video is shown."""
+NANO_TERMS = "The base models ship with the theworld package, trained from nothing, under its MIT licence."
+LICENCE = """\
+license: other
+license_name: gemma-terms-and-nvidia-open-model-licence
+license_link: https://ai.google.dev/gemma/terms
+"""
 
 DELTA = """\
 This repository holds what differs from its two base models;
@@ -53,17 +63,31 @@ both are loaded beside it."""
 FULL = "This repository holds the base models as well."
 
 
-def model_card(model: TheWorld, *, full: bool = False) -> str:
-    """Markdown card of `model`, with numbers computed from it; only bases that the Hub knows are linked there."""
+def model_card(model: TheWorld, *, full: bool = False, training: str = "", repository: str | None = None) -> str:
+    """Markdown card of `model`, with numbers computed from it.
+
+    Only base models that the Hub knows are linked there, and no path of this machine is told.
+
+    Args:
+        full: Whether the base models lie beside it.
+        training: Markdown about the run that it comes from, ended by an empty line.
+        repository: What it will be loaded by.
+    """
     config = model.config
     sizes = component_sizes(model)
     trained = config.trained_components or []
-    names = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name and not Path(name).is_dir()]
+    bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
+    on_hub = [name for name in bases if not is_local(name)]
+    nano = all(name.startswith(f"{NANO}/") for name in bases)
     return CARD.format(
-        bases="".join(["base_model:\n", *(f"- {name}\n" for name in names)]) if names else "",
+        bases="".join(["base_model:\n", *(f"- {name}\n" for name in on_hub)]) if on_hub else "",
+        licence="" if nano else LICENCE,
+        terms=NANO_TERMS if nano else TERMS,
+        training=training,
+        repository=repository or "path or id of this repository",
         contents=FULL if full else DELTA,
-        gemma=config.gemma_model_name or "unnamed",
-        cosmos=config.cosmos_model_name,
+        gemma=shown(config.gemma_model_name or "unnamed"),
+        cosmos=shown(config.cosmos_model_name),
         trained=", ".join(trained) or "none",
         delta=sum(size.total for name, size in sizes.items() if name in trained),
         total=sum(size.total for size in sizes.values()),
@@ -75,4 +99,14 @@ def model_card(model: TheWorld, *, full: bool = False) -> str:
     )
 
 
-__all__ = ["model_card"]
+def is_local(name: str) -> bool:
+    """Whether `name` is a folder or file of this machine, or comes with the package, and is nothing on the Hub."""
+    return name == NANO or name.startswith((f"{NANO}/", "/", ".", "~")) or Path(name).exists()
+
+
+def shown(name: str) -> str:
+    """`name` without the folders of this machine that lead to it."""
+    return Path(name).name if is_local(name) and not name.startswith(NANO) else name
+
+
+__all__ = ["is_local", "model_card", "shown"]

@@ -1,0 +1,97 @@
+"""The part of a checkpoint's card that only its run knows: stage, data, results, settings, versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+from transformers.trainer_callback import TrainerState
+
+from theworld.model import TheWorld
+from theworld.model.model_card import model_card, shown
+from theworld.utils.reproducibility import environment
+
+from .config import SECRETS, TrainingConfig
+
+# Names and folders of one machine or account, which say nothing about the weights
+PRIVATE = {
+    *SECRETS,
+    *("model_name", "cosmos_model_name", "resume_from", "resume_from_checkpoint", "output_dir", "latent_cache"),
+    *("train_dataset_path", "eval_dataset_path", "image_folder", "dataset_name"),
+    *("save_steps", "save_total_limit", "logging_steps", "log_to_tensorboard", "log_to_wandb"),
+    *("wandb_project", "wandb_run_name", "push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo"),
+    *("num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
+}
+NOT_RESULTS = ("runtime", "per_second", "epoch", "step")
+
+
+def training_card(
+    model: TheWorld,
+    config: TrainingConfig,
+    stage: dict[str, Any],
+    state: TrainerState,
+    *,
+    rows: int | None,
+    skipped: int,
+) -> str:
+    """The card of a checkpoint of a run.
+
+    Args:
+        stage: `objective` and `trains`, as `stage.json` has them.
+        state: Steps done, and what was logged on the way.
+        rows: Rows of the data; `None` for a stream.
+        skipped: How many of them could not be used.
+    """
+    start = config.model_name if config.resume in (None, "auto") else config.resume
+    facts = {
+        "stage": f"{stage['objective']}, trains {', '.join(stage['trains'])}",
+        "started from": shown(str(start)),
+        "data": _data(config, rows, skipped),
+        "optimiser steps": f"{state.global_step} of {state.max_steps}, {state.epoch or 0:.2f} epochs",
+        **_results(state.log_history),
+        "versions": _versions(),
+    }
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    settings = json.dumps(_settings(config), indent=2)
+    section = (
+        f"## Training\n\n| | |\n|---|---|\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
+        f"```json\n{settings}\n```\n\n"
+    )
+    return model_card(model, training=section, repository=config.hub_model_id)
+
+
+def _data(config: TrainingConfig, rows: int | None, skipped: int) -> str:
+    source = config.dataset_name
+    if config.train_dataset_path:
+        source += f", {shown(config.train_dataset_path)}"
+    size = "a stream" if rows is None else f"{rows:,} rows"
+    return f"{source}: {size}, {skipped:,} of them skipped"
+
+
+def _results(history: list[dict[str, Any]]) -> dict[str, str]:
+    """The last logged loss, and what the last evaluation said."""
+    results = {}
+    losses = [row["loss"] for row in history if "loss" in row]
+    if losses:
+        results["training loss"] = f"{losses[-1]:.4f} (first {losses[0]:.4f})"
+    evaluations = [row for row in history if "eval_loss" in row]
+    for name, value in (evaluations[-1] if evaluations else {}).items():
+        if not name.endswith(NOT_RESULTS):
+            results[name.replace("_", " ")] = f"{value:.4f}"
+    return results
+
+
+def _versions() -> str:
+    known = environment()
+    versions = [f"{name} {version}" for name, version in known["packages"].items() if version]
+    commit = [f"commit {known['git']['commit'][:12]}"] if known["git"] else []
+    return ", ".join([*versions, *commit, f"Python {known['python']}"])
+
+
+def _settings(config: TrainingConfig) -> dict[str, Any]:
+    defaults = {entry.name: entry.default for entry in fields(TrainingConfig)}
+    return {name: value for name, value in config.to_dict().items() if name not in PRIVATE and value != defaults[name]}
+
+
+__all__ = ["training_card"]

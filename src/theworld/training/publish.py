@@ -1,0 +1,138 @@
+"""Checkpoints on the Hub: when a run pushes, what it pushes, and that no push is seen half.
+
+A push is one commit, so a reader finds the old checkpoint or the new one. transformers' own machinery makes two of one
+checkpoint, pushes from a folder that pruning empties meanwhile, and pickles its arguments, a token with them.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from typing_extensions import override
+
+from theworld.utils.logging import logger
+
+from .config import TrainingConfig
+from .resume import LAST, STAGE, STATE
+
+# What continuing a run needs and using its model does not
+TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE)
+BASES = ("gemma_model_name", "cosmos_model_name")
+WEIGHTS = "model*.safetensors*"
+HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)  # RuntimeError: a large file could not be uploaded
+
+
+class Publisher(TrainerCallback):
+    """Pushes the checkpoints of a run to `hub_model_id`, as `hub_strategy` says.
+
+    `end` pushes the last checkpoint when the run is over; `every_save` every one as it is saved; `checkpoint` likewise,
+    with what continuing needs in the folder `last-checkpoint`. Training waits for a push. One that fails during the run
+    is a warning, as the next save pushes again; one that fails at the end is an error.
+
+    Args:
+        config: The run. The token is the one that the Hub's client finds: `HF_TOKEN`, or that of `hf auth login`.
+
+    Raises:
+        ValueError: There is no token, or a repository that is to be private is public.
+        OSError: The Hub cannot be reached, or refuses the repository.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        assert config.hub_model_id is not None
+        self.strategy = config.hub_strategy
+        self.pushed: Path | None = None
+        token = get_token()
+        if token is None:
+            raise ValueError("push_to_hub=True without a Hub token: set HF_TOKEN, or log in with `hf auth login`")
+        self.api = HfApi(token=token)
+        try:
+            self.repository = self.api.create_repo(
+                config.hub_model_id, private=config.hub_private_repo, exist_ok=True
+            ).repo_id
+            is_private = self.api.repo_info(self.repository).private
+        except HUB_ERRORS as error:
+            raise OSError(
+                f"hub_model_id={config.hub_model_id!r}: nothing can be written there ({_reason(error)}); check the "
+                "name, the token (HF_TOKEN, or `hf auth login`) and the connection"
+            ) from error
+        if config.hub_private_repo and not is_private:
+            raise ValueError(
+                f"hub_private_repo=True, but {self.repository} is public: make it private, or name another"
+            )
+
+    @override
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Push the checkpoint of this step, unless only the last one is asked for."""
+        if self.strategy == "end" or not state.is_world_process_zero:
+            return
+        checkpoint = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        try:
+            self.push(checkpoint)
+        except HUB_ERRORS as error:
+            logger.warning("%s: the push to %s failed (%s)", checkpoint, self.repository, _reason(error))
+
+    def finish(self, checkpoint: Path) -> None:
+        """Push the run's last checkpoint, if that is not done yet.
+
+        Raises:
+            OSError: It failed; says where the checkpoint lies and how to push it again.
+        """
+        config = json.loads((checkpoint / "config.json").read_text())
+        local = [name for key in BASES if (name := config.get(key)) and Path(name).is_dir()]
+        if local:
+            logger.warning(
+                "%s: its base models %s are folders of this machine; whoever loads it needs them at the same place",
+                self.repository,
+                " and ".join(local),
+            )
+        if self.pushed == checkpoint:
+            return
+        try:
+            self.push(checkpoint)
+        except HUB_ERRORS as error:
+            left_out = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in TRAINING_STATE)
+            again = f"hf upload {self.repository} {shlex.quote(str(checkpoint))} . {left_out}"
+            raise OSError(
+                f"{self.repository}: the push failed ({_reason(error)}); nothing is lost, the checkpoint is "
+                f"{checkpoint}. Push it again with: {again}"
+            ) from error
+
+    def push(self, checkpoint: Path) -> None:
+        """Make the files of `checkpoint` those of the repository, in one commit."""
+        files = {path.name: path for path in sorted(checkpoint.iterdir()) if path.is_file()}
+        added = {name: path for name, path in files.items() if not any(fnmatch(name, p) for p in TRAINING_STATE)}
+        if self.strategy == "checkpoint":
+            inside = (path for path in sorted(checkpoint.rglob("*")) if path.is_file())
+            added |= {f"{LAST}/{path.relative_to(checkpoint).as_posix()}": path for path in inside}
+        replaced = (WEIGHTS, f"{LAST}/*") if self.strategy == "checkpoint" else (WEIGHTS,)
+        stale = [
+            name
+            for name in self.api.list_repo_files(self.repository)
+            if name not in added and any(fnmatch(name, pattern) for pattern in replaced)
+        ]
+        self.api.create_commit(
+            self.repository,
+            [*map(CommitOperationDelete, stale), *(CommitOperationAdd(name, path) for name, path in added.items())],
+            commit_message=f"Step {checkpoint.name.removeprefix(f'{PREFIX_CHECKPOINT_DIR}-')}",
+        )
+        self.pushed = checkpoint
+        logger.info("%s: pushed to %s/%s", checkpoint, self.api.endpoint, self.repository)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    if isinstance(error, HfHubHTTPError):
+        return f"{error.response.status_code} {error.server_message or ''}".strip()
+    cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else None
+    return _reason(cause) if cause else str(error).strip().partition("\n")[0]
+
+
+__all__ = ["Publisher"]
