@@ -151,3 +151,9 @@ def test_numpy_is_not_needed_to_name_a_row() -> None:
     (read,) = HFDatasetWrapper(ds)
     assert isinstance(read, Example)
     assert len(read.id) == 16
+
+
+def test_a_streams_own_rows_keep_their_meaning_beside_ours(animals: Dataset) -> None:
+    ds = streamed(animals)
+    assert len(list(HFDatasetWrapper(ds))) == 6
+    assert isinstance(next(iter(ds))["image"], Image.Image)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,13 @@ def guess_reader(rows: Any, settings: SourceSettings, base_folder: Path | None) 
     """
     features = rows.features or {}
     columns = list(features) or list(next(iter(rows), {}))
-    conversation = any(key in columns for key in CONVERSATION_KEYS)
+    if not columns:
+        raise ValueError(f"{settings.path}: no rows")
     image, question, answer = (_first(names, columns) for names in (IMAGES, QUESTIONS, ANSWERS))
+    own = None if image == "images" else image  # which every reader reads
     template = settings.question_template
+    if any(key in columns for key in CONVERSATION_KEYS):
+        return RowReader(own, None, None, template, base_folder=base_folder)
     names: list[str] | None = getattr(features.get(answer), "names", None)  # of a ClassLabel
     if answer is None and image is not None:
         answer = _first(CAPTIONS, columns)
@@ -89,13 +94,12 @@ def guess_reader(rows: Any, settings: SourceSettings, base_folder: Path | None) 
         template = template or (CAPTION_QUESTION if question is None else None)
     elif names and question is None:
         template = template or CLASS_QUESTION.format(names=", ".join(names)).replace("{", "{{").replace("}", "}}")
-    if not conversation and (answer is None or (question is None and template is None)):
+    if answer is None or (question is None and template is None):
         raise ValueError(
             f"{settings.path}: cannot tell what to ask and answer from the columns {', '.join(columns)}; expected "
             f"messages or conversations, or one of {', '.join(QUESTIONS)} (or a question_template) and one of "
             f"{', '.join(ANSWERS)}"
         )
-    own = None if image == "images" else image  # which every reader reads
     return RowReader(own, question, answer, template, base_folder=base_folder)
 
 
@@ -111,6 +115,10 @@ def _load(library: Any, local: Path, path: str, settings: SourceSettings) -> Any
         return _parse(library, path, path, **options)
     if local.suffix not in BUILDERS:
         raise ValueError(f"{local}: expected a folder or a file ending in {', '.join(BUILDERS)}")
+    if BUILDERS[local.suffix] == "json" and settings.streaming:
+        if settings.split not in (None, "train"):
+            raise ValueError(f"{local}: no split {settings.split!r} in a file that is streamed")
+        return library.IterableDataset.from_generator(_json_rows, gen_kwargs={"paths": [local]})
     if BUILDERS[local.suffix] == "csv":
         options |= _csv_options(library, local)
     return _parse(library, path, BUILDERS[local.suffix], data_files=str(local), **options)
@@ -123,6 +131,19 @@ def _parse(library: Any, path: str, builder: str, **options: Any) -> Any:
         raise ValueError(f"{path}: {error.__cause__ or error}") from error
     except StopIteration as error:  # how an empty file shows
         raise ValueError(f"{path}: no rows") from error
+
+
+def _json_rows(paths: list[Path]) -> Iterator[Any]:
+    """The rows of JSON files; the library's own stream of them gives columns of mixed types as encoded text."""
+    ijson = require("train", "ijson")
+    for path in paths:
+        with path.open("rb") as file:
+            try:
+                yield from ijson.items(
+                    file, "item" if path.suffix == ".json" else "", use_float=True, multiple_values=True
+                )
+            except ijson.JSONError as error:
+                raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
 def _csv_options(library: Any, path: Path) -> dict[str, Any]:

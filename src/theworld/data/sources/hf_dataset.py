@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
@@ -32,9 +32,9 @@ class StreamedRows(IterableDataset["Example | Skipped"]):
     """
 
     def __init__(self, rows: datasets.IterableDataset, reader: Reader) -> None:
+        self._decode = row_decoder(rows.features)
         self.rows = rows.decode(False) if rows.features else rows
         self.reader = reader
-        self._decode = row_decoder(rows.features)
 
     def __iter__(self) -> Iterator[Example | Skipped]:
         for stored in self.rows:
@@ -159,7 +159,8 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
             return {name: keep_stored(value) for name, value in feature.items()}
         return feature
 
-    return library.Features(keep_stored(dict(features))).decode_example
+    # A copy, as switching off the decoding of a stream changes the features it shares with others
+    return library.Features(keep_stored(dict(deepcopy(features)))).decode_example
 
 
 def content_id(row: Row) -> str:

@@ -8,6 +8,8 @@ beforehand, with `ffmpeg -i clip.mp4 -vf fps=8 clip/%05d.png` for example.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -136,24 +138,26 @@ def _windows(path: Path, count: int) -> list[Window | Skipped]:
 
 
 def _count_video(path: Path) -> int:
+    with _open_video(path) as container:
+        known = container.streams.video[0].frames
+        return known or sum(packet.size > 0 for packet in container.demux(video=0))
+
+
+def _decode_video(path: Path, start: int, count: int) -> list[Any]:
+    with _open_video(path) as container:
+        frames = [frame.to_image() for frame in islice(container.decode(video=0), start, start + count)]
+    if len(frames) < count:
+        raise BadSample("truncated", f"{path}: ends at frame {start + len(frames)}, sooner than its header says")
+    return frames
+
+
+@contextmanager
+def _open_video(path: Path) -> Generator[Any]:
     av = require("train", "av")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise BadSample("not_a_video", f"{path}: no video in it")
-            known = container.streams.video[0].frames
-            return known or sum(packet.size > 0 for packet in container.demux(video=0))
+            yield container
     except (av.error.FFmpegError, OSError) as error:
         raise BadSample("not_a_video", f"{path}: cannot be read ({error})") from error
-
-
-def _decode_video(path: Path, start: int, count: int) -> list[Any]:
-    av = require("train", "av")
-    try:
-        with av.open(str(path)) as container:
-            frames = [frame.to_image() for frame in islice(container.decode(video=0), start, start + count)]
-    except (av.error.FFmpegError, OSError) as error:
-        raise BadSample("truncated", f"{path}: cut or damaged ({error})") from error
-    if len(frames) < count:
-        raise BadSample("truncated", f"{path}: ends at frame {start + len(frames)}, sooner than its header says")
-    return frames

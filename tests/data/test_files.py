@@ -1,0 +1,225 @@
+"""The user's own files and folders as a source, without a line of code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+from PIL import Image
+
+from theworld.data.images import open_image
+from theworld.data.schema import Example, Message, Skipped, SourceSettings
+from theworld.data.sources.files import load_custom
+
+ROWS = [
+    {"image": "a.png", "question": "What is it?", "answer": "A cat."},
+    {"image": "b.png", "question": "And this?", "answer": "A dog."},
+]
+CHAT = [
+    {
+        "images": ["a.png"],
+        "messages": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": "A cat."},
+        ],
+    }
+]
+LLAVA = [
+    {
+        "id": "7",
+        "image": "a.png",
+        "conversations": [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A cat."}],
+    }
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures, beside which a test writes its file."""
+    folder = tmp_path / "data"
+    for name, colour in (("a", "red"), ("b", "blue")):
+        picture(folder / f"{name}.png", colour)
+    return folder
+
+
+def picture(path: Path, colour: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (20, 20), colour).save(path)
+
+
+def read(path: Path | str, **settings: Any) -> list[Example]:
+    source = load_custom(SourceSettings(path=str(path), **settings))
+    rows = list(source) if settings.get("streaming") else [source[i] for i in range(len(source))]  # type: ignore[index,arg-type]
+    assert all(isinstance(row, Example) for row in rows), rows
+    return rows  # type: ignore[return-value]
+
+
+def write(path: Path, rows: Any) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".parquet":
+        Dataset.from_list(rows).to_parquet(path)
+    else:
+        separator = "\t" if path.suffix == ".tsv" else ","
+        lines = [rows[0].keys(), *(row.values() for row in rows)]
+        path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "tsv", "parquet"])
+def test_files_of_every_kind(folder: Path, kind: str, streaming: bool) -> None:
+    path = write(folder / f"rows.{kind}", ROWS)
+    rows = read(path, streaming=streaming)
+    assert [[message.content for message in row.messages] for row in rows] == [
+        ["What is it?", "A cat."],
+        ["And this?", "A dog."],
+    ]
+    assert [open_image(row.images[0]).getpixel((0, 0)) for row in rows] == [(255, 0, 0), (0, 0, 255)]
+    assert read(path, streaming=streaming, num_samples=1) == rows[:1]
+    assert len(read(path, streaming=streaming, num_samples=9)) == 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_conversations(folder: Path, streaming: bool) -> None:
+    (chat,) = read(write(folder / "chat.json", CHAT), streaming=streaming)
+    assert chat.messages == (Message("user", "<image>What is it?"), Message("assistant", "A cat."))
+    (llava,) = read(write(folder / "llava.json", LLAVA), streaming=streaming)
+    assert llava.messages[0].content == "<image>\nWhat is it?"
+    assert llava.id == "7"
+    assert chat.images == llava.images == (folder / "a.png",)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answers_of_mixed_types_come_as_they_stand(folder: Path, streaming: bool) -> None:
+    rows = read(
+        write(folder / "rows.jsonl", [{"prompt": "q", "response": r} for r in ("two", 2, 2.5)]), streaming=streaming
+    )
+    assert [row.messages[1].content for row in rows] == ["two", "2", "2.5"]
+
+
+def test_a_csv_holds_text(folder: Path) -> None:
+    rows = [{"image": "a.png", "question": "q", "answer": text} for text in ("None", "007", "NA", "1.50")]
+    path = write(folder / "rows.csv", rows)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as spreadsheets save it
+    assert [row.messages[1].content for row in read(path)] == ["None", "007", "NA", "1.50"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_of_classes(folder: Path, streaming: bool) -> None:
+    picture(folder / "classes" / "cat" / "1.png", "red")
+    picture(folder / "classes" / "dog" / "1.png", "blue")
+    cat, dog = read(folder / "classes", streaming=streaming)
+    assert cat.messages == (
+        Message("user", "What does this image show? Answer with one of: cat, dog."),
+        Message("assistant", "cat"),
+    )
+    assert dog.choices == ("cat", "dog")
+    assert open_image(dog.images[0]).getpixel((0, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "messages"),
+    [
+        ("metadata.csv", "file_name,text\na.png,A red square.\n", ("Describe this image.", "A red square.")),
+        ("metadata.jsonl", '{"file_name": "a.png", "question": "Red?", "answer": "yes"}\n', ("Red?", "yes")),
+    ],
+)
+def test_a_folder_with_metadata(tmp_path: Path, name: str, text: str, messages: tuple[str, str]) -> None:
+    picture(tmp_path / "a.png", "red")
+    (tmp_path / name).write_text(text)
+    (row,) = read(tmp_path)
+    assert tuple(message.content for message in row.messages) == messages
+    assert open_image(row.images[0]).getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_saved_datasets_and_their_splits(folder: Path) -> None:
+    train, test = Dataset.from_list(ROWS), Dataset.from_list(ROWS[1:])
+    train.save_to_disk(folder / "one")
+    DatasetDict(train=train, test=test).save_to_disk(folder / "two")
+    DatasetDict(dev=train, test=test).save_to_disk(folder / "three")
+    images = {"image_folder": folder}
+    assert len(read(folder / "one", **images)) == len(read(folder / "one", streaming=True, **images)) == 2
+    assert len(read(folder / "two", **images)) == 2
+    assert len(read(folder / "two", split="test", **images)) == 1
+    with pytest.raises(ValueError, match="no split 'dev', it holds the splits train, test"):
+        read(folder / "two", split="dev")
+    with pytest.raises(ValueError, match="one split without a name"):
+        read(folder / "one", split="train")
+    with pytest.raises(ValueError, match="several splits, dev, test"):
+        read(folder / "three")
+
+
+def test_a_slice_of_a_file(folder: Path) -> None:
+    path = write(folder / "rows.jsonl", ROWS)
+    halves = [read(path, split=split)[0].messages[1].content for split in ("train[:50%]", "train[50%:]")]
+    assert halves == ["A cat.", "A dog."]
+    with pytest.raises(ValueError, match=r"rows\.jsonl: Unknown split"):
+        read(path, split="validation")
+
+
+def test_names_are_left_to_the_image_folder_of_the_run(folder: Path) -> None:
+    path = write(folder / "rows.jsonl", ROWS)
+    assert [row.images for row in read(path, image_folder=folder)] == [("a.png",), ("b.png",)]
+
+
+def test_names_that_lead_out_of_the_folder_are_skipped(folder: Path) -> None:
+    source = load_custom(SourceSettings(path=str(write(folder / "rows.jsonl", [{**ROWS[0], "image": "../x.png"}]))))
+    row = source[0]  # type: ignore[index]
+    assert isinstance(row, Skipped)
+    assert row.cause == "outside_folder"
+
+
+def test_a_template_asks(folder: Path) -> None:
+    path = write(folder / "rows.jsonl", [{"image": "a.png", "caption": "A cat.", "label": 1}])
+    (plain,) = read(path)
+    assert [message.content for message in plain.messages] == ["A cat.", "1"]
+    (row,) = read(path, question_template="Statement: {caption} True?")
+    assert row.messages[0].content == "Statement: A cat. True?"
+    with pytest.raises(ValueError, match="no column 'text'"):
+        read(path, question_template="{text}")
+    with pytest.raises(ValueError, match="question_template"):
+        read(write(folder / "chat.json", CHAT), question_template="{text}")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_that_cannot_be_told_are_listed(folder: Path, streaming: bool) -> None:
+    path = write(folder / "rows.jsonl", [{"image": "a.png", "titel": "x", "antwort": "y"}])
+    with pytest.raises(
+        ValueError, match=r"rows\.jsonl: cannot tell .* columns image, titel, antwort; expected messages"
+    ):
+        read(path, streaming=streaming)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.jsonl", '{"question": "q", "answer": "a"}\n{"question": '),
+        ("rows.jsonl", ""),
+        ("rows.json", "[]"),
+        ("rows.json", "[{]"),
+        ("rows.csv", ""),
+        ("rows.csv", "question,answer\n"),
+        ("rows.parquet", "no parquet"),
+        ("rows.txt", "text"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=name):
+        read(tmp_path / name)
+    if text != "question,answer\n":  # a stream shows that it is empty when it is read
+        with pytest.raises(ValueError, match=name):
+            read(tmp_path / name, streaming=True)
+
+
+def test_what_is_not_there_is_said() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
+        read("nowhere.jsonl")
+    with pytest.raises(ValueError, match="train_dataset_path"):
+        load_custom(SourceSettings())

@@ -1,0 +1,152 @@
+"""Videos of every kind as clips of 1 + 4K frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from theworld.data.images import open_image
+from theworld.data.schema import Example, Skipped, SourceSettings
+from theworld.data.sources.video import VideoClips, load_video
+
+
+def frame(index: int) -> Image.Image:
+    return Image.new("RGB", (32, 32), (10 * index, 0, 0))
+
+
+def write_frames(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        frame(i).save(folder / f"frame_{i}.png")
+
+
+def write_animation(path: Path, count: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = {"lossless": True} if path.suffix == ".webp" else {}
+    frame(0).save(path, save_all=True, append_images=[frame(i) for i in range(1, count)], duration=100, **options)
+
+
+def write_video(path: Path, count: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"qscale": "1"}
+        for i in range(count):
+            for packet in stream.encode(av.VideoFrame.from_image(frame(i))):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def load(folder: Path, **settings: Any) -> VideoClips:
+    return load_video(SourceSettings(path=str(folder), **settings))
+
+
+def reds(row: Example | Skipped) -> list[int]:
+    assert isinstance(row, Example), row
+    return [round(np.asarray(open_image(picture))[..., 0].mean() / 10) for picture in row.clip]
+
+
+def test_a_folder_of_frames_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    write_frames(tmp_path / "fall", 12)
+    clips = load(tmp_path)
+    assert len(clips) == 1
+    row = clips[0]
+    assert isinstance(row, Example)
+    assert reds(row) == list(range(9))
+    assert row.id == "fall:0"
+    assert row.messages == ()
+    assert row.images == (tmp_path / "fall" / "frame_0.png",)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "mp4"])
+def test_a_long_video_gives_several_clips(tmp_path: Path, kind: str) -> None:
+    (write_video if kind == "mp4" else write_animation)(tmp_path / f"fall.{kind}", 13)
+    clips = load(tmp_path, clip_frames=5)
+    assert [row.id for row in clips] == [f"fall.{kind}:0", f"fall.{kind}:5"]
+    assert [reds(row) for row in clips] == [list(range(5)), list(range(5, 10))]
+    first = clips[0]
+    assert isinstance(first, Example)
+    assert first.images == first.clip[:1]
+
+
+def test_frames_of_one_value_are_no_fewer(tmp_path: Path) -> None:
+    """PIL's writers merge equal frames into longer ones; frames on disk are what they are."""
+    folder = tmp_path / "still"
+    folder.mkdir()
+    for i in range(9):
+        frame(0).save(folder / f"{i}.png")
+    assert reds(load(tmp_path)[0]) == [0] * 9
+
+
+def test_num_samples_counts_clips(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", 20)
+    write_frames(tmp_path / "b", 20)
+    assert [row.id for row in load(tmp_path, clip_frames=5, num_samples=5)] == ["a:0", "a:5", "a:10", "a:15", "b:0"]
+
+
+def test_what_gives_no_clip_is_skipped_by_name(tmp_path: Path) -> None:
+    write_frames(tmp_path / "good", 9)
+    write_frames(tmp_path / "short", 8)
+    (tmp_path / "empty").mkdir()
+    frame(0).save(tmp_path / "still.png")
+    (tmp_path / "broken.gif").write_bytes(b"GIF89a broken")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "notes.txt").write_text("not a video")
+    (tmp_path / ".hidden").mkdir()
+    rows = {row.id: row for row in load(tmp_path)}
+    assert isinstance(rows.pop("good:0"), Example)
+    causes = {name: row.cause for name, row in rows.items() if isinstance(row, Skipped)}
+    assert causes.pop("broken.gif") in ("truncated", "not_an_image")
+    assert causes == {
+        "short": "short_clip",
+        "empty": "short_clip",
+        "still.png": "short_clip",
+        "broken.mp4": "not_a_video",
+    }
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_file_that_breaks_off_is_skipped(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"fall.{kind}"
+    (write_video if kind == "mp4" else write_animation)(path, 9)
+    clips = load(tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])  # after it was counted
+    row = clips[0]
+    assert isinstance(row, Skipped)
+    assert row.id == f"fall.{kind}:0"
+    assert row.cause in ("truncated", "not_a_video")
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"clip_frames": 8}, r"clip_frames=8: expected 1 \+ 4K"),
+        ({"clip_frames": 0}, "clip_frames=0"),
+        ({"streaming": True}, "no use for streaming=True"),
+        ({"split": "test"}, "no use for split='test'"),
+        ({"question_template": "?"}, "no use for question_template"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:
+    write_frames(tmp_path / "a", 9)
+    with pytest.raises(ValueError, match=reason):
+        load(tmp_path, **settings)
+
+
+def test_a_folder_without_videos_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no videos; expected sub-folders of frames"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        load(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="expected a folder"):
+        load(tmp_path / "file")
