@@ -1,6 +1,7 @@
 """Alignment: what it regresses on what, which clips it can use, and that it needs no language model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.model.helpers import WORLD
+from tests.model.helpers import WORLD, load_world
+from tests.training.runs import history, tiny_run
 from theworld import TheWorld
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import Example, Message, Skipped
-from theworld.training.align import AlignCollator, AlignModel, encode_features, fit_grid
+from theworld.data.skips import SkipLog
+from theworld.training.align import AlignCollator, AlignModel, encode_rows, fit_grid
+from theworld.training.config import TrainingConfig
+from theworld.training.run import train
 
 STEPS = 1
 FRAMES = 1 + 4 * STEPS
@@ -210,16 +216,91 @@ def test_a_source_without_clips_is_an_error(collator: AlignCollator) -> None:
         collator([example("a")])
 
 
-def test_features_of_every_clip_are_encoded_once(collator: AlignCollator, model: AlignModel) -> None:
-    rows = [example(str(seed), *clip(seed)) for seed in range(3)]
-    batches = [collator(rows[:2]), collator([*rows[2:], example("short", *clip(3)[:1])])]
-    whole = {name: value for name, value in collator(rows).items() if name != "skipped"}
-    features, skipped = encode_features(model, batches)
-    assert [row.id for row in skipped] == ["short"]
+def test_features_of_every_clip_are_encoded_once(collator: AlignCollator, model: AlignModel, tmp_path: Path) -> None:
+    rows: Any = [example(str(seed), *clip(seed)) for seed in range(3)]
+    skips = SkipLog(tmp_path / "skipped.jsonl", 0.5, 4)
+    features = encode_rows(model, [rows[0], example("short", *clip(3)[:1]), *rows[1:]], collator, skips)
+    assert "short" in skips.summary()
     assert len(features) == 3
-    expected = model.encode(**whole)
+    expected = model.encode(**{name: value for name, value in collator(rows).items() if name != "skipped"})
     for name, value in features[2].items():
         assert torch.allclose(value, expected[name][2], atol=1e-5), name
+    with pytest.raises(ValueError, match="none of the 1 clips can be used: a clip of 1 frames"):
+        encode_rows(model, [example("short", *clip(3)[:1])], collator)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six folders of frames, one of them too short."""
+    folder = tmp_path_factory.mktemp("videos")
+    for seed in range(6):
+        (folder / f"video{seed}").mkdir()
+        for index, frame in enumerate(clip(seed, 3 if seed == 5 else FRAMES)):
+            Image.fromarray(frame).save(folder / f"video{seed}" / f"{index}.png")
+    return folder
+
+
+def align_run(folder: Path, gemma: Path, cosmos: Path, videos: Path, **keys: Any) -> TrainingConfig:
+    settings = {"objective": "align", "dataset_name": "video", "train_dataset_path": str(videos), "image_folder": None}
+    world = {"num_world_steps": STEPS, "max_world_steps": 2, "max_steps": 4, "skip_budget": 0.2}
+    return tiny_run(folder, gemma, cosmos, **{**settings, **world, "gradient_accumulation_steps": 1, **keys})
+
+
+def start(gemma: Path, cosmos: Path, folder: Path) -> Path:
+    """A fusion whose rollouts take three denoising steps."""
+    load_world(gemma, cosmos, world_pooling=2, max_world_steps=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("encode_once", [False, True])
+def test_a_run_aligns_a_folder_of_videos(
+    encode_once: bool, gemma_folder: Path, cosmos_folder: Path, videos: Path, tmp_path: Path
+) -> None:
+    config = align_run(
+        tmp_path,
+        start(gemma_folder, cosmos_folder, tmp_path / "start"),
+        cosmos_folder,
+        videos,
+        encode_once=encode_once,
+        max_steps=30,
+        save_steps=15,
+        batch_size=6,
+    )
+    result = train(config)
+    assert result.step == 30
+    assert result.skip_causes == "short_clip 1 (video5)"
+    frames = history(result.checkpoint or "", "loss", "frame_0", "frame_1")
+    loss, first, second = frames[1]
+    assert loss == pytest.approx((first + second) / 2)
+    assert frames[30][0] < 0.9 * loss
+    assert TheWorld.from_pretrained(result.checkpoint or "").config.trained_components == ["projector"]
+
+
+def test_an_interrupted_run_goes_on_exactly(
+    gemma_folder: Path, cosmos_folder: Path, videos: Path, tmp_path: Path
+) -> None:
+    first = start(gemma_folder, cosmos_folder, tmp_path / "start")
+    keys = {"encode_once": True, "save_steps": 2}
+    whole = train(align_run(tmp_path, first, cosmos_folder, videos, output_dir=str(tmp_path / "whole"), **keys))
+    (tmp_path / "cut").mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    keys |= {"output_dir": str(tmp_path / "cut"), "resume_from": "auto"}
+    resumed = train(align_run(tmp_path, first, cosmos_folder, videos, **keys))
+    logged = ("loss", "frame_0", "frame_1", "grad_norm", "param_norm/projector")
+    assert history(resumed.checkpoint or "", *logged) == history(whole.checkpoint or "", *logged)
+    tensors = [load_file(Path(run.checkpoint or "") / "model.safetensors") for run in (whole, resumed)]
+    assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+
+
+def test_answers_are_no_clips(gemma_folder: Path, cosmos_folder: Path, videos: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.json"
+    (tmp_path / "a.png").write_bytes((videos / "video0" / "0.png").read_bytes())
+    rows.write_text(json.dumps([{"image": "a.png", "question": "What is it?", "answer": "a ball"}]))
+    keys = {"dataset_name": "custom", "train_dataset_path": str(rows), "image_folder": str(tmp_path)}
+    with pytest.raises(ValueError, match="has no clip: objective 'align' needs a source of videos"):
+        train(align_run(tmp_path, gemma_folder, cosmos_folder, videos, **keys))
+    with pytest.raises(ValueError, match="encode_once=True: only for objective='align'"):
+        align_run(tmp_path, gemma_folder, cosmos_folder, videos, objective="answers", encode_once=True)
 
 
 def test_what_else_would_train_is_refused(gemma_folder: Path, cosmos_folder: Path) -> None:

@@ -10,9 +10,8 @@ and width, `N` world tokens of a latent frame, `S` world image size, `P` side of
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -21,17 +20,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers.utils import ModelOutput
 
 from theworld.data.images import open_image
 from theworld.data.latent_cache import LatentCache
 from theworld.data.schema import BadSample, Example, Skipped
+from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.processing_theworld import TheWorldProcessor
 from theworld.model.supervision import zero_of
+from theworld.utils.logging import logger
 
-logger = logging.getLogger(__name__)
+ENCODED_TOGETHER = 64  # clips
 
 
 @dataclass
@@ -256,23 +257,33 @@ class AlignFeatures(Dataset[dict[str, Tensor]]):
         return {name: value[index] for name, value in self.tensors.items()}
 
 
-def encode_features(model: AlignModel, batches: Iterable[dict[str, Any]]) -> tuple[AlignFeatures, list[Skipped]]:
-    """Run the frozen parts once over `batches` of `AlignCollator`.
+def encode_rows(
+    model: AlignModel, rows: Dataset[Example | Skipped], collator: AlignCollator, skips: SkipLog | None = None
+) -> AlignFeatures:
+    """Run the frozen parts once over all rows.
 
-    Returns:
-        The features of the usable clips, on the CPU, and the rows that were skipped.
+    Args:
+        skips: Takes the rows that cannot be used.
+
+    Raises:
+        ValueError: None can be used, or fewer than the skip budget allows.
     """
-    rows: dict[str, list[Tensor]] = {}
+    encoded: dict[str, list[Tensor]] = {}
     skipped: list[Skipped] = []
-    for batch in batches:
+    for batch in DataLoader(rows, ENCODED_TOGETHER, collate_fn=collator):
         skipped += batch.pop("skipped")
         if len(batch["target_pixel_values"]):
-            for name, value in model.encode(**{name: value.to(model.device) for name, value in batch.items()}).items():
-                rows.setdefault(name, []).append(value.cpu())
-    features = AlignFeatures({name: torch.cat(values) for name, values in rows.items()})
+            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            for name, value in model.encode(**inputs).items():
+                encoded.setdefault(name, []).append(value.cpu())
+    if skips is not None:
+        skips.record(skipped)
+    if not encoded:
+        raise ValueError(f"none of the {len(skipped)} clips can be used: {skipped[0].detail}")
+    features = AlignFeatures({name: torch.cat(values) for name, values in encoded.items()})
     size = sum(value.nbytes for value in features.tensors.values())
-    logger.info("align: %d clips encoded, %.1f MB", len(features), size / 1e6)
-    return features, skipped
+    logger.info("%d clips encoded, %.0f MB in memory", len(features), size / 1e6)
+    return features
 
 
-__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_features", "fit_grid"]
+__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_rows", "fit_grid"]

@@ -41,6 +41,9 @@ class TrainingConfig:
         lora: Low-rank adapters of the language model: `r`, `alpha`, `dropout`, `target_modules`.
         objective: `answers` (cross-entropy of the answer tokens) or `align` (regress projected latents of a video on
             Gemma's image tokens; no labels).
+        true_future_share: For `align`: share of clips whose own latents are seen in place of the rollout's.
+        encode_once: For `align`: run the frozen parts over all clips before the first step and keep what they make in
+            memory. For a set that is seen many times.
         dataset_name: Key of `theworld.data.sources.SOURCES`.
         train_dataset_path: File, folder or Hub id of the rows.
         eval_dataset_path: Likewise, for `do_eval`.
@@ -118,6 +121,8 @@ class TrainingConfig:
     freeze_cosmos_vae: bool = True
     lora: dict[str, Any] | None = None
     objective: Literal["answers", "align"] = "answers"
+    true_future_share: float = 0.25
+    encode_once: bool = False
 
     dataset_name: str = "custom"
     train_dataset_path: str | None = None
@@ -204,6 +209,8 @@ class TrainingConfig:
                 f"objective='align' with enable_world={self.enable_world}, num_world_steps={self.num_world_steps}: "
                 "expected a world and the number of latent frames to align"
             )
+        if self.encode_once and (self.objective != "align" or self.streaming):
+            raise ValueError("encode_once=True: only for objective='align', and not for a stream")
 
     @property
     def resume(self) -> str | None:
@@ -270,7 +277,11 @@ RANGES: tuple[tuple[tuple[str, ...], Any, str], ...] = (
         lambda value: value > 0,
         "more than 0",
     ),
-    (("skip_budget", "min_learning_rate_ratio"), lambda value: 0 <= value <= 1, "a share between 0 and 1"),
+    (
+        ("skip_budget", "min_learning_rate_ratio", "true_future_share"),
+        lambda value: 0 <= value <= 1,
+        "a share between 0 and 1",
+    ),
     (("seed",), lambda value: 0 <= value < 2**32, "a whole number in [0, 2**32)"),
     (("model_name", "dataset_name", "output_dir", "resume_from", "resume_from_checkpoint"), bool, "a name"),
 )  # fmt: skip

@@ -16,10 +16,11 @@ from .config import TrainingConfig
 
 @dataclass(frozen=True)
 class Objective:
-    """An entry of `OBJECTIVES`."""
+    """An entry of `OBJECTIVES`; `model_keys` are config keys that its model is loaded with."""
 
     model_class: type[TheWorld]
     collator: Callable[[TrainingConfig, TheWorld], Any]
+    model_keys: tuple[str, ...] = ()
 
 
 def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollator:
@@ -49,7 +50,7 @@ def _folder(config: TrainingConfig) -> Path | None:
 
 OBJECTIVES: dict[str, Objective] = {
     "answers": Objective(TheWorld, answers_collator),
-    "align": Objective(AlignModel, align_collator),
+    "align": Objective(AlignModel, align_collator, ("true_future_share",)),
 }
 
 __all__ = ["OBJECTIVES", "Objective"]

@@ -14,8 +14,10 @@ from collections.abc import Generator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
+from torch.utils.data import default_collate
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
@@ -29,6 +31,7 @@ from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 from theworld.utils.reproducibility import environment, seed_everything
 
+from .align import AlignModel, encode_rows
 from .arguments import reporters, training_arguments
 from .callbacks import Progress
 from .config import TrainingConfig
@@ -46,7 +49,7 @@ SHAPING = (
     *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "warmup_steps", "lr_scheduler"),
     *("min_learning_rate_ratio", "learning_rate", "projector_learning_rate", "vision_learning_rate"),
     *("language_learning_rate", "vae_learning_rate", "weight_decay", "max_grad_norm", "mixed_precision"),
-    *("max_seq_length", "overlong", "padding", "seed"),
+    *("true_future_share", "max_seq_length", "overlong", "padding", "seed"),
 )
 
 
@@ -108,7 +111,8 @@ def _train(config: TrainingConfig) -> RunResult:
     if isinstance(data, StreamedRows):
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
-    model = load_model(config, start_of(config, resume), OBJECTIVES[config.objective].model_class)
+    objective = OBJECTIVES[config.objective]
+    model = load_model(config, start_of(config, resume), objective.model_class, objective.model_keys)
     stage = Stage(
         config.objective,
         trained_parts(model),
@@ -199,16 +203,26 @@ def build_trainer(
     """The trainer with its collator, skip lists and callbacks."""
     output = Path(config.output_dir)
     sizes = [len(rows) if isinstance(rows, Sized) else None for rows in (data, eval_data)]
+    skips = SkipLog(output / "skipped.jsonl", config.skip_budget, sizes[0])
+    eval_skips = SkipLog(output / "skipped_eval.jsonl", config.skip_budget, sizes[1])
+    collator = OBJECTIVES[config.objective].collator(config, model)
+    if config.encode_once:
+        assert isinstance(model, AlignModel)
+        cast(nn.Module, model).to(arguments.device)
+        is_main = arguments.process_index == 0
+        data = encode_rows(model, data, collator, skips if is_main else None)
+        eval_data = encode_rows(model, eval_data, collator, eval_skips if is_main else None) if config.do_eval else None
+        collator = default_collate
     trainer = TheWorldTrainer(
         model,
         config=config,
         stage={"stage": asdict(stage), "config": config.to_dict()},
-        skips=SkipLog(output / "skipped.jsonl", config.skip_budget, sizes[0]),
-        eval_skips=SkipLog(output / "skipped_eval.jsonl", config.skip_budget, sizes[1]),
+        skips=skips,
+        eval_skips=eval_skips,
         args=arguments,
         train_dataset=data,
         eval_dataset=eval_data,
-        data_collator=OBJECTIVES[config.objective].collator(config, model),
+        data_collator=collator,
         callbacks=[PreemptionCallback()],
     )
     for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which belongs to the result

@@ -67,18 +67,21 @@ class Stage:
         return [f"{name} ({saved.get(name)} -> {value})" for name, value in own.items() if saved.get(name) != value]
 
 
-def load_model(config: TrainingConfig, name: str | Path, model_class: type[TheWorld] = TheWorld) -> TheWorld:
+def load_model(
+    config: TrainingConfig, name: str | Path, model_class: type[TheWorld] = TheWorld, keys: tuple[str, ...] = ()
+) -> TheWorld:
     """The model that a stage starts from: what trains, or ever did, in fp32, the rest in the mixed precision's dtype.
 
     Args:
         config: The stage.
         name: Base Gemma 3, checkpoint, Hub id or `nano`.
         model_class: What the objective trains.
+        keys: Config keys that its `from_pretrained` takes beside those of every model.
 
     Raises:
         ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
     """
-    given = {key: getattr(config, key) for key in MODEL_KEYS if getattr(config, key) is not None}
+    given = {key: getattr(config, key) for key in (*MODEL_KEYS, *keys) if getattr(config, key) is not None}
     flags = {key: getattr(config, key) for key in FREEZE_KEYS}
     model = model_class.from_pretrained(name, dtype="auto", enable_world=config.enable_world, **flags, **given)
     if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -29,7 +29,7 @@ from theworld.utils.io import write_json
 from .callbacks import GradientNorms, LogAtSaves
 from .config import TrainingConfig
 from .distributed import gather_delta
-from .metrics import choice_figures, choice_logs, norm_logs, parameter_norms
+from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, parameter_norms
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
 from .streams import EndlessRows
@@ -67,6 +67,8 @@ class TheWorldTrainer(Trainer):
         self.add_callback(LogAtSaves())
         self.add_callback(self.gradients)
         self.choices = {training: torch.zeros(3, device=self.args.device) for training in (True, False)}
+        frames = 2 + (config.num_world_steps or 0)  # summed errors of every latent frame, and their count
+        self.frames = {training: torch.zeros(frames, device=self.args.device) for training in (True, False)}
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
@@ -158,6 +160,9 @@ class TheWorldTrainer(Trainer):
             if choice_ids is not None:
                 figures = choice_figures(outputs.logits.detach(), labels, choice_ids)
                 self.choices[model.training] += figures
+        elif outputs.get("frame_errors") is not None:
+            errors = outputs["frame_errors"]
+            self.frames[model.training] += torch.cat([errors, errors.new_ones(1)])
         return (loss, outputs) if return_outputs else loss
 
     @override
@@ -195,7 +200,7 @@ class TheWorldTrainer(Trainer):
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs |= self._choice_logs(training=True)
+            logs |= self._summed_logs(training=True)
             norms = norm_logs("grad_norm", self.gradients.norms)
             clipped = sum(value**2 for value in norms.values()) ** 0.5
             unclip = logs.get("grad_norm", clipped) / clipped if clipped else 1.0
@@ -203,16 +208,20 @@ class TheWorldTrainer(Trainer):
             logs |= norm_logs("param_norm", parameter_norms(cast(nn.Module, self.model)))
         super().log(logs, start_time)
 
-    def _choice_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
-        figures = cast(Tensor, self.accelerator.reduce(self.choices[training].clone(), "sum"))
+    def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
+        """Figures of closed questions and of aligned frames since the last call, over all processes."""
+        choices, frames = (
+            cast(Tensor, self.accelerator.reduce(sums[training].clone(), "sum")) for sums in (self.choices, self.frames)
+        )
         self.choices[training].zero_()
-        return choice_logs(figures, prefix)
+        self.frames[training].zero_()
+        return choice_logs(choices, prefix) | frame_logs(frames, prefix)
 
     @override
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         assert output.metrics is not None
-        output.metrics.update(self._choice_logs(training=False, prefix=f"{metric_key_prefix}_"))
+        output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
         return output
 
     # Checkpoints
