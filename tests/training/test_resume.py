@@ -149,6 +149,17 @@ def test_another_run_in_the_folder_is_refused(whole: TrainingConfig) -> None:
         continued(whole, resume_from=None)
 
 
+def test_an_older_checkpoint_of_the_folder_is_refused(whole: TrainingConfig, last: Path) -> None:
+    """What was saved after it would count as newer than what comes now."""
+    with pytest.raises(ValueError, match="holds checkpoint-6 of an earlier run"):
+        continued(whole, resume_from=str(last.parent / "checkpoint-2"))
+
+
+def test_another_stage_in_the_folder_is_refused(whole: TrainingConfig) -> None:
+    with pytest.raises(ValueError, match=r"of another stage, trains \(\['projector'\] -> \['projector', 'vision'\]\)"):
+        continued(whole, freeze_gemma_vision=False)
+
+
 def test_a_finished_run_stays_as_it_is(whole: TrainingConfig, last: Path) -> None:
     before = last.stat().st_mtime_ns
     result = continued(whole)
@@ -192,6 +203,36 @@ def test_a_truncated_checkpoint_is_named(whole: TrainingConfig, tmp_path: Path, 
     with pytest.raises(ValueError, match="damaged") as caught:
         continued(whole, output_dir=str(tmp_path))
     assert "checkpoint-4" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
+def test_without_its_state_a_checkpoint_starts_a_new_stage(
+    whole: TrainingConfig, last: Path, tmp_path: Path, name: str
+) -> None:
+    copy = Path(leave_only(whole, 6, tmp_path)) / "checkpoint-6"
+    (copy / name).unlink()
+    result = continued(whole, output_dir=str(tmp_path / "next"), resume_from=str(copy), max_steps=1)
+    assert result.step == 1
+    weights = [load_file(checkpoint / WEIGHTS) for checkpoint in (last, Path(result.checkpoint or ""))]
+    moved = [(weights[0][key] - weights[1][key]).abs().max() for key in weights[0]]
+    assert 0 < max(moved) < 0.1
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("file write failed")])
+def test_a_full_disk_is_named_and_costs_no_checkpoint(
+    whole: TrainingConfig, tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(leave_only(whole, 4, tmp_path))
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match=r"checkpoint-5 cannot be written .* GB free"):
+            continued(whole, output_dir=str(run))
+    assert [path.name for path in resume.checkpoints(run)] == ["checkpoint-4"]
+    assert continued(whole, output_dir=str(run)).step == 6
 
 
 @pytest.mark.parametrize("name", ["runs/nowhere", "/nowhere", "../nowhere/checkpoint-3", "nowhere"])

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi, save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
@@ -21,6 +22,7 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from theworld.utils.io import write_bytes, write_json, write_text
 
 from .freezing import component_of, record_trained
+from .lora import canonical, check_no_foreign_adapters
 from .model_card import model_card
 from .prompt_embeds import save_prompt_embeds
 from .world_encoders import CosmosWorldEncoder
@@ -32,12 +34,18 @@ if TYPE_CHECKING:
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 OPTIMIZER, OPTIMIZER_GROUPS = "optimizer.safetensors", "optimizer.json"
 SHOWN_KEYS = 8
+GEMMA_COMPONENTS = ("vision", "language", "language_lora")
+
+
+def delta_parameters(model: TheWorld) -> dict[str, nn.Parameter]:
+    """What differs from the base models: the parameters of every component that ever trained, by their saved names."""
+    ever = set(model.config.trained_components or ())
+    return {canonical(name): value for name, value in model.named_parameters() if component_of(name) in ever}
 
 
 def delta_keys(model: TheWorld) -> list[str]:
-    """Names of the parameters that differ from the base models: those of every component that ever trained."""
-    ever = set(model.config.trained_components or ())
-    return [name for name, _ in model.named_parameters() if component_of(name) in ever]
+    """Names of what a delta checkpoint of `model` holds."""
+    return list(delta_parameters(model))
 
 
 def save_theworld(
@@ -63,7 +71,7 @@ def save_theworld(
 
     Raises:
         TypeError: An argument is not one of these.
-        ValueError: The folder is that of a base model, which would be overwritten.
+        ValueError: The folder is that of a base model, which would be overwritten; or PEFT put adapters in.
     """
     if unknown:
         raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
@@ -75,6 +83,7 @@ def save_theworld(
     for base in (model.config.gemma_model_name, model.config.cosmos_model_name):
         if base is not None and Path(base).is_dir() and Path(base).resolve() == target.resolve():
             raise ValueError(f"{target}: a base model of this checkpoint lives there; save to another folder")
+    check_no_foreign_adapters(model)
     target.mkdir(parents=True, exist_ok=True)
     record_trained(model)
     config = copy.deepcopy(model.config)
@@ -89,7 +98,7 @@ def save_theworld(
             save_gemma(model, folder / "gemma", state_dict)
             if isinstance(model.model.world_encoder, CosmosWorldEncoder):
                 save_cosmos(model.model.world_encoder, folder / "cosmos")
-        values = model.state_dict() if state_dict is None else state_dict
+        values = saved_names(model, state_dict)
         delta = {name: values[name].detach() for name in delta_keys(model)}
         save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
         config.save_pretrained(folder)
@@ -121,6 +130,12 @@ def base_dtype(model: TheWorld) -> torch.dtype:
     return dtype if dtype.is_floating_point else model.dtype
 
 
+def saved_names(model: TheWorld, state_dict: dict[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """The model's tensors, or what a trainer gathered of them, by the names that checkpoints have."""
+    values = model.state_dict() if state_dict is None else state_dict
+    return {canonical(name): value for name, value in values.items()}
+
+
 def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor] | None = None) -> None:
     """The Gemma 3 inside `model` as a stock repository."""
     gemma_fields: dict[str, Any] = {**model.config.to_dict(), "model_type": "gemma3", "architectures": None}
@@ -129,7 +144,7 @@ def save_gemma(model: TheWorld, folder: Path, state_dict: dict[str, torch.Tensor
     with torch.device("meta"):
         gemma = Gemma3ForConditionalGeneration(Gemma3Config(**gemma_fields))
     gemma.generation_config = model.generation_config
-    values = model.state_dict() if state_dict is None else state_dict
+    values = saved_names(model, state_dict)
     gemma.config.dtype = base_dtype(model)
     cast(Any, gemma).to(base_dtype(model)).save_pretrained(
         folder, state_dict={name: values[name] for name in gemma.state_dict()}
@@ -196,10 +211,10 @@ def load_delta(
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; lists them.
     """
-    parameters = dict(model.named_parameters())
-    expected = set(delta_keys(model))
+    parameters = delta_parameters(model)
+    expected = set(parameters)
     if not model.config.enable_world:  # the caller turned the world off: its weights have no place
-        tensors = {key: value for key, value in tensors.items() if component_of(key) in ("vision", "language")}
+        tensors = {key: value for key, value in tensors.items() if component_of(key) in GEMMA_COMPONENTS}
     problems = {
         "missing": sorted(expected - tensors.keys()),
         "unexpected": sorted(tensors.keys() - expected),
@@ -216,7 +231,14 @@ def load_delta(
     for key, value in tensors.items():
         if keep_dtype:
             parameters[key].data = parameters[key].data.to(value.dtype)
-        parameters[key].copy_(value)
+        parameters[key].copy_(_as_sharded(value, parameters[key]))
+
+
+def _as_sharded(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """`value` in the shards of `parameter`, where FSDP cut it up."""
+    if not isinstance(parameter, DTensor):
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def save_checkpoint(
@@ -274,6 +296,7 @@ def _shorten(keys: list[str]) -> str:
 __all__ = [
     "checkpoint_subfolder",
     "delta_keys",
+    "delta_parameters",
     "load_checkpoint",
     "load_delta",
     "read_delta",

@@ -5,35 +5,55 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from torch import Tensor
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import Tensor, nn
+from transformers import (
+    IntervalStrategy,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from typing_extensions import override
 
 from theworld.utils.logging import logger
 
-from .metrics import gradient_norms
+from .metrics import total_norm, trained_parameters
 
 
-class LogAtSaves(TrainerCallback):
-    """Write a log line with every checkpoint: averages then never span one, so a resumed run logs the same ones."""
+class Moments(TrainerCallback):
+    """A log line with every checkpoint, an evaluation after the last step.
+
+    Averages then never span a checkpoint, so a resumed run logs the same ones.
+    """
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if control.should_save:
             control.should_log = True
+        if state.global_step >= state.max_steps and args.eval_strategy != IntervalStrategy.NO:
+            control.should_evaluate = True
 
 
 class GradientNorms(TrainerCallback):
     """The norm of every part's gradients in the last optimiser step, after clipping."""
 
     def __init__(self) -> None:
+        self.parts: dict[str, list[nn.Parameter]] = {}
         self.norms: dict[str, Tensor] = {}
 
     @override
-    def on_pre_optimizer_step(
+    def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: Any, **kwargs: Any
     ) -> None:
-        self.norms = gradient_norms(model)
+        self.parts = trained_parameters(model)
+
+    @override
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        gradients = {part: [p.grad for p in values if p.grad is not None] for part, values in self.parts.items()}
+        self.norms = {part: total_norm(values) for part, values in gradients.items() if values}
 
 
 class Progress(ProgressCallback):
@@ -58,4 +78,4 @@ class Progress(ProgressCallback):
         logger.info("step %d/%d %s", state.global_step, state.max_steps, line)
 
 
-__all__ = ["GradientNorms", "LogAtSaves", "Progress"]
+__all__ = ["GradientNorms", "Moments", "Progress"]

@@ -38,7 +38,9 @@ class TrainingConfig:
         freeze_gemma_vision: Freeze SigLIP and Gemma's own projector.
         freeze_gemma_language: Freeze the language model.
         freeze_cosmos_vae: Freeze the VAE's encoder.
-        lora: Low-rank adapters of the language model: `r`, `alpha`, `dropout`, `target_modules`.
+        lora: Low-rank adapters of the language model, which train while it is frozen: `r`, `alpha`, `dropout`,
+            `target_modules`; `{}` takes the defaults. `None` keeps those that a checkpoint has.
+        freeze_language_lora: Freeze the adapters.
         objective: `answers` (cross-entropy of the answer tokens) or `align` (regress projected latents of a video on
             Gemma's image tokens; no labels).
         true_future_share: For `align`: share of clips whose own latents are seen in place of the rollout's.
@@ -120,6 +122,7 @@ class TrainingConfig:
     freeze_gemma_language: bool = True
     freeze_cosmos_vae: bool = True
     lora: dict[str, Any] | None = None
+    freeze_language_lora: bool = False
     objective: Literal["answers", "align"] = "answers"
     true_future_share: float = 0.25
     encode_once: bool = False

@@ -5,7 +5,7 @@ Shape legend: `B` batch, `L` sequence, `S` supervised positions, `V` vocabulary,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -57,25 +57,19 @@ def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}frame_{frame}": error / count for frame, error in enumerate(errors)} if count else {}
 
 
-def gradient_norms(model: nn.Module) -> dict[str, Tensor]:
-    """L2 norm of every part's gradients."""
-    return _norms((name, value.grad) for name, value in model.named_parameters() if value.grad is not None)
+def trained_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters that train, by part."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts.setdefault(component_of(name), []).append(parameter)
+    return parts
 
 
-def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
-    """L2 norm of every part's trained weights."""
-    return _norms((name, value.detach()) for name, value in model.named_parameters() if value.requires_grad)
-
-
-def _norms(tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    parts: dict[str, list[Tensor]] = {}
-    for name, tensor in tensors:
-        parts.setdefault(component_of(name), []).append(tensor)
-    return {part: _whole(nn.utils.get_total_norm(values)) for part, values in parts.items()}
-
-
-def _whole(norm: Tensor) -> Tensor:
-    """The norm over all processes, where each holds a shard."""
+@torch.no_grad()
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all values; over all processes, where each holds a shard."""
+    norm = nn.utils.get_total_norm(tensors)
     return cast(Any, norm).full_tensor() if isinstance(norm, DTensor) else norm
 
 
@@ -84,4 +78,4 @@ def norm_logs(name: str, norms: Mapping[str, Tensor]) -> dict[str, float]:
     return {f"{name}/{part}": norm.item() for part, norm in norms.items()}
 
 
-__all__ = ["choice_figures", "choice_logs", "frame_logs", "gradient_norms", "norm_logs", "parameter_norms"]
+__all__ = ["choice_figures", "choice_logs", "frame_logs", "norm_logs", "total_norm", "trained_parameters"]

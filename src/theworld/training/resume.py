@@ -26,6 +26,7 @@ from .config import AUTO, TrainingConfig
 SAVING = ".saving"
 STATE = "trainer_state.json"
 STAGE = "stage.json"
+OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or cut up, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -56,25 +57,25 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
     Raises:
         FileNotFoundError: It names nothing.
-        ValueError: A fresh start in a folder that holds the checkpoints of another run; or a damaged checkpoint.
+        ValueError: `output_dir` holds newer checkpoints than the one to start from; or that one is damaged.
     """
     output = Path(config.output_dir)
     newest = newest_checkpoint(output)
-    if config.resume is None:
-        if newest is not None:
-            raise ValueError(
-                f"{output}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or choose "
-                "another --output_dir"
-            )
-        return None
-    if config.resume == AUTO:
-        return None if newest is None else read(newest)
-    return read(locate(config.resume))
+    start = newest
+    if config.resume != AUTO:
+        start = None if config.resume is None else locate(config.resume)
+    if newest is not None and (start is None or start.resolve() != newest.resolve()):
+        raise ValueError(
+            f"{output}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or choose "
+            "another --output_dir"
+        )
+    return None if start is None else read(start)
 
 
 def read(folder: Path) -> Resume:
     """What the checkpoint in `folder` can continue."""
-    if not (folder / STATE).is_file() or not (folder / STAGE).is_file():
+    has_optimizer = any((folder / name).exists() for name in OPTIMIZER_STATES)
+    if not has_optimizer or not (folder / STATE).is_file() or not (folder / STAGE).is_file():
         return Resume(folder, {})
     try:
         stage = json.loads((folder / STAGE).read_text())

@@ -37,6 +37,7 @@ from .callbacks import Progress
 from .config import TrainingConfig
 from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
+from .publish import Publisher
 from .resume import STATE, Resume, locate, newest_checkpoint, resolve
 from .stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows
@@ -108,6 +109,7 @@ def _train(config: TrainingConfig) -> RunResult:
     data = load_data(config, config.train_dataset_path)
     eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
     arguments = training_arguments(config)
+    publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
     if isinstance(data, StreamedRows):
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
@@ -121,7 +123,14 @@ def _train(config: TrainingConfig) -> RunResult:
         model.config.num_world_steps,
     )
     continues = resume is not None and continues_stage(config, resume, stage)
+    if resume is not None and not continues and newest_checkpoint(Path(config.output_dir)) is not None:
+        raise ValueError(
+            f"{config.output_dir}: holds {resume.folder.name} of another stage, "
+            f"{', '.join(stage.differences(resume.stage.get('stage', {})))}; choose another --output_dir"
+        )
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
+    if publisher is not None:
+        trainer.add_callback(publisher)
     if trainer.is_world_process_zero():
         write_run(config, stage, resume)
         logger.info("%s", stage_table(model, config))
@@ -132,7 +141,10 @@ def _train(config: TrainingConfig) -> RunResult:
     else:
         logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", resume.folder)
         trainer.state = TrainerState.load_from_json(str(resume.folder / STATE))
-    return result_of(config, trainer)
+    result = result_of(config, trainer)
+    if publisher is not None and result.checkpoint is not None and not result.stopped:
+        publisher.finish(Path(result.checkpoint))
+    return result
 
 
 def start_of(config: TrainingConfig, resume: Resume | None) -> str | Path:

@@ -38,7 +38,7 @@ MODEL_KEYS = (
     "world_attention",
     "lora",
 )
-FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae")
+FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 FINGERPRINT_BYTES = 2**20
 
@@ -126,7 +126,7 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
 
 
 def data_fingerprint(path: str | None, data: Any) -> str:
-    """A hash of the number of rows and of the file or folder they come from: not of where it lies, nor of every byte."""
+    """A hash of the number of rows and of their file or folder: not of where it lies, nor of every byte."""
     digest = hashlib.sha256(str(len(data) if isinstance(data, Sized) else "stream").encode())
     source = Path(path or "").expanduser()
     if path and source.is_file():
@@ -157,7 +157,7 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     for part, numbers in zip(COMPONENTS, rows, strict=True):
         if numbers[0]:
             total = [before + number for before, number in zip(total, numbers, strict=True)]
-            rate = f"{learning_rate(config, part):.0e}" if numbers[1] else "frozen"
+            rate = f"{learning_rate(config, part):.2g}" if numbers[1] else "frozen"
             lines.append(_line(part, numbers, rate))
     activations = _activation_bytes(model, config)
     lines.append(_line("all", total, ""))

@@ -6,16 +6,21 @@ tokens are consumed, and figures of closed questions.
 
 from __future__ import annotations
 
+import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sized
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
+from accelerate.utils.fsdp_utils import save_fsdp_optimizer
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from typing_extensions import override
 
@@ -24,17 +29,16 @@ from theworld.data.schema import Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.checkpoints import load_delta, read_delta
-from theworld.utils.io import write_json
+from theworld.utils.io import write_json, write_text
 
-from .callbacks import GradientNorms, LogAtSaves
+from .callbacks import GradientNorms, Moments
+from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta
-from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, parameter_norms
+from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, total_norm
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
 from .streams import EndlessRows
-
-NO_STATE = "damaged or of another layout ({error}); resume from an earlier checkpoint, or start a new stage from it"
 
 
 class TheWorldTrainer(Trainer):
@@ -64,7 +68,7 @@ class TheWorldTrainer(Trainer):
         self.stage = stage
         self.skips = {True: skips, False: eval_skips}
         self.gradients = GradientNorms()
-        self.add_callback(LogAtSaves())
+        self.add_callback(Moments())
         self.add_callback(self.gradients)
         self.choices = {training: torch.zeros(3, device=self.args.device) for training in (True, False)}
         frames = 2 + (config.num_world_steps or 0)  # summed errors of every latent frame, and their count
@@ -170,9 +174,16 @@ class TheWorldTrainer(Trainer):
         """One forward and backward pass.
 
         Raises:
-            ValueError: The loss is not finite; the stock Trainer would log its last mean in place of it.
+            ValueError: It does not fit into memory; or the loss is not finite, and the stock Trainer would log its last
+                mean in place of it.
         """
-        loss = super().training_step(model, inputs, *args, **kwargs)
+        try:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                "out of memory: lower batch_size (and raise gradient_accumulation_steps), set "
+                f"use_gradient_checkpointing, or train less at once ({str(error).partition('. ')[0]})"
+            ) from error
         if not torch.isfinite(loss):
             raise ValueError(
                 f"the loss is {loss.item()} after step {self.state.global_step}: lower the learning rates, raise "
@@ -205,7 +216,7 @@ class TheWorldTrainer(Trainer):
             clipped = sum(value**2 for value in norms.values()) ** 0.5
             unclip = logs.get("grad_norm", clipped) / clipped if clipped else 1.0
             logs |= {name: value * unclip for name, value in norms.items()}
-            logs |= norm_logs("param_norm", parameter_norms(cast(nn.Module, self.model)))
+            logs |= norm_logs("param_norm", {part: total_norm(values) for part, values in self.gradients.parts.items()})
         super().log(logs, start_time)
 
     def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
@@ -232,19 +243,38 @@ class TheWorldTrainer(Trainer):
 
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write the checkpoint to a hidden folder, and give it its name when all processes are done with it."""
+        """Write the checkpoint to a hidden folder, and give it its name when all processes are done with it.
+
+        Raises:
+            OSError: It cannot be written, for lack of space above all.
+        """
         run, name = Path(cast(str, self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(run / SAVING, ignore_errors=True)  # of a run that died in a save
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                write_json(run / SAVING / name / STAGE, self.stage)
+                write_text(run / SAVING / name / "README.md", self.card())
+                publish(run / SAVING / name, run / name)
+                (run / SAVING).rmdir()
+                prune(run, self.config.save_total_limit)
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors say so in their own types
+            free = shutil.disk_usage(run).free
+            raise OSError(
+                f"{run / name} cannot be written ({error}), with {free / 1e9:.1f} GB free there; the checkpoints so "
+                "far are good: make space and go on with --resume_from auto"
+            ) from error
         self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            write_json(run / SAVING / name / STAGE, self.stage)
-            publish(run / SAVING / name, run / name)
-            (run / SAVING).rmdir()
-            prune(run, self.config.save_total_limit)
-        self.accelerator.wait_for_everyone()
+
+    def card(self) -> str:
+        """The card of the model as it is now."""
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
+        model = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False))
+        skipped = len(self.skips[True])
+        return training_card(model, self.config, self.stage["stage"], self.state, rows=rows, skipped=skipped)
 
     @override
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -264,13 +294,42 @@ class TheWorldTrainer(Trainer):
         load_delta(cast(Any, self.model), read_delta(resume_from_checkpoint), resume_from_checkpoint)
 
     @override
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # The stock Trainer would write the whole model too, frozen base and all, as a pickle
+        plugin = cast(Any, self.accelerator.state).fsdp_plugin
+        save_fsdp_optimizer(plugin, self.accelerator, self.optimizer, self.model, output_dir)
+        if self.args.should_save:
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    @override
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Transformers reads these files with `weights_only`: tensors and plain values, no code."""
-        try:
+        with readable_state(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        except (RuntimeError, EOFError, KeyError, ValueError, TypeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{checkpoint}: the optimiser's state is {NO_STATE.format(error=reason)}") from error
+
+    @override
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable_state(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+
+@contextmanager
+def readable_state(checkpoint: str | None) -> Generator[None]:
+    """Turn what torch says of state files into one line; transformers reads them with `weights_only`, so no code runs.
+
+    Raises:
+        ValueError: A file is damaged, or the state is of other parameters.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{checkpoint}: its trainer state is damaged or of other parameters ({reason}); resume from an earlier "
+            "checkpoint, or start a new stage from its weights with --model_name"
+        ) from error
 
 
 __all__ = ["TheWorldTrainer"]
