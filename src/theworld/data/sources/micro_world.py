@@ -58,7 +58,7 @@ class MicroWorldClips:
         scenes, frames = np.load(self.frames_file, mmap_mode="r").shape[:2]
         if count > frames:
             raise ValueError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
-        self.scenes = min(scenes, settings.num_samples or scenes)
+        self.scenes = scenes if settings.num_samples is None else min(scenes, settings.num_samples)
 
     def __len__(self) -> int:
         return self.scenes
