@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback, WandbCallback
 
@@ -19,6 +20,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """What the stock Trainer is told; it never sees the token, and neither prunes checkpoints nor reports by itself."""
     return TrainingArguments(
         output_dir=config.output_dir,
+        use_cpu=not torch.accelerator.is_available(),  # unsaid, accelerate runs CPU processes beside each other, alone
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.eval_batch_size or config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -71,8 +73,13 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
         writer: Any = SummaryWriter(str(Path(config.output_dir) / "logs"), purge_step=step + 1 if step else None)
         callbacks.append(TensorBoardCallback(writer))
     if config.log_to_wandb:
-        require("wandb", "wandb").init(
-            project=config.wandb_project, name=config.wandb_run_name, dir=config.output_dir, config=config.to_dict()
+        wandb = require("wandb", "wandb")
+        wandb.init(
+            project=config.wandb_project,
+            name=config.wandb_run_name,
+            dir=config.output_dir,
+            config=config.to_dict(),
+            settings=wandb.Settings(x_disable_meta=config.hf_token is not None),  # it keeps the command line
         )
         callbacks.append(WandbCallback())
     return callbacks
