@@ -29,6 +29,7 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
+MinJobAge=36000
 NodeName=localhost CPUs=2
 PartitionName=test Nodes=localhost Default=YES State=UP
 """

@@ -23,7 +23,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     before = daemons()
     with running(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
-    assert daemons() <= before
+    wait_until(lambda: daemons() <= before, 60, "the end of SLURM's own processes")
 
 
 def daemons() -> set[int]:
