@@ -22,11 +22,13 @@ from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
 from theworld.constants import END_OF_WORLD_TOKEN, NANO, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.utils.hub import broken_downloads_named
 from theworld.utils.logging import logger, quiet_third_party
 
 from .checkpoints import checkpoint_subfolder, load_checkpoint, load_delta, read_delta, save_checkpoint, save_theworld
 from .configuration_theworld import TheWorldConfig
 from .freezing import apply_freezing
+from .lora import check_same_lora, inject_lora
 from .processing_theworld import TheWorldProcessor
 from .prompt_embeds import load_prompt_embeds
 from .world_encoders import WORLD_ENCODERS, CosmosWorldEncoder
@@ -67,6 +69,11 @@ class Source:
 
 def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwargs: Any) -> Any:
     """What `TheWorld.from_pretrained` does; see there."""
+    with broken_downloads_named(name):
+        return _load_theworld(cls, name, *model_args, **kwargs)
+
+
+def _load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwargs: Any) -> Any:
     revision = kwargs.pop("revision", None)
     source = Source(_resolve(name), kwargs.pop("subfolder", ""), None if revision == "main" else revision)
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
@@ -85,6 +92,7 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
         raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
     config = _build_config(saved, given, overrides, source)
+    check_same_lora(saved, config, name)
     gemma, cosmos = _base_sources(config, source, is_checkpoint)
     delta = read_delta(source.name, source.subfolder, revision=source.revision, **hub) if is_checkpoint else None
 
@@ -99,6 +107,8 @@ def load_theworld(cls: type[TheWorld], name: str | Path, *model_args: Any, **kwa
     model.processor = _load_processor(model.config, source, **hub)
     if model.config.enable_world:
         _add_world(model, cosmos, hub)
+    if model.config.lora is not None:
+        inject_lora(model)
     if delta is not None:
         load_delta(model, delta, name, keep_dtype=dtype in (None, "auto"))
     elif model.config.enable_world:

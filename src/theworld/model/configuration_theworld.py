@@ -55,6 +55,10 @@ class TheWorldConfig(Gemma3Config):
         freeze_gemma_vision: Freeze SigLIP and Gemma's own image projector.
         freeze_gemma_language: Freeze the language model.
         freeze_cosmos_vae: Freeze the VAE's encoder.
+        lora: Low-rank adapters on the language model, which train while it is frozen: `r` (16), `alpha` (32), `dropout`
+            (0) and `target_modules`, names of its linear layers, a regular expression over `layers.0.self_attn.q_proj`
+            and the like, or `all-linear` (default: attention and feed-forward). `{}` takes the defaults.
+        freeze_language_lora: Freeze the adapters.
         trained_components: Components that were ever trained (`theworld.model.freezing.COMPONENTS`): what a delta
             checkpoint holds, also after they were frozen again.
 
@@ -97,6 +101,8 @@ class TheWorldConfig(Gemma3Config):
     freeze_gemma_vision: bool = True
     freeze_gemma_language: bool = True
     freeze_cosmos_vae: bool = True
+    lora: dict[str, Any] | None = None
+    freeze_language_lora: bool = False
     trained_components: list[str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -104,6 +110,12 @@ class TheWorldConfig(Gemma3Config):
             self.trained_components = ["projector"]
         super().__post_init__(**kwargs)
         self.check_world()
+        if self.lora is not None:
+            self.lora = check_lora(self.lora)
+        elif "language_lora" in self.trained_components:
+            raise ValueError(
+                "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
+            )
 
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
@@ -154,4 +166,35 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     return num_world_steps
 
 
-__all__ = ["TheWorldConfig", "check_world_steps"]
+LORA: dict[str, Any] = {
+    "r": 16,
+    "alpha": 32,
+    "dropout": 0.0,
+    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
+    """Settings of adapters with every default filled in.
+
+    Raises:
+        ValueError: One is unknown or out of range; names it.
+    """
+    unknown = sorted(lora.keys() - LORA.keys())
+    if unknown:
+        raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
+    settings = {**LORA, **lora}
+    rank, alpha, dropout, targets = (settings[name] for name in LORA)
+    if type(rank) is not int or rank < 1:
+        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1")
+    if not isinstance(alpha, int | float) or not alpha > 0:
+        raise ValueError(f"lora alpha={alpha!r}: expected a number above 0")
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise ValueError(f"lora dropout={dropout!r}: expected 0 to below 1")
+    names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"lora target_modules={targets!r}: expected names of layers, or one regular expression")
+    return {**settings, "target_modules": targets if isinstance(targets, str) else names}
+
+
+__all__ = ["TheWorldConfig", "check_lora", "check_world_steps"]

@@ -35,6 +35,7 @@ class Component:
 COMPONENTS: dict[str, Component] = {
     "projector": Component(("model.world_projector.", "model.world_markers.")),
     "vision": Component(("model.vision_tower.", "model.multi_modal_projector."), "freeze_gemma_vision"),
+    "language_lora": Component(("model.language_model.",), "freeze_language_lora", part=".lora_"),
     "language": Component(("model.language_model.", "lm_head."), "freeze_gemma_language"),
     # Run between frames only, and a world encoder encodes one: without a gradient, DDP would refuse them
     "vae_temporal": Component(("model.world_encoder.vae.encoder.",), trains=False, part=".time_conv."),

@@ -31,6 +31,7 @@ from .freezing import apply_freezing, component_sizes, parameter_table
 from .fusion import FUSIONS
 from .generation_theworld import WorldGenerationMixin
 from .idle import zero_of_idle
+from .lora import merge_lora
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector, build_projector
 from .supervision import select_supervised
@@ -391,6 +392,10 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
     def parameter_table(self) -> str:
         """Trainable and total parameters per component, as text."""
         return parameter_table(self)
+
+    def merge_lora(self) -> None:
+        """Fold the adapters of the config's `lora` into the language model, which a checkpoint then holds instead."""
+        merge_lora(self)
 
     def freeze(self) -> None:
         """Apply the config's `freeze_*` flags."""

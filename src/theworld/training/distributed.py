@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from theworld.model.checkpoints import delta_keys
+from theworld.model.checkpoints import delta_parameters
 
 if TYPE_CHECKING:
     from accelerate.utils import FullyShardedDataParallelPlugin
@@ -80,11 +80,10 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
 
     Every process has to call it. The first gets the tensors, on the CPU, the others an empty dict.
     """
-    parameters = dict(model.named_parameters())
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
-    for name in delta_keys(model):
-        value = parameters[name].detach()
+    for name, parameter in delta_parameters(model).items():
+        value = parameter.detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:
             delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need
