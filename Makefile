@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu test-slurm run train-simple train-hf clean
+.PHONY: help setup format check typecheck test test-gpu test-slurm run train-simple train-hf smoke-test clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ train-simple: setup ## Train the nano model on three pictures, from Python
 
 train-hf: setup ## Train as a config says: CONFIG=configs/default.json ARGS="--key value"
 	$(BIN)/python scripts/train_hf.py --config $(CONFIG) $(ARGS)
+
+smoke-test: setup ## Two samples through train, save, push to a Hub on loopback, load from there, answer
+	$(BIN)/python -m scripts.smoke_test
 
 clean: ## Remove the environment, caches and build outputs
 	rm -rf .venv build dist .pytest_cache .ruff_cache

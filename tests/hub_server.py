@@ -24,10 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import pytest
-import transformers.utils.hub
 import yaml
-from huggingface_hub import constants, hf_api
 
 USER = "tester"
 LFS_THRESHOLD = 100_000  # bytes; binary files above it are large ones, as are all .safetensors and .pt
@@ -147,19 +144,6 @@ class Hub:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": token or "",
         }
-
-    def turn_to(self, patch: pytest.MonkeyPatch, home: Path) -> None:
-        """Turn the client inside this process, which read its variables long ago, to this Hub."""
-        for name, value in self.environment(home).items():
-            patch.setenv(name, value)
-        patch.setattr(constants, "HF_HUB_OFFLINE", False)
-        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        patch.setattr(constants, "ENDPOINT", self.url)
-        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
-        patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-        patch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
-        patch.setattr(hf_api.api, "endpoint", self.url)
-        patch.setattr(transformers.utils.hub, "_hf_api", None)
 
     def holds(self, secret: str) -> bool:
         """Whether `secret` stands in anything that was ever uploaded: contents, paths, commit messages."""

@@ -1,8 +1,12 @@
 """The Hub on loopback speaks with the real client, and a model that was pushed to it comes back whole or not at all."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -19,7 +23,11 @@ from huggingface_hub.errors import (
 )
 
 from tests.hub_server import Hub
+from theworld import TheWorld
+from theworld.constants import NANO
+from theworld.nano.examples import EXAMPLES, load_example
 
+ROOT = Path(__file__).parents[1]
 REPO = "tester/model"
 
 
@@ -126,3 +134,85 @@ def test_a_download_that_breaks_goes_on_where_it_was(hub: Hub, api: HfApi, monke
     assert Path(hf_hub_download(REPO, "model.safetensors")).read_bytes() == content
     assert [request for request in hub.requests if request.endswith("Range")]
     assert not any(hub.cuts.values())
+
+
+# ------------------------------------------------------------------------------------------ models of the package
+
+
+@pytest.fixture
+def pushed(hub: Hub, api: HfApi, tmp_path: Path) -> TheWorld:
+    """A model in the root of a private repository, and another state of it in a sub-folder."""
+    api.create_repo(REPO, private=True)
+    model = TheWorld.from_pretrained(NANO)
+    for folder, shift in (("last-checkpoint", 0.5), ("", 0.1)):
+        with torch.no_grad():
+            model.model.world_markers.weight += shift
+        model.save_pretrained(tmp_path / "checkpoint")
+        api.upload_folder(repo_id=REPO, folder_path=tmp_path / "checkpoint", path_in_repo=folder)
+    return model
+
+
+def test_a_model_and_a_checkpoint_come_back(hub: Hub, pushed: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    for loaded in (TheWorld.from_pretrained(REPO), TheWorld.from_checkpoint_hub(REPO)):
+        assert torch.equal(loaded.model.world_markers.weight, pushed.model.world_markers.weight)
+    loaded = TheWorld.from_checkpoint_hub(REPO, "last-checkpoint/model.safetensors")
+    assert torch.equal(loaded.model.world_markers.weight + 0.1, pushed.model.world_markers.weight)
+    requests = len(hub.requests)
+    TheWorld.from_pretrained(REPO, local_files_only=True)
+    assert len(hub.requests) == requests
+
+
+def test_what_cannot_be_loaded_is_said(hub: Hub, pushed: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match=REPO):  # private, and no token
+        TheWorld.from_pretrained(REPO)
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    with pytest.raises(OSError, match="tester/missing"):
+        TheWorld.from_pretrained("tester/missing")
+    with pytest.raises(OSError, match="checkpoint-7"):
+        TheWorld.from_checkpoint_hub(REPO, "checkpoint-7")
+
+
+def test_a_model_whose_download_breaks_off_is_not_half_there(
+    hub: Hub, pushed: TheWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's own attempts
+    hub.cuts["download"] = 1000
+    with pytest.raises(OSError, match=REPO):
+        TheWorld.from_pretrained(REPO)
+    hub.cuts["download"] = 0
+    loaded = TheWorld.from_pretrained(REPO)
+    assert torch.equal(loaded.model.world_markers.weight, pushed.model.world_markers.weight)
+
+
+def test_the_example_loads_in_a_process_that_has_never_seen_the_model(
+    hub: Hub, pushed: TheWorld, tmp_path: Path
+) -> None:
+    command = [sys.executable, "examples/load_from_hub.py", REPO]
+    for home, token, code in (("reader", hub.reader, 0), ("stranger", None, 2)):
+        environment = {**os.environ, **hub.environment(tmp_path / home, token)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr
+        if code:
+            assert REPO in done.stderr
+            continue
+        example = load_example(EXAMPLES[0])
+        assert f"answer        {pushed.ask(example.image, example.question)}" in done.stdout
+
+
+def test_the_example_needs_no_network() -> None:
+    command = [sys.executable, "examples/load_from_hub.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert load_example(EXAMPLES[0]).question in done.stdout
+
+
+def test_smoke() -> None:
+    """`make smoke-test` runs this script."""
+    command = [sys.executable, "-m", "scripts.smoke_test"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "checkpoint-2: pushed to http://127.0.0.1" in done.stderr
+    assert "answer        " in done.stdout
+    assert "smoke test    passed in" in done.stdout

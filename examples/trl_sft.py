@@ -1,0 +1,85 @@
+"""Train a TheWorld model with TRL's `SFTTrainer`: the projector, or with --lora adapters of the language model as well.
+
+python examples/trl_sft.py                                        # the nano model on three pictures
+python examples/trl_sft.py --lora
+python examples/trl_sft.py --model google/gemma-3-4b-it --data you/dataset    # columns: images, prompt, completion
+
+TRL's own collator serves: `model.processor` gives it the world block, `world_pixel_values` and `token_type_ids`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from peft import LoraConfig, PeftModel
+from trl import SFTConfig, SFTTrainer
+
+from theworld import TheWorld
+from theworld.nano.examples import EXAMPLES, load_example
+
+# The projector and the markers of the world block train whole beside the adapters, and are saved with them
+LORA = LoraConfig(
+    r=8,
+    lora_alpha=16,
+    target_modules=r".*language_model\.layers\.\d+\.self_attn\.(q|v)_proj",
+    modules_to_save=["world_projector", "world_markers"],
+)
+
+
+def shipped_rows() -> Dataset:
+    """The pictures that ship with the nano model, as TRL wants them: prompt and completion, pictures beside them."""
+    rows = []
+    for example in map(load_example, EXAMPLES):
+        prompt = [{"role": "user", "content": example.question}]
+        completion = [{"role": "assistant", "content": example.answer}]
+        rows.append({"images": [example.image], "prompt": prompt, "completion": completion})
+    return Dataset.from_list(rows)
+
+
+def make_trainer(model: TheWorld, rows: Dataset, output: Path, lora: LoraConfig | None = None, **settings: Any) -> Any:
+    """An `SFTTrainer` of `model`; the freeze flags that it was loaded with hold, or PEFT's own with `lora`."""
+    config = SFTConfig(
+        output_dir=str(output),
+        max_length=None,  # cutting a sample would cut its picture or its world block
+        **{
+            "learning_rate": 1e-3,
+            "per_device_train_batch_size": 3,
+            "report_to": "none",
+            "save_strategy": "no",
+            **settings,
+        },
+    )
+    return SFTTrainer(model, args=config, train_dataset=rows, processing_class=model.processor, peft_config=lora)
+
+
+def reload(name: str, output: Path, *, lora: bool) -> Any:
+    """What was saved in `output`: a delta checkpoint, or PEFT's adapters for the model called `name`."""
+    return (
+        PeftModel.from_pretrained(TheWorld.from_pretrained(name), output) if lora else TheWorld.from_pretrained(output)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--data", help="a dataset of the Hub, in place of the shipped pictures")
+    parser.add_argument("--lora", action="store_true")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--output", type=Path, default=Path("runs/trl_sft"))
+    args = parser.parse_args()
+
+    rows = load_dataset(args.data, split="train") if args.data else shipped_rows()
+    model = TheWorld.from_pretrained(args.model)
+    trainer = make_trainer(model, rows, args.output, LORA if args.lora else None, max_steps=args.steps)
+    trainer.train()
+    trainer.save_model()
+    print(f"{args.steps} steps, loss {trainer.state.log_history[-1]['train_loss']:.4f}: {args.output}")
+    trained = reload(args.model, args.output, lora=args.lora)
+    for example in map(load_example, EXAMPLES):
+        answer = trained.ask(example.image, example.question, do_sample=False, max_new_tokens=8)
+        print(f"{example.question} {answer} (truth: {example.answer})")
+
+
+if __name__ == "__main__":
+    main()
