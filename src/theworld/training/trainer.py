@@ -34,7 +34,7 @@ from theworld.utils.io import write_json, write_text
 from .callbacks import GradientNorms, Moments
 from .card import training_card
 from .config import TrainingConfig
-from .distributed import gather_delta
+from .distributed import gather_delta, settle_fsdp
 from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, total_norm
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
@@ -64,6 +64,8 @@ class TheWorldTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(model, **kwargs)
+        if self.is_fsdp_enabled:
+            settle_fsdp(cast(Any, self.accelerator.state).fsdp_plugin, model)
         self.config = config
         self.stage = stage
         self.skips = {True: skips, False: eval_skips}
@@ -291,7 +293,8 @@ class TheWorldTrainer(Trainer):
 
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_delta(cast(Any, self.model), read_delta(resume_from_checkpoint), resume_from_checkpoint)
+        if not self.is_fsdp_enabled:  # whose shards are cut from what `load_model` has read of it
+            load_delta(cast(Any, self.model), read_delta(resume_from_checkpoint), resume_from_checkpoint)
 
     @override
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
