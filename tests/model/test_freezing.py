@@ -110,8 +110,8 @@ def test_transformer_loaded_later_stays_frozen(load: Load) -> None:
     assert component_sizes(model)["world_transformer"].trainable == 0
 
 
-def test_every_parameter_belongs_to_a_component(shared: Load) -> None:
-    model = shared(num_world_steps=1)
+def test_every_parameter_belongs_to_a_component(load: Load) -> None:
+    model = load(num_world_steps=1, lora={"r": 1})
     assert {component_of(name) for name, _ in model.named_parameters()} == set(COMPONENTS)
     with pytest.raises(KeyError, match="belongs to no component"):
         component_of("model.something_else.weight")
