@@ -7,13 +7,14 @@ from types import ModuleType
 
 from theworld import __version__
 
-from . import ask, env, nano, train
+from . import ask, env, nano, precompute, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "train": train,
+    "precompute": precompute,
     "nano": nano,
     "env": env,
 }

@@ -4,7 +4,10 @@ import argparse
 import json
 import os
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from theworld.training.config import TrainingConfig
 
 ALIASES = {"model_name": "--model", "dataset_name": "--dataset"}
 STOPPED = 75  # EX_TEMPFAIL: what a requeuing job goes on from
@@ -25,12 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         keys.add_argument(*names, dest=name, metavar="VALUE", default=argparse.SUPPRESS, help=text, **flag)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, and print where the last checkpoint lies."""
+def config_of(args: argparse.Namespace) -> "TrainingConfig":
+    """The config file with the options over its keys."""
     from theworld.training.config import TrainingConfig, field_types, parse_value
 
     given = {name: parse_value(name, value) for name, value in vars(args).items() if name in field_types()}
-    config = TrainingConfig.from_file(args.config, given) if args.config else TrainingConfig.from_dict(given)
+    return TrainingConfig.from_file(args.config, given) if args.config else TrainingConfig.from_dict(given)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print where the last checkpoint lies."""
+    config = config_of(args)
 
     from dataclasses import asdict
 
