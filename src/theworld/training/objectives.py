@@ -12,6 +12,7 @@ from theworld.model import TheWorld
 
 from .align import AlignCollator, AlignModel
 from .config import TrainingConfig
+from .latents import open_cache
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollato
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
+        latent_cache=open_cache(config, model),
     )
 
 
@@ -41,6 +43,7 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
         num_world_steps=config.num_world_steps,
         frames_per_step=model.config.world_temporal_compression,
         image_folder=_folder(config),
+        latent_cache=open_cache(config, model),
     )
 
 
