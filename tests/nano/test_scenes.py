@@ -41,6 +41,13 @@ def test_a_red_ramp_lights_up_once_touched_and_stays_lit(x: float, touch: str):
     assert ("red ramp" in shown) == (touch == "no")
 
 
+def test_a_lit_ramp_covers_more_than_an_unlit_one():
+    scene = Scene("drop", 0, (Ball("white", 16, 3),), (Ramp(12, 12, 20, 16, red=True),), BINS)
+    classes = render(scene, simulate(scene))[1]
+    unlit = (classes[0] == CLASSES.index("red ramp")).sum()
+    assert (classes[-1] == CLASSES.index("lit ramp")).sum() > 1.5 * unlit
+
+
 def test_a_grey_ramp_never_lights_up():
     scene = Scene("drop", 0, (Ball("white", 16, 3),), (Ramp(12, 12, 20, 16),), BINS)
     trajectory = simulate(scene)

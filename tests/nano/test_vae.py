@@ -41,6 +41,15 @@ def test_an_error_on_what_moves_costs_more():
     assert reconstruction_loss(moving, pixels) == pytest.approx(6 * reconstruction_loss(still, pixels).item())
 
 
+def test_a_light_that_is_on_for_most_of_a_clip_is_still_a_change():
+    pixels = torch.zeros(1, 3, 5, 4, 4)
+    pixels[:, :, 1:, 1, 1] = 1  # its own median over time
+    dark, elsewhere = pixels.clone(), pixels.clone()
+    dark[:, :, 3, 1, 1] -= 0.5
+    elsewhere[:, :, 3, 3, 3] += 0.5
+    assert reconstruction_loss(dark, pixels) == pytest.approx(6 * reconstruction_loss(elsewhere, pixels).item())
+
+
 def test_the_first_latent_does_not_see_the_future():
     torch.manual_seed(0)
     vae, frames = build_vae().eval(), random_frames(3)

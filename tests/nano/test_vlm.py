@@ -10,7 +10,8 @@ from transformers import AutoProcessor, Gemma3ForConditionalGeneration, Gemma3Pr
 
 from theworld.constants import IGNORE_INDEX
 from theworld.nano.asking import answer_items, draw_items, score
-from theworld.nano.conversations import ChatEncoder, Conversation, draw_conversation
+from theworld.nano.conversations import ChatEncoder, Conversation, draw_conversation, place_questions
+from theworld.nano.phrasings import EIGHTHS
 from theworld.nano.questions import all_texts
 from theworld.nano.render import CLASSES
 from theworld.nano.scenes import SceneSet, generate, load
@@ -81,6 +82,16 @@ def test_predictive_questions_need_the_final_frame(scenes: SceneSet) -> None:
         assert len(set(facts)) == len(facts)
         closed = [turn.family for turn in final.turns if len(turn.choices) == 2]
         assert len(set(closed)) == len(closed)
+
+
+def test_exercises_ask_where_each_named_ball_of_a_race_is(scenes: SceneSet) -> None:
+    record = next(record for record in scenes.records if record["kind"] == "race")
+    asked = place_questions(record, 4, np.random.default_rng(0))
+    for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][4], strict=True):
+        answers = {turn.family: turn.answer for turn in asked if f"the {ball['colour']} ball" in turn.text}
+        assert answers["row"] == EIGHTHS[int(y // 4)]
+        assert answers["wall_distance"] == EIGHTHS[int(abs(x - 16) // 2)]
+    assert not place_questions({**record, "kind": "stack"}, 4, np.random.default_rng(0))
 
 
 def test_cells_follow_the_order_of_image_tokens() -> None:

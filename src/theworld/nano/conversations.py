@@ -15,8 +15,8 @@ import torch
 
 from theworld.constants import IGNORE_INDEX
 
-from .phrasings import NUMBERS, PHRASINGS
-from .physics import DIVIDER_XS
+from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
+from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
 from .questions import MARGIN, Question, predictive_questions, static_questions
 from .tokenizer import END_OF_TURN, START_OF_TURN
 
@@ -71,7 +71,7 @@ def draw_conversation(
     A family comes twice only with another answer of more than two, so that none follows from an earlier turn.
     """
     drawn = predictive_questions(record, rng) if LAST in views else []
-    drawn += static_questions(record, views[-1], rng) + column_questions(record, views[-1], rng)
+    drawn += static_questions(record, views[-1], rng) + place_questions(record, views[-1], rng)
     drawn += [question for question in static_questions(record, views[-1], rng) if len(question.choices) > 2]
     facts: dict[tuple[str, str], Question] = {}
     for question in drawn:
@@ -80,20 +80,30 @@ def draw_conversation(
     return Conversation(clip, views, tuple(chosen[index] for index in rng.permutation(len(chosen))[:turns]))
 
 
-def column_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
-    """For training only: in which column each ball of a race is.
+def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
+    """For training only: the column of each ball of a race, its row, and its distance from the middle wall.
 
     A drop has one ball, whose colour may be ignored in a question. These make a colour's name fetch a place, without
-    which even the side of a named ball stays at chance.
+    which every comparison of two named balls stays at chance.
     """
     if record["kind"] != "race":
         return []
-    phrasings = [phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing]
+    columns = tuple(phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing)
     questions: list[Question] = []
-    for ball, (x, _) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
+    for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
+        places = {
+            "row": (EXERCISES["row"], int(y / SIZE * len(EIGHTHS)), EIGHTHS),
+            "wall_distance": (
+                EXERCISES["wall_distance"],
+                int(abs(x - LANE_WALL_X) / LANE_WALL_X * len(EIGHTHS)),
+                EIGHTHS,
+            ),
+        }
         if min(abs(x - edge) for edge in DIVIDER_XS) >= MARGIN:
+            places["column"] = (columns, int(x // COLUMN_WIDTH), NUMBERS)
+        for family, (phrasings, place, choices) in places.items():
             text = phrasings[rng.integers(len(phrasings))].format(ball=ball["colour"])
-            questions.append(Question("column", "static", text, NUMBERS[int(x // COLUMN_WIDTH)], NUMBERS))
+            questions.append(Question(family, "static", text, choices[min(max(place, 0), len(choices) - 1)], choices))
     return questions
 
 

@@ -8,6 +8,7 @@ BALLS = tuple(BALL_COLOURS)
 BINS = tuple(BIN_COLOURS)
 BLOCKS = tuple(BLOCK_COLOURS)
 NUMBERS = ("one", "two", "three", "four")
+EIGHTHS = (*NUMBERS, "five", "six", "seven", "eight")
 ORDINALS = ("first", "second", "third", "fourth")
 
 WORDS: dict[str, tuple[str, ...]] = {
@@ -194,6 +195,20 @@ PREDICTIVE: dict[str, tuple[str, ...]] = {
     ),
 }
 """Phrasings that ask for what will happen."""
+
+EXERCISES: dict[str, tuple[str, ...]] = {
+    "row": (
+        "In which row is the {ball} ball right now, counting from the top?",
+        "Counting rows from the top, where is the {ball} ball at this moment?",
+        "From the top, what is the number of the row that the {ball} ball is in?",
+    ),
+    "wall_distance": (
+        "How many steps is the {ball} ball away from the middle wall?",
+        "Counting steps from the middle wall, where is the {ball} ball?",
+        "What is the number of steps between the middle wall and the {ball} ball?",
+    ),
+}
+"""Phrasings that only training uses: where one named ball is, which comparing two of them presupposes."""
 
 PHRASINGS: dict[str, tuple[str, ...]] = {**_STATIC, **PREDICTIVE}
 """Family -> the ways to ask; every one can be put to every scene of its kind."""

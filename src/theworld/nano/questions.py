@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .phrasings import BALLS, BINS, BLOCKS, NUMBERS, ORDINALS, PHRASINGS, PREDICTIVE, WORDS
+from .phrasings import BALLS, BINS, BLOCKS, EIGHTHS, EXERCISES, NUMBERS, ORDINALS, PHRASINGS, PREDICTIVE, WORDS
 from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def choose_balanced(
 def all_texts() -> list[str]:
     """Every phrasing filled with every word it can hold, and every answer: what a tokenizer is trained on."""
     texts: dict[str, None] = {}
-    for phrasings in PHRASINGS.values():
+    for phrasings in (*PHRASINGS.values(), *EXERCISES.values()):
         for phrasing in phrasings:
             slots = [slot for slot in WORDS if f"{{{slot}}}" in phrasing]
             filled = [phrasing]
             for slot in slots:
                 filled = [text.replace(f"{{{slot}}}", word) for text in filled for word in WORDS[slot]]
             texts.update(dict.fromkeys(filled))
-    answers = (*BALLS, *BINS, *BLOCKS, *NUMBERS, "yes", "no", "left", "right", "above", "below", "nearer", "farther")
+    answers = (*BALLS, *BINS, *BLOCKS, *EIGHTHS, "yes", "no", "left", "right", "above", "below", "nearer", "farther")
     texts.update(dict.fromkeys(answers))
     return list(texts)
 

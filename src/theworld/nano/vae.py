@@ -84,9 +84,16 @@ def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
 
 
 def _moving(pixels: Tensor) -> Tensor:
-    """Where a pixel differs from its median: over time in a clip, over the batch in single frames."""
-    median = pixels.median(2 if pixels.shape[2] > 1 else 0, keepdim=True).values
-    return ((pixels - median).abs().amax(1, keepdim=True) > MOVING_THRESHOLD).float()
+    """Where a pixel differs from its median: over time in a clip, over the batch in single frames.
+
+    In a clip, also where it differs from the first frame: a ramp that is lit for most of it is its own median.
+    """
+    if pixels.shape[2] == 1:
+        change = (pixels - pixels.median(0, keepdim=True).values).abs()
+    else:
+        usual = (pixels - pixels.median(2, keepdim=True).values).abs()
+        change = torch.maximum(usual, (pixels - pixels[:, :, :1]).abs())
+    return (change.amax(1, keepdim=True) > MOVING_THRESHOLD).float()
 
 
 def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def train_vlm(
     *,
     vision_steps: int = 3000,
     language_steps: int = 4000,
-    comparison_steps: int = 1200,
+    comparison_steps: int = 1800,
     per_family: int = 300,
     seed: int = 0,
 ) -> dict[str, Any]:
