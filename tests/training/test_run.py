@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,10 @@ def test_wandb_offline_writes_its_run(
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, log_to_wandb=True, max_steps=1, hf_token=TOKEN)
     train(config)
     (record,) = Path(config.output_dir).glob("wandb/offline-run-*/run-*.wandb")
-    content = record.read_bytes()
-    assert b"train/loss" in content
-    assert b"train/choice_accuracy" in content
+    given_up = time.monotonic() + 60  # its own process writes it
+    while not all(name in record.read_bytes() for name in (b"train/loss", b"train/choice_accuracy")):
+        assert time.monotonic() < given_up
+        time.sleep(0.1)
     assert [
         path for path in Path(config.output_dir).rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()
     ] == []
@@ -173,11 +175,10 @@ def test_settings_that_change_no_loss(
         ({"train_dataset_path": "nowhere.jsonl"}, FileNotFoundError, "nowhere.jsonl"),
         ({"train_dataset_path": None}, ValueError, "train_dataset_path"),
         ({"image_folder": "nowhere"}, FileNotFoundError, "image_folder=nowhere: no such folder"),
-        ({"dataset_name": "nothing"}, KeyError, "dataset_name='nothing': expected one of custom"),
+        ({"dataset_name": "nothing"}, KeyError, "dataset_name='nothing': expected one of .*custom"),
         ({"model_name": "./nowhere"}, FileNotFoundError, "nowhere"),
         ({"resume_from": "./nowhere"}, FileNotFoundError, "nowhere: no such checkpoint or run folder"),
         ({"overlong": "error", "max_seq_length": 5}, ValueError, "max_length is 5"),
-        ({"mixed_precision": "fp16"}, ValueError, "fp16"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(
