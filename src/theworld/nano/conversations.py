@@ -91,7 +91,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
     columns = tuple(phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing)
     questions: list[Question] = []
     for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
-        places = {
+        places: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
             "row": (EXERCISES["row"], int(y / SIZE * len(EIGHTHS)), EIGHTHS),
             "wall_distance": (
                 EXERCISES["wall_distance"],

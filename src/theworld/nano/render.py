@@ -53,7 +53,7 @@ CLASSES: tuple[str, ...] = tuple(_PAINT)
 _CLASS_ID = {name: index for index, name in enumerate(CLASSES)}
 _PALETTE = np.array(list(_PAINT.values()), np.float32)
 _PIXELS = int(SIZE)
-_GLOW = 0.6
+_GLOW = np.float32(0.6)
 """By how much a lit ramp is thicker than an unlit one: its light must survive an eightfold compression."""
 _Y, _X = (axis.astype(np.float32) + 0.5 for axis in np.mgrid[0:_PIXELS, 0:_PIXELS])
 
@@ -81,7 +81,7 @@ def render(scene: Scene, trajectory: Trajectory) -> tuple[NDArray[np.uint8], NDA
     for ramp in scene.ramps:
         shape = _bar(ramp.x1, ramp.y1, ramp.x2, ramp.y2, RAMP_RADIUS)
         if ramp.red:
-            glow = _GLOW * trajectory.ramp_lit[:, None, None].astype(np.float32)
+            glow = (_GLOW * trajectory.ramp_lit[:, None, None]).astype(np.float32)
             canvas.paint_switching("red ramp", "lit ramp", trajectory.ramp_lit, shape - glow)
         else:
             canvas.paint("ramp", shape)
