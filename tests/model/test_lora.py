@@ -79,7 +79,7 @@ def test_fresh_adapters_change_nothing(load: Load, world: TheWorld, batch: Batch
         ({"freeze_gemma_vision": False}, {"projector", "vision", "language_lora"}),
         ({"freeze_gemma_language": False}, {"projector", "language", "language_lora"}),
     ],
-    ids=str,
+    ids=["default", "adapters frozen", "vision too", "language too"],
 )
 def test_what_trains(load: Load, batch: Batch, flags: dict[str, bool], parts: set[str]) -> None:
     model = load(lora=LORA, **flags)
