@@ -52,6 +52,13 @@ def test_a_question_shows_its_frame_alone(folder: Path) -> None:
     assert open_image(rows[0].images[0]).size == (32, 32)
 
 
+def test_clips_need_no_questions(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "frames.npy").symlink_to(folder / "frames.npy")
+    assert len(load_micro_world(SourceSettings(path=str(tmp_path), clip_frames=5))) == 18
+    with pytest.raises(FileNotFoundError, match=r"questions\.jsonl"):
+        load_micro_world(SourceSettings(path=str(tmp_path)))
+
+
 def test_answers_of_a_family_are_balanced(folder: Path) -> None:
     rows = questions(folder)
     for family in {row.metadata["family"] for row in rows}:

@@ -65,6 +65,7 @@ def test_the_collator_opens_the_clip_and_the_frames_that_latents_stand_for(
     batch: dict[str, Tensor], model: AlignModel
 ) -> None:
     assert batch["clip_pixel_values"].shape == (3, FRAMES, 3, SIZE, SIZE)
+    assert torch.equal(batch["world_pixel_values"], batch["clip_pixel_values"][:, 0])
     assert batch["target_pixel_values"].shape == (3, 1 + STEPS, 3, 16, 16)
     picture = Image.fromarray(clip(1)[4])
     seen = model.processor.image_processor([picture], return_tensors="pt")["pixel_values"][0]
@@ -98,15 +99,19 @@ def test_the_loss_is_the_mean_error_in_units_of_the_targets_variance(model: Alig
     assert torch.allclose(output.frame_errors, expected.mean((0, 2, 3)))
 
 
-@pytest.mark.parametrize(("share", "wanted"), [(0.0, "world_latents"), (1.0, "clip_latents")])
-def test_the_share_of_true_futures(
-    batch: dict[str, Tensor], model: AlignModel, share: float, wanted: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("share", "wanted"), [(0.0, "world"), (1.0, "clip")])
+def test_what_no_clip_is_seen_by_is_not_made(
+    batch: dict[str, Tensor], model: AlignModel, share: float, wanted: str
 ) -> None:
+    made = AlignCollator(model.processor, true_future_share=share)(
+        [example(str(seed), *clip(seed)) for seed in range(3)]
+    )
+    made.pop("skipped")
+    assert set(made) == {"target_pixel_values", f"{wanted}_pixel_values"}
     features = model.encode(**batch)
-    monkeypatch.setattr(model, "true_future_share", share)
-    assert set(model.encode(**batch)) == {wanted, "targets"}
-    only = {name: features[name] for name in (wanted, "targets")}
-    assert torch.equal(model(**batch).loss, model(**only).loss)
+    only = {name: features[name] for name in (f"{wanted}_latents", "targets")}
+    assert set(model.encode(**made)) == set(only)
+    assert torch.equal(model(**made).loss, model(**only).loss)
 
 
 def test_true_futures_are_drawn_clip_by_clip_in_training_only(

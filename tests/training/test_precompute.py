@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -119,7 +120,7 @@ def test_clips_and_rollouts_of_their_first_frames(tmp_path: Path, gemma_folder: 
     assert (count, len(found)) == (1, 2)
     for key, pixels in found.items():
         assert pixels is not None
-        cache.add(key, encode(encoder, pixels, 1))
+        cache.add(key, encode(encoder, pixels[None], 1)[0])
     cache.flush()
     expected = model.encode(**{name: value for name, value in collator([clip]).items() if name != "skipped"})
     read = AlignCollator(model.processor, latent_cache=LatentCache(tmp_path / "latents", cache_fingerprint(model)))
@@ -127,6 +128,22 @@ def test_clips_and_rollouts_of_their_first_frames(tmp_path: Path, gemma_folder: 
     assert torch.equal(batch["world_latents"], expected["world_latents"])
     assert torch.equal(batch["clip_latents"], expected["clip_latents"])
     assert not torch.equal(batch["world_latents"], batch["clip_latents"])
+
+
+def test_several_pictures_in_one_batch_have_the_latents_of_each_but_for_rounding(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    config = cached(tmp_path, gemma_folder, cosmos_folder)
+    found: list[dict[bytes, torch.Tensor]] = []
+    for together in (1, 4):  # ten pictures: two batches and what is left
+        folder = tmp_path / f"latents-{together}"
+        config = replace(config, latent_cache=str(folder))
+        assert precompute(config, together=together).computed == 10
+        (index,), (shard,) = folder.glob("*/index/*.parquet"), folder.glob("*/shards/*")
+        keys = pyarrow.parquet.read_table(index)["key"].to_pylist()
+        found.append(dict(zip(keys, load_file(shard)["latents"], strict=True)))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.allclose(value, found[1][key], atol=1e-5) for key, value in found[0].items())
 
 
 # -------------------------------------------------------------------------------------------------------- filling

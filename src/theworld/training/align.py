@@ -98,6 +98,7 @@ class AlignModel(TheWorld):
     def encode(
         self,
         target_pixel_values: Tensor,
+        world_pixel_values: Tensor | None = None,
         clip_pixel_values: Tensor | None = None,
         world_latents: Tensor | None = None,
         clip_latents: Tensor | None = None,
@@ -106,30 +107,28 @@ class AlignModel(TheWorld):
 
         Args:
             target_pixel_values: (B, T, 3, P, P), what Gemma sees of frames 0, 4, 8, ...
-            clip_pixel_values: (B, F, 3, S, S) in [-1, 1]; the first frame is the present one.
-            world_latents: (B, C, T, h, w) rollouts of the first frames, computed before.
-            clip_latents: (B, C, T, h, w) latents of the clips, computed before.
+            world_pixel_values: (B, 3, S, S) in [-1, 1], the first frames, to be rolled out.
+            clip_pixel_values: (B, F, 3, S, S) in [-1, 1], the whole clips.
+            world_latents: (B, C, T, h, w) of the former, computed before.
+            clip_latents: (B, C, T, h, w) of the latter, computed before.
 
         Returns:
-            `world_latents` and `clip_latents`, as far as `true_future_share` needs them, and `targets` (B, T, N, D).
+            `targets` (B, T, N, D), and `world_latents` and `clip_latents` where they or their pixels were given.
         """
         encoder = self.model.world_encoder
         assert encoder is not None
         clips, frames = target_pixel_values.shape[:2]
-        features: dict[str, Tensor] = {}
-        if self.true_future_share < 1:
-            if world_latents is None:
-                assert clip_pixel_values is not None
-                world_latents = encoder.encode(clip_pixel_values[:, 0], frames - 1).latents
-            features["world_latents"] = world_latents
-        if self.true_future_share > 0:
-            if clip_latents is None:
-                assert clip_pixel_values is not None
-                clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2)).latents
-            features["clip_latents"] = clip_latents
+        if world_pixel_values is not None:
+            world_latents = encoder.encode(world_pixel_values, frames - 1).latents
+        if clip_pixel_values is not None:
+            clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2)).latents
         tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
         tokens = fit_grid(tokens, self.config.world_grid)  # (B * T, N, D)
-        return {**features, "targets": tokens.unflatten(0, (clips, frames))}
+        latents = {"world_latents": world_latents, "clip_latents": clip_latents}
+        return {
+            "targets": tokens.unflatten(0, (clips, frames)),
+            **{name: value for name, value in latents.items() if value is not None},
+        }
 
     def _choose_latents(self, features: dict[str, Tensor]) -> Tensor:
         """The rollouts, in training with `true_future_share` of them replaced by what did happen."""
@@ -154,15 +153,17 @@ def fit_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 class AlignCollator:
     """Clips -> what `AlignModel` takes.
 
-    A call opens the frames that are needed and returns `clip_pixel_values` (B, F, 3, S, S), `target_pixel_values`
-    (B, T, 3, P, P) and `skipped`, the rows that cannot be used. Without any usable row, B is 0.
+    A call opens the frames and returns `target_pixel_values` (B, T, 3, P, P), `world_pixel_values` (B, 3, S, S) and
+    `clip_pixel_values` (B, F, 3, S, S) as far as `true_future_share` needs them, and `skipped`, the rows that cannot be
+    used. Without any usable row, B is 0.
 
     Args:
         processor: The model's.
         num_world_steps: Future latent frames `K`; the processor's own by default.
         frames_per_step: Video frames per latent frame after the first.
+        true_future_share: The model's.
         image_folder: Where relative names of frames are looked up.
-        latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of `clip_pixel_values`.
+        latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of those pixels.
     """
 
     def __init__(
@@ -171,12 +172,14 @@ class AlignCollator:
         *,
         num_world_steps: int | None = None,
         frames_per_step: int = 4,
+        true_future_share: float = 0.25,
         image_folder: Path | None = None,
         latent_cache: LatentCache | None = None,
     ) -> None:
         self.processor = processor
         self.num_world_steps = processor.num_world_steps if num_world_steps is None else num_world_steps
         self.frames_per_step = frames_per_step
+        self.true_future_share = true_future_share
         self.image_folder = image_folder
         self.latent_cache = latent_cache
 
@@ -229,15 +232,17 @@ class AlignCollator:
             return {"target_pixel_values": torch.empty(0)}
         targets = [frame for clip in clips for frame in clip[:: self.frames_per_step]]
         seen = self.processor.image_processor(targets, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
-        world = self.processor.world_pixels(clips).unflatten(0, (len(clips), -1))  # (B, F, 3, S, S)
         inputs = {"target_pixel_values": seen.unflatten(0, (len(clips), -1))}
+        if self.true_future_share < 1:
+            inputs |= self._world("world", self.processor.world_pixels([clip[0] for clip in clips]))
+        if self.true_future_share > 0:
+            inputs |= self._world("clip", self.processor.world_pixels(clips).unflatten(0, (len(clips), -1)))
+        return inputs
+
+    def _world(self, name: str, pixels: Tensor) -> dict[str, Tensor]:
         if self.latent_cache is None:
-            return {**inputs, "clip_pixel_values": world}
-        return {
-            **inputs,
-            "world_latents": self.latent_cache.lookup(world[:, 0]),
-            "clip_latents": self.latent_cache.lookup(world),
-        }
+            return {f"{name}_pixel_values": pixels}
+        return {f"{name}_latents": self.latent_cache.lookup(pixels)}
 
 
 class AlignFeatures(Dataset[dict[str, Tensor]]):

@@ -42,6 +42,7 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
         model.processor,
         num_world_steps=config.num_world_steps,
         frames_per_step=model.config.world_temporal_compression,
+        true_future_share=config.true_future_share,
         image_folder=_folder(config),
         latent_cache=open_cache(config, model),
     )

@@ -84,7 +84,7 @@ def load_micro_world(settings: SourceSettings) -> MicroWorldQuestions | MicroWor
     if settings.path is None:
         raise ValueError(f"dataset 'micro_world' needs train_dataset_path: a folder made by `{COMMAND}`")
     folder = Path(settings.path).expanduser() / (settings.split or "")
-    for name in ("frames.npy", "questions.jsonl"):
+    for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")
     if settings.clip_frames is None:
