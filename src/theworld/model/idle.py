@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 def zero_of_idle(model: TheWorldModel, image: torch.Tensor | None, world: torch.Tensor | None) -> torch.Tensor:
     """An exact 0 that depends on the parts whose features `image` and `world` are absent; for the prompt's embeddings.
 
+    Call it where the model runs those parts on images: the world before the vision tower, both before the embeddings.
     The vision tower is left alone if nothing asks for it: one process, and a frozen tower.
     """
     config, dtype = model.config, model.dtype
     idle: list[torch.Tensor] = []
-    if image is None and (dist.is_initialized() or _trains(model.vision_tower, model.multi_modal_projector)):
-        side = config.vision_config.image_size  # type: ignore[union-attr]
-        blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
-        idle.append(cast(Any, model.get_image_features)(blank, return_dict=True).pooler_output)
     if world is None and config.enable_world:
         assert model.world_markers is not None
         side = config.world_image_size
         blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
         idle += [cast(torch.Tensor, model.get_world_features(blank).pooler_output), model.world_markers.weight]
+    if image is None and (dist.is_initialized() or _trains(model.vision_tower, model.multi_modal_projector)):
+        side = config.vision_config.image_size  # type: ignore[union-attr]
+        blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
+        idle.append(cast(Any, model.get_image_features)(blank, return_dict=True).pooler_output)
     zeros = [features.flatten()[:0].sum().to(model.device, dtype) for features in idle]  # also of what is not finite
     return sum(zeros, torch.zeros((), device=model.device, dtype=dtype))
 

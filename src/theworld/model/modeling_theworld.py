@@ -154,9 +154,10 @@ class TheWorldModel(Gemma3Model):
             fresh = past_key_values is None or int(past_key_values.get_seq_length()) == 0
             if world is None and input_ids.shape[1] > 1 and fresh:
                 self.check_no_placeholders(input_ids)
+            zero = zero_of_idle(self, image_features, world) if self.training else None
             inputs_embeds = self.fuse(input_ids, image_features, world)  # (B, L, D)
-            if self.training:
-                inputs_embeds = inputs_embeds + zero_of_idle(self, image_features, world).to(inputs_embeds)
+            if zero is not None:
+                inputs_embeds = inputs_embeds + zero.to(inputs_embeds)
             input_ids = pixel_values = mm_encoder_outputs = None
         elif self.training and input_ids is not None and pixel_values is None and not mm_encoder_outputs:
             embeds = cast(torch.Tensor, self.get_input_embeddings()(input_ids))
