@@ -21,11 +21,10 @@ logger.addFilter(_RankZero())
 
 def configure_logging(level: int = logging.INFO) -> None:
     """Show the package's messages on stderr; for commands and scripts, a library leaves this to its user."""
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    handler = logging.StreamHandler()  # on today's stderr: an earlier call's may be closed
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
     logger.setLevel(level)
 
 
