@@ -33,7 +33,7 @@ typecheck: setup ## Check types
 	$(BIN)/basedpyright
 
 test: setup ## Run the tests (CPU, offline)
-	$(BIN)/python -m pytest -q -n logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
 
 test-gpu: setup ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
