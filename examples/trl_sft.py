@@ -11,12 +11,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset, load_dataset
 from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from theworld import TheWorld
 from theworld.nano.examples import EXAMPLES, load_example
+from theworld.utils.devices import best_device
 
 # The projector and the markers of the world block train whole beside the adapters, and are saved with them
 LORA = LoraConfig(
@@ -39,17 +41,15 @@ def shipped_rows() -> Dataset:
 
 def make_trainer(model: TheWorld, rows: Dataset, output: Path, lora: LoraConfig | None = None, **settings: Any) -> Any:
     """An `SFTTrainer` of `model`; the freeze flags that it was loaded with hold, or PEFT's own with `lora`."""
-    config = SFTConfig(
-        output_dir=str(output),
-        max_length=None,  # cutting a sample would cut its picture or its world block
-        **{
-            "learning_rate": 1e-3,
-            "per_device_train_batch_size": 3,
-            "report_to": "none",
-            "save_strategy": "no",
-            **settings,
-        },
-    )
+    defaults = {
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 3,
+        "bf16": best_device()[1] == torch.bfloat16,
+        "report_to": "none",
+        "save_strategy": "no",
+    }
+    # No max_length: cutting a sample would cut its picture or its world block
+    config = SFTConfig(output_dir=str(output), max_length=None, **{**defaults, **settings})
     return SFTTrainer(model, args=config, train_dataset=rows, processing_class=model.processor, peft_config=lora)
 
 

@@ -10,7 +10,7 @@ from examples.trl_sft import LORA, main, make_trainer, reload, shipped_rows
 from theworld import TheWorld
 from theworld.constants import NANO
 
-QUIET = {"bf16": False, "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
+QUIET = {"disable_tqdm": True, "logging_steps": 1}
 
 
 @pytest.fixture
@@ -36,8 +36,9 @@ def test_batches_keep_the_world(model: TheWorld, tmp_path: Path, form: str) -> N
     world = batch["input_ids"] == model.config.world_token_id
     assert world.sum(1).tolist() == [steps * model.config.world_tokens_per_frame] * 3
     assert batch["world_pixel_values"].shape[0] == batch["pixel_values"].shape[0] == 3
+    assert model.config.world_attention == "bidirectional"
     image = batch["input_ids"] == model.config.image_token_index
-    assert torch.equal(batch["token_type_ids"] == 1, image)  # lost in huggingface/trl#4142 and #5807
+    assert torch.equal(batch["token_type_ids"] == 1, image | world)  # lost in huggingface/trl#4142 and #5807
     decode = model.processor.tokenizer.decode
     answers = {decode(ids[labels != -100]) for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True)}
     assert answers == {f"{row['completion'][0]['content']}<end_of_turn>\n" for row in shipped_rows()}
