@@ -3,21 +3,28 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
 
 from theworld import TheWorld
+from theworld.cli.nano import run_stage
+from theworld.data.images import open_image
+from theworld.data.schema import SourceSettings
+from theworld.data.sources.files import load_custom
 from theworld.nano.evaluate import evaluate_nano, results_text
-from theworld.nano.recipe import SMOKE, train_nano
+from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
+from theworld.nano.recipe import SMOKE, WEIGHTS, train_nano
 from theworld.nano.scenes import load
+from theworld.training.config import TrainingConfig
 
 
 @pytest.fixture(scope="module")
 def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano")
-    train_nano(folder, SMOKE)
+    train_nano(folder, run_stage, SMOKE)
     return folder
 
 
@@ -35,9 +42,40 @@ def test_a_second_call_does_nothing_again(recipe_folder: Path, monkeypatch: pyte
     def again(*_: object, **__: object) -> None:
         raise AssertionError("a finished stage ran again")
 
-    for stage in ("train_vae", "train_dynamics", "train_vlm", "train_fusion", "generate"):
+    for stage in ("train_vae", "train_dynamics", "train_vlm", "start_fusion", "write_conversations", "generate"):
         monkeypatch.setattr(f"theworld.nano.recipe.{stage}", again)
-    train_nano(recipe_folder, SMOKE)
+    train_nano(recipe_folder, again, SMOKE)
+
+
+def test_a_package_holds_the_model_alone(recipe_folder: Path) -> None:
+    for name in ("theworld", "current_frame"):
+        files = {path.name for path in (recipe_folder / "weights" / name).iterdir()}
+        assert files == {path.name for path in (WEIGHTS / name).iterdir()}
+
+
+def test_the_stages_are_ordinary_configs(recipe_folder: Path) -> None:
+    for stage in ("align", "questions"):
+        shipped = TrainingConfig.from_file(CONFIGS / f"{stage}.json")
+        for name in ("theworld", "current_frame"):
+            run = recipe_folder / name / stage
+            ran = TrainingConfig.from_file(run / "config.json")
+            differing = {key for key, value in ran.to_dict().items() if value != getattr(shipped, key)}
+            paths = {"model_name", "train_dataset_path", "latent_cache", "output_dir"}
+            control = {"true_future_share"} if (name, stage) == ("current_frame", "align") else set()
+            assert differing == paths | {"max_steps"} | control
+            assert (run / "checkpoint-2" / "trainer_state.json").is_file()
+
+
+def test_conversations_ask_what_will_happen_once_and_what_is(recipe_folder: Path) -> None:
+    rows = load_custom(SourceSettings(path=str(recipe_folder / "conversations" / CONVERSATIONS)))
+    scenes = load(recipe_folder / "scenes" / "fusion")
+    assert len(rows) == DRAWS * len(scenes)
+    for index in range(len(rows)):
+        row, record = rows[index], scenes.records[index // DRAWS]
+        assert np.array_equal(open_image(row.images[0]), scenes.frames[index // DRAWS, 0])
+        answers = [message.content for message in row.messages if message.role == "assistant"]
+        assert len(answers) <= TURNS
+        assert all(outcome in answers for outcome in record["outcomes"].values())
 
 
 def test_every_arm_is_measured_on_the_same_questions(recipe_folder: Path) -> None:

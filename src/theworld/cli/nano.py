@@ -3,8 +3,11 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from theworld.constants import NANO
+
+ENCODED_TOGETHER = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,10 +70,25 @@ def _train(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from theworld.nano.recipe import SMOKE, Recipe, train_nano
+    from theworld.utils.imports import require
 
-    weights = train_nano(args.folder, SMOKE if args.smoke else replace(Recipe(), workers=args.workers))
+    for module in ("datasets", "pyarrow", "tensorboard"):  # the fusion's, which comes after an hour
+        require("train", module)
+    weights = train_nano(args.folder, run_stage, SMOKE if args.smoke else replace(Recipe(), workers=args.workers))
     print(json.dumps({"weights": str(weights)}) if args.json else f"weights in {weights}")
     return 0
+
+
+def run_stage(keys: dict[str, Any]) -> None:
+    """Train what a config says; the recipe calls it in processes of its own."""
+    from theworld.training.config import TrainingConfig
+    from theworld.training.precompute import precompute
+    from theworld.training.run import train
+
+    config = TrainingConfig.from_dict(keys)
+    if config.objective == "align":  # the questions are about the first frames of the same clips
+        precompute(config, together=ENCODED_TOGETHER)
+    train(config)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

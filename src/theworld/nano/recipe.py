@@ -4,7 +4,7 @@
            -> vision, language |   the same for the control   |
 
 A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
-what it made.
+what it made. The fusion's stages are runs of the trainer, which the caller hands in: this layer does not know it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import configure_logging
 
 from .dynamics import prompt_embedding, train_dynamics
-from .fusion import WORLD_STEPS, train_fusion
+from .fusion import CONVERSATIONS, WORLD_STEPS, stage_settings, start_fusion, write_conversations
 from .scenes import generate
 from .vae import train_vae
 from .vlm import train_vlm
@@ -43,6 +43,12 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 Lane = list[tuple[Path, Callable[[], object]]]
 """Stages in order, each with the file that it leaves when it has finished."""
+
+RunStage = Callable[[dict[str, Any]], object]
+"""Runs the training that a config's keys describe, cache filling included; each process imports it by name."""
+
+# What a checkpoint holds beside the model, and what `package_delta` writes anew
+_NOT_PACKAGED = ("README.md", "model.safetensors", "stage.json", "trainer_state.json", "*.pt", "*.pth", "*.bin")
 
 # glibc gives a step's memory back and asks for it again; kept instead, a step on a CPU takes two thirds of the time.
 _ALLOCATOR = {
@@ -124,7 +130,7 @@ SMOKE = Recipe(
 )
 
 
-def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
+def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> Path:
     """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's.
 
     The world and the language model need nothing of each other, nor do the fusion and its control: with two `workers`
@@ -141,12 +147,6 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
     def seeded(train: Callable[..., object], *args: Path, **settings: Any) -> Callable[[], object]:
         return partial(train, scenes, *args, seed=recipe.seed, **settings)
 
-    def fusion(name: str, **config: Any) -> Lane:
-        steps = {"align_steps": recipe.align_steps, "question_steps": recipe.question_steps}
-        train = seeded(train_fusion, weights / "gemma", weights / "cosmos", out / name, **steps, **config)
-        package = partial(package_delta, out / name, weights / name)
-        return [(out / name / "fusion.json", train), (weights / name / "config.json", package)]
-
     world: Lane = [
         (cosmos / "vae.json", seeded(train_vae, cosmos, **(recipe.vae or {}))),
         (cosmos / "dynamics.json", seeded(train_dynamics, cosmos, cosmos, **(recipe.dynamics or {}))),
@@ -157,10 +157,60 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
     _run_lanes([world, language], recipe.workers)
-    _run_lanes([fusion("theworld"), fusion("current_frame", world_encoder="still")], recipe.workers)
+    conversations = out / "conversations"
+    if not conversations.is_dir():
+        write_conversations(scenes / "fusion", conversations, seed=recipe.seed)
+    fusion = partial(fusion_lane, out, run_stage, recipe)
+    control = fusion("current_frame", align_keys={"true_future_share": 0.0}, world_encoder="still")  # sees no future
+    _run_lanes([fusion("theworld"), control], recipe.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
+
+
+def fusion_lane(
+    out: Path,
+    run_stage: RunStage,
+    recipe: Recipe,
+    name: str,
+    *,
+    align_keys: dict[str, Any] | None = None,
+    **config: Any,
+) -> Lane:
+    """A fresh fusion of the packaged base models, its two runs, and their package.
+
+    Args:
+        align_keys: Config keys of the first run.
+        config: Settings of `TheWorldConfig`, as in `start_fusion`.
+    """
+    folder, weights = out / name, out / "weights"
+    common = {"latent_cache": str(out / "latents"), "seed": recipe.seed}
+    align = stage_settings(
+        "align",
+        **common,
+        model_name=str(folder / "start"),
+        train_dataset_path=str(out / "scenes" / "fusion"),
+        max_steps=recipe.align_steps,
+        output_dir=str(folder / "align"),
+        **(align_keys or {}),
+    )
+    questions = stage_settings(
+        "questions",
+        **common,
+        model_name=str(folder / "align"),
+        train_dataset_path=str(out / "conversations" / CONVERSATIONS),
+        max_steps=recipe.question_steps,
+        output_dir=str(folder / "questions"),
+    )
+    aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
+    asked = folder / "questions" / f"checkpoint-{recipe.question_steps}"
+    start = partial(start_fusion, weights / "gemma", weights / "cosmos", folder / "start", seed=recipe.seed, **config)
+    return [
+        (folder / "start" / "config.json", start),
+        (aligned / "config.json", partial(run_stage, align)),
+        (asked / "config.json", partial(run_stage, questions)),
+        (weights / name / "config.json", partial(package_delta, asked, weights / name)),
+    ]
 
 
 def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
@@ -223,8 +273,7 @@ def package_cosmos(source: Path, target: Path) -> None:
 
 def package_delta(source: Path, target: Path) -> None:
     """The delta stored in bf16 and computed in fp32, its bases named relative to it: it works wherever it lies."""
-    ignored = shutil.ignore_patterns("fusion.json", "README.md", "model.safetensors")
-    shutil.copytree(source, target, ignore=ignored, dirs_exist_ok=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_PACKAGED), dirs_exist_ok=True)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},
