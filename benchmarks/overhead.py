@@ -12,11 +12,10 @@ Rows:
 import argparse
 import json
 import statistics
-import time
-from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from side_by_side import compare, seconds
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -79,35 +78,6 @@ def prompt(config: Gemma3Config, device: torch.device, world_tokens: int, world:
     pixels = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device) * 2 - 1
     types = (ids == config.image_token_index).long()
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": types, "pixel_values": pixels}
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, the device's queue included."""
-    started = time.perf_counter()
-    run()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return time.perf_counter() - started
-
-
-def compare(
-    ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, pairs: int
-) -> dict[str, float]:
-    """Median milliseconds of both and the median of the paired ratios; the order alternates."""
-    for run in (ours, theirs):
-        run()
-    times = []
-    for index in range(pairs):
-        if index % 2:
-            second = seconds(theirs, device)
-            times.append((seconds(ours, device), second))
-        else:
-            times.append((seconds(ours, device), seconds(theirs, device)))
-    return {
-        "ours_ms": 1000 * statistics.median(ours for ours, _ in times),
-        "stock_ms": 1000 * statistics.median(theirs for _, theirs in times),
-        "ratio": statistics.median(ours / theirs for ours, theirs in times),
-    }
 
 
 def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncoder:

@@ -26,6 +26,7 @@ from tests.hub_server import Hub
 from theworld import TheWorld
 from theworld.constants import NANO
 from theworld.nano.examples import EXAMPLES, load_example
+from theworld.training.resume import locate
 
 ROOT = Path(__file__).parents[1]
 REPO = "tester/model"
@@ -186,13 +187,25 @@ def test_a_model_whose_download_breaks_off_is_not_half_there(
     assert torch.equal(loaded.model.world_markers.weight, pushed.model.world_markers.weight)
 
 
+def test_a_run_is_told_that_its_checkpoint_cannot_be_read(
+    hub: Hub, api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(api, {"last-checkpoint/config.json": b"{}", "last-checkpoint/model.safetensors": b"w" * 100})
+    assert locate(REPO).name == "last-checkpoint"
+    push(api, {"last-checkpoint/model.safetensors": b"v" * 100})
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    hub.cuts["download"] = 1000
+    with pytest.raises(FileNotFoundError, match=REPO):
+        locate(REPO)
+
+
 def test_the_example_loads_in_a_process_that_has_never_seen_the_model(
     hub: Hub, pushed: TheWorld, tmp_path: Path
 ) -> None:
     command = [sys.executable, "examples/load_from_hub.py", REPO]
     for home, token, code in (("reader", hub.reader, 0), ("stranger", None, 2)):
         environment = {**os.environ, **hub.environment(tmp_path / home, token)}
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stderr
         if code:
             assert REPO in done.stderr
@@ -203,7 +216,7 @@ def test_the_example_loads_in_a_process_that_has_never_seen_the_model(
 
 def test_the_example_needs_no_network() -> None:
     command = [sys.executable, "examples/load_from_hub.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert load_example(EXAMPLES[0]).question in done.stdout
 
@@ -211,7 +224,7 @@ def test_the_example_needs_no_network() -> None:
 def test_smoke() -> None:
     """`make smoke-test` runs this script."""
     command = [sys.executable, "-m", "scripts.smoke_test"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "checkpoint-2: pushed to http://127.0.0.1" in done.stderr
     assert "answer        " in done.stdout

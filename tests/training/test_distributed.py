@@ -174,7 +174,7 @@ def two_processes(*command: str | Path, code: int = 0) -> str:
     """Run a module under torchrun, which ends with `code`; returns what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*TORCHRUN, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+        [*TORCHRUN, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == code, done.stderr
     return done.stdout

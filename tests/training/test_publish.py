@@ -131,7 +131,7 @@ def test_a_push_that_fails_at_the_end_loses_nothing(hub: Hub, run_of: Any, tmp_p
     assert command[:3] == ["hf", "upload", REPO]
     environment = {**os.environ, **hub.environment(tmp_path / "hf", hub.token)}
     hf = Path(sys.executable).with_name("hf")
-    done = subprocess.run([hf, *command[1:]], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([hf, *command[1:]], env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert hub.repositories[REPO].files == {name: (checkpoint / name).read_bytes() for name in MODEL_FILES}
 
@@ -211,7 +211,7 @@ def test_the_token_is_left_nowhere(hub: Hub, run_of: Any, tmp_path: Path, given:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert titles(hub) == ["Step 2", "Step 4", "Step 6"]
@@ -230,7 +230,7 @@ def test_the_command_says_in_a_line_that_a_token_is_missing(hub: Hub, run_of: An
         env={**os.environ, **hub.environment(tmp_path / "hf")},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -38,7 +38,6 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         fp16=config.mixed_precision == "fp16",
         activation_checkpointing=config.use_gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.use_gradient_checkpointing else None,
-        torch_compile=config.compile,
         seed=config.seed,
         data_seed=config.seed,
         logging_steps=config.logging_steps,

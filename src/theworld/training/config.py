@@ -79,7 +79,7 @@ class TrainingConfig:
         max_grad_norm: Gradients are clipped to this norm; 0 leaves them.
         mixed_precision: `bf16` and `fp16` hold frozen weights in that type and trained ones in fp32; `no` is all fp32.
         use_gradient_checkpointing: Recompute activations in the backward pass: less memory, slower.
-        compile: `torch.compile` the model.
+        compile: `torch.compile` the layers of language model and vision tower.
         seed: Of initial weights, data order, dropout.
         output_dir: The run folder.
         save_steps: Optimiser steps between checkpoints; the last step is always saved.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from transformers.trainer_callback import TrainerState
 
 from theworld.model.checkpoints import WEIGHTS, WEIGHTS_INDEX
@@ -111,7 +111,7 @@ def _download(name: str) -> Path:
         folder = next((candidate for candidate in candidates if candidate in parents), "")
         wanted = [file for file in files if file.rpartition("/")[0] == folder]
         found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(
             f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"

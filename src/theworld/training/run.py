@@ -39,7 +39,7 @@ from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .publish import Publisher
 from .resume import STATE, Resume, locate, newest_checkpoint, resolve
-from .stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
@@ -106,15 +106,17 @@ def hub_token(token: str | None) -> Generator[None]:
 
 def _train(config: TrainingConfig) -> RunResult:
     resume = resolve(config)
-    data = load_data(config, config.train_dataset_path)
-    eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
     arguments = training_arguments(config)
     publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
+    data = load_data(config, config.train_dataset_path)
+    eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
     if isinstance(data, StreamedRows):
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
     objective = OBJECTIVES[config.objective]
     model = load_model(config, start_of(config, resume), objective.model_class, objective.model_keys)
+    if config.compile:
+        compile_layers(model)
     stage = Stage(
         config.objective,
         trained_parts(model),

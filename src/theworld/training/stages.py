@@ -19,6 +19,7 @@ from theworld.model import TheWorld
 from theworld.model.freezing import COMPONENTS, component_of
 
 from .config import TrainingConfig
+from .distributed import WRAPPED_LAYERS
 
 LEARNING_RATES = {
     "projector": "projector_learning_rate",
@@ -92,6 +93,16 @@ def load_model(
         dtype = torch.float32 if component_of(key) in ever else DTYPES[config.mixed_precision]
         parameter.data = parameter.data.to(dtype)
     return model
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Compile every transformer layer in place: one graph serves all of a kind, and checkpoints keep their names.
+
+    The whole model would break into many graphs where a prompt's blocks are looked at.
+    """
+    for module in model.modules():
+        if type(module).__name__ in WRAPPED_LAYERS:
+            module.compile()
 
 
 def trained_parts(model: nn.Module) -> tuple[str, ...]:
@@ -198,6 +209,7 @@ def _size(count: float) -> str:
 
 __all__ = [
     "Stage",
+    "compile_layers",
     "data_fingerprint",
     "learning_rate",
     "load_model",

@@ -1,0 +1,111 @@
+"""How fast the latent cache writes, reads and verifies, and what it takes on the disk; on one core.
+
+    python benchmarks/latent_cache.py             # 4,096 latents of 16 x 28 x 28 in bf16, in a temporary folder
+    python benchmarks/latent_cache.py --pairs 31 --json
+
+Rows, in latents a second, by the clock and by the processor's time:
+    write                add, checksum and flush to disk
+    read                 by key, in batches of 32 in random order, every checksum verified
+    read, bare           the same rows of the same shards by safetensors alone, nothing looked up or verified
+    hash                 the key of a frame of 3 x 224 x 224: what finding a latent costs on top, in a loading process
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from theworld.data.latent_cache import LatentCache, content_key
+
+SHAPE, FRAME, BATCH = (16, 1, 28, 28), (3, 224, 224), 32
+FINGERPRINT = {"encoder": "benchmark", "dtype": "bfloat16"}
+
+
+def rates(run: Callable[[], object], count: int) -> tuple[float, float]:
+    """`count` a second of one call, by the clock and by the processor's time."""
+    clock, processor = time.perf_counter(), time.process_time()
+    run()
+    return count / (time.perf_counter() - clock), count / (time.process_time() - processor)
+
+
+def write(folder: Path, count: int) -> list[bytes]:
+    """Fill a cache; returns its keys."""
+    cache = LatentCache(folder, FINGERPRINT, writable=True)
+    latents = torch.randn(SHAPE).bfloat16()
+    keys = [os.urandom(32) for _ in range(count)]
+    for key in keys:
+        cache.add(key, latents)
+    cache.flush()
+    return keys
+
+
+def read_bare(shards: Sequence[torch.Tensor], order: Sequence[tuple[int, int]]) -> None:
+    for start in range(0, len(order), BATCH):
+        torch.stack([shards[shard][row] for shard, row in order[start : start + BATCH]])
+
+
+def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
+    """Every figure."""
+    keys: list[bytes] = []
+    written = rates(lambda: keys.extend(write(folder, count)), count)
+    cache = LatentCache(folder, FINGERPRINT)
+    shards = []
+    for file in sorted(folder.glob("*/shards/*")):
+        with safe_open(file, "pt") as opened:
+            shards.append(opened.get_tensor("latents"))
+    places = [(shard, row) for shard, latents in enumerate(shards) for row in range(len(latents))]
+    frames = torch.rand(min(count, 256), *FRAME)
+
+    def read(order: list[int]) -> None:
+        for start in range(0, count, BATCH):
+            cache.get([keys[index] for index in order[start : start + BATCH]])
+
+    figures: dict[str, list[tuple[float, float]]] = {"write": [written], "read": [], "read_bare": [], "hash": []}
+    for _ in range(pairs):
+        order = torch.randperm(count).tolist()
+        bare_order = [places[index] for index in order]
+        figures["read"].append(rates(partial(read, order), count))
+        figures["read_bare"].append(rates(partial(read_bare, shards, bare_order), count))
+        figures["hash"].append(rates(lambda: [content_key(frame) for frame in frames], len(frames)))
+    used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    raw = 2 * torch.Size(SHAPE).numel()
+    medians = {
+        f"{name}_per_{unit}": statistics.median(rate[index] for rate in found)
+        for name, found in figures.items()
+        for index, unit in enumerate(("second", "processor_second"))
+    }
+    return {**medians, "bytes_per_latent": used / count, "raw_bytes": raw, "overhead": used / count / raw - 1}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latents", type=int, default=4096)
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), args.latents, args.pairs)
+    if args.json:
+        print(json.dumps(figures, indent=2))
+        return
+    print(f"one core, {args.latents} latents of 16 x 28 x 28 in bf16, median of {args.pairs} runs\n")
+    print(f"{'':<20}{'a second':>12}{'a processor second':>22}")
+    for name in ("write", "read", "read_bare", "hash"):
+        row = (figures[f"{name}_per_second"], figures[f"{name}_per_processor_second"])
+        print(f"{name.replace('_', ', '):<20}{row[0]:>12,.0f}{row[1]:>22,.0f}")
+    print(
+        f"\n{figures['bytes_per_latent']:,.0f} bytes a latent, raw {figures['raw_bytes']:,}: {figures['overhead']:+.2%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

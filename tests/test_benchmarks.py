@@ -1,0 +1,33 @@
+"""The benchmarks run as a reader starts them, at their smallest; what they must show is read off their figures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[1]
+
+
+def run(script: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, f"benchmarks/{script}", *arguments, "--json"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_latent_cache() -> None:
+    figures = run("latent_cache.py", "--pairs", "1", "--latents", "256")
+    assert figures["read_per_processor_second"] > 2000
+    assert abs(figures["overhead"]) < 0.1
+    assert all(value > 0 for value in figures.values())
+
+
+def test_training_step() -> None:
+    small = ("--vocabulary", "30000", "--tokens", "128", "--world-steps", "0", "--trainer-steps", "3")
+    rows = run("training_step.py", "--pairs", "1", *small)
+    assert rows.keys() == {"loss", "world path", "nano step", "trainer"}
+    assert rows["world path"]["encoder_calls"] == 0
+    assert rows["world path"]["ratio"] < 1 / 3
+    assert rows["loss"]["stock_mb"] > 0
+    assert all(row["ours_ms"] > 0 for row in rows.values())
