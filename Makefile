@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := nano,train,wandb,dev
+EXTRAS := nano,train,wandb,eval,judge,analysis,demo,dev
 CONFIG ?= configs/default.json
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)

@@ -1,5 +1,6 @@
 """What every test starts from: no network, one thread a worker, fixed seeds, repositories of tiny models on disk."""
 
+import logging
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is imported
@@ -35,6 +36,16 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[None]:
+    """Commands set the package's logger up; put it back."""
+    logger = logging.getLogger("theworld")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[0], before[1]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,8 @@
 """`theworld train` as people type it."""
 
 import json
-import logging
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,16 +11,6 @@ from tests.training.runs import tiny_run, write_rows
 from theworld.cli.main import main
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def package_logger() -> Iterator[None]:
-    """Commands set the package's logger up; put it back."""
-    logger = logging.getLogger("theworld")
-    before = logger.handlers[:], logger.propagate, logger.level
-    yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
 
 
 @pytest.fixture
