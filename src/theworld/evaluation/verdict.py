@@ -1,0 +1,73 @@
+"""Does the world help? One rule, and a line that follows from the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ALPHA = 0.05
+
+DECISIVE = {
+    "gemma": "Gemma alone",
+    "gemma_tuned": "Gemma trained equally without the world",
+    "other_image": "another image's world tokens",
+    "random_encoder": "a random world encoder",
+}
+"""The arms that the full model has to beat, all of them."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the world helps on a task.
+
+    Args:
+        helps: All of `DECISIVE` are beaten.
+        text: The line that is printed.
+    """
+
+    helps: bool
+    text: str
+
+
+def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
+    """The verdict on a task.
+
+    Args:
+        comparisons: Of the full model with every other arm by name: `difference`, `low`, `high`, `p_holm` and
+            `smallest_difference`, as `score.py` writes them; `None` if the full model was not run.
+    """
+    if comparisons is None:
+        return Verdict(False, "not shown: the full model (world) was not run")
+    reasons: list[str] = []
+    missing = [f"{title} ({arm})" for arm, title in DECISIVE.items() if arm not in comparisons]
+    if missing:
+        reasons.append(f"not run: {', '.join(missing)}")
+    beaten: list[str] = []
+    for arm, title in DECISIVE.items():
+        if arm not in comparisons:
+            continue
+        numbers, there = _numbers(comparisons[arm]), comparisons[arm]
+        if there["difference"] > 0 and there["p_holm"] < ALPHA:
+            beaten.append(f"{title} by {numbers}")
+        elif there["difference"] < 0 and there["p_holm"] < ALPHA:
+            reasons.append(f"worse than {title} ({arm}): {numbers}")
+        else:
+            needed = f"; {100 * there['smallest_difference']:.1f} points are the smallest this set can show"
+            reasons.append(f"no difference seen to {title} ({arm}): {numbers}{needed}")
+    if reasons:
+        return Verdict(False, f"not shown: {'. '.join(reasons)}")
+    return Verdict(True, f"The world helps: the full model beats {', '.join(beaten[:-1])}, and {beaten[-1]}")
+
+
+def _numbers(comparison: Mapping[str, Any]) -> str:
+    points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
+    return f"{points[0]} points [{points[1]}, {points[2]}], {p_text(comparison['p_holm'], 'Holm-corrected p')}"
+
+
+def p_text(p: float, name: str = "p") -> str:
+    """A probability as papers write it."""
+    return f"{name} < 0.0001" if p < 0.0001 else f"{name} = {p:.4f}"
+
+
+__all__ = ["ALPHA", "DECISIVE", "Verdict", "decide", "p_text"]
