@@ -16,7 +16,7 @@ from tests import tiny
 from tests.model.conftest import Load
 from tests.model.helpers import WORLD, encode, user
 from theworld.model.image_processing_world import world_pixel_values
-from theworld.model.world_encoders import CosmosWorldEncoder, StillWorldEncoder
+from theworld.model.world_encoders import CosmosWorldEncoder, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from theworld.model.world_encoders.cosmos import negative_prompt, without_padding_mask
 
 SIZE = tiny.WORLD_SIZE
@@ -326,31 +326,13 @@ def test_fingerprint_names_what_the_latents_depend_on() -> None:
         {"seed": 1},
         {"prompt": "another"},
         {"encoder": StillWorldEncoder},
+        {"encoder": RandomWorldEncoder},
+        {"encoder": PatchesWorldEncoder},
     ]
     prints = [build(**change).fingerprint() for change in changes]
     prints.append(build().to(torch.bfloat16).fingerprint())
     assert all(fingerprint != base for fingerprint in prints)
     assert build().fingerprint() == base
-
-
-# ------------------------------------------------------------------------------------------------------ still
-
-
-def test_still_world_repeats_the_present(pixels: torch.Tensor) -> None:
-    encoder = build(StillWorldEncoder)
-    latents = encoder.encode(pixels, 3).latents
-    assert latents.shape[2] == 4
-    assert torch.equal(latents, encoder.encode(pixels).latents.expand_as(latents))
-    assert encoder.transformer is None
-
-
-def test_still_world_is_a_setting(load: Load, images: list[Image.Image]) -> None:
-    still = load(world_encoder="still", num_world_steps=1)
-    inputs = encode(still.processor, [user("Hi?", images[0])])
-    output = still(**inputs)
-    assert output.num_world_tokens == 32
-    moving = load(num_world_steps=1)
-    assert not torch.equal(output.logits[:, -1], moving(**inputs).logits[:, -1])
 
 
 def test_settings_of_the_model_reach_the_encoder(load: Load) -> None:

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from .base import WorldEncoder, WorldFeatures
-from .cosmos import CosmosWorldEncoder, StillWorldEncoder
+from .controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
+from .cosmos import CosmosWorldEncoder
 
-WORLD_ENCODERS: dict[str, type[CosmosWorldEncoder]] = {"cosmos": CosmosWorldEncoder, "still": StillWorldEncoder}
+WORLD_ENCODERS: dict[str, type[CosmosWorldEncoder]] = {
+    "cosmos": CosmosWorldEncoder,
+    "still": StillWorldEncoder,
+    "random": RandomWorldEncoder,
+    "patches": PatchesWorldEncoder,
+}
 
-__all__ = ["WORLD_ENCODERS", "CosmosWorldEncoder", "StillWorldEncoder", "WorldEncoder", "WorldFeatures"]
+__all__ = [
+    "WORLD_ENCODERS",
+    "CosmosWorldEncoder",
+    "PatchesWorldEncoder",
+    "RandomWorldEncoder",
+    "StillWorldEncoder",
+    "WorldEncoder",
+    "WorldFeatures",
+]

@@ -43,6 +43,9 @@ class CosmosWorldEncoder(WorldEncoder):
         prompt: The fixed text that conditions a rollout.
     """
 
+    kind = "cosmos"
+    """Key of `WORLD_ENCODERS`, for `fingerprint`."""
+
     def __init__(
         self,
         vae: AutoencoderKLWan,
@@ -92,7 +95,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     def fingerprint(self) -> dict[str, Any]:
         return {
-            "encoder": "cosmos",
+            "encoder": self.kind,
             **self.source,
             "dtype": str(self.vae.dtype).removeprefix("torch."),
             "num_inference_steps": self.num_inference_steps,
@@ -191,25 +194,6 @@ class CosmosWorldEncoder(WorldEncoder):
             0
         ]  # (B, 3, F, H, W) in [-1, 1]
         return (frames.float().clamp(-1, 1) / 2 + 0.5).transpose(1, 2)
-
-
-class StillWorldEncoder(CosmosWorldEncoder):
-    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat.
-
-    It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
-    """
-
-    @override
-    def prepare_rollouts(self) -> None:
-        pass
-
-    @override
-    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
-        return first.expand(-1, -1, 1 + num_world_steps, -1, -1)
-
-    @override
-    def fingerprint(self) -> dict[str, Any]:
-        return {**super().fingerprint(), "encoder": "still"}
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -329,4 +313,4 @@ def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransfo
     return transformer
 
 
-__all__ = ["CosmosWorldEncoder", "StillWorldEncoder", "normalise_latents", "sample_rollout", "without_padding_mask"]
+__all__ = ["CosmosWorldEncoder", "normalise_latents", "sample_rollout", "without_padding_mask"]

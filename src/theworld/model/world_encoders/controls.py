@@ -1,0 +1,124 @@
+"""Encoders in the place of Cosmos that each lack one thing; what a model trained with one reaches, it owes to the rest.
+
+Shape legend: `B` images, `C` latent channels, `F` frames of a clip, `T = 1 + K` latent frames, `h, w` latent height and
+width, `P` pixels per latent position and side.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from torch import nn
+from typing_extensions import override
+
+from .cosmos import CosmosWorldEncoder
+
+RANDOM_SEED = 20_250_107
+"""Of the random encoder's weights: the same in every process, so that a checkpoint means the same features."""
+
+
+class StillWorldEncoder(CosmosWorldEncoder):
+    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat.
+
+    It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
+    """
+
+    kind = "still"
+
+    @override
+    def prepare_rollouts(self) -> None:
+        pass
+
+    @override
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+        return first.expand(-1, -1, 1 + num_world_steps, -1, -1)
+
+
+class RandomWorldEncoder(CosmosWorldEncoder):
+    """Cosmos that has learned nothing: its architecture, weights drawn anew. The control that knowledge has to beat.
+
+    Latents are standardised over the positions of a frame, as the statistics of the trained VAE say nothing of them.
+    """
+
+    kind = "random"
+
+    def __init__(self, vae: AutoencoderKLWan, *args: Any, **settings: Any) -> None:
+        super().__init__(vae, *args, **settings)
+        draw_weights(vae, RANDOM_SEED)
+
+    @override
+    def dynamics(self) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
+        fresh = self.transformer is None
+        transformer, scheduler = super().dynamics()
+        if fresh:
+            draw_weights(transformer, RANDOM_SEED)
+        return transformer, scheduler
+
+    @override
+    def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
+        return _standardised(super()._encode_video(frames))
+
+    @override
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+        rolled = super().rollout(first, num_world_steps, seed)
+        return torch.cat([first, _standardised(rolled[:, :, 1:])], dim=2)
+
+
+class PatchesWorldEncoder(StillWorldEncoder):
+    """No world at all: the lowest frequencies of the pixels below every latent position, the same for every step.
+
+    As many tokens as a world has, from a source that models nothing: the discrete cosine transform that JPEG uses, of
+    patches of P x P pixels. Channels go by frequency, red, green and blue in turn, each in about [-1, 1].
+    """
+
+    kind = "patches"
+
+    @override
+    def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
+        kept = frames[:, :, :: self.temporal_compression].float()  # (B, 3, T, H, W): the frames that end a step
+        size, (batch, _, steps) = self.spatial_compression, kept.shape[:3]
+        patches = torch.nn.functional.pixel_unshuffle(kept.transpose(1, 2).flatten(0, 1), size)  # (B T, 3 P P, h, w)
+        latents = torch.einsum("cp,bphw->bchw", _dct_channels(size, self.feature_dim).to(patches), patches)
+        return latents.unflatten(0, (batch, steps)).transpose(1, 2)
+
+
+@torch.no_grad()
+def draw_weights(module: nn.Module, seed: int) -> None:
+    """Draw all weights anew, whatever they were: normal by fan-in, one-dimensional ones 1 and biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(module.named_parameters()):
+        if parameter.ndim < 2:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            continue
+        values = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
+        parameter.copy_(values)
+
+
+def _standardised(latents: torch.Tensor) -> torch.Tensor:
+    """Zero mean and unit variance over the positions of every frame and channel, (B, C, T, h, w)."""
+    mean = latents.mean(dim=(-2, -1), keepdim=True)
+    spread = (latents - mean).square().mean(dim=(-2, -1), keepdim=True).sqrt()
+    return (latents - mean) / spread.clamp_min(1e-6)
+
+
+def _dct_channels(size: int, channels: int) -> torch.Tensor:
+    """The `channels` lowest frequencies of patches laid out by `pixel_unshuffle`: (channels, 3 P P)."""
+    places = torch.arange(size) + 0.5
+    waves = torch.cos(math.pi / size * torch.outer(torch.arange(size), places)) / size  # a flat patch keeps its value
+    order = sorted(((v, u) for v in range(size) for u in range(size)), key=lambda vu: (sum(vu), vu))
+    rows: list[torch.Tensor] = []
+    for v, u in order:
+        wave = torch.outer(waves[v], waves[u]).flatten()
+        for colour in range(3):
+            row = torch.zeros(3, size * size)
+            row[colour] = wave
+            rows.append(row.flatten())
+    if channels > len(rows):
+        raise ValueError(f"{channels} latent channels: patches of {size} x {size} pixels have {len(rows)} frequencies")
+    return torch.stack(rows[:channels])
+
+
+__all__ = ["PatchesWorldEncoder", "RandomWorldEncoder", "StillWorldEncoder", "draw_weights"]
