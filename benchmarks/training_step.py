@@ -33,9 +33,9 @@ from theworld import TheWorld, TheWorldConfig
 from theworld.constants import IGNORE_INDEX
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.skips import SkipLog
+from theworld.model.encoder_fingerprint import cache_fingerprint
 from theworld.training.arguments import training_arguments
 from theworld.training.config import TrainingConfig
-from theworld.training.latents import cache_fingerprint
 from theworld.training.trainer import TheWorldTrainer
 from theworld.utils.devices import best_device
 

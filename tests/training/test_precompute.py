@@ -22,10 +22,10 @@ from tests.model.helpers import load_world
 from tests.training.runs import history, tiny_run, write_rows
 from theworld.data.latent_cache import LatentCache
 from theworld.data.schema import Example, Message
+from theworld.model.encoder_fingerprint import cache_fingerprint
 from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.training.align import AlignCollator, AlignModel
 from theworld.training.config import TrainingConfig
-from theworld.training.latents import cache_fingerprint
 from theworld.training.objectives import OBJECTIVES
 from theworld.training.precompute import Pictures, Share, encode, precompute
 from theworld.training.run import train

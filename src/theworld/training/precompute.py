@@ -22,10 +22,11 @@ from theworld.data.latent_cache import LatentCache, content_key, drop_damaged
 from theworld.data.schema import Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
+from theworld.model.encoder_fingerprint import cache_fingerprint
 from theworld.model.world_encoders import WorldEncoder
 
 from .config import TrainingConfig
-from .latents import cache_fingerprint, check_cacheable
+from .latents import check_cacheable
 from .objectives import OBJECTIVES
 from .run import load_data, start_of
 from .stages import load_model
@@ -137,9 +138,9 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     """
     check_cacheable(config)
     state = PartialState()
-    data = {"skipped.jsonl": load_data(config, config.train_dataset_path)}
+    data = {"skipped.jsonl": load_data(config, config.train_dataset_path, config.split)}
     if config.do_eval:
-        data["skipped_eval.jsonl"] = load_data(config, config.eval_dataset_path)
+        data["skipped_eval.jsonl"] = load_data(config, config.eval_dataset_path, config.eval_split)
     objective = OBJECTIVES[config.objective]
     model = load_model(config, start_of(config, None), objective.model_class, objective.model_keys)
     encoder = model.model.world_encoder
