@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.training.runs import QUESTION, history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.training.config import TrainingConfig
+from theworld.training.precompute import precompute
 from theworld.training.run import RunResult, train
+from theworld.utils.io import read_jsonl
 
 TOKEN = "hf_" + "s" * 34
 VSR_TEMPLATE = Path(__file__).parents[2] / "configs" / "vsr_training.json"
@@ -122,6 +125,25 @@ def test_eval_loss_is_that_of_the_frozen_start(tmp_path: Path, gemma_folder: Pat
     assert result.metrics["eval_choice_loss"] == pytest.approx(
         history(result.checkpoint, "choice_loss")[1][0], rel=1e-4
     )
+
+
+def test_splits_of_one_data_set(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    rows = [json.loads(line) for line in write_rows(tmp_path, 6).read_text().splitlines()]
+    (tmp_path / "5.png").unlink()
+    splits = {"fit": rows[:3], "held": rows[3:]}  # only a name says which is which
+    data = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in splits.items()})
+    data.save_to_disk(tmp_path / "data")
+    paths = dict.fromkeys(("train_dataset_path", "eval_dataset_path"), str(tmp_path / "data"))
+    steps = {"max_steps": 1, "do_eval": True, "eval_steps": 1, "skip_budget": 0.5}
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, split="fit", eval_split="held", **paths, **steps)
+    result = train(config)
+    assert result.skipped == 0
+    assert [row["id"] for row in read_jsonl(Path(config.output_dir) / "skipped_eval.jsonl")] == ["row5"]
+    cache = dataclasses.replace(config, latent_cache=str(tmp_path / "latents"), output_dir=str(tmp_path / "cached"))
+    done = precompute(cache)
+    assert (done.rows, done.computed, done.skipped) == (6, 5, 1)
+    with pytest.raises(ValueError, match="no split 'test', it holds the splits fit, held"):
+        train(dataclasses.replace(cache, split="test"))
 
 
 def test_past_the_budget_the_run_stops_with_the_list(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

@@ -114,6 +114,7 @@ def test_the_data_is_told_by_its_content(tmp_path: Path) -> None:
     a, b, c = (data_fingerprint(str(tmp_path / name), [1, 2]) for name in "abc")
     assert a == b != c
     assert a != data_fingerprint(str(tmp_path / "a"), [1])
+    assert a != data_fingerprint(str(tmp_path / "a"), [1, 2], "test")
     assert data_fingerprint("you/data", iter([])) != data_fingerprint("you/other", iter([]))
 
 

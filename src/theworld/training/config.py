@@ -49,6 +49,8 @@ class TrainingConfig:
         dataset_name: Key of `theworld.data.sources.SOURCES`.
         train_dataset_path: File, folder or Hub id of the rows.
         eval_dataset_path: Likewise, for `do_eval`.
+        split: Split to read where the data has several.
+        eval_split: Likewise, of `eval_dataset_path`.
         image_folder: Where relative picture names are looked up.
         num_samples: Read this many rows at most.
         streaming: Read rows one after the other; needs `max_steps`.
@@ -130,6 +132,8 @@ class TrainingConfig:
     dataset_name: str = "custom"
     train_dataset_path: str | None = None
     eval_dataset_path: str | None = None
+    split: str | None = None
+    eval_split: str | None = None
     image_folder: str | None = None
     num_samples: int | None = None
     streaming: bool = False

@@ -108,8 +108,8 @@ def _train(config: TrainingConfig) -> RunResult:
     resume = resolve(config)
     arguments = training_arguments(config)
     publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
-    data = load_data(config, config.train_dataset_path)
-    eval_data = load_data(config, config.eval_dataset_path) if config.do_eval else None
+    data = load_data(config, config.train_dataset_path, config.split)
+    eval_data = load_data(config, config.eval_dataset_path, config.eval_split) if config.do_eval else None
     if isinstance(data, StreamedRows):
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
@@ -120,7 +120,7 @@ def _train(config: TrainingConfig) -> RunResult:
     stage = Stage(
         config.objective,
         trained_parts(model),
-        data_fingerprint(config.train_dataset_path, data),
+        data_fingerprint(config.train_dataset_path, data, config.split),
         config.enable_world,
         model.config.num_world_steps,
     )
@@ -156,8 +156,8 @@ def start_of(config: TrainingConfig, resume: Resume | None) -> str | Path:
     return locate(config.model_name) if Path(config.model_name).is_dir() else config.model_name
 
 
-def load_data(config: TrainingConfig, path: str | None) -> Any:
-    """The rows at `path`.
+def load_data(config: TrainingConfig, path: str | None, split: str | None = None) -> Any:
+    """The rows of `split` at `path`.
 
     Raises:
         KeyError: No such dataset; lists those there are.
@@ -173,6 +173,7 @@ def load_data(config: TrainingConfig, path: str | None) -> Any:
         SourceSettings(
             path=path,
             image_folder=folder,
+            split=split,
             num_samples=config.num_samples,
             streaming=config.streaming,
             question_template=config.question_template,

@@ -136,9 +136,10 @@ def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str,
     ]
 
 
-def data_fingerprint(path: str | None, data: Any) -> str:
-    """A hash of the number of rows and of their file or folder: not of where it lies, nor of every byte."""
-    digest = hashlib.sha256(str(len(data) if isinstance(data, Sized) else "stream").encode())
+def data_fingerprint(path: str | None, data: Any, split: str | None = None) -> str:
+    """A hash of split, number of rows and their file or folder: not of where it lies, nor of every byte."""
+    rows = str(len(data) if isinstance(data, Sized) else "stream")
+    digest = hashlib.sha256((rows if split is None else f"{split} {rows}").encode())
     source = Path(path or "").expanduser()
     if path and source.is_file():
         with source.open("rb") as file:
