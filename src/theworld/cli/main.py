@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from theworld import __version__
+from theworld.utils.errors import one_line
 
-from . import ask, env, nano, precompute, train
+from . import ask, chat, env, nano, precompute, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
+    "chat": chat,
     "train": train,
     "precompute": precompute,
     "nano": nano,
@@ -54,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         if args.debug:
             raise
-        # str() of a KeyError is the repr of its message.
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"theworld: error: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"theworld: error: {one_line(error)}", file=sys.stderr)
         return 2
 
 

@@ -170,6 +170,16 @@ class WorldGenerationMixin(GenerationMixin):
             expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index])
         return expanded
 
+    def check_question(self, question: str) -> None:
+        """Raise `ValueError` if `question` is empty or holds a token that is reserved for images and worlds."""
+        if not question.strip():
+            raise ValueError("the question is empty: ask something about the image")
+        tokenizer = self.processor.tokenizer
+        reserved = (START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
+        for token in reserved:
+            if token in question:
+                raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
+
     def ask(
         self,
         image: Any,
@@ -189,13 +199,7 @@ class WorldGenerationMixin(GenerationMixin):
         Raises:
             ValueError: The question is empty or holds a reserved token, or the image cannot be read.
         """
-        if not question.strip():
-            raise ValueError("the question is empty: ask something about the image")
-        tokenizer = self.processor.tokenizer
-        reserved = (START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
-        for token in reserved:
-            if token in question:
-                raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
+        self.check_question(question)
         content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
         inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],

@@ -1,0 +1,147 @@
+"""Talk with a model in the terminal, about images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from theworld.utils.errors import one_line
+
+from .loading import add_model_arguments, load_model
+
+if TYPE_CHECKING:
+    from theworld.model.conversation import Conversation
+
+HELP = """\
+/image PATH     show an image (path or URL) with your next question
+/world on|off   with or without the world: off is plain Gemma 3
+/steps K        imagine K future latent frames; 0 is the current frame alone
+/clear          forget the conversation
+/help           this list
+/quit           end, as Ctrl-D does
+Anything else is a question."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_model_arguments(parser)
+    parser.add_argument("--image", help="path or URL of an image for the first question")
+    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
+    parser.add_argument("--no-world", action="store_true", help="talk with plain Gemma 3, load no world model")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Talk until the input ends."""
+    from theworld.model.conversation import Conversation
+
+    if args.no_world and args.steps is not None:
+        raise ValueError(f"--no-world and --steps {args.steps} contradict each other: drop one")
+    conversation = Conversation(load_model(args, enable_world=not args.no_world))
+    if args.steps is not None:
+        conversation.set_steps(args.steps)
+    if args.image:
+        conversation.add_image(args.image)
+    interactive = sys.stdin.isatty()
+    if interactive:
+        print(f"{args.model}, {_state(conversation)}. Ask something; /help lists the commands, Ctrl-D ends.")
+    talk(conversation, _typed() if interactive else sys.stdin, args.max_new_tokens)
+    return 0
+
+
+def talk(conversation: Conversation, lines: Iterable[str], max_new_tokens: int) -> None:
+    """Answer and obey `lines` until they end or one is `/quit`; a mistake is one line on stderr, and no end."""
+    import torch
+
+    for line in lines:
+        text = line.strip()
+        if text == "/quit":
+            return
+        if not text:
+            continue
+        try:
+            if text.startswith("/"):
+                print(obey(conversation, text), flush=True)
+            else:
+                conversation.ask(text, lambda part: print(part, end="", flush=True), max_new_tokens)
+                print(flush=True)
+        except BrokenPipeError:  # nobody reads any more
+            raise
+        except (ValueError, OSError, torch.OutOfMemoryError) as error:
+            print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def obey(conversation: Conversation, text: str) -> str:
+    """Run the command `text`, which begins with a slash; returns what to tell the person.
+
+    Raises:
+        ValueError: There is no such command, or its argument is none it takes.
+    """
+    name, _, argument = text.partition(" ")
+    if name not in COMMANDS:
+        raise ValueError(f"{name}: no such command; /help lists them")
+    return COMMANDS[name](conversation, argument.strip())
+
+
+def _image(conversation: Conversation, argument: str) -> str:
+    source = argument.strip("'\"")
+    if not source:
+        raise ValueError("/image: expected a path or URL, as in /image photo.jpg")
+    image = conversation.add_image(Path(source).expanduser() if source.startswith("~") else source)
+    waiting = len(conversation.images)
+    return f"{source}, {image.width} x {image.height} px" + (f", one of {waiting} images" if waiting > 1 else "")
+
+
+def _world(conversation: Conversation, argument: str) -> str:
+    if argument not in ("on", "off", ""):
+        raise ValueError(f"/world {argument}: expected /world on or /world off")
+    if argument:
+        conversation.set_world(argument == "on")
+    return _state(conversation)
+
+
+def _steps(conversation: Conversation, argument: str) -> str:
+    if argument:
+        if not argument.isdecimal():
+            raise ValueError(f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1")
+        conversation.set_steps(int(argument))
+    return _state(conversation)
+
+
+def _clear(conversation: Conversation, argument: str) -> str:
+    conversation.clear()
+    return "forgotten"
+
+
+def _help(conversation: Conversation, argument: str) -> str:
+    return HELP
+
+
+COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
+    "/image": _image,
+    "/world": _world,
+    "/steps": _steps,
+    "/clear": _clear,
+    "/help": _help,
+}
+
+
+def _state(conversation: Conversation) -> str:
+    return f"world on, steps {conversation.num_world_steps}" if conversation.use_world else "world off"
+
+
+def _typed() -> Iterator[str]:
+    """Lines typed at a prompt, until Ctrl-D."""
+    with suppress(ImportError):  # gives `input` line editing and a history, where there is one
+        import_module("readline")
+    while True:
+        try:
+            yield input("> ")
+        except EOFError:
+            print()
+            return
