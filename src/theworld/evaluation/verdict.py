@@ -53,8 +53,7 @@ def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
         elif there["difference"] < 0 and there["p_holm"] < ALPHA:
             reasons.append(f"worse than {title} ({arm}): {numbers}")
         else:
-            needed = f"; {100 * there['smallest_difference']:.1f} points are the smallest this set can show"
-            reasons.append(f"no difference seen to {title} ({arm}): {numbers}{needed}")
+            reasons.append(f"no difference seen to {title} ({arm}): {numbers}; {_power(there['smallest_difference'])}")
     if reasons:
         return Verdict(False, f"not shown: {'. '.join(reasons)}")
     return Verdict(True, f"The world helps: the full model beats {', '.join(beaten[:-1])}, and {beaten[-1]}")
@@ -63,6 +62,12 @@ def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
 def _numbers(comparison: Mapping[str, Any]) -> str:
     points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
     return f"{points[0]} points [{points[1]}, {points[2]}], {p_text(comparison['p_holm'], 'Holm-corrected p')}"
+
+
+def _power(smallest: float) -> str:
+    if smallest >= 1.0:
+        return "this set is too small to show any"
+    return f"{100 * smallest:.1f} points are the smallest that this set can show"
 
 
 def p_text(p: float, name: str = "p") -> str:

@@ -1,0 +1,228 @@
+"""The numbers of a task as tables, for Markdown, for HTML and for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..verdict import ALPHA, DECISIVE, p_text
+
+LEFT = 1
+"""Columns that are text; the others are numbers, and stand to the right."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text.
+
+    Args:
+        title: What it shows.
+        header: One name a column.
+        rows: One cell a column.
+        note: What a reader has to know beside.
+        strong: Rows to stress.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    strong: frozenset[int] = frozenset()
+
+
+def task_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """Every table of a task that has something to say: arms, comparisons, the task's own measures, families, floors."""
+    tables = [arm_table(metrics), comparison_table(metrics), measure_table(metrics), family_table(metrics)]
+    return [table for table in (*tables, floor_table(metrics)) if table.rows]
+
+
+def arm_table(metrics: Mapping[str, Any]) -> Table:
+    """Accuracy of every arm with its interval, and how it answered."""
+    arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
+    seeds = any(arm["seeds"] > 1 for arm in arms.values())
+    header = ("Arm", "Accuracy", "95 % interval", "Items", "Clusters", "Unparsed", "Failed", "Answers", "World tokens")
+    rows = [_arm_row(name, arm) for name, arm in arms.items()]
+    if seeds:
+        header = (*header, "Seeds", "SD between seeds")
+        rows = [(*row, str(arm["seeds"]), _sd(arm)) for row, arm in zip(rows, arms.values(), strict=True)]
+    methods = ", ".join(sorted({arm["accuracy"]["method"] for arm in arms.values()}))
+    note = (
+        f"Accuracy in per cent; interval: {methods}. Clusters share a picture. Answers: how many different ones were "
+        "given. World tokens: consumed by an item, at most."
+    )
+    return Table("Arms", header, tuple(rows), note)
+
+
+def comparison_table(metrics: Mapping[str, Any]) -> Table:
+    """The full model against every other arm, item by item."""
+    comparisons: Mapping[str, Mapping[str, Any]] = metrics["comparisons"] or {}
+    header = (
+        *("Full model against", "Difference", "95 % interval", "b", "c", "p", "p (Holm)"),
+        *("Detectable", "Decides"),
+    )
+    rows = tuple(
+        (
+            name,
+            f"{100 * numbers['difference']:+.1f}",
+            f"[{100 * numbers['low']:+.1f}, {100 * numbers['high']:+.1f}]",
+            _count(numbers["b"]),
+            _count(numbers["c"]),
+            _p(numbers["p"]),
+            _p(numbers["p_holm"]),
+            _points(numbers["smallest_difference"]),
+            "yes" if name in DECISIVE else "",
+        )
+        for name, numbers in comparisons.items()
+    )
+    family = metrics["holm_family"]
+    note = (
+        "Differences in points of accuracy, positive where the full model is better; interval: paired bootstrap over "
+        "clusters. b: items that only the full model gets right, c: only the other arm; p: exact McNemar test, which "
+        f"takes items as independent; Holm over {family['comparisons']} comparisons of {len(family['tasks'])} "
+        "task(s). Detectable: the smallest difference that this many items show with 80 % power, at the discordance "
+        "seen; none where they are too few."
+    )
+    strong = frozenset(
+        place for place, numbers in enumerate(comparisons.values()) if (numbers["p_holm"] or 1.0) < ALPHA
+    )
+    return Table("Comparisons", header, rows, note, strong)
+
+
+def measure_table(metrics: Mapping[str, Any]) -> Table:
+    """The benchmark's official measures and the means of figures, where there are any."""
+    arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
+    measures = list(dict.fromkeys(name for arm in arms.values() for name in arm["measures"]))
+    figures = list(dict.fromkeys(name for arm in arms.values() for name in arm["figures"]))
+    header = ("Measure", *arms)
+    rows = [(name, *(_number(arm["measures"].get(name)) for arm in arms.values())) for name in measures]
+    rows += [
+        (f"mean {_words(name)}", *(_figure(arm["figures"].get(name)) for arm in arms.values())) for name in figures
+    ]
+    return Table("The task's own measures", header, tuple((_words(row[0]), *row[1:]) for row in rows))
+
+
+def family_table(metrics: Mapping[str, Any]) -> Table:
+    """Accuracy of every arm by family."""
+    arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
+    families = list(next(iter(arms.values()))["families"])
+    rows: list[tuple[str, ...]] = []
+    for family in families:
+        cells = [arm["families"][family] for arm in arms.values()]
+        first = cells[0]
+        values = (f"{100 * cell['accuracy']['estimate']:.1f}" for cell in cells)
+        rows.append((family, str(first["accuracy"]["n"]), _points(first["smallest_difference"]), *values))
+    note = (
+        "Accuracy in per cent. Detectable: the smallest difference in points that this many items show with 80 % "
+        "power, if two arms differ on a fifth of them; none where they are too few."
+    )
+    return Table("Families", ("Family", "Items", "Detectable", *arms), tuple(rows), note)
+
+
+def floor_table(metrics: Mapping[str, Any]) -> Table:
+    """What is reached without looking."""
+    rows = tuple((_words(name), f"{100 * value:.1f}") for name, value in metrics["floors"].items())
+    return Table("Floors", ("Without looking", "Accuracy"), rows, "In per cent; an arm below them has not seen.")
+
+
+def markdown(table: Table) -> str:
+    """A table for Markdown, its title apart."""
+    ruler = ["---"] * LEFT + ["---:"] * (len(table.header) - LEFT)
+    lines = [table.header, ruler, *(_stressed(table, place) for place in range(len(table.rows)))]
+    text = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+    return f"{text}\n\n{table.note}\n" if table.note else f"{text}\n"
+
+
+def terminal(table: Table) -> str:
+    """A table in columns of spaces."""
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < LEFT else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def terminal_report(metrics: Mapping[str, Any]) -> str:
+    """What a command prints about a task: arms, comparisons, floors, families, warnings, and the verdict."""
+    parts = [f"{metrics['title']}: {metrics['n']} items"]
+    parts += [f"{table.title}\n{terminal(table)}" for table in task_tables(metrics)]
+    warnings = warning_lines(metrics)
+    if warnings:
+        parts.append("\n".join(["Warnings", *warnings]))
+    return "\n\n".join([*parts, metrics["verdict"]["text"]])
+
+
+def warning_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Every arm's warnings, with its name."""
+    return [f"{name}: {warning}" for name, arm in metrics["arms"].items() for warning in arm["warnings"]]
+
+
+def _arm_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
+    accuracy = arm["accuracy"]
+    return (
+        name,
+        f"{100 * accuracy['estimate']:.1f}",
+        f"[{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
+        str(accuracy["n"]),
+        str(accuracy["n_clusters"]),
+        str(arm["unparsed"]),
+        str(arm["failed"]),
+        str(arm["distinct_answers"]),
+        str(arm["world_tokens"]),
+    )
+
+
+def _sd(arm: Mapping[str, Any]) -> str:
+    return "" if arm["between_seed_sd"] is None else f"{100 * arm['between_seed_sd']:.1f}"
+
+
+def _points(value: float) -> str:
+    return "none" if value >= 1.0 else f"{100 * value:.1f}"
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else p_text(value, "").replace(" = ", "").strip()
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _figure(figure: Mapping[str, float] | None) -> str:
+    return "" if figure is None else f"{figure['mean']:.3f} ({figure['n']:.0f})"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _stressed(table: Table, place: int) -> Sequence[str]:
+    row = table.rows[place]
+    return tuple(f"**{cell}**" if cell else cell for cell in row) if place in table.strong else row
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+__all__ = [
+    "Table",
+    "arm_table",
+    "comparison_table",
+    "family_table",
+    "floor_table",
+    "markdown",
+    "measure_table",
+    "task_tables",
+    "terminal",
+    "terminal_report",
+    "warning_lines",
+]

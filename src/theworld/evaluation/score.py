@@ -1,0 +1,244 @@
+"""Predictions of all arms of a task to numbers: accuracies with intervals, comparisons with the full model, verdict.
+
+<output>/<task>/metrics.json holds what `task_metrics` returns, corrected over every task of <output>.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from theworld.utils.io import write_json
+
+from .intervals import cluster_ids, standard_error
+from .records import Item, Prediction, items_digest, rewrite_scores
+from .refusals import FULL, ArmRun, read_arms, warnings_of
+from .statistics import bootstrap_difference, holm, interval, mcnemar, over_seeds, smallest_difference
+from .tasks.base import Task
+from .verdict import decide
+
+METRICS = "metrics.json"
+USUAL_DISCORDANCE = 0.2
+"""Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
+
+Measures = Callable[[Sequence[Prediction]], dict[str, float]]
+
+
+def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict[str, Any]:
+    """Score what lies in <output>/<task>, and correct anew over all tasks of `output`; returns this task's metrics.
+
+    Raises:
+        FileNotFoundError: There are no predictions.
+        ValueError: They are refused (`refusals.py`), or are of other items.
+    """
+    output = Path(output)
+    arms = rescore(output / task.name, task, items)
+    metrics = task_metrics({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(items))
+    metrics = {"task": task.name, "title": task.title, **metrics}
+    every = correct({**read_metrics(output), task.name: metrics})
+    for name, corrected in every.items():
+        write_json(output / name / METRICS, corrected)
+    return every[task.name]
+
+
+def read_metrics(output: str | Path) -> dict[str, dict[str, Any]]:
+    """The metrics of every task of an evaluation, by the task's name.
+
+    Raises:
+        ValueError: A file is not JSON.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(Path(output).glob(f"*/{METRICS}")):
+        try:
+            found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
+    return found
+
+
+def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, ArmRun]:
+    """Parse and score the stored outputs of every arm anew, without asking a model.
+
+    Raises:
+        FileNotFoundError: There are no predictions in `folder`.
+        ValueError: They are refused (`refusals.py`), or are of other items.
+    """
+    by_id = {item.id: item for item in items}
+    digest = items_digest(items)
+    arms = read_arms(folder)
+    for name, arm in arms.items():
+        if arm.identity["items"]["digest"] != digest:
+            raise ValueError(
+                f"{folder}: arm {name!r} was asked other items (digest {arm.identity['items']['digest']}) than those "
+                f"to score by ({digest}): give the data it was evaluated on"
+            )
+        scored = [_scored(row, task, by_id) for row in arm.predictions]
+        if scored != arm.predictions:
+            rewrite_scores(Path(folder) / name, scored)
+        arms[name] = replace(arm, predictions=scored)
+    return arms
+
+
+def task_metrics(
+    arms: Mapping[str, Sequence[ArmRun]],
+    measures: Measures = lambda predictions: {},
+    floors: Mapping[str, float] | None = None,
+    full: str = FULL,
+) -> dict[str, Any]:
+    """All numbers of a task, ready for JSON.
+
+    Args:
+        arms: By name, each with its runs: one, or several that differ in the training seed and were asked the same
+            items.
+        measures: The task's own, of one run.
+        floors: Accuracies that need no model, by name.
+        full: The arm that the others are compared with.
+    """
+    comparisons = None
+    if full in arms:
+        comparisons = {name: compare(arms[full], runs) for name, runs in arms.items() if name != full}
+    metrics = {
+        "n": len(next(iter(arms.values()))[0].predictions),
+        "floors": dict(floors or {}),
+        "arms": {name: describe(runs, measures) for name, runs in arms.items()},
+        "comparisons": comparisons,
+    }
+    return correct({"task": metrics})["task"]
+
+
+def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
+    """Accuracy of one arm with its interval, whole and by family, and how its answers are spread."""
+    rows = [row for run in runs for row in run.predictions]
+    first = runs[0].predictions
+    families = dict.fromkeys(row.family for row in first)
+    own = [measures(run.predictions) for run in runs]
+    return {
+        **_accuracy(runs),
+        "seeds": len(runs),
+        "between_seed_sd": _between_seeds(runs),
+        "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
+        "failed": sum(row.failed is not None for row in rows),
+        "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
+        "distinct_answers": len({row.parsed for row in rows if row.parsed is not None}),
+        "right_answers": dict(Counter(row.answer for row in first).most_common()),
+        "figures": _figures(rows),
+        "measures": {name: float(np.mean([values[name] for values in own])) for name in own[0]},
+        "families": {family: _accuracy(runs, family) for family in families} if len(families) > 1 else {},
+        "world_tokens": max(row.world_tokens for row in rows),
+        "warnings": [warning for run in runs for warning in warnings_of(run)],
+    }
+
+
+def compare(full: Sequence[ArmRun], other: Sequence[ArmRun]) -> dict[str, Any]:
+    """The full model against another arm on the same items; positive differences are in favour of the full model.
+
+    `b` items are right only with the full model, `c` only with the other arm. Where an arm has several seeds, its
+    score of an item is their mean, for which there is no exact test: `b`, `c` and `p` are None.
+    """
+    ours, theirs = item_scores(full), item_scores(other)
+    clusters = [row.cluster for row in full[0].predictions]
+    test: dict[str, Any] = dict.fromkeys(("b", "c", "p"))
+    if len(full) == len(other) == 1:
+        test = {key: value for key, value in asdict(mcnemar(ours, theirs)).items() if key in test}
+    low, high = -1.0, 1.0  # all that one cluster tells
+    if cluster_ids(clusters, len(ours)).any():
+        estimate = bootstrap_difference(ours, theirs, clusters)
+        low, high = estimate.low, estimate.high
+    discordance = float(np.abs(ours - theirs).mean())
+    return {
+        "difference": float((ours - theirs).mean()),
+        "low": low,
+        "high": high,
+        "n": len(ours),
+        **test,
+        "p_holm": None,
+        "discordance": discordance,
+        "smallest_difference": _smallest_difference(ours - theirs, clusters, discordance or USUAL_DISCORDANCE),
+    }
+
+
+def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`tasks` with p-values corrected by Holm over all comparisons of all of them, and the verdicts that follow."""
+    tested: dict[tuple[str, str], float] = {
+        (task, arm): comparison["p"]
+        for task, metrics in tasks.items()
+        for arm, comparison in (metrics["comparisons"] or {}).items()
+        if comparison["p"] is not None
+    }
+    p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
+    corrected: dict[str, dict[str, Any]] = {}
+    for task, metrics in tasks.items():
+        comparisons = metrics["comparisons"]
+        if comparisons is not None:
+            comparisons = {arm: {**numbers, "p_holm": p_holm.get((task, arm))} for arm, numbers in comparisons.items()}
+        family = {"comparisons": len(tested), "tasks": sorted({task for task, _ in tested})}
+        verdict = asdict(decide(comparisons))
+        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family, "verdict": verdict}
+    return corrected
+
+
+def item_scores(runs: Sequence[ArmRun]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Score (n,) of every item, the mean over the runs."""
+    return np.mean([[row.score for row in run.predictions] for run in runs], axis=0)
+
+
+def _scored(row: Prediction, task: Task, items: Mapping[str, Item]) -> Prediction:
+    if row.failed is not None:
+        return replace(row, parsed=None, score=0.0, figures={})
+    score = task.score(items[row.id], row.output)
+    return replace(row, parsed=score.parsed, score=score.right, figures=dict(score.figures))
+
+
+def _accuracy(runs: Sequence[ArmRun], family: str | None = None) -> dict[str, Any]:
+    """Accuracy over all items or those of one family."""
+    rows = runs[0].predictions
+    chosen = [place for place, row in enumerate(rows) if family in (None, row.family)]
+    scores, clusters = item_scores(runs)[chosen], [rows[place].cluster for place in chosen]
+    estimate = interval(scores, clusters)
+    return {
+        "accuracy": asdict(estimate),
+        "smallest_difference": _smallest_difference(scores, clusters, USUAL_DISCORDANCE),
+    }
+
+
+def _smallest_difference(values: np.ndarray[Any, Any], clusters: Sequence[str], discordance: float) -> float:
+    """What the items can show, counted as the independent ones that they are worth; 1.0 is nothing."""
+    ids, worth = cluster_ids(clusters, len(values)), 1.0
+    if not ids.any():
+        return 1.0
+    alone, tied = (standard_error(values, each) for each in (np.arange(len(values)), ids))
+    if tied > alone:
+        worth = (alone / tied) ** 2
+    return smallest_difference(max(round(worth * len(values)), 1), discordance)
+
+
+def _between_seeds(runs: Sequence[ArmRun]) -> float | None:
+    if len(runs) < 2:
+        return None
+    return over_seeds([item_scores([run]) for run in runs], [row.cluster for row in runs[0].predictions]).seed_sd
+
+
+def _figures(rows: Sequence[Prediction]) -> dict[str, dict[str, float]]:
+    """The mean of every figure over the answers that have it, and how many do."""
+    names = dict.fromkeys(name for row in rows for name in row.figures)
+    values = {name: [row.figures[name] for row in rows if name in row.figures] for name in names}
+    return {name: {"mean": float(np.mean(known)), "n": len(known)} for name, known in values.items()}
+
+
+__all__ = [
+    "METRICS",
+    "compare",
+    "correct",
+    "describe",
+    "item_scores",
+    "read_metrics",
+    "rescore",
+    "task_metrics",
+    "write_metrics",
+]
