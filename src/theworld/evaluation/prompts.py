@@ -1,0 +1,154 @@
+"""Items -> one left-padded batch of prompts, as every arm gets them.
+
+Shape legend: `B` items that could be asked, `L` sequence, `M` pictures of all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from theworld.data.images import open_image
+from theworld.data.prompts import Turn, chat_turns, reserved_tokens
+from theworld.data.regions import draw_regions
+from theworld.data.schema import IMAGE_MARKER, BadSample, Message
+from theworld.model import TheWorld
+
+from .records import Item
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of the items that could be asked.
+
+    Args:
+        items: Those items (B).
+        inputs: `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, on the model's device; no
+            world pixels, as latents take their place.
+        prompts: As text (B), see `render`.
+        world_tokens: World placeholders of each prompt (B).
+    """
+
+    items: list[Item]
+    inputs: dict[str, torch.Tensor]
+    prompts: list[str]
+    world_tokens: list[int]
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Makes the prompts of one arm.
+
+    Args:
+        model: Whose processor, and whose limit of positions.
+        num_world_steps: Future latent frames of the world blocks; `None` for prompts without a world.
+        image: Whether the pictures are shown at all.
+        instruction: Added to the question on a line of its own.
+        room: Tokens that have to fit behind a prompt.
+        image_folder: Where relative image names are looked up.
+    """
+
+    model: TheWorld
+    num_world_steps: int | None
+    image: bool = True
+    instruction: str = ""
+    room: int = 0
+    image_folder: Path | None = None
+
+    def build(self, items: Sequence[Item]) -> tuple[Batch | None, dict[str, str]]:
+        """The batch, `None` if no item is left, and by id why an item could not be asked."""
+        failed: dict[str, str] = {}
+        turns: dict[str, list[Turn]] = {}
+        for item in items:
+            try:
+                turns[item.id] = self.turns(item)
+            except BadSample as error:
+                failed[item.id] = _reason(error)
+        limit = self.model.config.get_text_config().max_position_embeddings
+        while turns:
+            inputs = self.encode(list(turns.values()))
+            lengths = inputs["attention_mask"].sum(-1).tolist()
+            long = {id: length for id, length in zip(turns, lengths, strict=True) if length + self.room > limit}
+            if not long:
+                break
+            for id, length in long.items():  # rare, so that the processor may run again
+                detail = f"{length} tokens and {self.room} to answer, but the model has {limit} positions"
+                failed[id] = _reason(BadSample("too_long", detail))
+                del turns[id]
+        else:
+            return None, failed
+        ids = inputs["input_ids"]
+        counts = (ids == self.model.config.world_token_id).sum(-1).tolist()
+        prompts = [
+            render(self.model.processor, row[mask.bool()])
+            for row, mask in zip(ids, inputs["attention_mask"], strict=True)
+        ]
+        asked = [item for item in items if item.id in turns]
+        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
+        return Batch(asked, inputs, prompts, counts), failed
+
+    def turns(self, item: Item) -> list[Turn]:
+        """The item as the turns of a chat template.
+
+        Raises:
+            BadSample: A picture cannot be opened, or words and pictures do not make a prompt.
+        """
+        messages = list(item.messages)
+        if self.instruction:
+            messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{self.instruction}")
+        reserved = reserved_tokens(self.model.processor.tokenizer)
+        if not self.image:
+            messages = [Message(message.role, message.content.replace(IMAGE_MARKER, "")) for message in messages]
+        return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], reserved)
+
+    def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
+        """Everything that the processor makes of several conversations, padded on the left, but the world's pixels."""
+        world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
+        inputs = dict(
+            self.model.processor.apply_chat_template(
+                conversations,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True, "padding_side": "left", **world},
+            )
+        )
+        inputs.pop("world_pixel_values", None)
+        return inputs
+
+
+def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
+    """The item's pictures, with its regions drawn on where the task wants that.
+
+    Raises:
+        BadSample: One cannot be opened.
+    """
+    images = [open_image(image, image_folder) for image in item.images]
+    if images and item.metadata.get("draw_regions"):
+        images[0] = draw_regions(images[0], item.metadata["regions"])
+    return images
+
+
+def render(processor: Any, ids: torch.Tensor) -> str:
+    """A prompt (L,) as text with its special tokens; a run of one placeholder is written once, with its length."""
+    tokenizer = processor.tokenizer
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    placeholders = [tokenizer.image_token, tokenizer.convert_ids_to_tokens(processor.world_token_id)]
+    for token in filter(None, placeholders):
+        run = re.compile(f"(?:{re.escape(token)}){{2,}}")
+        text = run.sub(lambda match, token=token: f"{token}*{len(match[0]) // len(token)}", text)
+    return text
+
+
+def _reason(error: BadSample) -> str:
+    return f"{error.cause}: {error.detail}"
+
+
+__all__ = ["Batch", "PromptBuilder", "open_images", "render"]

@@ -1,0 +1,130 @@
+"""Two ways to ask a batch: compare the log-probabilities of the allowed answers, or let the model say something.
+
+Shape legend: `B` items, `R` answers of all items, `L` prompt, `A` longest answer, `M` pictures, `N` world tokens of one
+picture, `D` width, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from theworld.data.collator import END_OF_TURN, MODEL_HEADER, START_OF_TURN
+from theworld.model import TheWorld
+
+from .prompts import Batch
+
+SCORERS = ("auto", "choices", "generate")
+"""`auto` compares the answers of a closed question and generates that of an open one."""
+
+DIGITS = 6
+"""Of a log-probability that is written down."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one item.
+
+    Args:
+        output: What the model said, or the likeliest of the allowed answers.
+        choice_logprobs: Of every allowed answer, when they were compared.
+    """
+
+    output: str
+    choice_logprobs: dict[str, float] | None = None
+
+
+@torch.no_grad()
+def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[Answer]:
+    """The likeliest of the answers that each item allows, as one joint log-probability each.
+
+    An answer is the assistant's whole turn: its tokens and the `<end_of_turn>` behind them. So the probabilities of all
+    possible answers sum to one, and a short answer is not preferred for being the beginning of a longer one.
+
+    The prompts run once; their keys and values are then shared by the answers, which differ in number by item.
+
+    Args:
+        world: World tokens (M, N, D) of the batch's pictures; `None` without a world.
+    """
+    answers = [answer_ids(model.processor.tokenizer, choice) for item in batch.items for choice in item.choices]
+    counts = torch.tensor([len(item.choices) for item in batch.items])
+    owner = torch.arange(len(counts)).repeat_interleave(counts).to(model.device)  # (R,)
+    tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(model.device)  # (R, A)
+    lengths = torch.tensor([len(ids) for ids in answers], device=model.device)
+    mask = batch.inputs["attention_mask"]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them: padding is no place
+
+    prefill = model(**batch.inputs, **world_inputs(world), position_ids=positions, use_cache=True, logits_to_keep=1)
+    logits = prefill.logits[owner]  # (R, 1, V)
+    if tokens.shape[1] > 1:
+        cache = prefill.past_key_values
+        cache.batch_select_indices(owner)
+        steps = torch.arange(1, tokens.shape[1], device=model.device)
+        behind = model(
+            input_ids=tokens[:, :-1],
+            attention_mask=torch.cat([mask[owner], torch.ones_like(tokens[:, :-1])], dim=1),
+            position_ids=positions[owner, -1:] + steps,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = torch.cat([logits, behind.logits], dim=1)  # (R, A, V)
+    logprobs = logits.float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)  # (R, A)
+    within = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]
+    joint = (logprobs * within).sum(-1).split(counts.tolist())
+    return [_likeliest(item.choices, values.tolist()) for item, values in zip(batch.items, joint, strict=True)]
+
+
+@torch.no_grad()
+def generate(model: TheWorld, batch: Batch, world: torch.Tensor | None, max_new_tokens: int) -> list[Answer]:
+    """What the model says by itself, greedily; see `choices` for `world`."""
+    output = model.generate(**batch.inputs, **world_inputs(world), max_new_tokens=max_new_tokens, do_sample=False)
+    said = output[:, batch.inputs["input_ids"].shape[1] :]
+    return [Answer(text.strip()) for text in model.processor.batch_decode(said, skip_special_tokens=True)]
+
+
+def answer_ids(tokenizer: Any, choice: str) -> list[int]:
+    """The tokens of an assistant's turn that says `choice`, without its header, with its `<end_of_turn>`.
+
+    They are those that training supervises.
+    """
+    turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
+    header = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
+    return tokenizer.encode(turn, add_special_tokens=False)[1 + len(header) :]
+
+
+def world_inputs(world: torch.Tensor | None) -> dict[str, Any]:
+    """World tokens (M, N, D) as what `forward` and `generate` take; without any, plain Gemma 3 is asked for."""
+    if world is None:
+        return {"use_world": False}
+    return {"mm_encoder_outputs": {"world": BaseModelOutputWithPooling(pooler_output=cast(Any, world))}}
+
+
+@contextmanager
+def consumed_world_tokens(model: TheWorld) -> Generator[list[int]]:
+    """Count, in a list of one number a call of the model, the world tokens that reached its embeddings."""
+    counts: list[int] = []
+
+    def note(module: Any, inputs: Any, output: Any) -> None:
+        world = output.world_hidden_states
+        counts.append(0 if world is None else world.shape[0] * world.shape[1])
+
+    handle = model.model.register_forward_hook(note)
+    try:
+        yield counts
+    finally:
+        handle.remove()
+
+
+def _likeliest(choices: Sequence[str], logprobs: list[float]) -> Answer:
+    """The first of the likeliest, chosen before the digits are cut."""
+    best = choices[logprobs.index(max(logprobs))]
+    return Answer(best, {choice: round(value, DIGITS) for choice, value in zip(choices, logprobs, strict=True)})
+
+
+__all__ = ["SCORERS", "Answer", "answer_ids", "choices", "consumed_world_tokens", "generate", "world_inputs"]
