@@ -5,6 +5,7 @@ What an arm's `identity` must hold for this: `task`, `arm`, and `items` with `co
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,22 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from .records import MANIFEST, Prediction, read_predictions
+from .records import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
 FULL = "world"
 """The arm that the others are compared with: the full model."""
 
+ORDER = (
+    *("world", "world_0", "gemma", "gemma_tuned", "other_image", "random_encoder", "random_projection", "zeroed"),
+    *("noise", "other_future", "other_source", "no_image"),
+)
+"""How a reader meets the arms: the full model, what it has to beat, the other controls; any others follow."""
+
 WITHOUT_WORLD = ("gemma", "gemma_tuned", "no_image")
 """Arms whose prompts hold no world tokens; every other arm has to consume some."""
+
+UNTRAINED = ("gemma", "no_image")
+"""Arms that are the same for every checkpoint: two runs may well agree on them."""
 
 HIDDEN = "hidden"
 """What a benchmark whose answers are kept secret writes in their place, as BLINK's test split does."""
@@ -55,7 +65,7 @@ def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[st
         ValueError: One of the refusals in this file, or a row that does not fit its seal.
     """
     folder = Path(folder)
-    found = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    found = sorted((path.parent.name for path in folder.glob(f"*/{MANIFEST}")), key=_place)
     names = found if names is None else list(names)
     if not names:
         raise FileNotFoundError(f"{folder}: no predictions of any arm; `theworld evaluate` writes them")
@@ -112,11 +122,33 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
                 f"arms {first!r} and {second!r} were asked other items "
                 f"({_shown(one.identity['items'])} and {_shown(other.identity['items'])}): evaluate both alike"
             )
-        if identical(one.predictions, other.predictions):
+        shared = one.name == other.name and one.name in UNTRAINED
+        if not shared and identical(one.predictions, other.predictions):
             raise ValueError(
                 f"arms {first!r} and {second!r} have identical predictions on all {len(one.predictions)} items: one "
                 "was copied, or the world path had no effect; evaluate them again, and check what the model loads"
             )
+
+
+def check_scored(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Refuse predictions that were added to or scored anew, by hand for example, since `metrics` were made of them.
+
+    Raises:
+        ValueError: Names the arms.
+    """
+    there = {path.parent.name: fingerprint(path.parent) for path in folder.glob(f"*/{MANIFEST}")}
+    differ = sorted(name for name in {*there, *metrics["scored"]} if there.get(name) != metrics["scored"].get(name))
+    if differ:
+        raise ValueError(
+            f"{folder}: predictions of {', '.join(differ)} are not those that {folder / 'metrics.json'} was made of; "
+            "run the same `theworld evaluate` again, which scores what is there"
+        )
+
+
+def fingerprint(folder: Path) -> str:
+    """What identifies the predictions in `folder` with their scores."""
+    path = folder / PREDICTIONS
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()[:16]
 
 
 def identical(one: Sequence[Prediction], other: Sequence[Prediction]) -> bool:
@@ -163,6 +195,10 @@ def _rate_warning(rows: Sequence[Prediction]) -> list[str]:
     return [f"says {positive!r} to {rate:.0%} of what it answers, which is right for {base:.0%}"]
 
 
+def _place(name: str) -> tuple[int, str]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
 def _ids(arm: ArmRun) -> list[str]:
     return [row.id for row in arm.predictions]
 
@@ -175,4 +211,16 @@ def _refusal(arm: str, reason: str, remedy: str) -> ValueError:
     return ValueError(f"arm {arm!r} is refused: {reason}; {remedy}")
 
 
-__all__ = ["FULL", "WITHOUT_WORLD", "ArmRun", "check_arm", "check_together", "identical", "read_arms", "warnings_of"]
+__all__ = [
+    "FULL",
+    "ORDER",
+    "WITHOUT_WORLD",
+    "ArmRun",
+    "check_arm",
+    "check_scored",
+    "check_together",
+    "fingerprint",
+    "identical",
+    "read_arms",
+    "warnings_of",
+]

@@ -18,10 +18,10 @@ from theworld.utils.io import write_json
 
 from .intervals import cluster_ids, standard_error
 from .records import Item, Prediction, items_digest, rewrite_scores
-from .refusals import FULL, ArmRun, read_arms, warnings_of
-from .statistics import bootstrap_difference, holm, interval, mcnemar, over_seeds, smallest_difference
+from .refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
+from .statistics import bootstrap_difference, interval, mcnemar, over_seeds, smallest_difference
 from .tasks.base import Task
-from .verdict import decide
+from .verdict import correct
 
 METRICS = "metrics.json"
 USUAL_DISCORDANCE = 0.2
@@ -40,7 +40,8 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
     output = Path(output)
     arms = rescore(output / task.name, task, items)
     metrics = task_metrics({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(items))
-    metrics = {"task": task.name, "title": task.title, **metrics}
+    scored = {name: fingerprint(output / task.name / name) for name in arms}
+    metrics = {"task": task.name, "title": task.title, "scored": scored, **metrics}
     every = correct({**read_metrics(output), task.name: metrics})
     for name, corrected in every.items():
         write_json(output / name / METRICS, corrected)
@@ -163,26 +164,6 @@ def compare(full: Sequence[ArmRun], other: Sequence[ArmRun]) -> dict[str, Any]:
     }
 
 
-def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`tasks` with p-values corrected by Holm over all comparisons of all of them, and the verdicts that follow."""
-    tested: dict[tuple[str, str], float] = {
-        (task, arm): comparison["p"]
-        for task, metrics in tasks.items()
-        for arm, comparison in (metrics["comparisons"] or {}).items()
-        if comparison["p"] is not None
-    }
-    p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
-    corrected: dict[str, dict[str, Any]] = {}
-    for task, metrics in tasks.items():
-        comparisons = metrics["comparisons"]
-        if comparisons is not None:
-            comparisons = {arm: {**numbers, "p_holm": p_holm.get((task, arm))} for arm, numbers in comparisons.items()}
-        family = {"comparisons": len(tested), "tasks": sorted({task for task, _ in tested})}
-        verdict = asdict(decide(comparisons))
-        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family, "verdict": verdict}
-    return corrected
-
-
 def item_scores(runs: Sequence[ArmRun]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Score (n,) of every item, the mean over the runs."""
     return np.mean([[row.score for row in run.predictions] for run in runs], axis=0)
@@ -234,7 +215,6 @@ def _figures(rows: Sequence[Prediction]) -> dict[str, dict[str, float]]:
 __all__ = [
     "METRICS",
     "compare",
-    "correct",
     "describe",
     "item_scores",
     "read_metrics",

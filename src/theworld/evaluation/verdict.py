@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from .statistics import holm
 
 ALPHA = 0.05
 
@@ -47,21 +49,42 @@ def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
     for arm, title in DECISIVE.items():
         if arm not in comparisons:
             continue
-        numbers, there = _numbers(comparisons[arm]), comparisons[arm]
+        there = comparisons[arm]
+        numbers = _numbers(there)
         if there["difference"] > 0 and there["p_holm"] < ALPHA:
-            beaten.append(f"{title} by {numbers}")
+            beaten.append(f"{title} {numbers}")
         elif there["difference"] < 0 and there["p_holm"] < ALPHA:
             reasons.append(f"worse than {title} ({arm}): {numbers}")
         else:
-            reasons.append(f"no difference seen to {title} ({arm}): {numbers}; {_power(there['smallest_difference'])}")
+            reasons.append(f"no difference seen to {title} ({arm}): {numbers}, {_power(there['smallest_difference'])}")
     if reasons:
-        return Verdict(False, f"not shown: {'. '.join(reasons)}")
-    return Verdict(True, f"The world helps: the full model beats {', '.join(beaten[:-1])}, and {beaten[-1]}")
+        return Verdict(False, f"not shown: {'; '.join(reasons)}")
+    return Verdict(True, f"The world helps: the full model beats {'; '.join(beaten)} (Holm-corrected)")
+
+
+def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`tasks` with p-values corrected by Holm over all comparisons of all of them, and the verdicts that follow."""
+    tested: dict[tuple[str, str], float] = {
+        (task, arm): comparison["p"]
+        for task, metrics in tasks.items()
+        for arm, comparison in (metrics["comparisons"] or {}).items()
+        if comparison["p"] is not None
+    }
+    p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
+    corrected: dict[str, dict[str, Any]] = {}
+    for task, metrics in tasks.items():
+        comparisons = metrics["comparisons"]
+        if comparisons is not None:
+            comparisons = {arm: {**numbers, "p_holm": p_holm.get((task, arm))} for arm, numbers in comparisons.items()}
+        family = {"comparisons": len(tested), "tasks": sorted({task for task, _ in tested})}
+        verdict = asdict(decide(comparisons))
+        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family, "verdict": verdict}
+    return corrected
 
 
 def _numbers(comparison: Mapping[str, Any]) -> str:
     points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
-    return f"{points[0]} points [{points[1]}, {points[2]}], {p_text(comparison['p_holm'], 'Holm-corrected p')}"
+    return f"{points[0]} points [{points[1]}, {points[2]}], {p_text(comparison['p_holm'])}"
 
 
 def _power(smallest: float) -> str:
@@ -75,4 +98,4 @@ def p_text(p: float, name: str = "p") -> str:
     return f"{name} < 0.0001" if p < 0.0001 else f"{name} = {p:.4f}"
 
 
-__all__ = ["ALPHA", "DECISIVE", "Verdict", "decide", "p_text"]
+__all__ = ["ALPHA", "DECISIVE", "Verdict", "correct", "decide", "p_text"]

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..arms import ARMS
 from ..verdict import ALPHA, DECISIVE, p_text
-
-LEFT = 1
-"""Columns that are text; the others are numbers, and stand to the right."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,7 @@ class Table:
         rows: One cell a column.
         note: What a reader has to know beside.
         strong: Rows to stress.
+        left: How many columns are text; the others are numbers, and stand to the right.
     """
 
     title: str
@@ -29,6 +28,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
     strong: frozenset[int] = frozenset()
+    left: int = 1
 
 
 def task_tables(metrics: Mapping[str, Any]) -> list[Table]:
@@ -41,7 +41,18 @@ def arm_table(metrics: Mapping[str, Any]) -> Table:
     """Accuracy of every arm with its interval, and how it answered."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
     seeds = any(arm["seeds"] > 1 for arm in arms.values())
-    header = ("Arm", "Accuracy", "95 % interval", "Items", "Clusters", "Unparsed", "Failed", "Answers", "World tokens")
+    header = (
+        "Arm",
+        "What it is",
+        "Accuracy",
+        "95 % interval",
+        "Items",
+        "Clusters",
+        "Unparsed",
+        "Failed",
+        "Answers",
+        "World tokens",
+    )
     rows = [_arm_row(name, arm) for name, arm in arms.items()]
     if seeds:
         header = (*header, "Seeds", "SD between seeds")
@@ -51,7 +62,7 @@ def arm_table(metrics: Mapping[str, Any]) -> Table:
         f"Accuracy in per cent; interval: {methods}. Clusters share a picture. Answers: how many different ones were "
         "given. World tokens: consumed by an item, at most."
     )
-    return Table("Arms", header, tuple(rows), note)
+    return Table("Arms", header, tuple(rows), note, left=2)
 
 
 def comparison_table(metrics: Mapping[str, Any]) -> Table:
@@ -127,7 +138,7 @@ def floor_table(metrics: Mapping[str, Any]) -> Table:
 
 def markdown(table: Table) -> str:
     """A table for Markdown, its title apart."""
-    ruler = ["---"] * LEFT + ["---:"] * (len(table.header) - LEFT)
+    ruler = ["---"] * table.left + ["---:"] * (len(table.header) - table.left)
     lines = [table.header, ruler, *(_stressed(table, place) for place in range(len(table.rows)))]
     text = "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
     return f"{text}\n\n{table.note}\n" if table.note else f"{text}\n"
@@ -139,7 +150,7 @@ def terminal(table: Table) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < LEFT else cell.rjust(width)
+            cell.ljust(width) if column < table.left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
@@ -161,10 +172,17 @@ def warning_lines(metrics: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {warning}" for name, arm in metrics["arms"].items() for warning in arm["warnings"]]
 
 
+def label_of(name: str) -> str:
+    """What an arm is, in words; empty for one that is in no table."""
+    arm = ARMS.get(name.rpartition("/")[2])
+    return arm.label if arm else ""
+
+
 def _arm_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     accuracy = arm["accuracy"]
     return (
         name,
+        label_of(name),
         f"{100 * accuracy['estimate']:.1f}",
         f"[{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
         str(accuracy["n"]),
@@ -219,6 +237,7 @@ __all__ = [
     "comparison_table",
     "family_table",
     "floor_table",
+    "label_of",
     "markdown",
     "measure_table",
     "task_tables",

@@ -1,0 +1,74 @@
+"""Numbers a person can read and look at: tables, figures, examples, and what they were made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..records import Item
+from ..refusals import read_arms
+from .content import Report, draw_examples, full_arm, gather
+from .html import write_html
+from .markdown import write_markdown
+from .pictures import Rollout, save_pictures
+from .tables import terminal_report
+
+
+def write_report(
+    output: str | Path, items: Mapping[str, Sequence[Item]] | None = None, rollout: Rollout | None = None
+) -> Path:
+    """Write <output>/report.md and <output>/report.html on the evaluation that lies there.
+
+    Args:
+        output: Folder of an evaluation, whose metrics are written.
+        items: By the task's name: what examples are shown from. They are kept small beside the predictions, where a
+            later report finds them.
+        rollout: The decoded frames of an item.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: There are no metrics.
+        ValueError: Predictions are refused (`evaluation/refusals.py`).
+    """
+    output = Path(output)
+    for task, known in (items or {}).items():
+        arms = {name: [arm] for name, arm in read_arms(output / task).items()}
+        by_id = {item.id: item for item in known}
+        full = full_arm(arms)
+        for place in draw_examples(arms, full)[0]:
+            save_pictures(output / task, by_id[arms[full][0].predictions[place].id], rollout)
+    return _write(gather([("", output)], "Evaluation"), output)
+
+
+def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequence[str] | None = None) -> Report:
+    """Write a report on several evaluations into `output`.
+
+    Args:
+        runs: Their folders.
+        output: Where report.md and report.html go.
+        labels: What each is called; runs with the same label are training seeds of one another. By default the
+            folders' names.
+
+    Raises:
+        FileNotFoundError: A folder holds no evaluation.
+        ValueError: As many labels as runs are needed; or predictions are refused (`evaluation/refusals.py`).
+    """
+    folders = [Path(run) for run in runs]
+    names = [folder.resolve().name for folder in folders] if labels is None else list(labels)
+    if len(names) != len(folders):
+        raise ValueError(f"{len(names)} labels for {len(folders)} runs: give one each")
+    for folder in folders:
+        gather([("", folder)], "")  # refuses what holds no evaluation, by its own name
+    report = gather(list(zip(names, folders, strict=True)), f"Comparison of {', '.join(dict.fromkeys(names))}")
+    _write(report, Path(output))
+    return report
+
+
+def _write(report: Report, output: Path) -> Path:
+    write_markdown(report, output)
+    return write_html(report, output)
+
+
+__all__ = ["Report", "Rollout", "compare_runs", "terminal_report", "write_report"]

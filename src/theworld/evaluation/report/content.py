@@ -1,0 +1,236 @@
+"""What a report says, before it is Markdown or HTML: gathered from the folders of one evaluation or of several."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..refusals import FULL, ArmRun, check_scored, check_together, read_arms
+from ..score import read_metrics, task_metrics
+from ..tasks import TASKS
+from ..verdict import DECISIVE, correct
+from .pictures import find_pictures, find_rollout
+
+MAX_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What an arm said to an item.
+
+    Args:
+        arm: Its name.
+        output: As it came.
+        parsed: What the rules read from it.
+        right: Whether that is the answer.
+    """
+
+    arm: str
+    output: str
+    parsed: str | None
+    right: bool
+
+
+@dataclass(frozen=True)
+class ExampleItem:
+    """An item on which arms disagree."""
+
+    id: str
+    family: str
+    prompt: str
+    answer: str
+    replies: tuple[Reply, ...]
+    pictures: tuple[Path, ...]
+    rollout: Path | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """One task.
+
+    Args:
+        task: Its name.
+        metrics: As `task_metrics` gives them.
+        verdicts: One line a run.
+        examples: Drawn at random from those on which arms disagree.
+        disagreements: How many there are.
+        prompts: The rendered prompt of the first item, and the arms that got it so.
+    """
+
+    task: str
+    metrics: dict[str, Any]
+    verdicts: tuple[str, ...]
+    examples: tuple[ExampleItem, ...]
+    disagreements: int
+    prompts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it.
+
+    Args:
+        title: Of the page.
+        sections: One a task.
+        settings: Name and value of what all arms of all tasks have in common: settings, versions, machine.
+        differing: What they do not: a row an arm, under `differing_names`.
+        differing_names: The names of those columns.
+    """
+
+    title: str
+    sections: tuple[Section, ...]
+    settings: tuple[tuple[str, str], ...]
+    differing: tuple[tuple[str, ...], ...]
+    differing_names: tuple[str, ...]
+
+
+def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
+    """The report on evaluations; runs with the same label are training seeds of one another.
+
+    Args:
+        runs: Label and folder of each.
+        title: Of the report.
+
+    Raises:
+        FileNotFoundError: There is nothing to report.
+        ValueError: Predictions are refused (`evaluation/refusals.py`).
+    """
+    stored = [read_metrics(folder) for _, folder in runs]
+    tasks = list(dict.fromkeys(task for metrics in stored for task in metrics))
+    if not tasks:
+        folders = ", ".join(str(folder) for _, folder in runs)
+        raise FileNotFoundError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
+    arms = {task: _arms_of(task, runs, stored) for task in tasks}
+    metrics = correct({task: _metrics_of(task, arms[task], stored) for task in tasks})
+    sections = [_section(task, metrics[task], arms[task], runs, stored) for task in tasks]
+    return Report(title, tuple(sections), *_settings(arms))
+
+
+def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str) -> tuple[list[int], int]:
+    """Places of items that the full model and an arm it has to beat do not score alike, and how many there are.
+
+    Half of those drawn are ones that the full model gets right, as far as there are. They are drawn by the hash of
+    their ids: at random, and the same again for the same predictions.
+    """
+    others = [name for name in arms if name != full and name.rpartition("/")[2] in (*DECISIVE, FULL)]
+    others = others or [name for name in arms if name != full]
+    ours = arms[full][0].predictions
+    differ = [
+        place
+        for place, row in enumerate(ours)
+        if any(arms[name][0].predictions[place].score != row.score for name in others)
+    ]
+    differ.sort(key=lambda place: hashlib.sha256(ours[place].id.encode()).digest())
+    wins = [place for place in differ if ours[place].score]
+    losses = [place for place in differ if not ours[place].score]
+    few = min(MAX_EXAMPLES // 2, len(losses))
+    chosen = wins[: MAX_EXAMPLES - few]
+    return [*chosen, *losses[: MAX_EXAMPLES - len(chosen)]], len(differ)
+
+
+def full_arm(arms: Mapping[str, Any]) -> str:
+    """The arm that the others are compared with: the full model of the first run, or else the first arm."""
+    return next((name for name in arms if name.rpartition("/")[2] == FULL), next(iter(arms)))
+
+
+def _arms_of(
+    task: str, runs: Sequence[tuple[str, Path]], stored: Sequence[Mapping[str, Any]]
+) -> dict[str, list[ArmRun]]:
+    """The arms of a task by name, `label/arm` where there are several runs, each with its seeds; all are checked."""
+    arms: dict[str, list[ArmRun]] = {}
+    every: dict[str, ArmRun] = {}
+    for (label, folder), metrics in zip(runs, stored, strict=True):
+        if task not in metrics:
+            continue
+        check_scored(folder / task, metrics[task])
+        for name, arm in read_arms(folder / task).items():
+            arms.setdefault(name if len(runs) == 1 else f"{label}/{name}", []).append(arm)
+            every[str(folder / task / name)] = arm
+    if len(runs) > 1:
+        check_together(every)
+    return arms
+
+
+def _metrics_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    known = next(metrics[task] for metrics in stored if task in metrics)
+    if len(stored) == 1:
+        return dict(known)
+    measures = {"measures": TASKS[task].measures} if task in TASKS else {}
+    metrics = task_metrics(arms, floors=known["floors"], full=full_arm(arms), **measures)
+    return {"task": task, "title": known["title"], **metrics}
+
+
+def _section(
+    task: str,
+    metrics: dict[str, Any],
+    arms: Mapping[str, Sequence[ArmRun]],
+    runs: Sequence[tuple[str, Path]],
+    stored: Sequence[Mapping[str, Any]],
+) -> Section:
+    full = full_arm(arms)
+    places, disagreements = draw_examples(arms, full)
+    folders = [folder / task for _, folder in runs]
+    examples = tuple(_example(place, arms, full, folders) for place in places)
+    prompts: dict[str, list[str]] = {}
+    for name, seeds in arms.items():
+        prompts.setdefault(seeds[0].predictions[0].prompt, []).append(name)
+    verdicts = [metrics["verdict"]["text"]]
+    if len(runs) > 1:
+        verdicts = [
+            f"{label} ({folder.name}): {known[task]['verdict']['text']}"
+            for (label, folder), known in zip(runs, stored, strict=True)
+            if task in known
+        ]
+    shown = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items())
+    return Section(task, metrics, tuple(verdicts), examples, disagreements, shown)
+
+
+def _example(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: Sequence[Path]) -> ExampleItem:
+    row = arms[full][0].predictions[place]
+    replies = [(name, seeds[0].predictions[place]) for name, seeds in arms.items()]
+    pictures = (find_pictures(folder, row.id) for folder in folders)
+    rollouts = (find_rollout(folder, row.id) for folder in folders)
+    return ExampleItem(
+        row.id,
+        row.family,
+        row.prompt,
+        row.answer,
+        tuple(Reply(name, said.output or said.failed or "", said.parsed, said.score == 1.0) for name, said in replies),
+        next((found for found in pictures if found), ()),
+        next((found for found in rollouts if found), None),
+    )
+
+
+def _settings(
+    arms: Mapping[str, Mapping[str, Sequence[ArmRun]]],
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """What all manifests agree on, and a table of what they do not."""
+    flat = [
+        (task, f"{name} {number}" if len(seeds) > 1 else name, _flattened(seed.manifest))
+        for task, named in arms.items()
+        for name, seeds in named.items()
+        for number, seed in enumerate(seeds, start=1)
+    ]
+    names = list(dict.fromkeys(key for *_, values in flat for key in values))
+    common = [name for name in names if len({values.get(name, "") for *_, values in flat}) == 1]
+    differing = [name for name in names if name not in common and name not in ("task", "arm")]
+    rows = [(task, name, *(values.get(key, "") for key in differing)) for task, name, values in flat]
+    return tuple((name, flat[0][2][name]) for name in common), tuple(rows), ("task", "arm", *differing)
+
+
+def _flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted name; `identity` itself is left out of the names."""
+    flat: dict[str, str] = {}
+    for key, inner in value.items():
+        name = prefix if key == "identity" and not prefix else f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            flat |= _flattened(inner, f"{name}." if name else "")
+        else:
+            flat[name] = ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
+    return flat
+
+
+__all__ = ["ExampleItem", "Reply", "Report", "Section", "draw_examples", "full_arm", "gather"]
