@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -233,8 +234,14 @@ def _text_of(parts: Any, pictures: list[Any]) -> str:
 
 
 def _choices(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise BadSample("bad_row", f"choices {value[:100]!r}: expected a list")
+    if isinstance(value, str):  # of a table of texts
+        try:
+            listed = json.loads(value or "[]")
+        except ValueError:
+            listed = None
+        if not isinstance(listed, list):
+            raise BadSample("bad_row", f'choices {value[:100]!r}: expected a list, as text in JSON: ["yes", "no"]')
+        value = listed
     return tuple(str(choice) for choice in value or ())
 
 
@@ -248,7 +255,7 @@ def _pictures(value: Any) -> list[Any]:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and "://" in value:
         return [_from_hub(value)]
-    return [] if value is None else [value]
+    return [] if value is None or (isinstance(value, str) and not value) else [value]
 
 
 def _from_hub(url: str) -> bytes:

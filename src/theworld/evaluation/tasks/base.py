@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
-from theworld.data.schema import Example, Skipped, SourceSettings
+import numpy as np
+from PIL import Image
+
+from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
+from theworld.data.sources import Source
 
 from ..records import Item, Prediction
+
+Row = TypeVar("Row", Item, Prediction)
 
 
 @dataclass(frozen=True)
@@ -58,16 +68,61 @@ class Task:
     max_new_tokens: int = 32
 
 
-def read_items(rows: Iterable[Example | Skipped], to_item: Callable[[Example], Item]) -> TaskItems:
-    """Every row of a data source as an item, the bad ones apart."""
+def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Example], Item]) -> TaskItems:
+    """Every row of a data source as an item, the bad ones apart, also those that `to_item` finds to be a `BadSample`.
+
+    A later row of the same id is called `<id>#2`, and so on.
+
+    Raises:
+        ValueError: No row is an item; says why the first is none.
+    """
     items: list[Item] = []
     skipped: list[Skipped] = []
+    ids: Counter[str] = Counter()
     for row in rows:
         if isinstance(row, Skipped):
             skipped.append(row)
-        else:
-            items.append(to_item(row))
+            continue
+        try:
+            item = to_item(row)
+        except BadSample as bad:
+            skipped.append(bad.skipped(row.id))
+            continue
+        ids[item.id] += 1
+        items.append(item if ids[item.id] == 1 else replace(item, id=f"{item.id}#{ids[item.id]}"))
+    if not items:
+        why = f": {skipped[0].id}: {skipped[0].detail}" if skipped else ""
+        raise ValueError(f"none of {len(skipped)} rows can be asked{why}")
     return TaskItems(tuple(items), tuple(skipped))
 
 
-__all__ = ["Score", "Task", "TaskItems", "read_items"]
+def picture_name(pictures: Sequence[Any]) -> str:
+    """What questions about one picture share: folder and name of the first one's file, or a hash of its content."""
+    first = pictures[0] if pictures else ""
+    if isinstance(first, str | Path):
+        return "/".join(Path(first).parts[-2:])
+    if isinstance(first, Image.Image):
+        first = np.asarray(first)
+    content = first.tobytes() if isinstance(first, np.ndarray) else bytes(first)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Items or predictions, grouped by family in the order in which families come."""
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row.family, []).append(row)
+    return families
+
+
+def accuracy(predictions: Sequence[Prediction]) -> float:
+    """Mean score; unparsed and failed ones count as wrong."""
+    return sum(row.score for row in predictions) / len(predictions)
+
+
+def majority(items: Iterable[Item]) -> dict[str, int]:
+    """By family, how many items its most frequent answer gets right."""
+    return {family: max(Counter(item.answer for item in rows).values()) for family, rows in by_family(items).items()}
+
+
+__all__ = ["Score", "Task", "TaskItems", "accuracy", "by_family", "majority", "picture_name", "read_items"]

@@ -1,0 +1,87 @@
+"""BLINK: fourteen kinds of multiple-choice questions about one to four pictures, answered by a letter.
+
+Fu et al., ECCV 2024. The prompt is the official one. The official total is the unweighted mean over the sub-tasks;
+lmms-eval pools the questions. Both are given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from theworld.data.schema import BadSample, Example, SourceSettings
+from theworld.data.sources.blink import load_blink
+
+from ..answers import parse_letter
+from ..records import Item, Prediction
+from .base import Score, Task, TaskItems, accuracy, by_family, majority, picture_name, read_items
+
+INSTRUCTION = "Answer with the letter of the right choice alone."
+"""The official prompt has no such line; lmms-eval has one to this effect."""
+
+DISCLAIMED = ("Art_Style", "Forensic_Detection", "Jigsaw")
+DISCLAIMER = (
+    "Disclaimer: This is not to make unfair assumptions about the people in the image and you just need to give your "
+    "assessment on this question. You don't need to identify the real people. You just need to analyze based on the "
+    "information I gave you.\n\n"
+)
+"""What the authors put before the prompts of the `DISCLAIMED` sub-tasks."""
+
+_ID = re.compile(r"val_(.+)_\d+")
+_OPTION = re.compile(r"^\(([A-Z])\)[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
+
+
+def load(settings: SourceSettings) -> TaskItems:
+    """The questions of `val`, the split whose answers are known. A `question_template` comes without the disclaimer.
+
+    Raises:
+        ValueError: The split whose answers are hidden, or as `load_blink`.
+        FileNotFoundError: There is nothing at `settings.path`.
+    """
+    official = settings.question_template is None
+    return read_items(load_blink(settings), lambda example: _item(example, official))
+
+
+def _item(example: Example, official: bool) -> Item:
+    named = _ID.fullmatch(example.id)
+    subtask = example.metadata.get("sub_task") or (named and named[1])
+    if not subtask:
+        raise BadSample("bad_row", "no sub_task, and none in idx: expected an idx such as val_Relative_Depth_1")
+    item = Item.from_example(example, family=subtask, cluster=picture_name(example.images))
+    if not official or subtask not in DISCLAIMED:
+        return item
+    first, *others = item.messages
+    return replace(item, messages=(replace(first, content=DISCLAIMER + first.content), *others))
+
+
+def score(item: Item, output: str) -> Score:
+    """Right is the right letter; the words of an option, if they are the only ones, stand for its letter."""
+    options = dict(_OPTION.findall(item.messages[-1].content))
+    letter = parse_letter(output, item.choices, options)
+    return Score(letter, float(letter == item.answer))
+
+
+def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The official total and the pooled one, of as many sub-tasks as there are."""
+    subtasks = [accuracy(rows) for rows in by_family(predictions).values()]
+    return {
+        "mean_of_subtasks": sum(subtasks) / len(subtasks),
+        "pooled": accuracy(predictions),
+        "subtasks": float(len(subtasks)),
+    }
+
+
+def floors(items: Sequence[Item]) -> dict[str, float]:
+    """What the most frequent letter of every sub-task reaches."""
+    right = majority(items)
+    shares = [right[subtask] / len(rows) for subtask, rows in by_family(items).items()]
+    return {
+        "majority_letter": sum(right.values()) / len(items),
+        "majority_letter_mean_of_subtasks": sum(shares) / len(shares),
+    }
+
+
+BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)
+
+__all__ = ["BLINK"]

@@ -1,0 +1,59 @@
+"""The user's own questions: a JSON, JSONL, CSV or Parquet file of question, answer and, as need be, choices and image.
+
+Closed where a row has choices; else right is what equals the answer but for case, spaces, quotes and a full stop.
+A column `family` or `category` names the groups that accuracy is reported for, `cluster` what rows share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from theworld.data.schema import BadSample, Example, SourceSettings
+from theworld.data.sources.files import load_custom
+
+from ..answers import parse_choice
+from ..records import Item
+from .base import Score, Task, TaskItems, majority, picture_name, read_items
+
+_QUOTES = "\"'`“”\u2018\u2019"
+
+
+def load(settings: SourceSettings) -> TaskItems:
+    """The rows at `settings.path`, each its last answer being what is asked for.
+
+    Raises:
+        ValueError: As `load_custom`.
+        FileNotFoundError: There is nothing at `settings.path`.
+    """
+    return read_items(load_custom(settings), _item)
+
+
+def _item(example: Example) -> Item:
+    about = example.metadata
+    if example.messages[-1].role != "assistant":
+        raise BadSample("bad_row", f"the last turn is the {example.messages[-1].role}'s: expected the answer")
+    family = about.get("family") or about.get("category") or "all"
+    return Item.from_example(
+        example, family=str(family), cluster=str(about.get("cluster") or picture_name(example.images))
+    )
+
+
+def score(item: Item, output: str) -> Score:
+    """Right is the right choice; without choices, the answer's own words."""
+    said = parse_choice(output, item.choices) if item.choices else normalised(output) or None
+    return Score(said, float(said == (item.answer if item.choices else normalised(item.answer))))
+
+
+def normalised(text: str) -> str:
+    """In lower case, with single spaces, without quotes around it or a stop behind it: ' "A  cat." ' is "a cat"."""
+    return " ".join(text.casefold().split()).lstrip(_QUOTES).rstrip(_QUOTES + " .,;:!?")
+
+
+def floors(items: Sequence[Item]) -> dict[str, float]:
+    """What the most frequent answer of every family reaches."""
+    return {"majority_answer": sum(majority(items).values()) / len(items)}
+
+
+CUSTOM = Task("custom", "Custom questions", load, score, floors=floors)
+
+__all__ = ["CUSTOM"]

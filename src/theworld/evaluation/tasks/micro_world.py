@@ -1,0 +1,60 @@
+"""The simulated micro-world: questions about a frame, static ones and such as only the future answers, in one word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from theworld.data.schema import Example, SourceSettings
+from theworld.data.sources.micro_world import load_micro_world
+
+from ..answers import parse_choice
+from ..records import Item, Prediction
+from .base import Score, Task, TaskItems, accuracy, majority, read_items
+
+
+def load(settings: SourceSettings) -> TaskItems:
+    """The questions in a folder of scenes; the family is `static/<family>` or `predictive/<family>`.
+
+    Raises:
+        ValueError: As `load_micro_world`.
+        FileNotFoundError: The folder holds no scenes; names the command that makes them.
+    """
+    settings.refuse("micro_world", "clip_frames")
+    return read_items(load_micro_world(settings), _item)
+
+
+def _item(example: Example) -> Item:
+    about = example.metadata
+    item = Item.from_example(example, family=f"{about['kind']}/{about['family']}", cluster=f"scene-{about['clip']}")
+    # A frame of its own: the array it is part of would keep the whole clip in memory
+    return replace(item, images=tuple(np.array(frame) for frame in example.images))
+
+
+def score(item: Item, output: str) -> Score:
+    """Right is the right word among the choices."""
+    word = parse_choice(output, item.choices)
+    return Score(word, float(word == item.answer))
+
+
+def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """Accuracy of static and of predictive questions."""
+    kinds: dict[str, list[Prediction]] = {}
+    for row in predictions:
+        kinds.setdefault(row.family.partition("/")[0], []).append(row)
+    return {f"{kind}_accuracy": accuracy(rows) for kind, rows in kinds.items()}
+
+
+def floors(items: Sequence[Item]) -> dict[str, float]:
+    """What guessing among the choices reaches, and the most frequent answer of every family."""
+    return {
+        "chance": sum(1 / len(item.choices) for item in items) / len(items),
+        "majority_answer": sum(majority(items).values()) / len(items),
+    }
+
+
+MICRO_WORLD = Task("micro_world", "Micro-world", load, score, measures, floors)
+
+__all__ = ["MICRO_WORLD"]

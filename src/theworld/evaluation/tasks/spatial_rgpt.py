@@ -1,0 +1,147 @@
+"""SpatialRGPT-Bench: questions about regions drawn on the picture, with the official measures, read by rules.
+
+Cheng et al., NeurIPS 2024. The authors let GPT-4 read numbers and judge answers; here rules read both the answer and
+the ground truth, and every prompt asks for a form that rules can read. Official: a length is right within 25 % of the
+truth, bounds included, a clock hour within one hour; errors are means over the answers that were read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from theworld.data.schema import BadSample, Example, SourceSettings
+from theworld.data.sources.spatial_rgpt import load_spatial_rgpt
+
+from ..answers import parse_clock, parse_metres, parse_region, parse_yes_no
+from ..records import Item, Prediction
+from .base import Score, Task, TaskItems, accuracy, by_family, picture_name, read_items
+
+NO = ("actually", "in fact")
+"""How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
+
+REQUESTS = {
+    "predicate": "Answer yes or no.",
+    "choice": "Answer with one of: {choices}.",
+    "direction": "Answer with a clock hour from 1 to 12, such as 3 o'clock.",
+    "data": "Answer with a number and a unit, such as 1.5 meters.",
+}
+"""What is added to the question by the last word of its category, unless a `question_template` says it all."""
+
+PAIRS = ("below_above", "left_right", "big_small", "tall_short", "wide_thin", "behind_front")
+"""The authors' groups of qualitative categories."""
+
+_REGION = re.compile(r"region \[(\d+)\]", re.IGNORECASE)
+
+
+def load(settings: SourceSettings) -> TaskItems:
+    """The benchmark's rows, regions drawn as in training; a row whose ground truth no rule reads is skipped.
+
+    Raises:
+        ValueError: As `load_spatial_rgpt`.
+        FileNotFoundError: There is nothing at `settings.path`.
+    """
+    requested = settings.question_template is None
+    return read_items(load_spatial_rgpt(settings), lambda example: _item(example, requested))
+
+
+def _item(example: Example, requested: bool) -> Item:
+    category = str(example.metadata["qa_category"])
+    form = category.rpartition("_")[2]
+    if form not in REQUESTS:
+        raise BadSample("bad_row", f"qa_info.category {category!r}: expected one that ends in {', '.join(REQUESTS)}")
+    *_, question, answer = example.messages
+    named = tuple(dict.fromkeys(f"Region [{number}]" for number in _REGION.findall(question.content)))
+    truth = read(form, answer.content, named)
+    if not truth:  # nor is a length of 0 one that an answer can be compared with
+        raise BadSample("bad_row", f"answer {answer.content[:80]!r}: cannot be read as that of a {category}")
+    choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
+    item = Item.from_example(example, choices=choices, family=category, cluster=picture_name(example.images))
+    item = replace(item, metadata={**item.metadata, "form": form, "truth": truth})
+    if not requested:
+        return item
+    request = REQUESTS[form].format(choices=", ".join(choices))
+    return replace(item, messages=(*item.messages[:-1], replace(question, content=f"{question.content}\n{request}")))
+
+
+def read(form: str, text: str, regions: Sequence[str]) -> Any:
+    """`yes` or `no`, one of `regions`, an hour, or metres, whatever `form` asks for; `None` if `text` does not say."""
+    if form == "predicate":
+        return parse_yes_no(text) or ("no" if text.lstrip().casefold().startswith(NO) else None)
+    if form == "choice":
+        name = f"Region [{parse_region(text)}]"
+        return name if name in regions else None
+    return parse_clock(text) if form == "direction" else parse_metres(text)
+
+
+def score(item: Item, output: str) -> Score:
+    """Right or wrong, and for numbers how far off: `relative_error`, `direction_error_degrees`."""
+    form, truth = item.metadata["form"], item.metadata["truth"]
+    said = read(form, output, item.choices)
+    if said is None:
+        return Score(None, 0.0)
+    if form == "data":
+        right = 0.75 * truth <= said <= 1.25 * truth
+        return Score(f"{said:.4g} m", float(right), {"relative_error": abs(said - truth) / truth})
+    if form == "direction":
+        hours = hours_apart(said, truth)
+        return Score(f"{said} o'clock", float(hours <= 1), {"direction_error_degrees": 30.0 * hours})
+    return Score(said, float(said == truth))
+
+
+def hours_apart(one: int, other: int) -> int:
+    """The shorter way around the clock: 12 and 1 are one hour apart."""
+    return min((one - other) % 12, (other - one) % 12)
+
+
+def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """The authors' groups, each with its success; numbers with their error and the share that was read."""
+    groups: dict[str, list[Prediction]] = {}
+    found = {"parsed_share": _parsed_share(predictions)}
+    for family, rows in by_family(predictions).items():
+        name = group_of(family)
+        total = "qualitative_accuracy" if name in PAIRS else "quantitative_success"
+        groups.setdefault(total, []).extend(rows)
+        groups.setdefault(f"{name}_{total.rpartition('_')[2]}", []).extend(rows)
+        if name not in PAIRS:
+            found[f"{name}_parsed_share"] = _parsed_share(rows)
+            errors = [value for row in rows for value in row.figures.values()]
+            what = "error_degrees" if name == "direction" else "relative_error"
+            found |= {f"{name}_{what}": sum(errors) / len(errors)} if errors else {}
+    return {**{name: accuracy(rows) for name, rows in groups.items()}, **found}
+
+
+def group_of(category: str) -> str:
+    """`left_choice` is of `left_right`, `width_data` of `width`; `distance_data` is the direct distance."""
+    first = category.partition("_")[0]
+    pair = next((pair for pair in PAIRS if first in pair.split("_")), None)
+    return pair or {"distance_data": "direct_distance"}.get(category, category.removesuffix("_data"))
+
+
+def floors(items: Sequence[Item]) -> dict[str, float]:
+    """What the best constant answer reaches, chosen anew for every category."""
+    right = {family: best_constant(rows) for family, rows in by_family(items).items()}
+    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in by_family(items).items()}
+    return {"best_constant": sum(right.values()) / len(items), **shares}
+
+
+def best_constant(items: Sequence[Item]) -> int:
+    """How many items of one category the constant gets right that gets the most."""
+    truths, form = [item.metadata["truth"] for item in items], items[0].metadata["form"]
+    if form == "data":  # the most bands that share a point share the lower end of one of them
+        return max(sum(0.75 * truth <= 0.75 * low <= 1.25 * truth for truth in truths) for low in truths)
+    if form == "direction":
+        return max(sum(hours_apart(hour, truth) <= 1 for truth in truths) for hour in range(1, 13))
+    return max(Counter(truths).values())
+
+
+def _parsed_share(predictions: Sequence[Prediction]) -> float:
+    return sum(row.parsed is not None for row in predictions) / len(predictions)
+
+
+SPATIAL_RGPT = Task("spatial_rgpt", "SpatialRGPT-Bench", load, score, measures, floors, max_new_tokens=128)
+
+__all__ = ["SPATIAL_RGPT"]

@@ -1,0 +1,87 @@
+"""Visual Spatial Reasoning: is a statement about two objects of a picture true? "0" or "1".
+
+Liu, Emerson and Collier, TACL 2023. The zero-shot split is the primary one: its captions are not in its training rows.
+Most captions of the random split come twice, with opposite labels, one of them often in the training rows: answering
+the opposite, without looking, is a floor that `floors` measures where train.jsonl lies beside the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from theworld.data.schema import Example, SourceSettings
+from theworld.data.sources.vsr import META_CATEGORIES, load_vsr
+from theworld.utils.io import read_jsonl
+
+from ..answers import parse_binary
+from ..records import Item, Prediction
+from .base import Score, Task, TaskItems, accuracy, picture_name, read_items
+
+PRIMARY, TRAIN = "zeroshot", "train.jsonl"
+
+_GROUP_OF = {relation: group for group, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
+
+
+def load(settings: SourceSettings) -> TaskItems:
+    """The statements at `settings.path`, labels being the answers; families are relations.
+
+    Args:
+        settings: `path` is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is
+            taken, or a Hub id. `split` is test by default.
+
+    Raises:
+        ValueError: As `load_vsr`.
+        FileNotFoundError: There is nothing at `path`.
+    """
+    settings = replace(settings, split=settings.split or "test")
+    path = Path(settings.path or "").expanduser()
+    if settings.path is not None and (path / PRIMARY).is_dir():
+        path = path / PRIMARY
+        settings = replace(settings, path=str(path))
+    file = path / f"{settings.split}.jsonl" if path.is_dir() else path
+    train = file.parent / TRAIN
+    known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
+    return read_items(load_vsr(settings), lambda example: _item(example, known))
+
+
+def _item(example: Example, known: dict[str, str]) -> Item:
+    about = {**example.metadata, **known}
+    return Item.from_example(
+        example,
+        metadata=about,
+        family=str(about.get("relation") or "all"),
+        cluster=picture_name(example.images),
+    )
+
+
+def score(item: Item, output: str) -> Score:
+    """Right is the row's label."""
+    label = parse_binary(output)
+    return Score(label, float(label == item.answer))
+
+
+def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
+    """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
+    groups: dict[str, list[Prediction]] = {}
+    for row in predictions:
+        groups.setdefault(_GROUP_OF.get(row.family, "Unallocated").lower(), []).append(row)
+    yes = sum(row.parsed == "1" for row in predictions) / len(predictions)
+    return {"yes_rate": yes, **{f"{group}_accuracy": accuracy(groups[group]) for group in sorted(groups)}}
+
+
+def floors(items: Sequence[Item]) -> dict[str, float]:
+    """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
+    from ..audit import blind_rules
+
+    majority = max(Counter(item.answer for item in items).values()) / len(items)
+    train = items[0].metadata.get("train_file")
+    blind = blind_rules(list(read_jsonl(train)), [item.metadata for item in items]) if train else {}
+    return {"majority_answer": majority, **blind}
+
+
+VSR = Task("vsr", "VSR", load, score, measures, floors)
+
+__all__ = ["VSR"]
