@@ -1,7 +1,6 @@
 """What the world model imagines: the rollout behind an answer, decoded to pictures.
 
-Pictures decoded from NVIDIA's weights fall under the NVIDIA Open Model Licence, which asks for its guardrail wherever
-they are shown.
+Shape legend: `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.world_encoders import CosmosWorldEncoder
 
+from .guardrail import check_installed, guarded, needs_guardrail
+
 GAP, BACKGROUND = 4, (255, 255, 255)
 
 
@@ -28,16 +29,42 @@ def imagine(
     The latents are those whose tokens the language model gets for the same image, steps and seed.
 
     Raises:
+        ValueError: The world is off, its encoder cannot decode, or `num_world_steps` is out of range.
+        ImportError: The weights are NVIDIA's and their guardrail is not installed.
+    """
+    encoder = decoding_encoder(model)
+    steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
+    check_world_steps(steps, model.config.max_world_steps)
+    if needs_guardrail(encoder, model.config.cosmos_subfolder):
+        check_installed(model.config.cosmos_model_name)
+    return decode_frames(model, encoder.encode(model.processor.world_pixels(image), steps, seed).latents)
+
+
+@torch.no_grad()
+def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
+    """The `1 + 4 K` pictures of one image's normalised latents (1, C, T, h, w), through NVIDIA's guardrail if need be.
+
+    Raises:
+        ValueError: The world is off, its encoder cannot decode, or the guardrail refuses the frames.
+        ImportError: The weights are NVIDIA's and their guardrail is not installed.
+    """
+    encoder = decoding_encoder(model)
+    frames = encoder.decode(latents)[0]  # (1 + 4K, 3, H, W) in [0, 1]
+    if needs_guardrail(encoder, model.config.cosmos_subfolder):
+        frames = guarded(frames, encoder)
+    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))
+
+
+def decoding_encoder(model: TheWorld) -> CosmosWorldEncoder:
+    """The model's world encoder.
+
+    Raises:
         ValueError: The world is off, or its encoder cannot decode.
     """
     encoder = model.model.world_encoder
     if not isinstance(encoder, CosmosWorldEncoder):
         raise ValueError("imagining needs a world encoder that can decode: load the model with enable_world=True")
-    steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
-    check_world_steps(steps, model.config.max_world_steps)
-    latents = encoder.encode(model.processor.world_pixels(image), steps, seed).latents
-    frames = encoder.decode(latents)[0]  # (1 + 4K, 3, H, W) in [0, 1]
-    return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))
+    return encoder
 
 
 def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Image:
@@ -56,4 +83,4 @@ def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Ima
     return sheet
 
 
-__all__ = ["contact_sheet", "imagine"]
+__all__ = ["contact_sheet", "decode_frames", "decoding_encoder", "imagine"]

@@ -8,13 +8,15 @@ from types import ModuleType
 from theworld import __version__
 from theworld.utils.errors import one_line
 
-from . import ask, chat, env, nano, precompute, train
+from . import ask, chat, demo, env, imagine, nano, precompute, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
 COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "chat": chat,
+    "imagine": imagine,
+    "demo": demo,
     "train": train,
     "precompute": precompute,
     "nano": nano,

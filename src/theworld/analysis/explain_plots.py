@@ -1,0 +1,134 @@
+"""The picture of an explanation: attention drawn on each latent frame, and its shares per layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from theworld.model import TheWorld
+from theworld.model.image_processing_world import to_pil
+from theworld.utils.imports import require
+from theworld.utils.io import write_bytes
+
+from .explain import GROUPS, Explanation
+from .guardrail import can_show
+from .imagine import decode_frames, decoding_encoder
+
+COLUMNS = 6
+"""Latent frames side by side at most."""
+
+COLOURS = {"world": "#d1495b", "image": "#2e86ab", "text": "#9aa5b1", "start": "#e3e7eb"}
+NAMES = {"world": "world", "image": "image", "text": "text", "start": "first token"}
+
+
+def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
+    """One picture for each latent frame to draw on: `image`, then the last imagined frame of each step.
+
+    Where imagined frames may not be shown, because NVIDIA's guardrail is not installed, `image` stands for all.
+    """
+    present = to_pil(image)
+    steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
+    if steps == 0 or not can_show(decoding_encoder(model), model.config.cosmos_subfolder):
+        return [present] * (1 + steps)
+    return [present, *decode_frames(model, explanation.latents)[compression::compression]]
+
+
+def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], layer: int | None = None) -> Any:
+    """A matplotlib figure.
+
+    Above, each latent frame as it is seen, and under it the mean attention of the answer's tokens to its world tokens,
+    on one scale for all frames. Below, what each layer gives to world, image and text.
+
+    Args:
+        explanation: What to draw.
+        frames: `T` pictures, as of `frames_behind`.
+        layer: Draw this layer's attention; `None` draws the mean over all.
+
+    Raises:
+        ValueError: There is no such layer.
+        ImportError: matplotlib is not installed.
+    """
+    attention = explanation.world_attention(layer).numpy()  # (T, R, C)
+    scale = float(attention.max()) or 1.0  # a window may hide every world token from a layer
+    rows = math.ceil(len(frames) / COLUMNS)
+    columns = math.ceil(len(frames) / rows)
+    height = 0.7 + (4.6 * rows if len(frames) > 1 else 3.2)
+    figure = require("analysis", "matplotlib.figure").Figure(
+        figsize=(max(7.5, 2.4 * columns + 1), height + 2.6), layout="constrained"
+    )
+    above, below = figure.subfigures(2, 1, height_ratios=[height, 2.6])
+    above.suptitle(f"{explanation.question}\nanswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
+    # A row of frames above a row of their attention; a frame alone beside its own
+    panels = above.subplots(2 * rows, columns, squeeze=False) if columns > 1 else above.subplots(1, 2, squeeze=False).T
+    for panel in panels.flat:
+        panel.set_axis_off()
+    heat = None
+    for step, frame in enumerate(frames):
+        row, column = divmod(step, columns)
+        plain, hot = panels[2 * row, column], panels[2 * row + 1, column]
+        plain.imshow(frame, interpolation="nearest")
+        plain.set_title(f"step +{step}" if step else "now", fontsize=10)
+        heat = _draw_heat(hot, frame, attention[step], scale)
+        hot.set_title(f"{100 * attention[step].sum():.1f} % of the attention", fontsize=9)
+    bar = above.colorbar(heat, ax=panels.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
+    which = "mean over layers" if layer is None else f"layer {layer % len(explanation.sliding)}"
+    bar.set_label(f"% to one world token\n({which})", fontsize=9)
+    _draw_shares(below.subplots(), explanation)
+    return figure
+
+
+def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Any:
+    """The frame in grey, and over it each cell's attention: the more of it, the less transparent."""
+    extent = (0, frame.width, frame.height, 0)
+    panel.imshow(frame.convert("L"), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
+    opacity = 0.75 * np.sqrt(attention / scale)
+    return panel.imshow(100 * attention, cmap="inferno", vmin=0, vmax=100 * scale, alpha=opacity, extent=extent)
+
+
+def _draw_shares(panel: Any, explanation: Explanation) -> None:
+    """Stacked bars: what each layer gives to each group of positions."""
+    shares = explanation.shares()
+    numbers = np.arange(len(explanation.sliding))
+    bottom = np.zeros(len(numbers))
+    for name in GROUPS:
+        values = 100 * np.array(shares[name])
+        label = f"{NAMES[name]} ({int(explanation.groups[name].sum())})"
+        panel.bar(numbers, values, bottom=bottom, color=COLOURS[name], label=label, width=0.8, edgecolor="white")
+        bottom += values
+    panel.set_xticks(numbers[:: max(1, len(numbers) // 12)])
+    panel.tick_params(labelsize=9)
+    full = [str(number) for number in numbers if not explanation.sliding[number]]
+    note = f" (all but {', '.join(full)} see a window of the prompt)" if len(full) < len(numbers) else ""
+    panel.set_xlabel(f"layer{note}", fontsize=9)
+    panel.set_ylabel("share of the answer's\nattention, %", fontsize=9)
+    panel.set_ylim(0, 100)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title="to (positions)")
+
+
+def save_explanation(figure: Any, path: str | Path) -> Path:
+    """Write the figure as PNG.
+
+    Raises:
+        ValueError: `path` does not end in `.png`.
+    """
+    check_ending(path)
+    data = BytesIO()
+    figure.savefig(data, format="png", dpi=150)
+    write_bytes(path, data.getvalue())
+    return Path(path)
+
+
+def check_ending(path: str | Path) -> None:
+    """Raise `ValueError` if `path` does not end in `.png`."""
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"{path}: expected a file that ends in .png")
+
+
+__all__ = ["check_ending", "draw_explanation", "frames_behind", "save_explanation"]

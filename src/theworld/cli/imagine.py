@@ -1,0 +1,49 @@
+"""Show what the world model imagines after an image: a GIF, an MP4 or a contact sheet."""
+
+import argparse
+import json
+from pathlib import Path
+
+from .loading import add_model_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("image", help="path or URL of an image")
+    add_model_arguments(parser)
+    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
+    parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("imagined.gif"), help=".gif, .mp4, or .png for a sheet"
+    )
+    parser.add_argument("--fps", type=float, default=8, help="frames a second of GIF and MP4 (default: 8)")
+    parser.add_argument("--question", help="ask this as well, and write the answer below the pictures")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file and say what it holds."""
+    from theworld.analysis.animate import check_ending, save_rollout
+    from theworld.analysis.imagine import imagine
+
+    from .loading import load_model
+
+    check_ending(args.output)
+    model = load_model(args)
+    steps = model.config.num_world_steps if args.steps is None else args.steps
+    frames = imagine(model, args.image, steps, args.seed)
+    answer = caption = None
+    if args.question is not None:
+        seed = {} if args.seed is None else {"world_seed": args.seed}
+        answer = model.ask(args.image, args.question, num_world_steps=steps, **seed)
+        caption = f"{args.question}\nAnswer: {answer}"
+    compression = model.config.world_temporal_compression
+    save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")
+    described = {"output": str(args.output), "frames": len(frames), "num_world_steps": steps, "answer": answer}
+    if args.json:
+        print(json.dumps(described, ensure_ascii=False))
+        return 0
+    print(f"{args.output}: the present and {len(frames) - 1} imagined frames ({steps} latent frames)")
+    if answer is not None:
+        print(f"answer: {answer}")
+    return 0
