@@ -1,0 +1,102 @@
+"""What the page shows, without the page: two answers, the imagined frames, and where the answer looked."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from theworld.model import TheWorld
+from theworld.model.configuration_theworld import check_world_steps
+from theworld.model.image_processing_world import to_pil
+
+from ..animate import save_rollout
+from ..explain import explain
+from ..explain_plots import draw_explanation
+from ..guardrail import can_show
+from ..imagine import decode_frames, decoding_encoder
+
+NO_IMAGE = "there is no image: upload one, or pick an example scene"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An example: a still, a question about its future, the true answer, and the frames that did follow."""
+
+    name: str
+    image: Image.Image
+    question: str
+    answer: str
+    clip: list[Image.Image]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What there is to show so far.
+
+    Args:
+        plain: Gemma 3's answer, without world tokens.
+        world: The answer with them.
+        frames: The present as the VAE keeps it, and every imagined frame; empty where pictures may not be decoded.
+        attention: Where the answer looked, drawn on the frames.
+    """
+
+    plain: str | None = None
+    world: str | None = None
+    frames: list[Image.Image] = field(default_factory=list)
+    attention: Image.Image | None = None
+
+
+def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: int) -> Iterator[Shown]:
+    """Ask without and with the world; what is known so far comes as soon as it is known.
+
+    One rollout serves the answer, the attention and the frames.
+
+    Args:
+        image: Of any kind that `to_pil` takes, or `None`.
+
+    Raises:
+        ValueError: There is no image or none that can be read, no question, or steps out of range.
+    """
+    if image is None:
+        raise ValueError(NO_IMAGE)
+    image = to_pil(image)
+    check_world_steps(num_world_steps, model.config.max_world_steps)
+    shown = Shown(plain=model.ask(image, question, use_world=False))
+    yield shown
+    explained = explain(model, image, question, num_world_steps=num_world_steps)
+    shown = replace(shown, world=explained.answer)
+    yield shown
+    behind = [image] * (1 + num_world_steps)
+    if can_show(decoding_encoder(model), model.config.cosmos_subfolder):
+        shown = replace(shown, frames=decode_frames(model, explained.latents))
+        compression = model.config.world_temporal_compression
+        behind = [image, *shown.frames[compression::compression]]  # the last frame of each step
+        yield shown
+    yield replace(shown, attention=_picture(draw_explanation(explained, behind)))
+
+
+def _picture(figure: Any) -> Image.Image:
+    """A matplotlib figure as an RGB image."""
+    data = BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    return Image.open(data).convert("RGB")
+
+
+def animation(frames: list[Image.Image]) -> str:
+    """An HTML image element that plays the frames; nothing for one frame or none."""
+    if len(frames) < 2:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        data = save_rollout(frames, Path(folder, "rollout.gif")).read_bytes()
+    source = f"data:image/gif;base64,{base64.b64encode(data).decode()}"
+    return f'<img class="rollout" alt="the imagined frames, one after the other" src="{source}">'
+
+
+__all__ = ["NO_IMAGE", "Scene", "Shown", "animation", "answer_twice"]

@@ -1,0 +1,197 @@
+"""The page as a Gradio app; what it shows is made in `answers.py`."""
+
+# No `from __future__ import annotations` here: Gradio reads the annotation of an event at run time
+import html
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import torch
+from PIL import Image
+
+from theworld.model import TheWorld
+from theworld.model.image_processing_world import to_pil
+from theworld.utils.errors import one_line
+
+from ..animate import enlarge
+from ..guardrail import MISSING, can_show
+from ..imagine import decoding_encoder
+from .answers import NO_IMAGE, Scene, Shown, animation, answer_twice
+
+MAX_WAITING = 32  # questions in the queue; one is answered at a time, by the one model
+KEPT_SECONDS = 3600  # how long uploads and pictures stay on the disk
+TITLE = "TheWorld"
+LEAD = """# What happens next?
+Show an image and ask about what follows. **{name}** answers twice: with the future that its world model imagines, and \
+without any world."""
+USER_ERRORS = (ValueError, OSError, ImportError, torch.OutOfMemoryError)
+
+
+def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks:
+    """The page, not served yet.
+
+    Args:
+        model: Answers every question, one at a time.
+        name: What to call it on the page.
+        scenes: Examples to pick from; the first is there from the start.
+
+    Raises:
+        ValueError: The model has no world, or its world encoder cannot decode.
+    """
+    asking = Asking(model, scenes)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gr.Markdown(LEAD.format(name=html.escape(name)), elem_id="lead")
+        with gr.Row():
+            with gr.Column(scale=4):
+                image = gr.Image(
+                    enlarge(scenes[0].image),
+                    type="filepath",
+                    image_mode=None,  # the file as it is: the package's own reader opens it
+                    label="Image",
+                    elem_id="image",
+                    height=330,
+                    format="png",  # without loss: an example is known by its pixels
+                    sources=["upload", "clipboard"],
+                    buttons=["fullscreen"],
+                )
+                thumbnails = [(enlarge(scene.image), scene.name) for scene in scenes]
+                gr.Markdown("### Example scenes")
+                examples = _gallery(thumbnails, "scenes", columns=3)
+            with gr.Column(scale=6):
+                question = gr.Textbox(
+                    scenes[0].question, label="Question", placeholder="What happens next?", elem_id="question", lines=2
+                )
+                steps = _steps_slider(model)
+                ask = gr.Button("Ask", variant="primary", elem_id="ask")
+                with gr.Row():
+                    world = _answer("With the world", "world")
+                    plain = _answer("Without (plain Gemma 3)", "plain")
+                truth = gr.Markdown(elem_id="truth")
+        shown = [plain, world, truth, *_pictures(model)]
+
+        inputs = [image, question, steps]
+        triggers = [ask.click, question.submit]
+        gr.on(
+            triggers, asking.answer, inputs, shown, api_name="ask", show_progress_on=[world, plain], concurrency_limit=1
+        )
+        examples.select(asking.pick, None, [image, question], api_visibility="private")
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+
+
+class Asking:
+    """What the page's buttons do, errors included: those become messages on the page."""
+
+    def __init__(self, model: TheWorld, scenes: Sequence[Scene]) -> None:
+        self.model = model
+        self.scenes = scenes
+
+    def pick(self, event: gr.SelectData) -> tuple[Image.Image, str]:
+        """Image and question of the example that was clicked."""
+        scene = self.scenes[event.index]
+        return enlarge(scene.image), scene.question
+
+    def answer(self, image: str | None, question: str, steps: float) -> Iterator[tuple[Any, ...]]:
+        """Values of `shown` in `build_page`, as far as they are known; `image` is the path of a file.
+
+        Raises:
+            gr.Error: Something that the person can put right.
+        """
+        try:
+            if image is None:
+                raise ValueError(NO_IMAGE)
+            opened = to_pil(image)
+            scene = self.scene_of(opened)
+            for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):
+                yield self._values(shown, scene, question)
+        except USER_ERRORS as error:
+            message = one_line(error).replace(f"{Path(image or '').parent}/", "")
+            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
+
+    def scene_of(self, image: Image.Image) -> Scene | None:
+        """The example that `image` is, pixel by pixel, as the page shows it; `None` for an image of one's own."""
+        for scene in self.scenes:
+            if enlarge(scene.image).tobytes() == image.tobytes():
+                return scene
+        return None
+
+    def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
+        truth = ""
+        if scene and question.strip() == scene.question and shown.world is not None:
+            truth = f"What did happen: **{scene.answer}**"
+        frames = self._film(shown.frames)
+        followed = self._film(scene.clip[: len(frames)] if scene else [])
+        return (
+            shown.plain,
+            shown.world,
+            truth,
+            gr.HTML(animation(shown.frames), visible=len(frames) > 1),
+            gr.Markdown(visible=bool(frames)),
+            gr.Gallery(frames, visible=bool(frames)),
+            gr.Markdown(visible=bool(followed)),
+            gr.Gallery(followed, visible=bool(followed)),
+            gr.Markdown(visible=shown.attention is not None),
+            gr.Image(shown.attention, visible=shown.attention is not None),
+        )
+
+    def _film(self, frames: Sequence[Image.Image]) -> list[tuple[Image.Image, str]]:
+        return [(enlarge(frame), f"+{index}" if index else "now") for index, frame in enumerate(frames)]
+
+
+def _steps_slider(model: TheWorld) -> gr.Slider:
+    config = model.config
+    return gr.Slider(
+        0,
+        config.max_world_steps,
+        config.num_world_steps,
+        step=1,
+        label="Steps to imagine",
+        info=f"Each is {config.world_temporal_compression} video frames; 0 shows the model the present alone.",
+        elem_id="steps",
+        buttons=[],
+    )
+
+
+def _answer(label: str, elem_id: str) -> gr.Textbox:
+    return gr.Textbox(label=label, elem_id=elem_id, elem_classes="answer", interactive=False, lines=1, max_lines=8)
+
+
+def _gallery(images: list[Any], elem_id: str, columns: int, visible: bool = True) -> gr.Gallery:
+    return gr.Gallery(
+        images,
+        show_label=False,
+        elem_id=elem_id,
+        elem_classes="film",
+        columns=columns,
+        height="auto",
+        object_fit="contain",
+        format="png",
+        allow_preview=False,
+        interactive=False,
+        container=False,
+        buttons=[],
+        visible=visible,
+    )
+
+
+def _pictures(model: TheWorld) -> list[Any]:
+    """An animation, the imagined frames, those that did follow, and the attention: all unseen until there is an answer.
+
+    Their order is that of the page; each but the animation comes after its heading.
+    """
+    encoder = decoding_encoder(model)
+    columns = 1 + 2 * model.config.world_temporal_compression
+    if not can_show(encoder, model.config.cosmos_subfolder):
+        gr.Markdown(f"No imagined frames are shown: {MISSING.format(name=encoder.source['model'])}")
+    with gr.Row(equal_height=True):
+        with gr.Column(scale=1, min_width=180):
+            rollout = gr.HTML(visible=False, elem_id="rollout")
+        with gr.Column(scale=5):
+            parts = [rollout]
+            for heading, elem_id in (("What the world model imagined", "imagined"), ("What did happen", "followed")):
+                parts += [gr.Markdown(f"### {heading}", visible=False), _gallery([], elem_id, columns, visible=False)]
+    heading = gr.Markdown("### Where the answer looked", visible=False)
+    attention = gr.Image(
+        elem_id="attention", visible=False, show_label=False, container=False, buttons=["fullscreen"], format="png"
+    )
+    return [*parts, heading, attention]

@@ -1,0 +1,88 @@
+"""Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
+
+import ipaddress
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+STYLE = """
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+#lead h1 { font-size: 1.8rem; margin: .2rem 0; }
+h3 { margin: .6rem 0 0; font-size: 1rem; }
+.answer textarea { font-size: 1.5rem !important; font-weight: 600; line-height: 1.35; }
+#world { border-left: 4px solid var(--color-accent); }
+#truth { font-size: 1.05rem; }
+#scenes, .film { border: 0; background: none; }
+.film .grid-wrap { padding: 0; height: auto !important; min-height: 0 !important; overflow: hidden; }
+.film .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; }
+.film .caption-label { font-size: .7rem !important; padding: 0 .35rem; }
+.rollout { width: 100%; border-radius: 8px; }
+#attention { max-width: 860px; margin: 0 auto; border: 0; }
+[data-testid="status-tracker"]:has(.error) { display: none !important; }
+@media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
+"""
+
+# A browser that reads this loads and calls nothing but this server
+CONTENT_POLICY = (
+    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
+    "frame-ancestors 'self'; form-action 'self'"
+)
+FONT = ("system-ui", "sans-serif")
+MAX_UPLOAD = "25mb"
+
+
+def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
+    """Start to serve `page` in the background; returns its address. `page.close()` ends it.
+
+    Args:
+        port: 0 takes any free one.
+
+    Raises:
+        OSError: The port is in use.
+    """
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size=MAX_UPLOAD,
+        theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
+        css=STYLE,
+        app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
+    )
+    return address
+
+
+class NothingElsewhere:
+    """ASGI middleware that sends `CONTENT_POLICY` with every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, its answers with one header more."""
+
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", CONTENT_POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False

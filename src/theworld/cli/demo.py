@@ -1,0 +1,40 @@
+"""Try a model in the browser: answers with and without the world, side by side."""
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+
+from .loading import add_model_arguments, load_model
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_model_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=7860, help="0 takes any free port (default: 7860)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until interrupted."""
+    from theworld.analysis.demo.answers import Scene
+    from theworld.analysis.demo.page import build_page
+    from theworld.analysis.demo.server import is_loopback, serve
+    from theworld.nano.examples import EXAMPLES, load_example
+
+    scenes = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
+    model = load_model(args)
+    # Of our own, for Gradio's default is one folder for everybody on the machine
+    with tempfile.TemporaryDirectory(prefix="theworld-demo-") as uploads:
+        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
+        page = build_page(model, args.model, scenes)
+        address = serve(page, args.host, args.port)
+        if not is_loopback(args.host):
+            print(f"warning: {args.host} is open to other machines: whoever reaches it can ask", file=sys.stderr)
+        print(f"{address}    (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+    return 0
