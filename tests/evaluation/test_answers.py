@@ -41,7 +41,7 @@ OPTIONS = {"A": "A is closer", "B": "B is closer"}
         ("I choose option D here", "D"),
         ("A is closer.", "A"),
         ("A: the red one", "A"),
-        ("‘B’", "B"),
+        ("\u2018B\u2019", "B"),
         # Nothing that could be taken for an answer
         ("", None),
         ("Based on the image, the cat is left of the dog.", None),
@@ -177,7 +177,7 @@ def test_binary(text: str, digit: str | None) -> None:
         ("5 feet 3 inches", 1.6002),
         ("5 feet and 3 inches", 1.6002),
         ("5'3\"", 1.6002),
-        ("5’ 3”", 1.6002),
+        ("5\u2019 3\u201d", 1.6002),
         ("5 ft. 3 in.", 1.6002),
         ("About 1.2 meters (3.94 feet)", 1.2),
         ("Seen 3 m away and 5 m up; the answer is 2 meters.", 2.0),
@@ -213,7 +213,7 @@ def test_metres(text: str, metres: float | None) -> None:
     ("text", "hour"),
     [
         ("Region [1] is roughly at 1 o'clock from Region [0].", 1),
-        ("12 O’clock", 12),
+        ("12 O\u2019clock", 12),
         ("two o'clock", 2),
         ("Ten o clock", 10),
         ("It corresponds to 3 o'clock", 3),

@@ -1,0 +1,146 @@
+"""Rows of training and evaluation files brought to one form, so that a question and a caption can be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from theworld.data.schema import BadSample
+from theworld.data.sources.records import CONVERSATION_KEYS, read_conversation
+
+IDS = ("id", "idx", "question_id")
+QUESTIONS = ("prompt", "query", "question", "caption", "statement", "text")
+ANSWERS = ("answer", "label", "response")
+IMAGES = ("image", "images", "file_name", "filename", "image_1", "image_2", "image_3", "image_4")
+
+_OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
+_AROUND = re.compile(
+    r"<[^>]*>|select from the following choices\.?|^statement:|^answer\s*(?:\(only[^)]*\))?:?\s*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_AUXILIARIES = frozenset({"is", "are", "does", "do"})
+_BARE: dict[str, str] = {"contains": "contain", "consists": "consist", "has": "have"}
+_TRUE, _FALSE = ("yes", "true"), ("no", "false")
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One question of a file.
+
+    Args:
+        id: The file's own; empty if it gives none.
+        statement: The question or caption in the form of `normalise`.
+        answer: `yes`, `no`, or the answer's words in lower case.
+        images: Names as the file gives them.
+        relation: Of VSR; empty elsewhere.
+    """
+
+    id: str
+    statement: str
+    answer: str
+    images: tuple[str, ...]
+    relation: str = ""
+
+
+def read_audit_rows(path: str | Path) -> list[AuditRow]:
+    """The questions of a .jsonl file or a .json array.
+
+    A row has a question (`QUESTIONS`; a caption counts), an answer (`ANSWERS`) and pictures (`IMAGES`), or is a
+    conversation, of which every turn is a question. BLINK's letters are replaced by the options they stand for.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is neither, is empty, or a row has no question and answer; names the line or row.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a .jsonl file or a .json array")
+    found = [row for number, raw in _raw_rows(path) for row in _rows_of(raw, f"{path}, row {number}")]
+    if not found:
+        raise ValueError(f"{path}: no rows")
+    return found
+
+
+def normalise(text: str) -> str:
+    """Words in lower case, without what tells a question from a statement, options and the prompt around it.
+
+    "Is the car beneath the cat?" and "The car is beneath the cat." both become "the car beneath the cat".
+    """
+    words = _WORD.findall(_AROUND.sub(" ", _OPTION.sub(" ", text)).casefold())
+    return " ".join(_BARE[word] if word in _BARE else word for word in words if word not in _AUXILIARIES)
+
+
+def picture_name(name: str) -> str:
+    """What a picture is called, without folders and ending."""
+    return Path(name).stem.casefold()
+
+
+def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    if path.suffix != ".json":
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, _parsed(line, f"{path}, row {number}")
+        return
+    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected an array of rows, got {type(rows).__name__}")
+    yield from enumerate(rows, start=1)
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+
+
+def _rows_of(row: Any, where: str) -> list[AuditRow]:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
+    id = str(next((row[key] for key in IDS if row.get(key) is not None), ""))
+    images = tuple(name for key in IMAGES for name in _names(row.get(key)))
+    relation = str(row.get("relation") or "")
+    conversation = next((row[key] for key in CONVERSATION_KEYS if row.get(key)), None)
+    if conversation is not None:
+        try:
+            turns = read_conversation(conversation)[0]
+        except BadSample as bad:
+            raise ValueError(f"{where}: {bad}") from bad
+        pairs = [(ask.content, tell.content) for ask, tell in pairwise(turns) if ask.role == "user"]
+        return [AuditRow(id, normalise(ask), _answer(tell, ask), images, relation) for ask, tell in pairs]
+    question = next((key for key in QUESTIONS if row.get(key) is not None), None)
+    answer = next((key for key in ANSWERS if row.get(key) is not None), None)
+    if question is None or answer is None:
+        raise ValueError(
+            f"{where}: expected one of {', '.join(QUESTIONS)} and one of {', '.join(ANSWERS)}, it has {', '.join(row)}"
+        )
+    asked, value = str(row[question]), row[answer]
+    if answer == "label" and str(value) in ("0", "1"):  # VSR: is the caption true?
+        value = bool(int(value))
+    return [AuditRow(id, normalise(asked), _answer(value, asked, row.get("choices")), images, relation)]
+
+
+def _answer(value: Any, asked: str, choices: Any = None) -> str:
+    """An answer's words; a letter stands for its option."""
+    text = str(value).strip()
+    options = dict(_OPTION.findall(asked))
+    if isinstance(choices, Sequence) and not isinstance(choices, str):
+        options = options or {chr(ord("A") + place): str(choice) for place, choice in enumerate(choices)}
+    text = options.get(text.strip("()"), text).casefold().rstrip(".")
+    return "yes" if text in _TRUE else "no" if text in _FALSE else text
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+__all__ = ["AuditRow", "normalise", "picture_name", "read_audit_rows"]
