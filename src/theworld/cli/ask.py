@@ -1,41 +1,76 @@
 """Ask a question about an image."""
 
+from __future__ import annotations
+
 import argparse
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from theworld.constants import NANO
+from .loading import add_model_arguments
+
+if TYPE_CHECKING:
+    from theworld.analysis.explain import Explanation
+    from theworld.model import TheWorld
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     parser.add_argument("question")
-    parser.add_argument("--model", default=NANO, help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
-    parser.add_argument("--cosmos", help="folder or Hub id of the base world model, in place of the checkpoint's own")
+    add_model_arguments(parser)
     parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
     parser.add_argument("--no-world", action="store_true", help="ask plain Gemma 3")
     parser.add_argument("--max-new-tokens", type=int, default=100)
+    parser.add_argument(
+        "--explain", type=Path, metavar="OUT.png", help="draw what the answer looks at; numbers: OUT.json"
+    )
+    parser.add_argument("--layer", type=int, help="draw this layer's attention (default: the mean over all layers)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
-    from theworld.model import TheWorld
-    from theworld.utils.devices import best_device
+    from .loading import load_model
 
+    check(args)
+    model = load_model(args, enable_world=not args.no_world)
+    steps = model.config.num_world_steps if args.steps is None else args.steps
+    described = {"image": args.image, "question": args.question, "answer": "", "model": args.model}
+    described |= {"num_world_steps": None if args.no_world else steps}
+    if args.explain is None:
+        options = {"num_world_steps": args.steps, "max_new_tokens": args.max_new_tokens, "do_sample": False}
+        described["answer"] = model.ask(args.image, args.question, **options)
+    else:
+        explanation = draw(model, args)
+        described |= {"answer": explanation.answer, "explained": str(args.explain), "shares": explanation.shares()}
+    print(json.dumps(described, ensure_ascii=False) if args.json else described["answer"])
+    return 0
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other, before a model is loaded."""
     if args.no_world and args.steps is not None:
         raise ValueError(f"--no-world and --steps {args.steps} contradict each other: drop one")
-    device, dtype = best_device()
-    options: dict[str, object] = {"cosmos_model_name": args.cosmos} if args.cosmos else {}
-    options["device_map"] = {"": device}
-    model = TheWorld.from_pretrained(args.model, dtype=dtype, enable_world=not args.no_world, **options)
-    answer = model.ask(
-        args.image, args.question, num_world_steps=args.steps, max_new_tokens=args.max_new_tokens, do_sample=False
-    )
-    if not args.json:
-        print(answer)
-        return 0
-    steps = model.config.num_world_steps if args.steps is None else args.steps
-    described = {"image": args.image, "question": args.question, "answer": answer, "model": args.model}
-    print(json.dumps({**described, "num_world_steps": None if args.no_world else steps}, ensure_ascii=False))
-    return 0
+    if args.no_world and args.explain is not None:
+        raise ValueError(f"--no-world and --explain {args.explain} contradict each other: drop one")
+    if args.layer is not None and args.explain is None:
+        raise ValueError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
+    if args.explain is not None:
+        from theworld.analysis.explain_plots import check_ending
+
+        check_ending(args.explain)
+
+
+def draw(model: TheWorld, args: argparse.Namespace) -> Explanation:
+    """Answer, and write the picture of what the answer looks at, with its numbers beside it."""
+    from theworld.analysis.explain import explain
+    from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
+    from theworld.utils.io import write_json
+
+    options = {"num_world_steps": args.steps, "max_new_tokens": args.max_new_tokens}
+    explanation = explain(model, args.image, args.question, **options)
+    figure = draw_explanation(explanation, frames_behind(model, args.image, explanation), args.layer)
+    save_explanation(figure, args.explain)
+    write_json(args.explain.with_suffix(".json"), explanation.to_dict())
+    return explanation
