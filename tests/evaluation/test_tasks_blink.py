@@ -72,6 +72,8 @@ def test_items(tmp_path: Path) -> None:
     assert message.content.startswith("Disclaimer: This is not to make unfair assumptions about the people")
     assert message.content.endswith(f"I gave you.\n\n{JIGSAW}")
     assert (count.answer, count.choices) == ("D", ("A", "B", "C", "D"))
+    for item in items:  # as the scorer that compares them says them
+        assert [BLINK.score(item, choice).parsed for choice in item.choices] == list(item.choices)
     assert count.cluster == depth.cluster != ""  # the same picture
 
 
@@ -114,6 +116,8 @@ def test_both_totals(tmp_path: Path) -> None:
     assert [row.score for row in rows] == [1, 1, 0, 1, 1, 0, 0, 0]
     measures = BLINK.measures(rows)
     assert measures == {"mean_of_subtasks": pytest.approx(23 / 36), "pooled": 0.5, "subtasks": 3.0}
+    unknown = Prediction("row", "", "", "", failed="bad_row: no picture")
+    assert BLINK.measures([*rows, unknown]) == {**measures, "pooled": 4 / 9}
 
 
 def test_floors(tmp_path: Path) -> None:

@@ -75,6 +75,9 @@ def test_closed_and_open_answers(tmp_path: Path) -> None:
     expected = {"red": ("red", 1), "It is red.": ("red", 1), "blue": ("blue", 0), "green": (None, 0), "": (None, 0)}
     for output, (parsed, right) in expected.items():
         assert (TASK.score(closed, output).parsed, TASK.score(closed, output).right) == (parsed, right), output
+    rows = [{**ROWS[0], "choices": ["left_hand", "*", "“so-so”"], "answer": "*"}]
+    (item,) = load(write(tmp_path, "jsonl", rows)).items
+    assert [TASK.score(item, choice).parsed for choice in item.choices] == list(item.choices)
     for output in ("A ball.", "a  ball", ' "A ball" '):
         assert TASK.score(open_, output).right == 1.0, output
     assert (TASK.score(open_, "ball").parsed, TASK.score(open_, "ball").right) == ("ball", 0.0)

@@ -38,6 +38,8 @@ def test_items(folder: Path, items: tuple[Item, ...]) -> None:
     assert [item.family for item in items] == [f"{row['kind']}/{row['family']}" for row in rows]
     assert [item.cluster for item in items] == [f"scene-{row['clip']}" for row in rows]
     assert all(item.answer in item.choices for item in items)
+    for item in items:  # as the scorer that compares them says them
+        assert [TASK.score(item, choice).parsed for choice in item.choices] == list(item.choices)
     frames = np.load(folder / "frames.npy")
     for item, row in zip(items, rows, strict=True):
         (picture,) = item.images
@@ -57,6 +59,7 @@ def test_scores_and_measures(items: tuple[Item, ...]) -> None:
         Prediction(item.id, "", item.answer, "", item.family, score=float(item.family.startswith("predictive")))
         for item in items
     ]
+    rows.append(Prediction("row", "", "", "", failed="bad_row: no picture"))
     assert TASK.measures(rows) == {"static_accuracy": 0.0, "predictive_accuracy": 1.0}
 
 

@@ -80,6 +80,10 @@ def test_items(tmp_path: Path) -> None:
     )
     assert items[2].messages[-1].content.endswith("\nAnswer with one of: Region [0], Region [1].")
     assert [item.choices for item in items[:5:2]] == [("Yes", "No"), ("Region [0]", "Region [1]"), ()]
+    for item in items:  # as the scorer that compares them says them
+        assert [TASK.score(item, choice).parsed for choice in item.choices] == [
+            choice.replace("Yes", "yes").replace("No", "no") for choice in item.choices
+        ]
     assert items[0].answer == ROWS[0]["conversations"][1]["value"]
     assert items[3].cluster == "kitti/3.png"
     assert items[0].metadata["draw_regions"]
@@ -165,6 +169,8 @@ def test_measures(tmp_path: Path) -> None:
     assert measures["vertical_distance_relative_error"] == pytest.approx(0.852 / 3.048)
     assert (measures["direction_success"], measures["direction_error_degrees"]) == (0.5, 30.0)
     assert measures["parsed_share"] == 6 / 8
+    unknown = Prediction("row", "", "", "", failed="bad_row: no picture")
+    assert TASK.measures([*rows, unknown]) == {**measures, "parsed_share": 6 / 9}
 
 
 def test_nothing_read_has_no_error(tmp_path: Path) -> None:

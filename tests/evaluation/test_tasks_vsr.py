@@ -59,6 +59,8 @@ def test_items(folder: Path) -> None:
     assert [item.family for item in items] == ["on", "behind", "left of", "facing", "touching"]
     assert [item.cluster for item in items] == ["3.jpg", "3.jpg", "4.jpg", "5.jpg", "5.jpg"]
     assert {item.choices for item in items} == {("0", "1")}
+    for item in items:  # as the scorer that compares them says them
+        assert [VSR.score(item, choice).parsed for choice in item.choices] == list(item.choices)
     (message,) = items[0].messages
     assert message.content == "Statement: The cat is on the sofa.\nAnswer (only '0' or '1'):"
 
@@ -76,8 +78,9 @@ def test_measures(folder: Path) -> None:
     items = load(folder / "random")
     rows = predictions(items, ["1", "1", "0", "", "1"])
     assert [(row.parsed, row.score) for row in rows] == [("1", 0), ("1", 1), ("0", 0), (None, 0), ("1", 1)]
+    rows.append(Prediction("row", "", "", "", failed="bad_row: no picture"))
     assert VSR.measures(rows) == {
-        "yes_rate": 3 / 5,
+        "yes_rate": 3 / 6,
         "orientation_accuracy": 0.0,
         "projective_accuracy": 0.5,
         "topological_accuracy": 0.5,
@@ -85,9 +88,12 @@ def test_measures(folder: Path) -> None:
 
 
 def test_floors(folder: Path) -> None:
-    floors = VSR.floors(load(folder / "random"))
-    assert floors["majority_answer"] == 3 / 5
-    assert max(floors.values()) == 4 / 5  # two captions by their opposite, True for the others
+    assert VSR.floors(load(folder / "random")) == {
+        "majority_answer": 3 / 5,
+        "opposite_of_training": 4 / 5,  # two captions by their opposite, true for the others
+        "same_as_training": 2 / 5,
+        "relation_prior": 2 / 5,
+    }
     (folder / "random" / "train.jsonl").unlink()
     assert VSR.floors(load(folder / "random")) == {"majority_answer": 3 / 5}
     assert VSR.floors(load(folder / "zeroshot", split="train")) == {"majority_answer": 0.5}
@@ -111,7 +117,7 @@ def test_real_floors(variant: str, majority: int, blind: float | None) -> None:
     print(f"VSR {variant} test: {floors}")
     assert floors["majority_answer"] == majority / len(items)
     if blind is not None:
-        assert max(floors.values()) == pytest.approx(blind, abs=5e-4)
+        assert floors["opposite_of_training"] == max(floors.values()) == pytest.approx(blind, abs=5e-4)
     else:
         assert max(floors.values()) < 0.55
     assert len({item.cluster for item in items}) == {"random": 1874, "zeroshot": 715}[variant]

@@ -107,6 +107,11 @@ def picture_name(pictures: Sequence[Any]) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
+def of_known_family(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Without the rows that could not become an item: they count as wrong, but nobody knows in which family."""
+    return [row for row in predictions if row.family != Prediction.family]
+
+
 def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Items or predictions, grouped by family in the order in which families come."""
     families: dict[str, list[Row]] = {}
@@ -125,4 +130,14 @@ def majority(items: Iterable[Item]) -> dict[str, int]:
     return {family: max(Counter(item.answer for item in rows).values()) for family, rows in by_family(items).items()}
 
 
-__all__ = ["Score", "Task", "TaskItems", "accuracy", "by_family", "majority", "picture_name", "read_items"]
+__all__ = [
+    "Score",
+    "Task",
+    "TaskItems",
+    "accuracy",
+    "by_family",
+    "majority",
+    "of_known_family",
+    "picture_name",
+    "read_items",
+]

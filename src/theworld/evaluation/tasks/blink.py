@@ -15,7 +15,7 @@ from theworld.data.sources.blink import load_blink
 
 from ..answers import parse_letter
 from ..records import Item, Prediction
-from .base import Score, Task, TaskItems, accuracy, by_family, majority, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, by_family, majority, of_known_family, picture_name, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."
 """The official prompt has no such line; lmms-eval has one to this effect."""
@@ -64,7 +64,7 @@ def score(item: Item, output: str) -> Score:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The official total and the pooled one, of as many sub-tasks as there are."""
-    subtasks = [accuracy(rows) for rows in by_family(predictions).values()]
+    subtasks = [accuracy(rows) for rows in by_family(of_known_family(predictions)).values()]
     return {
         "mean_of_subtasks": sum(subtasks) / len(subtasks),
         "pooled": accuracy(predictions),

@@ -40,8 +40,12 @@ def _item(example: Example) -> Item:
 
 def score(item: Item, output: str) -> Score:
     """Right is the right choice; without choices, the answer's own words."""
-    said = parse_choice(output, item.choices) if item.choices else normalised(output) or None
-    return Score(said, float(said == (item.answer if item.choices else normalised(item.answer))))
+    if not item.choices:
+        said = normalised(output) or None
+        return Score(said, float(said == normalised(item.answer)))
+    # A choice may hold what the rules read as marks around an answer, such as an underscore
+    said = output if output in item.choices else parse_choice(output, item.choices)
+    return Score(said, float(said == item.answer))
 
 
 def normalised(text: str) -> str:

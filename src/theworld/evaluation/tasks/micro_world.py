@@ -12,7 +12,7 @@ from theworld.data.sources.micro_world import load_micro_world
 
 from ..answers import parse_choice
 from ..records import Item, Prediction
-from .base import Score, Task, TaskItems, accuracy, majority, read_items
+from .base import Score, Task, TaskItems, accuracy, majority, of_known_family, read_items
 
 
 def load(settings: SourceSettings) -> TaskItems:
@@ -42,7 +42,7 @@ def score(item: Item, output: str) -> Score:
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """Accuracy of static and of predictive questions."""
     kinds: dict[str, list[Prediction]] = {}
-    for row in predictions:
+    for row in of_known_family(predictions):
         kinds.setdefault(row.family.partition("/")[0], []).append(row)
     return {f"{kind}_accuracy": accuracy(rows) for kind, rows in kinds.items()}
 

@@ -18,7 +18,7 @@ from theworld.data.sources.spatial_rgpt import load_spatial_rgpt
 
 from ..answers import parse_clock, parse_metres, parse_region, parse_yes_no
 from ..records import Item, Prediction
-from .base import Score, Task, TaskItems, accuracy, by_family, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, by_family, of_known_family, picture_name, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -101,7 +101,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The authors' groups, each with its success; numbers with their error and the share that was read."""
     groups: dict[str, list[Prediction]] = {}
     found = {"parsed_share": _parsed_share(predictions)}
-    for family, rows in by_family(predictions).items():
+    for family, rows in by_family(of_known_family(predictions)).items():
         name = group_of(family)
         total = "qualitative_accuracy" if name in PAIRS else "quantitative_success"
         groups.setdefault(total, []).extend(rows)

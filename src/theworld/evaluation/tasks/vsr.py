@@ -14,11 +14,12 @@ from pathlib import Path
 
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources.vsr import META_CATEGORIES, load_vsr
-from theworld.utils.io import read_jsonl
 
 from ..answers import parse_binary
+from ..audit import NO, YES, blind_rules
+from ..audit_rows import AuditRow, normalise, read_audit_rows
 from ..records import Item, Prediction
-from .base import Score, Task, TaskItems, accuracy, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
@@ -66,7 +67,7 @@ def score(item: Item, output: str) -> Score:
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
     groups: dict[str, list[Prediction]] = {}
-    for row in predictions:
+    for row in of_known_family(predictions):
         groups.setdefault(_GROUP_OF.get(row.family, "Unallocated").lower(), []).append(row)
     yes = sum(row.parsed == "1" for row in predictions) / len(predictions)
     return {"yes_rate": yes, **{f"{group}_accuracy": accuracy(groups[group]) for group in sorted(groups)}}
@@ -74,12 +75,17 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
-    from ..audit import blind_rules
-
-    majority = max(Counter(item.answer for item in items).values()) / len(items)
+    found = {"majority_answer": max(Counter(item.answer for item in items).values()) / len(items)}
     train = items[0].metadata.get("train_file")
-    blind = blind_rules(list(read_jsonl(train)), [item.metadata for item in items]) if train else {}
-    return {"majority_answer": majority, **blind}
+    if train is None:
+        return found
+    rows = [
+        AuditRow(item.id, normalise(item.metadata["caption"]), YES if item.answer == "1" else NO, (), item.family)
+        for item in items
+    ]
+    blind = blind_rules(read_audit_rows(train), rows)
+    found |= {"opposite_of_training": blind.opposite, "same_as_training": blind.same}
+    return found if blind.relation_prior is None else {**found, "relation_prior": blind.relation_prior}
 
 
 VSR = Task("vsr", "VSR", load, score, measures, floors)
