@@ -72,8 +72,8 @@ def normalise(text: str) -> str:
 
     "Is the car beneath the cat?" and "The car is beneath the cat." both become "the car beneath the cat".
     """
-    words = _WORD.findall(_AROUND.sub(" ", _OPTION.sub(" ", text)).casefold())
-    return " ".join(_BARE[word] if word in _BARE else word for word in words if word not in _AUXILIARIES)
+    words: list[str] = _WORD.findall(_AROUND.sub(" ", _OPTION.sub(" ", text)).casefold())
+    return " ".join(_BARE.get(word, word) for word in words if word not in _AUXILIARIES)
 
 
 def picture_name(name: str) -> str:
