@@ -10,7 +10,6 @@ and width, `N` world tokens of a latent frame, `S` world image size, `P` side of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any, Self, cast
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from transformers.utils import ModelOutput
 
@@ -29,6 +27,7 @@ from theworld.data.schema import BadSample, Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.processing_theworld import TheWorldProcessor
+from theworld.model.projectors import fit_grid
 from theworld.model.supervision import zero_of
 from theworld.utils.logging import logger
 
@@ -139,15 +138,6 @@ class AlignModel(TheWorld):
             return latents
         seen = torch.rand(len(true)) < self.true_future_share  # of the generator that a checkpoint keeps
         return torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
-
-
-def fit_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Image tokens (B, n, D) of a square, interpolated to the `rows * columns` world tokens of a frame: (B, N, D)."""
-    side = math.isqrt(tokens.shape[1])
-    if (side, side) == grid:
-        return tokens
-    picture = tokens.float().transpose(1, 2).unflatten(2, (side, side))  # (B, D, side, side)
-    return functional.interpolate(picture, size=grid, mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
 
 
 class AlignCollator:
@@ -291,4 +281,4 @@ def encode_rows(
     return features
 
 
-__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_rows", "fit_grid"]
+__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_rows"]
