@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu test-slurm run train-simple train-hf smoke-test clean
+.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms run train-simple train-hf smoke-test compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,10 +8,11 @@ EXTRAS := nano,train,wandb,eval,judge,analysis,demo,dev
 CONFIG ?= configs/default.json
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)
+LMMS_INSTALLED := .venv-lmms/.installed
 INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to date)
 
@@ -43,6 +44,19 @@ test-slurm: setup ## Run the tests that start a SLURM of their own
 	{ echo "make test-slurm needs $$program: apt-get install slurm-wlm munge" >&2; exit 1; }; done
 	PATH=$$PATH:/usr/sbin $(BIN)/python -m pytest -q -m slurm
 
+test-lmms: $(LMMS_INSTALLED) ## Run the tests that need lmms-eval, in an environment of its own (.venv-lmms)
+	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest -q -m lmms
+
+# lmms-eval pins an older wandb, with which protobuf and av have to be older too
+$(LMMS_INSTALLED): pyproject.toml constraints.txt
+	@test -x .venv-lmms/bin/python || $(PYTHON) -m venv .venv-lmms
+	@grep -vE '^(av|protobuf|wandb)==' constraints.txt > .venv-lmms/constraints.txt
+	@.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lmms/constraints.txt \
+	-e ".[lmms,nano]" pytest
+# Built for CUDA on PyPI: beside a CPU torch it fails on import, and takes transformers with it. Nothing here needs it.
+	@.venv-lmms/bin/python -m pip uninstall --quiet --yes torchvision
+	@touch $@
+
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py
 
@@ -55,6 +69,9 @@ train-hf: setup ## Train as a config says: CONFIG=configs/default.json ARGS="--k
 smoke-test: setup ## Two samples through train, save, push to a Hub on loopback, load from there, answer
 	$(BIN)/python -m scripts.smoke_test
 
+compare-results: setup ## Report on evaluations: ARGS="--theworld DIR --baseline DIR --output DIR"
+	$(BIN)/python scripts/compare_results.py $(ARGS)
+
 clean: ## Remove the environment, caches and build outputs
-	rm -rf .venv build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lmms build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

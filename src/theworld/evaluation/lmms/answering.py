@@ -1,0 +1,181 @@
+"""Prompts of lmms-eval to answers, in batches; nothing here knows the harness itself.
+
+Shape legend: `B` prompts, `L` sequence, `M` pictures of all prompts, `N` world tokens of one picture, `D` width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from theworld.data.prompts import Turn
+from theworld.model import TheWorld
+from theworld.utils.logging import logger
+
+from ..prompts import Batch, PromptBuilder
+from ..records import Item
+from ..scorers import choices, consumed_world_tokens, world_inputs
+
+MAX_NEW_TOKENS = 128
+"""Of a task that names none; what lmms-eval's own Gemma 3 takes."""
+
+HARNESS_STOP = "\n\n"
+"""The harness puts it into every task that names no stop; a Gemma answer of two paragraphs must not end there."""
+
+SAMPLING = ("temperature", "top_p", "top_k")
+OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "until", *SAMPLING)
+
+Conversation = Callable[[], list[Turn]]
+"""Makes a prompt's turns when its batch is due, so that pictures are opened no earlier."""
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A model with the settings of one run.
+
+    Args:
+        model: With its world enabled, or pure Gemma 3 on the same way.
+        num_world_steps: Future latent frames `K`; `None` takes the model's own.
+        batch_size: Prompts at a time.
+    """
+
+    model: TheWorld
+    num_world_steps: int | None = None
+    batch_size: int = 1
+
+    @property
+    def steps(self) -> int | None:
+        """`K` of every prompt with a picture; `None` without a world."""
+        if not self.model.config.enable_world:
+            return None
+        return self.model.config.num_world_steps if self.num_world_steps is None else self.num_world_steps
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Conversation], settings: Sequence[dict[str, Any]]) -> list[str]:
+        """What the model says to each prompt, under the task's generation settings.
+
+        Raises:
+            ValueError: A prompt has a picture, and no world tokens came with it or reached the model.
+        """
+        groups: dict[str, list[int]] = {}
+        for place, chosen in enumerate(settings):
+            groups.setdefault(json.dumps(chosen, sort_keys=True), []).append(place)
+        said: dict[int, str] = {}
+        for places in groups.values():
+            chosen = settings[places[0]]
+            unknown = sorted(chosen.keys() - set(OPTIONS))
+            if unknown:
+                logger.warning("the task's generation_kwargs %s have no meaning here: left out", ", ".join(unknown))
+            for batch in self._batches(places):
+                answers = self._generate([prompts[place]() for place in batch], generation_options(chosen))
+                said |= zip(batch, (cut(answer, chosen.get("until", [])) for answer in answers), strict=True)
+        return [said[place] for place in range(len(prompts))]
+
+    def losses(self, prompts: Sequence[Conversation], answers: Sequence[tuple[str, ...]]) -> list[dict[str, float]]:
+        """By prompt, the negative log-probability of every answer as the assistant's whole turn.
+
+        Raises:
+            ValueError: As `generate`.
+        """
+        found: list[dict[str, float]] = []
+        for batch in self._batches(range(len(prompts))):
+            inputs, world = self._encode([prompts[place]() for place in batch])
+            items = [Item(str(place), (), (), "", choices=answers[place]) for place in batch]
+            with self._consuming(inputs):
+                scored = choices(self.model, Batch(items, inputs, [], []), world)
+            found += [{text: -value for text, value in (one.choice_logprobs or {}).items()} for one in scored]
+        return found
+
+    def _generate(self, conversations: list[list[Turn]], options: dict[str, Any]) -> list[str]:
+        inputs, world = self._encode(conversations)
+        with self._consuming(inputs):
+            output = self.model.generate(**inputs, **world_inputs(world), **options)
+        said = output[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.model.processor.batch_decode(said, skip_special_tokens=True)]
+
+    def _batches(self, places: Sequence[int]) -> list[Sequence[int]]:
+        return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
+
+    def _encode(self, conversations: list[list[Turn]]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
+        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its pictures."""
+        device = self.model.device
+        inputs = PromptBuilder(self.model, self.steps).encode(conversations)
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        pictures = [pictures_of(turns) for turns in conversations]
+        if self.steps is None or not any(pictures):
+            return inputs, None
+        for held, row in zip(pictures, inputs["input_ids"], strict=True):
+            if held and not bool((row == self.model.config.world_token_id).any()):
+                raise ValueError(
+                    f"a prompt with {len(held)} pictures has no world tokens although enable_world=true: the "
+                    "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
+                )
+        frames = self.model.processor.world_pixels(pictures).to(device)  # (M, 3, S, S)
+        return inputs, self.model.model.get_world_features(frames, self.steps).pooler_output
+
+    @contextmanager
+    def _consuming(self, inputs: dict[str, torch.Tensor]) -> Generator[None]:
+        """Check behind a call that the prompts' world tokens reached the model's embeddings."""
+        expected = int((inputs["input_ids"] == self.model.config.world_token_id).sum())
+        with consumed_world_tokens(self.model) as counts:
+            yield
+        if sum(counts) < expected:  # more with beams
+            raise ValueError(
+                f"the model consumed {sum(counts)} of {expected} world tokens: the answers would be plain Gemma 3's"
+            )
+
+
+def pictures_of(turns: list[Turn]) -> list[Any]:
+    """The pictures of a prompt in order."""
+    return [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
+
+
+def text_prompt(text: str, pictures: Sequence[Any]) -> list[Turn]:
+    """A user's turn: all pictures, then the words; `<image>` of other models' templates is taken out."""
+    content: list[Turn] = [{"type": "image", "image": picture} for picture in pictures]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": text.replace("<image>", "")}]}]
+
+
+def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
+    """Messages of lmms-eval as a chat template takes them, the pictures being the objects that the task gave.
+
+    Raises:
+        ValueError: A part is neither text nor a picture.
+    """
+    return [{"role": turn["role"], "content": [_part(part) for part in turn["content"]]} for turn in messages]
+
+
+def _part(part: Turn) -> Turn:
+    if part["type"] == "text":
+        return {"type": "text", "text": part["text"].replace("<image>", "")}
+    if part["type"] == "image":
+        return {"type": "image", "image": part["url"]}
+    raise ValueError(
+        f"a message holds a part of type {part['type']!r}: TheWorld takes text and pictures; choose a task"
+    )
+
+
+def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
+    """The task's `generation_kwargs` as `generate` takes them: greedy unless a temperature above 0 is given."""
+    options: dict[str, Any] = {"max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS)}
+    options["num_beams"] = settings.get("num_beams") or 1
+    options["do_sample"] = bool(settings.get("temperature") or 0)
+    if options["do_sample"]:
+        options |= {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    return options
+
+
+def cut(answer: str, until: str | Sequence[str]) -> str:
+    """`answer` up to the first of the stops that the task itself names."""
+    for stop in [until] if isinstance(until, str) else until:
+        if stop and stop != HARNESS_STOP:
+            answer = answer.partition(stop)[0]
+    return answer.strip()
+
+
+__all__ = ["Answering", "Conversation", "chat_prompt", "cut", "generation_options", "pictures_of", "text_prompt"]

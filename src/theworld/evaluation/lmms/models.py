@@ -1,0 +1,157 @@
+"""The two classes that lmms-eval calls: for tasks in messages, and for those in plain text with log-probabilities.
+
+lmms-eval 0.7.3 lives in an environment of its own, where this module alone is imported.
+"""
+# pyright: reportMissingImports=false, reportUntypedBaseClass=false
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult
+from lmms_eval.api.model import lmms
+
+from theworld.constants import NANO
+from theworld.data.prompts import Turn
+from theworld.model import TheWorld
+from theworld.utils.devices import best_device
+
+from .answering import Answering, chat_prompt, text_prompt
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _TheWorld(lmms):
+    """The model behind both classes; the arguments are those of `--model_args`.
+
+    Args:
+        pretrained: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
+        enable_world: `false` is Gemma 3 alone, on the same pictures, prompts and code.
+        num_world_steps: Future latent frames; the checkpoint's own without it.
+        cosmos_model_name: Base world model in place of the checkpoint's own.
+        dtype: `float32`, `bfloat16` or `float16`; without it bfloat16 on an accelerator and float32 on a CPU.
+        attn_implementation: As transformers names them.
+        batch_size: Prompts at a time.
+        device: Such as `cuda:1`; without it each process takes its own accelerator.
+
+    Raises:
+        ValueError: An argument is not one of the above, or two contradict each other.
+    """
+
+    def __init__(
+        self,
+        pretrained: str = NANO,
+        enable_world: bool = True,
+        num_world_steps: int | None = None,
+        cosmos_model_name: str | None = None,
+        dtype: str | None = None,
+        attn_implementation: str | None = None,
+        batch_size: int | str = 1,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        if enable_world not in (True, False):
+            raise ValueError(f"enable_world={enable_world!r}: expected true or false")
+        if not enable_world and num_world_steps is not None:
+            raise ValueError(
+                f"enable_world=false and num_world_steps={num_world_steps} contradict each other: drop one"
+            )
+        if dtype is not None and dtype not in DTYPES:
+            raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+        if not str(batch_size).isdecimal() or int(batch_size) < 1:
+            raise ValueError(f"batch_size={batch_size!r}: expected a number of prompts")
+        self.accelerator = Accelerator()
+        place, usual = best_device()
+        if device is not None:
+            place = torch.device(device)
+        elif self.accelerator.num_processes > 1:
+            place = self.accelerator.device
+        options = {"cosmos_model_name": cosmos_model_name, "attn_implementation": attn_implementation}
+        self.model = TheWorld.from_pretrained(
+            pretrained,
+            enable_world=enable_world,
+            dtype=usual if dtype is None else DTYPES[dtype],
+            device_map={"": place},
+            **{name: value for name, value in options.items() if value is not None},
+        )
+        self.answering = Answering(self.model, num_world_steps, int(batch_size))
+
+    @property
+    def device(self) -> torch.device:
+        """Where lmms-eval gathers its counts."""
+        return self.model.device
+
+    def clean(self) -> None:
+        """Free the model before a judge of the harness is loaded."""
+        del self.answering
+        super().clean()
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        """Refused: a TheWorld model answers one turn here."""
+        raise NotImplementedError(
+            "TheWorld answers in one round: leave out tasks of output_type generate_until_multi_round"
+        )
+
+
+class TheWorldChat(_TheWorld):
+    """For tasks in messages."""
+
+    is_simple = False
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Answers of requests (context, doc_to_messages, generation settings, document, task, split)."""
+        prompts = [partial(self._turns, *request.args[1:2], *request.args[3:]) for request in requests]
+        return self.answering.generate(prompts, [request.args[2] for request in requests])
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """Refused: the harness asks for log-probabilities in plain text only."""
+        raise NotImplementedError("multiple_choice tasks need the simple class: add --force_simple")
+
+    def _turns(self, doc_to_messages: Any, document: int, task: str, split: str) -> list[Turn]:
+        return chat_prompt(doc_to_messages(self.task_dict[task][split][document]))
+
+
+class TheWorldSimple(_TheWorld):
+    """For tasks in plain text, multiple choice by log-probability among them."""
+
+    is_simple = True
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """Answers of requests (context, generation settings, doc_to_visual, document, task, split)."""
+        prompts = [partial(self._turns, request.args[0], *request.args[2:]) for request in requests]
+        return self.answering.generate(prompts, [request.args[1] for request in requests])
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """Losses of requests (context, answer, doc_to_visual, document, task, split), and which answer is likeliest.
+
+        Losses, since lmms-eval takes the least (issue 370 there), and wrapped, since it calls `str` on a bare pair.
+        The answers of one document share one prefill.
+        """
+        for request in requests:
+            if len(request.args) != 6 or not isinstance(request.args[1], str):
+                raise ValueError(
+                    f"task {request.task_name!r}: expected multiple_choice with acc or acc_norm; output_type "
+                    "loglikelihood and acc_mutual_info expect log-likelihoods where lmms-eval otherwise takes losses"
+                )
+        by_prompt = [
+            list(group) for _, group in groupby(requests, lambda request: (request.args[0], *request.args[3:]))
+        ]
+        prompts = [partial(self._turns, group[0].args[0], *group[0].args[2:]) for group in by_prompt]
+        losses = self.answering.losses(prompts, [tuple(request.args[1] for request in group) for group in by_prompt])
+        return [
+            GenerationResult(text=(found[request.args[1]], found[request.args[1]] == min(found.values())))
+            for group, found in zip(by_prompt, losses, strict=True)
+            for request in group
+        ]
+
+    def _turns(self, context: str, doc_to_visual: Any, document: int, task: str, split: str) -> list[Turn]:
+        pictures = doc_to_visual(self.task_dict[task][split][document]) or []
+        return text_prompt(context, [picture for picture in pictures if picture is not None])
+
+
+__all__ = ["TheWorldChat", "TheWorldSimple"]
