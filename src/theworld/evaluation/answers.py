@@ -74,15 +74,11 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
     return next((letter for letter, option in (options or {}).items() if option == said_option), None)
 
 
-def parse_yes_no(text: str, also_no: Collection[str] = ()) -> str | None:
+def parse_yes_no(text: str) -> str | None:
     """`yes` or `no`: declared, or by the words that open the text, such as "True", "Incorrect", "That is false".
 
     A "no" before a noun ("No cars are visible") answers nothing, nor does a text that begins otherwise, unless its last
     line is the answer alone.
-
-    Args:
-        text: What the model said.
-        also_no: More openings that mean no where nothing plainer follows: SpatialRGPT's "In fact" and "Actually".
     """
     text = _plain(text)
     for part in (*_declarations(text), text, text.rpartition("\n")[2]):
@@ -91,8 +87,7 @@ def parse_yes_no(text: str, also_no: Collection[str] = ()) -> str | None:
         if said:
             then = _YES_NO.match(re.sub(r"^[\s,.;:!-]+", "", part[said.end() :]))
             return None if then and bool(then[1]) != bool(said[1]) else "yes" if said[1] else "no"
-    openings = "|".join(map(re.escape, also_no))
-    return "no" if openings and re.match(rf"(?:{openings})\b", text, re.IGNORECASE) else None
+    return None
 
 
 def parse_binary(text: str) -> str | None:
