@@ -8,7 +8,7 @@ from types import ModuleType
 from theworld import __version__
 from theworld.utils.errors import one_line
 
-from . import ask, audit, chat, demo, env, imagine, nano, precompute, train
+from . import align, ask, audit, chat, compare, demo, env, imagine, nano, precompute, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
@@ -16,10 +16,12 @@ COMMANDS: dict[str, ModuleType] = {
     "ask": ask,
     "chat": chat,
     "imagine": imagine,
+    "align": align,
     "demo": demo,
     "train": train,
     "precompute": precompute,
     "nano": nano,
+    "compare": compare,
     "audit": audit,
     "env": env,
 }

@@ -26,6 +26,7 @@ from .verdict import correct
 METRICS = "metrics.json"
 USUAL_DISCORDANCE = 0.2
 """Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
+FLIPS = 9_999
 
 Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
@@ -99,13 +100,14 @@ def task_metrics(
             items.
         measures: The task's own, of one run.
         floors: Accuracies that need no model, by name.
-        full: The arm that the others are compared with.
+        full: The arm that the others are compared with; behind `label/` where there are several runs.
     """
     comparisons = None
     if full in arms:
         comparisons = {name: compare(arms[full], runs) for name, runs in arms.items() if name != full}
     metrics = {
         "n": len(next(iter(arms.values()))[0].predictions),
+        "full": full,
         "floors": dict(floors or {}),
         "arms": {name: describe(runs, measures) for name, runs in arms.items()},
         "comparisons": comparisons,
@@ -140,13 +142,14 @@ def compare(full: Sequence[ArmRun], other: Sequence[ArmRun]) -> dict[str, Any]:
     """The full model against another arm on the same items; positive differences are in favour of the full model.
 
     `b` items are right only with the full model, `c` only with the other arm. Where an arm has several seeds, its
-    score of an item is their mean, for which there is no exact test: `b`, `c` and `p` are None.
+    score of an item is their mean: then `b` and `c` are None, and `p` is that of a sign-flip test over clusters.
     """
     ours, theirs = item_scores(full), item_scores(other)
     clusters = [row.cluster for row in full[0].predictions]
-    test: dict[str, Any] = dict.fromkeys(("b", "c", "p"))
     if len(full) == len(other) == 1:
-        test = {key: value for key, value in asdict(mcnemar(ours, theirs)).items() if key in test}
+        test = {key: value for key, value in asdict(mcnemar(ours, theirs)).items() if key in ("b", "c", "p")}
+    else:
+        test = {"b": None, "c": None, "p": _sign_flip(ours - theirs, clusters)}
     low, high = -1.0, 1.0  # all that one cluster tells
     if cluster_ids(clusters, len(ours)).any():
         estimate = bootstrap_difference(ours, theirs, clusters)
@@ -186,6 +189,14 @@ def _accuracy(runs: Sequence[ArmRun], family: str | None = None) -> dict[str, An
         "accuracy": asdict(estimate),
         "smallest_difference": _smallest_difference(scores, clusters, USUAL_DISCORDANCE),
     }
+
+
+def _sign_flip(differences: np.ndarray[Any, Any], clusters: Sequence[str]) -> float:
+    """Two-sided p of the mean difference, if each cluster's could as well have had the other sign (Fisher 1935)."""
+    sums = np.bincount(cluster_ids(clusters, len(differences)), weights=differences)
+    rng = np.random.default_rng(0)
+    flipped = np.array([abs(rng.choice((-1.0, 1.0), len(sums)) @ sums) for _ in range(FLIPS)])
+    return float((1 + (flipped >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
 
 
 def _smallest_difference(values: np.ndarray[Any, Any], clusters: Sequence[str], discordance: float) -> float:

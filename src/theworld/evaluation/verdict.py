@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .refusals import FULL
 from .statistics import holm
 
 ALPHA = 0.05
@@ -68,18 +69,25 @@ def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         (task, arm): comparison["p"]
         for task, metrics in tasks.items()
         for arm, comparison in (metrics["comparisons"] or {}).items()
-        if comparison["p"] is not None
     }
     p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
     corrected: dict[str, dict[str, Any]] = {}
     for task, metrics in tasks.items():
         comparisons = metrics["comparisons"]
         if comparisons is not None:
-            comparisons = {arm: {**numbers, "p_holm": p_holm.get((task, arm))} for arm, numbers in comparisons.items()}
+            comparisons = {arm: {**numbers, "p_holm": p_holm[task, arm]} for arm, numbers in comparisons.items()}
         family = {"comparisons": len(tested), "tasks": sorted({task for task, _ in tested})}
-        verdict = asdict(decide(comparisons))
+        verdict = asdict(decide(_within_run(metrics["full"], comparisons)))
         corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family, "verdict": verdict}
     return corrected
+
+
+def _within_run(full: str, comparisons: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
+    """By bare name, the comparisons with arms of the full model's own run; `None` if it is not the full model."""
+    label, _, arm = full.rpartition("/")
+    if comparisons is None or arm != FULL:
+        return None
+    return {name.rpartition("/")[2]: them for name, them in comparisons.items() if name.rpartition("/")[0] == label}
 
 
 def _numbers(comparison: Mapping[str, Any]) -> str:

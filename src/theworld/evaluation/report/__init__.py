@@ -7,15 +7,19 @@ from pathlib import Path
 
 from ..records import Item
 from ..refusals import read_arms
-from .content import Report, draw_examples, full_arm, gather
+from .content import Report, full_arm, gather
+from .examples import draw_examples
 from .html import write_html
 from .markdown import write_markdown
 from .pictures import Rollout, save_pictures
-from .tables import terminal_report
+from .terminal import terminal_report
 
 
 def write_report(
-    output: str | Path, items: Mapping[str, Sequence[Item]] | None = None, rollout: Rollout | None = None
+    output: str | Path,
+    items: Mapping[str, Sequence[Item]] | None = None,
+    rollout: Rollout | None = None,
+    image_folder: Path | None = None,
 ) -> Path:
     """Write <output>/report.md and <output>/report.html on the evaluation that lies there.
 
@@ -24,6 +28,7 @@ def write_report(
         items: By the task's name: what examples are shown from. They are kept small beside the predictions, where a
             later report finds them.
         rollout: The decoded frames of an item.
+        image_folder: Where names of pictures are looked up.
 
     Returns:
         The path of the page.
@@ -38,7 +43,7 @@ def write_report(
         by_id = {item.id: item for item in known}
         full = full_arm(arms)
         for place in draw_examples(arms, full)[0]:
-            save_pictures(output / task, by_id[arms[full][0].predictions[place].id], rollout)
+            save_pictures(output / task, by_id[arms[full][0].predictions[place].id], rollout, image_folder)
     return _write(gather([("", output)], "Evaluation"), output)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,40 +10,8 @@ from typing import Any
 from ..refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..score import read_metrics, task_metrics
 from ..tasks import TASKS
-from ..verdict import DECISIVE, correct
-from .pictures import find_pictures, find_rollout
-
-MAX_EXAMPLES = 8
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What an arm said to an item.
-
-    Args:
-        arm: Its name.
-        output: As it came.
-        parsed: What the rules read from it.
-        right: Whether that is the answer.
-    """
-
-    arm: str
-    output: str
-    parsed: str | None
-    right: bool
-
-
-@dataclass(frozen=True)
-class ExampleItem:
-    """An item on which arms disagree."""
-
-    id: str
-    family: str
-    prompt: str
-    answer: str
-    replies: tuple[Reply, ...]
-    pictures: tuple[Path, ...]
-    rollout: Path | None
+from ..verdict import correct
+from .examples import ExampleItem, draw_examples, show
 
 
 @dataclass(frozen=True)
@@ -109,28 +76,6 @@ def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
     return Report(title, tuple(sections), *_settings(arms))
 
 
-def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str) -> tuple[list[int], int]:
-    """Places of items that the full model and an arm it has to beat do not score alike, and how many there are.
-
-    Half of those drawn are ones that the full model gets right, as far as there are. They are drawn by the hash of
-    their ids: at random, and the same again for the same predictions.
-    """
-    others = [name for name in arms if name != full and name.rpartition("/")[2] in (*DECISIVE, FULL)]
-    others = others or [name for name in arms if name != full]
-    ours = arms[full][0].predictions
-    differ = [
-        place
-        for place, row in enumerate(ours)
-        if any(arms[name][0].predictions[place].score != row.score for name in others)
-    ]
-    differ.sort(key=lambda place: hashlib.sha256(ours[place].id.encode()).digest())
-    wins = [place for place in differ if ours[place].score]
-    losses = [place for place in differ if not ours[place].score]
-    few = min(MAX_EXAMPLES // 2, len(losses))
-    chosen = wins[: MAX_EXAMPLES - few]
-    return [*chosen, *losses[: MAX_EXAMPLES - len(chosen)]], len(differ)
-
-
 def full_arm(arms: Mapping[str, Any]) -> str:
     """The arm that the others are compared with: the full model of the first run, or else the first arm."""
     return next((name for name in arms if name.rpartition("/")[2] == FULL), next(iter(arms)))
@@ -173,35 +118,21 @@ def _section(
     full = full_arm(arms)
     places, disagreements = draw_examples(arms, full)
     folders = [folder / task for _, folder in runs]
-    examples = tuple(_example(place, arms, full, folders) for place in places)
+    examples = tuple(show(place, arms, full, folders) for place in places)
     prompts: dict[str, list[str]] = {}
     for name, seeds in arms.items():
         prompts.setdefault(seeds[0].predictions[0].prompt, []).append(name)
     verdicts = [metrics["verdict"]["text"]]
     if len(runs) > 1:
-        verdicts = [
-            f"{label} ({folder.name}): {known[task]['verdict']['text']}"
+        label, count = full.rpartition("/")[0], len(arms[full])
+        verdicts = [f"{label}, {f'{count} seeds, ' if count > 1 else ''}among the arms below: {verdicts[0]}"]
+        verdicts += [
+            f"{label} ({folder.name}) by itself: {known[task]['verdict']['text']}"
             for (label, folder), known in zip(runs, stored, strict=True)
             if task in known
         ]
     shown = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items())
     return Section(task, metrics, tuple(verdicts), examples, disagreements, shown)
-
-
-def _example(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: Sequence[Path]) -> ExampleItem:
-    row = arms[full][0].predictions[place]
-    replies = [(name, seeds[0].predictions[place]) for name, seeds in arms.items()]
-    pictures = (find_pictures(folder, row.id) for folder in folders)
-    rollouts = (find_rollout(folder, row.id) for folder in folders)
-    return ExampleItem(
-        row.id,
-        row.family,
-        row.prompt,
-        row.answer,
-        tuple(Reply(name, said.output or said.failed or "", said.parsed, said.score == 1.0) for name, said in replies),
-        next((found for found in pictures if found), ()),
-        next((found for found in rollouts if found), None),
-    )
 
 
 def _settings(
@@ -233,4 +164,4 @@ def _flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-__all__ = ["ExampleItem", "Reply", "Report", "Section", "draw_examples", "full_arm", "gather"]
+__all__ = ["Report", "Section", "full_arm", "gather"]

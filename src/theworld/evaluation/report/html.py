@@ -22,10 +22,8 @@ def write_html(report: Report, output: Path) -> Path:
     """Write <output>/report.html and return its path."""
     loader = PackageLoader(__package__ or "", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"inline": inline_svg, "data_uri": data_uri}
-    page = environment.get_template(PAGE).render(
-        report=report, task_tables=task_tables, task_plots=task_plots, warning_lines=warning_lines, label_of=label_of
-    )
+    functions = (task_tables, task_plots, warning_lines, label_of, inline_svg, data_uri, breakable)
+    page = environment.get_template(PAGE).render(report=report, **{each.__name__: each for each in functions})
     path = output / "report.html"
     write_text(path, page)
     return path
@@ -44,9 +42,14 @@ def inline_svg(svg: str, title: str) -> Markup:
     return Markup(body.replace("<svg", label, 1).replace(INK, "currentColor"))
 
 
+def breakable(text: str) -> Markup:
+    """A name that a narrow column may break behind its underscores."""
+    return Markup("_<wbr>").join(re.split(r"_(?=\w{3})", text))
+
+
 def data_uri(path: Path) -> str:
     """A PNG file as a URI that holds it."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-__all__ = ["data_uri", "inline_svg", "write_html"]
+__all__ = ["breakable", "data_uri", "inline_svg", "write_html"]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from theworld.utils.io import write_text
 
-from .content import ExampleItem, Report, Section
+from .content import Report, Section
+from .examples import ExampleItem
 from .plots import INK, task_plots
 from .tables import Table, markdown, task_tables, warning_lines
 
@@ -22,7 +23,10 @@ def write_markdown(report: Report, output: Path) -> Path:
         parts += _section(section, output)
     parts += ["## What this was made with\n", markdown(_settings(report))]
     if report.differing and len(report.differing_names) > 2:
-        parts += ["Where arms differ:\n", markdown(Table("", report.differing_names, report.differing, left=len(report.differing_names)))]
+        parts += [
+            "Where arms differ:\n",
+            markdown(Table("", report.differing_names, report.differing, left=len(report.differing_names))),
+        ]
     path = output / "report.md"
     write_text(path, "\n".join(parts))
     return path
@@ -60,7 +64,7 @@ def _example(example: ExampleItem, output: Path) -> str:
         if picture.is_relative_to(output)
     )
     table = markdown(Table("", ("Arm", "Output", "Parsed", ""), rows, left=4))
-    asked = f"{_fenced(example.prompt)}\n\nRight answer: {_plain(example.answer)}\n"
+    asked = f"{_fenced(example.question)}\n\nRight answer: {_plain(example.answer)}\n"
     return "\n\n".join(part for part in (f"#### {_plain(example.id)}", links, asked, table) if part)
 
 

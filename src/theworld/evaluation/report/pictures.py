@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from theworld.data.images import open_image
 from theworld.data.schema import BadSample
 from theworld.utils.io import write_bytes
 
+from ..prompts import open_images
 from ..records import Item
 
 EXAMPLES = "examples"
@@ -23,13 +23,13 @@ Rollout = Callable[[Item], Sequence[Image.Image]]
 """The decoded frames that the world model imagines for an item, the present one first."""
 
 
-def save_pictures(folder: Path, item: Item, rollout: Rollout | None = None) -> None:
-    """Write the item's pictures, and its rollout as a strip, below `folder`."""
-    for number, source in enumerate(item.images):
-        try:
-            image = open_image(source)
-        except BadSample:
-            continue  # the item failed for it, and says so
+def save_pictures(folder: Path, item: Item, rollout: Rollout | None = None, image_folder: Path | None = None) -> None:
+    """Write the item's pictures as the model got them, and its rollout as a strip, below `folder`."""
+    try:
+        images = open_images(item, image_folder)
+    except BadSample:
+        return  # the item failed for it, and says so
+    for number, image in enumerate(images):
         image.thumbnail((SIDE, SIDE))
         _write(folder / EXAMPLES / f"{_key(item.id)}-{number}.png", image)
     if rollout is not None and item.images:

@@ -11,6 +11,7 @@ from theworld.utils.imports import require
 
 from ..refusals import FULL
 from ..verdict import ALPHA, DECISIVE
+from .tables import decides
 
 INK = "#1a1b1c"
 """Drawn as `currentColor` in a page, so that it shows on light and on dark."""
@@ -54,15 +55,13 @@ def forest_plot(metrics: Mapping[str, Any]) -> str:
         left.set_title("Accuracy, 95 % interval")
         for place, (name, arm) in enumerate(arms.items()):
             accuracy = arm["accuracy"]
-            colour = FULL_COLOUR if name not in comparisons else OTHER_COLOUR
+            colour = FULL_COLOUR if name == metrics["full"] else OTHER_COLOUR
             _whisker(left, place, [100 * accuracy[key] for key in ("estimate", "low", "high")], colour, filled=True)
         for name, value in metrics["floors"].items():
             left.axvline(100 * value, color=FLOOR_COLOUR, linestyle=":", linewidth=1.4, label=name.replace("_", " "))
         if metrics["floors"]:
-            left.legend(
-                loc="upper left", bbox_to_anchor=(0, -0.9 / figure.get_figheight()), frameon=False, fontsize=8.5
-            )
-        left.set_yticks(range(len(arms)), [_arm_label(name) for name in arms])
+            figure.legend(loc="outside lower left", frameon=False, fontsize=8.5, ncols=3)
+        left.set_yticks(range(len(arms)), [_arm_label(name, metrics) for name in arms])
         left.set_xlabel("per cent")
         left.invert_yaxis()
         right.set_title("Full model minus arm, paired")
@@ -70,10 +69,10 @@ def forest_plot(metrics: Mapping[str, Any]) -> str:
         for place, name in enumerate(arms):
             if name in comparisons:
                 numbers = comparisons[name]
-                sure = numbers["p_holm"] is not None and numbers["p_holm"] < ALPHA
+                sure = numbers["p_holm"] < ALPHA
                 points = [100 * numbers[key] for key in ("difference", "low", "high")]
                 _whisker(right, place, points, FULL_COLOUR if sure else OTHER_COLOUR, filled=sure)
-        right.set_xlabel("points of accuracy; filled: p (Holm) < 0.05; *: decides")
+        right.set_xlabel("points of accuracy")
         right.tick_params(labelleft=False)
         for axes in (left, right):
             axes.grid(axis="x", color=FLOOR_COLOUR, alpha=0.25, linewidth=0.8)
@@ -84,7 +83,7 @@ def forest_plot(metrics: Mapping[str, Any]) -> str:
 def family_plot(metrics: Mapping[str, Any]) -> str:
     """Accuracy by family: bars with intervals for the full model, points for the arms that it has to beat."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
-    main = next((name for name in arms if name not in (metrics["comparisons"] or arms)), next(iter(arms)))
+    main = metrics["full"] if metrics["full"] in arms else next(iter(arms))
     others = [name for name in arms if name != main and name.rpartition("/")[2] in (*DECISIVE, FULL)]
     families = arms[main]["families"]
     shown = sorted(families, key=lambda family: -families[family]["accuracy"]["n"])[:MAX_FAMILIES]
@@ -151,7 +150,7 @@ def answer_plot(metrics: Mapping[str, Any]) -> str:
             shares = [100 * count / items[name] for name, count in zip(given, counts, strict=True)]
             axes.barh(range(len(given)), shares, left=starts, height=0.66, color=colour, label=label)
             starts = [start + share for start, share in zip(starts, shares, strict=True)]
-        axes.set_yticks(range(len(given)), [_arm_label(name) for name in given])
+        axes.set_yticks(range(len(given)), list(given))
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("per cent of the items")
@@ -161,7 +160,12 @@ def answer_plot(metrics: Mapping[str, Any]) -> str:
 
 def task_plots(metrics: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Every figure of a task by a short name: what it shows, and the SVG."""
-    plots = {"differences": ("Accuracy of the arms, and the full model against each", forest_plot(metrics))}
+    plots = {
+        "differences": (
+            "Accuracy of the arms, and the full model against each. Filled: Holm-corrected p below 0.05; *: the verdict rests on it",
+            forest_plot(metrics),
+        )
+    }
     if next(iter(metrics["arms"].values()))["families"]:
         plots["families"] = ("Accuracy by family", family_plot(metrics))
     plots["answers"] = ("Which answers were given", answer_plot(metrics))
@@ -187,8 +191,8 @@ def _svg(figure: Any) -> str:
     return text.getvalue()
 
 
-def _arm_label(name: str) -> str:
-    return f"{name} *" if name in DECISIVE else name
+def _arm_label(name: str, metrics: Mapping[str, Any]) -> str:
+    return f"{name} *" if decides(name, metrics) else name
 
 
 def _shortened(text: str) -> str:

@@ -19,7 +19,7 @@ class Table:
         header: One name a column.
         rows: One cell a column.
         note: What a reader has to know beside.
-        strong: Rows to stress.
+        strong: Rows whose first number is stressed.
         left: How many columns are text; the others are numbers, and stand to the right.
     """
 
@@ -32,35 +32,27 @@ class Table:
 
 
 def task_tables(metrics: Mapping[str, Any]) -> list[Table]:
-    """Every table of a task that has something to say: arms, comparisons, the task's own measures, families, floors."""
+    """Every table of a task that has something to say: arms, comparisons, the task's own measures, families."""
     tables = [arm_table(metrics), comparison_table(metrics), measure_table(metrics), family_table(metrics)]
-    return [table for table in (*tables, floor_table(metrics)) if table.rows]
+    return [table for table in tables if table.rows]
 
 
 def arm_table(metrics: Mapping[str, Any]) -> Table:
-    """Accuracy of every arm with its interval, and how it answered."""
+    """Accuracy of every arm with its interval, and how it answered; below, what is reached without looking."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
-    seeds = any(arm["seeds"] > 1 for arm in arms.values())
-    header = (
-        "Arm",
-        "What it is",
-        "Accuracy",
-        "95 % interval",
-        "Items",
-        "Clusters",
-        "Unparsed",
-        "Failed",
-        "Answers",
-        "World tokens",
-    )
-    rows = [_arm_row(name, arm) for name, arm in arms.items()]
-    if seeds:
-        header = (*header, "Seeds", "SD between seeds")
+    header = ("Arm", "What it is", "Accuracy", "95 % interval", "Unparsed", "Failed", "Answers", "World tokens")
+    rows: list[tuple[str, ...]] = [_arm_row(name, arm) for name, arm in arms.items()]
+    if any(arm["seeds"] > 1 for arm in arms.values()):
+        header = (*header, "Seeds", "SD of seeds")
         rows = [(*row, str(arm["seeds"]), _sd(arm)) for row, arm in zip(rows, arms.values(), strict=True)]
-    methods = ", ".join(sorted({arm["accuracy"]["method"] for arm in arms.values()}))
+    for name, value in metrics["floors"].items():
+        rows.append(("floor", _words(name), f"{100 * value:.1f}", *[""] * (len(header) - 3)))
+    accuracies = [arm["accuracy"] for arm in arms.values()]
+    methods = ", ".join(sorted({accuracy["method"] for accuracy in accuracies}))
     note = (
-        f"Accuracy in per cent; interval: {methods}. Clusters share a picture. Answers: how many different ones were "
-        "given. World tokens: consumed by an item, at most."
+        f"{accuracies[0]['n']} items in {accuracies[0]['n_clusters']} clusters, which share a picture. Accuracy in per "
+        f"cent; interval: {methods}. Answers: how many different ones were given. World tokens: the most that an item "
+        "consumed. A floor needs no model: what is below it has not seen."
     )
     return Table("Arms", header, tuple(rows), note, left=2)
 
@@ -82,21 +74,22 @@ def comparison_table(metrics: Mapping[str, Any]) -> Table:
             _p(numbers["p"]),
             _p(numbers["p_holm"]),
             _points(numbers["smallest_difference"]),
-            "yes" if name in DECISIVE else "",
+            "yes" if decides(name, metrics) else "",
         )
         for name, numbers in comparisons.items()
     )
     family = metrics["holm_family"]
+    tasks = f" on {len(family['tasks'])} tasks" if len(family["tasks"]) > 1 else ""
+    test = "exact McNemar test, which takes items as independent"
+    if any(numbers["b"] is None for numbers in comparisons.values()):
+        test += "; with several seeds, whose mean is compared, a sign-flip test over clusters"
     note = (
         "Differences in points of accuracy, positive where the full model is better; interval: paired bootstrap over "
-        "clusters. b: items that only the full model gets right, c: only the other arm; p: exact McNemar test, which "
-        f"takes items as independent; Holm over {family['comparisons']} comparisons of {len(family['tasks'])} "
-        "task(s). Detectable: the smallest difference that this many items show with 80 % power, at the discordance "
-        "seen; none where they are too few."
+        f"clusters. b: items that only the full model gets right, c: only the other arm; p: {test}. Holm over "
+        f"{family['comparisons']} comparisons{tasks}; bold: below {ALPHA}. Detectable: the smallest difference that "
+        "the items show with 80 % power, at the discordance seen; none where they are too few."
     )
-    strong = frozenset(
-        place for place, numbers in enumerate(comparisons.values()) if (numbers["p_holm"] or 1.0) < ALPHA
-    )
+    strong = frozenset(place for place, numbers in enumerate(comparisons.values()) if numbers["p_holm"] < ALPHA)
     return Table("Comparisons", header, rows, note, strong)
 
 
@@ -130,12 +123,6 @@ def family_table(metrics: Mapping[str, Any]) -> Table:
     return Table("Families", ("Family", "Items", "Detectable", *arms), tuple(rows), note)
 
 
-def floor_table(metrics: Mapping[str, Any]) -> Table:
-    """What is reached without looking."""
-    rows = tuple((_words(name), f"{100 * value:.1f}") for name, value in metrics["floors"].items())
-    return Table("Floors", ("Without looking", "Accuracy"), rows, "In per cent; an arm below them has not seen.")
-
-
 def markdown(table: Table) -> str:
     """A table for Markdown, its title apart."""
     ruler = ["---"] * table.left + ["---:"] * (len(table.header) - table.left)
@@ -144,32 +131,15 @@ def markdown(table: Table) -> str:
     return f"{text}\n\n{table.note}\n" if table.note else f"{text}\n"
 
 
-def terminal(table: Table) -> str:
-    """A table in columns of spaces."""
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column < table.left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def terminal_report(metrics: Mapping[str, Any]) -> str:
-    """What a command prints about a task: arms, comparisons, floors, families, warnings, and the verdict."""
-    parts = [f"{metrics['title']}: {metrics['n']} items"]
-    parts += [f"{table.title}\n{terminal(table)}" for table in task_tables(metrics)]
-    warnings = warning_lines(metrics)
-    if warnings:
-        parts.append("\n".join(["Warnings", *warnings]))
-    return "\n\n".join([*parts, metrics["verdict"]["text"]])
-
-
 def warning_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Every arm's warnings, with its name."""
     return [f"{name}: {warning}" for name, arm in metrics["arms"].items() for warning in arm["warnings"]]
+
+
+def decides(name: str, metrics: Mapping[str, Any]) -> bool:
+    """Whether the verdict rests on the comparison with this arm."""
+    label, _, arm = name.rpartition("/")
+    return arm in DECISIVE and label == metrics["full"].rpartition("/")[0]
 
 
 def label_of(name: str) -> str:
@@ -185,8 +155,6 @@ def _arm_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
         label_of(name),
         f"{100 * accuracy['estimate']:.1f}",
         f"[{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
-        str(accuracy["n"]),
-        str(accuracy["n_clusters"]),
         str(arm["unparsed"]),
         str(arm["failed"]),
         str(arm["distinct_answers"]),
@@ -206,8 +174,8 @@ def _count(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else p_text(value, "").replace(" = ", "").strip()
+def _p(value: float) -> str:
+    return p_text(value, "").replace(" = ", "").strip()
 
 
 def _number(value: float | None) -> str:
@@ -224,7 +192,9 @@ def _words(name: str) -> str:
 
 def _stressed(table: Table, place: int) -> Sequence[str]:
     row = table.rows[place]
-    return tuple(f"**{cell}**" if cell else cell for cell in row) if place in table.strong else row
+    if place not in table.strong:
+        return row
+    return (*row[: table.left], f"**{row[table.left]}**", *row[table.left + 1 :])
 
 
 def _escaped(cell: str) -> str:
@@ -235,13 +205,11 @@ __all__ = [
     "Table",
     "arm_table",
     "comparison_table",
+    "decides",
     "family_table",
-    "floor_table",
     "label_of",
     "markdown",
     "measure_table",
     "task_tables",
-    "terminal",
-    "terminal_report",
     "warning_lines",
 ]
