@@ -1,0 +1,83 @@
+"""Compare projected world tokens with Gemma's image tokens and text embeddings: a figure and its numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .loading import add_model_arguments
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--images", nargs="+", default=[], metavar="IMAGE", help="paths or URLs (default: the nano scenes)"
+    )
+    parser.add_argument("--folder", type=Path, help="every image in this folder")
+    parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
+    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
+    parser.add_argument(
+        "--samples", type=int, default=500, help="tokens of each kind to compare, at most (default: 500)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples and of t-SNE")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the figure and the numbers, and print where, and the numbers that matter most."""
+    from theworld.analysis.alignment import collect_tokens
+    from theworld.analysis.alignment_plots import save_alignment
+
+    from .loading import load_model
+
+    if args.samples < 2:
+        raise ValueError(f"--samples {args.samples}: expected 2 tokens of each kind at least")
+    images = open_images(args)
+    model = load_model(args)
+    tokens = collect_tokens(model, list(images.values()), args.steps, args.samples, args.seed)
+    about = {"model": args.model, "images": list(images), "num_world_steps": tokens.world.shape[1] - 1}
+    metrics = save_alignment(tokens, args.output, about, args.samples, args.seed)
+    if args.json:
+        print(json.dumps(metrics, ensure_ascii=False))
+        return 0
+    print(f"{len(images)} images, {metrics['sampled']} tokens of each kind")
+    for name in ("magnitude", "cosine", "distance"):
+        print(f"{name:<16}" + "  ".join(f"{key} {value['mean']:.2f}" for key, value in metrics[name].items()))
+    print(
+        f"{'effective rank':<16}" + "  ".join(f"{key} {value:.1f}" for key, value in metrics["effective_rank"].items())
+    )
+    place = {key.replace("_", " "): value for key, value in metrics["cosine_at_place"].items() if value is not None}
+    print(f"{'at its place':<16}" + "  ".join(f"{key} {value:.2f}" for key, value in place.items()))
+    print(f"{args.output / 'alignment.png'} and {args.output / 'alignment.json'}")
+    return 0
+
+
+def open_images(args: argparse.Namespace) -> dict[str, Image.Image]:
+    """The images that were named, or without any the scenes that ship with the package.
+
+    Raises:
+        FileNotFoundError: An image or the folder does not exist.
+        ValueError: An image cannot be read, or the folder holds none.
+    """
+    from theworld.model.image_processing_world import to_pil
+    from theworld.nano.examples import EXAMPLES, load_example
+
+    names: list[str] = list(args.images)
+    if args.folder is not None:
+        if not args.folder.is_dir():
+            raise FileNotFoundError(f"{args.folder}: no such folder of images")
+        found = sorted(str(path) for path in args.folder.iterdir() if path.suffix.lower() in ENDINGS)
+        if not found:
+            raise ValueError(f"{args.folder}: no image there; expected files that end in {', '.join(ENDINGS)}")
+        names += found
+    if not names:
+        return {name: load_example(name).image for name in EXAMPLES}
+    return {name: to_pil(name) for name in names}
