@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,11 @@ class PromptBuilder:
         inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         return Batch(asked, inputs, prompts, counts), failed
 
+    @cached_property
+    def reserved(self) -> re.Pattern[str]:
+        """What must not stand in a text."""
+        return reserved_tokens(self.model.processor.tokenizer)
+
     def turns(self, item: Item) -> list[Turn]:
         """The item as the turns of a chat template.
 
@@ -102,10 +108,9 @@ class PromptBuilder:
         messages = list(item.messages)
         if self.instruction:
             messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{self.instruction}")
-        reserved = reserved_tokens(self.model.processor.tokenizer)
         if not self.image:
             messages = [Message(message.role, message.content.replace(IMAGE_MARKER, "")) for message in messages]
-        return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], reserved)
+        return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], self.reserved)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """Everything that the processor makes of several conversations, padded on the left, but the world's pixels."""

@@ -1,0 +1,107 @@
+"""A checkpoint and a task -> predictions of every arm, on disk as they come.
+
+Killed at any time, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from theworld.model import TheWorld
+from theworld.utils.devices import best_device
+from theworld.utils.logging import logger
+
+from .arms import ARMS, BASE, MODEL, plan
+from .asking import Asker, EvaluationSettings
+from .records import Prediction
+from .tasks.base import Task, TaskItems
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was done.
+
+    Args:
+        folder: <output>/<task>.
+        items: Of the task.
+        arms: Predictions by arm, in the items' order.
+        not_run: By arm, why it did not run and what it needs.
+    """
+
+    folder: Path
+    items: TaskItems
+    arms: dict[str, list[Prediction]]
+    not_run: dict[str, str]
+
+
+def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
+    """Ask every item of `task` in every arm that can run; what is on disk already is not asked again.
+
+    Raises:
+        ValueError: Settings contradict each other or the task, the output holds predictions of other settings, or an
+            arm is refused: all its outputs are empty, or it should have consumed world tokens and did not.
+        FileNotFoundError: The task's data or a checkpoint is missing.
+    """
+    plan(settings.arms, settings.model, (0,), settings.controls)  # names are checked before anything is loaded
+    items = task.load(settings.source)
+    _check_items(task, items, settings)
+    model = _load_model(settings)
+    steps = settings.num_world_steps or tuple(sorted({0, model.config.num_world_steps}))
+    planned, not_run = plan(settings.arms, settings.model, steps, settings.controls)
+    base = model.config.gemma_model_name, model.config.gemma_subfolder, model.config.gemma_revision
+    done: dict[str, list[Prediction]] = {}
+    for checkpoint in sorted({arm.arm.checkpoint for arm in planned}, key=lambda name: (name != MODEL, name)):
+        group = [arm for arm in planned if arm.arm.checkpoint == checkpoint]
+        if checkpoint == BASE:
+            name, subfolder, revision = base
+            assert name is not None
+            model = _load(name, subfolder=subfolder, revision=revision, enable_world=False)
+        elif checkpoint != MODEL:
+            assert group[0].checkpoint is not None
+            model = _load(group[0].checkpoint, **_world_options(group[0].num_world_steps))
+        done |= Asker(task, items, settings, model, max(steps)).run(group)
+    for name, reason in not_run.items():
+        logger.warning("arm %s not run: %s", name, reason)
+    return Evaluation(
+        settings.output / task.name, items, {arm.arm.name: done[arm.arm.name] for arm in planned}, not_run
+    )
+
+
+def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
+    ids = [row.id for row in (*items.items, *items.skipped)]
+    if len(set(ids)) < len(ids):
+        twice = next(id for id in ids if ids.count(id) > 1)
+        raise ValueError(
+            f"task {task.name!r}: item {twice!r} is there more than once: give every item an id of its own"
+        )
+    opened = [item.id for item in items.items if not item.choices]
+    if settings.scorer == "choices" and opened:
+        raise ValueError(
+            f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, allow any answer: "
+            "use --scorer auto or generate"
+        )
+
+
+def _load_model(settings: EvaluationSettings) -> TheWorld:
+    """The model that is evaluated, without its world if no arm needs it."""
+    asked = [ARMS[name] for name in settings.arms if ARMS[name].checkpoint == MODEL]
+    world = any(arm.world != "none" for arm in asked)
+    largest = max(settings.num_world_steps) if settings.num_world_steps else None
+    options = {"num_world_steps": largest} if world and largest is not None else {}
+    return _load(settings.model, enable_world=world, **options)
+
+
+def _world_options(num_world_steps: int | None) -> dict[str, Any]:
+    if num_world_steps is None:
+        return {"enable_world": False}
+    return {"enable_world": True, "num_world_steps": num_world_steps}
+
+
+def _load(name: str, **options: Any) -> TheWorld:
+    device, dtype = best_device()
+    return TheWorld.from_pretrained(name, dtype=dtype, device_map={"": device}, **options).eval()
+
+
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
