@@ -1,5 +1,6 @@
 """Evaluations on disk whose arms are right and wrong as a test says."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def answer_rows(items: Sequence[Item], arm: str, right: Sequence[bool], **fields
         output = item.answer if is_right else other(item.answer)
         row: dict[str, Any] = {
             "prompt": f"<bos>{item.messages[0].content}",
-            "choice_logprobs": {"yes": -0.1, "no": -2.5 - len(arm) / 100},
+            "choice_logprobs": {"yes": -0.1, "no": -2.5 - zlib.crc32(arm.encode()) / 2**32},
             "world_tokens": 0 if arm in WITHOUT_WORLD else 16,
             "family": item.family,
             "cluster": item.cluster,

@@ -119,7 +119,7 @@ def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}
     """Accuracy of one arm with its interval, whole and by family, and how its answers are spread."""
     rows = [row for run in runs for row in run.predictions]
     first = runs[0].predictions
-    families = dict.fromkeys(row.family for row in first)
+    families = list(dict.fromkeys(row.family for row in first if row.family != Item.family))
     own = [measures(run.predictions) for run in runs]
     return {
         **_accuracy(runs),
@@ -132,7 +132,7 @@ def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}
         "right_answers": dict(Counter(row.answer for row in first).most_common()),
         "figures": _figures(rows),
         "measures": {name: float(np.mean([values[name] for values in own])) for name in own[0]},
-        "families": {family: _accuracy(runs, family) for family in families} if len(families) > 1 else {},
+        "families": {family: _accuracy(runs, family) for family in families},
         "world_tokens": max(row.world_tokens for row in rows),
         "warnings": [warning for run in runs for warning in warnings_of(run)],
     }

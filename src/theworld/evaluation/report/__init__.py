@@ -54,14 +54,20 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
         runs: Their folders.
         output: Where report.md and report.html go.
         labels: What each is called; runs with the same label are training seeds of one another. By default the
-            folders' names.
+            folders' names, or the paths where names repeat.
 
     Raises:
         FileNotFoundError: A folder holds no evaluation.
-        ValueError: As many labels as runs are needed; or predictions are refused (`evaluation/refusals.py`).
+        ValueError: A run is given twice, there are not as many labels as runs, or predictions are refused
+            (`evaluation/refusals.py`).
     """
-    folders = [Path(run) for run in runs]
-    names = [folder.resolve().name for folder in folders] if labels is None else list(labels)
+    folders = [Path(run).resolve() for run in runs]
+    twice = [folder for folder in folders if folders.count(folder) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: given twice: every run is an evaluation of its own")
+    names = [folder.name for folder in folders] if labels is None else list(labels)
+    if labels is None and len(set(names)) < len(names):
+        names = [str(run) for run in runs]
     if len(names) != len(folders):
         raise ValueError(f"{len(names)} labels for {len(folders)} runs: give one each")
     for folder in folders:

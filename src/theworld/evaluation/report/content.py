@@ -13,6 +13,8 @@ from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
 
+PARTS = ("identity", "environment")
+
 
 @dataclass(frozen=True)
 class Section:
@@ -121,7 +123,8 @@ def _section(
     examples = tuple(show(place, arms, full, folders) for place in places)
     prompts: dict[str, list[str]] = {}
     for name, seeds in arms.items():
-        prompts.setdefault(seeds[0].predictions[0].prompt, []).append(name)
+        first = next((row.prompt for row in seeds[0].predictions if row.prompt), "")
+        prompts.setdefault(first, []).append(name)
     verdicts = [metrics["verdict"]["text"]]
     if len(runs) > 1:
         label, count = full.rpartition("/")[0], len(arms[full])
@@ -153,13 +156,13 @@ def _settings(
 
 
 def _flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name; `identity` itself is left out of the names."""
+    """Nested values by dotted name; the names of the manifest's own parts are left out."""
     flat: dict[str, str] = {}
     for key, inner in value.items():
-        name = prefix if key == "identity" and not prefix else f"{prefix}{key}"
+        name = prefix if key in PARTS and not prefix else f"{prefix}{key}"
         if isinstance(inner, Mapping):
             flat |= _flattened(inner, f"{name}." if name else "")
-        else:
+        elif inner is not None:
             flat[name] = ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
     return flat
 

@@ -162,7 +162,8 @@ def task_plots(metrics: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Every figure of a task by a short name: what it shows, and the SVG."""
     plots = {
         "differences": (
-            "Accuracy of the arms, and the full model against each. Filled: Holm-corrected p below 0.05; *: the verdict rests on it",
+            "Accuracy of the arms, and the full model against each. Filled: Holm-corrected p below 0.05; *: the "
+            "verdict rests on it",
             forest_plot(metrics),
         )
     }

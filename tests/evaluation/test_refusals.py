@@ -1,0 +1,227 @@
+"""Every refusal, made to happen on files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
+from theworld.evaluation.arms import ARMS
+from theworld.evaluation.records import PREDICTIONS, Prediction, read_predictions
+from theworld.evaluation.refusals import ORDER, WITHOUT_WORLD, ArmRun, read_arms, warnings_of
+from theworld.evaluation.report import write_report
+from theworld.evaluation.score import write_metrics
+
+ITEMS = make_items(12)
+RIGHT = {"gemma": [n % 2 == 0 for n in range(12)], "world": [n % 3 != 0 for n in range(12)]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_arms(tmp_path, ITEMS, RIGHT)
+    return tmp_path / "balls"
+
+
+def change(path: Path, edit: Callable[[list[str]], list[str]]) -> None:
+    file = path / PREDICTIONS
+    file.write_text("".join(f"{line}\n" for line in edit(file.read_text().splitlines())))
+
+
+def test_whole_arms_are_read_in_the_order_of_a_table(folder: Path) -> None:
+    arms = read_arms(folder)
+    assert list(arms) == ["world", "gemma"]
+    assert len(arms["world"].predictions) == 12
+
+
+def test_every_arm_has_a_place_and_is_known_to_see_the_world_or_not() -> None:
+    assert set(ORDER) == set(ARMS)
+    assert set(WITHOUT_WORLD) == {name for name, arm in ARMS.items() if arm.world == "none"}
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no predictions of any arm"):
+        read_arms(tmp_path)
+
+
+def edit_output(lines: list[str]) -> list[str]:
+    row = json.loads(lines[4])
+    return [*lines[:4], json.dumps({**row, "output": "maybe"}), *lines[5:]]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda lines: lines[::-1],
+        lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
+        lambda lines: [*lines[:3], *lines[4:]],
+        edit_output,
+        lambda lines: [*lines, lines[0]],
+    ],
+    ids=["reversed", "two rows exchanged", "one row out of the middle", "an output edited", "a row twice"],
+)
+def test_rows_that_were_tampered_with(folder: Path, edit: Callable[[list[str]], list[str]]) -> None:
+    change(folder / "world", edit)
+    with pytest.raises(ValueError, match="does not fit its seal"):
+        read_arms(folder)
+
+
+def test_rows_of_another_arm(folder: Path) -> None:
+    shutil.copy(folder / "gemma" / PREDICTIONS, folder / "world" / PREDICTIONS)
+    with pytest.raises(ValueError, match="does not fit its seal"):
+        read_arms(folder)
+
+
+def test_a_whole_folder_of_another_arm(folder: Path) -> None:
+    shutil.copytree(folder / "gemma", folder / "zeroed")
+    with pytest.raises(ValueError, match="'zeroed' is refused: holds predictions of arm 'gemma'"):
+        read_arms(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 7])
+def test_rows_missing_at_the_end(folder: Path, kept: int) -> None:
+    change(folder / "world", lambda lines: lines[:kept])
+    with pytest.raises(ValueError, match="7 of 12 items" if kept else "every one of 0 outputs is empty"):
+        read_arms(folder)
+
+
+def test_nothing_was_said(tmp_path: Path) -> None:
+    rows = answer_rows(ITEMS, "world", [False] * 12)
+    write_arm(tmp_path, ITEMS, "world", [replace(row, output=" ", parsed=None) for row in rows])
+    with pytest.raises(ValueError, match="every one of 12 outputs is empty"):
+        read_arms(tmp_path / "balls")
+
+
+def test_everything_failed(tmp_path: Path) -> None:
+    rows = answer_rows(ITEMS, "world", [False] * 12, failed="missing: a.png")
+    write_arm(tmp_path, ITEMS, "world", [replace(row, output="", parsed=None) for row in rows])
+    with pytest.raises(ValueError, match=r"outputs is empty \(missing: a.png\)"):
+        read_arms(tmp_path / "balls")
+
+
+def test_a_world_that_no_token_came_from(tmp_path: Path) -> None:
+    write_arm(tmp_path, ITEMS, "world", answer_rows(ITEMS, "world", RIGHT["world"], world_tokens=0))
+    with pytest.raises(ValueError, match="'world' is refused: consumed no world tokens"):
+        read_arms(tmp_path / "balls")
+
+
+def test_a_baseline_that_saw_the_world(tmp_path: Path) -> None:
+    write_arm(tmp_path, ITEMS, "gemma", answer_rows(ITEMS, "gemma", RIGHT["gemma"], world_tokens=16))
+    with pytest.raises(ValueError, match="consumed 192 world tokens"):
+        read_arms(tmp_path / "balls")
+
+
+def test_an_item_twice(tmp_path: Path) -> None:
+    rows = answer_rows(ITEMS, "world", RIGHT["world"])
+    write_arm(tmp_path, ITEMS, "world", [*rows[:-1], rows[0]])
+    with pytest.raises(ValueError, match="item 'q0' is there more than once"):
+        read_arms(tmp_path / "balls")
+
+
+@pytest.mark.parametrize("secret", ["hidden", ""])
+def test_hidden_answers(tmp_path: Path, secret: str) -> None:
+    items = [replace(item, answer=secret) for item in ITEMS]
+    write_arm(tmp_path, items, "world", answer_rows(items, "world", [False] * 12))
+    with pytest.raises(ValueError, match="the answers of this split are hidden"):
+        read_arms(tmp_path / "balls")
+
+
+@pytest.mark.parametrize("with_logprobs", [True, False])
+def test_identical_arms(tmp_path: Path, with_logprobs: bool) -> None:
+    logprobs = {"yes": -0.1, "no": -2.0} if with_logprobs else None
+    for arm in ("world", "gemma"):
+        write_arm(tmp_path, ITEMS, arm, answer_rows(ITEMS, arm, RIGHT["world"], choice_logprobs=logprobs))
+    with pytest.raises(ValueError, match="'world' and 'gemma' have identical predictions on all 12 items"):
+        read_arms(tmp_path / "balls")
+
+
+def test_the_same_words_from_other_probabilities_are_no_copy(tmp_path: Path) -> None:
+    write_arms(tmp_path, ITEMS, {"world": RIGHT["world"], "gemma": RIGHT["world"]})  # log-probabilities differ
+    assert set(read_arms(tmp_path / "balls")) == {"world", "gemma"}
+
+
+def test_arms_of_other_items(tmp_path: Path) -> None:
+    write_arms(tmp_path, ITEMS, {"world": RIGHT["world"]})
+    write_arms(tmp_path, make_items(10), {"gemma": RIGHT["gemma"][:10]})
+    with pytest.raises(ValueError, match="were asked other items"):
+        read_arms(tmp_path / "balls")
+
+
+def test_arms_whose_rows_are_in_another_order(tmp_path: Path) -> None:
+    write_arms(tmp_path, ITEMS, {"world": RIGHT["world"]})
+    write_arm(tmp_path, ITEMS, "gemma", answer_rows(ITEMS, "gemma", RIGHT["gemma"])[::-1])
+    with pytest.raises(ValueError, match="were asked other items"):
+        read_arms(tmp_path / "balls")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda world, gemma: change(world, lambda lines: lines[::-1]),
+        lambda world, gemma: (world / PREDICTIONS).write_text(""),
+        lambda world, gemma: shutil.copy(gemma / PREDICTIONS, world / PREDICTIONS),
+        lambda world, gemma: change(
+            world, lambda lines: [line.replace('"score": 0.0', '"score": 1.0') for line in lines]
+        ),
+        lambda world, gemma: shutil.rmtree(gemma),
+    ],
+    ids=["shuffled", "emptied", "copied", "scores edited", "an arm removed"],
+)
+def test_the_report_refuses_what_was_changed_behind_its_numbers(
+    tmp_path: Path, harm: Callable[[Path, Path], object]
+) -> None:
+    write_arms(tmp_path, ITEMS, RIGHT)
+    write_metrics(tmp_path, make_task(ITEMS), ITEMS)
+    harm(tmp_path / "balls" / "world", tmp_path / "balls" / "gemma")
+    with pytest.raises(ValueError, match=r"predictions of (world|gemma) are not those that .*metrics.json was made of"):
+        write_report(tmp_path)
+
+
+def rows_of(outputs: list[str], answers: list[str], **fields: int) -> ArmRun:
+    rows = [
+        Prediction(
+            f"{n}",
+            "?",
+            answer,
+            output,
+            parsed=output if output in ("yes", "no") else None,
+            **{"world_tokens": 4, **fields},
+        )
+        for n, (output, answer) in enumerate(zip(outputs, answers, strict=True))
+    ]
+    return ArmRun("world", {"identity": {}}, rows)
+
+
+BALANCED = ["yes", "no"] * 10
+
+
+def test_sound_answers_warn_of_nothing() -> None:
+    assert warnings_of(rows_of(BALANCED, BALANCED)) == []
+    assert warnings_of(rows_of([*BALANCED[:16], *["hm"] * 4], BALANCED)) == []  # a fifth is allowed
+
+
+def test_warnings_of_answers_that_cannot_be_read() -> None:
+    assert "5 of 20 answers could not be parsed" in warnings_of(rows_of([*BALANCED[:15], *["hm"] * 5], BALANCED))
+
+
+def test_warnings_of_one_answer_to_everything() -> None:
+    found = warnings_of(rows_of(["yes"] * 19 + ["no"], BALANCED))
+    assert "19 of 20 answers are 'yes'" in found
+    assert "says 'yes' to 95% of what it answers, which is right for 50%" in found
+
+
+def test_warnings_of_failures_and_of_items_without_a_world() -> None:
+    arm = rows_of(BALANCED, BALANCED)
+    rows = [replace(arm.predictions[0], failed="missing: a.png", output="", parsed=None), *arm.predictions[1:]]
+    assert warnings_of(replace(arm, predictions=rows)) == ["1 of 20 items failed and count as wrong"]
+    rows = [replace(arm.predictions[0], world_tokens=0), *arm.predictions[1:]]
+    assert warnings_of(replace(arm, predictions=rows)) == ["1 of 20 items consumed no world tokens"]
+
+
+def test_the_manifest_alone_is_no_arm(folder: Path) -> None:
+    (folder / "world" / PREDICTIONS).unlink()
+    assert read_predictions(folder / "world")[1] == []
+    with pytest.raises(ValueError, match="every one of 0 outputs is empty"):
+        read_arms(folder)
