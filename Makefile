@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms run train-simple train-hf smoke-test compare-results clean
+.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -57,8 +57,16 @@ $(LMMS_INSTALLED): pyproject.toml constraints.txt
 	@.venv-lmms/bin/python -m pip uninstall --quiet --yes torchvision
 	@touch $@
 
+test-browser: setup ## Click through the demo in a headless Chromium
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest -q -m browser
+
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py
+
+demo: setup ## Try the shipped nano model in the browser
+	$(BIN)/theworld demo
 
 train-simple: setup ## Train the nano model on three pictures, from Python
 	$(BIN)/python examples/simple_training.py

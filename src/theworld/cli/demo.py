@@ -1,9 +1,7 @@
 """Try a model in the browser: answers with and without the world, side by side."""
 
 import argparse
-import os
 import sys
-import tempfile
 import threading
 
 from .loading import add_model_arguments, load_model
@@ -20,21 +18,24 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     from theworld.analysis.demo.answers import Scene
     from theworld.analysis.demo.page import build_page
-    from theworld.analysis.demo.server import is_loopback, serve
+    from theworld.analysis.demo.server import is_loopback, private_uploads, serve
     from theworld.nano.examples import EXAMPLES, load_example
 
     scenes = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
     model = load_model(args)
-    # Of our own, for Gradio's default is one folder for everybody on the machine
-    with tempfile.TemporaryDirectory(prefix="theworld-demo-") as uploads:
-        os.environ.setdefault("GRADIO_TEMP_DIR", uploads)
+    with private_uploads():
         page = build_page(model, args.model, scenes)
         address = serve(page, args.host, args.port)
         if not is_loopback(args.host):
             print(f"warning: {args.host} is open to other machines: whoever reaches it can ask", file=sys.stderr)
         print(f"{address}    (Ctrl-C ends it)", flush=True)
         try:
-            threading.Event().wait()
+            wait()
         finally:
             page.close(verbose=False)
     return 0
+
+
+def wait() -> None:
+    """Until Ctrl-C."""
+    threading.Event().wait()

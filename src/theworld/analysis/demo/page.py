@@ -109,11 +109,9 @@ class Asking:
             raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
 
     def scene_of(self, image: Image.Image) -> Scene | None:
-        """The example that `image` is, pixel by pixel, as the page shows it; `None` for an image of one's own."""
-        for scene in self.scenes:
-            if enlarge(scene.image).tobytes() == image.tobytes():
-                return scene
-        return None
+        """The example that `image` is, pixel by pixel, enlarged or not; `None` for an image of one's own."""
+        pixels = enlarge(image).tobytes()
+        return next((scene for scene in self.scenes if enlarge(scene.image).tobytes() == pixels), None)
 
     def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
         truth = ""

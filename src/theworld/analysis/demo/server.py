@@ -1,6 +1,11 @@
 """Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
 
 import ipaddress
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -39,25 +44,31 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
         port: 0 takes any free one.
 
     Raises:
-        OSError: The port is in use.
+        OSError: The port is in use, or `host` is no address of this machine.
     """
-    _, address, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        show_error=True,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-        enable_monitoring=False,
-        footer_links=[],
-        max_file_size=MAX_UPLOAD,
-        theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
-        css=STYLE,
-        app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
-    )
+    try:
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port or _free_port(),
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            show_error=True,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            footer_links=[],
+            max_file_size=MAX_UPLOAD,
+            theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
+            css=STYLE,
+            app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
+        )
+    except OSError as error:  # Gradio's own speaks of its environment variables
+        raise OSError(
+            f"cannot listen on {host}, port {port}: the port is in use, or the address is none of this machine; choose "
+            "another (port 0 takes any that is free)"
+        ) from error
     return address
 
 
@@ -76,6 +87,29 @@ class NothingElsewhere:
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
+
+
+@contextmanager
+def private_uploads() -> Iterator[None]:
+    """Keep uploads and pictures in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
+
+    Gradio's own default is one folder for everybody on the machine.
+    """
+    if "GRADIO_TEMP_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="theworld-demo-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["GRADIO_TEMP_DIR"]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def is_loopback(host: str) -> bool:

@@ -1,0 +1,128 @@
+"""The demo: what the page shows is what the model says, errors are messages, and nothing leaves the machine."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import gradio as gr
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from theworld import TheWorld
+from theworld.analysis.animate import enlarge
+from theworld.analysis.demo import answers
+from theworld.analysis.demo.answers import Scene, animation, answer_twice
+from theworld.analysis.demo.page import Asking, build_page
+from theworld.analysis.demo.server import is_loopback, serve
+from theworld.analysis.imagine import imagine
+from theworld.nano.examples import EXAMPLES, FOLDER, load_example
+
+SCENES = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
+STACK = SCENES[2]
+
+
+@pytest.fixture(scope="module")
+def nano() -> TheWorld:
+    return TheWorld.from_pretrained("nano")
+
+
+def test_answers_come_one_after_the_other_and_are_those_of_ask(nano: TheWorld) -> None:
+    shown = list(answer_twice(nano, STACK.image, STACK.question, 2))
+    assert [(s.plain is not None, s.world is not None, len(s.frames), s.attention is not None) for s in shown] == [
+        (True, False, 0, False),
+        (True, True, 0, False),
+        (True, True, 9, False),
+        (True, True, 9, True),
+    ]
+    assert shown[-1].plain == nano.ask(STACK.image, STACK.question, use_world=False)
+    assert shown[-1].world == nano.ask(STACK.image, STACK.question) == STACK.answer
+    assert shown[-1].plain != shown[-1].world
+    assert [frame.tobytes() for frame in shown[-1].frames] == [frame.tobytes() for frame in imagine(nano, STACK.image)]
+
+
+def test_frames_stay_unseen_where_the_guardrail_is_missing(nano: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "can_show", lambda *_: False)
+    monkeypatch.setattr(answers, "decode_frames", lambda *_: pytest.fail("decoded"))
+    *_, shown = answer_twice(nano, STACK.image, STACK.question, 1)
+    assert shown.frames == []
+    assert shown.world
+    assert shown.attention
+
+
+def test_one_frame_is_no_animation() -> None:
+    assert animation([STACK.image]) == ""
+    assert animation(STACK.clip).startswith('<img class="rollout" alt="the imagined frames')
+
+
+def ask(nano: TheWorld, image: Path | None, question: str, steps: int = 0) -> tuple:
+    *_, values = Asking(nano, SCENES).answer(None if image is None else str(image), question, steps)
+    return values
+
+
+def test_the_truth_is_told_for_an_example_and_its_question_only(nano: TheWorld, tmp_path: Path) -> None:
+    enlarge(STACK.image).save(tmp_path / "shown.png")
+    STACK.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "own.png")
+    assert STACK.answer in ask(nano, tmp_path / "shown.png", STACK.question)[2]
+    assert ask(nano, tmp_path / "shown.png", "How many blocks are there?")[2] == ""
+    assert ask(nano, tmp_path / "own.png", STACK.question)[2] == ""
+
+
+def test_mistakes_are_messages_without_paths_or_markup(nano: TheWorld, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    picture = FOLDER / "stack.png"
+    mistakes = {
+        (None, "What?"): "there is no image: upload one, or pick an example scene",
+        (picture, "  "): "the question is empty: ask something about the image",
+        (picture, "What is <start_of_image>?"): "&lt;start_of_image&gt;",
+        (tmp_path / "broken.png", "What?"): "broken.png: not an image",
+    }
+    for (image, question), message in mistakes.items():
+        with pytest.raises(gr.Error) as caught:
+            ask(nano, image, question)
+        assert message in caught.value.message
+        assert str(tmp_path) not in caught.value.message
+    with pytest.raises(gr.Error, match="num_world_steps=9"):
+        ask(nano, picture, "What?", steps=9)
+
+
+@pytest.fixture(scope="module")
+def address(nano: TheWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        page = build_page(nano, "nano", SCENES)
+        yield serve(page, port=0)
+        page.close(verbose=False)
+
+
+def test_the_app_answers_through_its_queue(nano: TheWorld, address: str) -> None:
+    client = Client(address, verbose=False)
+    plain, world, truth, *_ = client.predict(handle_file(FOLDER / "stack.png"), STACK.question, 2, api_name="/ask")
+    assert (plain, world) == (nano.ask(STACK.image, STACK.question, use_world=False), STACK.answer)
+    assert STACK.answer in truth
+    with pytest.raises(AppError, match="the question is empty"):
+        client.predict(handle_file(FOLDER / "stack.png"), "", 2, api_name="/ask")
+
+
+def test_the_page_is_served_on_loopback_alone_and_loads_nothing_from_elsewhere(address: str) -> None:
+    assert address.startswith("http://127.0.0.1:")
+    with urlopen(address) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "http" not in policy
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_a_port_in_use_is_said(nano: TheWorld, address: str) -> None:
+    port = int(address.rstrip("/").rpartition(":")[2])
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}: the port is in use"):
+        serve(build_page(nano, "nano", SCENES), port=port)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_which_hosts_are_this_machine_alone(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

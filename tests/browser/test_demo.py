@@ -1,0 +1,106 @@
+"""The demo in a real browser, clicked through as a person would."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from theworld.nano.examples import load_example
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+START, ANSWER = 120, 60_000  # seconds, milliseconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("demo") / "stderr"
+    command = [sys.executable, "-m", "theworld.cli.main", "demo", "--port", "0"]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    assert process.stdout
+    try:
+        told = process.stdout.readline().split()  # returns at the end of the process, too
+        assert told, log.read_text()
+        yield told[0]
+    finally:
+        process.terminate()
+        process.wait(timeout=START)
+
+
+@pytest.fixture
+def page(address: str) -> Iterator[Page]:
+    """The page in a window of its own; nothing may be asked of another machine."""
+    asked: set[str] = set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("request", lambda request: asked.add(request.url))
+        page.goto(address)
+        expect(page.locator("#ask")).to_be_visible(timeout=ANSWER)
+        yield page
+        browser.close()
+    assert asked
+    elsewhere = {url for url in asked if not url.startswith((address, "data:", "blob:"))}
+    assert not elsewhere
+
+
+def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
+    example = load_example("stack")
+    question, world, plain = (page.locator(f"#{part} textarea") for part in ("question", "world", "plain"))
+    expect(question).to_have_value(load_example("drop").question)
+
+    page.get_by_role("button", name="Thumbnail 3 of 3").click()
+    expect(question).to_have_value(example.question)
+    question.fill("")
+    question.type(example.question)
+    page.get_by_role("button", name="Ask").click()
+
+    expect(world).to_have_value(example.answer, timeout=ANSWER)
+    expect(plain).to_have_value(re.compile(r"\w"))
+    assert plain.input_value() != example.answer
+    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
+    expect(page.locator("#followed img")).to_have_count(9)
+    expect(page.locator("#truth")).to_contain_text(f"What did happen: {example.answer}")
+    expect(page.locator("#rollout img")).to_be_visible()
+    attention = page.locator("#attention img")
+    attention.scroll_into_view_if_needed(timeout=ANSWER)
+    assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth > 400")
+    page.screenshot(path=tmp_path / "answered.png", full_page=True)
+    assert (tmp_path / "answered.png").stat().st_size > 50_000
+
+
+def test_the_slider_says_how_far_to_look(page: Page) -> None:
+    page.locator("#steps input[type=number]").fill("1")
+    page.locator("#steps input[type=number]").press("Tab")
+    page.locator("#question textarea").press("Enter")
+    expect(page.locator("#imagined img")).to_have_count(5, timeout=ANSWER)
+
+
+def test_an_empty_question_is_a_message_and_the_next_one_is_answered(page: Page, tmp_path: Path) -> None:
+    page.locator("#question textarea").fill(" ")
+    page.get_by_role("button", name="Ask").click()
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("the question is empty: ask something about the image", timeout=ANSWER)
+    page.screenshot(path=tmp_path / "empty.png")
+    page.locator("#question textarea").fill("What colour is the ball?")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#world textarea")).to_have_value("pink", timeout=ANSWER)
+
+
+def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
+    load_example("race").image.rotate(180).save(tmp_path / "own.png")
+    page.get_by_label("Clear", exact=False).first.click()
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("there is no image", timeout=ANSWER)
+    page.locator("#image input[type=file]").set_input_files(tmp_path / "own.png")
+    expect(page.locator("#image img")).to_be_visible()
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
+    expect(page.locator("#followed img")).to_have_count(0)
