@@ -1,0 +1,67 @@
+"""Let a language model judge stored answers, as a column beside the rules."""
+
+import argparse
+import json
+import os
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--predictions", required=True, metavar="DIR", help="what `theworld evaluate` wrote, or one arm"
+    )
+    parser.add_argument(
+        "--base-url",
+        help="OpenAI-compatible endpoint; questions and answers are sent to it (default: $OPENAI_BASE_URL)",
+    )
+    parser.add_argument("--model", required=True, help="the model that judges, as the endpoint names it")
+    parser.add_argument(
+        "--api-key-env",
+        default="OPENAI_API_KEY",
+        metavar="NAME",
+        help="variable that holds the key (default: %(default)s)",
+    )
+    parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds of one try")
+    parser.add_argument("--retries", type=int, default=5, help="further tries after a timeout, 429 or 5xx")
+    parser.add_argument("--no-temperature", action="store_true", help="leave it to the server: some models refuse 0")
+    parser.add_argument("--no-json-mode", action="store_true", help="for a server that knows no response_format")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line for every arm."""
+    from theworld.evaluation.judges import JudgeSettings, judge_predictions, prediction_folders
+
+    base_url = args.base_url or os.environ.get("OPENAI_BASE_URL", "")
+    if not base_url:
+        raise ValueError("no endpoint: give --base-url or set OPENAI_BASE_URL")
+    settings = JudgeSettings(
+        base_url=base_url,
+        model=args.model,
+        api_key=os.environ.get(args.api_key_env, ""),
+        concurrency=args.concurrency,
+        timeout=args.timeout,
+        retries=args.retries,
+        temperature=None if args.no_temperature else 0.0,
+        json_mode=not args.no_json_mode,
+    )
+    summaries: dict[str, Any] = {}
+    for folder in prediction_folders(args.predictions):
+        summaries[str(folder)] = summary = judge_predictions(folder, settings)
+        if not args.json:
+            print(f"{folder}: {_line(summary)}")
+    if args.json:
+        print(json.dumps(summaries, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _line(summary: dict[str, Any]) -> str:
+    counts = ", ".join(f"{summary[name]} {name.replace('_', ' ')}" for name in ("unreadable", "failed", "not_asked"))
+    if "accuracy" not in summary:
+        return f"none of {summary['items']} judged; {counts}"
+    accuracy = summary["accuracy"]
+    share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
+    return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"

@@ -1,0 +1,123 @@
+"""An OpenAI-compatible endpoint, asked politely: retries with growing pauses, and a key that is written nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from theworld.utils.imports import require
+
+NO_KEY = "none"
+"""What a local server without keys is sent; the client wants some."""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Who judges, and how it is asked.
+
+    Args:
+        base_url: Of the endpoint, such as `http://127.0.0.1:8000/v1`. What is judged is sent there.
+        model: Name that the endpoint knows.
+        api_key: Never written anywhere; empty for a server that wants none.
+        concurrency: Requests at a time.
+        timeout: Seconds that one try may take.
+        retries: Further tries after a timeout, a lost connection, 408, 409, 429 or 5xx; pauses double from 0.5 s up to
+            8 s, or are what the server asks for.
+        temperature: `None` leaves it to the server.
+        json_mode: Ask for `response_format` JSON, which some servers do not know.
+
+    Raises:
+        ValueError: A value is out of range, or the URL is none or holds credentials.
+    """
+
+    base_url: str
+    model: str
+    api_key: str = field(default="", repr=False)
+    concurrency: int = 8
+    timeout: float = 60.0
+    retries: int = 5
+    temperature: float | None = 0.0
+    json_mode: bool = True
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.base_url)
+        if (
+            parts.username or parts.password or parts.query or parts.fragment
+        ):  # and it is not shown, as one may be a key
+            raise ValueError("base_url holds credentials or a query: give the key by an environment variable")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"base_url={self.base_url!r}: expected such as http://127.0.0.1:8000/v1")
+        if not self.model.strip():
+            raise ValueError("model='': name the model that judges")
+        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
+            raise ValueError(
+                f"concurrency={self.concurrency}, retries={self.retries}, timeout={self.timeout:g}: expected at least "
+                "1, at least 0, and above 0 seconds"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What may not change while a run of this judge goes on."""
+        return {"base_url": self.base_url, "model": self.model, "temperature": self.temperature}
+
+    def without_key(self, text: str) -> str:
+        """`text`, in which a server may have quoted the key, without it."""
+        return text.replace(self.api_key, "***") if self.api_key else text
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back: the text, or why there is none."""
+
+    text: str | None
+    failed: str | None = None
+
+
+class Endpoint:
+    """A client of one endpoint; safe to use from several threads.
+
+    Raises:
+        ImportError: The extra `judge` is not installed.
+    """
+
+    def __init__(self, settings: JudgeSettings) -> None:
+        self.settings = settings
+        self.openai = require("judge", "openai")
+        self.client: Any = self.openai.OpenAI(
+            base_url=settings.base_url,
+            api_key=settings.api_key or NO_KEY,
+            timeout=settings.timeout,
+            max_retries=settings.retries,
+        )
+
+    def ask(self, messages: list[dict[str, str]]) -> Reply:
+        """The reply to `messages`; a failure that outlives the retries is reported, not raised.
+
+        Raises:
+            ValueError: The endpoint refuses the key, or knows no such model or path: nothing else would be answered.
+        """
+        settings = self.settings
+        options: dict[str, Any] = {} if settings.temperature is None else {"temperature": settings.temperature}
+        options |= {"response_format": {"type": "json_object"}} if settings.json_mode else {}
+        try:
+            completion = self.client.chat.completions.create(model=settings.model, messages=messages, **options)
+        except (
+            self.openai.AuthenticationError,
+            self.openai.PermissionDeniedError,
+            self.openai.NotFoundError,
+        ) as error:
+            raise ValueError(self._told(error, "check the key's variable, --base-url and --model")) from None
+        except self.openai.OpenAIError as error:
+            return Reply(None, self._told(error))
+        except ValueError as error:  # the body of the answer is no JSON
+            return Reply(None, self._told(error))
+        text = completion.choices[0].message.content if getattr(completion, "choices", None) else None
+        return Reply(text, None if text else "EmptyReply: the endpoint answered without a text")
+
+    def _told(self, error: Exception, advice: str = "") -> str:
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return self.settings.without_key(f"{self.settings.base_url}: {text}; {advice}" if advice else text)
+
+
+__all__ = ["Endpoint", "JudgeSettings", "Reply"]

@@ -1,0 +1,159 @@
+"""Predictions to judgements.
+
+<predictions>/judges/<model>/manifest.json       who judged, by what prompts
+                            /judgements.jsonl    a row per reply, with the raw text; a later row of an id replaces it
+                            /summary.json        what `judge_predictions` returns
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from theworld.utils.io import append_jsonl, read_jsonl, write_json
+
+from ..intervals import interval
+from ..records import MANIFEST, PREDICTIONS, Prediction, read_predictions
+from .endpoint import Endpoint, JudgeSettings, Reply
+from .forms import FORMS, form_of, messages_for, read_reply
+
+JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
+
+
+def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, Any]:
+    """Let a judge read the predictions in `folder`; what it has read before is not asked again.
+
+    A reply that cannot be read is kept as it came and counted as `unreadable`, a request that failed as `failed`;
+    neither makes an answer wrong. Failed requests are tried again by the next call.
+
+    Returns:
+        `accuracy` with its interval over the answers that were judged (absent if none was), `judged`, `unreadable`,
+        `failed`, `not_asked` (items that the model itself was not asked), which together make `items`; `causes` of
+        failures; the mean of further `figures`; `agreement` with the rules.
+
+    Raises:
+        FileNotFoundError: There are no predictions.
+        ValueError: They do not fit their seals; the folder holds another judge's work; the endpoint refuses the key,
+            the model or the path.
+        ImportError: The extra `judge` is not installed.
+    """
+    manifest, predictions = read_predictions(folder)
+    task = str(manifest["identity"]["task"])
+    home = Path(folder) / "judges" / re.sub(r"[^\w-][^\w.-]*", "-", settings.model)
+    _claim(home, settings)
+    asked = [row for row in predictions if row.failed is None]
+    known = {id: row for id, row in _read(home).items() if row["failed"] is None}
+    open_rows = [row for row in asked if known.get(row.id, {}).get("evidence") != _evidence(task, row)]
+    _ask_all(home, task, open_rows, settings)
+    summary = _summary(predictions, _read(home))
+    write_json(home / SUMMARY, {"judge": settings.identity, **summary})
+    return summary
+
+
+def prediction_folders(folder: str | Path) -> list[Path]:
+    """`folder` itself if predictions lie in it, else every folder below that has some.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    folder = Path(folder)
+    found = [path.parent for path in sorted(folder.rglob(PREDICTIONS)) if (path.parent / MANIFEST).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{folder}: no {PREDICTIONS} there or below; `theworld evaluate` writes them")
+    return [folder] if folder in found else found
+
+
+def _claim(home: Path, settings: JudgeSettings) -> None:
+    """Write who judges here, or check that it is the same."""
+    prompts = hashlib.sha256(json.dumps({name: form.system for name, form in FORMS.items()}).encode()).hexdigest()[:16]
+    identity = {**settings.identity, "prompts": prompts}
+    if not (home / MANIFEST).is_file():
+        write_json(home / MANIFEST, {"identity": identity})
+        return
+    there = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["identity"]
+    differ = sorted(key for key in identity if there.get(key) != identity[key])
+    if differ:
+        raise ValueError(f"{home}: holds judgements made with other {', '.join(differ)}: move them away first")
+
+
+def _ask_all(home: Path, task: str, predictions: Sequence[Prediction], settings: JudgeSettings) -> None:
+    """Ask about `predictions`, a few at a time, and append each reply as it comes."""
+    if not predictions:
+        return
+    endpoint, waiting = Endpoint(settings), iter(predictions)
+    running: dict[Future[Reply], Prediction] = {}
+    with ThreadPoolExecutor(settings.concurrency) as pool:
+        try:
+            while True:
+                for row in islice(waiting, settings.concurrency - len(running)):
+                    running[pool.submit(endpoint.ask, messages_for(form_of(task, row.family), row))] = row
+                if not running:
+                    return
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                rows = [_judgement(task, running[future], future, settings) for future in done]
+                append_jsonl(home / JUDGEMENTS, rows)
+                for future in done:
+                    del running[future]
+        except ValueError:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _judgement(task: str, row: Prediction, future: Future[Reply], settings: JudgeSettings) -> dict[str, Any]:
+    form, reply = form_of(task, row.family), future.result()
+    judged: dict[str, Any] = {"id": row.id, "evidence": _evidence(task, row), "form": form}
+    judged |= {"raw": None, "mark": None, "figures": {}, "unreadable": None, "failed": reply.failed}
+    if reply.text is not None:
+        judged["raw"] = settings.without_key(reply.text)
+        try:
+            judged |= asdict(read_reply(form, reply.text, row.answer))
+        except ValueError as error:
+            judged["unreadable"] = settings.without_key(" ".join(str(error).split())[:300])
+    return judged
+
+
+def _evidence(task: str, row: Prediction) -> str:
+    """What a judgement is of; when it changes, the old judgement no longer counts."""
+    asked = messages_for(form_of(task, row.family), row)
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def _read(home: Path) -> dict[str, dict[str, Any]]:
+    """The last judgement of every id."""
+    path = home / JUDGEMENTS
+    return {row["id"]: row for row in read_jsonl(path)} if path.is_file() else {}
+
+
+def _summary(predictions: Sequence[Prediction], judgements: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    asked = [row for row in predictions if row.failed is None]
+    found = [judgements[row.id] for row in asked]
+    judged = [(row, one) for row, one in zip(asked, found, strict=True) if one["mark"] is not None]
+    summary: dict[str, Any] = {
+        "items": len(predictions),
+        "judged": len(judged),
+        "unreadable": sum(one["unreadable"] is not None for one in found),
+        "failed": sum(one["failed"] is not None for one in found),
+        "not_asked": len(predictions) - len(asked),
+        "causes": dict(Counter(one["failed"].partition(":")[0] for one in found if one["failed"] is not None)),
+    }
+    if not judged:
+        return summary
+    figures: dict[str, list[float]] = {}
+    for _, one in judged:
+        for name, value in one["figures"].items():
+            figures.setdefault(name, []).append(value)
+    summary["accuracy"] = asdict(interval([one["mark"] for _, one in judged], [row.cluster for row, _ in judged]))
+    summary["figures"] = {name: sum(values) / len(values) for name, values in figures.items()}
+    summary["agreement"] = sum(one["mark"] == row.score for row, one in judged) / len(judged)
+    return summary
+
+
+__all__ = ["JUDGEMENTS", "SUMMARY", "judge_predictions", "prediction_folders"]
