@@ -96,7 +96,7 @@ def test_an_empty_question_is_a_message_and_the_next_one_is_answered(page: Page,
 
 def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
     load_example("race").image.rotate(180).save(tmp_path / "own.png")
-    page.get_by_label("Clear", exact=False).first.click()
+    page.get_by_role("button", name="Remove Image").click()
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_test_id("toast-body")).to_contain_text("there is no image", timeout=ANSWER)
     page.locator("#image input[type=file]").set_input_files(tmp_path / "own.png")
