@@ -1,11 +1,12 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test compare-results clean
+.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := nano,train,wandb,eval,judge,analysis,demo,dev
 CONFIG ?= configs/default.json
+EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)
 LMMS_INSTALLED := .venv-lmms/.installed
@@ -45,7 +46,7 @@ test-slurm: setup ## Run the tests that start a SLURM of their own
 	PATH=$$PATH:/usr/sbin $(BIN)/python -m pytest -q -m slurm
 
 test-lmms: $(LMMS_INSTALLED) ## Run the tests that need lmms-eval, in an environment of its own (.venv-lmms)
-	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest -q -m lmms
+	OMP_NUM_THREADS=1 .venv-lmms/bin/python -m pytest -q -m lmms tests/evaluation/lmms
 
 # lmms-eval pins an older wandb, with which protobuf and av have to be older too
 $(LMMS_INSTALLED): pyproject.toml constraints.txt
@@ -76,6 +77,12 @@ train-hf: setup ## Train as a config says: CONFIG=configs/default.json ARGS="--k
 
 smoke-test: setup ## Two samples through train, save, push to a Hub on loopback, load from there, answer
 	$(BIN)/python -m scripts.smoke_test
+
+eval-blink: setup ## BLINK in every arm: MODEL=nano DATA=folder ARGS="--num_samples 20"
+	$(BIN)/python scripts/evaluate_blink.py --config configs/eval_blink.json $(EVALUATED) $(ARGS)
+
+eval-gemma: setup ## The same for the Gemma that MODEL was built on, alone
+	$(BIN)/python scripts/evaluate_blink.py --config configs/eval_blink.json --arms gemma --output runs/eval_gemma $(EVALUATED) $(ARGS)
 
 compare-results: setup ## Report on evaluations: ARGS="--theworld DIR --baseline DIR --output DIR"
 	$(BIN)/python scripts/compare_results.py $(ARGS)
