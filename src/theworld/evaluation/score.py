@@ -1,6 +1,6 @@
 """Predictions of all arms of a task to numbers: accuracies with intervals, comparisons with the full model, verdict.
 
-<output>/<task>/metrics.json holds what `task_metrics` returns, corrected over every task of <output>.
+<output>/<task>/metrics.json holds what `task_numbers` returns, corrected over every task of <output>.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
     """
     output = Path(output)
     arms = rescore(output / task.name, task, items)
-    metrics = task_metrics({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(items))
+    metrics = task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(items))
     scored = {name: fingerprint(output / task.name / name) for name in arms}
     metrics = {"task": task.name, "title": task.title, "scored": scored, **metrics}
     every = correct({**read_metrics(output), task.name: metrics})
@@ -87,13 +87,13 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
     return arms
 
 
-def task_metrics(
+def task_numbers(
     arms: Mapping[str, Sequence[ArmRun]],
     measures: Measures = lambda predictions: {},
     floors: Mapping[str, float] | None = None,
     full: str = FULL,
 ) -> dict[str, Any]:
-    """All numbers of a task, ready for JSON.
+    """All numbers of a task, ready for JSON; `correct` adds what depends on the other tasks.
 
     Args:
         arms: By name, each with its runs: one, or several that differ in the training seed and were asked the same
@@ -105,14 +105,13 @@ def task_metrics(
     comparisons = None
     if full in arms:
         comparisons = {name: compare(arms[full], runs) for name, runs in arms.items() if name != full}
-    metrics = {
+    return {
         "n": len(next(iter(arms.values()))[0].predictions),
         "full": full,
         "floors": dict(floors or {}),
         "arms": {name: describe(runs, measures) for name, runs in arms.items()},
         "comparisons": comparisons,
     }
-    return correct({"task": metrics})["task"]
 
 
 def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
@@ -230,6 +229,6 @@ __all__ = [
     "item_scores",
     "read_metrics",
     "rescore",
-    "task_metrics",
+    "task_numbers",
     "write_metrics",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..records import Item
 from ..refusals import read_arms
+from ..score import read_metrics
 from .content import Report, full_arm, gather
 from .examples import draw_examples
 from .html import write_html
@@ -71,7 +72,8 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
     if len(names) != len(folders):
         raise ValueError(f"{len(names)} labels for {len(folders)} runs: give one each")
     for folder in folders:
-        gather([("", folder)], "")  # refuses what holds no evaluation, by its own name
+        if not read_metrics(folder):
+            raise FileNotFoundError(f"{folder}: no metrics of any task there; `theworld evaluate` writes them")
     report = gather(list(zip(names, folders, strict=True)), f"Comparison of {', '.join(dict.fromkeys(names))}")
     _write(report, Path(output))
     return report

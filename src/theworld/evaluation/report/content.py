@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..refusals import FULL, ArmRun, check_scored, check_together, read_arms
-from ..score import read_metrics, task_metrics
+from ..score import read_metrics, task_numbers
 from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
+from .plots import task_plots
 
 PARTS = ("identity", "environment")
 
@@ -22,10 +23,11 @@ class Section:
 
     Args:
         task: Its name.
-        metrics: As `task_metrics` gives them.
+        metrics: As `task_numbers` gives them.
         verdicts: One line a run.
         examples: Drawn at random from those on which arms disagree.
         disagreements: How many there are.
+        plots: Every figure by a short name: its title, and the SVG.
         prompts: The rendered prompt of the first item, and the arms that got it so.
     """
 
@@ -34,6 +36,7 @@ class Section:
     verdicts: tuple[str, ...]
     examples: tuple[ExampleItem, ...]
     disagreements: int
+    plots: dict[str, tuple[str, str]]
     prompts: tuple[tuple[str, str], ...]
 
 
@@ -73,7 +76,7 @@ def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
         folders = ", ".join(str(folder) for _, folder in runs)
         raise FileNotFoundError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
     arms = {task: _arms_of(task, runs, stored) for task in tasks}
-    metrics = correct({task: _metrics_of(task, arms[task], stored) for task in tasks})
+    metrics = stored[0] if len(runs) == 1 else correct({task: _numbers_of(task, arms[task], stored) for task in tasks})
     sections = [_section(task, metrics[task], arms[task], runs, stored) for task in tasks]
     return Report(title, tuple(sections), *_settings(arms))
 
@@ -101,13 +104,11 @@ def _arms_of(
     return arms
 
 
-def _metrics_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _numbers_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     known = next(metrics[task] for metrics in stored if task in metrics)
-    if len(stored) == 1:
-        return dict(known)
     measures = {"measures": TASKS[task].measures} if task in TASKS else {}
-    metrics = task_metrics(arms, floors=known["floors"], full=full_arm(arms), **measures)
-    return {"task": task, "title": known["title"], **metrics}
+    numbers = task_numbers(arms, floors=known["floors"], full=full_arm(arms), **measures)
+    return {"task": task, "title": known["title"], **numbers}
 
 
 def _section(
@@ -135,7 +136,7 @@ def _section(
             if task in known
         ]
     shown = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items())
-    return Section(task, metrics, tuple(verdicts), examples, disagreements, shown)
+    return Section(task, metrics, tuple(verdicts), examples, disagreements, task_plots(metrics), shown)
 
 
 def _settings(

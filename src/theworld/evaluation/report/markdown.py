@@ -8,7 +8,7 @@ from theworld.utils.io import write_text
 
 from .content import Report, Section
 from .examples import ExampleItem
-from .plots import INK, task_plots
+from .plots import INK
 from .tables import Table, markdown, task_tables, warning_lines
 
 FIGURES = "figures"
@@ -40,7 +40,7 @@ def _section(section: Section, output: Path) -> list[str]:
         parts += ["Before reading on:\n", *(f"- {_plain(line)}" for line in warnings), ""]
     for table in task_tables(metrics):
         parts += [f"### {table.title}\n", markdown(table)]
-    for name, (title, svg) in task_plots(metrics).items():
+    for name, (title, svg) in section.plots.items():
         figure = Path(FIGURES, f"{section.task}-{name}.svg")
         write_text(output / figure, _on_white(svg))
         parts.append(f"![{title}]({figure.as_posix()})\n")

@@ -1,0 +1,247 @@
+"""What a reader gets: every number in Markdown and on the page, pictures, prompts, and nothing from elsewhere."""
+
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
+from theworld.evaluation.records import Item
+from theworld.evaluation.refusals import ArmRun, read_arms
+from theworld.evaluation.report import compare_runs, terminal_report, write_report
+from theworld.evaluation.report.examples import draw_examples, readable
+from theworld.evaluation.report.pictures import strip
+from theworld.evaluation.report.plots import MAX_FAMILIES, answer_plot, family_plot, forest_plot
+from theworld.evaluation.report.tables import comparison_table, markdown
+from theworld.evaluation.score import task_numbers, write_metrics
+from theworld.evaluation.verdict import correct
+
+HOSTILE = "<script>alert(1)</script> & $x$ | y"
+ITEMS = make_items(60, 2, families=("drop", HOSTILE))
+EVERY = {
+    "world": [n % 10 != 0 for n in range(60)],
+    "gemma": [n % 2 == 1 for n in range(60)],
+    "gemma_tuned": [n % 3 != 0 for n in range(60)],
+    "other_image": [n < 30 for n in range(60)],
+    "random_encoder": [n % 5 > 1 for n in range(60)],
+}
+
+
+def evaluation(folder: Path, every: dict[str, list[bool]] = EVERY, items: list[Item] = ITEMS, **more: object) -> Path:
+    write_arms(folder, items, every, **more)
+    write_metrics(folder, make_task(items), items)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = evaluation(tmp_path_factory.mktemp("evaluation"))
+    frames = [Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(17)]
+    assert write_report(output, {"balls": ITEMS}, lambda item: frames) == output / "report.html"
+    return output
+
+
+class Page(HTMLParser):
+    """What a page says, and what it would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.links, self.tags = "", list[str](), list[str]()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
+    page = Page((reported / "report.html").read_text())
+    for expected in (
+        *EVERY,
+        "90.0",  # accuracy of the full model
+        "+40.0",  # its difference to gemma
+        "Gemma trained equally, no world",
+        "always yes",
+        "What the world model imagines",
+        "num_world_steps",
+        "<bos>Does ball 0 fall?",
+    ):
+        assert expected in page.text
+    assert page.tags.count("svg") == 3
+    assert page.tags.count("article") == 8
+
+
+def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
+    page = Page(text)
+    assert "img" in page.tags
+    outside = [link for link in page.links if not link.startswith(("data:image/png;base64,", "#"))]
+    assert outside == []
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_text_of_a_data_set_stays_text(reported: Path) -> None:
+    text = (reported / "report.html").read_text()
+    assert "script" not in Page(text).tags
+    assert HOSTILE in Page(text).text
+    assert "<script" not in (reported / "report.md").read_text()
+
+
+def test_markdown_has_the_tables_and_its_figures_lie_beside_it(reported: Path) -> None:
+    text = (reported / "report.md").read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert re.search(r"\| \*\*\+40\.0\*\* \| \[\+\d", rows["gemma"]) or "+40.0" in text
+    links = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len([link for link in links if link.endswith(".svg")]) == 3
+    assert all((reported / link).is_file() for link in links)
+    widths = {line.count(" | ") for line in markdown(table_of(EVERY)).splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+
+
+def metrics_of(runs: dict[str, list[ArmRun]]) -> dict[str, Any]:
+    return correct({"balls": task_numbers(runs)})["balls"]
+
+
+def table_of(every: dict[str, list[bool]]):
+    runs = {arm: [ArmRun(arm, {}, answer_rows(ITEMS, arm, right))] for arm, right in every.items()}
+    return comparison_table(metrics_of(runs))
+
+
+def test_pictures_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> None:
+    compare_runs([reported], tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.tags.count("img") == 16  # a picture and a rollout each
+
+
+def test_examples_are_ones_that_arms_disagree_on(reported: Path) -> None:
+    arms = {name: [arm] for name, arm in read_arms(reported / "balls").items()}
+    places, count = draw_examples(arms, "world")
+    assert len(set(places)) == 8
+    expected = [n for n in range(60) if any(EVERY[arm][n] != EVERY["world"][n] for arm in EVERY)]
+    assert count == len(expected)
+    assert set(places) <= set(expected)
+    assert sum(EVERY["world"][place] for place in places) == 4  # half of them against the full model
+    assert draw_examples(arms, "world") == (places, count)
+
+
+def test_a_prompt_is_shown_without_its_frame() -> None:
+    prompt = (
+        "<bos><start_of_turn>user\n<unused0><unused2>*16<unused1><start_of_image><image_soft_token>*256<end_of_image>\n"
+        "Is <b> left of <c>?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert readable(prompt) == "Is <b> left of <c>?"
+
+
+def test_a_rollout_is_shown_from_its_first_to_its_last_frame() -> None:
+    sheet = strip([Image.new("RGB", (50, 100), (number, 0, 0)) for number in range(17)])
+    assert sheet.size == (9 * 48 + 8 * 2, 96)
+    assert [sheet.getpixel((48 * n + 2 * n + 5, 5)) for n in (0, 1, 8)] == [(0, 0, 0), (2, 0, 0), (16, 0, 0)]
+
+
+def test_the_terminal_ends_with_the_verdict(reported: Path) -> None:
+    metrics = write_metrics(reported, make_task(ITEMS), ITEMS)
+    lines = terminal_report(metrics).splitlines()
+    assert lines[0] == "Do the balls fall?: 60 items in 30 clusters"
+    assert lines[-1] == metrics["verdict"]["text"]
+    assert any(re.match(r"gemma +\+40\.0 ", line) for line in lines)
+
+
+def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
+    write_arms(tmp_path, ITEMS, {"gemma": EVERY["gemma"]})
+    rows = [replace(row, output="hm", parsed=None, score=0.0) for row in answer_rows(ITEMS, "world", EVERY["world"])]
+    write_arm(tmp_path, ITEMS, "world", rows)
+    write_metrics(tmp_path, make_task(ITEMS), ITEMS)
+    write_report(tmp_path)
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert text.index("world: 60 of 60 answers could not be parsed") < text.index("Comparisons")
+
+
+def test_plots_follow_the_numbers() -> None:
+    runs = {arm: [ArmRun(arm, {}, answer_rows(ITEMS, arm, right))] for arm, right in EVERY.items()}
+    other = {**runs, "world": [ArmRun("world", {}, answer_rows(ITEMS, "world", EVERY["gemma_tuned"]))]}
+    one, two = metrics_of(runs), metrics_of(other)
+    for plot in (forest_plot, family_plot, answer_plot):
+        drawn = plot(one)
+        assert drawn == plot(one)  # no date, no random ids
+        assert drawn != plot(two)
+        assert ">world" in drawn
+
+
+def test_many_families_and_answers_stay_readable() -> None:
+    items = make_items(200, families=[f"family {number}" for number in range(50)])
+    rows = [
+        replace(row, output=f"{n} metres", parsed=f"{n} metres")
+        for n, row in enumerate(answer_rows(items, "world", [True] * 200))
+    ]
+    metrics = metrics_of({"world": [ArmRun("world", {}, rows)]})
+    assert family_plot(metrics).count(">family ") == MAX_FAMILIES
+    assert ">other answers<" in answer_plot(metrics)
+
+
+def test_runs_are_compared_by_label(tmp_path: Path) -> None:
+    ours = evaluation(tmp_path / "ours", {"world": EVERY["world"], "gemma": EVERY["gemma"]})
+    theirs = evaluation(tmp_path / "theirs", {"world": EVERY["gemma_tuned"], "gemma": EVERY["gemma"]})
+    report = compare_runs([ours, theirs], tmp_path / "both")
+    metrics = report.sections[0].metrics
+    assert list(metrics["arms"]) == ["ours/world", "ours/gemma", "theirs/world", "theirs/gemma"]
+    assert metrics["full"] == "ours/world"
+    assert metrics["comparisons"]["theirs/world"]["b"] == sum(
+        a and not b for a, b in zip(EVERY["world"], EVERY["gemma_tuned"], strict=True)
+    )
+    page = Page((tmp_path / "both" / "report.html").read_text())
+    assert "theirs (theirs) by itself: not shown: " in page.text
+
+
+def test_seeds_of_one_label(tmp_path: Path) -> None:
+    runs = [
+        evaluation(tmp_path / f"{n}", {"world": [k % 10 != n for k in range(60 - n)] + [False] * n}, seed=n)
+        for n in range(3)
+    ]
+    metrics = compare_runs(runs, tmp_path / "all", ["ours"] * 3).sections[0].metrics
+    arm = metrics["arms"]["ours/world"]
+    assert arm["seeds"] == 3
+    accuracies = [54, 53, 52]
+    assert arm["accuracy"]["estimate"] == pytest.approx(sum(accuracies) / 180)
+    assert arm["between_seed_sd"] == pytest.approx(1 / 60)
+    assert "SD of seeds" in (tmp_path / "all" / "report.md").read_text()
+
+
+def test_a_copied_run_is_no_second_seed(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", {"world": EVERY["world"]})
+    shutil.copytree(one, tmp_path / "two")
+    with pytest.raises(ValueError, match="identical predictions"):
+        compare_runs([one, tmp_path / "two"], tmp_path / "both")
+    with pytest.raises(ValueError, match="given twice"):
+        compare_runs([one, one], tmp_path / "both")
+
+
+def test_runs_that_happen_to_have_one_name_are_no_seeds(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "a" / "eval", {"world": EVERY["world"]})
+    two = evaluation(tmp_path / "b" / "eval", {"world": EVERY["gemma"]})
+    arms = compare_runs([one, two], tmp_path / "both").sections[0].metrics["arms"]
+    assert [arm["seeds"] for arm in arms.values()] == [1, 1]
+
+
+def test_runs_on_other_items_are_refused(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", {"world": EVERY["world"]})
+    fewer = ITEMS[:50]
+    two = evaluation(tmp_path / "two", {"world": EVERY["gemma"][:50]}, fewer)
+    with pytest.raises(ValueError, match="were asked other items"):
+        compare_runs([one, two], tmp_path / "both")
+
+
+def test_what_is_no_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no metrics of any task"):
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match="1 labels for 2 runs"):
+        compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path, ["ours"])
