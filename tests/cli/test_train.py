@@ -71,3 +71,16 @@ def test_script_and_example_run(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         assert shown in done.stdout
+
+
+def test_the_error_line_stands_alone_where_no_terminal_is(tmp_path: Path) -> None:
+    for name, text, reason in (
+        ("empty.csv", "image,question,answer\n", "no rows"),
+        ("cut.jsonl", '{"image": "0.png", "question": "?", "answer": "!"}\n{"image":', "JSON parse error"),
+    ):
+        (tmp_path / name).write_text(text)
+        command = ["theworld.cli.main", "train", "--model", "nano", "--train_dataset_path", str(tmp_path / name)]
+        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"theworld: error: {tmp_path / name}: {reason}")
+        assert done.stderr.count("\n") == 1

@@ -205,6 +205,30 @@ def test_a_truncated_checkpoint_is_named(whole: TrainingConfig, tmp_path: Path, 
     assert "checkpoint-4" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [WEIGHTS, "optimizer.pt"])
+def test_a_flipped_byte_is_named(whole: TrainingConfig, tmp_path: Path, name: str) -> None:
+    damaged = Path(leave_only(whole, 4, tmp_path)) / "checkpoint-4" / name
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    damaged.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, its checksum differs"):
+        continued(whole, output_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "stage.json"])
+def test_a_damaged_description_is_named(whole: TrainingConfig, tmp_path: Path, name: str) -> None:
+    damaged = Path(leave_only(whole, 4, tmp_path)) / "checkpoint-4" / name
+    damaged.write_text(damaged.read_text()[:90])
+    with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, not JSON"):
+        continued(whole, output_dir=str(tmp_path))
+
+
+def test_a_file_in_the_folders_place_is_named(whole: TrainingConfig, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(ValueError, match=r"output_dir='.*taken': is a file"):
+        continued(whole, output_dir=str(tmp_path / "taken"))
+
+
 @pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
 def test_without_its_state_a_checkpoint_starts_a_new_stage(
     whole: TrainingConfig, last: Path, tmp_path: Path, name: str

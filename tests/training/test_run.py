@@ -113,6 +113,20 @@ def test_wandb_offline_writes_its_run(
     ] == []
 
 
+def test_wandb_without_a_key_is_named(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+
+    def refuse(**kwargs: Any) -> None:  # what it does by itself depends on earlier logins in this process
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, log_to_wandb=True, max_steps=1)
+    with pytest.raises(ValueError, match=r"no run can be started there \(No API key configured.*WANDB_MODE=offline"):
+        train(config)
+
+
 def test_eval_loss_is_that_of_the_frozen_start(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     """A first evaluation after a step of rate 0 is the loss before training: that of every batch, by its samples."""
     rows = write_rows(tmp_path, 4)
@@ -154,6 +168,20 @@ def test_past_the_budget_the_run_stops_with_the_list(tmp_path: Path, gemma_folde
     with pytest.raises(ValueError, match=r"rows cannot be used, more than skip_budget=0.05 allows: missing"):
         train(config)
     assert "row" in (Path(config.output_dir) / "skipped.jsonl").read_text()
+
+
+def test_what_was_mended_no_longer_counts(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    write_rows(tmp_path, 2)
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=1)
+    pictures = [tmp_path / f"{index}.png" for index in range(2)]
+    saved = [picture.read_bytes() for picture in pictures]
+    for picture in pictures:
+        picture.unlink()
+    with pytest.raises(ValueError, match="2 of 2 rows cannot be used"):
+        train(dataclasses.replace(config, skip_budget=1.0))
+    for picture, data in zip(pictures, saved, strict=True):
+        picture.write_bytes(data)
+    assert train(config).skipped == 0
 
 
 def test_nothing_but_bad_rows_within_the_budget_trains_nothing(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 
 from . import train
 
@@ -16,9 +17,11 @@ def run(args: argparse.Namespace) -> int:
     """Encode what is not in the cache yet, and print what was done."""
     config = train.config_of(args)
 
+    from contextlib import redirect_stdout
     from dataclasses import asdict
 
-    from theworld.training.precompute import precompute
+    with redirect_stdout(sys.stderr):  # as in `train`
+        from theworld.training.precompute import precompute
     from theworld.utils.logging import configure_logging
 
     configure_logging()

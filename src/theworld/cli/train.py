@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print where the last checkpoint lies."""
     config = config_of(args)
 
+    from contextlib import redirect_stdout
     from dataclasses import asdict
 
-    from theworld.training.run import train
+    with redirect_stdout(sys.stderr):  # transformers greets W&B's offline mode there when it is imported
+        from theworld.training.run import train
     from theworld.utils.logging import configure_logging
 
     configure_logging()

@@ -52,7 +52,7 @@ class SkipLog:
         """List and count rows that were skipped.
 
         Raises:
-            ValueError: They are more than the budget allows; the list is written all the same.
+            ValueError: They are more than the budget allows, or all there are; the list is written all the same.
         """
         rows = list(skipped)
         self._rows_bad += len(rows)
@@ -60,10 +60,13 @@ class SkipLog:
         if new:
             append_jsonl(self.path, [{"id": row.id, "cause": row.cause, "detail": row.detail} for row in new])
         bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
-        if bad > self.budget * total and (self.total is not None or total >= MINIMUM_SEEN):
+        enough = self.total is not None or total >= MINIMUM_SEEN
+        if enough and (bad > self.budget * total or bad >= total > 0):
+            which = "more than" if bad > self.budget * total else "which leaves none, though"
             raise ValueError(
-                f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
-                f"{'; '.join(self._lines())}. All of them: {self.path}"
+                f"{bad} of {total} rows cannot be used, {which} skip_budget={self.budget:g} allows: "
+                f"{'; '.join(self._lines())}. All of them: {self.path}; mend them and remove that list, or raise "
+                "skip_budget"
             )
 
     def summary(self) -> str:

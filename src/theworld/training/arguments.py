@@ -65,6 +65,7 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
 
     Raises:
         ImportError: A logger is not installed; names the extra.
+        ValueError: Weights & Biases does not start a run.
     """
     callbacks: list[TrainerCallback] = []
     if config.log_to_tensorboard:
@@ -75,13 +76,19 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
         callbacks.append(TensorBoardCallback(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
-        wandb.init(
-            project=config.wandb_project,
-            name=config.wandb_run_name,
-            dir=config.output_dir,
-            config=config.to_dict(),
-            settings=wandb.Settings(x_disable_meta=config.hf_token is not None),  # it keeps the command line
-        )
+        try:
+            wandb.init(
+                project=config.wandb_project,
+                name=config.wandb_run_name,
+                dir=config.output_dir,
+                config=config.to_dict(),
+                settings=wandb.Settings(x_disable_meta=config.hf_token is not None),  # it keeps the command line
+            )
+        except wandb.Error as error:
+            raise ValueError(
+                f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
+                "WANDB_MODE=offline"
+            ) from error
         callbacks.append(WandbCallback())
     return callbacks
 

@@ -56,16 +56,8 @@ class GradientNorms(TrainerCallback):
         self.norms = {part: total_norm(values) for part, values in gradients.items() if values}
 
 
-class Progress(ProgressCallback):
-    """A bar on a terminal, and a line a log on stderr: stdout belongs to the result."""
-
-    @override
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        super().on_train_begin(args, state, control, **kwargs)
-        if self.training_bar is not None:
-            self.training_bar.disable = not sys.stderr.isatty()
+class LogLines(TrainerCallback):
+    """A line a log on stderr: stdout belongs to the result."""
 
     @override
     def on_log(
@@ -73,9 +65,23 @@ class Progress(ProgressCallback):
     ) -> None:
         shown = {name: f"{value:.4g}" for name, value in (logs or {}).items() if isinstance(value, int | float)}
         line = " ".join(f"{name} {value}" for name, value in shown.items() if name not in ("epoch", "total_flos"))
-        if state.is_world_process_zero and self.training_bar is not None:
-            self.training_bar.clear()
         logger.info("step %d/%d %s", state.global_step, state.max_steps, line)
 
 
-__all__ = ["GradientNorms", "Moments", "Progress"]
+class ProgressBar(ProgressCallback):
+    """transformers' bars, for a terminal: a file or an error line would carry their remains."""
+
+    @override
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if self.training_bar is not None:
+            self.training_bar.clear()  # `LogLines` writes there
+
+
+def progress() -> list[TrainerCallback]:
+    """What shows how far a run is."""
+    return [*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()]
+
+
+__all__ = ["GradientNorms", "Moments", "progress"]

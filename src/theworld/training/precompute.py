@@ -206,8 +206,9 @@ class Filler:
         share = share_of(rows, state.process_index, state.num_processes)
         loader = DataLoader(share, batch_size=1, collate_fn=pictures, num_workers=self.num_workers)
         total = len(share) if isinstance(share, Sized) else None
+        disable = None if state.is_main_process else True  # None shows it on a terminal alone
         try:
-            for count, found, skipped in tqdm(loader, "precompute", total, disable=not state.is_main_process):
+            for count, found, skipped in tqdm(loader, "precompute", total, disable=disable):
                 self._encode(count, found)
                 if state.is_main_process:
                     log.seen(count)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from transformers.trainer_callback import TrainerState
 
 from theworld.model.checkpoints import WEIGHTS, WEIGHTS_INDEX
+from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
 from .config import AUTO, TrainingConfig
@@ -26,6 +28,9 @@ from .config import AUTO, TrainingConfig
 SAVING = ".saving"
 STATE = "trainer_state.json"
 STAGE = "stage.json"
+CHECKSUMS = "checksums.json"
+CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")
+"""Files without checksums of their own that anyone verifies; people edit the others."""
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or cut up, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
 NUMBERED = re.compile(r"checkpoint-(\d+)")
@@ -57,9 +62,12 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
     Raises:
         FileNotFoundError: It names nothing.
-        ValueError: `output_dir` holds newer checkpoints than the one to start from; or that one is damaged.
+        ValueError: `output_dir` is no folder, or holds newer checkpoints than the one to start from; or that one is
+            damaged.
     """
     output = Path(config.output_dir)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output_dir={config.output_dir!r}: is a file; name the folder of the run")
     newest = newest_checkpoint(output)
     start = newest
     if config.resume != AUTO:
@@ -73,7 +81,12 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
 
 def read(folder: Path) -> Resume:
-    """What the checkpoint in `folder` can continue."""
+    """What the checkpoint in `folder` can continue.
+
+    Raises:
+        ValueError: A file of it is damaged.
+    """
+    check_whole(folder)
     has_optimizer = any((folder / name).exists() for name in OPTIMIZER_STATES)
     if not has_optimizer or not (folder / STATE).is_file() or not (folder / STAGE).is_file():
         return Resume(folder, {})
@@ -83,6 +96,23 @@ def read(folder: Path) -> Resume:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder}: damaged trainer state ({error}); resume from an earlier checkpoint") from error
     return Resume(folder, stage, step)
+
+
+def check_whole(folder: Path) -> None:
+    """Compare the files of a checkpoint with their checksums: a flipped byte would train on unnoticed.
+
+    Raises:
+        ValueError: One is damaged.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
+    known: dict[str, int] = json.loads((folder / CHECKSUMS).read_bytes()) if (folder / CHECKSUMS).is_file() else {}
+    for name, checksum in known.items():
+        if (folder / name).is_file() and _crc32(folder / name) != checksum:
+            raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
 
 
 def locate(name: str) -> Path:
@@ -148,7 +178,9 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def publish(written: Path, target: Path) -> None:
-    """Give a checkpoint its name, once all of its bytes are on disk."""
+    """Give a checkpoint its name, once all of its bytes are on disk and their checksums beside them."""
+    binary = (path for path in written.rglob("*") if path.suffix in CHECKED)
+    write_json(written / CHECKSUMS, {path.relative_to(written).as_posix(): _crc32(path) for path in sorted(binary)})
     for path in [*written.rglob("*"), written]:
         _sync(path)
     if target.exists():  # incomplete, or saved twice at one step
@@ -163,6 +195,14 @@ def prune(run: Path, limit: int | None) -> None:
         shutil.rmtree(path)
 
 
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -171,4 +211,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-__all__ = ["Resume", "checkpoints", "is_complete", "locate", "newest_checkpoint", "prune", "publish", "read", "resolve"]
+__all__ = [
+    "Resume",
+    "check_whole",
+    "checkpoints",
+    "is_complete",
+    "locate",
+    "newest_checkpoint",
+    "prune",
+    "publish",
+    "read",
+    "resolve",
+]

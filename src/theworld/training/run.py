@@ -33,7 +33,7 @@ from theworld.utils.reproducibility import environment, seed_everything
 
 from .align import AlignModel, encode_rows
 from .arguments import reporters, training_arguments
-from .callbacks import Progress
+from .callbacks import progress
 from .config import TrainingConfig
 from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
@@ -44,6 +44,7 @@ from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
 HUB_TOKEN = "HF_TOKEN"
+SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 # Keys that move the losses of a run that continues
 SHAPING = (
@@ -130,6 +131,9 @@ def _train(config: TrainingConfig) -> RunResult:
             f"{config.output_dir}: holds {resume.folder.name} of another stage, "
             f"{', '.join(stage.differences(resume.stage.get('stage', {})))}; choose another --output_dir"
         )
+    if not continues and arguments.process_index == 0:
+        for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: what was mended no longer counts
+            (Path(config.output_dir) / name).unlink(missing_ok=True)
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
     if publisher is not None:
         trainer.add_callback(publisher)
@@ -218,8 +222,8 @@ def build_trainer(
     """The trainer with its collator, skip lists and callbacks."""
     output = Path(config.output_dir)
     sizes = [len(rows) if isinstance(rows, Sized) else None for rows in (data, eval_data)]
-    skips = SkipLog(output / "skipped.jsonl", config.skip_budget, sizes[0])
-    eval_skips = SkipLog(output / "skipped_eval.jsonl", config.skip_budget, sizes[1])
+    skips = SkipLog(output / SKIPPED, config.skip_budget, sizes[0])
+    eval_skips = SkipLog(output / SKIPPED_EVAL, config.skip_budget, sizes[1])
     collator = OBJECTIVES[config.objective].collator(config, model)
     if config.encode_once:
         assert isinstance(model, AlignModel)
@@ -242,7 +246,8 @@ def build_trainer(
     )
     for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which belongs to the result
         trainer.remove_callback(callback)
-    trainer.add_callback(Progress())
+    for callback in progress():
+        trainer.add_callback(callback)
     return trainer
 
 

@@ -81,10 +81,16 @@ def load_model(
 
     Raises:
         ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
+        OSError: It is not here, and cannot be had from the Hub.
     """
     given = {key: getattr(config, key) for key in (*MODEL_KEYS, *keys) if getattr(config, key) is not None}
     flags = {key: getattr(config, key) for key in FREEZE_KEYS}
-    model = model_class.from_pretrained(name, dtype="auto", enable_world=config.enable_world, **flags, **given)
+    try:
+        model = model_class.from_pretrained(name, dtype="auto", enable_world=config.enable_world, **flags, **given)
+    except OSError as error:
+        if str(name) in str(error):
+            raise
+        raise OSError(f"model_name={str(name)!r}: it or its base models cannot be loaded ({error})") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         named = ", ".join(f"{key}={value}" for key, value in flags.items())
         raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
@@ -171,8 +177,10 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
             total = [before + number for before, number in zip(total, numbers, strict=True)]
             rate = f"{learning_rate(config, part):.2g}" if numbers[1] else "frozen"
             lines.append(_line(part, numbers, rate))
-    activations = _activation_bytes(model, config)
     lines.append(_line("all", total, ""))
+    if config.lora is None and "language_lora" in trained_parts(model):
+        lines.append("the adapters of an earlier stage train on; freeze_language_lora=true keeps them as they are")
+    activations = _activation_bytes(model, config)
     lines.append(
         f"activations at most {_size(activations)}, all together at most {_size(sum(total[2:]) + activations)}"
     )

@@ -328,7 +328,7 @@ def readable_state(checkpoint: str | None) -> Generator[None]:
     try:
         yield
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
             f"{checkpoint}: its trainer state is damaged or of other parameters ({reason}); resume from an earlier "
             "checkpoint, or start a new stage from its weights with --model_name"

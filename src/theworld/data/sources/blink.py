@@ -18,7 +18,7 @@ from theworld.utils.imports import require
 from ..images import locate
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .files import load_rows
-from .hf_dataset import UndecodedRows
+from .hf_dataset import UndecodedRows, quiet
 from .records import IndexedRows, Row, RowReader, check_columns
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
@@ -117,7 +117,8 @@ def _load(settings: SourceSettings, path: Path) -> Any:
     parts: list[Any] = []
     for task in tasks:
         split = _answered(library.get_dataset_split_names(name, task), settings)
-        parts.append(library.load_dataset(name, task, split=split))
+        with quiet():
+            parts.append(library.load_dataset(name, task, split=split))
     return library.concatenate_datasets(parts)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from theworld.utils.imports import require
 
 from ..schema import SourceSettings
-from .hf_dataset import StreamedRows, wrap
+from .hf_dataset import StreamedRows, quiet, wrap
 from .records import CONVERSATION_KEYS, IndexedRows, RowReader
 
 QUESTIONS = ("question", "prompt", "text", "caption")
@@ -126,9 +126,11 @@ def _load(library: Any, local: Path, path: str, settings: SourceSettings) -> Any
 
 def _parse(library: Any, path: str, builder: str, **options: Any) -> Any:
     try:
-        return library.load_dataset(builder, **options)
+        with quiet():
+            return library.load_dataset(builder, **options)
     except (library.exceptions.DatasetGenerationError, ValueError) as error:
-        raise ValueError(f"{path}: {error.__cause__ or error}") from error
+        reason = "no rows" if "corresponds to no data" in str(error) else error.__cause__ or error
+        raise ValueError(f"{path}: {reason}") from error
     except StopIteration as error:  # how an empty file shows
         raise ValueError(f"{path}: no rows") from error
 

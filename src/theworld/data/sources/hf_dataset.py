@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
+from logging import CRITICAL
 from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from torch.utils.data import IterableDataset
@@ -128,6 +131,22 @@ def wrap(ds: Any, reader: RowReader) -> IndexedRows | StreamedRows:
     return IndexedRows(UndecodedRows(ds), reader)
 
 
+@contextmanager
+def quiet() -> Generator[None]:
+    """Let `datasets` keep its bars for a terminal, and its log to itself: what goes wrong is raised."""
+    logging, bars = require("train", "datasets.utils.logging"), require("train", "datasets.utils")
+    level, hidden = logging.get_verbosity(), bars.are_progress_bars_disabled()
+    try:
+        logging.set_verbosity(CRITICAL)
+        if not sys.stderr.isatty():
+            bars.disable_progress_bars()
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if not hidden:
+            bars.enable_progress_bars()
+
+
 class UndecodedRows(Sequence[Row]):
     """The rows of a dataset with their pictures as bytes or paths; the user's own transform of rows still runs."""
 
@@ -172,4 +191,4 @@ def content_id(row: Row) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
 
 
-__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "row_decoder", "wrap"]
+__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "quiet", "row_decoder", "wrap"]
