@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,3 +178,22 @@ def test_a_dependency_that_is_missing_is_named(encoder: CosmosWorldEncoder, inst
     importlib.invalidate_caches()
     with pytest.raises(ModuleNotFoundError, match="a_dependency_of_it"):
         load_guardrail()
+
+
+def test_the_stock_pipeline_brings_the_guardrail_and_gradients_stay(tmp_path: Path) -> None:
+    """In a process of its own: the pipeline is imported once."""
+    package = tmp_path / "cosmos_guardrail"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import torch\ntorch.set_grad_enabled(False)\nclass CosmosSafetyChecker: pass\n"
+    )
+    metadata = tmp_path / "cosmos_guardrail-0.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cosmos_guardrail\nVersion: 0.1\n")
+    code = (
+        "import sys, torch\nfrom theworld.model.world_encoders.cosmos import negative_prompt\nnegative_prompt()\n"
+        "print('cosmos_guardrail' in sys.modules, torch.is_grad_enabled())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True"], done.stderr

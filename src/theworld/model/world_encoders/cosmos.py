@@ -211,7 +211,9 @@ def normalise_latents(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Ten
 
 def negative_prompt() -> str:
     """The text that the stock pipeline guides away from."""
-    from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
+    # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
 
     return DEFAULT_NEGATIVE_PROMPT
 
