@@ -34,6 +34,9 @@ BAD = [
     ("answer", '{"mark": true}', "two"),
     ("answer", '{"mark": null}', "two"),
     ("answer", '{"mark": "right"}', "two"),
+    ("answer", '{"mark": 0, "mark": 1}', "two"),
+    ("answer", f'{{"mark": 1{"0" * 400}}}', "two"),
+    ("answer", "[" * 100_000, "two"),
     ("metres", '{"answer_metres": 0.61}', WIDTH),
     ("metres", '{"answer_metres": 0, "response_metres": 1}', WIDTH),
     ("metres", '{"answer_metres": 2, "response_metres": 2}', WIDTH),  # feet left as they were

@@ -62,7 +62,8 @@ class JudgeSettings:
         return {"base_url": self.base_url, "model": self.model, "temperature": self.temperature}
 
     def without_key(self, text: str) -> str:
-        """`text`, in which a server may have quoted the key, without it."""
+        """`text`, in which a server may have quoted the key, without it; with `?` for what no file can hold."""
+        text = text.encode("utf-8", "replace").decode()
         return text.replace(self.api_key, "***") if self.api_key else text
 
 
@@ -116,8 +117,9 @@ class Endpoint:
         return Reply(text, None if text else "EmptyReply: the endpoint answered without a text")
 
     def _told(self, error: Exception, advice: str = "") -> str:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return self.settings.without_key(f"{self.settings.base_url}: {text}; {advice}" if advice else text)
+        told = " ".join(self.settings.without_key(str(error)).split())[:300]  # cut last: half a key is no longer found
+        text = f"{type(error).__name__}: {told}"
+        return f"{self.settings.base_url}: {text}; {advice}" if advice else text
 
 
 __all__ = ["Endpoint", "JudgeSettings", "Reply"]

@@ -160,10 +160,20 @@ def read_reply(form: str, text: str, answer: str) -> Verdict:
     """
     text = _THOUGHT.sub("", text, count=1).strip()
     fenced = _FENCE.match(text)
-    reply = json.loads(fenced[1] if fenced else text)  # a JSONDecodeError is a ValueError
-    if not isinstance(reply, dict):
-        raise ValueError(f"a JSON {type(reply).__name__}: expected an object")
-    return FORMS[form].read(reply, answer)
+    try:
+        reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
+        if not isinstance(reply, dict):
+            raise ValueError(f"a JSON {type(reply).__name__}: expected an object")
+        return FORMS[form].read(reply, answer)
+    except (OverflowError, RecursionError) as error:  # a number of 400 digits, 10,000 brackets
+        raise ValueError(str(error)) from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys come once: of two marks none is the mark."""
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
+    return dict(pairs)
 
 
 def _given(reply: dict[str, Any], key: str) -> Any:

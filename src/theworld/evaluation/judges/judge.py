@@ -112,11 +112,11 @@ def _judgement(task: str, row: Prediction, future: Future[Reply], settings: Judg
     judged: dict[str, Any] = {"id": row.id, "evidence": _evidence(task, row), "form": form}
     judged |= {"raw": None, "mark": None, "figures": {}, "unreadable": None, "failed": reply.failed}
     if reply.text is not None:
-        judged["raw"] = settings.without_key(reply.text)
+        judged["raw"] = raw = settings.without_key(reply.text)
         try:
-            judged |= asdict(read_reply(form, reply.text, row.answer))
+            judged |= asdict(read_reply(form, raw, row.answer))
         except ValueError as error:
-            judged["unreadable"] = settings.without_key(" ".join(str(error).split())[:300])
+            judged["unreadable"] = " ".join(str(error).split())[:300]
     return judged
 
 
