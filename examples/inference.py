@@ -10,15 +10,10 @@ from pathlib import Path
 
 from theworld import TheWorld
 from theworld.analysis.imagine import contact_sheet, imagine
+from theworld.analysis.scenarios import answer_three_ways, rollout_steps
 from theworld.model.image_processing_world import to_pil
 from theworld.nano.examples import EXAMPLES, load_example
 from theworld.utils.devices import best_device
-
-SCENARIOS = {
-    "plain Gemma 3": {"use_world": False},
-    "current frame": {"num_world_steps": 0},
-    "rollout": {},
-}
 
 
 def main() -> None:
@@ -31,28 +26,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/inference.png"))
     args = parser.parse_args()
     try:
-        answer_three_ways(args)
-    except (ValueError, OSError) as error:
+        show(args)
+    except (ValueError, OSError, ImportError) as error:
         parser.exit(2, f"inference.py: error: {error}\n")
 
 
-def answer_three_ways(args: argparse.Namespace) -> None:
+def show(args: argparse.Namespace) -> None:
     example = load_example(args.scene)
     image = to_pil(args.image) if args.image else example.image
     question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
 
-    steps_ahead = max(1, model.config.num_world_steps) if args.steps is None else args.steps
     print(f"question        {question}")
-    for name, options in SCENARIOS.items():
-        steps = options.get("num_world_steps", steps_ahead)
-        answer = model.ask(image, question, **{**options, "num_world_steps": steps}, do_sample=False)
+    for name, answer in answer_three_ways(model, image, question, args.steps).items():
         print(f"{name:<16}{answer}")
     if not args.image and not args.question:
         print(f"truth           {example.answer}")
 
-    rows = [imagine(model, image, steps_ahead)]
+    rows = [imagine(model, image, rollout_steps(model, args.steps))]
     if not args.image:
         rows.append(example.clip)
     args.output.parent.mkdir(parents=True, exist_ok=True)

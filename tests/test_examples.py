@@ -31,6 +31,17 @@ def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:
         assert sheet.height > 2 * 128
 
 
+def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> None:
+    example = load_example("stack")
+    example.image.save(tmp_path / "own.png")
+    own = ["--image", str(tmp_path / "own.png"), "--question", example.question, "--json"]
+    printed = json.loads(run("scripts/inference_demo.py", *own))
+    assert printed["question"] == example.question
+    assert printed["num_world_steps"] == 2
+    assert printed["answers"].keys() == {"plain Gemma 3", "current frame", "rollout"}
+    assert printed["answers"]["rollout"] == example.answer != printed["answers"]["plain Gemma 3"]
+
+
 def test_overhead_prints_ratios() -> None:
     rows = json.loads(run("benchmarks/overhead.py", "--pairs", "1", "--json"))
     assert rows["world off, forward"]["ratio"] > 0

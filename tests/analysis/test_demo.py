@@ -14,6 +14,7 @@ from PIL import Image
 from theworld import TheWorld
 from theworld.analysis.animate import enlarge
 from theworld.analysis.demo import answers
+from theworld.analysis.demo import page as page_module
 from theworld.analysis.demo.answers import Scene, animation, answer_twice
 from theworld.analysis.demo.page import Asking, build_page
 from theworld.analysis.demo.server import is_loopback, serve
@@ -50,6 +51,13 @@ def test_frames_stay_unseen_where_the_guardrail_is_missing(nano: TheWorld, monke
     assert shown.frames == []
     assert shown.world
     assert shown.attention
+
+
+def test_the_page_says_why_it_shows_no_frames(nano: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "No imagined frames are shown"
+    assert said not in str(build_page(nano, "nano", SCENES).config)
+    monkeypatch.setattr(page_module, "can_show", lambda *_: False)
+    assert said in str(build_page(nano, "nano", SCENES).config)
 
 
 def test_one_frame_is_no_animation() -> None:
