@@ -2,7 +2,7 @@
 
 import json
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from theworld.cli.main import main
 from theworld.evaluation.score import write_metrics
 
 ITEMS = make_items(30)
-ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).parents[2] / "scripts" / "compare_results.py"
 
 
 def evaluation(folder: Path, every: dict[str, list[bool]]) -> str:
@@ -92,11 +92,13 @@ def test_flags_that_make_no_sense(given: list[str]) -> None:
         arguments(given)
 
 
-def test_the_script_runs(runs: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "scripts/compare_results.py", "--theworld", runs[0], "--baseline", runs[1]]
-    done = subprocess.run(
-        [*command, "--output", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert "TheWorld/world" in done.stdout
-    assert "baseline/gemma" in done.stdout
+def test_the_script_runs(
+    runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--theworld", runs[0], "--baseline", runs[1], "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["compare_results.py", *given])
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "TheWorld/world" in printed
+    assert "baseline/gemma" in printed

@@ -20,6 +20,7 @@ from theworld.evaluation.report.plots import MAX_FAMILIES, answer_plot, family_p
 from theworld.evaluation.report.tables import comparison_table, markdown
 from theworld.evaluation.score import task_numbers, write_metrics
 from theworld.evaluation.verdict import correct
+from theworld.utils.io import write_json
 
 HOSTILE = "<script>alert(1)</script> & $x$ | y"
 ITEMS = make_items(60, 2, families=("drop", HOSTILE))
@@ -238,6 +239,19 @@ def test_runs_on_other_items_are_refused(tmp_path: Path) -> None:
     two = evaluation(tmp_path / "two", {"world": EVERY["gemma"][:50]}, fewer)
     with pytest.raises(ValueError, match="were asked other items"):
         compare_runs([one, two], tmp_path / "both")
+
+
+def test_a_judge_is_told_beside_the_rules(tmp_path: Path) -> None:
+    evaluation(tmp_path, {"world": EVERY["world"]})
+    summary = {
+        **{"items": 60, "judged": 57, "unreadable": 2, "failed": 1, "not_asked": 0, "agreement": 0.5},
+        "accuracy": {"estimate": 0.375, "low": 0.25, "high": 0.5},
+    }
+    write_json(tmp_path / "balls" / "world" / "judges" / "some-model" / "summary.json", summary)
+    write_report(tmp_path)
+    row = "| world | some-model | 37.5 | [25.0, 50.0] | 57 | 2 | 1 | 0 | 50.0 |"
+    assert row in (tmp_path / "report.md").read_text()
+    assert "Language models as judges" in (tmp_path / "report.html").read_text()
 
 
 def test_what_is_no_evaluation(tmp_path: Path) -> None:

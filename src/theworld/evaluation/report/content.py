@@ -12,7 +12,9 @@ from ..score import read_metrics, task_numbers
 from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
+from .judged import judge_table
 from .plots import task_plots
+from .tables import Table, task_tables
 
 PARTS = ("identity", "environment")
 
@@ -28,6 +30,7 @@ class Section:
         examples: Drawn at random from those on which arms disagree.
         disagreements: How many there are.
         plots: Every figure by a short name: its title, and the SVG.
+        tables: All of them.
         prompts: The rendered prompt of the first item, and the arms that got it so.
     """
 
@@ -37,6 +40,7 @@ class Section:
     examples: tuple[ExampleItem, ...]
     disagreements: int
     plots: dict[str, tuple[str, str]]
+    tables: tuple[Table, ...]
     prompts: tuple[tuple[str, str], ...]
 
 
@@ -135,8 +139,16 @@ def _section(
             for (label, folder), known in zip(runs, stored, strict=True)
             if task in known
         ]
+    named: dict[str, list[Path]] = {}
+    for (label, _), folder in zip(runs, folders, strict=True):
+        for name in arms:
+            bare = name if len(runs) == 1 else name.removeprefix(f"{label}/")
+            if (folder / bare).is_dir():
+                named.setdefault(name, []).append(folder / bare)
+    judged = judge_table(named)
+    tables = (*task_tables(metrics), *([judged] if judged else []))
     shown = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items())
-    return Section(task, metrics, tuple(verdicts), examples, disagreements, task_plots(metrics), shown)
+    return Section(task, metrics, tuple(verdicts), examples, disagreements, task_plots(metrics), tables, shown)
 
 
 def _settings(

@@ -13,7 +13,7 @@ from theworld.utils.io import write_text
 
 from .content import Report
 from .plots import INK
-from .tables import label_of, task_tables, warning_lines
+from .tables import label_of, warning_lines
 
 PAGE = "page.html.jinja"
 
@@ -22,7 +22,7 @@ def write_html(report: Report, output: Path) -> Path:
     """Write <output>/report.html and return its path."""
     loader = PackageLoader(__package__ or "", "")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    functions = (task_tables, warning_lines, label_of, inline_svg, data_uri, breakable)
+    functions = (warning_lines, label_of, inline_svg, data_uri, breakable)
     page = environment.get_template(PAGE).render(report=report, **{each.__name__: each for each in functions})
     path = output / "report.html"
     write_text(path, page)

@@ -9,7 +9,7 @@ from theworld.utils.io import write_text
 from .content import Report, Section
 from .examples import ExampleItem
 from .plots import INK
-from .tables import Table, markdown, task_tables, warning_lines
+from .tables import Table, markdown, warning_lines
 
 FIGURES = "figures"
 
@@ -38,7 +38,7 @@ def _section(section: Section, output: Path) -> list[str]:
     warnings = warning_lines(metrics)
     if warnings:
         parts += ["Before reading on:\n", *(f"- {_plain(line)}" for line in warnings), ""]
-    for table in task_tables(metrics):
+    for table in section.tables:
         parts += [f"### {table.title}\n", markdown(table)]
     for name, (title, svg) in section.plots.items():
         figure = Path(FIGURES, f"{section.task}-{name}.svg")
