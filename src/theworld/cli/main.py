@@ -8,7 +8,7 @@ from types import ModuleType
 from theworld import __version__
 from theworld.utils.errors import one_line
 
-from . import align, ask, audit, chat, compare, demo, env, imagine, nano, precompute, train
+from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
@@ -21,7 +21,9 @@ COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "precompute": precompute,
     "nano": nano,
+    "evaluate": evaluate,
     "compare": compare,
+    "judge": judge,
     "audit": audit,
     "env": env,
 }

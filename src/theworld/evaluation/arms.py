@@ -95,11 +95,15 @@ def plan(
 
     Raises:
         ValueError: A name is unknown.
+        FileNotFoundError: A control is no folder.
     """
     for kind, known, given in (("arm", ARMS, names), ("control", CONTROLS, controls)):
         unknown = [name for name in given if name not in known]
         if unknown:
             raise ValueError(f"{kind} {unknown[0]!r}: expected one of {', '.join(known)}")
+    for name, path in controls.items():  # now, not after the hours that the arms before it take
+        if path.startswith(("/", ".")) and not Path(path).is_dir():
+            raise FileNotFoundError(f"--control {name}={path}: no such folder")
     largest = max(steps)
     running: list[PlannedArm] = []
     not_run: dict[str, str] = {}

@@ -16,6 +16,7 @@ from theworld.utils.logging import logger
 from .arms import ARMS, BASE, MODEL, plan
 from .asking import Asker, EvaluationSettings
 from .records import Prediction
+from .refusals import FULL
 from .tasks.base import Task, TaskItems
 
 
@@ -28,12 +29,14 @@ class Evaluation:
         items: Of the task.
         arms: Predictions by arm, in the items' order.
         not_run: By arm, why it did not run and what it needs.
+        num_world_steps: Future latent frames of the full model; `None` if it did not run.
     """
 
     folder: Path
     items: TaskItems
     arms: dict[str, list[Prediction]]
     not_run: dict[str, str]
+    num_world_steps: int | None = None
 
 
 def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
@@ -57,16 +60,16 @@ def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
         if checkpoint == BASE:
             name, subfolder, revision = base
             assert name is not None
-            model = _load(name, subfolder=subfolder, revision=revision, enable_world=False)
+            model = load(name, subfolder=subfolder, revision=revision, enable_world=False)
         elif checkpoint != MODEL:
             assert group[0].checkpoint is not None
-            model = _load(group[0].checkpoint, **_world_options(group[0].num_world_steps))
+            model = load(group[0].checkpoint, **_world_options(group[0].num_world_steps))
         done |= Asker(task, items, settings, model, max(steps)).run(group)
     for name, reason in not_run.items():
         logger.warning("arm %s not run: %s", name, reason)
-    return Evaluation(
-        settings.output / task.name, items, {arm.arm.name: done[arm.arm.name] for arm in planned}, not_run
-    )
+    full = next((arm.num_world_steps for arm in planned if arm.arm.name == FULL), None)
+    arms = {arm.arm.name: done[arm.arm.name] for arm in planned}
+    return Evaluation(settings.output / task.name, items, arms, not_run, full)
 
 
 def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
@@ -90,7 +93,7 @@ def _load_model(settings: EvaluationSettings) -> TheWorld:
     world = any(arm.world != "none" for arm in asked)
     largest = max(settings.num_world_steps) if settings.num_world_steps else None
     options = {"num_world_steps": largest} if world and largest is not None else {}
-    return _load(settings.model, enable_world=world, **options)
+    return load(settings.model, enable_world=world, **options)
 
 
 def _world_options(num_world_steps: int | None) -> dict[str, Any]:
@@ -99,9 +102,10 @@ def _world_options(num_world_steps: int | None) -> dict[str, Any]:
     return {"enable_world": True, "num_world_steps": num_world_steps}
 
 
-def _load(name: str, **options: Any) -> TheWorld:
+def load(name: str, **options: Any) -> TheWorld:
+    """The checkpoint or Gemma 3 that `name` says, ready to be asked on the best device of this machine."""
     device, dtype = best_device()
     return TheWorld.from_pretrained(name, dtype=dtype, device_map={"": device}, **options).eval()
 
 
-__all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "load"]
