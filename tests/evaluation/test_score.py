@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.arms import answer_rows, identity, make_items, make_task, write_arm, write_arms
+from theworld.evaluation.comparison import compare
 from theworld.evaluation.records import Prediction, PredictionFile, items_digest, read_predictions
 from theworld.evaluation.refusals import ArmRun
-from theworld.evaluation.score import compare, describe, read_metrics, rescore, task_numbers, write_metrics
+from theworld.evaluation.score import describe, read_metrics, rescore, task_numbers, write_metrics
 from theworld.evaluation.tasks.base import Score
 from theworld.evaluation.verdict import correct
 
@@ -85,6 +86,16 @@ def test_relative_depth_of_the_benchmarks_paper() -> None:
     assert (numbers["b"], numbers["c"]) == (38, 20)
     assert numbers["difference"] == pytest.approx(0.145, abs=5e-4)
     assert numbers["p"] == pytest.approx(0.025, abs=1e-3)
+
+
+def test_figures_are_compared_where_both_arms_have_them() -> None:
+    ours, theirs = (answer_rows(ITEMS, name, EVERY["world"]) for name in ("world", "gemma"))
+    ours = [replace(row, figures={"error": 1.0 + n % 2}) for n, row in enumerate(ours)]
+    theirs = [replace(row, figures={"error": 3.0} if n < 30 else {}) for n, row in enumerate(theirs)]
+    numbers = compare([ArmRun("world", {}, ours)], [ArmRun("gemma", {}, theirs)])["figures"]["error"]
+    assert numbers["n"] == 30
+    assert numbers["difference"] == pytest.approx(-1.5)
+    assert numbers["low"] <= -1.5 <= numbers["high"] < 0
 
 
 def test_repeated_pictures_show_less() -> None:

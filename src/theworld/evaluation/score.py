@@ -16,18 +16,14 @@ import numpy as np
 
 from theworld.utils.io import write_json
 
-from .intervals import cluster_ids, standard_error
+from .comparison import USUAL_DISCORDANCE, compare, item_scores, smallest_of
 from .records import Item, Prediction, items_digest, rewrite_scores
 from .refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
-from .statistics import bootstrap_difference, interval, mcnemar, over_seeds, smallest_difference
+from .statistics import interval, over_seeds
 from .tasks.base import Task
 from .verdict import correct
 
 METRICS = "metrics.json"
-USUAL_DISCORDANCE = 0.2
-"""Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
-FLIPS = 9_999
-
 Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
 
@@ -137,40 +133,6 @@ def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}
     }
 
 
-def compare(full: Sequence[ArmRun], other: Sequence[ArmRun]) -> dict[str, Any]:
-    """The full model against another arm on the same items; positive differences are in favour of the full model.
-
-    `b` items are right only with the full model, `c` only with the other arm. Where an arm has several seeds, its
-    score of an item is their mean: then `b` and `c` are None, and `p` is that of a sign-flip test over clusters.
-    """
-    ours, theirs = item_scores(full), item_scores(other)
-    clusters = [row.cluster for row in full[0].predictions]
-    if len(full) == len(other) == 1:
-        test = {key: value for key, value in asdict(mcnemar(ours, theirs)).items() if key in ("b", "c", "p")}
-    else:
-        test = {"b": None, "c": None, "p": _sign_flip(ours - theirs, clusters)}
-    low, high = -1.0, 1.0  # all that one cluster tells
-    if cluster_ids(clusters, len(ours)).any():
-        estimate = bootstrap_difference(ours, theirs, clusters)
-        low, high = estimate.low, estimate.high
-    discordance = float(np.abs(ours - theirs).mean())
-    return {
-        "difference": float((ours - theirs).mean()),
-        "low": low,
-        "high": high,
-        "n": len(ours),
-        **test,
-        "p_holm": None,
-        "discordance": discordance,
-        "smallest_difference": _smallest_difference(ours - theirs, clusters, discordance or USUAL_DISCORDANCE),
-    }
-
-
-def item_scores(runs: Sequence[ArmRun]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Score (n,) of every item, the mean over the runs."""
-    return np.mean([[row.score for row in run.predictions] for run in runs], axis=0)
-
-
 def _scored(row: Prediction, task: Task, items: Mapping[str, Item]) -> Prediction:
     if row.failed is not None:
         return replace(row, parsed=None, score=0.0, figures={})
@@ -186,27 +148,8 @@ def _accuracy(runs: Sequence[ArmRun], family: str | None = None) -> dict[str, An
     estimate = interval(scores, clusters)
     return {
         "accuracy": asdict(estimate),
-        "smallest_difference": _smallest_difference(scores, clusters, USUAL_DISCORDANCE),
+        "smallest_difference": smallest_of(scores, clusters, USUAL_DISCORDANCE),
     }
-
-
-def _sign_flip(differences: np.ndarray[Any, Any], clusters: Sequence[str]) -> float:
-    """Two-sided p of the mean difference, if each cluster's could as well have had the other sign (Fisher 1935)."""
-    sums = np.bincount(cluster_ids(clusters, len(differences)), weights=differences)
-    rng = np.random.default_rng(0)
-    flipped = np.array([abs(rng.choice((-1.0, 1.0), len(sums)) @ sums) for _ in range(FLIPS)])
-    return float((1 + (flipped >= abs(sums.sum()) - 1e-9).sum()) / (1 + FLIPS))
-
-
-def _smallest_difference(values: np.ndarray[Any, Any], clusters: Sequence[str], discordance: float) -> float:
-    """What the items can show, counted as the independent ones that they are worth; 1.0 is nothing."""
-    ids, worth = cluster_ids(clusters, len(values)), 1.0
-    if not ids.any():
-        return 1.0
-    alone, tied = (standard_error(values, each) for each in (np.arange(len(values)), ids))
-    if tied > alone:
-        worth = (alone / tied) ** 2
-    return smallest_difference(max(round(worth * len(values)), 1), discordance)
 
 
 def _between_seeds(runs: Sequence[ArmRun]) -> float | None:
@@ -224,9 +167,7 @@ def _figures(rows: Sequence[Prediction]) -> dict[str, dict[str, float]]:
 
 __all__ = [
     "METRICS",
-    "compare",
     "describe",
-    "item_scores",
     "read_metrics",
     "rescore",
     "task_numbers",

@@ -33,8 +33,8 @@ class Table:
 
 def task_tables(metrics: Mapping[str, Any]) -> list[Table]:
     """Every table of a task that has something to say: arms, comparisons, the task's own measures, families."""
-    tables = [arm_table(metrics), comparison_table(metrics), measure_table(metrics), family_table(metrics)]
-    return [table for table in tables if table.rows]
+    tables = [arm_table(metrics), comparison_table(metrics), measure_table(metrics), figure_table(metrics)]
+    return [table for table in (*tables, family_table(metrics)) if table.rows]
 
 
 def arm_table(metrics: Mapping[str, Any]) -> Table:
@@ -104,6 +104,24 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
         (f"mean {_words(name)}", *(_figure(arm["figures"].get(name)) for arm in arms.values())) for name in figures
     ]
     return Table("The task's own measures", header, tuple((_words(row[0]), *row[1:]) for row in rows))
+
+
+def figure_table(metrics: Mapping[str, Any]) -> Table:
+    """The full model's figures, such as an error, against those of every other arm."""
+    rows = tuple(
+        (
+            name,
+            _words(figure),
+            f"{them['difference']:+.3f}",
+            f"[{them['low']:+.3f}, {them['high']:+.3f}]",
+            str(them["n"]),
+        )
+        for name, numbers in (metrics["comparisons"] or {}).items()
+        for figure, them in numbers["figures"].items()
+    )
+    note = "Paired bootstrap over clusters, on the items of which both arms have the figure; not corrected."
+    header = ("Full model against", "Figure", "Difference", "95 % interval", "Items")
+    return Table("Figures, full model minus arm", header, rows, note, left=2)
 
 
 def family_table(metrics: Mapping[str, Any]) -> Table:
@@ -207,6 +225,7 @@ __all__ = [
     "comparison_table",
     "decides",
     "family_table",
+    "figure_table",
     "label_of",
     "markdown",
     "measure_table",
