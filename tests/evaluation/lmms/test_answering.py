@@ -1,5 +1,6 @@
 """Prompts of the harness: the pixels that arrive, batches, pure Gemma, and a world that has to be alive."""
 
+import sys
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import Gemma3ForConditionalGeneration
 
 from tests.model.helpers import load_world
 from theworld import TheWorld
-from theworld.evaluation.lmms import answering
+from theworld.evaluation.lmms import answering, get_manifests
 from theworld.evaluation.lmms.answering import Answering, chat_prompt, cut, generation_options, text_prompt
 
 SHORT: dict[str, Any] = {"max_new_tokens": 4, "until": ["\n\n"]}
@@ -108,6 +109,12 @@ def test_world_tokens_that_are_not_consumed_are_refused(
     monkeypatch.setattr(answering, "world_inputs", lambda world: {"use_world": False})
     with pytest.raises(ValueError, match="consumed 0 of 16 world tokens"):
         Answering(model, 0).generate(prompts[:1], [SHORT])
+
+
+def test_without_the_harness_the_extra_is_named(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "lmms_eval", None)
+    with pytest.raises(ImportError, match=r"theworld\[lmms\]"):
+        get_manifests()
 
 
 def test_settings_of_a_task() -> None:
