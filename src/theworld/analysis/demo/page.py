@@ -60,7 +60,11 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                 examples = _gallery(thumbnails, "scenes", columns=3)
             with gr.Column(scale=6):
                 question = gr.Textbox(
-                    scenes[0].question, label="Question", placeholder="What happens next?", elem_id="question", max_lines=4
+                    scenes[0].question,
+                    label="Question",
+                    placeholder="What happens next?",
+                    elem_id="question",
+                    max_lines=4,
                 )
                 steps = _steps_slider(model)
                 ask = gr.Button("Ask", variant="primary", elem_id="ask")

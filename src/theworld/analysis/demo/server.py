@@ -4,7 +4,7 @@ import ipaddress
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import gradio as gr
@@ -90,7 +90,7 @@ class NothingElsewhere:
 
 
 @contextmanager
-def private_uploads() -> Iterator[None]:
+def private_uploads() -> Generator[None]:
     """Keep uploads and pictures in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
 
     Gradio's own default is one folder for everybody on the machine.
