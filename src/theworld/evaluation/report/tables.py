@@ -101,7 +101,7 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
     header = ("Measure", *arms)
     rows = [(name, *(_number(arm["measures"].get(name)) for arm in arms.values())) for name in measures]
     rows += [
-        (f"mean {_words(name)}", *(_figure(arm["figures"].get(name)) for arm in arms.values())) for name in figures
+        (f"mean {_words(name)}", *(_figure(arm["figures"].get(name), arm) for arm in arms.values())) for name in figures
     ]
     return Table("The task's own measures", header, tuple((_words(row[0]), *row[1:]) for row in rows))
 
@@ -200,8 +200,12 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _figure(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['mean']:.3f} ({figure['n']:.0f})"
+def _figure(figure: Mapping[str, float] | None, arm: Mapping[str, Any]) -> str:
+    """A mean, and over how many answers where it is not all of them."""
+    if figure is None:
+        return ""
+    whole = figure["n"] == arm["accuracy"]["n"] * arm["seeds"]
+    return f"{figure['mean']:.3f}" if whole else f"{figure['mean']:.3f} ({figure['n']})"
 
 
 def _words(name: str) -> str:
