@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     task = TASKS[options["task"]]
     evaluation = evaluate(task, settings)
     metrics = write_metrics(settings.output, task, evaluation.items.items)
-    page = write_report(settings.output, {task.name: evaluation.items.items}, rollout_of(evaluation, settings))
+    items, folder = {task.name: evaluation.items.items}, settings.source.image_folder
+    page = write_report(settings.output, items, rollout_of(evaluation, settings), folder)
     if args.json:
         described = {"metrics": metrics, "not_run": evaluation.not_run, "report": str(page)}
         print(json.dumps(described, ensure_ascii=False))
