@@ -114,7 +114,7 @@ def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}
     """Accuracy of one arm with its interval, whole and by family, and how its answers are spread."""
     rows = [row for run in runs for row in run.predictions]
     first = runs[0].predictions
-    families = list(dict.fromkeys(row.family for row in first if row.family != Item.family))
+    families = sorted({row.family for row in first if row.family != Item.family})
     own = [measures(run.predictions) for run in runs]
     return {
         **_accuracy(runs),

@@ -99,7 +99,7 @@ def family_plot(metrics: Mapping[str, Any]) -> str:
             axes.plot(ends, [place - 0.17] * 2, color=FULL_COLOUR, linewidth=1.6, solid_capstyle="butt")
         for number, name in enumerate(others[: len(PALETTE)]):
             points = [100 * arms[name]["families"][family]["accuracy"]["estimate"] for family in shown]
-            style = {"marker": "oDs^vP*X"[number], "color": PALETTE[number]}
+            style = {"clip_on": False, "marker": "oDs^vP*X"[number], "color": PALETTE[number]}
             axes.plot(points, [place + 0.1 for place in bars], linestyle="none", markersize=5.5, label=name, **style)
         axes.set_yticks(
             bars, [f"{_shortened(family)} ({value['n']})" for family, value in zip(shown, values, strict=True)]
