@@ -27,7 +27,7 @@ MODEL_FILES = {
     *("README.md", "config.json", "generation_config.json", "model.safetensors", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 }
-STATE_FILES = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "stage.json"}
+STATE_FILES = {"checksums.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "stage.json"}
 
 
 @pytest.fixture

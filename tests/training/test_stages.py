@@ -11,7 +11,7 @@ from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.checkpoints import WEIGHTS
 from theworld.model.freezing import component_of
-from theworld.training import run, stages
+from theworld.training import run
 from theworld.training.config import TrainingConfig
 from theworld.training.run import train
 from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
@@ -67,7 +67,7 @@ def test_three_stages_each_from_the_last(
         assert (result.step, result.checkpoint) == (2, f"{config.output_dir}/checkpoint-2")
         model = trained[-1]
         assert trained_parts(model) == parts
-        reloaded = TheWorld.from_pretrained(result.checkpoint, dtype=stages.DTYPES[precision] if False else None)
+        reloaded = TheWorld.from_pretrained(result.checkpoint, dtype=None)
         if precision == "no":
             assert torch.equal(logits(model, config), logits(reloaded, config))
         before, weights = weights, load_file(f"{result.checkpoint}/{WEIGHTS}")
@@ -127,3 +127,14 @@ def test_the_table_tells_parts_rates_and_memory(tmp_path: Path, gemma_folder: Pa
     assert rows["language"][3] == "frozen"
     assert rows["all"][1] == f"{sum(p.numel() for p in model.parameters()):,}"
     assert "activations" in rows
+
+
+def test_the_table_says_that_saved_adapters_train_on(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, lora=LORA)
+    model = load_model(config, gemma_folder)
+    assert "train on" not in stage_table(model, config)
+    model.save_pretrained(tmp_path / "adapted")
+    for frozen in (False, True):
+        later = tiny_run(tmp_path, gemma_folder, cosmos_folder, freeze_language_lora=frozen)
+        table = stage_table(load_model(later, tmp_path / "adapted"), later)
+        assert ("adapters of an earlier stage train on; freeze_language_lora=true" in table) is not frozen
