@@ -28,8 +28,9 @@ class TrainingConfig:
             (its newest checkpoint) or `nano`: folder or Hub id.
         cosmos_model_name: The base world model; `None` takes the checkpoint's own, or NVIDIA's for a new fusion.
         enable_world: `False` trains plain Gemma 3, the control of every comparison.
-        num_world_steps: Future latent frames; `None` here and in the five below keeps what the model has.
+        num_world_steps: Future latent frames; `None` here and in the seven below keeps what the model has.
         max_world_steps: Largest `num_world_steps` that the time embedding allows.
+        world_encoder: `cosmos`, or a control in its place: `still`, `random` or `patches`.
         projector: Key of `theworld.model.projectors.PROJECTORS`.
         world_image_size: Side in pixels of the world's frame.
         world_pooling: Latent positions per side that one world token stands for.
@@ -115,6 +116,7 @@ class TrainingConfig:
     enable_world: bool = True
     num_world_steps: int | None = None
     max_world_steps: int | None = None
+    world_encoder: str | None = None
     projector: str | None = None
     world_image_size: int | None = None
     world_pooling: int | None = None

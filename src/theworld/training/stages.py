@@ -32,6 +32,7 @@ MODEL_KEYS = (
     "cosmos_model_name",
     "num_world_steps",
     "max_world_steps",
+    "world_encoder",
     "projector",
     "world_image_size",
     "world_pooling",
