@@ -126,6 +126,14 @@ def test_seeds_are_averaged_and_their_spread_is_kept_apart() -> None:
     assert describe(seeds[:1])["between_seed_sd"] is None
 
 
+def test_seeds_may_disagree_on_the_only_item_of_a_family() -> None:
+    items = [replace(item, family="rare" if item.id == "q0" else "drop") for item in ITEMS]
+    seeds = [ArmRun("world", {}, answer_rows(items, "world", [first, *[True] * 39])) for first in (True, False)]
+    rare = describe(seeds)["families"]["rare"]["accuracy"]
+    assert (rare["estimate"], rare["n"]) == (0.5, 1)
+    assert 0 <= rare["low"] < 0.5 < rare["high"] <= 1
+
+
 def test_without_the_full_model_there_is_nothing_to_compare() -> None:
     metrics = correct({"balls": task_numbers({"gemma": [arm_of(EVERY["gemma"], "gemma")]})})["balls"]
     assert metrics["comparisons"] is None

@@ -82,6 +82,17 @@ def test_alike_scores_of_few_pictures_are_not_certain() -> None:
     assert (one.low, one.high) == pytest.approx(proportion_confint(0.75, 1, method="wilson"))
 
 
+def test_shares_of_one_item_have_an_interval_within_bounds() -> None:
+    """Of a family with one question, on which two seeds disagree."""
+    found = interval([0.5])
+    assert (found.low, found.high) == pytest.approx(proportion_confint(0.5, 1, method="wilson"))
+    alike = interval([1 / 3] * 7)
+    assert (alike.low, alike.high) == pytest.approx(proportion_confint(7 / 3, 7, method="wilson"))
+    few = interval([0.5, 1.0, 1.0])
+    assert few.method == "t"
+    assert 0 <= few.low < few.high == 1
+
+
 def test_an_item_without_a_cluster_stands_for_itself() -> None:
     assert interval([1.0, 0.0, 1.0], ["", "", ""]).n_clusters == 3
     assert interval([1.0, 0.0, 1.0], ["a", "", "a"]).n_clusters == 2
@@ -93,7 +104,7 @@ def test_an_item_without_a_cluster_stands_for_itself() -> None:
         ([], None, "expected a list of numbers"),
         ([1.0, math.nan], None, "1 of 2 are not finite"),
         ([1.0], ["a", "b"], "1 scores with 2 clusters"),
-        ([0.5, 0.2], ["a", "a"], "at least two clusters"),
+        ([0.5, 1.2], ["a", "a"], "at least two clusters"),
     ],
 )
 def test_scores_without_an_interval_are_refused(scores: list[float], clusters: list[str] | None, message: str) -> None:

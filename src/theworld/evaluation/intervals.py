@@ -23,6 +23,9 @@ CONFIDENCE = 0.95
 FEW = 300
 """Items below which right and wrong answers get a Wilson interval."""
 
+ALIKE = 1e-12
+"""Standard error below which scores are alike: the means of three seeds differ by rounding."""
+
 _CHUNK = 2**22  # indices that a bootstrap draws at once
 
 
@@ -53,32 +56,33 @@ def interval(scores: Numbers, clusters: Sequence[str] | None = None) -> Interval
     """The mean of `scores` and its interval, by the method that fits them.
 
     `clustered` (cluster-robust, t with G - 1 degrees of freedom) where clusters repeat. Where they do not: `wilson` for
-    fewer than 300 zeros and ones, `t` for as few other scores, `clt` for more. Zeros and ones that are all alike or
-    all of one cluster have no spread to go by: their interval is Wilson's with a trial a cluster, `wilson over
-    clusters`.
+    fewer than 300 zeros and ones, `t` for as few other scores, `clt` for more. Scores from 0 to 1 are shares, as an
+    item's mean over seeds is, and so are the ends of their interval. Shares that are all alike or all of one cluster
+    have no spread to go by: their interval is Wilson's with a trial a cluster, `wilson over clusters`.
 
     Args:
         scores: (n,), finite.
         clusters: (n,) what items share, as a rule the picture; an empty name stands for an item on its own.
 
     Raises:
-        ValueError: No scores, lengths that differ, a score that is not finite, or fewer than two clusters of scores
-            other than 0 and 1.
+        ValueError: No scores, lengths that differ, a score that is not finite, or one cluster of scores that are no
+            shares.
     """
     values = finite("scores", scores)
     ids = cluster_ids(clusters, len(values))
     n, groups, mean = len(values), int(ids.max()) + 1, float(values.mean())
     binary = bool(np.isin(values, (0.0, 1.0)).all())
+    shares = bool(((values >= 0.0) & (values <= 1.0)).all())
     se = standard_error(values, ids) if groups > 1 else 0.0
     if binary and groups == n < FEW:
         return Interval(mean, *_wilson(mean, n), se, n, groups, "wilson")
-    if binary and se == 0.0:
+    if shares and se < ALIKE:
         return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson over clusters")
     if groups < 2:
         raise ValueError(f"scores: {n} in one cluster: an interval needs scores of at least two clusters")
     reach = se * float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, groups - 1))
     low, high = mean - reach, mean + reach
-    if binary:
+    if shares:
         low, high = max(low, 0.0), min(high, 1.0)
     return Interval(mean, low, high, se, n, groups, "clustered" if groups < n else "t" if n < FEW else "clt")
 
