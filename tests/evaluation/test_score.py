@@ -12,7 +12,7 @@ from theworld.evaluation.records import Prediction, PredictionFile, items_digest
 from theworld.evaluation.refusals import ArmRun
 from theworld.evaluation.score import describe, read_metrics, rescore, task_numbers, write_metrics
 from theworld.evaluation.tasks.base import Score
-from theworld.evaluation.verdict import correct
+from theworld.evaluation.verdict import DECISIVE, correct
 
 ITEMS = make_items(40, per_picture=2)
 EVERY = {
@@ -110,6 +110,10 @@ def test_one_picture_tells_nothing() -> None:
     ours, theirs = arm_of(EVERY["world"], cluster="a"), arm_of(EVERY["gemma"], "gemma", cluster="a")
     numbers = compare([ours], [theirs])
     assert (numbers["low"], numbers["high"], numbers["smallest_difference"]) == (-1.0, 1.0, 1.0)
+    arms = {name: [arm_of([False] * 40, name, cluster="a")] for name in DECISIVE}
+    metrics = correct({"balls": task_numbers({"world": [arm_of([True] * 40, cluster="a")], **arms})})["balls"]
+    assert metrics["comparisons"]["gemma"]["p_holm"] < 1e-6
+    assert not metrics["verdict"]["helps"]
 
 
 def test_seeds_are_averaged_and_their_spread_is_kept_apart() -> None:

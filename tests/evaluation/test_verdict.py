@@ -33,6 +33,8 @@ def test_each_of_the_four_can_deny_it(arm: str) -> None:
         (comparison(-0.1, 0.001), f"worse than {DECISIVE[arm]} ({arm}): -10.0 points"),
         (comparison(0.1, 0.05), f"no difference seen to {DECISIVE[arm]} ({arm})"),
         (comparison(0.0, 0.001), f"no difference seen to {DECISIVE[arm]} ({arm})"),
+        (comparison(0.02, 0.001), f"no difference seen to {DECISIVE[arm]} ({arm}): +2.0 points [+0.0, +4.0]"),
+        (comparison(-0.01, 0.001), f"no difference seen to {DECISIVE[arm]} ({arm}): -1.0 points [-3.0, +1.0]"),
     ]:
         verdict = decide({**WON, arm: there})
         assert not verdict.helps

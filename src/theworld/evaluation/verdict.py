@@ -34,7 +34,7 @@ class Verdict:
 
 
 def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
-    """The verdict on a task.
+    """The verdict on a task: an arm is beaten by a corrected p below `ALPHA` and an interval above 0.
 
     Args:
         comparisons: Of the full model with every other arm by name: `difference`, `low`, `high`, `p_holm` and
@@ -52,9 +52,10 @@ def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
             continue
         there = comparisons[arm]
         numbers = _numbers(there)
-        if there["difference"] > 0 and there["p_holm"] < ALPHA:
+        # McNemar's test takes items as independent; the interval knows which share a picture
+        if min(there["difference"], there["low"]) > 0 and there["p_holm"] < ALPHA:
             beaten.append(f"{title} {numbers}")
-        elif there["difference"] < 0 and there["p_holm"] < ALPHA:
+        elif max(there["difference"], there["high"]) < 0 and there["p_holm"] < ALPHA:
             reasons.append(f"worse than {title} ({arm}): {numbers}")
         else:
             reasons.append(f"no difference seen to {title} ({arm}): {numbers}, {_power(there['smallest_difference'])}")
