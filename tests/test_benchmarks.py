@@ -31,3 +31,10 @@ def test_training_step() -> None:
     assert rows["world path"]["ratio"] < 1 / 3
     assert rows["loss"]["stock_mb"] > 0
     assert all(row["ours_ms"] > 0 for row in rows.values())
+
+
+def test_evaluation() -> None:
+    rows = run("evaluation.py", "--pairs", "1", "--items", "16")
+    assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}
+    assert all(row["same"] == row["items"] == 16 for row in rows.values())
+    assert all(row["times"] > 1 for row in rows.values())

@@ -52,7 +52,9 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     Args:
         world: World tokens (M, N, D) of the batch's pictures; `None` without a world.
     """
-    answers = [answer_ids(model.processor.tokenizer, choice) for item in batch.items for choice in item.choices]
+    allowed = {choice for item in batch.items for choice in item.choices}
+    ids_of = {choice: answer_ids(model.processor.tokenizer, choice) for choice in allowed}
+    answers = [ids_of[choice] for item in batch.items for choice in item.choices]
     counts = torch.tensor([len(item.choices) for item in batch.items])
     owner = torch.arange(len(counts)).repeat_interleave(counts).to(model.device)  # (R,)
     tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(model.device)  # (R, A)
