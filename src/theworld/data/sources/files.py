@@ -45,7 +45,9 @@ def load_custom(settings: SourceSettings) -> IndexedRows | StreamedRows:
         FileNotFoundError: There is nothing at `path`.
     """
     if settings.path is None:
-        raise ValueError("dataset 'custom' needs train_dataset_path: a file, a folder or a Hub id")
+        raise ValueError(
+            "dataset 'custom' needs train_dataset_path (`theworld evaluate`: --data): a file, a folder or a Hub id"
+        )
     rows = load_rows(settings, settings.path)
     local = Path(settings.path).expanduser()
     folder = (local if local.is_dir() else local.parent) if local.exists() else None
