@@ -157,6 +157,39 @@ def test_arms_whose_rows_are_in_another_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "differing"),
+    [
+        ("world", "gemma", {"scorer": ("auto", "generate")}),
+        ("world", "gemma", {"dtype": ("float32", "bfloat16")}),
+        ("world", "other_image", {"weights": ("a", "b")}),
+        ("world", "world_0", {"weights": ("a", "b")}),
+        ("world", "other_image", {"num_world_steps": (4, 2)}),
+        ("world", "random_encoder", {"num_world_steps": (4, 2)}),
+    ],
+)
+def test_arms_of_two_evaluations_in_one_folder(
+    tmp_path: Path, first: str, second: str, differing: dict[str, tuple[object, object]]
+) -> None:
+    for arm, place in ((first, 0), (second, 1)):
+        more = {name: values[place] for name, values in differing.items()}
+        write_arm(tmp_path, ITEMS, arm, answer_rows(ITEMS, arm, RIGHT["gemma"]), **more)
+    with pytest.raises(ValueError, match=f"{first!r} and {second!r} were made with other {next(iter(differing))}: "):
+        read_arms(tmp_path / "balls")
+
+
+def test_arms_that_differ_in_what_they_are(tmp_path: Path) -> None:
+    for arm, weights, steps in [
+        ("world", "a", 4),
+        ("world_0", "a", 0),
+        ("gemma", "b", None),
+        ("random_encoder", "c", 4),
+    ]:
+        rows = answer_rows(ITEMS, arm, RIGHT["gemma"])
+        write_arm(tmp_path, ITEMS, arm, rows, weights=weights, num_world_steps=steps)
+    assert len(read_arms(tmp_path / "balls")) == 4
+
+
+@pytest.mark.parametrize(
     "harm",
     [
         lambda world, gemma: change(world, lambda lines: lines[::-1]),
@@ -209,6 +242,13 @@ def test_warnings_of_answers_that_cannot_be_read() -> None:
 def test_warnings_of_one_answer_to_everything() -> None:
     found = warnings_of(rows_of(["yes"] * 19 + ["no"], BALANCED))
     assert "19 of 20 answers are 'yes'" in found
+    assert "says 'yes' to 95% of what it answers, which is right for 50%" in found
+
+
+def test_a_row_that_never_was_an_item_hides_no_warning() -> None:
+    arm = rows_of(["yes"] * 19 + ["no"], BALANCED)
+    gone = Prediction("gone", "", "", "", failed="missing: a.png")
+    found = warnings_of(replace(arm, predictions=[*arm.predictions, gone]))
     assert "says 'yes' to 95% of what it answers, which is right for 50%" in found
 
 

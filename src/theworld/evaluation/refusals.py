@@ -13,6 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from .arms import ARMS, CONTROLS
 from .records import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
 FULL = "world"
@@ -29,6 +30,9 @@ WITHOUT_WORLD = ("gemma", "gemma_tuned", "no_image")
 
 UNTRAINED = ("gemma", "no_image")
 """Arms that are the same for every checkpoint: two runs may well agree on them."""
+
+ASKED = ("scorer", "instruction", "max_new_tokens", "dtype")
+"""What the arms of one evaluation have in common."""
 
 HIDDEN = "hidden"
 """What a benchmark whose answers are kept secret writes in their place, as BLINK's test split does."""
@@ -73,6 +77,7 @@ def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[st
     for arm in arms.values():
         check_arm(arm)
     check_together(arms)
+    check_alike(arms)
     return arms
 
 
@@ -92,7 +97,7 @@ def check_arm(arm: ArmRun) -> None:
         raise _refusal(
             arm.name,
             f"every one of {len(rows)} outputs is empty{f' ({reasons})' if reasons else ''}",
-            "look at what failed, and evaluate again",
+            "look at what failed, and evaluate again into another folder",
         )
     if len(rows) != count:
         raise _refusal(arm.name, f"{len(rows)} of {count} items are there", "run the same command again to finish")
@@ -127,6 +132,25 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
             raise ValueError(
                 f"arms {first!r} and {second!r} have identical predictions on all {len(one.predictions)} items: one "
                 "was copied, or the world path had no effect; evaluate them again, and check what the model loads"
+            )
+
+
+def check_alike(arms: Mapping[str, ArmRun]) -> None:
+    """Refuse arms in one folder that come from two evaluations.
+
+    Raises:
+        ValueError: They were asked in other ways, or the model has other weights or looks further ahead.
+    """
+    own = {name for name in arms if name not in (*WITHOUT_WORLD, *CONTROLS)}
+    rolled_out = {name for name in arms if name in ARMS and name not in WITHOUT_WORLD and ARMS[name].steps == "K"}
+    for (first, one), (second, other) in combinations(arms.items(), 2):
+        names = [*ASKED, *["weights"] * ({first, second} <= own)]
+        names += ["num_world_steps"] * ({first, second} <= rolled_out)
+        differ = [name for name in names if one.identity.get(name) != other.identity.get(name)]
+        if differ:
+            raise ValueError(
+                f"arms {first!r} and {second!r} were made with other {', '.join(differ)}: evaluate all arms of a model "
+                "with the same settings, into a folder of its own"
             )
 
 
@@ -182,6 +206,7 @@ def warnings_of(arm: ArmRun) -> list[str]:
 
 def _rate_warning(rows: Sequence[Prediction]) -> list[str]:
     """For questions of two answers: how often the positive one is given, against how often it is right."""
+    rows = [row for row in rows if row.answer]  # but for those that never were an item
     right = Counter(row.answer.strip().lower() for row in rows)
     positive = next((word for word in POSITIVE if word in right), None)
     if len(right) != 2 or positive is None:
@@ -216,6 +241,7 @@ __all__ = [
     "ORDER",
     "WITHOUT_WORLD",
     "ArmRun",
+    "check_alike",
     "check_arm",
     "check_scored",
     "check_together",
