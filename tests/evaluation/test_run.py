@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 from PIL import Image
 
 from tests.model.helpers import load_world
+from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
-from theworld.evaluation import asking
+from theworld.evaluation import asking, run
 from theworld.evaluation.asking import EvaluationSettings
 from theworld.evaluation.records import Item, read_predictions
 from theworld.evaluation.run import Evaluation, evaluate
@@ -204,6 +206,20 @@ def test_other_settings_do_not_go_on(whole: Evaluation, settings: EvaluationSett
     mixed = replace(settings, output=whole.folder.parent, arms=("gemma",), batch_size=4)
     with pytest.raises(ValueError, match="other batch_size: choose another folder"):
         evaluate(TASK, mixed)
+
+
+def test_one_model_at_a_time_is_in_memory(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[TheWorld]] = []
+    load = run.load
+
+    def load_alone(name: str, **options: Any) -> TheWorld:
+        assert [model for model in loaded if model() is not None] == []
+        loaded.append(weakref.ref(model := load(name, **options)))
+        return model
+
+    monkeypatch.setattr(run, "load", load_alone)
+    assert list(evaluate(TASK, replace(settings, arms=("gemma", "world"))).arms) == ["gemma", "world"]
+    assert len(loaded) == 2
 
 
 def test_silence_is_refused(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:

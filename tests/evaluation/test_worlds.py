@@ -79,6 +79,11 @@ def test_a_killed_encoding_goes_on_with_the_same_bits(
     assert torch.equal(tokens(first, "world", items=slice(0, 2)), tokens(second, "world", items=slice(0, 2)))
 
 
+def test_a_picture_that_opens_late_is_told_by_its_item(worlds: Worlds) -> None:
+    with pytest.raises(ValueError, match="item '3': its picture could not be opened at first"):
+        worlds.tokens(worlds.items[3:], ARMS["world"], STEPS)
+
+
 def test_stand_ins_for_the_world(worlds: Worlds) -> None:
     own = tokens(worlds, "world")
     assert not tokens(worlds, "zeroed").any()

@@ -57,6 +57,8 @@ def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
     done: dict[str, list[Prediction]] = {}
     for checkpoint in sorted({arm.arm.checkpoint for arm in planned}, key=lambda name: (name != MODEL, name)):
         group = [arm for arm in planned if arm.arm.checkpoint == checkpoint]
+        if checkpoint != MODEL:
+            del model  # the next one may not fit beside it
         if checkpoint == BASE:
             name, subfolder, revision = base
             assert name is not None

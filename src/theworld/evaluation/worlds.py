@@ -53,8 +53,11 @@ class Worlds:
         """World tokens (M, N, D) of the pictures of `items` as `arm` has them; `None` if they have no picture.
 
         Raises:
-            ValueError: There is no other picture to take a world from.
+            ValueError: There is no other picture to take a world from, or a picture opens now that did not before.
         """
+        late = [item.id for item in items if item.id not in self.keys]
+        if late:
+            raise ValueError(f"item {late[0]!r}: its picture could not be opened at first: run the same command again")
         keys = [key for item in items for key in self.keys[item.id]]
         if not keys:
             return None
