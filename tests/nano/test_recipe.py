@@ -16,9 +16,11 @@ from theworld.data.schema import SourceSettings
 from theworld.data.sources.files import load_custom
 from theworld.nano.evaluate import evaluate_nano, results_text
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
-from theworld.nano.recipe import SMOKE, WEIGHTS, train_nano
+from theworld.nano.recipe import CONTROLS, ENCODERS, SMOKE, WEIGHTS, train_nano
 from theworld.nano.scenes import load
 from theworld.training.config import TrainingConfig
+
+FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,8 @@ def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_weights_are_two_base_folders_and_deltas_in_bf16(recipe_folder: Path) -> None:
     weights = recipe_folder / "weights"
-    assert {path.name for path in weights.iterdir()} == {"gemma", "cosmos", "theworld", "current_frame", "README.md"}
+    assert {path.name for path in weights.iterdir()} == {"gemma", "cosmos", "theworld", "controls", "README.md"}
+    assert {path.name for path in (weights / "controls").iterdir()} == {*ENCODERS, "gemma_tuned"}
     for file in weights.rglob("*.safetensors"):
         if "prompt_embeds" not in file.parts:
             # diffusers keeps the transformer's position embeddings in fp32
@@ -48,7 +51,7 @@ def test_a_second_call_does_nothing_again(recipe_folder: Path, monkeypatch: pyte
 
 
 def test_a_package_holds_the_model_alone(recipe_folder: Path) -> None:
-    for name in ("theworld", "current_frame"):
+    for name in FUSIONS:
         files = {path.name for path in (recipe_folder / "weights" / name).iterdir()}
         assert files == {path.name for path in (WEIGHTS / name).iterdir()}
 
@@ -56,14 +59,36 @@ def test_a_package_holds_the_model_alone(recipe_folder: Path) -> None:
 def test_the_stages_are_ordinary_configs(recipe_folder: Path) -> None:
     for stage in ("align", "questions"):
         shipped = TrainingConfig.from_file(CONFIGS / f"{stage}.json")
-        for name in ("theworld", "current_frame"):
+        for name in FUSIONS:
             run = recipe_folder / name / stage
             ran = TrainingConfig.from_file(run / "config.json")
             differing = {key for key, value in ran.to_dict().items() if value != getattr(shipped, key)}
             paths = {"model_name", "train_dataset_path", "latent_cache", "output_dir"}
-            control = {"true_future_share"} if (name, stage) == ("current_frame", "align") else set()
+            control = {"true_future_share"} if stage == "align" and name != "theworld" else set()
             assert differing == paths | {"max_steps"} | control
             assert (run / "checkpoint-2" / "trainer_state.json").is_file()
+
+
+def test_gemma_is_tuned_on_the_same_questions_without_a_world(recipe_folder: Path) -> None:
+    questions = TrainingConfig.from_file(recipe_folder / "theworld" / "questions" / "config.json").to_dict()
+    tuned = TrainingConfig.from_file(recipe_folder / "controls" / "gemma_tuned" / "questions" / "config.json")
+    differing = {key for key, value in tuned.to_dict().items() if value != questions[key]}
+    assert differing == {"model_name", "enable_world", "num_world_steps", "latent_cache", "lora", "output_dir"}
+    assert tuned.enable_world is False
+
+
+def test_gemma_is_tuned_with_as_many_parameters_as_the_projector_has() -> None:
+    sizes = {}
+    for name in ("theworld", "controls/gemma_tuned"):
+        tensors = load_file(WEIGHTS / name / "model.safetensors")
+        sizes[name] = sum(value.numel() for value in tensors.values())
+    assert abs(sizes["controls/gemma_tuned"] / sizes["theworld"] - 1) < 0.1
+
+
+def test_every_control_looks_at_what_it_says(recipe_folder: Path) -> None:
+    for name, kind in ENCODERS.items():
+        model = TheWorld.from_pretrained(recipe_folder / "weights" / "controls" / name, dtype=torch.float32)
+        assert model.config.world_encoder == kind
 
 
 def test_conversations_ask_what_will_happen_once_and_what_is(recipe_folder: Path) -> None:
@@ -81,7 +106,7 @@ def test_conversations_ask_what_will_happen_once_and_what_is(recipe_folder: Path
 def test_every_arm_is_measured_on_the_same_questions(recipe_folder: Path) -> None:
     weights = recipe_folder / "weights"
     model = TheWorld.from_pretrained(weights / "theworld", dtype=torch.float32)
-    control = TheWorld.from_pretrained(weights / "current_frame", dtype=torch.float32)
+    control = TheWorld.from_pretrained(weights / "controls" / "current_frame", dtype=torch.float32)
     results = evaluate_nano(load(recipe_folder / "scenes" / "test"), model, control, per_predictive=3, per_static=2)
     assert len({json.dumps({f: row["n"] for f, row in arm.items()}) for arm in results["predictive"].values()}) == 1
     assert "rollout of another scene" in results_text(results)

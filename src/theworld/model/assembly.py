@@ -128,8 +128,8 @@ def config_fields() -> set[str]:
 
 def portable(name: str) -> str:
     """What a config says in place of a folder inside the package, so that a checkpoint works on other machines."""
-    folder = Path(name)
-    return f"{NANO}/{folder.name}" if folder.parent.resolve() == NANO_WEIGHTS.resolve() else name
+    folder, package = Path(name).resolve(), NANO_WEIGHTS.resolve()
+    return f"{NANO}/{folder.relative_to(package).as_posix()}" if package in folder.parents else name
 
 
 def _resolve(name: Any) -> str:
@@ -137,11 +137,13 @@ def _resolve(name: Any) -> str:
     text = str(name)
     if not isinstance(name, str | Path) or not text:
         raise ValueError(f"{name!r}: expected the folder or Hub id of a model")
-    if (text.startswith(("/", ".")) or text.count("/") > 1) and not Path(text).is_dir():
-        raise FileNotFoundError(f"{text}: no such folder")
     if text == NANO:
         return str(NANO_WEIGHTS / "theworld")
-    return str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/")) if text.startswith(f"{NANO}/") else text
+    if text.startswith(f"{NANO}/"):
+        text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
+    if (text.startswith(("/", ".")) or text.count("/") > 1) and not Path(text).is_dir():
+        raise FileNotFoundError(f"{text}: no such folder")
+    return text
 
 
 def _build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], source: Source) -> TheWorldConfig:

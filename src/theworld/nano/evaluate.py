@@ -26,7 +26,7 @@ from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .asking import Item, decode_answers, draw_items, encode_items
 from .conversations import FIRST
-from .recipe import WEIGHTS, Recipe
+from .recipe import CONTROLS, WEIGHTS, Recipe
 from .scenes import SceneSet, generate, load
 from .vae import encode_clips
 
@@ -81,7 +81,7 @@ def load_for_evaluation(model: str | Path) -> TheWorld:
 
 def control_of(model: str | Path) -> Path:
     """The matched control that the recipe puts beside a model."""
-    return (WEIGHTS if str(model) == NANO else Path(model).parent) / "current_frame"
+    return (WEIGHTS if str(model) == NANO else Path(model).parent) / CONTROLS / "current_frame"
 
 
 def evaluate_nano(

@@ -1,7 +1,7 @@
 """The whole recipe: from nothing to the weights inside the package, one stage after the other.
 
-    scenes -> VAE -> dynamics  +-> fusion (align, questions)  +-> package
-           -> vision, language |   the same for the control   |
+    scenes -> VAE -> dynamics  +-> fusion (align, questions)   +-> package
+           -> vision, language |   the same for every control  |
 
 A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
 what it made. The fusion's stages are runs of the trainer, which the caller hands in: this layer does not know it.
@@ -47,8 +47,24 @@ Lane = list[tuple[Path, Callable[[], object]]]
 RunStage = Callable[[dict[str, Any]], object]
 """Runs the training that a config's keys describe, cache filling included; each process imports it by name."""
 
+CONTROLS = "controls"
+ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
+"""Controls that are trained like the fusion, each with another encoder in the world's place."""
+
+ADAPTERS = {"r": 20, "alpha": 40}
+"""Of Gemma trained equally: as many parameters as the fusion's projector, within a few percent."""
+
 # What a checkpoint holds beside the model, and what `package_delta` writes anew
-_NOT_PACKAGED = ("README.md", "model.safetensors", "stage.json", "trainer_state.json", "*.pt", "*.pth", "*.bin")
+_NOT_PACKAGED = (
+    "README.md",
+    "checksums.json",
+    "model.safetensors",
+    "stage.json",
+    "trainer_state.json",
+    "*.pt",
+    "*.pth",
+    "*.bin",
+)
 
 # glibc gives a step's memory back and asks for it again; kept instead, a step on a CPU takes two thirds of the time.
 _ALLOCATOR = {
@@ -102,7 +118,10 @@ A toy-size TheWorld of the real classes, trained from nothing on a simulated wor
 | `gemma` | Gemma 3 with SigLIP, {gemma:,} parameters |
 | `cosmos` | Wan VAE and Cosmos diffusion transformer, {cosmos:,} parameters |
 | `theworld` | the fusion: projector and block markers, {delta:,} parameters; looks {steps} latent frames ahead |
-| `current_frame` | the matched control: the current latent in place of the predicted ones |
+| `controls/current_frame` | trained alike, with the current latent in place of the predicted ones |
+| `controls/random_encoder` | trained alike, with a world encoder whose weights are random |
+| `controls/other_source` | trained alike, with frequencies of the picture's patches in place of a world |
+| `controls/gemma_tuned` | Gemma alone, adapters trained on the same questions; {adapters:,} parameters |
 
 No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
 stored in bf16. It knows its simulated scenes and nothing else.
@@ -160,9 +179,10 @@ def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> 
     conversations = out / "conversations"
     if not conversations.is_dir():
         write_conversations(scenes / "fusion", conversations, seed=recipe.seed)
-    fusion = partial(fusion_lane, out, run_stage, recipe)
-    control = fusion("current_frame", align_keys={"true_future_share": 0.0}, world_encoder="still")  # sees no future
-    _run_lanes([fusion("theworld"), control], recipe.workers)
+    lane = partial(fusion_lane, out, run_stage, recipe)
+    sees_no_future = {"true_future_share": 0.0}
+    controls = [lane(f"{CONTROLS}/{name}", sees_no_future, world_encoder=kind) for name, kind in ENCODERS.items()]
+    _run_lanes([lane("theworld"), *controls, tuned_lane(out, run_stage, recipe)], recipe.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
@@ -173,7 +193,6 @@ def fusion_lane(
     run_stage: RunStage,
     recipe: Recipe,
     name: str,
-    *,
     align_keys: dict[str, Any] | None = None,
     **config: Any,
 ) -> Lane:
@@ -184,32 +203,48 @@ def fusion_lane(
         config: Settings of `TheWorldConfig`, as in `start_fusion`.
     """
     folder, weights = out / name, out / "weights"
-    common = {"latent_cache": str(out / "latents"), "seed": recipe.seed}
+    latents = {"latent_cache": str(out / "latents")}
     align = stage_settings(
         "align",
-        **common,
+        **latents,
+        seed=recipe.seed,
         model_name=str(folder / "start"),
         train_dataset_path=str(out / "scenes" / "fusion"),
         max_steps=recipe.align_steps,
         output_dir=str(folder / "align"),
         **(align_keys or {}),
     )
-    questions = stage_settings(
-        "questions",
-        **common,
-        model_name=str(folder / "align"),
-        train_dataset_path=str(out / "conversations" / CONVERSATIONS),
-        max_steps=recipe.question_steps,
-        output_dir=str(folder / "questions"),
-    )
-    aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
-    asked = folder / "questions" / f"checkpoint-{recipe.question_steps}"
     start = partial(start_fusion, weights / "gemma", weights / "cosmos", folder / "start", seed=recipe.seed, **config)
+    aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
     return [
         (folder / "start" / "config.json", start),
         (aligned / "config.json", partial(run_stage, align)),
+        *_question_lane(out, run_stage, recipe, name, model_name=str(folder / "align"), **latents),
+    ]
+
+
+def tuned_lane(out: Path, run_stage: RunStage, recipe: Recipe) -> Lane:
+    """Gemma without a world, its adapters trained on the fusion's questions, as long and with as many parameters."""
+    plain = {"enable_world": False, "num_world_steps": None, "latent_cache": None, "lora": ADAPTERS}
+    gemma = str(out / "weights" / "gemma")
+    return _question_lane(out, run_stage, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
+
+
+def _question_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, **keys: Any) -> Lane:
+    """The run on questions, and its package."""
+    questions = stage_settings(
+        "questions",
+        seed=recipe.seed,
+        train_dataset_path=str(out / "conversations" / CONVERSATIONS),
+        max_steps=recipe.question_steps,
+        output_dir=str(out / name / "questions"),
+        **keys,
+    )
+    asked = out / name / "questions" / f"checkpoint-{recipe.question_steps}"
+    package = out / "weights" / name
+    return [
         (asked / "config.json", partial(run_stage, questions)),
-        (weights / name / "config.json", partial(package_delta, asked, weights / name)),
+        (package / "config.json", partial(package_delta, asked, package, out / "weights")),
     ]
 
 
@@ -222,9 +257,10 @@ def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
             _run_stages(lane)
         return
     os.environ.update({name: value for name, value in _ALLOCATOR.items() if name not in os.environ})
-    threads = max(1, (os.cpu_count() or 1) // len(lanes))
+    side_by_side = min(workers, len(lanes))
+    threads = max(1, (os.cpu_count() or 1) // side_by_side)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(lanes), context, initializer=_start_worker, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(side_by_side, context, initializer=_start_worker, initargs=(threads,)) as pool:
         for done in [pool.submit(_run_stages, lane) for lane in lanes]:
             done.result()
 
@@ -271,8 +307,8 @@ def package_cosmos(source: Path, target: Path) -> None:
     write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
-def package_delta(source: Path, target: Path) -> None:
-    """The delta stored in bf16 and computed in fp32, its bases named relative to it: it works wherever it lies."""
+def package_delta(source: Path, target: Path, weights: Path) -> None:
+    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_PACKAGED), dirs_exist_ok=True)
     tensors = load_file(source / "model.safetensors")
     save_file(
@@ -281,7 +317,8 @@ def package_delta(source: Path, target: Path) -> None:
         metadata={"format": "pt"},
     )
     config = json.loads((source / "config.json").read_text())
-    config |= {"gemma_model_name": "../gemma", "cosmos_model_name": "../cosmos", "dtype": "float32"}
+    bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
+    config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -293,4 +330,5 @@ def write_card(weights: Path) -> None:
         return sum(value.numel() for file in files for value in load_file(file).values())
 
     sizes = {"gemma": parameters("gemma"), "cosmos": parameters("cosmos"), "delta": parameters("theworld")}
+    sizes["adapters"] = parameters(f"{CONTROLS}/gemma_tuned")
     write_text(weights / "README.md", CARD.format(**sizes, steps=WORLD_STEPS))
