@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -23,6 +24,8 @@ from tests.hub_server import Hub
 def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+    else:  # what the commands of the pages left there, and would not write over
+        shutil.rmtree(Path(__file__).parents[1] / "runs" / "docs", ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

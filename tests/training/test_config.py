@@ -9,7 +9,8 @@ import pytest
 
 from theworld.training.config import TrainingConfig, field_types, parse_value
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("[!e]*.json"))  # eval_*: of `theworld evaluate`
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(path for path in FOLDER.glob("*.json") if not path.name.startswith("eval_"))  # of `theworld evaluate`
 TOKEN = "hf_" + "x" * 34
 DOCUMENTED = """
 model_name cosmos_model_name enable_world num_world_steps max_world_steps freeze_gemma_vision freeze_gemma_language

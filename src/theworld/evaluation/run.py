@@ -53,19 +53,18 @@ def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
     model = _load_model(settings)
     steps = settings.num_world_steps or tuple(sorted({0, model.config.num_world_steps}))
     planned, not_run = plan(settings.arms, settings.model, steps, settings.controls)
-    base = model.config.gemma_model_name, model.config.gemma_subfolder, model.config.gemma_revision
+    config = model.config
+    where = {"subfolder": config.gemma_subfolder, "revision": config.gemma_revision}
+    base = config.gemma_model_name, {**where, "enable_world": False}
     done: dict[str, list[Prediction]] = {}
     for checkpoint in sorted({arm.arm.checkpoint for arm in planned}, key=lambda name: (name != MODEL, name)):
         group = [arm for arm in planned if arm.arm.checkpoint == checkpoint]
         if checkpoint != MODEL:
             del model  # the next one may not fit beside it
-        if checkpoint == BASE:
-            name, subfolder, revision = base
+            other = group[0].checkpoint, _world_options(group[0].num_world_steps)
+            name, options = base if checkpoint == BASE else other
             assert name is not None
-            model = load(name, subfolder=subfolder, revision=revision, enable_world=False)
-        elif checkpoint != MODEL:
-            assert group[0].checkpoint is not None
-            model = load(group[0].checkpoint, **_world_options(group[0].num_world_steps))
+            model = load(name, **options)
         done |= Asker(task, items, settings, model, max(steps)).run(group)
     for name, reason in not_run.items():
         logger.warning("arm %s not run: %s", name, reason)

@@ -290,7 +290,14 @@ def _settle(path: Path, recipe: Recipe) -> None:
 
 def package_gemma(source: Path, target: Path) -> None:
     """Copy what loading needs; the stage has rounded it to bf16 already."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("vlm.json"), dirs_exist_ok=True)
+    _copy(source, target, "vlm.json")
+
+
+def _copy(source: Path, target: Path, *left_out: str) -> None:
+    """Copy a model's folder, the tokenizer without the white space that is half of its file."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
+    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
 
 
 def package_cosmos(source: Path, target: Path) -> None:
@@ -309,7 +316,7 @@ def package_cosmos(source: Path, target: Path) -> None:
 
 def package_delta(source: Path, target: Path, weights: Path) -> None:
     """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_NOT_PACKAGED), dirs_exist_ok=True)
+    _copy(source, target, *_NOT_PACKAGED)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},
