@@ -1,5 +1,6 @@
 """Stages follow each other: what the config says trains, and what an earlier stage trained stays."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.checkpoints import WEIGHTS
 from theworld.model.freezing import component_of
+from theworld.model.world_encoders import PatchesWorldEncoder
 from theworld.training import run
 from theworld.training.config import TrainingConfig
 from theworld.training.run import train
@@ -93,6 +95,14 @@ def test_trained_parameters_move_and_frozen_ones_do_not(
         assert parameter.dtype == (torch.float32 if trains or part == "projector" else torch.bfloat16), name
         if part != "projector":  # seeded later than the copy
             assert torch.equal(parameter.float(), before[name].float()) != trains, name
+
+
+def test_a_control_is_a_key_of_the_config(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, world_encoder="patches")
+    model = load_model(config, gemma_folder)
+    assert isinstance(model.model.world_encoder, PatchesWorldEncoder)
+    with pytest.raises(ValueError, match="world_encoder='nothing': expected one of cosmos, still, random, patches"):
+        load_model(replace(config, world_encoder="nothing"), gemma_folder)
 
 
 def test_a_stage_without_anything_to_train_is_an_error(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
