@@ -104,6 +104,8 @@ def test_the_vsr_script_takes_its_documented_options(tmp_path: Path, run_script:
         (["--task", "custom", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--task", "custom", "--arms", "wrold"], "arm 'wrold': expected one of gemma"),
         (["--task", "custom", "--num_world_steps", "0,many"], "--num_world_steps 0,many: expected whole numbers"),
+        (["--task", "micro_world", "--num_samples", "0"], "--num_samples 0: expected at least 1"),
+        (["--task", "custom", "--num_samples", "-1"], "--num_samples -1: expected at least 1"),
         (["--task", "custom", "--control", "gemma_tuned"], "--control gemma_tuned: expected NAME=PATH"),
         (["--task", "custom", "--control", "tuned=x"], "control 'tuned': expected one of gemma_tuned"),
         (["--task", "custom", "--control", "gemma_tuned=/nowhere"], "--control gemma_tuned=/nowhere: no such folder"),

@@ -117,12 +117,15 @@ def settings_of(options: dict[str, Any]) -> EvaluationSettings:
     """The settings that the options say; scenes of the micro-world are simulated if there are none.
 
     Raises:
-        ValueError: An option does not parse.
+        ValueError: An option does not parse or is out of range.
     """
     from theworld.data.schema import SourceSettings
     from theworld.evaluation.arms import ARMS
     from theworld.evaluation.asking import EvaluationSettings
 
+    count = options["num_samples"]
+    if count is not None and count < 1:  # none would ask for all scenes
+        raise ValueError(f"--num_samples {count}: expected at least 1")
     output = Path(options["output"])
     data = options["data"] or HUB_IDS.get(options["task"])
     if options["task"] == "micro_world" and data is None:
