@@ -101,6 +101,8 @@ TAMPERED = {
     "output changed": lambda rows: [*rows[:4], {**rows[4], "output": "B"}, rows[5]],
     "answer changed": lambda rows: [{**rows[0], "answer": "B"}, *rows[1:]],
     "prompt changed": lambda rows: [{**rows[0], "prompt": "other"}, *rows[1:]],
+    "family changed": lambda rows: [{**rows[0], "family": "other"}, *rows[1:]],
+    "cluster changed": lambda rows: [{**rows[0], "cluster": "other"}, *rows[1:]],
     "failure hidden": lambda rows: [*rows[:3], {**rows[3], "failed": None}, *rows[4:]],
     "world tokens claimed": lambda rows: [{**rows[0], "world_tokens": 16}, *rows[1:]],
     "log-probability changed": lambda rows: [

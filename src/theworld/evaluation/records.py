@@ -21,7 +21,10 @@ from theworld.data.schema import Example, Message
 from theworld.utils.io import append_jsonl, read_jsonl, write_json, write_text
 
 MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
-EVIDENCE = ("id", "prompt", "answer", "output", "choice_logprobs", "world_tokens", "failed")
+EVIDENCE = (
+    *("id", "prompt", "answer", "family", "cluster"),
+    *("output", "choice_logprobs", "world_tokens", "failed"),
+)
 
 
 @dataclass(frozen=True)
