@@ -18,6 +18,7 @@ help: ## List the targets
 setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to date)
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing into .venv; the first time this takes some minutes." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS); then :; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL_ARGS); fi

@@ -1,12 +1,14 @@
 """One question, three answers: plain Gemma 3, with the current frame's world tokens, and with a rollout.
 
-python examples/inference.py                      # a scene that ships with the nano model
+python examples/inference.py                      # the three scenes that ship with the nano model
 python examples/inference.py --scene stack
 python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --question "What happens next?"
 """
 
 import argparse
 from pathlib import Path
+
+from PIL import Image
 
 from theworld import TheWorld
 from theworld.analysis.imagine import contact_sheet, imagine
@@ -19,8 +21,8 @@ from theworld.utils.devices import best_device
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--scene", default=EXAMPLES[0], choices=EXAMPLES)
-    parser.add_argument("--image", help="your own image, in place of a shipped scene")
+    parser.add_argument("--scene", choices=EXAMPLES, help="one of the shipped scenes (default: all)")
+    parser.add_argument("--image", help="your own image, in place of the shipped scenes")
     parser.add_argument("--question")
     parser.add_argument("--steps", type=int, help="future latent frames of the rollout (default: the model's own)")
     parser.add_argument("--output", type=Path, default=Path("runs/inference.png"))
@@ -32,26 +34,28 @@ def main() -> None:
 
 
 def show(args: argparse.Namespace) -> None:
-    example = load_example(args.scene)
-    image = to_pil(args.image) if args.image else example.image
-    question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
-
-    print(f"question        {question}")
-    for name, answer in answer_three_ways(model, image, question, args.steps).items():
-        print(f"{name:<16}{answer}")
-    if not args.image and not args.question:
-        print(f"truth           {example.answer}")
-
-    rows = [imagine(model, image, rollout_steps(model, args.steps))]
-    if not args.image:
-        rows.append(example.clip)
+    rows = []
+    if args.image:
+        image = to_pil(args.image)
+        print_answers(model, image, args.question or "What happens next?", args.steps)
+        rows.append(imagine(model, image, rollout_steps(model, args.steps)))
+    else:
+        for example in map(load_example, [args.scene] if args.scene else EXAMPLES):
+            print_answers(model, example.image, args.question or example.question, args.steps)
+            print("" if args.question else f"truth           {example.answer}\n")
+            rows += [imagine(model, example.image, rollout_steps(model, args.steps)), example.clip]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows).save(args.output)
-    print(
-        f"picture         {args.output}: imagined frames" + ("" if args.image else " above, the simulated ones below")
-    )
+    shown = "imagined frames" if args.image else "imagined frames above, the simulated ones below"
+    print(f"picture         {args.output}: {shown}")
+
+
+def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> None:
+    print(f"question        {question}")
+    for name, answer in answer_three_ways(model, image, question, steps).items():
+        print(f"{name:<16}{answer}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Put the figures of `theworld nano evaluate --probes --output` into the README and the model card of the weights.
+"""Put figures that commands wrote into the pages that show them.
 
 python scripts/write_results.py
+
+Reads, beside the weights, results.json of `theworld nano evaluate --probes --output`, layouts.json of
+benchmarks/nano_layouts.py, and arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`.
 """
 
 import json
 from pathlib import Path
 
+from theworld.evaluation.report import terminal_report
 from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
@@ -18,6 +22,8 @@ def main() -> None:
     put(ROOT / "README.md", "results", results)
     put(WEIGHTS / "README.md", "results", results)
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts)
+    arms = terminal_report(json.loads((WEIGHTS / "arms.json").read_text()))
+    put(ROOT / "docs" / "results.md", "arms", f"```text\n{arms}\n```")
 
 
 def layouts_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:

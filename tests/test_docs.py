@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from theworld.evaluation.report import terminal_report
 from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
@@ -65,6 +66,12 @@ def test_results_are_those_that_the_command_wrote() -> None:
     results = json.loads((WEIGHTS / "results.json").read_text())
     shown = (ROOT / "README.md").read_text().split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
     assert shown.strip() == results_text(results).strip()
+
+
+def test_the_page_of_arms_is_what_the_command_printed() -> None:
+    printed = terminal_report(json.loads((WEIGHTS / "arms.json").read_text()))
+    shown = (ROOT / "docs" / "results.md").read_text().split("```text\n")[1].split("\n```")[0]
+    assert shown == printed
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from theworld.nano.examples import load_example
+from theworld.nano.examples import EXAMPLES, load_example
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,14 +21,17 @@ def run(*arguments: str) -> str:
 
 def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:
     printed = run("examples/inference.py", "--output", str(tmp_path / "picture.png"))
-    lines = {line[:16].strip(): line[16:] for line in printed.splitlines()}
-    example = load_example("drop")
-    assert lines["question"] == example.question
-    assert lines["truth"] == example.answer
-    assert all(lines[scenario].strip() for scenario in ("plain Gemma 3", "current frame", "rollout"))
+    blocks = printed.split("\n\n")
+    assert len(blocks) == 1 + len(EXAMPLES)
+    for name, block in zip(EXAMPLES, blocks, strict=False):
+        lines = {line[:16].strip(): line[16:] for line in block.splitlines()}
+        example = load_example(name)
+        assert lines["question"] == example.question
+        assert lines["truth"] == example.answer
+        assert all(lines[scenario].strip() for scenario in ("plain Gemma 3", "current frame", "rollout"))
     with Image.open(tmp_path / "picture.png") as sheet:
         assert sheet.width > 9 * 128
-        assert sheet.height > 2 * 128
+        assert sheet.height > 2 * len(EXAMPLES) * 128
 
 
 def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_a_refusal_is_one_line(runs: list[str], tmp_path: Path, capsys: pytest.C
     predictions = tmp_path / "theworld" / "balls" / "world" / "predictions.jsonl"
     predictions.write_text("".join(reversed(predictions.read_text().splitlines(keepends=True))))
     assert main(["compare", *runs, "--output", str(tmp_path / "out")]) == 2
-    assert re.fullmatch(r"theworld: error: .*predictions of world are not those that .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"theworld: error: .*line 1: .* does not fit its seal: .*\n", capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 

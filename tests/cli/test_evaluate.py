@@ -99,7 +99,7 @@ def test_the_vsr_script_takes_its_documented_options(tmp_path: Path, run_script:
     ("arguments", "line"),
     [
         (["--task", "blnk"], "--task blnk: expected one of blink, custom"),
-        ([], "--task None: expected one of"),
+        ([], "--task is missing: expected one of"),
         (["--task", "custom"], "--data): a file, a folder or a Hub id"),
         (["--task", "custom", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
         (["--task", "custom", "--arms", "wrold"], "arm 'wrold': expected one of gemma"),

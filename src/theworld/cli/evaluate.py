@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     from theworld.evaluation.tasks import TASKS
 
     if options["task"] not in TASKS:
-        raise ValueError(f"--task {options['task']}: expected one of {', '.join(TASKS)}")
+        named = "--task is missing" if options["task"] is None else f"--task {options['task']}"
+        raise ValueError(f"{named}: expected one of {', '.join(TASKS)}")
     settings = settings_of(options)
 
     from theworld.evaluation.report import terminal_report, write_report

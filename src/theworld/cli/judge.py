@@ -52,6 +52,10 @@ def run(args: argparse.Namespace) -> int:
         summaries[str(folder)] = summary = judge_predictions(folder, settings)
         if not args.json:
             print(f"{folder}: {_line(summary)}")
+    if summaries and not any(summary["judged"] for summary in summaries.values()):
+        causes = sorted({cause for summary in summaries.values() for cause in summary["causes"]})
+        if causes:
+            raise ValueError(f"{base_url}: no answer was judged ({', '.join(causes)}); nothing is lost, run it again")
     if args.json:
         print(json.dumps(summaries, indent=2, ensure_ascii=False))
     return 0

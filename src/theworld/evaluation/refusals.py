@@ -92,7 +92,9 @@ def check_arm(arm: ArmRun) -> None:
     if identity["arm"] != arm.name:
         raise _refusal(arm.name, f"holds predictions of arm {identity['arm']!r}", "evaluate into an empty folder")
     count = identity["items"]["count"]
-    if not rows or not any(row.output.strip() for row in rows):
+    if not rows:
+        raise _refusal(arm.name, "there are no predictions", "evaluate into an empty folder")
+    if not any(row.output.strip() for row in rows):
         reasons = ", ".join(sorted({row.failed for row in rows if row.failed})[:3])
         raise _refusal(
             arm.name,

@@ -141,14 +141,17 @@ def _resolve(name: Any) -> str:
         return str(NANO_WEIGHTS / "theworld")
     if text.startswith(f"{NANO}/"):
         text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
-    if (text.startswith(("/", ".")) or text.count("/") > 1) and not Path(text).is_dir():
-        raise FileNotFoundError(f"{text}: no such folder")
+    if (text.startswith(("/", ".")) or text.count("/") != 1) and not Path(text).is_dir():
+        raise FileNotFoundError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
     return text
 
 
 def _build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], source: Source) -> TheWorldConfig:
     """The config of the new model: what was saved, or given by an Auto class, under the caller's keywords."""
     model_type = saved.get("model_type")
+    checkpoints = sorted(path.name for path in Path(source.name).glob("checkpoint-*"))
+    if model_type is None and checkpoints:
+        raise ValueError(f"{source.name}: the folder of a run; name a checkpoint in it, such as {checkpoints[-1]}")
     if model_type not in ("gemma3", TheWorldConfig.model_type):
         raise ValueError(
             f"{source.name}: model type {model_type!r}; expected a Gemma 3 with vision ('gemma3', "

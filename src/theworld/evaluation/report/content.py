@@ -99,8 +99,9 @@ def _arms_of(
     for (label, folder), metrics in zip(runs, stored, strict=True):
         if task not in metrics:
             continue
+        found = read_arms(folder / task)  # first: what was done to a file is a better reason than that it changed
         check_scored(folder / task, metrics[task])
-        for name, arm in read_arms(folder / task).items():
+        for name, arm in found.items():
             arms.setdefault(name if len(runs) == 1 else f"{label}/{name}", []).append(arm)
             every[str(folder / task / name)] = arm
     if len(runs) > 1:
