@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from theworld.model import TheWorld
-from theworld.model.image_processing_world import to_pil
 from theworld.model.world_encoders import WorldEncoder
 
 GROUPS = ("world", "image", "text", "start")
@@ -165,18 +164,8 @@ def _prompt(
     model: TheWorld, encoder: WorldEncoder, image: Any, question: str, num_world_steps: int | None
 ) -> tuple[dict[str, Any], Tensor]:
     """The inputs of `model.ask`, and the latents of its world: encoded once for both passes."""
-    model.check_question(question)
-    content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
-    inputs = model.processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        num_world_steps=num_world_steps,
-    ).to(model.device)
+    inputs = dict(model.question_inputs(image, question, num_world_steps=num_world_steps))
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
-    inputs = dict(inputs)
     return inputs, encoder.encode(inputs.pop("world_pixel_values"), steps).latents
 
 

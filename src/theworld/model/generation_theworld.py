@@ -180,6 +180,22 @@ class WorldGenerationMixin(GenerationMixin):
             if token in question:
                 raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
 
+    def question_inputs(
+        self, image: Any, question: str, *, num_world_steps: int | None = None, use_world: bool | None = None
+    ) -> Any:
+        """The inputs of `ask`, on the model's device; takes what `ask` takes, and raises as it does."""
+        self.check_question(question)
+        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
+        return self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            num_world_steps=num_world_steps,
+            use_world=use_world,
+        ).to(self.model.device)
+
     def ask(
         self,
         image: Any,
@@ -199,17 +215,7 @@ class WorldGenerationMixin(GenerationMixin):
         Raises:
             ValueError: The question is empty or holds a reserved token, or the image cannot be read.
         """
-        self.check_question(question)
-        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            num_world_steps=num_world_steps,
-            use_world=use_world,
-        ).to(self.model.device)
+        inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
         options = {"max_new_tokens": 100, "do_sample": False, "use_world": use_world, **generate_kwargs}
         output = cast(Any, self.generate)(**inputs, **options)
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
