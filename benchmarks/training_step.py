@@ -33,7 +33,7 @@ from theworld import TheWorld, TheWorldConfig
 from theworld.constants import IGNORE_INDEX
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.skips import SkipLog
-from theworld.model.encoder_fingerprint import cache_fingerprint
+from theworld.model.world_encoders import cache_fingerprint
 from theworld.training.arguments import training_arguments
 from theworld.training.config import TrainingConfig
 from theworld.training.trainer import TheWorldTrainer
@@ -111,7 +111,7 @@ def loss_row(pairs: int, vocabulary: int, tokens: int) -> dict[str, float]:
     inputs = batch(2, tokens, device)
 
     def ours() -> None:
-        step(model, {**inputs, "logits_at_labels": True})
+        step(model, {**inputs, "supervised_logits_only": True})
 
     def full() -> None:
         step(model, inputs)
@@ -136,7 +136,7 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
     inputs.pop("world_pixel_values")
     labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
     labels[:, -4:] = inputs["input_ids"][:, -4:]
-    given = {**inputs, "labels": labels, "logits_at_labels": True}
+    given = {**inputs, "labels": labels, "supervised_logits_only": True}
     calls = itertools.count()
     encode = encoder.encode
 
@@ -146,11 +146,11 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
 
     model.train()
     with tempfile.TemporaryDirectory() as folder:
-        cache = LatentCache(folder, cache_fingerprint(model), writable=True)
+        cache = LatentCache(folder, cache_fingerprint(encoder, model.config), writable=True)
         for frame in frames:
-            cache.add(content_key(frame), encoder.encode(frame[None], steps).latents[0])
+            cache.add(content_key(frame), encoder.encode(frame[None], steps)[0])
         cache.flush()
-        cache = LatentCache(folder, cache_fingerprint(model))
+        cache = LatentCache(folder, cache_fingerprint(encoder, model.config))
         encoder.encode = counted
         before = next(calls)
         for _ in range(3):
@@ -159,7 +159,7 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
         with torch.no_grad():
             path = compare(
                 lambda: model.model.project_latents(cache.lookup(frames)),
-                lambda: model.model.project_latents(encoder.encode_one_by_one(frames.to(device), steps).latents),
+                lambda: model.model.project_latents(encoder.encode_one_by_one(frames.to(device), steps)),
                 device,
                 pairs,
             )

@@ -27,8 +27,8 @@ done
 make setup EXTRAS="$extras"
 [ "$models" = yes ] || exit 0
 
-gemma=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_GEMMA; print(DEFAULT_GEMMA)')
-cosmos=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_COSMOS; print(DEFAULT_COSMOS)')
+gemma=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_GEMMA_MODEL; print(DEFAULT_GEMMA_MODEL)')
+cosmos=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_COSMOS_MODEL; print(DEFAULT_COSMOS_MODEL)')
 fetch() {
     echo "Downloading $1 ..."
     .venv/bin/hf download "$@" >/dev/null || {

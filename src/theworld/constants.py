@@ -1,14 +1,19 @@
-"""Names shared by every layer: marker tokens, the ignored label, default base models."""
+"""Names shared by every layer: marker tokens, token ids of Gemma 3, the ignored label, default base models."""
 
 IGNORE_INDEX = -100
 
-# Spare slots of Gemma's vocabulary: using them leaves the embedding table at its size.
-START_OF_WORLD_TOKEN = "<unused0>"
-END_OF_WORLD_TOKEN = "<unused1>"
+# Ids in the tokenizer of the released Gemma 3 models; other tokenizers have their own, which models read from them
+PAD_TOKEN_ID, EOS_TOKEN_ID, BOS_TOKEN_ID = 0, 1, 2
+IMAGE_SOFT_TOKEN_ID = 262_144
+CUSTOM_TOKEN_SLOT_SOW, CUSTOM_TOKEN_SLOT_EOW = 6, 7
+
+# Spare slots of Gemma's vocabulary: using them leaves the embedding table at its size
+CUSTOM_TOKEN_SOW = "<unused0>"  # start of world
+CUSTOM_TOKEN_EOW = "<unused1>"  # end of world
 WORLD_TOKEN = "<unused2>"
 
-DEFAULT_GEMMA = "google/gemma-3-4b-it"
-DEFAULT_COSMOS = "nvidia/Cosmos-Predict2-2B-Video2World"
+DEFAULT_GEMMA_MODEL = "google/gemma-3-4b-it"
+DEFAULT_COSMOS_MODEL = "nvidia/Cosmos-Predict2-2B-Video2World"
 
 # Name of the model that ships inside the package; resolves to the folders in `theworld/nano/weights`.
 NANO = "nano"

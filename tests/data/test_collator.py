@@ -421,7 +421,7 @@ def pictures(count: int) -> list[Image.Image]:
 def loss(model: TheWorld, collator: TheWorldCollator, *examples: Example, **change: Any) -> torch.Tensor:
     batch = collator(examples)
     del batch["skipped"]
-    return model(**{**batch, **change}, logits_at_labels=True).loss
+    return model(**{**batch, **change}, supervised_logits_only=True).loss
 
 
 def test_loss_is_of_the_answer(model: TheWorld) -> None:

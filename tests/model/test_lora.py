@@ -36,7 +36,7 @@ def train(model: TheWorld, batch: Batch, steps: int = 2) -> set[str]:
     model.train()
     for _ in range(steps):  # the first leaves A where it is, since B is zero
         optimizer.zero_grad()
-        model(**batch, logits_at_labels=True).loss.backward()
+        model(**batch, supervised_logits_only=True).loss.backward()
         optimizer.step()
     model.zero_grad()
     model.eval()

@@ -23,7 +23,7 @@ from tests.model.helpers import (
     without_block,
 )
 from theworld import TheWorld, TheWorldProcessor
-from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 from theworld.model.world_block import Prompt, insert_world_blocks, remove_world_blocks
 
 POSITIONS = ("after_bos", "before_image")
@@ -90,7 +90,7 @@ def test_default_layout(world: TheWorld, stock: Gemma3Processor, images: list[Im
     conversation = [user("Which bin?", images[0])]
     ours = world.processor.tokenizer.convert_ids_to_tokens(encode(world.processor, conversation)["input_ids"][0])
     plain = stock.tokenizer.convert_ids_to_tokens(encode(stock, conversation)["input_ids"][0])
-    block = [START_OF_WORLD_TOKEN, *[WORLD_TOKEN] * FRAME_TOKENS, END_OF_WORLD_TOKEN]
+    block = [CUSTOM_TOKEN_SOW, *[WORLD_TOKEN] * FRAME_TOKENS, CUSTOM_TOKEN_EOW]
     assert ours == ["<bos>", *block, *plain[1:]]
 
 
@@ -99,7 +99,7 @@ def test_layout_before_the_image(shared: Load, stock: Gemma3Processor, images: l
     conversation = [user("Which bin?", images[0])]
     ours = model.processor.tokenizer.convert_ids_to_tokens(encode(model.processor, conversation)["input_ids"][0])
     plain = stock.tokenizer.convert_ids_to_tokens(encode(stock, conversation)["input_ids"][0])
-    block = [START_OF_WORLD_TOKEN, *[WORLD_TOKEN] * FRAME_TOKENS, END_OF_WORLD_TOKEN]
+    block = [CUSTOM_TOKEN_SOW, *[WORLD_TOKEN] * FRAME_TOKENS, CUSTOM_TOKEN_EOW]
     at = plain.index("<start_of_image>")
     assert ours == [*plain[:at], *block, *plain[at:]]
 

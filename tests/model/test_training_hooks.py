@@ -162,7 +162,7 @@ def test_an_encoder_that_trains_needs_its_frames(load: Load, inputs: Any) -> Non
         model(**without_pixels(inputs), world_latents=latents_of(model, inputs, 0))
 
 
-# ---------------------------------------------------------------------------------------------- logits_at_labels
+# ---------------------------------------------------------------------------------------------- supervised_logits_only
 
 
 @pytest.mark.parametrize("items", [None, 11, torch.tensor(11)], ids=str)
@@ -173,14 +173,14 @@ def test_loss_and_gradients_are_those_of_full_logits(
 ) -> None:
     model = load(**EVERYTHING, world_position=position)
     given = batch(model, chats, side) | ({} if items is None else {"num_items_in_batch": items})
-    full, ours = model(**given), model(**given, logits_at_labels=True)
+    full, ours = model(**given), model(**given, supervised_logits_only=True)
     torch.testing.assert_close(ours.loss, full.loss, rtol=1e-6, atol=1e-6)
-    assert_same(gradients(model, {**given, "logits_at_labels": True}), gradients(model, given))
+    assert_same(gradients(model, {**given, "supervised_logits_only": True}), gradients(model, given))
 
 
 def test_logits_are_those_that_predict_the_supervised_tokens(world: TheWorld, chats: list[list[Message]]) -> None:
     given = batch(world, chats)
-    ours, full = world(**given, logits_at_labels=True), world(**given)
+    ours, full = world(**given, supervised_logits_only=True), world(**given)
     supervised = given["labels"][:, 1:] != IGNORE_INDEX
     assert ours.logits.shape == (int(supervised.sum()), world.config.get_text_config().vocab_size)
     torch.testing.assert_close(ours.logits, full.logits[:, :-1][supervised], rtol=1e-5, atol=1e-5)
@@ -193,7 +193,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(load: Load, chats: l
     whole = batch(model, chats)
     items = (whole["labels"][:, 1:] != IGNORE_INDEX).sum()
     parts = [batch(model, chats[:1]), batch(model, chats[1:2]), batch(model, chats[2:])]
-    accumulated = gradients(model, *({**p, "logits_at_labels": True, "num_items_in_batch": items} for p in parts))
+    accumulated = gradients(model, *({**p, "supervised_logits_only": True, "num_items_in_batch": items} for p in parts))
     assert_same(accumulated, gradients(model, whole))
 
 
@@ -201,7 +201,7 @@ def test_head_runs_on_the_supervised_positions_only(world: TheWorld, chats: list
     given = batch(world, chats)
     rows: list[tuple[int, ...]] = []
     handle = world.lm_head.register_forward_hook(lambda _module, _inputs, output: rows.append(tuple(output.shape)))
-    world(**given, logits_at_labels=True)
+    world(**given, supervised_logits_only=True)
     handle.remove()
     assert rows == [(int((given["labels"] != IGNORE_INDEX).sum()), world.config.get_text_config().vocab_size)]
 
@@ -213,12 +213,12 @@ def test_rewritten_prompts_are_supervised_at_the_same_tokens(
 ) -> None:
     model = shared(world_position=position)
     given, plain = batch(model, chats, side, num_world_steps=1), batch(model, chats, side, use_world=False)
-    inserted = model(**plain, images=images_of(chats), num_world_steps=1, logits_at_labels=True)
-    expected = model(**given, logits_at_labels=True)
+    inserted = model(**plain, images=images_of(chats), num_world_steps=1, supervised_logits_only=True)
+    expected = model(**given, supervised_logits_only=True)
     assert torch.equal(inserted.logits, expected.logits)
     assert torch.equal(inserted.loss, expected.loss)
-    removed = model(**given, use_world=False, logits_at_labels=True)
-    torch.testing.assert_close(removed.logits, model(**plain, use_world=False, logits_at_labels=True).logits)
+    removed = model(**given, use_world=False, supervised_logits_only=True)
+    torch.testing.assert_close(removed.logits, model(**plain, use_world=False, supervised_logits_only=True).logits)
 
 
 @pytest.mark.parametrize("items", [None, 7])
@@ -230,7 +230,7 @@ def test_nothing_supervised_is_a_loss_of_zero(
     model = load(**EVERYTHING).train()
     given = batch(model, chats[kind])
     given["labels"] = torch.full_like(given["labels"], IGNORE_INDEX)
-    output = model(**given, logits_at_labels=True, num_items_in_batch=items)
+    output = model(**given, supervised_logits_only=True, num_items_in_batch=items)
     assert output.loss.item() == 0.0
     assert output.logits.shape == (0, model.config.get_text_config().vocab_size)
     output.loss.backward()
@@ -241,28 +241,28 @@ def test_nothing_supervised_is_a_loss_of_zero(
 
 def test_a_batch_of_text_gives_every_parameter_a_gradient(load: Load, chats: list[list[Message]]) -> None:
     model = load(**EVERYTHING).train()
-    model(**batch(model, chats[:1]), logits_at_labels=True).loss.backward()
+    model(**batch(model, chats[:1]), supervised_logits_only=True).loss.backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_loss_is_in_fp32(load: Load, chats: list[list[Message]]) -> None:
     model = load(dtype=torch.bfloat16)
     given = batch(model, chats)
-    assert model(**given, logits_at_labels=True).loss.dtype == torch.float32
+    assert model(**given, supervised_logits_only=True).loss.dtype == torch.float32
     given["labels"] = torch.full_like(given["labels"], IGNORE_INDEX)
-    assert model(**given, logits_at_labels=True).loss.dtype == torch.float32
+    assert model(**given, supervised_logits_only=True).loss.dtype == torch.float32
 
 
-def test_logits_at_labels_needs_labels_alone(world: TheWorld, chats: list[list[Message]]) -> None:
+def test_supervised_logits_only_needs_labels_alone(world: TheWorld, chats: list[list[Message]]) -> None:
     given = batch(world, chats)
-    with pytest.raises(ValueError, match="logits_at_labels=True needs labels"):
-        world(**{**given, "labels": None}, logits_at_labels=True)
+    with pytest.raises(ValueError, match="supervised_logits_only=True needs labels"):
+        world(**{**given, "labels": None}, supervised_logits_only=True)
     for keep in (1, torch.tensor([3])):
         with pytest.raises(ValueError, match="no logits_to_keep"):
-            world(**given, logits_at_labels=True, logits_to_keep=keep)
+            world(**given, supervised_logits_only=True, logits_to_keep=keep)
 
 
 def test_stock_gemma_has_the_same_loss(shared: Load, chats: list[list[Message]]) -> None:
     off = shared(enable_world=False)
     given = batch(off, chats)
-    torch.testing.assert_close(off(**given, logits_at_labels=True).loss, off(**given).loss, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(off(**given, supervised_logits_only=True).loss, off(**given).loss, rtol=1e-6, atol=1e-6)

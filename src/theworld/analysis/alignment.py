@@ -10,6 +10,7 @@ Shape legend: `M` images, `T = 1 + K` latent frames, `P` world tokens of a laten
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -22,7 +23,7 @@ from torch.nn import functional
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.projectors import fit_grid
+from theworld.model.fusion import fit_grid
 
 KINDS = ("world", "image", "text")
 
@@ -90,7 +91,7 @@ def collect_tokens(
     world: list[Tensor] = []
     image: list[Tensor] = []
     for picture in images:
-        latents = encoder.encode(model.processor.world_pixels(picture), steps).latents
+        latents = encoder.encode(model.processor.world_pixels(picture), steps)
         tokens = cast(Tensor, model.model.project_latents(latents).pooler_output)  # (1, T * P, D)
         world.append(tokens[0].unflatten(0, (1 + steps, -1)).float().cpu())
         pixels = model.processor.image_processor([picture], do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
@@ -178,7 +179,8 @@ def cosine_at_place(tokens: AlignmentTokens) -> dict[str, float | None]:
     Of the same picture and place, of other places of the picture, and of the same place of other pictures (`None` for
     a single picture).
     """
-    image = fit_grid(tokens.image, tokens.grid)  # (M, P, D)
+    side = math.isqrt(tokens.image.shape[1])
+    image = fit_grid(tokens.image, (side, side), tokens.grid)  # (M, P, D)
     world = functional.normalize(tokens.world[:, 0] - tokens.world[:, 0].mean((0, 1)), dim=-1)
     image = functional.normalize(image - image.mean((0, 1)), dim=-1)
     similar = torch.einsum("mpd,nqd->mnpq", world, image)  # of picture m, place p with picture n, place q

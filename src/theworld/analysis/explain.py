@@ -166,7 +166,7 @@ def _prompt(
     """The inputs of `model.ask`, and the latents of its world: encoded once for both passes."""
     inputs = dict(model.question_inputs(image, question, num_world_steps=num_world_steps))
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
-    return inputs, encoder.encode(inputs.pop("world_pixel_values"), steps).latents
+    return inputs, encoder.encode(inputs.pop("world_pixel_values"), steps)
 
 
 def _without_end(model: TheWorld, tokens: list[int]) -> list[int]:

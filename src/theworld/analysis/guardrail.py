@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers.utils import cached_file
 
-from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.model.world_encoders import WorldEncoder
 from theworld.utils.imports import require
 
 EXTRA, PACKAGE = "cosmos-guardrail", "cosmos_guardrail"
@@ -30,7 +30,7 @@ MISSING = (
 )
 
 
-def needs_guardrail(encoder: CosmosWorldEncoder, subfolder: str = "") -> bool:
+def needs_guardrail(encoder: WorldEncoder, subfolder: str = "") -> bool:
     """Whether what `encoder` decodes comes from NVIDIA's weights, or from a model made of them.
 
     So it is for a repository of NVIDIA's, a copy of one in the Hub's cache, one whose `model_index.json` has a safety
@@ -40,6 +40,8 @@ def needs_guardrail(encoder: CosmosWorldEncoder, subfolder: str = "") -> bool:
         encoder: Its `source` names the folder or Hub id.
         subfolder: Where in that the world model lies (`cosmos_subfolder` of the config).
     """
+    if "model" not in encoder.source:
+        return False
     name, revision = str(encoder.source["model"]), encoder.source["revision"]
     if name.lower().startswith("nvidia/") or "models--nvidia--" in name.lower():
         return True
@@ -52,7 +54,7 @@ def needs_guardrail(encoder: CosmosWorldEncoder, subfolder: str = "") -> bool:
     return tuple(shape.get(field) for field in fields) in NVIDIA_SHAPES
 
 
-def can_show(encoder: CosmosWorldEncoder, subfolder: str = "") -> bool:
+def can_show(encoder: WorldEncoder, subfolder: str = "") -> bool:
     """Whether pictures may be decoded here: no guardrail is needed, or it is installed."""
     return importlib.util.find_spec(PACKAGE) is not None or not needs_guardrail(encoder, subfolder)
 
@@ -78,7 +80,7 @@ def load_guardrail() -> Any:
         return require(EXTRA, PACKAGE).CosmosSafetyChecker()
 
 
-def guarded(frames: torch.Tensor, encoder: CosmosWorldEncoder) -> torch.Tensor:
+def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
     """The frames that may be shown, faces made unrecognisable: (F, 3, H, W) in [0, 1] -> the same shape and range.
 
     Raises:

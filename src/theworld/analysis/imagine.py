@@ -13,7 +13,7 @@ from PIL import Image
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.model.world_encoders import WorldEncoder
 
 from .guardrail import check_installed, guarded, needs_guardrail
 
@@ -37,7 +37,7 @@ def imagine(
     check_world_steps(steps, model.config.max_world_steps)
     if needs_guardrail(encoder, model.config.cosmos_subfolder):
         check_installed(model.config.cosmos_model_name)
-    return decode_frames(model, encoder.encode(model.processor.world_pixels(image), steps, seed).latents)
+    return decode_frames(model, encoder.encode(model.processor.world_pixels(image), steps, seed))
 
 
 @torch.no_grad()
@@ -55,14 +55,14 @@ def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))
 
 
-def decoding_encoder(model: TheWorld) -> CosmosWorldEncoder:
+def decoding_encoder(model: TheWorld) -> WorldEncoder:
     """The model's world encoder.
 
     Raises:
         ValueError: The world is off, or its encoder cannot decode.
     """
     encoder = model.model.world_encoder
-    if not isinstance(encoder, CosmosWorldEncoder):
+    if encoder is None or not encoder.can_decode:
         raise ValueError("imagining needs a world encoder that can decode: load the model with enable_world=True")
     return encoder
 

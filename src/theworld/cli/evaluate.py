@@ -221,7 +221,6 @@ def rollout_of(evaluation: Evaluation, settings: EvaluationSettings) -> Callable
     from theworld.analysis.imagine import imagine
     from theworld.evaluation.prompts import open_images
     from theworld.evaluation.run import load
-    from theworld.model.world_encoders import CosmosWorldEncoder
     from theworld.utils.errors import one_line
     from theworld.utils.logging import logger
 
@@ -232,7 +231,7 @@ def rollout_of(evaluation: Evaluation, settings: EvaluationSettings) -> Callable
 
     def frames(item: Item) -> list[Image.Image]:
         encoder = model().model.world_encoder
-        if not isinstance(encoder, CosmosWorldEncoder) or not can_show(encoder, model().config.cosmos_subfolder):
+        if encoder is None or not encoder.can_decode or not can_show(encoder, model().config.cosmos_subfolder):
             return []
         try:
             return imagine(model(), open_images(item, settings.source.image_folder)[0], steps)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 
 from .schema import IMAGE_MARKER, BadSample, Message
 
@@ -27,7 +27,7 @@ def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
     """What must not stand in a text, since a tokenizer reads it as structure: turns, images, worlds, spare slots."""
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     special = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
-    special |= {START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN}
+    special |= {CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN}
     return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>"]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from theworld.constants import NANO
-from theworld.model.assembly import NANO_WEIGHTS
+from theworld.utils.hub import NANO_WEIGHTS
 
 MODEL, BASE = "model", "base"
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from theworld.data.schema import SourceSettings
 from theworld.model import TheWorld
-from theworld.model.encoder_fingerprint import weights_digest
+from theworld.utils.tensors import weights_digest
 from theworld.utils.reproducibility import environment
 
 from .arms import ARMS, PlannedArm

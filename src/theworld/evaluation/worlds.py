@@ -20,8 +20,8 @@ from tqdm import tqdm
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
-from theworld.model.encoder_fingerprint import cache_fingerprint
 from theworld.model.projectors import WorldProjector, build_projector
+from theworld.model.world_encoders import cache_fingerprint
 
 from .arms import Arm
 from .prompts import open_images
@@ -107,7 +107,9 @@ def encode_worlds(
     Pictures go through the encoder in the same batches whatever is in the cache already, so that a run that was killed
     goes on with the same bits. Items with a picture that cannot be opened have no world.
     """
-    fingerprint = cache_fingerprint(model)
+    encoder = model.model.world_encoder
+    assert encoder is not None
+    fingerprint = cache_fingerprint(encoder, model.config)
     cache = LatentCache(folder, fingerprint, writable=True)
     keys: dict[str, list[bytes]] = {}
     waiting: dict[bytes, torch.Tensor] = {}
@@ -174,7 +176,7 @@ def _encode(model: TheWorld, waiting: dict[bytes, torch.Tensor], cache: LatentCa
     encoder = model.model.world_encoder
     assert encoder is not None
     if any(key not in cache for key in waiting):
-        latents = encoder.encode(torch.stack(list(waiting.values())), model.config.num_world_steps).latents
+        latents = encoder.encode(torch.stack(list(waiting.values())), model.config.num_world_steps)
         for key, value in zip(waiting, latents, strict=True):
             cache.add(key, value)
     waiting.clear()

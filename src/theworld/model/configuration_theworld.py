@@ -5,15 +5,47 @@ Shape legend: `T` latent frames, `h, w` latent height and width, `p` pooling fac
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any, Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config
 
-from theworld.constants import DEFAULT_COSMOS
+from theworld.constants import DEFAULT_COSMOS_MODEL
 
-WorldPosition = Literal["after_bos", "before_image"]
-WorldAttention = Literal["causal", "bidirectional"]
+from .fusion import FUSIONS
+
+CHOICES = {
+    "world_position": ("after_bos", "before_image"),
+    "world_attention": ("causal", "bidirectional"),
+    "world_image_fit": ("crop", "pad", "squash"),
+    "fusion": tuple(FUSIONS),
+}
+RANGES = {
+    "max_world_steps": (1, 1024),
+    "world_pooling": (1, 256),
+    "world_inference_steps": (1, 1000),
+    "world_latent_channels": (1, 65_536),
+    "world_spatial_compression": (1, 1024),
+    "world_temporal_compression": (1, 1024),
+    "world_fps": (1, 1000),
+    "world_seed": (0, 2**63 - 1),
+    "projector_layers": (1, 64),
+    "projector_heads": (1, 1024),
+}
+LARGEST = {
+    "num_hidden_layers": 1024,
+    "image_size": 8192,
+    "world_image_size": 8192,
+    "mm_tokens_per_image": 65_536,
+    "projector_hidden_size": 65_536,
+    "hidden_size": 65_536,
+    "head_dim": 65_536,
+    "num_attention_heads": 4096,
+    "vocab_size": 2**24,
+    "r": 4096,
+}
+"""What the fields of an untrusted config may ask a loader to allocate or repeat; 2**63 for all others."""
 
 
 @strict
@@ -33,7 +65,9 @@ class TheWorldConfig(Gemma3Config):
         world_latent_channels: Channels `C` of a world latent (16 for the Wan VAE).
         world_spatial_compression: Pixels per latent position and side (8 for the Wan VAE).
         world_temporal_compression: Video frames per latent frame after the first (4 for the Wan VAE).
-        world_image_size: Side in pixels of the square frame that the world encoder sees.
+        world_image_size: Height and width in pixels of the frame that the world encoder sees; one number for a square.
+        world_image_fit: How an image of another aspect ratio gets that size: `crop` cuts the centre out, `pad` adds
+            black borders, `squash` changes the aspect ratio (version 0.1 did; for its checkpoints).
         num_world_steps: Future latent frames `K` that are rolled out when a call names none; `T = 1 + K`.
         max_world_steps: Largest `K` that a call may ask for; fixes the size of the time embedding.
         world_pooling: Pixel-unshuffle factor `p` of the projector: `(h / p) * (w / p)` tokens per latent frame.
@@ -41,7 +75,8 @@ class TheWorldConfig(Gemma3Config):
         projector_hidden_size: Inner width of the projector; `None` means `D`.
         projector_layers: Layers of the `transformer` projector.
         projector_heads: Attention heads of the `transformer` projector.
-        fusion: Key of `theworld.model.fusion.FUSIONS`.
+        fusion: Key of `theworld.model.fusion.FUSIONS`: `tokens` gives world tokens a block of their own in the prompt,
+            `gated` adds them to the image tokens through a gate that starts at zero.
         world_position: `after_bos` puts every block behind BOS, `before_image` each block directly before its image.
         world_attention: Whether world tokens of one block see each other in both directions, as image tokens do.
         start_of_world_token_id: Spare vocabulary slot that opens a block.
@@ -49,9 +84,11 @@ class TheWorldConfig(Gemma3Config):
         world_token_id: Spare vocabulary slot that stands for one world token.
         world_seed: Seed of the rollout's noise; the same for every image, so that batches change nothing.
         world_inference_steps: Denoising steps of a rollout.
-        world_guidance_scale: Classifier-free guidance of a rollout; above 1 each step costs two forwards.
+        world_guidance_scale: Classifier-free guidance of a rollout; above 1 each step takes two forwards.
         world_fps: Frames a second that the rollout is told.
-        world_prompt: The fixed text that conditions a rollout. Its embedding is computed once and cached.
+        world_prompt: The fixed text that conditions a rollout. Its embedding is computed once and cached. `None` is no
+            text, which needs no text encoder.
+        world_negative_prompt: The text that guidance leads away from; `None` is the stock pipeline's.
         freeze_gemma_vision: Freeze SigLIP and Gemma's own image projector.
         freeze_gemma_language: Freeze the language model.
         freeze_cosmos_vae: Freeze the VAE's encoder.
@@ -59,8 +96,8 @@ class TheWorldConfig(Gemma3Config):
             (0) and `target_modules`, names of its linear layers, a regular expression over `layers.0.self_attn.q_proj`
             and the like, or `all-linear` (default: attention and feed-forward). `{}` takes the defaults.
         freeze_language_lora: Freeze the adapters.
-        trained_components: Components that were ever trained (`theworld.model.freezing.COMPONENTS`): what a delta
-            checkpoint holds, also after they were frozen again.
+        changed: Components, or single parameters, that differ from the base models: what a checkpoint holds.
+        trained_steps: Optimiser steps by component; `None` where they were not counted (version 0.1).
 
     Raises:
         ValueError: A field is out of range; names the field, the value and what was expected.
@@ -72,14 +109,15 @@ class TheWorldConfig(Gemma3Config):
     gemma_model_name: str | None = None
     gemma_revision: str | None = None
     gemma_subfolder: str = ""
-    cosmos_model_name: str = DEFAULT_COSMOS
+    cosmos_model_name: str = DEFAULT_COSMOS_MODEL
     cosmos_revision: str | None = None
     cosmos_subfolder: str = ""
     world_encoder: str = "cosmos"
     world_latent_channels: int = 16
     world_spatial_compression: int = 8
     world_temporal_compression: int = 4
-    world_image_size: int = 224
+    world_image_size: int | list[int] | tuple[int, int] = 224
+    world_image_fit: str = "crop"
     num_world_steps: int = 0
     max_world_steps: int = 16
     world_pooling: int = 1
@@ -95,40 +133,50 @@ class TheWorldConfig(Gemma3Config):
     world_token_id: int = 8
     world_seed: int = 0
     world_inference_steps: int = 35
-    world_guidance_scale: float = 7.0
+    world_guidance_scale: float = 1.0
     world_fps: int = 16
-    world_prompt: str = ""
+    world_prompt: str | None = None
+    world_negative_prompt: str | None = None
     freeze_gemma_vision: bool = True
     freeze_gemma_language: bool = True
     freeze_cosmos_vae: bool = True
     lora: dict[str, Any] | None = None
     freeze_language_lora: bool = False
-    trained_components: list[str] | None = None
+    changed: list[str] | None = None
+    trained_steps: dict[str, int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        if self.trained_components is None:
-            self.trained_components = ["projector"]
+        check_numbers(vars(self))  # before the parent builds its parts, which may be as large as their numbers say
+        self.changed = ["projector"] if self.changed is None else self.changed
         super().__post_init__(**kwargs)
         self.check_world()
         if self.lora is not None:
             self.lora = check_lora(self.lora)
-        elif "language_lora" in self.trained_components:
+        elif "language_lora" in self.changed:
             raise ValueError(
                 "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
             )
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
+        """As transformers', for checkpoints of version 0.1 too."""
+        return super().from_dict(upgrade(config_dict), **kwargs)
+
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
-        choices = {"world_position": ("after_bos", "before_image"), "world_attention": ("causal", "bidirectional")}
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name in ("max_world_steps", "world_pooling", "world_inference_steps", "projector_layers", "world_fps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}={getattr(self, name)}: expected {low} to {high}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
         cell = self.world_spatial_compression * self.world_pooling
-        if self.world_image_size < cell or self.world_image_size % cell:
+        if isinstance(self.world_image_size, list | tuple):
+            self.world_image_size = list(self.world_image_size)
+            if len(self.world_image_size) != 2:
+                raise ValueError(f"world_image_size={self.world_image_size}: expected one number, or height and width")
+        if any(side < cell or side % cell for side in self.world_image_shape):
             raise ValueError(
                 f"world_image_size={self.world_image_size}: expected a multiple of {cell}, that is "
                 f"world_spatial_compression {self.world_spatial_compression} x world_pooling {self.world_pooling}"
@@ -137,10 +185,17 @@ class TheWorldConfig(Gemma3Config):
             raise ValueError("freeze_cosmos_vae=False with enable_world=False: there is no VAE to train")
 
     @property
+    def world_image_shape(self) -> tuple[int, int]:
+        """Height and width in pixels of the frame that the world encoder sees."""
+        size = self.world_image_size
+        return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+    @property
     def world_grid(self) -> tuple[int, int]:
         """Rows and columns of world tokens in one latent frame, after pooling."""
-        side = self.world_image_size // (self.world_spatial_compression * self.world_pooling)
-        return side, side
+        cell = self.world_spatial_compression * self.world_pooling
+        height, width = self.world_image_shape
+        return height // cell, width // cell
 
     @property
     def world_tokens_per_frame(self) -> int:
@@ -151,6 +206,33 @@ class TheWorldConfig(Gemma3Config):
     def world_tokens(self, num_world_steps: int) -> int:
         """World tokens `N` of one image rolled out for `num_world_steps` latent frames."""
         return (1 + num_world_steps) * self.world_tokens_per_frame
+
+
+def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a saved config, with those of version 0.1 under their present names.
+
+    Version 0.1 squashed images, recorded the components that ever trained, and did not count their steps.
+    """
+    if saved.get("model_type") != TheWorldConfig.model_type or "changed" in saved:
+        return saved
+    fields = {"world_image_fit": "squash", **saved}
+    fields["changed"] = fields.pop("trained_components", None) or ["projector"]
+    return fields
+
+
+def check_numbers(fields: dict[str, Any]) -> None:
+    """Refuse numbers that would make a loader run out of time or memory; nested dictionaries are checked too.
+
+    Raises:
+        ValueError: Names the field and its bound.
+    """
+    for name, value in fields.items():
+        largest = LARGEST.get(name, 2**63)
+        if isinstance(value, dict):
+            check_numbers(value)
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, int | float) and not (math.isfinite(number) and abs(number) <= largest):
+                raise ValueError(f"{name}={number}: expected a number of at most {largest}")
 
 
 def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
@@ -185,8 +267,8 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
-    if type(rank) is not int or rank < 1:
-        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1")
+    if type(rank) is not int or not 1 <= rank <= LARGEST["r"]:
+        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1, and at most {LARGEST['r']}")
     if not isinstance(alpha, int | float) or not alpha > 0:
         raise ValueError(f"lora alpha={alpha!r}: expected a number above 0")
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
@@ -197,4 +279,4 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "target_modules": targets if isinstance(targets, str) else names}
 
 
-__all__ = ["TheWorldConfig", "check_lora", "check_world_steps"]
+__all__ = ["TheWorldConfig", "check_lora", "check_world_steps", "upgrade"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from PIL import Image
 from transformers import TextStreamer
 from typing_extensions import override
 
-from .configuration_theworld import check_world_steps
-from .image_processing_world import to_pil
+from theworld.utils.images import open_image
 
-if TYPE_CHECKING:
-    from .modeling_theworld import TheWorld
+from .configuration_theworld import check_world_steps
 
 
 class Conversation:
@@ -29,7 +27,7 @@ class Conversation:
         num_world_steps: Future latent frames of every image.
     """
 
-    def __init__(self, model: TheWorld) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.messages: list[dict[str, Any]] = []
         self.images: list[Image.Image] = []
@@ -43,7 +41,7 @@ class Conversation:
             ValueError: It is no image that can be read.
             FileNotFoundError: The path does not exist.
         """
-        self.images.append(to_pil(image))
+        self.images.append(open_image(image))
         return self.images[-1]
 
     def set_world(self, use_world: bool) -> None:
@@ -79,9 +77,9 @@ class Conversation:
         Raises:
             ValueError: The question is empty or holds a reserved token, or the conversation no longer fits the model.
         """
-        self.model.check_question(question)
+        text = self.model.as_text(question)
         content: list[dict[str, Any]] = [{"type": "image", "image": image} for image in self.images]
-        asked = {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+        asked = {"role": "user", "content": [*content, {"type": "text", "text": text}]}
         inputs = self.model.processor.apply_chat_template(
             [*self.messages, asked],
             add_generation_prompt=True,

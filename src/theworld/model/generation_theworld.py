@@ -1,10 +1,12 @@
-"""What `generate` has to know about the world, and the short form for people.
+"""`generate` with the world's arguments, and the short form for people.
 
 Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `N` world tokens of one image, `D` width.
 """
 
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,35 +14,39 @@ from transformers import GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.utils.images import open_image
 
-from .image_processing_world import to_pil
+from .configuration_theworld import TheWorldConfig
+from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
-from .world_inputs import WorldRequest, settle_world_inputs
+from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, settle_world_inputs
 
-if TYPE_CHECKING:
-    from .configuration_theworld import TheWorldConfig
-    from .modeling_theworld import TheWorldModel
-    from .processing_theworld import TheWorldProcessor
+WORD_JOINER = "\u2060"  # an invisible character that breaks a control token up, so that it stays text
+UNTRAINED = (
+    "the world tokens of this fusion were never trained: answering with the world off, as plain Gemma 3; train it, or "
+    "pass use_world=True"
+)
 
 
 class WorldGenerationMixin(GenerationMixin):
-    """Settles the world's arguments once, encodes the world once, and repeats its tokens for beams."""
+    """Validates the world's arguments once, encodes the world once, and repeats its tokens for beams."""
 
     if TYPE_CHECKING:
         training: bool
         config: TheWorldConfig
-        model: TheWorldModel
+        model: Any
         processor: TheWorldProcessor
+        world_is_trained: bool
 
-    def _at_the_door(
+    def has_world_input(
         self,
         input_ids: torch.Tensor | None,
         request: WorldRequest,
         cache: Cache | None,
         encoded: dict[str, BaseModelOutputWithPooling] | None,
     ) -> bool:
-        """Whether this call has world input to settle.
+        """Whether this call has world arguments to validate.
 
         Not so if it only continues a prompt that is in the cache, or brings modalities that are encoded already.
         """
@@ -50,9 +56,7 @@ class WorldGenerationMixin(GenerationMixin):
             if request.given:
                 raise ValueError("world input needs input_ids: inputs_embeds do not show where the block is")
             return False
-        if request.given:
-            return True
-        return encoded is None and input_ids.shape[1] > 1 and (cache is None or int(cache.get_seq_length()) == 0)
+        return request.given or (encoded is None and is_prefill(input_ids, cache))
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -72,14 +76,26 @@ class WorldGenerationMixin(GenerationMixin):
         `input_ids`, also if blocks were inserted or removed.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
+            raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
+        if isinstance(num_world_steps, torch.Tensor):  # from a processor of `gated` fusion
+            num_world_steps = int(num_world_steps)
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
-        cache = kwargs.get("past_key_values")
-        if not self._at_the_door(input_ids, request, cache, kwargs.get("mm_encoder_outputs")):
+        # 1. Validate the call; insert or remove blocks
+        cache, encoded = kwargs.get("past_key_values"), kwargs.get("mm_encoder_outputs")
+        if self.config.enable_world and use_world is not False:
+            kwargs["suppress_tokens"] = self._suppressed(kwargs)
+        if not self.has_world_input(input_ids, request, cache, encoded):
             return self._generate(input_ids, *args, **kwargs)
         assert input_ids is not None
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None
+        if self.config.enable_world and use_world is None and request.sources() and not self.world_is_trained:
+            warnings.warn(UNTRAINED, stacklevel=2)
+            request = WorldRequest(use_world=False)
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
+        check_length(self.config, settled.prompt.input_ids)
+        # 2. Generate from the final prompt
         if settled.pixels is not None:
             kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
         if settled.latents is not None:
@@ -88,11 +104,9 @@ class WorldGenerationMixin(GenerationMixin):
             return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
         if kwargs.get("position_ids") is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
-        added = settled.prompt.input_ids.shape[1] - input_ids.shape[1]
-        for limit in ("max_length", "min_length"):
-            if kwargs.get(limit) is not None:
-                kwargs[limit] += added
+        self._shift_limits(kwargs, settled.prompt.input_ids.shape[1] - input_ids.shape[1])
         outputs = self._generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
+        # 3. Give the caller's own prompt back before the answer
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
         answers = sequences[:, settled.prompt.input_ids.shape[1] :]
         repeats = len(sequences) // len(input_ids)
@@ -102,13 +116,36 @@ class WorldGenerationMixin(GenerationMixin):
         outputs.sequences = sequences
         return outputs
 
+    def _suppressed(self, kwargs: dict[str, Any]) -> list[int]:
+        """Tokens that are never generated: the caller's, and the markers of a world block."""
+        config = kwargs.get("generation_config") or self.generation_config
+        given = kwargs.get("suppress_tokens") or getattr(config, "suppress_tokens", None) or []
+        markers = (
+            self.config.start_of_world_token_id,
+            self.config.end_of_world_token_id,
+            self.config.world_token_id,
+        )
+        return sorted({*given, *markers})
+
+    @staticmethod
+    def _shift_limits(kwargs: dict[str, Any], added: int) -> None:
+        """Count `max_length` and `min_length` from the caller's prompt, wherever they were given."""
+        config = kwargs.get("generation_config")
+        if config is not None:
+            kwargs["generation_config"] = config = copy.deepcopy(config)
+        for name in ("max_length", "min_length"):
+            if kwargs.get(name) is not None:
+                kwargs[name] += added
+            elif getattr(config, name, None):
+                setattr(config, name, getattr(config, name) + added)
+
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         return cast(Any, super()).generate(*args, **kwargs)
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration and would blind them."""
+        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration, which gets no images."""
         cache = kwargs.get("past_key_values")
         if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
             is_first_iteration = int(cache.get_seq_length()) == 0
@@ -121,36 +158,17 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> dict[str, Any]:
         """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
-        pixels, latents = model_kwargs.pop("world_pixel_values", None), model_kwargs.pop("world_latents", None)
-        steps, seed = model_kwargs.pop("num_world_steps", None), model_kwargs.pop("world_seed", None)
+        taken = ("world_pixel_values", "world_latents", "num_world_steps", "world_seed")
+        pixels, latents, steps, seed = (model_kwargs.pop(name, None) for name in taken)
         if pixels is not None or latents is not None:
-            world = self._world_features(pixels, latents, steps or 0, seed)
-            model_kwargs["mm_encoder_outputs"]["world"] = world
+            inputs = WorldInputs(Prompt(torch.empty(0)), None, pixels, steps or 0, latents)
+            world = self.model.encode_inputs(inputs, seed, strict=False)
+            encoded = model_kwargs["mm_encoder_outputs"]
+            if self.model.world_gate is None:
+                encoded["world"] = world
+            elif encoded.get("image") is not None:  # what stock Gemma 3 sees from here on are image features
+                encoded["image"].pooler_output = self.model.gate_images(encoded["image"].pooler_output, world.pooler_output)
         return model_kwargs
-
-    def _world_features(
-        self,
-        pixels: torch.Tensor | None,
-        latents: torch.Tensor | None,
-        num_world_steps: int,
-        seed: int | None,
-        *,
-        one_by_one: bool = False,
-    ) -> BaseModelOutputWithPooling:
-        """World tokens of frames (M, 3, S, S), or of their latents (M, C, T, h, w) if those are there already."""
-        if latents is None:
-            assert pixels is not None
-            encoder = self.model.world_encoder if one_by_one and self.config.freeze_cosmos_vae else None
-            if encoder is None:
-                return self.model.get_world_features(pixels, num_world_steps, seed)
-            return self.model.project_latents(encoder.encode_one_by_one(pixels, num_world_steps, seed).latents)
-        if seed is not None:
-            raise ValueError(f"world_seed={seed} with world_latents: they are rolled out already; leave it out")
-        if self.training and not self.config.freeze_cosmos_vae:
-            raise ValueError(
-                "world_latents while the VAE trains: set freeze_cosmos_vae=True or give world_pixel_values"
-            )
-        return self.model.project_latents(latents)
 
     def _expand_multimodal_outputs(
         self,
@@ -170,23 +188,30 @@ class WorldGenerationMixin(GenerationMixin):
             expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index])
         return expanded
 
-    def check_question(self, question: str) -> None:
-        """Raise `ValueError` if `question` is empty or holds a token that is reserved for images and worlds."""
+    def as_text(self, question: str) -> str:
+        """A question whose control tokens, such as those that end a turn, are text.
+
+        Raises:
+            ValueError: It is empty, or holds a token that is reserved for images and worlds.
+        """
         if not question.strip():
             raise ValueError("the question is empty: ask something about the image")
         tokenizer = self.processor.tokenizer
-        reserved = (START_OF_WORLD_TOKEN, END_OF_WORLD_TOKEN, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
+        reserved = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
         for token in reserved:
             if token in question:
                 raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
+        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+        for token in sorted(special, key=len, reverse=True):
+            question = question.replace(token, token[0] + WORD_JOINER + token[1:])
+        return question
 
     def question_inputs(
         self, image: Any, question: str, *, num_world_steps: int | None = None, use_world: bool | None = None
     ) -> Any:
         """The inputs of `ask`, on the model's device; takes what `ask` takes, and raises as it does."""
-        self.check_question(question)
-        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
-        return self.processor.apply_chat_template(
+        content = [{"type": "image", "image": open_image(image)}, {"type": "text", "text": self.as_text(question)}]
+        inputs = self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
             tokenize=True,
@@ -194,7 +219,9 @@ class WorldGenerationMixin(GenerationMixin):
             return_tensors="pt",
             num_world_steps=num_world_steps,
             use_world=use_world,
-        ).to(self.model.device)
+        )
+        check_length(self.config, inputs["input_ids"])
+        return inputs.to(self.model.device)
 
     def ask(
         self,
@@ -208,12 +235,12 @@ class WorldGenerationMixin(GenerationMixin):
         """Answer `question` about `image`, greedily unless told otherwise.
 
         Args:
-            image: PIL image, path, URL, uint8 array (H, W, 3) or tensor (3, H, W).
+            image: PIL image, path, URL, bytes, array (H, W, 3) or tensor (3, H, W).
             num_world_steps: Future latent frames to imagine; `None` takes the config's.
-            use_world: `False` asks plain Gemma 3.
+            use_world: `False` asks plain Gemma 3; `True` uses world tokens even if they were never trained.
 
         Raises:
-            ValueError: The question is empty or holds a reserved token, or the image cannot be read.
+            ValueError: The question is empty, too long or holds a reserved token, or the image cannot be read.
         """
         inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
         options = {"max_new_tokens": 100, "do_sample": False, "use_world": use_world, **generate_kwargs}

@@ -4,15 +4,14 @@
     world_pixel_values --encoder--> latents --projector--> world tokens --fusion--> inputs_embeds --Gemma 3--> text
 
 Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `C` latent channels, `T = 1 + K` latent frames, `N`
-world tokens of one image, `D` language-model width, `S` world image size.
+world tokens of one image, `D` language-model width, `H, W` world image size.
 """
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -26,18 +25,17 @@ from transformers.models.gemma3.modeling_gemma3 import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoints.mixin import CheckpointMixin
+from .components import apply_freezing, check_choices, component_sizes, parameter_table
 from .configuration_theworld import TheWorldConfig
-from .freezing import apply_freezing, component_sizes, parameter_table
-from .fusion import FUSIONS
+from .fusion import FUSIONS, gate_images, scatter_tokens
 from .generation_theworld import WorldGenerationMixin
-from .idle import zero_of_idle
-from .lora import merge_lora
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector, build_projector
-from .supervision import select_supervised
+from .training_hooks import select_supervised, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
-from .world_inputs import WorldInputs, WorldRequest, settle_world_inputs
+from .world_inputs import WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
 
 # Tokens whose embeddings the projector's gain is measured on: a sample is enough for a root mean square.
 EMBEDDING_SAMPLE = 4096
@@ -45,16 +43,18 @@ EMBEDDING_SAMPLE = 4096
 
 @dataclass
 class TheWorldModelOutputWithPast(Gemma3ModelOutputWithPast):
-    """Gemma 3's output, and the world tokens (M, N, D) that were scattered into the prompt."""
+    """Gemma 3's output; the world tokens (M, N, D) that entered the prompt, and the gates (T,) of `gated` fusion."""
 
     world_hidden_states: torch.Tensor | None = None
+    world_gate: torch.Tensor | None = None
 
 
 @dataclass
 class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
-    """Gemma 3's output, and the world tokens (M, N, D) that this call consumed."""
+    """Gemma 3's output; the world tokens (M, N, D) that this call consumed, and the gates (T,) of `gated` fusion."""
 
     world_hidden_states: torch.Tensor | None = None
+    world_gate: torch.Tensor | None = None
 
     @property
     def num_world_tokens(self) -> int:
@@ -63,42 +63,63 @@ class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
         return 0 if tokens is None else tokens.shape[0] * tokens.shape[1]
 
 
+class WorldParts(nn.Module):
+    """What a fusion adds to Gemma 3 and its world encoder; only a holder while the parts are made."""
+
+    def __init__(self, config: TheWorldConfig) -> None:
+        super().__init__()
+        block = FUSIONS[config.fusion].block
+        width = cast(Any, config.text_config).hidden_size
+        self.world_projector = build_projector(config)
+        self.world_markers = nn.Embedding.from_pretrained(torch.zeros(2, width), freeze=False) if block else None
+        self.world_gate = None if block else nn.Parameter(torch.zeros(1 + config.max_world_steps))
+
+
 class TheWorldModel(Gemma3Model):
     """Gemma 3 without its head, with the parts that bring the world in."""
 
     config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    build_world_parts = WorldParts
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__(config)
+        check_choices(config)
         self.world_encoder: WorldEncoder | None = None
         self.world_projector: WorldProjector | None = None
         self.world_markers: nn.Embedding | None = None
+        self.world_gate: nn.Parameter | None = None
         if config.enable_world:
             self.add_world_parts()
 
     def add_world_parts(self) -> None:
-        """Fresh projector and block markers, on the device and in the dtype of the token embeddings.
+        """Fresh projector, and block markers or gate, on the device and in the dtype of the token embeddings.
 
         The markers start as the embeddings of Gemma's own image markers, the projector's gain at the RMS of the
-        embeddings.
+        embeddings, the gate at zero.
         """
-        if self.config.fusion not in FUSIONS:
-            raise ValueError(f"fusion={self.config.fusion!r}: expected one of {', '.join(FUSIONS)}")
         embed = cast(nn.Embedding, self.get_input_embeddings())
-        table = embed.weight
-        float_dtype = table.dtype if table.is_floating_point() else torch.get_default_dtype()
-        projector = build_projector(self.config).to(table.device, float_dtype)
-        ids = torch.tensor([self.config.boi_token_index, self.config.eoi_token_index], device=table.device)
+        weight = embed.weight
+        dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
+        # 1. Measure the embeddings through their module: offloaded weights are there only while it runs
+        device = torch.device("cpu") if weight.is_meta and hasattr(embed, "_hf_hook") else weight.device
+        ids = torch.tensor([self.config.boi_token_index, self.config.eoi_token_index], device=device)
+        sample = torch.arange(min(EMBEDDING_SAMPLE, embed.num_embeddings), device=device)
         with torch.no_grad():
-            sample = torch.arange(min(EMBEDDING_SAMPLE, table.shape[0]), device=table.device)
-            rms = embed(sample).float().square().mean().sqrt()
-            markers = embed(ids).to(float_dtype)  # (2, D)
-            if table.device.type != "meta":
-                projector.initialise(rms.item())
-        self.world_projector = projector
-        self.world_markers = nn.Embedding.from_pretrained(markers.clone(), freeze=False)
-        for module in (*projector.modules(), self.world_markers):
+            markers, rms = embed(ids).to(dtype), embed(sample).float().square().mean().sqrt()  # (2, D), ()
+        # 2. Make the parts where the embeddings are computed
+        parts = self.build_world_parts(self.config).to(markers.device, dtype)
+        if not markers.is_meta:
+            parts.world_projector.initialise(rms.item())
+            if parts.world_markers is not None:
+                parts.world_markers.weight.data.copy_(markers)
+        self.world_projector, self.world_markers = parts.world_projector, parts.world_markers
+        self.world_gate = parts.world_gate
+        for module in parts.modules():
             cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
+
+    def fusion_parameters(self) -> list[torch.Tensor]:
+        """What the fusion itself learns: the two markers of a block, or the gate."""
+        return [self.world_markers.weight] if self.world_markers is not None else [cast(torch.Tensor, self.world_gate)]
 
     def project_latents(self, latents: torch.Tensor) -> BaseModelOutputWithPooling:
         """World tokens `pooler_output` (M, N, D) of normalised latents (M, C, T, h, w)."""
@@ -107,16 +128,39 @@ class TheWorldModel(Gemma3Model):
         return BaseModelOutputWithPooling(last_hidden_state=latents, pooler_output=self.world_projector(latents))
 
     def get_world_features(
-        self, world_pixel_values: torch.Tensor, num_world_steps: int = 0, world_seed: int | None = None
+        self,
+        world_pixel_values: torch.Tensor,
+        num_world_steps: int = 0,
+        world_seed: int | None = None,
+        *,
+        one_by_one: bool = False,
     ) -> BaseModelOutputWithPooling:
-        """Encode frames (M, 3, S, S) in [-1, 1], roll out `num_world_steps` latent frames, project.
+        """Encode frames (M, 3, H, W) in [-1, 1], predict `num_world_steps` latent frames, project.
+
+        Args:
+            one_by_one: Encode every frame alone, so that its latents are the same bits in every batch.
 
         Returns:
             `last_hidden_state` the latents (M, C, T, h, w), `pooler_output` the world tokens (M, N, D).
         """
         if self.world_encoder is None:
             raise ValueError("this model has no world encoder: load it with TheWorld.from_pretrained")
-        return self.project_latents(self.world_encoder.encode(world_pixel_values, num_world_steps, world_seed).latents)
+        encode = self.world_encoder.encode_one_by_one if one_by_one else self.world_encoder.encode
+        return self.project_latents(encode(world_pixel_values, num_world_steps, world_seed))
+
+    def encode_inputs(self, inputs: WorldInputs, world_seed: int | None, *, strict: bool) -> Any:
+        """World features of a validated call: from its frames, or from latents that were computed before."""
+        if inputs.latents is None:
+            assert inputs.pixels is not None
+            one_by_one = strict and self.config.freeze_cosmos_vae
+            return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
+        if world_seed is not None:
+            raise ValueError(f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out")
+        if self.training and not self.config.freeze_cosmos_vae:
+            raise ValueError(
+                "world_latents while the VAE trains: set freeze_cosmos_vae=True or give world_pixel_values"
+            )
+        return self.project_latents(inputs.latents)
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -132,36 +176,45 @@ class TheWorldModel(Gemma3Model):
         use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         world_pixel_values: torch.Tensor | None = None,
+        world_latents: torch.Tensor | None = None,
+        num_world_steps: int | None = None,
+        world_seed: int | None = None,
+        use_world: bool | None = None,
         **kwargs: Any,
     ) -> TheWorldModelOutputWithPast:
-        """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt's blocks.
+        """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt.
 
-        `world_pixel_values` (M, 3, S, S) is for callers that run the head themselves: TRL hands a batch to this model.
+        The world's arguments are those of `TheWorld.forward`, for callers that run the head themselves, as TRL does.
         """
-        image_features = world = None
-        if world_pixel_values is not None:
-            prompt, request = Prompt(cast(torch.Tensor, input_ids)), WorldRequest(world_pixel_values)
-            steps = settle_world_inputs(self.config, prompt, request, has_image=True, strict=True).num_world_steps
-            features = self.get_world_features(world_pixel_values, steps)
-            mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": features}
+        encoded, strict = dict(mm_encoder_outputs or {}), self.training or labels is not None
+        prefill = is_prefill(input_ids, past_key_values)
+        image = world = None
+        # 1. Validate the world's arguments of callers that come without the head
+        if prefill:
+            check_length(self.config, cast(torch.Tensor, input_ids))
+            check_dtype(cast(torch.Tensor, self.get_input_embeddings().weight))
+        request = WorldRequest(world_pixel_values, None, num_world_steps, use_world, world_latents)
+        if prefill and not encoded and use_world is not False:
+            prompt, has_image = Prompt(cast(torch.Tensor, input_ids)), pixel_values is not None
+            inputs = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=strict)
+            if inputs.pixels is not None or inputs.latents is not None:
+                encoded["world"] = self.encode_inputs(inputs, world_seed, strict=strict)
         if self.config.enable_world and input_ids is not None:
-            encoded = mm_encoder_outputs or {}
-            image = encoded.get("image")
-            if image is None and pixel_values is not None:
-                image = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
-            image_features = None if image is None else image.pooler_output
-            world = None if encoded.get("world") is None else encoded["world"].pooler_output
-            fresh = past_key_values is None or int(past_key_values.get_seq_length()) == 0
-            if world is None and input_ids.shape[1] > 1 and fresh:
-                self.check_no_placeholders(input_ids)
-            zero = zero_of_idle(self, image_features, world) if self.training else None
-            inputs_embeds = self.fuse(input_ids, image_features, world)  # (B, L, D)
-            if zero is not None:
-                inputs_embeds = inputs_embeds + zero.to(inputs_embeds)
-            input_ids = pixel_values = mm_encoder_outputs = None
-        elif self.training and input_ids is not None and pixel_values is None and not mm_encoder_outputs:
+            # 2. Image features and world tokens, or a blank run of what this batch does not use
+            if encoded.get("image") is None and pixel_values is not None:
+                encoded["image"] = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
+            image, world = (None if (e := encoded.get(k)) is None else e.pooler_output for k in ("image", "world"))
+            train_all = self.training and prefill and torch.is_grad_enabled()
+            zero = zero_of_idle(self.config, self, image, world) if train_all else None
+            # 3. Put them into the prompt's embeddings
+            inputs_embeds = self.fuse(input_ids, image, world, check=prefill)  # (B, L, D)
+            inputs_embeds = inputs_embeds if zero is None else inputs_embeds + zero.to(inputs_embeds)
+            input_ids = pixel_values = None
+            encoded = {}
+        elif self.training and input_ids is not None and pixel_values is None and not encoded:
             embeds = cast(torch.Tensor, self.get_input_embeddings()(input_ids))
-            inputs_embeds, input_ids = embeds + zero_of_idle(self, None, None).to(embeds), None
+            inputs_embeds, input_ids = embeds + zero_of_idle(self.config, self, None, None).to(embeds), None
+        # 4. Gemma 3
         outputs = cast(Any, super().forward)(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -172,46 +225,54 @@ class TheWorldModel(Gemma3Model):
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,
-            mm_encoder_outputs=mm_encoder_outputs,
+            mm_encoder_outputs=encoded or None,
             return_dict=True,
             **kwargs,
         )
-        if image_features is not None:
-            outputs.image_hidden_states = image_features
-        return TheWorldModelOutputWithPast(**outputs, world_hidden_states=world)
+        if image is not None:
+            outputs["image_hidden_states"] = image
+        return extended(TheWorldModelOutputWithPast, outputs, world, self.gate_of(world))
 
-    def check_no_placeholders(self, input_ids: torch.Tensor) -> None:
-        """Refuse to run placeholders that nothing will fill: an answer from them would look like one with a world."""
-        tokens = int((input_ids == self.config.world_token_id).sum())
-        if tokens:
-            raise ValueError(f"the prompt has {tokens} world tokens but no world features came with it")
+    def gate_images(self, image: torch.Tensor, world: Any) -> torch.Tensor:
+        """Image features (M, I, D) with world tokens (M, N, D) added through the gate."""
+        assert self.world_gate is not None
+        return gate_images(image, world, self.world_gate, self.config.world_grid)
+
+    def gate_of(self, world: torch.Tensor | None) -> torch.Tensor | None:
+        """The gates (T_max,) in (-1, 1) that world tokens went through; `None` without."""
+        return None if world is None or self.world_gate is None else torch.tanh(self.world_gate)
 
     def fuse(
-        self, input_ids: torch.Tensor, image_features: torch.Tensor | None, world: torch.Tensor | None
+        self, input_ids: torch.Tensor, image: torch.Tensor | None, world: torch.Tensor | None, *, check: bool
     ) -> torch.Tensor:
         """Token embeddings (B, L, D) with image features, block markers and world tokens in their places."""
-        assert self.world_markers is not None
         # A checkpoint may keep the image placeholder outside of the embedding table
         known = input_ids.masked_fill(input_ids == self.config.image_token_index, 0)
         known = known if self.config.image_token_index >= self.vocab_size else input_ids
         embeds = self.get_input_embeddings()(known)
-        if image_features is not None:
-            image_features = image_features.to(embeds.device, embeds.dtype)
-            embeds = embeds.masked_scatter(
-                self.get_placeholder_mask(
-                    cast(torch.LongTensor, input_ids), inputs_embeds=embeds, image_features=image_features
-                ),
-                image_features,
+        if self.world_gate is not None and image is not None and world is not None:
+            image = self.gate_images(image, world)
+        if image is not None:
+            image = image.to(embeds.device, embeds.dtype)
+            mask = self.get_placeholder_mask(
+                cast(torch.LongTensor, input_ids), inputs_embeds=embeds, image_features=image
             )
+            embeds = embeds.masked_scatter(mask, image)
+        if self.world_markers is None:
+            return embeds
         marker_ids = (self.config.start_of_world_token_id, self.config.end_of_world_token_id)
         for marker_id, marker in zip(marker_ids, self.world_markers.weight, strict=True):
             embeds = torch.where((input_ids == marker_id).unsqueeze(-1), marker.to(embeds), embeds)
+        placeholders = input_ids == self.config.world_token_id
         if world is not None:
-            embeds = FUSIONS[self.config.fusion](embeds, input_ids == self.config.world_token_id, world)
+            return scatter_tokens(embeds, placeholders, world)
+        if check and not torch.compiler.is_compiling() and (tokens := int(placeholders.sum())):
+            # An answer from placeholders that nothing fills would look like one with a world
+            raise ValueError(f"the prompt has {tokens} world tokens but no world features came with it")
         return embeds
 
 
-class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride]
+class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride]
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -219,67 +280,19 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
     model: TheWorldModel
     processor: TheWorldProcessor
 
-    def __init__(self, config: TheWorldConfig) -> None:
-        if isinstance(config, str | Path):
+    def __init__(self, config: TheWorldConfig, *_: Any, **old: Any) -> None:
+        if isinstance(config, str | Path) or old:
             raise ValueError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})")
         Gemma3PreTrainedModel.__init__(self, config)
+        self.base_tensors, self.fresh_tensors = {}, {}
         self.model = TheWorldModel(config)
         text = config.get_text_config()
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *model_args: Any, **kwargs: Any) -> Self:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """A base Gemma 3 (new fusion), a TheWorld checkpoint, or `nano`, the model inside the package.
-
-        Args:
-            pretrained_model_name_or_path: Hub id, folder, or `nano`.
-            language_model: With `False` the language model's weights are left on the disk: such a model can align its
-                world tokens with its image tokens and be saved, not answer.
-            kwargs: Any field of `TheWorldConfig` (`enable_world`, `cosmos_model_name`, `num_world_steps`,
-                `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
-                `Gemma3ForConditionalGeneration.from_pretrained` takes.
-
-        Raises:
-            ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
-        """
-        from .assembly import load_theworld
-
-        return load_theworld(cls, pretrained_model_name_or_path, *model_args, **kwargs)
-
-    @classmethod
-    def from_checkpoint_hub(cls, repo_id: str, checkpoint_name: str | None = None, **kwargs: Any) -> Self:
-        """Load a Hub repository, or the sub-folder (or a file inside one) of it that `checkpoint_name` names."""
-        from .assembly import checkpoint_subfolder
-
-        return cls.from_pretrained(repo_id, subfolder=checkpoint_subfolder(checkpoint_name), **kwargs)
-
-    def save_pretrained(self, save_directory: str | Path, *, full: bool = False, **kwargs: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Write what differs from the base models; with `full`, the base models too (a standalone folder)."""
-        from .assembly import save_theworld
-
-        save_theworld(self, save_directory, full=full, **kwargs)
-
-    def push_to_hub(  # pyright: ignore[reportIncompatibleVariableOverride]
-        self, repo_id: str, *, full: bool = False, **kwargs: Any
-    ) -> None:
-        """`save_pretrained` to a Hub repository; takes its `token`, `private`, `commit_message`, `create_pr`."""
-        with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, full=full, push_to_hub=True, repo_id=repo_id, **kwargs)
-
-    def save_checkpoint(
-        self, path: str | Path, optimizer: torch.optim.Optimizer | None = None, epoch: int | None = None
-    ) -> None:
-        """`save_pretrained`, and the optimiser's tensors and the epoch beside it."""
-        from .assembly import save_checkpoint
-
-        save_checkpoint(self, path, optimizer, epoch)
-
-    def load_checkpoint(self, path: str | Path, optimizer: torch.optim.Optimizer | None = None) -> int | None:
-        """Read what `save_checkpoint` wrote into this model and `optimizer`; returns the epoch."""
-        from .assembly import load_checkpoint
-
-        return load_checkpoint(self, path, optimizer)
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -301,43 +314,45 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
         world_seed: int | None = None,
         use_world: bool | None = None,
         world_latents: torch.Tensor | None = None,
-        logits_at_labels: bool = False,
+        supervised_logits_only: bool = False,
         **kwargs: Any,
     ) -> TheWorldCausalLMOutputWithPast:
         """Gemma 3's forward with a world.
 
         Args:
-            world_pixel_values: (M, 3, S, S) in [-1, 1], from the processor, one frame per image in the prompt.
+            world_pixel_values: (M, 3, H, W) in [-1, 1], from the processor, one frame per image in the prompt.
             world_latents: (M, C, T, h, w) of those frames, computed before: the encoder is not called.
             images: Images in place of `world_pixel_values`. If the prompt has no world block, one per image is inserted
                 first; logits are given back at the caller's own positions.
             num_world_steps: Future latent frames of inserted blocks; must fit the block if the prompt has one.
             world_seed: Seed of the rollout instead of the config's.
             use_world: `False` runs plain Gemma 3: a block in the prompt is taken out.
-            logits_at_labels: Compute logits only where `labels` supervise: `logits` are then (supervised tokens,
+            supervised_logits_only: Compute logits only where `labels` supervise: `logits` are then (supervised tokens,
                 vocabulary) in reading order, and the loss is the same. Without any supervised token it is exactly 0.
 
         Raises:
-            ValueError: Blocks, frames and steps do not fit; or, in training, an image came without world input.
+            ValueError: Blocks, frames and steps do not fit; the prompt is too long; or, in training, an image came
+                without world input.
         """
-        if logits_at_labels and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
-            raise ValueError("logits_at_labels=True needs labels, and no logits_to_keep: the labels choose the logits")
+        if supervised_logits_only and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
+            raise ValueError("supervised_logits_only=True needs labels, and no logits_to_keep")
+        # 1. Validate the world's arguments; insert or remove blocks
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
-        prompt = Prompt(input_ids, attention_mask, token_type_ids, labels)  # type: ignore[arg-type]
-        inputs = WorldInputs(prompt)
-        strict = self.training or labels is not None
-        if self._at_the_door(input_ids, request, past_key_values, mm_encoder_outputs):
-            inputs = settle_world_inputs(
-                self.config, prompt, request, has_image=pixel_values is not None, strict=strict
-            )
+        inputs = WorldInputs(Prompt(input_ids, attention_mask, token_type_ids, labels))  # type: ignore[arg-type]
+        strict, settled = self.training or labels is not None, False
+        if self.has_world_input(input_ids, request, past_key_values, mm_encoder_outputs):
+            has_image, settled = pixel_values is not None, True
+            inputs = settle_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
         if inputs.rewritten is not None and position_ids is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
-        world = (mm_encoder_outputs or {}).get("world")
+        # 2. Encode the world
         if inputs.pixels is not None or inputs.latents is not None:
-            frames = (inputs.pixels, inputs.latents, inputs.num_world_steps, world_seed)
-            world = self._world_features(*frames, one_by_one=strict)
+            world = self.model.encode_inputs(inputs, world_seed, strict=strict)
             mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
-        run = cast(Any, self._forward_at_labels if logits_at_labels else super().forward)
+        elif settled:
+            kwargs["use_world"] = False
+        # 3. Run the model and its head
+        run = cast(Any, self._forward_supervised if supervised_logits_only else super().forward)
         outputs = run(
             input_ids=inputs.prompt.input_ids,
             pixel_values=pixel_values,
@@ -353,13 +368,14 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
             return_dict=True,
             **kwargs,
         )
-        if inputs.rewritten is not None and not logits_at_labels:  # (B, L, vocabulary), then what the caller keeps
+        # 4. Logits at the caller's own positions
+        if inputs.rewritten is not None and not supervised_logits_only:  # (B, L, vocabulary), then what the caller keeps
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
-        return TheWorldCausalLMOutputWithPast(
-            **outputs, world_hidden_states=None if world is None else world.pooler_output
-        )
+        world = (mm_encoder_outputs or {}).get("world")
+        tokens = None if world is None else world.pooler_output
+        return extended(TheWorldCausalLMOutputWithPast, outputs, tokens, self.model.gate_of(tokens))
 
-    def _forward_at_labels(
+    def _forward_supervised(
         self, labels: torch.Tensor, logits_to_keep: object, **inputs: Any
     ) -> Gemma3CausalLMOutputWithPast:
         """Gemma 3's forward with its head run on the supervised positions only."""
@@ -375,14 +391,9 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
                 vocab_size=self.config.get_text_config().vocab_size,
                 num_items_in_batch=inputs.get("num_items_in_batch"),
             )
-        return Gemma3CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            image_hidden_states=outputs.image_hidden_states,
-        )
+        output = Gemma3CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        output.hidden_states, output.attentions = outputs.hidden_states, outputs.attentions
+        return output
 
     def get_trainable_parameters(self) -> tuple[int, int, float]:
         """(trainable, total, percentage) of all parameters."""
@@ -394,13 +405,15 @@ class TheWorld(WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright
         """Trainable and total parameters per component, as text."""
         return parameter_table(self)
 
-    def merge_lora(self) -> None:
-        """Fold the adapters of the config's `lora` into the language model, which a checkpoint then holds instead."""
-        merge_lora(self)
-
     def freeze(self) -> None:
         """Apply the config's `freeze_*` flags."""
         apply_freezing(self)
+
+
+def extended(cls: Any, outputs: Any, tokens: torch.Tensor | None, gate: torch.Tensor | None) -> Any:
+    """Gemma 3's output with the world tokens and gates of a call."""
+    names = {field.name for field in fields(cls)}
+    return cls(**{k: v for k, v in outputs.items() if k in names}, world_hidden_states=tokens, world_gate=gate)
 
 
 __all__ = ["TheWorld", "TheWorldModel"]

@@ -3,7 +3,7 @@
 The block gets its full length here, so the model never changes a sequence: labels, masks, position ids, the KV cache,
 beams and packing stay stock.
 
-Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `S` world image size.
+Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `H, W` world image size.
 """
 
 from pathlib import Path
@@ -13,13 +13,19 @@ import numpy as np
 import torch
 
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
-from transformers import Gemma3Processor
+from transformers import AddedToken, Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
-from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.utils.images import flatten_images
 
+from .chat_template import check_template
 from .configuration_theworld import TheWorldConfig, check_world_steps
-from .image_processing_world import flatten_images, world_pixel_values
+from .fusion import FUSIONS
+from .image_processing_world import world_pixel_values
+
+MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
+LARGEST_BLOCK = 2**20  # tokens, so that a damaged or hostile processor_config.json cannot exhaust the memory
 
 
 class TheWorldImagesKwargs(ImagesKwargs, total=False):
@@ -39,8 +45,9 @@ class TheWorldProcessor(Gemma3Processor):
     """Images and text -> every input of a TheWorld model, in one dict.
 
     A call returns Gemma 3's `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, and
-    `world_pixel_values` (M, 3, S, S) in [-1, 1]. It takes `num_world_steps` (future latent frames `K`, which fixes the
-    length of the block) and `use_world=False` (no block at all: plain Gemma 3's inputs).
+    `world_pixel_values` (M, 3, H, W) in [-1, 1]. It takes `num_world_steps` (future latent frames `K`, which fixes the
+    length of the block) and `use_world=False` (no block at all: plain Gemma 3's inputs). It pads left, as generation
+    needs it. The markers of the block are special tokens: decoding skips them.
 
     Args:
         image_processor: Gemma 3's image processor.
@@ -48,7 +55,9 @@ class TheWorldProcessor(Gemma3Processor):
         chat_template: Gemma 3's chat template.
         image_seq_length: Tokens of one image.
         enable_world: Whether prompts get a world block at all.
-        world_image_size: Side of the world's frame in pixels.
+        world_image_size: Height and width of the world's frame in pixels; one number for a square.
+        world_image_fit: `crop`, `pad` or `squash`, for images of another aspect ratio.
+        fusion: `tokens` gives prompts a world block, `gated` does not.
         world_tokens_per_frame: World tokens of one latent frame.
         num_world_steps: `K` of a call that names none.
         max_world_steps: Largest `K`.
@@ -65,7 +74,9 @@ class TheWorldProcessor(Gemma3Processor):
         chat_template: str | None = None,
         image_seq_length: int = 256,
         enable_world: bool = True,
-        world_image_size: int = 224,
+        world_image_size: int | list[int] = 224,
+        world_image_fit: str = "crop",
+        fusion: str = "tokens",
         world_tokens_per_frame: int = 784,
         num_world_steps: int = 0,
         max_world_steps: int = 16,
@@ -74,14 +85,34 @@ class TheWorldProcessor(Gemma3Processor):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
+        for name, number in (("image_seq_length", image_seq_length), ("world_tokens_per_frame", world_tokens_per_frame)):
+            if not 1 <= number <= LARGEST_BLOCK:
+                raise ValueError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
         self.enable_world = enable_world
         self.world_image_size = world_image_size
+        self.world_image_fit = world_image_fit
+        self.fusion = fusion
         self.world_tokens_per_frame = world_tokens_per_frame
         self.num_world_steps = check_world_steps(num_world_steps, max_world_steps)
         self.max_world_steps = max_world_steps
         self.world_position = world_position
         self.world_attention = world_attention
         self.world_token_id = tokenizer.convert_tokens_to_ids(WORLD_TOKEN)
+        tokenizer.padding_side = "left"
+        if enable_world:
+            known = [token for token in MARKERS if token in tokenizer.get_vocab()]  # adding others would grow the table
+            tokenizer.add_tokens([AddedToken(token, special=True) for token in known], special_tokens=True)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
+        """As transformers', with a chat template that is safe to run.
+
+        Raises:
+            ValueError: The template could exhaust time or memory.
+        """
+        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        check_template(processor.chat_template, str(pretrained_model_name_or_path))
+        return processor
 
     @classmethod
     def from_gemma(cls, processor: Gemma3Processor, config: TheWorldConfig) -> Self:
@@ -93,6 +124,22 @@ class TheWorldProcessor(Gemma3Processor):
             image_seq_length=processor.image_seq_length,
             **world_settings(config),
         )
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', without the padding and truncation of the last call in the tokenizer's file."""
+        self._reset_tokenizer()
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Gemma 3's call, which leaves the tokenizer as it was."""
+        inputs = super().__call__(*args, **kwargs)
+        self._reset_tokenizer()
+        return inputs
+
+    def _reset_tokenizer(self) -> None:
+        """A fast tokenizer keeps the padding of its last call, saves it, and pads that way when it is loaded."""
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
 
     def save_gemma(self, folder: str | Path) -> None:
         """Write the stock Gemma 3 processor that this one extends."""
@@ -108,11 +155,13 @@ class TheWorldProcessor(Gemma3Processor):
         """The block of one image as text: `<start_of_world>`, every placeholder, `<end_of_world>`."""
         steps = self.num_world_steps if num_world_steps is None else num_world_steps
         frames = 1 + check_world_steps(steps, self.max_world_steps)
-        return START_OF_WORLD_TOKEN + WORLD_TOKEN * (frames * self.world_tokens_per_frame) + END_OF_WORLD_TOKEN
+        return CUSTOM_TOKEN_SOW + WORLD_TOKEN * (frames * self.world_tokens_per_frame) + CUSTOM_TOKEN_EOW
 
     def world_pixels(self, images: Any) -> torch.Tensor:
-        """`world_pixel_values` (M, 3, S, S) in [-1, 1] of images alone, nested in any way."""
-        return world_pixel_values(flatten_images(images), self.world_image_size)
+        """`world_pixel_values` (M, 3, H, W) in [-1, 1] of images alone, nested in any way."""
+        size = self.world_image_size
+        shape = (size, size) if isinstance(size, int) else (size[0], size[1])
+        return world_pixel_values(flatten_images(images), shape, self.world_image_fit)
 
     @property
     def image_token_ids(self) -> list[int]:
@@ -150,17 +199,21 @@ class TheWorldProcessor(Gemma3Processor):
         self, images: Any, num_world_steps: int | None = None, use_world: bool | None = None, **kwargs: Any
     ) -> tuple[Any, list[str]]:
         processed, replacements = super()._process_images(images, **kwargs)
-        if self.enable_world and use_world is not False:
-            block = self.world_block(num_world_steps)
-            processed["world_pixel_values"] = self.world_pixels(images)
+        if not self.enable_world or use_world is False:
+            return processed, replacements
+        block = self.world_block(num_world_steps)
+        processed["world_pixel_values"] = self.world_pixels(images)
+        if FUSIONS[self.fusion].block:
             replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
+        elif num_world_steps is not None:  # the prompt cannot tell
+            processed["num_world_steps"] = torch.tensor(num_world_steps)
         return processed, replacements
 
     def get_text_with_replacements(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, text: list[str], images_replacements: list[str], *others: Any, **kwargs: Any
     ) -> tuple[list[str], list[Any]]:
         """Expand placeholders; with `after_bos`, gather the blocks of a prompt behind its BOS."""
-        if self.world_position == "before_image" or not any(START_OF_WORLD_TOKEN in r for r in images_replacements):
+        if self.world_position == "before_image" or not any(CUSTOM_TOKEN_SOW in r for r in images_replacements):
             return super().get_text_with_replacements(text, images_replacements, *others, **kwargs)
         split = [_split_block(replacement) for replacement in images_replacements]
         blocks = iter([block for block, _ in split])
@@ -207,6 +260,8 @@ def world_settings(config: TheWorldConfig) -> dict[str, Any]:
     return {
         "enable_world": config.enable_world,
         "world_image_size": config.world_image_size,
+        "world_image_fit": config.world_image_fit,
+        "fusion": config.fusion,
         "world_tokens_per_frame": config.world_tokens_per_frame,
         "num_world_steps": config.num_world_steps,
         "max_world_steps": config.max_world_steps,
@@ -230,8 +285,8 @@ def _before(block: str, token: str, replacement: str) -> str:
 
 
 def _split_block(replacement: str) -> tuple[str, str]:
-    start = replacement.index(START_OF_WORLD_TOKEN)
-    end = replacement.index(END_OF_WORLD_TOKEN) + len(END_OF_WORLD_TOKEN)
+    start = replacement.index(CUSTOM_TOKEN_SOW)
+    end = replacement.index(CUSTOM_TOKEN_EOW) + len(CUSTOM_TOKEN_EOW)
     return replacement[start:end], replacement[:start] + replacement[end:]
 
 

@@ -6,7 +6,6 @@ Shape legend: `B` images, `C` latent channels, `T` latent frames, `h, w` latent 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -149,15 +148,6 @@ def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
     return cells.permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
 
 
-def fit_grid(tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Image tokens (B, n, D) of a square, interpolated to the `rows * columns` world tokens of a frame: (B, N, D)."""
-    side = math.isqrt(tokens.shape[1])
-    if (side, side) == grid:
-        return tokens
-    picture = tokens.float().transpose(1, 2).unflatten(2, (side, side))  # (B, D, side, side)
-    return functional.interpolate(picture, size=grid, mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
-
-
 PROJECTORS: dict[str, type[WorldProjector]] = {
     "linear": LinearProjector,
     "mlp": MLPProjector,
@@ -176,4 +166,4 @@ def build_projector(config: TheWorldConfig) -> WorldProjector:
     return PROJECTORS[config.projector](config)
 
 
-__all__ = ["PROJECTORS", "WorldProjector", "build_projector", "fit_grid"]
+__all__ = ["PROJECTORS", "WorldProjector", "build_projector"]

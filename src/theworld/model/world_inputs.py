@@ -1,7 +1,7 @@
-"""What a call asks of the world, settled once at the door: which prompt, which frames, how many steps.
+"""Validates the world arguments of one `forward` or `generate` call: which prompt, which frames, how many steps.
 
-Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `S` world image size, `C` latent channels, `T = 1 + K`
-latent frames.
+Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `H, W` world image size, `C` latent channels,
+`T = 1 + K` latent frames.
 """
 
 from __future__ import annotations
@@ -12,13 +12,20 @@ from typing import Any
 
 import torch
 
+from theworld.utils.images import flatten_images
+
 from .configuration_theworld import TheWorldConfig, check_world_steps
-from .image_processing_world import flatten_images, world_pixel_values
+from .fusion import FUSIONS
+from .image_processing_world import world_pixel_values
 from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_world_blocks
 
 NO_WORLD_INPUT = (
     "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
     "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
+)
+FP16 = (
+    "float16: Gemma 3 overflows in it and gives logits that are not finite, with the world off as well; use "
+    "dtype=torch.bfloat16 (mixed_precision=bf16 in training) or torch.float32"
 )
 
 
@@ -45,12 +52,12 @@ class WorldRequest:
 
 @dataclass(frozen=True)
 class WorldInputs:
-    """The settled call.
+    """The validated call.
 
     Args:
         prompt: What the model runs on.
         rewritten: Set if `prompt` is not the caller's own.
-        pixels: (M, 3, S, S) in [-1, 1] to encode; `None` for plain Gemma 3 and beside `latents`.
+        pixels: (M, 3, H, W) in [-1, 1] to encode; `None` for plain Gemma 3 and beside `latents`.
         num_world_steps: Future latent frames `K` of the prompt's blocks.
         latents: (M, C, T, h, w) that were computed before.
     """
@@ -60,6 +67,37 @@ class WorldInputs:
     pixels: torch.Tensor | None = None
     num_world_steps: int = 0
     latents: torch.Tensor | None = None
+
+
+def is_prefill(input_ids: torch.Tensor | None, cache: Any) -> bool:
+    """Whether a forward begins a prompt; a later one only continues what is in the cache."""
+    return input_ids is not None and input_ids.shape[1] > 1 and (cache is None or int(cache.get_seq_length()) == 0)
+
+
+def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
+    """Refuse a prompt that is longer than the model's positions.
+
+    Raises:
+        ValueError: Names both lengths.
+    """
+    limit = config.get_text_config().max_position_embeddings
+    if input_ids.shape[1] > limit:
+        raise ValueError(
+            f"the prompt is {input_ids.shape[1]} tokens long and the model reads at most {limit}: shorten it, give "
+            "fewer images, or lower num_world_steps"
+        )
+
+
+def check_dtype(weight: torch.Tensor) -> None:
+    """Refuse to run in float16.
+
+    Raises:
+        ValueError: The weights are float16, or autocast is set to it.
+    """
+    device = "cpu" if weight.is_meta else weight.device.type
+    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    if weight.dtype == torch.float16 or autocast:
+        raise ValueError(FP16)
 
 
 def settle_world_inputs(
@@ -76,34 +114,56 @@ def settle_world_inputs(
     """
     if not config.enable_world:
         return _world_disabled(prompt, request)
+    if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
+        return _while_compiling(config, prompt, request)
+    # 1. Without the world, a block is taken out
     world_tokens = int((prompt.input_ids == config.world_token_id).sum())
     if request.use_world is False:
         rewritten = remove_world_blocks(config, prompt) if world_tokens else None
         return WorldInputs(rewritten.prompt if rewritten else prompt, rewritten)
+    # 2. One source of frames
     if len(request.sources()) > 1:
         raise ValueError(f"both {' and '.join(request.sources())} were given: keep one")
-    pixels, latents, rewritten = request.pixels, request.latents, None
+    pixels, latents, rewritten = _pixels(config, request), request.latents, None
     if latents is not None:
         _check_latents(config, latents)
-    if request.images is not None:
-        frames = flatten_images(request.images)
-        pixels = world_pixel_values(frames, config.world_image_size)
-        if not world_tokens:
-            steps = config.num_world_steps if request.num_world_steps is None else request.num_world_steps
-            check_world_steps(steps, config.max_world_steps)
-            rewritten = insert_world_blocks(config, prompt, len(frames), steps)
-            prompt = rewritten.prompt
     count = sum(len(frames) for frames in (pixels, latents) if frames is not None)
+    # 3. A plain Gemma 3 prompt gets its blocks
+    block = FUSIONS[config.fusion].block
+    if request.images is not None and not world_tokens and block:
+        steps = config.num_world_steps if request.num_world_steps is None else request.num_world_steps
+        check_world_steps(steps, config.max_world_steps)
+        rewritten = insert_world_blocks(config, prompt, count, steps)
+        prompt = rewritten.prompt
     if not count and not world_tokens:
         _no_world_input(request, has_image=has_image, strict=strict)
         return WorldInputs(prompt)
-    steps = _steps_of_blocks(config, prompt.input_ids, count, request.num_world_steps)
+    # 4. Blocks (or images), frames and steps fit
+    count_steps = _steps_of_blocks if block else _steps_of_gated
+    steps = count_steps(config, prompt.input_ids, count, request)
     if latents is not None and latents.shape[2] != 1 + steps:
         raise ValueError(
             f"world_latents hold {latents.shape[2] - 1} future latent frames and the prompt's world block {steps}: "
             "pass the num_world_steps of the latents to the processor call"
         )
     return WorldInputs(prompt, rewritten, pixels, steps, latents)
+
+
+def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | None:
+    """Frames (M, 3, H, W) of a request; a pipeline's batch has them flattened, (M, 3 * H * W)."""
+    shape = config.world_image_shape
+    if request.images is not None:
+        return world_pixel_values(flatten_images(request.images), shape, config.world_image_fit)
+    pixels = request.pixels
+    return pixels.unflatten(1, (3, *shape)) if pixels is not None and pixels.ndim == 2 else pixels
+
+
+def _while_compiling(config: TheWorldConfig, prompt: Prompt, request: WorldRequest) -> WorldInputs:
+    if request.images is not None or request.use_world is False:
+        raise ValueError("images= and use_world=False change the prompt: call the processor first when compiling")
+    steps = config.num_world_steps if request.num_world_steps is None else request.num_world_steps
+    latents = request.latents
+    return WorldInputs(prompt, None, _pixels(config, request), steps if latents is None else 0, latents)
 
 
 def _world_disabled(prompt: Prompt, request: WorldRequest) -> WorldInputs:
@@ -120,19 +180,30 @@ def _no_world_input(request: WorldRequest, *, has_image: bool, strict: bool) -> 
 
 
 def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
-    side = config.world_image_size // config.world_spatial_compression
+    rows, columns = (side // config.world_spatial_compression for side in config.world_image_shape)
     channels = config.world_latent_channels
-    fits = latents.ndim == 5 and (latents.shape[1], *latents.shape[3:]) == (channels, side, side)
+    fits = latents.ndim == 5 and (latents.shape[1], *latents.shape[3:]) == (channels, rows, columns)
     if not fits or not latents.is_floating_point():
         raise ValueError(
             f"world_latents {tuple(latents.shape)} {latents.dtype}: expected (images, {channels}, 1 + num_world_steps, "
-            f"{side}, {side}) in floating point, as model.model.world_encoder.encode makes them"
+            f"{rows}, {columns}) in floating point, as model.model.world_encoder.encode makes them"
         )
 
 
-def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, explicit: int | None) -> int:
+def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:
+    """`K` of a call whose prompt has no block: its own, its latents', or the config's; one frame per image."""
+    images = int((input_ids == config.boi_token_index).sum())
+    if images != frames:
+        raise ValueError(f"the prompt has {images} images and the call {frames} world images: give one per image")
+    steps = request.num_world_steps
+    if steps is None:
+        steps = config.num_world_steps if request.latents is None else request.latents.shape[2] - 1
+    return check_world_steps(int(steps), config.max_world_steps)
+
+
+def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:
     """`K` of the blocks in the prompt, one per frame and all equal; an explicit number must agree with it."""
-    per_frame = config.world_tokens_per_frame
+    per_frame, explicit = config.world_tokens_per_frame, request.num_world_steps
     world_tokens = int((input_ids == config.world_token_id).sum())
     starts = (input_ids.flatten() == config.start_of_world_token_id).nonzero().flatten()
     ends = (input_ids.flatten() == config.end_of_world_token_id).nonzero().flatten()
@@ -154,4 +225,4 @@ def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: in
     return steps
 
 
-__all__ = ["WorldInputs", "WorldRequest", "settle_world_inputs"]
+__all__ = ["WorldInputs", "WorldRequest", "check_dtype", "check_length", "is_prefill", "settle_world_inputs"]

@@ -125,7 +125,7 @@ def _worlds(model: TheWorld, scenes: SceneSet, items: list[Item], seed: int) -> 
     clips = [item.clip for item in items]
     true = encode_clips(encoder.vae, scenes.frames[clips])
     pixels = model.processor.world_pixels([Image.fromarray(item.frames[0]) for item in items])
-    rolled = torch.cat([encoder.encode(batch, model.config.num_world_steps).latents for batch in pixels.split(BATCH)])
+    rolled = torch.cat([encoder.encode(batch, model.config.num_world_steps) for batch in pixels.split(BATCH)])
     other = _another_scene(items, np.random.default_rng(seed))
     mixed = torch.cat([rolled[:, :, :1], rolled[other][:, :, 1:]], dim=2)
     return {"shuffled": rolled[other], "future_shuffled": mixed, "true_future": true}

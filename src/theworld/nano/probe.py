@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from theworld.model import TheWorld
 from theworld.model.world_encoders import CosmosWorldEncoder
-from theworld.model.world_encoders.cosmos import sample_rollout
+from theworld.model.world_encoders.cosmos_sampler import sample_rollout
 
 from .dynamics import FPS
 from .fit import Group, fit

@@ -10,6 +10,7 @@ and width, `N` world tokens of a latent frame, `S` world image size, `P` side of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,9 @@ from theworld.data.latent_cache import LatentCache
 from theworld.data.schema import BadSample, Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
+from theworld.model.fusion import fit_grid
 from theworld.model.processing_theworld import TheWorldProcessor
-from theworld.model.projectors import fit_grid
-from theworld.model.supervision import zero_of
+from theworld.model.training_hooks import zero_of
 from theworld.utils.logging import logger
 
 ENCODED_TOGETHER = 64  # clips
@@ -118,11 +119,12 @@ class AlignModel(TheWorld):
         assert encoder is not None
         clips, frames = target_pixel_values.shape[:2]
         if world_pixel_values is not None:
-            world_latents = encoder.encode(world_pixel_values, frames - 1).latents
+            world_latents = encoder.encode(world_pixel_values, frames - 1)
         if clip_pixel_values is not None:
-            clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2)).latents
+            clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2))
+        side = math.isqrt(self.config.mm_tokens_per_image)
         tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
-        tokens = fit_grid(tokens, self.config.world_grid)  # (B * T, N, D)
+        tokens = fit_grid(tokens, (side, side), self.config.world_grid)  # (B * T, N, D)
         latents = {"world_latents": world_latents, "clip_latents": clip_latents}
         return {
             "targets": tokens.unflatten(0, (clips, frames)),

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from theworld.constants import DEFAULT_GEMMA
+from theworld.constants import DEFAULT_GEMMA_MODEL
 
 AUTO = "auto"
 SECRETS = ("hf_token",)
@@ -111,7 +111,7 @@ class TrainingConfig:
         ValueError: A key has the wrong type or is out of range; names the key, the value and what was expected.
     """
 
-    model_name: str = DEFAULT_GEMMA
+    model_name: str = DEFAULT_GEMMA_MODEL
     cosmos_model_name: str | None = None
     enable_world: bool = True
     num_world_steps: int | None = None

@@ -14,7 +14,8 @@ import torch.distributed as dist
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from theworld.model.checkpoints import delta_parameters
+from theworld.model.checkpoints.delta import delta_names
+from theworld.model.checkpoints.names import canonical
 
 if TYPE_CHECKING:
     from accelerate.utils import FullyShardedDataParallelPlugin
@@ -82,7 +83,10 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     """
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
-    for name, parameter in delta_parameters(model).items():
+    names = set(delta_names(model))
+    for name, parameter in ((canonical(name), value) for name, value in model.named_parameters()):
+        if name not in names:
+            continue
         value = parameter.detach()
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from theworld.data.latent_cache import LatentCache
 from theworld.model import TheWorld
-from theworld.model.encoder_fingerprint import cache_fingerprint
+from theworld.model.world_encoders import cache_fingerprint
 
 from .config import TrainingConfig
 
@@ -19,7 +19,9 @@ def open_cache(config: TrainingConfig, model: TheWorld) -> LatentCache | None:
     if config.latent_cache is None:
         return None
     check_cacheable(config)
-    return LatentCache(config.latent_cache, cache_fingerprint(model))
+    encoder = model.model.world_encoder
+    assert encoder is not None
+    return LatentCache(config.latent_cache, cache_fingerprint(encoder, model.config))
 
 
 def check_cacheable(config: TrainingConfig) -> None:

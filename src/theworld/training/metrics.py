@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from theworld.constants import IGNORE_INDEX
-from theworld.model.freezing import component_of
+from theworld.model.components import assign
 
 
 def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor:
@@ -57,12 +57,12 @@ def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
     return {f"{prefix}frame_{frame}": error / count for frame, error in enumerate(errors)} if count else {}
 
 
-def trained_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+def trained_parameters(model: Any) -> dict[str, list[nn.Parameter]]:
     """The parameters that train, by part."""
     parts: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for (_, parameter), part in zip(model.named_parameters(), assign(model).values(), strict=True):
         if parameter.requires_grad:
-            parts.setdefault(component_of(name), []).append(parameter)
+            parts.setdefault(part, []).append(parameter)
     return parts
 
 

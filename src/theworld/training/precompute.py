@@ -22,8 +22,7 @@ from theworld.data.latent_cache import LatentCache, content_key, drop_damaged
 from theworld.data.schema import Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
-from theworld.model.encoder_fingerprint import cache_fingerprint
-from theworld.model.world_encoders import WorldEncoder
+from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
 
 from .config import TrainingConfig
 from .latents import check_cacheable
@@ -115,8 +114,8 @@ def pictures_of(batch: dict[str, Any]) -> Iterator[torch.Tensor]:
 def encode(encoder: WorldEncoder, pixels: torch.Tensor, num_world_steps: int) -> torch.Tensor:
     """Latents (B, C, T, h, w) of frames (B, 3, S, S) and their rollouts, or of clips (B, F, 3, S, S)."""
     if pixels.ndim == 5:
-        return encoder.encode_clip(pixels.transpose(1, 2)).latents
-    return encoder.encode(pixels, num_world_steps).latents
+        return encoder.encode_clip(pixels.transpose(1, 2))
+    return encoder.encode(pixels, num_world_steps)
 
 
 def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult:
@@ -147,7 +146,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     assert encoder is not None
     assert config.latent_cache is not None
     encoder.to(state.device)
-    fingerprint = cache_fingerprint(model)
+    fingerprint = cache_fingerprint(encoder, model.config)
     repaired = drop_damaged(config.latent_cache, fingerprint) if state.is_main_process else 0
     state.wait_for_everyone()
     cache = LatentCache(config.latent_cache, fingerprint, writable=True)

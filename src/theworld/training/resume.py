@@ -19,7 +19,7 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from transformers.trainer_callback import TrainerState
 
-from theworld.model.checkpoints import WEIGHTS, WEIGHTS_INDEX
+from theworld.model.checkpoints.names import WEIGHTS, WEIGHTS_INDEX
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 

@@ -1,6 +1,6 @@
 """What a stage trains: the model that it starts from, its parameter groups, and the table that says so.
 
-Which parameters form a part, and which flag freezes it, is `theworld.model.freezing.COMPONENTS`; here is what each part
+Which parameters form a part, and which flag freezes it, is `theworld.model.components`; here is what each part
 learns at.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from theworld.model import TheWorld
-from theworld.model.freezing import COMPONENTS, component_of
+from theworld.model.components import assign, component_table, trained_names
 
 from .config import TrainingConfig
 from .distributed import WRAPPED_LAYERS
@@ -95,9 +95,9 @@ def load_model(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         named = ", ".join(f"{key}={value}" for key, value in flags.items())
         raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
-    ever = set(model.config.trained_components or ())
+    ever = trained_names(model)
     for key, parameter in model.named_parameters():
-        dtype = torch.float32 if component_of(key) in ever else DTYPES[config.mixed_precision]
+        dtype = torch.float32 if key in ever else DTYPES[config.mixed_precision]
         parameter.data = parameter.data.to(dtype)
     return model
 
@@ -112,26 +112,28 @@ def compile_layers(model: nn.Module) -> None:
             module.compile()
 
 
-def trained_parts(model: nn.Module) -> tuple[str, ...]:
+def trained_parts(model: Any) -> tuple[str, ...]:
     """The parts with a parameter that trains, in the table's order."""
-    names = {component_of(name) for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return tuple(part for part in COMPONENTS if part in names)
+    parts = assign(model)
+    names = {parts[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return tuple(part for part in component_table(model.model.world_encoder) if part in names)
 
 
 def learning_rate(config: TrainingConfig, part: str) -> float:
     """Peak learning rate of a part."""
-    own = getattr(config, LEARNING_RATES[part])
+    own = getattr(config, LEARNING_RATES[part]) if part in LEARNING_RATES else None
     return config.learning_rate if own is None else own
 
 
-def parameter_groups(model: nn.Module, config: TrainingConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: Any, config: TrainingConfig) -> list[dict[str, Any]]:
     """The optimiser's groups: a part's matrices with weight decay, its norms, biases, gains and embeddings without."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    parts = assign(model)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = name.endswith("weight") and parameter.ndim > 1 and id(parameter) not in embeddings
-            groups.setdefault((component_of(name), decays), []).append(parameter)
+            groups.setdefault((parts[name], decays), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -168,12 +170,13 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     in half precision a token, layer and width without recomputation, 2 with it (Korthikanti et al., 2022,
     arXiv:2205.05198).
     """
-    rows = [_part_row(part, model, config) for part in COMPONENTS]
+    table = component_table(model.model.world_encoder)
+    rows = [_part_row(part, model) for part in table]
     lines = [
         f"{'part':<18}{'parameters':>15}{'trained':>15}{'rate':>9}{'weights':>10}{'gradients':>11}{'optimiser':>11}"
     ]
     total = [0] * 5
-    for part, numbers in zip(COMPONENTS, rows, strict=True):
+    for part, numbers in zip(table, rows, strict=True):
         if numbers[0]:
             total = [before + number for before, number in zip(total, numbers, strict=True)]
             rate = f"{learning_rate(config, part):.2g}" if numbers[1] else "frozen"
@@ -188,9 +191,10 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     return "\n".join(lines)
 
 
-def _part_row(part: str, model: nn.Module, config: TrainingConfig) -> list[int]:
+def _part_row(part: str, model: Any) -> list[int]:
     """Parameters, trained ones, bytes of weights, gradients, optimiser."""
-    parameters = [parameter for name, parameter in model.named_parameters() if component_of(name) == part]
+    named = zip(model.named_parameters(), assign(model).values(), strict=True)
+    parameters = [parameter for (_, parameter), component in named if component == part]
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     return [sum(parameter.numel() for parameter in parameters), trained, weights, 4 * trained, 8 * trained]

@@ -28,7 +28,7 @@ from theworld.constants import IGNORE_INDEX
 from theworld.data.schema import Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
-from theworld.model.checkpoints import load_delta, read_delta
+from theworld.model.checkpoints.load import load_into
 from theworld.utils.io import write_json, write_text
 
 from .callbacks import GradientNorms, Moments
@@ -154,7 +154,7 @@ class TheWorldTrainer(Trainer):
         choice_ids = inputs.pop("choice_ids", None)
         labels = inputs.get("labels")
         if labels is not None:
-            inputs["logits_at_labels"] = True
+            inputs["supervised_logits_only"] = True
         loss, outputs = cast(tuple[Tensor, Any], super().compute_loss(model, inputs, True, num_items_in_batch))
         if labels is not None:
             has_image = inputs.get("pixel_values") is not None
@@ -294,7 +294,7 @@ class TheWorldTrainer(Trainer):
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if not self.is_fsdp_enabled:  # whose shards are cut from what `load_model` has read of it
-            load_delta(cast(Any, self.model), read_delta(resume_from_checkpoint), resume_from_checkpoint)
+            load_into(self.model, resume_from_checkpoint)
 
     @override
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -1,23 +1,114 @@
-"""What the Hub's client raises, in the words of this package."""
+"""Where a model lies: the package, a folder or the Hub; and what the Hub's client raises, in the words of this package."""
 
+from __future__ import annotations
+
+import posixpath
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
+
+from theworld.constants import NANO
+
+NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder, a Hub repository, or a subfolder of one.
+
+    Args:
+        name: Folder or Hub id.
+        subfolder: Where in it the model lies.
+        revision: Commit, tag or branch on the Hub.
+    """
+
+    name: str
+    subfolder: str = ""
+    revision: str | None = None
+
+    def relative(self, name: str, subfolder: str, revision: str | None) -> Source:
+        """A base model that this checkpoint names: `./x` and `../x` lie inside or beside the checkpoint."""
+        if not name.startswith("."):
+            return Source(resolve(name), subfolder, revision)
+        if Path(self.name).is_dir():
+            return Source(str((Path(self.name) / self.subfolder / name).resolve()))
+        return Source(self.name, posixpath.normpath(posixpath.join(self.subfolder, name)), self.revision)
+
+    def folder(self, component: str) -> str:
+        """Subfolder of a component of this model."""
+        return f"{self.subfolder}/{component}" if self.subfolder else component
+
+    def pinned(self, file: str | None, **hub: Any) -> str | None:
+        """Fetch a small `file`, which also checks the access, and return the commit that it belongs to.
+
+        Args:
+            file: Any file that the model must have. Without one nothing is checked.
+            hub: `token`, `cache_dir`, `local_files_only`.
+
+        Returns:
+            The commit on the Hub, so that a checkpoint keeps to it; `None` for a folder.
+
+        Raises:
+            OSError: The repository does not exist, is gated, or lacks the file.
+        """
+        if file is None or Path(self.name).is_dir():
+            return self.revision
+        from transformers.utils import cached_file
+        from transformers.utils.hub import extract_commit_hash
+
+        try:
+            path = cached_file(self.name, file, subfolder=self.subfolder, revision=self.revision, **hub)
+        except OSError as error:
+            if not isinstance(error.__cause__ or error.__context__, GatedRepoError):
+                raise
+            raise OSError(
+                f"{self.name}: you have no access to this gated repository; accept its terms on "
+                f"https://huggingface.co/{self.name}, then log in with `hf auth login` or pass token=..."
+            ) from error
+        return extract_commit_hash(path, None) or self.revision
+
+
+def resolve(name: Any) -> str:
+    """The folder or Hub id of a model; `nano` and `nano/...` are folders inside the package.
+
+    Raises:
+        ValueError: It is no text and no path.
+        FileNotFoundError: It is neither a folder nor a Hub id.
+    """
+    text = str(name)
+    if not isinstance(name, str | Path) or not text:
+        raise ValueError(f"{name!r}: expected the folder or Hub id of a model")
+    if text == NANO:
+        return str(NANO_WEIGHTS / "theworld")
+    if text.startswith(f"{NANO}/"):
+        text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
+    if (text.startswith(("/", ".")) or text.count("/") != 1) and not Path(text).is_dir():
+        raise FileNotFoundError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
+    return text
+
+
+def portable(name: str | Path) -> str:
+    """The name of a model that works on other machines too: folders inside the package become `nano/...`."""
+    folder, package = Path(name).resolve(), NANO_WEIGHTS.resolve()
+    if folder == package / "theworld":
+        return NANO
+    return f"{NANO}/{folder.relative_to(package).as_posix()}" if package in folder.parents else str(name)
 
 
 @contextmanager
 def broken_downloads_named(name: object) -> Generator[None]:
-    """Say of which repository a download broke off: the client lets what its transport raises through as it is.
+    """Name the repository whose download was interrupted: the client passes its transport's errors on as they are.
 
     Raises:
-        OSError: A download of `name` broke off. What came is kept, and taken up where it stopped.
+        OSError: A download of `name` was interrupted.
     """
     try:
         yield
-    except HfHubHTTPError:  # has said so
+    except HfHubHTTPError:  # names the repository itself
         raise
     except HTTPError as error:
-        raise OSError(
-            f"{name}: the download broke off ({error}); do the same again, it goes on where it stopped"
-        ) from error
+        raise OSError(f"{name}: download interrupted ({error}); run the same command again to resume") from error

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 
 from ..answers import parse_clock, parse_metres
 from ..records import Prediction
@@ -123,7 +123,7 @@ _BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 _PLACEHOLDER = re.compile(
     "|".join(
         rf"{re.escape(token)}(?:\*\d+)?"
-        for token in (*_BLOCK_TOKENS, START_OF_WORLD_TOKEN, WORLD_TOKEN, END_OF_WORLD_TOKEN)
+        for token in (*_BLOCK_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
     )
 )
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .base import WorldEncoder, WorldFeatures
+from .base import Component, WorldEncoder, cache_fingerprint
 from .controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from .cosmos import CosmosWorldEncoder
 
-WORLD_ENCODERS: dict[str, type[CosmosWorldEncoder]] = {
+WORLD_ENCODERS: dict[str, type[WorldEncoder]] = {
     "cosmos": CosmosWorldEncoder,
     "still": StillWorldEncoder,
     "random": RandomWorldEncoder,
@@ -15,10 +15,11 @@ WORLD_ENCODERS: dict[str, type[CosmosWorldEncoder]] = {
 
 __all__ = [
     "WORLD_ENCODERS",
+    "Component",
     "CosmosWorldEncoder",
     "PatchesWorldEncoder",
     "RandomWorldEncoder",
     "StillWorldEncoder",
     "WorldEncoder",
-    "WorldFeatures",
+    "cache_fingerprint",
 ]

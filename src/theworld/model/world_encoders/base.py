@@ -1,74 +1,174 @@
-"""The contract of a world encoder: pixels in, normalised latents of the present and of predicted frames out.
+"""The contract of a world encoder: image in, features of the present and of predicted frames out.
 
-Shape legend: `B` images, `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width.
+A new encoder is one class in one file and one row in `WORLD_ENCODERS`. Freezing, checkpoints, latent caches and
+evaluation use only what is declared here.
+
+Shape legend: `B` images, `C` feature channels, `T = 1 + K` latent frames, `h, w` feature rows and columns.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
 
+from theworld.utils.tensors import weights_digest
+
+if TYPE_CHECKING:
+    from theworld.utils.hub import Source
+
+    from ..configuration_theworld import TheWorldConfig
+
 
 @dataclass(frozen=True)
-class WorldFeatures:
-    """What a world encoder returns.
+class Component:
+    """A named set of parameters that is frozen or trained as one.
 
     Args:
-        latents: (B, C, T, h, w) in the encoder's dtype, normalised to about zero mean and unit variance per channel;
-            index 0 of T is the current frame, the others are predicted.
+        prefixes: Beginnings of the parameters' names.
+        freeze_flag: The config field that freezes it; `None` if no flag does.
+        trains: Whether it trains when no flag freezes it.
+        part: Text that those names must also contain.
     """
 
-    latents: torch.Tensor
+    prefixes: tuple[str, ...]
+    freeze_flag: str | None = None
+    trains: bool = True
+    part: str = ""
+
+    def trainable(self, config: TheWorldConfig) -> bool:
+        """Whether it trains under the flags of `config`."""
+        return self.trains and not (self.freeze_flag is not None and getattr(config, self.freeze_flag))
 
 
 class WorldEncoder(nn.Module, ABC):
-    """A frozen (or partly trained) model of the world behind one call, `encode`."""
+    """A model of the world behind one call, `encode`."""
+
+    probe_file: ClassVar[str | None] = None
+    """A small file that every source of this encoder has; `None` if the encoder needs no source."""
+
+    fps: float = 16
+    """Frames a second of the clips that `encode` predicts and `encode_clip` takes."""
+
+    temporal_compression: int = 4
+    """Video frames of one latent frame after the first."""
+
+    can_decode: ClassVar[bool] = False
+    """Whether `decode` turns features into frames."""
+
+    prompt: str | None = None
+    """The text that conditions its predictions."""
+
+    source: Mapping[str, Any] = {}
+    """Where its weights came from: `model`, a folder or Hub id, and `revision`."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        """Load the encoder that `config` describes from `source`.
+
+        Args:
+            dtype: Of its weights.
+            hub: `token`, `cache_dir`, `local_files_only`.
+        """
 
     @property
     @abstractmethod
     def feature_dim(self) -> int:
-        """Channels `C` of a latent."""
+        """Channels `C` of a feature."""
 
     @abstractmethod
     def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
-        """`(T, h, w)` of the latents of a `height` x `width` frame, without running anything."""
+        """`(T, h, w)` of the features of a `height` x `width` image in pixels, without running anything."""
 
     @abstractmethod
-    def fingerprint(self) -> dict[str, Any]:
-        """All that the latents depend on besides the pixels and the number of steps: the key of a latent cache."""
+    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
+        """Encode the current frame and predict `num_world_steps` latent frames.
 
-    @abstractmethod
-    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> WorldFeatures:
-        """Encode the current frame and roll out `num_world_steps` latent frames.
-
-        Deterministic: the same pixels, steps and seed give the same latents, alone or in any batch.
+        Deterministic: the same pixels, steps and seed give the same features, alone and in any batch.
 
         Args:
             pixels: (B, 3, H, W) in [-1, 1].
             num_world_steps: Future latent frames `K`.
-            seed: Seed of the rollout; `None` takes the encoder's own.
+            seed: Seed of the prediction; `None` takes the encoder's own.
+
+        Returns:
+            (B, C, T, h, w), normalised to about zero mean and unit variance per channel. Index 0 of T is the current
+            frame.
         """
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """The settings that the features depend on besides pixels, steps and weights."""
+
+    def components(self) -> dict[str, Component]:
+        """The sets of parameters that are frozen or trained as one, with names relative to this module."""
+        return {"world_encoder": Component(("",), trains=False)}
+
+    def prepare(self, num_world_steps: int) -> None:
+        """Load what `num_world_steps` future frames need now rather than with the first call."""
+
+    def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
+        """The weights that the features of `num_world_steps` future frames depend on."""
+        return self.state_dict()
+
+    def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
+        """Features of frames that did happen: (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
+
+        F is `1 + (T - 1) * temporal_compression`.
+
+        Raises:
+            ValueError: The encoder cannot.
+        """
+        raise ValueError(f"{type(self).__name__} encodes single images only: train without an alignment stage")
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Frames (B, F, 3, H, W) in [0, 1] of features (B, C, T, h, w).
+
+        Raises:
+            ValueError: The encoder cannot.
+        """
+        raise ValueError(f"{type(self).__name__} cannot decode: imagining needs world_encoder='cosmos'")
+
+    def save_source(self, folder: Any, num_world_steps: int) -> None:
+        """Write what `from_pretrained` needs for `num_world_steps` future frames to `folder`.
+
+        Called for a standalone checkpoint, before the encoder is loaded from there. An encoder without a source writes
+        nothing.
+        """
+
+    @classmethod
+    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
+        """Parameters that loading with `config` brings into memory, from configuration files alone; 0 if unknown."""
+        return 0
 
     def encode_one_by_one(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None
-    ) -> WorldFeatures:
-        """`encode` with every frame alone: its latents are then the same bits in every batch, and in a latent cache.
+    ) -> torch.Tensor:
+        """`encode` with every image alone: its features are then the same bits in every batch, and in a latent cache.
 
         In a batch they differ in the last bits, because kernels round differently with its size.
         """
-        frames = [self.encode(frame, num_world_steps, seed).latents for frame in pixels.split(1)]
-        return WorldFeatures(torch.cat(frames))
-
-    @abstractmethod
-    def encode_clip(self, clips: torch.Tensor) -> WorldFeatures:
-        """Latents of what did happen: frames (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
-
-        `T = 1 + K` of the encoder's temporal compression, 4 frames a step for Cosmos: F = 1 + 4K.
-        """
+        return torch.cat([self.encode(frame, num_world_steps, seed) for frame in pixels.split(1)])
 
 
-__all__ = ["WorldEncoder", "WorldFeatures"]
+def cache_fingerprint(encoder: WorldEncoder, config: TheWorldConfig) -> dict[str, Any]:
+    """All that latents depend on besides the pixels: the key of a latent cache.
+
+    Weights are identified by their values: their folder has another name on another machine, and training changes them.
+    """
+    encoder.prepare(config.num_world_steps)
+    settings = {name: value for name, value in encoder.fingerprint().items() if name not in ("model", "revision")}
+    return {
+        **settings,
+        "num_world_steps": config.num_world_steps,
+        "world_image_size": config.world_image_size,
+        "weights": weights_digest(encoder.latent_weights(config.num_world_steps)),
+    }
+
+
+__all__ = ["Component", "WorldEncoder", "cache_fingerprint"]

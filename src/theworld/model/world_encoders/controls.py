@@ -29,7 +29,7 @@ class StillWorldEncoder(CosmosWorldEncoder):
     kind = "still"
 
     @override
-    def prepare_rollouts(self) -> None:
+    def prepare(self, num_world_steps: int) -> None:
         pass
 
     @override

@@ -1,7 +1,7 @@
 """NVIDIA Cosmos-Predict2 as a world encoder: Wan VAE latents and their diffusion rollout.
 
-The arithmetic is that of diffusers' `Cosmos2VideoToWorldPipeline`, on components loaded one by one: no text encoder is
-held for a fixed prompt, no diffusion transformer while no step is rolled out, and images are rolled out as one batch.
+Components are loaded one by one: no text encoder without a prompt, no diffusion transformer without future frames.
+Images are rolled out as one batch.
 
 Shape legend: `B` images, `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width, `S` prompt
 tokens, `E` prompt width.
@@ -9,20 +9,30 @@ tokens, `E` prompt width.
 
 from __future__ import annotations
 
-import copy
-import math
+import json
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from typing_extensions import override
 
-from .base import WorldEncoder, WorldFeatures
+from theworld.utils.io import write_json
+from theworld.utils.logging import quiet_third_party
 
-# Constants of Cosmos2VideoToWorldPipeline: the noise range it samples, and the noise it tells for the clean frame.
-SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
-SIGMA_CONDITIONING = 1e-4
+from .base import Component, WorldEncoder
+from .cosmos_sampler import SIGMA_DATA, padding_channels, sample_rollout, without_padding_mask
+from .prompt_embeds import load_prompt_embeds, no_text, save_prompt_embeds
+
+if TYPE_CHECKING:
+    from theworld.utils.hub import Source
+
+    from ..configuration_theworld import TheWorldConfig
+
+FOLDERS = ("vae", "transformer", "scheduler")
+WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+SHOWN_KEYS = 8
 
 LoadTransformer = Callable[[], tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]]
 LoadPromptEmbeds = Callable[[list[str]], list[torch.Tensor]]
@@ -34,17 +44,21 @@ class CosmosWorldEncoder(WorldEncoder):
     Args:
         vae: The VAE; frames in [-1, 1].
         load_transformer: Called once, when the first rollout is asked for.
-        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, when the first rollout is asked for.
+        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, when the first rollout with a text is asked for.
         source: Where the components came from, for `fingerprint`.
         num_inference_steps: Denoising steps.
-        guidance_scale: Classifier-free guidance; above 1 each step costs two forwards.
+        guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
         fps: Frames a second that the transformer is told.
         seed: Seed of the noise.
-        prompt: The fixed text that conditions a rollout.
+        prompt: The fixed text that conditions a rollout; `None` is no text, which needs no text encoder.
+        negative_prompt: The text to guide away from; `None` is the stock pipeline's.
     """
 
     kind = "cosmos"
     """Key of `WORLD_ENCODERS`, for `fingerprint`."""
+
+    probe_file = "vae/config.json"
+    can_decode = True
 
     def __init__(
         self,
@@ -54,10 +68,11 @@ class CosmosWorldEncoder(WorldEncoder):
         *,
         source: dict[str, Any],
         num_inference_steps: int = 35,
-        guidance_scale: float = 7.0,
-        fps: int = 16,
+        guidance_scale: float = 1.0,
+        fps: float = 16,
         seed: int = 0,
-        prompt: str = "",
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
     ) -> None:
         super().__init__()
         self.vae = vae
@@ -72,6 +87,45 @@ class CosmosWorldEncoder(WorldEncoder):
         self.fps = fps
         self.seed = seed
         self.prompt = prompt
+        self.negative_prompt = negative_prompt
+        self.temporal_compression: int = vae.config["scale_factor_temporal"]
+
+    @override
+    @classmethod
+    def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        """The components of a Cosmos-Predict2 repository.
+
+        The transformer, and with a prompt the text's embedding, are loaded when the first rollout asks for them.
+
+        Raises:
+            ValueError: The repository lacks a component, or a component's weights are not those of its config.
+        """
+
+        def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
+            transformer = load_component(CosmosTransformer3DModel, source, "transformer", dtype, **hub)
+            with quiet_third_party():
+                scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+                    source.name, subfolder=source.folder("scheduler"), revision=source.revision, **hub
+                )
+            return without_padding_mask(transformer), scheduler
+
+        def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
+            where = {"subfolder": source.subfolder, "revision": source.revision, **hub}
+            return load_prompt_embeds(source.name, prompts, device=encoder.vae.device, **where)
+
+        encoder = cls(
+            load_component(AutoencoderKLWan, source, "vae", dtype, **hub),
+            load_dynamics,
+            load_prompts,
+            source={"model": source.name, "revision": source.revision},
+            num_inference_steps=config.world_inference_steps,
+            guidance_scale=config.world_guidance_scale,
+            fps=config.world_fps,
+            seed=config.world_seed,
+            prompt=config.world_prompt,
+            negative_prompt=config.world_negative_prompt,
+        )
+        return encoder
 
     @property
     @override
@@ -81,19 +135,27 @@ class CosmosWorldEncoder(WorldEncoder):
     @property
     def spatial_compression(self) -> int:
         """Pixels per latent position and side."""
-        return 2 ** len(self.vae.temperal_downsample)
-
-    @property
-    def temporal_compression(self) -> int:
-        """Video frames per latent frame after the first."""
-        return 2 ** sum(self.vae.temperal_downsample)
+        return self.vae.config["scale_factor_spatial"]
 
     @override
     def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
         return 1 + num_world_steps, height // self.spatial_compression, width // self.spatial_compression
 
     @override
+    def components(self) -> dict[str, Component]:
+        return {
+            # Runs between frames only, and a world encoder encodes one: without a gradient, DDP would refuse it
+            "vae_temporal": Component(("vae.encoder.",), trains=False, part=".time_conv."),
+            "vae_encoder": Component(("vae.encoder.", "vae.quant_conv."), "freeze_cosmos_vae"),
+            "vae_decoder": Component(("vae.decoder.", "vae.post_quant_conv."), trains=False),
+            "world_transformer": Component(("transformer.",), trains=False),
+        }
+
+    @override
     def fingerprint(self) -> dict[str, Any]:
+        texts = {"prompt": self.prompt}
+        if self.negative_prompt is not None:
+            texts["negative_prompt"] = self.negative_prompt
         return {
             "encoder": self.kind,
             **self.source,
@@ -102,17 +164,22 @@ class CosmosWorldEncoder(WorldEncoder):
             "guidance_scale": self.guidance_scale,
             "fps": self.fps,
             "seed": self.seed,
-            "prompt": self.prompt,
+            **texts,
         }
 
     @override
-    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> WorldFeatures:
+    def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
+        left_out = ("vae.decoder.", "vae.post_quant_conv.", *(() if num_world_steps else ("transformer.",)))
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(left_out)}
+
+    @override
+    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
         with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
             latents = first = self.encode_frame(pixels)  # (B, C, 1, h, w)
             if num_world_steps > 0:
                 rolled = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
                 latents = torch.cat([first, rolled[:, :, 1:]], dim=2)  # a trained VAE has a gradient in `first`
-        return WorldFeatures(latents.to(self.vae.dtype))
+        return latents.to(self.vae.dtype)
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
@@ -122,9 +189,9 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     @torch.no_grad()
-    def encode_clip(self, clips: torch.Tensor) -> WorldFeatures:
+    def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.vae.device.type, enabled=False):
-            return WorldFeatures(self._encode_video(clips).to(self.vae.dtype))
+            return self._encode_video(clips).to(self.vae.dtype)
 
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
         """(B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w), F = 1 + 4 (T - 1)."""
@@ -158,9 +225,10 @@ class CosmosWorldEncoder(WorldEncoder):
             fps=self.fps,
         )
 
-    def prepare_rollouts(self) -> None:
-        """Load what a rollout needs now rather than with the first one."""
-        self.dynamics()
+    @override
+    def prepare(self, num_world_steps: int) -> None:
+        if num_world_steps > 0:
+            self.dynamics()
 
     def dynamics(self) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
         """The diffusion transformer and its scheduler, loaded on the first call."""
@@ -170,17 +238,23 @@ class CosmosWorldEncoder(WorldEncoder):
         assert self.transformer is not None
         return self.transformer, self.scheduler
 
-    def prompts(self) -> list[str]:
-        """The texts that a rollout needs embedded: the prompt, and with guidance the one to guide away from."""
-        return [self.prompt, negative_prompt()] if self.guidance_scale > 1 else [self.prompt]
+    def prompts(self) -> list[str | None]:
+        """The texts of a rollout: the prompt, and with guidance the one to guide away from; `None` is no text."""
+        if self.guidance_scale <= 1:
+            return [self.prompt]
+        return [self.prompt, stock_negative_prompt() if self.negative_prompt is None else self.negative_prompt]
 
     def prompt_embeds(self) -> list[torch.Tensor]:
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
         if not self._prompt_embeds:
-            self._prompt_embeds = self._load_prompt_embeds(self.prompts())
+            texts = [prompt for prompt in self.prompts() if prompt is not None]
+            loaded = iter(self._load_prompt_embeds(texts) if texts else ())
+            width = transformer.config["text_embed_dim"]
+            self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in self.prompts()]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
+    @override
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Frames (B, 1 + 4K, 3, H, W) in [0, 1] of normalised latents (B, C, T, h, w).
@@ -190,10 +264,82 @@ class CosmosWorldEncoder(WorldEncoder):
         """
         latents = latents.float()
         mean, std = latent_statistics(self.vae, latents)
-        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[
-            0
-        ]  # (B, 3, F, H, W) in [-1, 1]
+        # (B, 3, F, H, W) in [-1, 1]
+        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
         return (frames.float().clamp(-1, 1) / 2 + 0.5).transpose(1, 2)
+
+    @override
+    def save_source(self, folder: Path, num_world_steps: int) -> None:
+        """A Cosmos-Predict2 repository with what `num_world_steps` needs, and embeddings in place of a T5."""
+        self.vae.save_pretrained(folder / "vae")
+        if num_world_steps > 0:
+            transformer, scheduler = self.dynamics()
+            transformer.register_to_config(concat_padding_mask=padding_channels(transformer) > 0)
+            transformer.save_pretrained(folder / "transformer")
+            without_padding_mask(transformer)
+            scheduler.save_pretrained(folder / "scheduler")
+            for prompt, embeds in zip(self.prompts(), self.prompt_embeds(), strict=True):
+                if prompt is not None:
+                    save_prompt_embeds(folder, prompt, embeds)
+        forget_origin(folder)
+
+    @override
+    @classmethod
+    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
+        parts = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+        total = 0
+        for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
+            settings = parts[name].load_config(
+                source.name, subfolder=source.folder(name), revision=source.revision, **hub
+            )
+            with torch.device("meta"):
+                module = cast(torch.nn.Module, cast(Any, parts[name]).from_config(settings))
+            total += sum(parameter.numel() for parameter in module.parameters())
+        return total
+
+
+def load_component(cls: Any, source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
+    """A diffusers model from the folder `name` of `source`, with every weight that its config describes and no other.
+
+    Raises:
+        ValueError: The folder is missing, or weights are missing, unexpected or misshapen; lists them.
+    """
+    folder = Path(source.name) / source.folder(name)
+    if Path(source.name).is_dir() and not folder.is_dir():
+        raise ValueError(f"{folder.parent}: no {name!r} folder; expected {', '.join(FOLDERS)} as Cosmos has")
+    with quiet_third_party():
+        model, info = cls.from_pretrained(
+            source.name,
+            subfolder=source.folder(name),
+            revision=source.revision,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            **hub,
+        )
+    check_loaded(f"{source.name} ({name})", info)
+    return model
+
+
+def check_loaded(name: str, info: dict[str, Any]) -> None:
+    """Refuse a model whose weights are not those of its config: what is missing would be random.
+
+    Args:
+        name: Of the repository and component.
+        info: What transformers or diffusers return with `output_loading_info=True`.
+
+    Raises:
+        ValueError: Lists the keys.
+    """
+    wrong = {kind: sorted(map(str, info.get(kind) or ())) for kind in WRONG}
+    listed = [
+        f"{kind.replace('_', ' ')}: {', '.join(keys[:SHOWN_KEYS])}"
+        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
+        for kind, keys in wrong.items()
+        if keys
+    ]
+    if listed:
+        raise ValueError(f"{name}: the weights are not those of its config: {'; '.join(listed)}; download it again")
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,7 +355,7 @@ def normalise_latents(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Ten
     return (latents - mean) / std * SIGMA_DATA
 
 
-def negative_prompt() -> str:
+def stock_negative_prompt() -> str:
     """The text that the stock pipeline guides away from."""
     # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
     with torch.set_grad_enabled(torch.is_grad_enabled()):
@@ -218,101 +364,12 @@ def negative_prompt() -> str:
     return DEFAULT_NEGATIVE_PROMPT
 
 
-@torch.no_grad()
-def sample_rollout(
-    transformer: CosmosTransformer3DModel,
-    scheduler: FlowMatchEulerDiscreteScheduler,
-    first: torch.Tensor,
-    noise: torch.Tensor,
-    prompt_embeds: torch.Tensor,
-    negative_prompt_embeds: torch.Tensor | None = None,
-    *,
-    num_inference_steps: int = 35,
-    guidance_scale: float = 1.0,
-    fps: int = 16,
-) -> torch.Tensor:
-    """Sample the latent frames after `first` with the stock pipeline's sampler.
-
-    Args:
-        first: (B, C, 1, h, w) normalised latents of the current frame.
-        noise: (B, C, T, h, w) standard normal.
-        prompt_embeds: (1, S, E).
-        negative_prompt_embeds: (1, S, E); needed if `guidance_scale` is above 1.
-
-    Returns:
-        (B, C, T, h, w) normalised latents; frame 0 is `first`, untouched.
-    """
-    batch, frames = noise.shape[0], noise.shape[2]
-    scheduler = prepare_scheduler(scheduler, num_inference_steps, noise.device)
-    known = noise.new_zeros(1, 1, frames, 1, 1)  # 1 where the latent frame is given
-    known[:, :, 0] = 1
-    condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)
-    condition_mask = _condition_mask(transformer, known, noise)
-    known_time = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
-    known_time = known_time / (known_time + 1)
-
-    def denoise(latents: torch.Tensor, sigma: torch.Tensor, embeds: torch.Tensor) -> torch.Tensor:
-        time = sigma / (sigma + 1)
-        noisy = known * condition + (1 - known) * latents * (1 - time)
-        times = known * known_time + (1 - known) * time.view(1, 1, 1, 1, 1).expand(batch, -1, frames, -1, -1)
-        velocity = transformer(
-            hidden_states=noisy.to(transformer.dtype),
-            timestep=times.to(transformer.dtype),
-            encoder_hidden_states=embeds.expand(batch, -1, -1),
-            fps=fps,
-            condition_mask=condition_mask,
-            return_dict=False,
-        )[0]
-        clean = ((1 - time) * latents - time * velocity.float()).to(transformer.dtype)
-        return known * condition + (1 - known) * clean
-
-    latents = noise.float() * SIGMA_MAX
-    timesteps, sigmas = cast(Any, scheduler.timesteps), cast(torch.Tensor, scheduler.sigmas)
-    for timestep, sigma in zip(timesteps, sigmas, strict=False):  # there is one sigma more than timesteps
-        clean = denoise(latents, sigma, prompt_embeds)
-        if guidance_scale > 1:
-            assert negative_prompt_embeds is not None
-            clean = clean + guidance_scale * (clean - denoise(latents, sigma, negative_prompt_embeds))
-        latents = cast(Any, scheduler).step((latents - clean) / sigma, timestep, latents, return_dict=False)[0]
-    return torch.cat([first.float(), latents[:, :, 1:]], dim=2)
+def forget_origin(folder: Path) -> None:
+    """Remove the path that diffusers loaded each component of a Cosmos folder from: it belongs to this machine."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        write_json(path, config)
 
 
-def prepare_scheduler(
-    scheduler: FlowMatchEulerDiscreteScheduler, num_inference_steps: int, device: torch.device
-) -> FlowMatchEulerDiscreteScheduler:
-    """A copy of `scheduler` with its timesteps set as the stock pipeline sets them; the original keeps no state."""
-    scheduler = copy.deepcopy(scheduler)
-    scheduler.register_to_config(
-        sigma_max=SIGMA_MAX, sigma_min=SIGMA_MIN, sigma_data=SIGMA_DATA, final_sigmas_type="sigma_min"
-    )
-    spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
-    scheduler.set_timesteps(sigmas=spaced, device=device)
-    sigmas = cast(torch.Tensor, scheduler.sigmas)
-    sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
-    return scheduler
-
-
-def _condition_mask(transformer: CosmosTransformer3DModel, known: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """The mask channel(s) that are concatenated to the latents: (B, 1 or 2, T, h, w).
-
-    Cosmos-Predict2 also concatenates a padding mask that is zero for a whole frame. diffusers resizes that mask with
-    torchvision; given here as a second channel of zeros, it needs no torchvision (see `without_padding_mask`).
-    """
-    mask = known.expand(noise.shape[0], 1, -1, *noise.shape[-2:]).to(transformer.dtype)
-    extra = padding_channels(transformer)
-    return torch.cat([mask, mask.new_zeros(mask.shape[0], extra, *mask.shape[2:])], dim=1)
-
-
-def padding_channels(transformer: CosmosTransformer3DModel) -> int:
-    """Channels for a padding mask that the transformer's weights expect behind the condition mask: 0 or 1."""
-    channels = transformer.patch_embed.proj.in_features // math.prod(transformer.config["patch_size"])
-    return channels - transformer.config["in_channels"]
-
-
-def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransformer3DModel:
-    """Tell a loaded transformer that its padding-mask channel comes with the condition mask; no weight changes."""
-    transformer.register_to_config(concat_padding_mask=False)
-    return transformer
-
-
-__all__ = ["CosmosWorldEncoder", "normalise_latents", "sample_rollout", "without_padding_mask"]
+__all__ = ["CosmosWorldEncoder", "check_loaded", "forget_origin", "normalise_latents"]

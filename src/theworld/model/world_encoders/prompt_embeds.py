@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from transformers import AutoTokenizer, T5EncoderModel
+from transformers import T5TokenizerFast, T5EncoderModel
 from transformers.utils import cached_file
 
 from theworld.utils.io import write_bytes
@@ -34,7 +34,7 @@ def save_prompt_embeds(folder: str | Path, prompt: str, embeds: torch.Tensor) ->
     return path
 
 
-def load_prompt_embeds(name: str, prompts: list[str], subfolder: str = "", **hub: Any) -> list[torch.Tensor]:
+def load_prompt_embeds(name: str, prompts: list[str], subfolder: str = "", *, device: Any = "cpu", **hub: Any) -> list[torch.Tensor]:
     """Embeddings, each (1, S, E), for the base world model `name`: from its folder, our cache, or its T5.
 
     Args:
@@ -58,13 +58,18 @@ def load_prompt_embeds(name: str, prompts: list[str], subfolder: str = "", **hub
     return [load_file(paths[prompt])["prompt_embeds"] for prompt in prompts]
 
 
+def no_text(width: int) -> torch.Tensor:
+    """The embedding of no text."""
+    return torch.zeros(1, MAX_PROMPT_TOKENS, width)
+
+
 @torch.no_grad()
 def encode_prompts(name: str, prompts: list[str], subfolder: str = "", **hub: Any) -> list[torch.Tensor]:
     """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero behind the prompt's end."""
     if _find(name, "text_encoder/config.json", subfolder=subfolder, **hub) is None:
         raise ValueError(f"{name}: no text_encoder folder and no embedding of the prompt {prompts[0]!r}; add one")
     with quiet_third_party():
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
+        tokenizer = T5TokenizerFast.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
         folder = f"{subfolder}/text_encoder".lstrip("/")
         encoder = T5EncoderModel.from_pretrained(name, subfolder=folder, dtype="auto", use_safetensors=True, **hub)
     padding = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True, "return_tensors": "pt"}

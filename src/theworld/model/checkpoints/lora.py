@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import Any, cast
 
+import regex
 from torch import nn
 
 from theworld.utils.imports import require
 
-from .freezing import COMPONENTS, apply_freezing
-
-if TYPE_CHECKING:
-    from .configuration_theworld import TheWorldConfig
-    from .modeling_theworld import TheWorld
+from ..components import apply_freezing
+from ..configuration_theworld import TheWorldConfig
 
 ADAPTER = "theworld"
 """Its name inside PEFT's layers: what tells our adapters from those that a user brings."""
 
 
-def inject_lora(model: TheWorld) -> None:
+LINEAR = "all-linear"
+LONGEST_MATCH = 2  # seconds, for all names together
+
+
+def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
     """Wrap the language model's layers that the config's `lora` names; fresh adapters change no logits.
 
     Raises:
         ImportError: PEFT is not installed.
         ValueError: `target_modules` names no layer, or one that is not linear.
     """
-    peft, settings = require("train", "peft"), model.config.lora
+    peft, settings = require("train", "peft"), config.lora
     assert settings is not None
-    language = model.model.language_model
     adapters = peft.LoraConfig(
         r=settings["r"],
         lora_alpha=settings["alpha"],
         lora_dropout=settings["dropout"],
-        target_modules=settings["target_modules"],
+        target_modules=target_names(settings["target_modules"], language),
     )
     named = settings["target_modules"]
     embeddings = [name for name, module in language.named_modules() if isinstance(module, nn.Embedding)]
@@ -46,6 +48,27 @@ def inject_lora(model: TheWorld) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
+def target_names(targets: str | list[str], language: nn.Module) -> str | list[str]:
+    """`targets` for PEFT: a regular expression becomes the names that it matches, within a time limit.
+
+    Raises:
+        ValueError: It is no regular expression, takes too long, or matches nothing.
+    """
+    if targets == LINEAR or not isinstance(targets, str):
+        return targets
+    names = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
+    deadline = time.monotonic() + LONGEST_MATCH
+    try:
+        matched = [
+            name for name in names if regex.fullmatch(targets, name, timeout=max(0.001, deadline - time.monotonic()))
+        ]
+    except (regex.error, TimeoutError) as error:
+        raise ValueError(f"lora target_modules={targets!r}: cannot be matched ({error}); name the layers") from error
+    if not matched:
+        raise ValueError(f"lora target_modules={targets!r}: matches no linear layer of the language model")
+    return matched
+
+
 def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object) -> None:
     """Refuse other adapters than those that a checkpoint was saved with; only their dropout may change.
 
@@ -53,16 +76,11 @@ def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object)
         ValueError: Names both settings.
     """
     was, now = ({**(lora or {}), "dropout": None} for lora in (saved.get("lora"), config.lora))
-    if "language_lora" in (saved.get("trained_components") or ()) and was != now:
+    if "language_lora" in (saved.get("changed") or saved.get("trained_components") or ()) and was != now:
         raise ValueError(
             f"{name}: its adapters were trained with lora={saved['lora']}, not {config.lora}: leave lora out, or fold "
             "them into the language model with merge_lora() first"
         )
-
-
-def canonical(name: str) -> str:
-    """The name of a parameter without PEFT's wrapper around its layer: as the base model has it."""
-    return name.replace(".base_layer.", ".")
 
 
 def check_no_foreign_adapters(model: nn.Module) -> None:
@@ -85,7 +103,7 @@ def check_no_foreign_adapters(model: nn.Module) -> None:
             )
 
 
-def merge_lora(model: TheWorld) -> None:
+def merge_lora(model: Any) -> None:
     """Fold the adapters into the language model's weights, which then belong to the checkpoint.
 
     Raises:
@@ -101,11 +119,8 @@ def merge_lora(model: TheWorld) -> None:
             language.set_submodule(name, module.get_base_layer())
     del language.peft_config
     model.config.lora = None
-    ever = set(model.config.trained_components or ())
-    if "language_lora" in ever:
-        ever = (ever - {"language_lora"}) | {"language"}
-    model.config.trained_components = [name for name in COMPONENTS if name in ever]
+    model.config.changed = [name for name in model.config.changed or () if name != "language_lora"]
     apply_freezing(model)
 
 
-__all__ = ["canonical", "check_no_foreign_adapters", "check_same_lora", "inject_lora", "merge_lora"]
+__all__ = ["check_no_foreign_adapters", "check_same_lora", "inject_lora", "merge_lora"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from theworld.constants import NANO
 
-from .freezing import component_sizes
-
-if TYPE_CHECKING:
-    from .modeling_theworld import TheWorld
+from ..components import component_sizes
+from .delta import delta_names
+from .names import canonical
 
 CARD = """\
 ---
-library_name: transformers
+library_name: theworld
 pipeline_tag: image-text-to-text
 {bases}{licence}tags:
 - theworld
@@ -29,10 +28,14 @@ Gemma 3 with the latents of a video world model as tokens in its input. {content
 |---|---|
 | language and vision | {gemma} |
 | world model | {cosmos} |
-| trained components | {trained} |
+| optimiser steps | {trained} |
 | parameters in this repository | {delta:,} of {total:,} |
 | world block | {position}, {attention}, {tokens} tokens a latent frame |
 | future latent frames | {steps} by default, at most {max_steps} |
+
+```bash
+pip install theworld
+```
 
 ```python
 from theworld import TheWorld
@@ -59,11 +62,11 @@ license_link: https://ai.google.dev/gemma/terms
 
 DELTA = """\
 This repository holds what differs from its two base models;
-both are loaded beside it."""
+both are loaded with it."""
 FULL = "This repository holds the base models as well."
 
 
-def model_card(model: TheWorld, *, full: bool = False, training: str = "", repository: str | None = None) -> str:
+def model_card(model: Any, *, full: bool = False, training: str = "", repository: str | None = None) -> str:
     """Markdown card of `model`, with numbers computed from it.
 
     Only base models that the Hub knows are linked there, and no path of this machine is told.
@@ -75,7 +78,7 @@ def model_card(model: TheWorld, *, full: bool = False, training: str = "", repos
     """
     config = model.config
     sizes = component_sizes(model)
-    trained = config.trained_components or []
+    held, parameters = set(delta_names(model)), dict(model.named_parameters())
     bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
     on_hub = [name for name in bases if not is_local(name)]
     nano = all(name.startswith(f"{NANO}/") for name in bases)
@@ -88,8 +91,8 @@ def model_card(model: TheWorld, *, full: bool = False, training: str = "", repos
         contents=FULL if full else DELTA,
         gemma=shown(config.gemma_model_name or "unnamed"),
         cosmos=shown(config.cosmos_model_name),
-        trained=", ".join(trained) or "none",
-        delta=sum(size.total for name, size in sizes.items() if name in trained),
+        trained=steps_of(config.trained_steps),
+        delta=sum(value.numel() for name, value in parameters.items() if canonical(name) in held),
         total=sum(size.total for size in sizes.values()),
         position=config.world_position,
         attention=config.world_attention,
@@ -97,6 +100,13 @@ def model_card(model: TheWorld, *, full: bool = False, training: str = "", repos
         steps=config.num_world_steps,
         max_steps=config.max_world_steps,
     )
+
+
+def steps_of(trained_steps: dict[str, int] | None) -> str:
+    """The optimiser steps of every component that was trained."""
+    if trained_steps is None:
+        return "not recorded"
+    return ", ".join(f"{name}: {steps:,}" for name, steps in trained_steps.items()) or "none, never trained"
 
 
 def is_local(name: str) -> bool:

@@ -1,0 +1,158 @@
+"""One table: which parameters form a component, when each trains, and how often it did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+from weakref import WeakSet
+
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+from .configuration_theworld import TheWorldConfig
+from .fusion import FUSIONS
+from .projectors import PROJECTORS
+from .world_encoders import WORLD_ENCODERS, Component, WorldEncoder
+
+ENCODER = "model.world_encoder."
+
+COMPONENTS: dict[str, Component] = {
+    "projector": Component(("model.world_projector.", "model.world_markers.", "model.world_gate")),
+    "vision": Component(("model.vision_tower.", "model.multi_modal_projector."), "freeze_gemma_vision"),
+    "language_lora": Component(("model.language_model.",), "freeze_language_lora", part=".lora_"),
+    "language": Component(("model.language_model.", "lm_head."), "freeze_gemma_language"),
+}
+"""The components of every model, by their names in `TheWorld.named_parameters()`; the world encoder has its own."""
+
+FRESH = ("projector", "language_lora")
+"""Components that no base model has: a checkpoint always holds them."""
+
+
+def component_table(encoder: WorldEncoder | None) -> dict[str, Component]:
+    """`COMPONENTS` and those of the world encoder."""
+    if encoder is None:
+        return COMPONENTS
+    own = {
+        name: replace(entry, prefixes=tuple(f"{ENCODER}{prefix}" for prefix in entry.prefixes))
+        for name, entry in encoder.components().items()
+    }
+    return {**COMPONENTS, **own}
+
+
+def component_of(name: str, table: dict[str, Component]) -> str:
+    """The component that a parameter belongs to.
+
+    Raises:
+        KeyError: It belongs to none.
+    """
+    for component, entry in table.items():
+        if name.startswith(entry.prefixes) and entry.part in name:
+            return component
+    raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
+
+
+def assign(model: Any) -> dict[str, str]:
+    """The component of every parameter of a `TheWorld`, by the parameter's name."""
+    table = component_table(model.model.world_encoder)
+    return {name: component_of(name, table) for name, _ in model.named_parameters()}
+
+
+def check_choices(config: TheWorldConfig) -> None:
+    """Refuse unknown registry keys before anything is loaded.
+
+    Raises:
+        ValueError: Names the field, its value and the known keys.
+    """
+    for name, table in (("world_encoder", WORLD_ENCODERS), ("projector", PROJECTORS), ("fusion", FUSIONS)):
+        if getattr(config, name) not in table:
+            raise ValueError(f"{name}={getattr(config, name)!r}: expected one of {', '.join(table)}")
+
+
+def apply_freezing(model: Any) -> None:
+    """Set `requires_grad` of every parameter of a `TheWorld` by the table and its config's flags."""
+    table = component_table(model.model.world_encoder)
+    trainable = {name for name, component in table.items() if component.trainable(model.config)}
+    for name, parameter in model.named_parameters():
+        if parameter.is_floating_point():  # quantised weights take no gradient
+            parameter.requires_grad_(component_of(name, table) in trainable)
+
+
+def trained_names(model: Any) -> set[str]:
+    """Parameters of a `TheWorld` that train now, or whose values its checkpoint brought."""
+    held = set(model.config.changed or ())
+    return {
+        name
+        for (name, parameter), component in zip(model.named_parameters(), assign(model).values(), strict=True)
+        if parameter.requires_grad or component in held or name in held
+    }
+
+
+# Optimiser steps. A global hook sees those of every loop: the Trainer's, TRL's, and one written by hand.
+
+_counted: WeakSet[Any] = WeakSet()
+
+
+def count_steps(model: Any) -> None:
+    """Count from now on, in `config.trained_steps`, the optimiser steps of every component of a `TheWorld`."""
+    if not _counted:
+        register_optimizer_step_post_hook(_after_step)
+    _counted.add(model)
+
+
+def _after_step(optimizer: Optimizer, *_: Any) -> None:
+    groups = cast(list[dict[str, Iterable[nn.Parameter]]], optimizer.param_groups)
+    stepped = {id(parameter) for group in groups for parameter in group["params"] if parameter.grad is not None}
+    for model in list(_counted):
+        names = [name for name, parameter in model.named_parameters() if id(parameter) in stepped]
+        if names:
+            table, steps = component_table(model.model.world_encoder), dict(model.config.trained_steps or {})
+            for component in {component_of(name, table) for name in names}:
+                steps[component] = steps.get(component, 0) + 1
+            model.config.trained_steps = steps
+
+
+@dataclass(frozen=True)
+class ComponentSize:
+    """Parameters of one component."""
+
+    trainable: int
+    total: int
+
+    @property
+    def percentage(self) -> float:
+        return 100 * self.trainable / self.total if self.total else 0.0
+
+
+def component_sizes(model: Any) -> dict[str, ComponentSize]:
+    """Trainable and total parameters per component, in the table's order; tied weights count once."""
+    counts: dict[str, list[int]] = {}
+    for (_, parameter), component in zip(model.named_parameters(), assign(model).values(), strict=True):
+        count = counts.setdefault(component, [0, 0])
+        count[0] += parameter.numel() if parameter.requires_grad else 0
+        count[1] += parameter.numel()
+    return {
+        name: ComponentSize(*counts[name]) for name in component_table(model.model.world_encoder) if name in counts
+    }
+
+
+def parameter_table(model: Any) -> str:
+    """The sizes as a table for people."""
+    sizes = component_sizes(model)
+    total = ComponentSize(sum(s.trainable for s in sizes.values()), sum(s.total for s in sizes.values()))
+    lines = [f"{'component':<18}{'trainable':>16}{'total':>16}{'%':>9}"]
+    for name, size in {**sizes, "all": total}.items():
+        lines.append(f"{name:<18}{size.trainable:>16,}{size.total:>16,}{size.percentage:>9.3f}")
+    return "\n".join(lines)
+
+
+__all__ = [
+    "COMPONENTS",
+    "apply_freezing",
+    "assign",
+    "component_of",
+    "component_sizes",
+    "component_table",
+    "parameter_table",
+    "trained_names",
+]

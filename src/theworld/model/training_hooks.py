@@ -1,0 +1,71 @@
+"""What a training step needs beside the model's arithmetic: the head where labels are, and a gradient for every part.
+
+Shape legend: `B` batch, `L` sequence, `S` supervised tokens of the batch, `D` language-model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.nn import functional
+
+from theworld.constants import IGNORE_INDEX
+
+from .configuration_theworld import TheWorldConfig
+
+
+def select_supervised(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states (S, D) of (B, L, D) whose next token is supervised, and those tokens (S,), in reading order."""
+    targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (B, L)
+    supervised = targets != IGNORE_INDEX
+    return hidden[supervised.to(hidden.device)], targets[supervised]
+
+
+def zero_of(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """An exact 0 with every parameter that trains in its graph: DistributedDataParallel awaits all gradients.
+
+    A sharded parameter (`DTensor`) is left out: nothing awaits it alone.
+    """
+    trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
+    zeros = [parameter.reshape(-1)[:0].sum().float() for parameter in trainable]
+    return sum((zero.to(zeros[0].device) for zero in zeros[1:]), zeros[0]) if zeros else torch.zeros(())
+
+
+def zero_of_idle(
+    config: TheWorldConfig, model: Any, image: torch.Tensor | None, world: torch.Tensor | None
+) -> torch.Tensor:
+    """Run unused modules on a blank image so that every rank uses the same parameters (DDP, FSDP, ZeRO-3).
+
+    Call it where the model runs those modules on images: the world before the vision tower, both before the embeddings.
+    The vision tower is left alone if nothing asks for it: one process, and a frozen tower.
+
+    Args:
+        model: The `TheWorldModel`.
+        image: Image features of the batch; `None` if it has no image.
+        world: World tokens of the batch; `None` if it has none.
+
+    Returns:
+        An exact 0, to be added to the prompt's embeddings.
+    """
+    dtype, idle = model.dtype, list[torch.Tensor]()
+    if world is None and config.enable_world:
+        blank = torch.zeros(1, 3, *config.world_image_shape, device=model.device, dtype=dtype)
+        idle += [model.get_world_features(blank).pooler_output, *model.fusion_parameters()]
+    if image is None and (dist.is_initialized() or _trains(model.vision_tower, model.multi_modal_projector)):
+        side = cast(Any, config.vision_config).image_size
+        blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
+        idle.append(model.get_image_features(blank, return_dict=True).pooler_output)
+    zeros = [features.flatten()[:0].sum().to(model.device, dtype) for features in idle]  # also of what is not finite
+    return sum(zeros, torch.zeros((), device=model.device, dtype=dtype))
+
+
+def _trains(*modules: nn.Module) -> bool:
+    return any(parameter.requires_grad for module in modules for parameter in module.parameters())
+
+
+__all__ = ["select_supervised", "zero_of", "zero_of_idle"]

@@ -1,0 +1,151 @@
+"""The sampler of Cosmos-Predict2: noise and the latent of the current frame in, latents of the next frames out.
+
+The arithmetic is that of diffusers' `Cosmos2VideoToWorldPipeline`, which preconditions as EDM (Karras et al., 2022,
+arXiv:2206.00364) with the time `t = sigma / (sigma + 1)`: `c_in = c_skip = 1 - t` and `c_out = -t`.
+
+Shape legend: `B` images, `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width, `S` prompt
+tokens, `E` prompt width.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, cast
+
+import torch
+from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+
+# Constants of the stock pipeline: the range of noise that it samples, and the noise level that it states for the clean frame
+SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
+SIGMA_CONDITIONING = 1e-4
+
+
+@torch.no_grad()
+def sample_rollout(
+    transformer: CosmosTransformer3DModel,
+    scheduler: FlowMatchEulerDiscreteScheduler,
+    first: torch.Tensor,
+    noise: torch.Tensor,
+    prompt_embeds: torch.Tensor,
+    negative_prompt_embeds: torch.Tensor | None = None,
+    *,
+    num_inference_steps: int = 35,
+    guidance_scale: float = 1.0,
+    fps: float = 16,
+) -> torch.Tensor:
+    """Sample the latent frames after `first`.
+
+    Args:
+        first: (B, C, 1, h, w) normalised latents of the current frame.
+        noise: (B, C, T, h, w) standard normal.
+        prompt_embeds: (1, S, E).
+        negative_prompt_embeds: (1, S, E); needed if `guidance_scale` is above 1.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
+        fps: Frames a second that the transformer is told.
+
+    Returns:
+        (B, C, T, h, w) normalised latents; frame 0 is `first`, unchanged.
+    """
+    denoise = Denoiser(transformer, first, noise, fps)
+    scheduler = prepare_scheduler(scheduler, num_inference_steps, noise.device)
+    timesteps, sigmas = cast(Any, scheduler.timesteps), cast(torch.Tensor, scheduler.sigmas)
+
+    # 1. Start from noise of the largest level
+    latents = noise.float() * SIGMA_MAX  # (B, C, T, h, w)
+    for timestep, sigma in zip(timesteps, sigmas, strict=False):  # there is one sigma more than timesteps
+        # 2. Predict the clean latents
+        clean = denoise(latents, sigma, prompt_embeds)
+        # 3. Guide away from the negative prompt
+        if guidance_scale > 1:
+            assert negative_prompt_embeds is not None
+            clean = clean + guidance_scale * (clean - denoise(latents, sigma, negative_prompt_embeds))
+        # 4. Take an Euler step towards them
+        latents = cast(Any, scheduler).step((latents - clean) / sigma, timestep, latents, return_dict=False)[0]
+
+    # 5. The current frame was given: put it back without rounding
+    return torch.cat([first.float(), latents[:, :, 1:]], dim=2)
+
+
+class Denoiser:
+    """Predicts clean latents from noisy ones, with the current frame given.
+
+    Args:
+        transformer: The diffusion transformer.
+        first: (B, C, 1, h, w) normalised latents of the current frame.
+        noise: (B, C, T, h, w); its shape and device are those of the rollout.
+        fps: Frames a second that the transformer is told.
+    """
+
+    def __init__(
+        self, transformer: CosmosTransformer3DModel, first: torch.Tensor, noise: torch.Tensor, fps: float
+    ) -> None:
+        self.transformer, self.fps = transformer, fps
+        self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
+        self.given[:, :, 0] = 1
+        self.condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)  # (B, C, T, h, w)
+        self.mask = condition_mask(transformer, self.given, noise)
+        given_sigma = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
+        self.given_time = given_sigma / (given_sigma + 1)
+
+    def __call__(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """Clean latents (B, C, T, h, w) of noisy ones at noise level `sigma`, under a prompt (1, S, E)."""
+        batch, frames, dtype = latents.shape[0], latents.shape[2], self.transformer.dtype
+        time = sigma / (sigma + 1)
+        # The given frame enters clean, and with a time of almost zero
+        noisy = self.given * self.condition + (1 - self.given) * latents * (1 - time)  # c_in = 1 - t
+        times = self.given * self.given_time + (1 - self.given) * time.view(1, 1, 1, 1, 1).expand(
+            batch, -1, frames, -1, -1
+        )  # (B, 1, T, 1, 1)
+        velocity = self.transformer(
+            hidden_states=noisy.to(dtype),
+            timestep=times.to(dtype),
+            encoder_hidden_states=prompt_embeds.expand(batch, -1, -1),
+            fps=self.fps,
+            condition_mask=self.mask,
+            return_dict=False,
+        )[0]
+        clean = ((1 - time) * latents - time * velocity.float()).to(dtype)  # c_skip = 1 - t, c_out = -t
+        return self.given * self.condition + (1 - self.given) * clean
+
+
+def prepare_scheduler(
+    scheduler: FlowMatchEulerDiscreteScheduler, num_inference_steps: int, device: torch.device
+) -> FlowMatchEulerDiscreteScheduler:
+    """A copy of `scheduler` with its timesteps set as the stock pipeline sets them; the original keeps no state."""
+    scheduler = copy.deepcopy(scheduler)
+    scheduler.register_to_config(
+        sigma_max=SIGMA_MAX, sigma_min=SIGMA_MIN, sigma_data=SIGMA_DATA, final_sigmas_type="sigma_min"
+    )
+    spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
+    scheduler.set_timesteps(sigmas=spaced, device=device)
+    sigmas = cast(torch.Tensor, scheduler.sigmas)
+    sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
+    return scheduler
+
+
+def condition_mask(transformer: CosmosTransformer3DModel, given: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """The mask channel(s) that are concatenated to the latents: (B, 1 or 2, T, h, w).
+
+    Cosmos-Predict2 also concatenates a padding mask, which is zero for a whole frame. diffusers resizes that mask with
+    torchvision. Given here as a second channel of zeros, it needs no torchvision (see `without_padding_mask`).
+    """
+    mask = given.expand(noise.shape[0], 1, -1, *noise.shape[-2:]).to(transformer.dtype)
+    extra = padding_channels(transformer)
+    return torch.cat([mask, mask.new_zeros(mask.shape[0], extra, *mask.shape[2:])], dim=1)
+
+
+def padding_channels(transformer: CosmosTransformer3DModel) -> int:
+    """Channels for a padding mask that the transformer's weights expect after the condition mask: 0 or 1."""
+    channels = transformer.patch_embed.proj.in_features // math.prod(transformer.config["patch_size"])
+    return channels - transformer.config["in_channels"]
+
+
+def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransformer3DModel:
+    """Set a loaded transformer to take its padding-mask channel from the condition mask; no weight changes."""
+    transformer.register_to_config(concat_padding_mask=False)
+    return transformer
+
+
+__all__ = ["sample_rollout", "without_padding_mask"]
