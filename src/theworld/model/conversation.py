@@ -9,8 +9,9 @@ from PIL import Image
 from transformers import TextStreamer
 from typing_extensions import override
 
+from theworld.utils.images import open_image
+
 from .configuration_theworld import check_world_steps
-from .image_processing_world import to_pil
 
 if TYPE_CHECKING:
     from .modeling_theworld import TheWorld
@@ -37,13 +38,13 @@ class Conversation:
         self.num_world_steps = model.config.num_world_steps
 
     def add_image(self, image: Any) -> Image.Image:
-        """Keep `image` (a PIL image, path, URL, array or tensor) for the next question; returns it as it was read.
+        """Keep `image`, of any kind that `open_image` opens, for the next question; returns it as RGB.
 
         Raises:
             ValueError: It is no image that can be read.
             FileNotFoundError: The path does not exist.
         """
-        self.images.append(to_pil(image))
+        self.images.append(open_image(image))
         return self.images[-1]
 
     def set_world(self, use_world: bool) -> None:

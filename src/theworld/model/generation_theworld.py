@@ -13,8 +13,8 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import END_OF_WORLD_TOKEN, START_OF_WORLD_TOKEN, WORLD_TOKEN
+from theworld.utils.images import open_image
 
-from .image_processing_world import to_pil
 from .world_block import Prompt
 from .world_inputs import WorldRequest, settle_world_inputs
 
@@ -185,7 +185,7 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> Any:
         """The inputs of `ask`, on the model's device; takes what `ask` takes, and raises as it does."""
         self.check_question(question)
-        content = [{"type": "image", "image": to_pil(image)}, {"type": "text", "text": question}]
+        content = [{"type": "image", "image": open_image(image)}, {"type": "text", "text": question}]
         return self.processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
@@ -208,7 +208,7 @@ class WorldGenerationMixin(GenerationMixin):
         """Answer `question` about `image`, greedily unless told otherwise.
 
         Args:
-            image: PIL image, path, URL, uint8 array (H, W, 3) or tensor (3, H, W).
+            image: Of any kind that `theworld.utils.images.open_image` opens.
             num_world_steps: Future latent frames to imagine; `None` takes the config's.
             use_world: `False` asks plain Gemma 3.
 

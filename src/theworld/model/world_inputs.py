@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from theworld.utils.images import flatten_images
+
 from .configuration_theworld import TheWorldConfig, check_world_steps
-from .image_processing_world import flatten_images, world_pixel_values
+from .image_processing_world import world_pixel_values
 from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_world_blocks
 
 NO_WORLD_INPUT = (
