@@ -2,6 +2,7 @@
 
 import base64
 import os
+import pickle
 import random
 import struct
 import subprocess
@@ -22,6 +23,7 @@ from tests.web import Web, serving
 from theworld.utils import image_decoding, images, public_http
 from theworld.utils.image_decoding import MAX_PIXELS, ImageError, open_header, to_rgb
 from theworld.utils.images import flatten_images, open_image
+from theworld.utils.public_http import FetchError
 
 SIDE = 16
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -270,6 +272,12 @@ def test_no_format_starts_another_program(monkeypatch: pytest.MonkeyPatch, tmp_p
         error = FileNotFoundError if isinstance(form, str) else ImageError
         refusal(form, error)
     assert "EPS" in refusal(Image.open(BytesIO(eps)))
+
+
+def test_errors_pass_between_processes() -> None:
+    for error in (ImageError("truncated", "a.png: damaged"), FetchError("timeout", "not there after 5 s")):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), copy.cause, str(copy)) == (type(error), error.cause, error.detail)
 
 
 def test_urls_that_cannot_be_fetched(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

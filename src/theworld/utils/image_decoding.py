@@ -49,9 +49,12 @@ class ImageError(ValueError):
     """
 
     def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(cause, detail)  # both, so that it can be pickled
         self.cause = cause
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def open_header(source: Path | bytes | bytearray, name: str | None = None) -> Image.Image:

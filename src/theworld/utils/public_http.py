@@ -41,9 +41,12 @@ class FetchError(ValueError):
     """
 
     def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(detail)
+        super().__init__(cause, detail)  # both, so that it can be pickled
         self.cause = cause
         self.detail = detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def fetch(url: str, *, timeout: float, max_bytes: int, allow_private: bool = False) -> bytes:
