@@ -13,9 +13,9 @@ from PIL import Image
 from theworld import TheWorld
 from theworld.analysis.imagine import contact_sheet, imagine
 from theworld.analysis.scenarios import answer_three_ways, rollout_steps
-from theworld.model.image_processing_world import to_pil
 from theworld.nano.examples import EXAMPLES, load_example
 from theworld.utils.devices import best_device
+from theworld.utils.images import open_image
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def show(args: argparse.Namespace) -> None:
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
     rows = []
     if args.image:
-        image = to_pil(args.image)
+        image = open_image(args.image)
         print_answers(model, image, args.question or "What happens next?", args.steps)
         rows.append(imagine(model, image, rollout_steps(model, args.steps)))
     else:

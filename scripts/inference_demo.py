@@ -9,9 +9,9 @@ import json
 
 from theworld import TheWorld
 from theworld.analysis.scenarios import answer_three_ways, rollout_steps
-from theworld.model.image_processing_world import to_pil
 from theworld.nano.examples import EXAMPLES, load_example
 from theworld.utils.devices import best_device
+from theworld.utils.images import open_image
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
 
 def show(args: argparse.Namespace) -> None:
     example = load_example(EXAMPLES[0])
-    image = to_pil(args.image) if args.image else example.image
+    image = open_image(args.image) if args.image else example.image
     question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})

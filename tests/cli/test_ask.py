@@ -66,6 +66,11 @@ def test_an_image_that_is_none(checkpoint: Path, tmp_path: Path, name: str, caps
     one_line(capsys, name, message)
 
 
+def test_the_image_is_opened_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask(tmp_path / "absent.png", "What?", "--model", "./no/such/model") == 2
+    one_line(capsys, "absent.png", "no such image file")
+
+
 def test_a_truncated_image(checkpoint: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture.write_bytes(picture.read_bytes()[:-200])
     assert ask(picture, "What?", "--model", checkpoint) == 2

@@ -169,6 +169,15 @@ def test_lines_and_labels_stand_out_on_any_background_and_size(size: tuple[int, 
     assert row.max() - row.min() > 60  # the line against its rim, or its rim against what lies behind
 
 
+@pytest.mark.parametrize(
+    ("size", "drawn"),
+    [((8192, 4096), (1792, 896)), ((8192, 1024), (3584, 448)), ((3000, 60), (3000, 60)), ((1792, 448), (1792, 448))],
+)
+def test_large_photos_are_reduced_before_anything_is_drawn(size: tuple[int, int], drawn: tuple[int, int]) -> None:
+    boxed = [{"box": [0.25 * size[0], 0.25 * size[1], 0.75 * size[0], 0.75 * size[1]]}]
+    assert draw_regions(Image.new("RGB", size), boxed).size == drawn
+
+
 def test_labels_hide_neither_each_other_nor_small_regions(monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[Any] = []
     place = regions._place_label

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from theworld.utils.images import to_rgb
+from theworld.utils.image_decoding import to_rgb
 from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
 

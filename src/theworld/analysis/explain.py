@@ -92,7 +92,7 @@ def explain(
     attention implementation that returns its weights, of which only the answer's rows are kept.
 
     Args:
-        image: PIL image, path, URL, uint8 array (H, W, 3) or tensor (3, H, W).
+        image: Of any kind that `theworld.utils.images.open_image` opens.
         num_world_steps: Future latent frames to imagine; `None` takes the config's.
         generate_kwargs: Of `generate`, such as `max_new_tokens`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.model.image_processing_world import to_pil
+from theworld.utils.images import open_image
 from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
 
@@ -32,7 +32,7 @@ def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list
 
     Where imagined frames may not be shown, because NVIDIA's guardrail is not installed, `image` stands for all.
     """
-    present = to_pil(image)
+    present = open_image(image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
     if steps == 0 or not can_show(decoding_encoder(model), model.config.cosmos_subfolder):
         return [present] * (1 + steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from theworld.model import TheWorld
+from theworld.utils.images import open_image
 
 SCENARIOS: dict[str, dict[str, Any]] = {
     "plain Gemma 3": {"use_world": False},
@@ -28,6 +29,7 @@ def answer_three_ways(model: TheWorld, image: Any, question: str, num_world_step
         ValueError: As `model.ask`.
     """
     answers: dict[str, str] = {}
+    image = open_image(image)
     for name, how in SCENARIOS.items():
         options: dict[str, Any] = {"num_world_steps": rollout_steps(model, num_world_steps), **how}
         answers[name] = model.ask(image, question, **options)

@@ -67,8 +67,8 @@ def open_images(args: argparse.Namespace) -> dict[str, Image.Image]:
         FileNotFoundError: An image or the folder does not exist.
         ValueError: An image cannot be read, or the folder holds none.
     """
-    from theworld.model.image_processing_world import to_pil
     from theworld.nano.examples import EXAMPLES, load_example
+    from theworld.utils.images import open_image
 
     names: list[str] = list(args.images)
     if args.folder is not None:
@@ -80,4 +80,4 @@ def open_images(args: argparse.Namespace) -> dict[str, Image.Image]:
         names += found
     if not names:
         return {name: load_example(name).image for name in EXAMPLES}
-    return {name: to_pil(name) for name in names}
+    return {name: open_image(name) for name in names}

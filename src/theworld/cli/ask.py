@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from .loading import add_model_arguments
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from theworld.analysis.explain import Explanation
     from theworld.model import TheWorld
 
@@ -31,18 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the answer."""
+    from theworld.utils.images import open_image
+
     from .loading import load_model
 
     check(args)
+    image = open_image(args.image)  # before the model: a wrong path costs no loading
     model = load_model(args, enable_world=not args.no_world)
     steps = model.config.num_world_steps if args.steps is None else args.steps
     described = {"image": args.image, "question": args.question, "answer": "", "model": args.model}
     described |= {"num_world_steps": None if args.no_world else steps}
     if args.explain is None:
         options = {"num_world_steps": args.steps, "max_new_tokens": args.max_new_tokens, "do_sample": False}
-        described["answer"] = model.ask(args.image, args.question, **options)
+        described["answer"] = model.ask(image, args.question, **options)
     else:
-        explanation = draw(model, args)
+        explanation = draw(model, image, args)
         described |= {"answer": explanation.answer, "explained": str(args.explain), "shares": explanation.shares()}
     print(json.dumps(described, ensure_ascii=False) if args.json else described["answer"])
     return 0
@@ -62,15 +67,15 @@ def check(args: argparse.Namespace) -> None:
         check_ending(args.explain)
 
 
-def draw(model: TheWorld, args: argparse.Namespace) -> Explanation:
+def draw(model: TheWorld, image: Image.Image, args: argparse.Namespace) -> Explanation:
     """Answer, and write the picture of what the answer looks at, with its numbers beside it."""
     from theworld.analysis.explain import explain
     from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
     from theworld.utils.io import write_json
 
     options = {"num_world_steps": args.steps, "max_new_tokens": args.max_new_tokens}
-    explanation = explain(model, args.image, args.question, **options)
-    figure = draw_explanation(explanation, frames_behind(model, args.image, explanation), args.layer)
+    explanation = explain(model, image, args.question, **options)
+    figure = draw_explanation(explanation, frames_behind(model, image, explanation), args.layer)
     save_explanation(figure, args.explain)
     write_json(args.explain.with_suffix(".json"), explanation.to_dict())
     return explanation

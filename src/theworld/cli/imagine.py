@@ -25,17 +25,19 @@ def run(args: argparse.Namespace) -> int:
     """Write the file and say what it holds."""
     from theworld.analysis.animate import check_ending, save_rollout
     from theworld.analysis.imagine import imagine
+    from theworld.utils.images import open_image
 
     from .loading import load_model
 
     check_ending(args.output)
+    image = open_image(args.image)
     model = load_model(args)
     steps = model.config.num_world_steps if args.steps is None else args.steps
-    frames = imagine(model, args.image, steps, args.seed)
+    frames = imagine(model, image, steps, args.seed)
     answer = caption = None
     if args.question is not None:
         seed = {} if args.seed is None else {"world_seed": args.seed}
-        answer = model.ask(args.image, args.question, num_world_steps=steps, **seed)
+        answer = model.ask(image, args.question, num_world_steps=steps, **seed)
         caption = f"{args.question}\nAnswer: {answer}"
     compression = model.config.world_temporal_compression
     save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The command's exit code; 2 for a mistake in what it was given, 130 when interrupted.
     """
     args = build_parser().parse_args(arguments)
+    # PIL warns of images that the package refuses anyway: an error stays one line
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
         return args.run(args)
     except KeyboardInterrupt:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.imports import require
 
-from .images import MAX_PIXELS
 from .schema import BadSample, Message
 
 Region = dict[str, Any]
@@ -29,7 +29,8 @@ COLOURS = (
 )
 INK = (15, 15, 15)
 
-# So that labels can be read after any resizing: short sides below the first are enlarged, long ones not past the second
+# Pixels. A short side below the first is enlarged, so that labels can be read after any resizing; a long side above the
+# second is reduced, so that large photos cost no more. Neither takes the other side past its own bound
 SMALLEST_SIDE, LARGEST_SIDE = 448, 1792
 
 _REFERENCE = re.compile(r"<mask>(?:\s*<depth>)?|(region) \[(\d+)\]", re.IGNORECASE)
@@ -68,7 +69,7 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     """Draw every region's outline and its label "Region [k]" on a copy of an RGB picture.
 
     Colours follow the number; lines and labels have a dark rim, so that they stand out from any background. A picture
-    with a side below `SMALLEST_SIDE` is enlarged first.
+    with a side below `SMALLEST_SIDE` is enlarged first, one with a side above `LARGEST_SIDE` reduced.
 
     Raises:
         BadSample: `bad_region` for one that has no area within the picture, `size_mismatch` for one that was measured
@@ -76,7 +77,7 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
         ImportError: pycocotools is absent and a region is a run-length mask.
     """
     shape = (image.height, image.width)
-    scale = max(1.0, min(SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))
+    scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # 1 lies between them: unchanged
     canvas = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     masks = [_mask(region, shape, canvas.size) for region in regions]
     pixels = np.array(canvas)

@@ -35,7 +35,7 @@ class Conversation:
         self.num_world_steps = model.config.num_world_steps
 
     def add_image(self, image: Any) -> Image.Image:
-        """Keep `image` (a PIL image, path, URL, array or tensor) for the next question; returns it as it was read.
+        """Keep `image`, of any kind that `open_image` opens, for the next question; returns it as RGB.
 
         Raises:
             ValueError: It is no image that can be read.

@@ -235,7 +235,7 @@ class WorldGenerationMixin(GenerationMixin):
         """Answer `question` about `image`, greedily unless told otherwise.
 
         Args:
-            image: PIL image, path, URL, bytes, array (H, W, 3) or tensor (3, H, W).
+            image: Of any kind that `theworld.utils.images.open_image` opens.
             num_world_steps: Future latent frames to imagine; `None` takes the config's.
             use_world: `False` asks plain Gemma 3; `True` uses world tokens even if they were never trained.
 

@@ -6,6 +6,7 @@ beams and packing stay stock.
 Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `H, W` world image size.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,7 +18,7 @@ from transformers import AddedToken, Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
-from theworld.utils.images import flatten_images
+from theworld.utils.images import SOURCES, flatten_images, open_image
 
 from .chat_template import check_template
 from .configuration_theworld import TheWorldConfig, check_world_steps
@@ -248,7 +249,16 @@ class TheWorldProcessor(Gemma3Processor):
         processor_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Gemma 3's chat template; `num_world_steps` and `use_world` may be given directly."""
+        """Gemma 3's chat template; `num_world_steps` and `use_world` may be given directly.
+
+        Images of messages, in every form of `open_image`, are opened here, once for both image paths.
+
+        Raises:
+            ValueError: An image cannot be used.
+            FileNotFoundError: The file of an image does not exist.
+        """
+        if kwargs.get("tokenize"):
+            conversation = _with_opened_images(conversation)
         world = {"num_world_steps": num_world_steps, "use_world": use_world}
         chosen = {name: value for name, value in world.items() if value is not None}
         processor_kwargs = {**(processor_kwargs or {}), **chosen}
@@ -274,8 +284,28 @@ def _as_pil(images: Any) -> Any:
     """Nested images -> the same nesting of RGB PIL images."""
     if isinstance(images, list | tuple):
         return [_as_pil(image) for image in images]
-    flat = flatten_images(images)
-    return flat if getattr(images, "ndim", 3) == 4 else flat[0]
+    return flatten_images(images) if getattr(images, "ndim", 3) == 4 else open_image(images)
+
+
+def _with_opened_images(conversation: Any) -> Any:
+    """A conversation or several, each image of their messages as {"type": "image", "image": PIL image}.
+
+    transformers passes on the value of every source key of a content, `None` too, and no longer says which key it was.
+    """
+    if isinstance(conversation, list | tuple):
+        return [_with_opened_images(part) for part in conversation]
+    if not isinstance(conversation, Mapping) or not isinstance(conversation.get("content"), list | tuple):
+        return conversation
+    return {**conversation, "content": [_with_opened_image(content) for content in conversation["content"]]}
+
+
+def _with_opened_image(content: Any) -> Any:
+    if not isinstance(content, Mapping) or content.get("type") not in ("image", "image_url"):
+        return content
+    rest = {name: value for name, value in content.items() if name not in SOURCES}
+    if all(content.get(name) is None for name in SOURCES):  # its image is given beside the messages
+        return rest
+    return {**rest, "type": "image", "image": open_image(content)}
 
 
 def _before(block: str, token: str, replacement: str) -> str:

@@ -1,127 +1,177 @@
-"""Pictures of every mode as RGB, in one way for prompts and for training data."""
+"""The one function that opens an image, with one set of limits, for every command, for training and for evaluation.
 
-from io import BytesIO
+`image_decoding` has the limits; here are the forms in which an image can be given.
+
+Shape legend: `B` images, `C` channels (1, 3 or 4), `H` rows, `W` columns.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+from .image_decoding import (
+    MAX_BYTES,
+    ImageError,
+    check_size,
+    looks_like_image,
+    open_header,
+    scale_16_bits,
+    shown,
+    to_rgb,
+)
+from .public_http import FetchError, fetch
+
+URL_TIMEOUT = 30.0
+"""Seconds for one URL, redirects included."""
+
+SOURCES = ("image", "bytes", "url", "image_url", "path", "base64")
+"""Keys of a mapping that hold its image, the first that is not None."""
+
+_URLS = ("http://", "https://", "data:")
+_ACCEPTED = "a PIL image, file path, URL, data URI, base64 text, bytes, array, tensor or a mapping that holds one"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode as RGB: upright by its EXIF, 16 bits scaled to 8, transparency over white.
-
-    Over white is what transformers' own image processors do.
-
-    Raises:
-        ValueError: It holds floats, which have no fixed range.
-        OSError: Its file is cut or damaged, which PIL sees only here.
-    """
-    if image.mode == "F":
-        raise ValueError("a float image has no fixed range; expected 8 or 16 bits a channel")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # PIL would clip 16 bits to white
-        image = Image.fromarray(scale_16_bits(np.asarray(image)))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
-def scale_16_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Integers of [0, 65535] as uint8."""
-    return (values.astype(np.int64).clip(0, 65535) // 257).astype(np.uint8)
-
-URL_TIMEOUT = 30
 def open_image(image: Any) -> Image.Image:
-    """One image of any accepted kind as an RGB PIL image.
+    """One image of any accepted kind as RGB.
+
+    Upright by its EXIF, the first frame of an animation, transparency over white, 16 bits scaled to 8.
 
     Args:
-        image: A PIL image; a path, URL or data URL; a uint8 array (H, W, 3) or (H, W); a tensor (3, H, W), uint8 or
-            float in [0, 1].
+        image: A PIL image; a file path; a public http(s) URL; a data URI; base64 text; the bytes of a file; a uint8 or
+            uint16 array (H, W) or (H, W, C); a tensor (C, H, W), uint8 or float in [0, 1]; the {"bytes", "path"} of
+            Hugging Face datasets; the content of a chat message, as {"type": "image", "url": ...} with one of
+            `SOURCES`. Under `url` and `image_url` stands a URL or a data URI, never a file.
+
+    Returns:
+        A new image; `image` itself if it is upright RGB in memory already.
 
     Raises:
-        ValueError: It is no readable image, or its shape or range is not one of the above.
-        FileNotFoundError: The path does not exist.
+        ImageError: It is no image that can be read, or beyond the limits of `image_decoding`.
+        FileNotFoundError: The path does not exist, or is no regular file.
     """
     if isinstance(image, Image.Image):
-        return _rgb(image, "the image")
-    if isinstance(image, str | Path):
-        return _open(image)
+        return to_rgb(image)
+    if isinstance(image, Path):
+        return to_rgb(open_header(image), shown(image))
+    if isinstance(image, str):
+        return _open_text(image)
+    if isinstance(image, bytes | bytearray):
+        return to_rgb(open_header(image))
+    if isinstance(image, Mapping):
+        return _open_mapping(image)
     if isinstance(image, torch.Tensor):
-        image = _tensor_to_array(image)
+        return to_rgb(_array_to_pil(_tensor_to_array(image)))
     if isinstance(image, np.ndarray):
-        return _array_open_image(image)
-    raise ValueError(f"image of type {type(image).__name__}: expected a PIL image, path, URL, array or tensor")
+        return to_rgb(_array_to_pil(image))
+    raise ImageError("not_an_image", f"image of type {type(image).__name__}: expected {_ACCEPTED}")
 
 
 def flatten_images(images: Any) -> list[Image.Image]:
-    """Images nested in any way, batched tensors (B, C, H, W) included, as one flat list of RGB PIL images."""
+    """Images nested in any way, batches (B, C, H, W) and (B, H, W, C) included, as one flat list of RGB PIL images."""
     if images is None:
         return []
-    if isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4:
-        return [open_image(image) for image in images]
-    if isinstance(images, list | tuple):
+    if isinstance(images, list | tuple) or (isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4):
         return [flat for image in images for flat in flatten_images(image)]
     return [open_image(images)]
 
 
-def _open(source: str | Path) -> Image.Image:
-    text = str(source)
-    if text.startswith(("http://", "https://", "data:")):
-        return _decode(_fetch(text), text[:80])
-    path = Path(source)
-    if not path.is_file():
-        raise FileNotFoundError(f"{text}: {'a folder, not an image file' if path.is_dir() else 'no such image file'}")
-    return _decode(path, text)
-
-
-def _fetch(url: str) -> BytesIO:
+def _open_text(text: str) -> Image.Image:
+    """The image of a URL, a data URI, a file path or base64 text, told apart in this order."""
+    if text[:8].lower().startswith(_URLS):
+        return _open_url(text)
     try:
-        with urlopen(url, timeout=URL_TIMEOUT) as answer:
-            return BytesIO(answer.read())
-    except OSError as error:  # URLError is one
-        raise ValueError(
-            f"{url[:80]}: cannot be fetched ({error}); check the address or save the image first"
+        return open_image(Path(text))
+    except FileNotFoundError:
+        data = _from_base64(text)
+        if data is None or not looks_like_image(data):
+            raise
+    return to_rgb(open_header(data))
+
+
+def _open_url(url: str) -> Image.Image:
+    name = shown(url)
+    if not url[:8].lower().startswith(_URLS):
+        raise ImageError("bad_url", f"{name}: not a URL; expected http://, https:// or data:, and a file under 'path'")
+    if url[:5].lower() == "data:":
+        kind, _, content = url[5:].partition(",")
+        data = unquote_to_bytes(content)
+        if kind.lower().endswith(";base64"):
+            data = _from_base64(data)
+        if data is None:
+            raise ImageError("not_an_image", f"{name}: this data URI is not base64")
+        return to_rgb(open_header(data, name), name)
+    try:
+        data = fetch(url, timeout=URL_TIMEOUT, max_bytes=MAX_BYTES)
+    except FetchError as error:
+        raise ImageError(
+            error.cause, f"{name}: cannot be fetched ({error}); check the address or save the image first"
         ) from error
+    return to_rgb(open_header(data, name), name)
 
 
-def _decode(file: Path | BytesIO, name: str) -> Image.Image:
+def _open_mapping(content: Mapping[str, Any]) -> Image.Image:
+    """The image of a mapping; each key is read as what it says and as nothing else."""
+    key = next((key for key in SOURCES if content.get(key) is not None), None)
+    if key is None:
+        keys = ", ".join(map(str, content)) or "no keys"
+        raise ImageError("not_an_image", f"an image content with {keys}: expected one of {', '.join(SOURCES)}")
+    value = content[key]
+    if key == "image" or (key == "url" and isinstance(value, Image.Image)):
+        return open_image(value)
+    if key == "image_url" and isinstance(value, Mapping):
+        value = value.get("url")
+    if key in ("url", "image_url") and isinstance(value, str):
+        return _open_url(value)
+    if key == "path" and isinstance(value, str | Path):
+        return open_image(Path(value))
+    if key == "base64" and isinstance(value, str):
+        value = _from_base64(value)
+    if key in ("bytes", "base64") and isinstance(value, bytes | bytearray):
+        return to_rgb(open_header(value))
+    raise ImageError("not_an_image", f"{shown(repr(content[key]))}: no value for the key {key!r} of an image content")
+
+
+def _from_base64(text: str | bytes) -> bytes | None:
+    """What base64 stands for, line breaks and missing padding allowed; `None` for any other text."""
     try:
-        return _rgb(Image.open(file), name)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name}: not an image that PIL can read (expected PNG, JPEG, WebP, ...)") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name}: the image is too large to open safely ({error}); scale it down first") from error
-    except OSError as error:
-        raise ValueError(f"{name}: the image is damaged ({error}); export it again") from error
+        packed = b"".join((text.encode("ascii") if isinstance(text, str) else text).split())
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, UnicodeEncodeError):
+        return None
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    try:
-        return to_rgb(image)
-    except OSError as error:  # PIL decodes here, so a truncated file shows only now
-        raise ValueError(f"{name}: the image is damaged ({error}); export it again") from error
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-
-
-def _tensor_to_array(image: torch.Tensor) -> np.ndarray:
-    if image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(f"image tensor of shape {tuple(image.shape)}: expected (3, H, W)")
+def _tensor_to_array(image: torch.Tensor) -> np.ndarray[Any, Any]:
+    """A tensor (C, H, W) as a uint8 array (H, W, C)."""
+    shape = tuple(image.shape)
+    if len(shape) != 3 or shape[0] not in (1, 3, 4):
+        raise ImageError("not_an_image", f"image tensor of shape {shape}: expected (3, H, W)")
+    check_size(shape[2], shape[1], "the image tensor")
     if image.is_floating_point():
         low, high = image.min().item(), image.max().item()
         if not (low >= 0 and high <= 1):  # so that NaN fails too
-            raise ValueError(f"float image tensor with values in [{low:.3g}, {high:.3g}]: expected [0, 1]")
-        image = (image * 255).round().to(torch.uint8)
+            raise ImageError(
+                "not_an_image", f"float image tensor with values in [{low:.3g}, {high:.3g}]: expected [0, 1]"
+            )
+        image = (image.detach().float() * 255).round().to(torch.uint8)
     return image.permute(1, 2, 0).cpu().numpy()
 
 
-def _array_open_image(image: np.ndarray) -> Image.Image:
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (3, 4)):
-        raise ValueError(f"image array of shape {image.shape} and type {image.dtype}: expected uint8 (H, W, 3)")
-    return to_rgb(Image.fromarray(image))
-
-
+def _array_to_pil(values: np.ndarray[Any, Any]) -> Image.Image:
+    """An array (H, W) or (H, W, C) of uint8 or uint16 as a PIL image of 8 bits."""
+    shape, kind = values.shape, values.dtype
+    if kind not in (np.uint8, np.uint16) or len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            "not_an_image", f"image array of shape {shape} and type {kind}: expected uint8 or uint16 (H, W, 3)"
+        )
+    check_size(shape[1], shape[0], "the image array")
+    values = values[..., 0] if shape[2:] == (1,) else values
+    return Image.fromarray(scale_16_bits(values) if kind == np.uint16 else values)

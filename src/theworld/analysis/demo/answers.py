@@ -14,7 +14,7 @@ from PIL import Image
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.image_processing_world import to_pil
+from theworld.utils.images import open_image
 
 from ..animate import save_rollout
 from ..explain import explain
@@ -59,14 +59,14 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
     One rollout serves the answer, the attention and the frames.
 
     Args:
-        image: Of any kind that `to_pil` takes, or `None`.
+        image: Of any kind that `open_image` takes, or `None`.
 
     Raises:
         ValueError: There is no image or none that can be read, no question, or steps out of range.
     """
     if image is None:
         raise ValueError(NO_IMAGE)
-    image = to_pil(image)
+    image = open_image(image)
     check_world_steps(num_world_steps, model.config.max_world_steps)
     shown = Shown(plain=model.ask(image, question, use_world=False))
     yield shown

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.model.image_processing_world import to_pil
 from theworld.utils.errors import one_line
+from theworld.utils.images import open_image
 
 from ..animate import enlarge
 from ..guardrail import MISSING, can_show
@@ -104,7 +104,7 @@ class Asking:
         try:
             if image is None:
                 raise ValueError(NO_IMAGE)
-            opened = to_pil(image)
+            opened = open_image(image)
             scene = self.scene_of(opened)
             for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):
                 yield self._values(shown, scene, question)

@@ -9,17 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from theworld.utils.imports import require
-
+from ..download import ImageStore
 from ..schema import BadSample, Example, Message, Skipped, SourceSettings
 from .files import load_rows
 from .hf_dataset import StreamedRows, UndecodedRows
 from .records import IndexedRows, Row
-
-if TYPE_CHECKING:
-    from ..download import ImageStore
 
 COLUMNS = ("uid", "url", "text")
 
@@ -74,9 +70,6 @@ def load_datacomp(settings: SourceSettings) -> IndexedRows | StreamedRows:
         ValueError: No path, or a column is missing; lists what there is.
         FileNotFoundError: There is nothing at `path`.
     """
-    require("train", "httpcore")
-    from ..download import ImageStore
-
     if settings.path is None:
         raise ValueError("dataset 'datacomp' needs train_dataset_path: Parquet files, or mlfoundations/datacomp_small")
     rows = load_rows(settings, settings.path)

@@ -11,7 +11,9 @@ from typing import Any, Literal, Protocol, cast
 
 from huggingface_hub import HfFileSystem
 
-from ..images import MAX_BYTES, locate
+from theworld.utils.image_decoding import MAX_BYTES
+
+from ..images import locate
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped
 
 Row = Mapping[str, Any]
