@@ -24,7 +24,7 @@ import pytest
 import torch
 import transformers.utils.hub
 from diffusers import AutoencoderKLWan
-from huggingface_hub import constants, hf_api
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
