@@ -6,6 +6,7 @@
 Repositories live in memory as a list of commits, each with all of its files, so a test can look at every state that a
 reader could ever have seen. Large files go through the LFS protocol to a storage under another host name that must not
 be shown a token, as on the real Hub. Xet is not spoken (`HF_HUB_DISABLE_XET=1`). `Hub.cuts` breaks transfers half-way.
+A gated repository shows its description to all, and its files to those who were granted access.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class Repository:
 
     name: str
     private: bool
+    gated: bool = False
+    granted: set[str] = field(default_factory=set)  # tokens
     commits: list[Commit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -145,6 +148,19 @@ class Hub:
             "HF_TOKEN": token or "",
         }
 
+    def publish(self, name: str, folder: Path, *, gated: bool = False) -> Repository:
+        """Put the files of `folder` into the new repository `name`, as if its owner had pushed them."""
+        repository = self.repositories[name] = Repository(name, private=False, gated=gated)
+        files = dict(repository.commits[-1].files)
+        for path in (path for path in sorted(folder.rglob("*")) if path.is_file()):
+            content = path.read_bytes()
+            file = File(content, large=path.name.endswith(BINARY) or len(content) > LFS_THRESHOLD)
+            files[path.relative_to(folder).as_posix()] = file
+            if file.large:
+                self.storage[file.oid] = content
+        repository.commit("publish", files)
+        return repository
+
     def holds(self, secret: str) -> bool:
         """Whether `secret` stands in anything that was ever uploaded: contents, paths, commit messages."""
         texts = [*self.storage.values()]
@@ -167,6 +183,14 @@ class Hub:
         repository = self.repositories.get(name)
         if repository is None or (repository.private and token is None):
             raise Refused(404 if token else 401, "RepoNotFound", "Repository not found")
+        return repository
+
+    def downloadable(self, name: str, token: str | None) -> Repository:
+        """A repository whose files are open to whoever holds `token`."""
+        repository = self.readable(name, token)
+        if repository.gated and token not in repository.granted:
+            advice = "Please log in" if token is None else f"Visit https://huggingface.co/{name} to ask for access"
+            raise Refused(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted. {advice}.")
         return repository
 
     def writable(self, name: str, token: str | None) -> Repository:
@@ -357,6 +381,10 @@ class Handler(BaseHTTPRequestHandler):
         user = {"authors": [{"user": USER}], "date": "2025-01-01T00:00:00.000Z", "message": ""}
         self.send([{"id": commit.id, "title": commit.title, **user} for commit in reversed(known)])
 
+    def auth_check(self, repo: str) -> None:
+        self.hub.downloadable(repo, self.user_token)
+        self.send({})
+
     def tree(self, repo: str, revision: str, folder: str | None = None) -> None:
         files = self.hub.readable(repo, self.user_token).at(revision).files
         prefix = f"{folder}/" if folder else ""
@@ -370,7 +398,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send(listed + [describe(path, file) for path, file in sorted(shown.items())])
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
-        commit = self.hub.readable(repo, self.user_token).at(revision)
+        commit = self.hub.downloadable(repo, self.user_token).at(revision)
         headers = {"X-Repo-Commit": commit.id}
         file = commit.files.get(path)
         if file is None:
@@ -441,6 +469,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
     (("POST",), f"{API}/commit/(?P<revision>[^/]+)", Handler.commit),
     (READ, API, Handler.model_info),
     (READ, f"{API}/revision/(?P<revision>[^/]+)", Handler.model_info),
+    (READ, f"{API}/auth-check", Handler.auth_check),
     (READ, f"{API}/refs", Handler.refs),
     (READ, f"{API}/commits/(?P<revision>[^/]+)", Handler.commits),
     (READ, f"{API}/tree/(?P<revision>[^/]+)(?:/(?P<folder>.+))?", Handler.tree),
