@@ -15,5 +15,8 @@ WORLD_TOKEN = "<unused2>"
 DEFAULT_GEMMA_MODEL = "google/gemma-3-4b-it"
 DEFAULT_COSMOS_MODEL = "nvidia/Cosmos-Predict2-2B-Video2World"
 
+# The module in a checkpoint that lets transformers' Auto classes load it with `trust_remote_code=True`
+AUTO_MODULE = "theworld_auto"
+
 # Name of the model that ships inside the package; resolves to the folders in `theworld/nano/weights`.
 NANO = "nano"

@@ -25,7 +25,7 @@ def frames() -> list[Image.Image]:
 def test_frames_are_those_of_the_latents_that_the_model_gets(world: TheWorld, images: list[Image.Image]) -> None:
     encoder = world.model.world_encoder
     assert isinstance(encoder, CosmosWorldEncoder)
-    latents = encoder.encode(world.processor.world_pixels(images[0]), 2).latents
+    latents = encoder.encode(world.processor.world_pixels(images[0]), 2)
     decoded = np.stack([np.asarray(frame) for frame in decode_frames(world, latents)])
     assert decoded.shape == (9, 32, 32, 3)
     imagined = np.stack([np.asarray(frame) for frame in imagine(world, images[0], 2)])

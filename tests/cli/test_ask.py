@@ -41,7 +41,9 @@ def test_json_says_what_was_asked_of_whom(checkpoint: Path, picture: Path, capsy
 def test_no_world_loads_no_world_model(
     checkpoint: Path, picture: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("theworld.model.assembly.load_cosmos", lambda *_, **__: pytest.fail("loaded the world"))
+    monkeypatch.setattr(
+        "theworld.model.checkpoints.load.load_encoder", lambda *_, **__: pytest.fail("loaded the world")
+    )
     assert ask(picture, "What now?", "--model", checkpoint, "--no-world") == 0
 
 

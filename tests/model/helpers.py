@@ -1,13 +1,16 @@
 """Conversations, processor calls and models in one line each."""
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from PIL import Image
 from transformers import Gemma3Processor
 
 from theworld import TheWorld
+from theworld.model import components
+from theworld.model.world_encoders import CosmosWorldEncoder
 
 WORLD: dict[str, Any] = {
     "world_image_size": 32,  # a 4 x 4 latent grid
@@ -22,10 +25,18 @@ Message = dict[str, Any]
 
 
 def load_world(gemma: Path, cosmos: Path, **overrides: Any) -> TheWorld:
-    """A fused model with fresh, but always the same, world parts."""
+    """A fused model with fresh, but always the same, world parts, which count as trained: it answers with its world."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return TheWorld.from_pretrained(gemma, **{**WORLD, "cosmos_model_name": str(cosmos), **overrides})
+        model = TheWorld.from_pretrained(gemma, **{**WORLD, "cosmos_model_name": str(cosmos), **overrides})
+    model.config.trained_steps = {"projector": 1}
+    return model
+
+
+def component_of(name: str) -> str:
+    """The component of a parameter of a model with the Cosmos encoder."""
+    encoder: Any = SimpleNamespace(components=lambda: CosmosWorldEncoder.components(cast(Any, None)))
+    return components.component_of(name, components.component_table(encoder))
 
 
 def user(text: str, *images: Any) -> Message:

@@ -14,11 +14,10 @@ from transformers import AutoModelForImageTextToText, Gemma3ForConditionalGenera
 
 from tests import tiny
 from tests.model.conftest import Load
-from tests.model.helpers import WORLD, assistant, encode, load_world, user
+from tests.model.helpers import WORLD, assistant, component_of, encode, load_world, user
 from theworld import TheWorld, TheWorldConfig
-from theworld.model.assembly import Source
-from theworld.model.checkpoints import delta_keys
-from theworld.model.freezing import component_of
+from theworld.model.checkpoints.delta import delta_names
+from theworld.utils.hub import Source
 
 Example = dict[str, Any]
 
@@ -94,7 +93,7 @@ def test_delta_holds_the_projector_alone(saved: Path, trained: TheWorld) -> None
     assert {component_of(name) for name in tensors} == {"projector"}
     parameters = dict(trained.named_parameters())
     assert all(torch.equal(tensors[name], parameters[name]) for name in tensors)
-    assert {path.suffix for path in saved.iterdir()} <= {".json", ".jinja", ".safetensors", ".md", ".model"}
+    assert {path.suffix for path in saved.iterdir()} <= {".json", ".jinja", ".safetensors", ".md", ".model", ".py"}
 
 
 def test_card_names_models_and_licences(saved: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
@@ -238,7 +237,7 @@ def test_full_save_is_written_over_by_a_delta(bases: tuple[Path, Path], example:
 
 
 def test_delta_of_a_standalone_model(bases: tuple[Path, Path], example: Example, tmp_path: Path) -> None:
-    load_world(*bases).save_pretrained(tmp_path / "full", full=True)
+    load_world(*bases, num_world_steps=1).save_pretrained(tmp_path / "full", full=True)
     model = TheWorld.from_pretrained(tmp_path / "full")
     train(model, example)
     model.save_pretrained(tmp_path / "delta")
@@ -272,7 +271,7 @@ def test_relative_names_on_the_hub(checkpoint: Source, name: str, expected: Sour
 
 def test_full_checkpoint_on_the_hub(bases: tuple[Path, Path], example: Example, tmp_path: Path) -> None:
     """In the hub's cache as a download leaves it: a standalone model, and a delta that was trained from it."""
-    model = load_world(*bases)
+    model = load_world(*bases, num_world_steps=1)
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "cache" / "models--org--x" / "snapshots" / commit
     model.save_pretrained(snapshot / "runs" / "stage1", full=True)
@@ -489,7 +488,8 @@ def test_pickled_base_is_not_read(
     torch.save(load_file(folder / weights), folder / pickle)
     (folder / weights).unlink()
     with pytest.raises(OSError, match="safetensors"):
-        load_world(*bases, num_world_steps=1).model.get_world_features(torch.zeros(1, 3, 32, 32), 1)
+        model = load_world(*bases, num_world_steps=1, world_prompt="a ball")
+        model.model.get_world_features(torch.zeros(1, 3, 32, 32), 1)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", None])
@@ -521,10 +521,17 @@ def test_world_folder_without_a_vae(bases: tuple[Path, Path]) -> None:
         load_world(*bases)
 
 
-def test_vae_of_another_shape(bases: tuple[Path, Path]) -> None:
+def test_vae_of_another_shape(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    """A new fusion takes the sizes of its encoder; a checkpoint, and a caller who states them, must agree."""
+    load_world(*bases).save_pretrained(tmp_path / "checkpoint")
     tiny.tiny_vae(latent_channels=4).save_pretrained(bases[1] / "vae")
-    with pytest.raises(ValueError, match=r"\(4, 8, 4\), but the config says \(16, 8, 4\)"):
-        load_world(*bases)
+    assert load_world(*bases).config.world_latent_channels == 4
+    for load in (
+        lambda: TheWorld.from_pretrained(tmp_path / "checkpoint"),
+        lambda: load_world(*bases, world_latent_channels=16),
+    ):
+        with pytest.raises(ValueError, match="world_latent_channels=16 but 4 in its files"):
+            load()
 
 
 def test_tokenizer_without_spare_slots(bases: tuple[Path, Path]) -> None:
@@ -556,7 +563,7 @@ def test_training_goes_on_exactly(load: Load, example: Example, tmp_path: Path) 
 
     resumed = load(**flags)
     fresh = optimizer_of(resumed)
-    assert resumed.load_checkpoint(tmp_path, fresh) == 3
+    assert resumed.load_checkpoint(tmp_path, fresh) == {"epoch": 3}
     assert fresh.param_groups[1]["lr"] == 1e-3
     train(resumed, example, fresh, steps=2)
     ours = dict(resumed.named_parameters())
@@ -571,14 +578,16 @@ def test_training_goes_on_exactly(load: Load, example: Example, tmp_path: Path) 
 def test_checkpoint_is_a_checkpoint(trained: TheWorld, example: Example, tmp_path: Path) -> None:
     trained.save_checkpoint(tmp_path)
     assert same_logits(TheWorld.from_pretrained(tmp_path), trained, example)
-    assert trained.load_checkpoint(tmp_path) is None
+    assert trained.load_checkpoint(tmp_path) == {"epoch": None}
     assert not list(tmp_path.rglob("*.bin")) + list(tmp_path.rglob("*.pt"))
 
 
-def test_checkpoint_of_another_stage(load: Load, trained: TheWorld, tmp_path: Path) -> None:
+def test_checkpoint_of_another_stage(load: Load, trained: TheWorld, example: Example, tmp_path: Path) -> None:
     trained.save_checkpoint(tmp_path)
+    model = load(freeze_gemma_vision=False)
+    train(model, example)
     with pytest.raises(ValueError, match="missing: "):
-        load(freeze_gemma_vision=False).load_checkpoint(tmp_path)
+        model.load_checkpoint(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- size
@@ -611,7 +620,7 @@ def test_delta_of_a_4b_model_is_small() -> None:
     parameters = dict(model.named_parameters())
     assert sum(parameter.numel() for parameter in parameters.values()) > 4e9
     assert model.config.world_tokens(0) == 784
-    held = sum(parameters[name].numel() for name in delta_keys(model))
+    held = sum(parameters[name].numel() for name in delta_names(model))
     assert held * 4 < 80e6  # bytes, in float32
 
 

@@ -5,9 +5,9 @@ import torch
 from PIL import Image
 
 from tests.model.conftest import Load
-from tests.model.helpers import assistant, encode, user
+from tests.model.helpers import assistant, component_of, encode, user
 from theworld import TheWorld
-from theworld.model.freezing import COMPONENTS, component_of, component_sizes
+from theworld.model.components import component_sizes, component_table
 
 STAGES: dict[str, dict[str, bool]] = {
     "projection": {},
@@ -73,7 +73,9 @@ def test_numbers_are_counted(load: Load, stage: str) -> None:
     total = sum(parameter.numel() for parameter in model.parameters())
     assert model.get_trainable_parameters() == (trainable, total, 100 * trainable / total)
     sizes = component_sizes(model)
-    assert list(sizes) == [name for name in COMPONENTS if name != "language_lora"]  # adapters are asked for
+    assert list(sizes) == [
+        name for name in component_table(model.model.world_encoder) if name != "language_lora"
+    ]  # adapters are asked for
     assert sum(size.total for size in sizes.values()) == total
     assert {name for name, size in sizes.items() if size.trainable} == TRAINS[stage]
 
@@ -101,7 +103,6 @@ def test_freezing_follows_the_config(load: Load) -> None:
     model.config.freeze_gemma_vision = True
     model.freeze()
     assert {component_of(n) for n, p in model.named_parameters() if p.requires_grad} == {"projector"}
-    assert model.config.trained_components == ["projector", "vision"]
 
 
 def test_transformer_loaded_later_stays_frozen(load: Load) -> None:
@@ -112,7 +113,9 @@ def test_transformer_loaded_later_stays_frozen(load: Load) -> None:
 
 def test_every_parameter_belongs_to_a_component(load: Load) -> None:
     model = load(num_world_steps=1, lora={"r": 1})
-    assert {component_of(name) for name, _ in model.named_parameters()} == set(COMPONENTS)
+    assert {component_of(name) for name, _ in model.named_parameters()} == set(
+        component_table(model.model.world_encoder)
+    )
     with pytest.raises(KeyError, match="belongs to no component"):
         component_of("model.something_else.weight")
 

@@ -278,7 +278,7 @@ def test_guessed_world_tokens_are_no_error(world: TheWorld, inputs: Any) -> None
 
 @pytest.mark.parametrize("given_as", ["processor", "images"])
 def test_streaming(world: TheWorld, images: list[Image.Image], given_as: str) -> None:
-    conversation = [user("What colour is the ball?", images[0])]
+    conversation = [user("Which bin will the ball land in?", images[0])]
     given = encode(world.processor, conversation, use_world=given_as == "processor")
     extra = {} if given_as == "processor" else {"images": [images[0]]}
     answer = world.processor.decode(answer_ids(world, given, **extra)[0], skip_special_tokens=True)

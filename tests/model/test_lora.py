@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, Gemma3ForConditionalGeneration
 
 from tests.model.conftest import Load
-from tests.model.helpers import assistant, encode, load_world, user
+from tests.model.helpers import assistant, component_of, encode, load_world, user
 from theworld import TheWorld, TheWorldConfig
-from theworld.model.checkpoints import delta_keys
-from theworld.model.freezing import component_of, component_sizes
+from theworld.model.checkpoints.delta import delta_names
+from theworld.model.components import component_sizes
 
 LORA: dict[str, Any] = {"r": 2, "alpha": 8, "target_modules": ["q_proj", "down_proj"]}
 
@@ -86,7 +86,7 @@ def test_what_trains(load: Load, batch: Batch, flags: dict[str, bool], parts: se
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert {component_of(name) for name in trainable} == parts
     assert train(model, batch) == trainable
-    assert set(model.config.trained_components or ()) == parts
+    assert set(model.config.trained_steps or ()) == parts
 
 
 def test_table_counts_the_adapters(trained: TheWorld, world: TheWorld) -> None:
@@ -138,7 +138,7 @@ def test_round_trip_through_every_door(trained: TheWorld, saved: Path, batch: Ba
 def test_delta_holds_projector_and_adapters(trained: TheWorld, saved: Path) -> None:
     tensors = load_file(saved / "model.safetensors")
     assert {component_of(name) for name in tensors} == {"projector", "language_lora"}
-    assert sorted(tensors) == sorted(delta_keys(trained))
+    assert sorted(tensors) == sorted(delta_names(trained))
     assert not any("base_layer" in name for name in tensors)
 
 
@@ -217,7 +217,7 @@ def test_three_stages(gemma_folder: Path, cosmos_folder: Path, batch: Batch, tmp
         moved = train(model, batch)
         assert {component_of(name) for name in moved} == trains
         model.save_pretrained(tmp_path / str(number))
-    assert model.config.trained_components == ["projector", "vision", "language_lora"]
+    assert TheWorld.config_class.from_pretrained(tmp_path / "3").changed == ["projector", "vision", "language_lora"]
     assert torch.equal(logits(TheWorld.from_pretrained(tmp_path / "3"), batch), logits(model, batch))
     first, last = (load_file(tmp_path / number / "model.safetensors") for number in ("1", "3"))
     for name in first:
@@ -233,10 +233,12 @@ def test_merged_adapters_answer_alike(saved: Path, trained: TheWorld, batch: Bat
     torch.testing.assert_close(logits(model, batch), logits(trained, batch), rtol=1e-5, atol=1e-5)
     assert not any("lora" in name or "base_layer" in name for name, _ in model.named_parameters())
     assert model.config.lora is None
-    assert model.config.trained_components == ["projector", "language"]
     assert {component_of(name) for name, p in model.named_parameters() if p.requires_grad} == {"projector"}
     model.save_pretrained(tmp_path)
-    assert {component_of(name) for name in load_file(tmp_path / "model.safetensors")} == {"projector", "language"}
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert {component_of(name) for name in tensors} == {"projector", "language"}
+    merged = [name for name in tensors if component_of(name) == "language"]
+    assert all(name.split(".")[-2] in LORA["target_modules"] for name in merged)
     assert torch.equal(logits(TheWorld.from_pretrained(tmp_path), batch), logits(model, batch))
     again = TheWorld.from_pretrained(tmp_path, lora=LORA)
     assert torch.equal(logits(again, batch), logits(model, batch))

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from tests import tiny
 from tests.model.conftest import Load
-from theworld.model.prompt_embeds import encode_prompts, load_prompt_embeds, save_prompt_embeds
+from theworld.model.world_encoders.prompt_embeds import encode_prompts, load_prompt_embeds, save_prompt_embeds
 
 
 class Harmless:

@@ -38,7 +38,7 @@ def without_pixels(given: dict[str, Any]) -> dict[str, Any]:
 def latents_of(model: TheWorld, given: dict[str, Any], steps: int) -> torch.Tensor:
     assert model.model.world_encoder is not None
     frames = given["world_pixel_values"].split(1)  # one by one, as training encodes them
-    return torch.cat([model.model.world_encoder.encode(frame, steps).latents for frame in frames])
+    return torch.cat([model.model.world_encoder.encode(frame, steps) for frame in frames])
 
 
 def gradients(model: TheWorld, *calls: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -44,7 +44,11 @@ def test_what_it_saves_loads_as_a_whole_model(load: Load, tmp_path: Path) -> Non
 
 
 def test_a_trained_language_model_is_not_left_behind(load: Load, tmp_path: Path) -> None:
-    load(freeze_gemma_language=False).save_pretrained(tmp_path)
+    model = load(freeze_gemma_language=False)
+    with torch.no_grad():
+        for parameter in (*model.model.language_model.parameters(), *model.lm_head.parameters()):
+            parameter.add_(0.01)
+    model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="language_model=False, but language of it is trained"):
         TheWorld.from_pretrained(tmp_path, freeze_gemma_language=True, language_model=False)
 

@@ -25,9 +25,9 @@ def pixels() -> torch.Tensor:
 
 def test_still_world_repeats_the_present(pixels: torch.Tensor) -> None:
     encoder = build(StillWorldEncoder)
-    latents = encoder.encode(pixels, 3).latents
+    latents = encoder.encode(pixels, 3)
     assert latents.shape[2] == 4
-    assert torch.equal(latents, encoder.encode(pixels).latents.expand_as(latents))
+    assert torch.equal(latents, encoder.encode(pixels).expand_as(latents))
     assert encoder.transformer is None
 
 
@@ -44,13 +44,13 @@ def test_still_world_is_a_setting(load: Load, images: list[Image.Image]) -> None
 def test_a_control_has_the_tokens_of_a_world_and_reads_the_picture(name: str, pixels: torch.Tensor) -> None:
     assert WORLD_ENCODERS[name].kind == name
     encoder = build(WORLD_ENCODERS[name])
-    latents = encoder.encode(pixels, 2).latents
-    assert latents.shape == build().encode(pixels, 2).latents.shape
+    latents = encoder.encode(pixels, 2)
+    assert latents.shape == build().encode(pixels, 2).shape
     assert latents.isfinite().all()
     assert not torch.equal(latents[0], latents[1])
-    torch.testing.assert_close(encoder.encode(pixels[:1], 2).latents, latents[:1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(encoder.encode(pixels[:1], 2), latents[:1], rtol=1e-4, atol=1e-4)
     clip = pixels.unsqueeze(2).repeat(1, 1, 9, 1, 1)
-    assert encoder.encode_clip(clip).latents.shape == latents.shape
+    assert encoder.encode_clip(clip).shape == latents.shape
 
 
 def test_a_random_world_keeps_nothing_of_the_weights(pixels: torch.Tensor) -> None:
@@ -61,8 +61,8 @@ def test_a_random_world_keeps_nothing_of_the_weights(pixels: torch.Tensor) -> No
     for vae in (trained, other):
         draw_weights(vae, 0)
     assert all(torch.equal(*pair) for pair in zip(trained.parameters(), other.parameters(), strict=True))
-    latents = build(RandomWorldEncoder).encode(pixels, 2).latents
-    assert not torch.allclose(latents, build().encode(pixels, 2).latents)
+    latents = build(RandomWorldEncoder).encode(pixels, 2)
+    assert not torch.allclose(latents, build().encode(pixels, 2))
     assert torch.allclose(latents.mean(dim=(-2, -1)), torch.zeros(()), atol=1e-5)
 
 
@@ -81,11 +81,11 @@ def test_patches_are_what_the_picture_shows() -> None:
     flat = torch.empty(1, 3, SIZE, SIZE)
     for channel, value in enumerate((-1.0, 0.25, 1.0)):
         flat[:, channel] = value
-    latents = encoder.encode(flat, 1).latents
+    latents = encoder.encode(flat, 1)
     for channel, value in enumerate((-1.0, 0.25, 1.0)):
         torch.testing.assert_close(latents[:, channel], torch.full_like(latents[:, channel], value))
     torch.testing.assert_close(latents[:, 3:], torch.zeros_like(latents[:, 3:]), rtol=0, atol=1e-6)
     wave = torch.cos(math.pi * (torch.arange(SIZE) % PATCH + 0.5) / PATCH).expand(1, 3, SIZE, SIZE)
-    latents = encoder.encode(wave, 0).latents
+    latents = encoder.encode(wave, 0)
     assert latents[:, 3:6].abs().min() > 0.4
     assert latents[:, :3].abs().max() < 1e-6

@@ -17,7 +17,8 @@ from tests.model.conftest import Load
 from tests.model.helpers import WORLD, encode, user
 from theworld.model.image_processing_world import world_pixel_values
 from theworld.model.world_encoders import CosmosWorldEncoder, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
-from theworld.model.world_encoders.cosmos import negative_prompt, without_padding_mask
+from theworld.model.world_encoders.cosmos import stock_negative_prompt
+from theworld.model.world_encoders.cosmos_sampler import without_padding_mask
 
 SIZE = tiny.WORLD_SIZE
 PROMPT = "a ball"
@@ -68,7 +69,7 @@ def pipeline_latents(monkeypatch: pytest.MonkeyPatch) -> Any:
         return pipeline(
             image=image,
             prompt_embeds=embeds_of(PROMPT).to(transformer.dtype),
-            negative_prompt_embeds=embeds_of(negative_prompt()).to(transformer.dtype),
+            negative_prompt_embeds=embeds_of(stock_negative_prompt()).to(transformer.dtype),
             height=SIZE,
             width=SIZE,
             num_frames=1 + 4 * steps,
@@ -87,7 +88,7 @@ def noise_of(seed: int, steps: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def pixels(images: list[Image.Image]) -> torch.Tensor:
-    return world_pixel_values(images, SIZE)
+    return world_pixel_values(images, (SIZE, SIZE))
 
 
 # --------------------------------------------------------------------------------------------- the VAE's door
@@ -115,7 +116,7 @@ def test_pixels_keep_their_place_and_order() -> None:
     image = Image.new("RGB", (8, 8))
     image.putpixel((7, 0), (255, 0, 0))
     image.putpixel((0, 7), (0, 255, 0))
-    frame = world_pixel_values([image], 8)[0]
+    frame = world_pixel_values([image], (8, 8))[0]
     assert frame.shape == (3, 8, 8)
     assert frame[0, 0, 7] == 1  # red: right of the first row
     assert frame[1, 7, 0] == 1  # green: last row, left
@@ -127,16 +128,16 @@ def test_latents_are_the_normalised_mode(pixels: torch.Tensor) -> None:
     posterior = encoder.vae.encode(pixels.unsqueeze(2)).latent_dist
     mean = torch.tensor(encoder.vae.config.latents_mean).view(1, -1, 1, 1, 1)
     std = torch.tensor(encoder.vae.config.latents_std).view(1, -1, 1, 1, 1)
-    latents = encoder.encode(pixels).latents
+    latents = encoder.encode(pixels)
     assert torch.equal(latents, (posterior.mean - mean) / std)
     assert not torch.equal(latents, posterior.mean)
-    assert torch.equal(latents, encoder.encode(pixels).latents)  # never a sample
+    assert torch.equal(latents, encoder.encode(pixels))  # never a sample
 
 
 def test_grid_is_told_without_running(pixels: torch.Tensor) -> None:
     encoder = build()
     for steps in (0, 1, 3):
-        latents = encoder.encode(pixels[:1], steps).latents
+        latents = encoder.encode(pixels[:1], steps)
         assert latents.shape[2:] == encoder.grid(SIZE, SIZE, steps)
         assert latents.shape[1] == encoder.feature_dim
     assert (encoder.spatial_compression, encoder.temporal_compression) == (8, 4)
@@ -151,7 +152,7 @@ def test_rollout_is_the_stock_pipelines(
     images: list[Image.Image], pixels: torch.Tensor, pipeline_latents: Any, steps: int, guidance: float
 ) -> None:
     settings = {"num_inference_steps": 5, "guidance_scale": guidance, "fps": 12}
-    ours = build(**settings, seed=3).encode(pixels[:1], steps).latents
+    ours = build(**settings, seed=3).encode(pixels[:1], steps)
     stock = pipeline_latents(images[0], steps, noise_of(3, steps), tiny.tiny_transformer(), **settings)
     assert ours.shape == stock.shape
     torch.testing.assert_close(ours[:, :, 1:], stock[:, :, 1:], rtol=0, atol=1e-6)
@@ -162,7 +163,7 @@ def test_bf16_rollout_is_the_stock_pipelines(
     images: list[Image.Image], pixels: torch.Tensor, pipeline_latents: Any
 ) -> None:
     half = tiny.tiny_transformer().to(torch.bfloat16)
-    ours = build(transformer=half, seed=3).encode(pixels[:1], 2).latents
+    ours = build(transformer=half, seed=3).encode(pixels[:1], 2)
     stock = pipeline_latents(
         images[0],
         2,
@@ -176,7 +177,7 @@ def test_bf16_rollout_is_the_stock_pipelines(
 
 
 def test_guidance_moves_the_rollout(pixels: torch.Tensor) -> None:
-    plain, guided = (build(guidance_scale=scale).encode(pixels[:1], 1).latents for scale in (1.0, 3.0))
+    plain, guided = (build(guidance_scale=scale).encode(pixels[:1], 1) for scale in (1.0, 3.0))
     assert not torch.allclose(plain[:, :, 1:], guided[:, :, 1:], atol=1e-3)
 
 
@@ -184,7 +185,7 @@ def test_guidance_moves_the_rollout(pixels: torch.Tensor) -> None:
     "setting", [{"num_inference_steps": 7}, {"fps": 4}, {"prompt": "a falling tower"}, {"seed": 9}]
 )
 def test_every_setting_reaches_the_sampler(pixels: torch.Tensor, setting: dict[str, Any]) -> None:
-    before, after = (build(**how).encode(pixels[:1], 1).latents for how in ({}, setting))
+    before, after = (build(**how).encode(pixels[:1], 1) for how in ({}, setting))
     assert torch.equal(before[:, :, 0], after[:, :, 0])
     assert not torch.equal(before[:, :, 1:], after[:, :, 1:])
 
@@ -212,23 +213,23 @@ def test_weights_with_a_padding_mask_channel(
     stock_transformer = tiny.tiny_transformer(concat_padding_mask=True)
     stock = pipeline_latents(images[0], 2, noise_of(0, 2), stock_transformer, **settings)
     transformer = without_padding_mask(tiny.tiny_transformer(concat_padding_mask=True))
-    ours = build(transformer=transformer, **settings).encode(pixels[:1], 2).latents
+    ours = build(transformer=transformer, **settings).encode(pixels[:1], 2)
     torch.testing.assert_close(ours[:, :, 1:], stock[:, :, 1:], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_batch_equals_its_images_one_by_one(pixels: torch.Tensor, steps: int) -> None:
     encoder = build()
-    together = encoder.encode(pixels, steps).latents
+    together = encoder.encode(pixels, steps)
     for row in range(len(pixels)):
-        alone = encoder.encode(pixels[row : row + 1], steps).latents
+        alone = encoder.encode(pixels[row : row + 1], steps)
         torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
 
 
 def test_current_frame_is_kept_and_the_future_is_new(pixels: torch.Tensor) -> None:
     encoder = build()
-    latents = encoder.encode(pixels, 3).latents
-    assert torch.equal(latents[:, :, :1], encoder.encode(pixels).latents)
+    latents = encoder.encode(pixels, 3)
+    assert torch.equal(latents[:, :, :1], encoder.encode(pixels))
     for earlier in range(4):
         for later in range(earlier + 1, 4):
             assert not torch.equal(latents[:, :, earlier], latents[:, :, later])
@@ -236,11 +237,11 @@ def test_current_frame_is_kept_and_the_future_is_new(pixels: torch.Tensor) -> No
 
 def test_same_seed_same_future(pixels: torch.Tensor) -> None:
     encoder = build(seed=1)
-    first = encoder.encode(pixels, 2).latents
+    first = encoder.encode(pixels, 2)
     torch.rand(3)  # the global generator plays no part
-    assert torch.equal(encoder.encode(pixels, 2).latents, first)
-    assert torch.equal(build(seed=8).encode(pixels, 2, seed=1).latents, first)
-    assert not torch.equal(encoder.encode(pixels, 2, seed=2).latents, first)
+    assert torch.equal(encoder.encode(pixels, 2), first)
+    assert torch.equal(build(seed=8).encode(pixels, 2, seed=1), first)
+    assert not torch.equal(encoder.encode(pixels, 2, seed=2), first)
 
 
 def test_global_generator_is_left_alone(pixels: torch.Tensor) -> None:
@@ -292,20 +293,20 @@ def test_gradient_mode_is_left_alone(load: Load, pixels: torch.Tensor, enabled: 
 
 def test_frozen_encoder_records_no_graph(load: Load, pixels: torch.Tensor) -> None:
     model = load()
-    assert not model.model.world_encoder.encode(pixels, 1).latents.requires_grad
+    assert not model.model.world_encoder.encode(pixels, 1).requires_grad
 
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_trained_vae_gets_its_gradient_through_every_length(load: Load, pixels: torch.Tensor, steps: int) -> None:
     model = load(freeze_cosmos_vae=False)
-    latents = model.model.world_encoder.encode(pixels, steps).latents
+    latents = model.model.world_encoder.encode(pixels, steps)
     latents[:, :, 0].square().sum().backward()
     assert model.model.world_encoder.vae.encoder.conv_in.weight.grad.any()
 
 
 def test_decoded_latents_are_frames(pixels: torch.Tensor) -> None:
     encoder = build()
-    latents = encoder.encode(pixels, 2).latents
+    latents = encoder.encode(pixels, 2)
     frames = encoder.decode(latents)
     assert frames.shape == (3, 1 + 4 * 2, 3, SIZE, SIZE)
     assert frames.min() >= 0

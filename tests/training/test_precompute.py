@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.model.helpers import load_world
 from tests.training.runs import history, tiny_run, write_rows
+from theworld import TheWorld
 from theworld.data.latent_cache import LatentCache
 from theworld.data.schema import Example, Message
-from theworld.model.encoder_fingerprint import cache_fingerprint
-from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.model.world_encoders import CosmosWorldEncoder, cache_fingerprint
 from theworld.training.align import AlignCollator, AlignModel
 from theworld.training.config import TrainingConfig
 from theworld.training.objectives import OBJECTIVES
@@ -32,6 +32,12 @@ from theworld.training.run import train
 from theworld.training.stages import load_model
 
 PROJECT = Path(__file__).parents[2]
+
+
+def fingerprint_of(model: TheWorld) -> dict[str, Any]:
+    encoder = model.model.world_encoder
+    assert encoder is not None
+    return cache_fingerprint(encoder, model.config)
 
 
 def cached(folder: Path, gemma: Path, cosmos: Path, **keys: Any) -> TrainingConfig:
@@ -112,7 +118,7 @@ def test_clips_and_rollouts_of_their_first_frames(tmp_path: Path, gemma_folder: 
     model = load_model(config, gemma_folder, AlignModel)
     encoder = model.model.world_encoder
     assert encoder is not None
-    cache = LatentCache(tmp_path / "latents", cache_fingerprint(model), writable=True)
+    cache = LatentCache(tmp_path / "latents", fingerprint_of(model), writable=True)
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     clip = Example("clip", (Message("user", "-"),), clip=tuple(frames))
     collator = OBJECTIVES["align"].collator(replace(config, latent_cache=None), model)
@@ -123,7 +129,7 @@ def test_clips_and_rollouts_of_their_first_frames(tmp_path: Path, gemma_folder: 
         cache.add(key, encode(encoder, pixels[None], 1)[0])
     cache.flush()
     expected = model.encode(**{name: value for name, value in collator([clip]).items() if name != "skipped"})
-    read = AlignCollator(model.processor, latent_cache=LatentCache(tmp_path / "latents", cache_fingerprint(model)))
+    read = AlignCollator(model.processor, latent_cache=LatentCache(tmp_path / "latents", fingerprint_of(model)))
     batch = read([clip])
     assert torch.equal(batch["world_latents"], expected["world_latents"])
     assert torch.equal(batch["clip_latents"], expected["clip_latents"])
@@ -230,21 +236,21 @@ def test_the_encoder_is_told_by_its_weights(tmp_path: Path, gemma_folder: Path, 
     model = load_model(config, gemma_folder)
     encoder = model.model.world_encoder
     assert isinstance(encoder, CosmosWorldEncoder)
-    before = cache_fingerprint(model)
+    before = fingerprint_of(model)
     assert str(cosmos_folder) not in json.dumps(before)
-    encoder.prepare_rollouts()  # of no use to the current frame
+    encoder.prepare(1)  # of no use to the current frame
     with torch.no_grad():
         encoder.vae.decoder.conv_in.bias.add_(1)
-    assert cache_fingerprint(model) == before
+    assert fingerprint_of(model) == before
     with torch.no_grad():
         encoder.vae.encoder.conv_in.bias.add_(1)
-    assert cache_fingerprint(model) == {**before, "weights": cache_fingerprint(model)["weights"]} != before
+    assert fingerprint_of(model) == {**before, "weights": fingerprint_of(model)["weights"]} != before
     model.config.num_world_steps = 1
-    rolled_out = cache_fingerprint(model)
+    rolled_out = fingerprint_of(model)
     assert encoder.transformer is not None
     with torch.no_grad():
         next(encoder.transformer.parameters()).add_(1)
-    assert cache_fingerprint(model) != rolled_out
+    assert fingerprint_of(model) != rolled_out
 
 
 # ------------------------------------------------------------------------------------------------------- processes

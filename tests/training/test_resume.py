@@ -21,7 +21,7 @@ from transformers import Trainer
 from tests.hub_server import Hub
 from tests.training.runs import history, tiny_run
 from theworld.cli.main import main
-from theworld.model.checkpoints import WEIGHTS
+from theworld.model.checkpoints.names import WEIGHTS
 from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
-from theworld.model.checkpoints import WEIGHTS
-from theworld.model.freezing import component_of
+from theworld.model.checkpoints.names import WEIGHTS
 from theworld.model.world_encoders import PatchesWorldEncoder
 from theworld.training import run
 from theworld.training.config import TrainingConfig

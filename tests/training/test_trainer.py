@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import Trainer
 
+from tests.model.helpers import component_of
 from tests.training.runs import history, tiny_run
 from theworld.data.collator import TheWorldCollator
 from theworld.data.sources import SOURCES
-from theworld.model.freezing import component_of
 from theworld.training import objectives
 from theworld.training.arguments import training_arguments
 from theworld.training.metrics import choice_figures, choice_logs, total_norm

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from theworld.data.schema import SourceSettings
 from theworld.model import TheWorld
-from theworld.utils.tensors import weights_digest
 from theworld.utils.reproducibility import environment
+from theworld.utils.tensors import weights_digest
 
 from .arms import ARMS, PlannedArm
 from .prompts import PromptBuilder

@@ -131,9 +131,7 @@ def component_sizes(model: Any) -> dict[str, ComponentSize]:
         count = counts.setdefault(component, [0, 0])
         count[0] += parameter.numel() if parameter.requires_grad else 0
         count[1] += parameter.numel()
-    return {
-        name: ComponentSize(*counts[name]) for name in component_table(model.model.world_encoder) if name in counts
-    }
+    return {name: ComponentSize(*counts[name]) for name in component_table(model.model.world_encoder) if name in counts}
 
 
 def parameter_table(model: Any) -> str:

@@ -162,6 +162,10 @@ class TheWorldConfig(Gemma3Config):
         """As transformers', for checkpoints of version 0.1 too."""
         return super().from_dict(upgrade(config_dict), **kwargs)
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
+
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
         for name, allowed in CHOICES.items():

@@ -167,7 +167,9 @@ class WorldGenerationMixin(GenerationMixin):
             if self.model.world_gate is None:
                 encoded["world"] = world
             elif encoded.get("image") is not None:  # what stock Gemma 3 sees from here on are image features
-                encoded["image"].pooler_output = self.model.gate_images(encoded["image"].pooler_output, world.pooler_output)
+                encoded["image"].pooler_output = self.model.gate_images(
+                    encoded["image"].pooler_output, world.pooler_output
+                )
         return model_kwargs
 
     def _expand_multimodal_outputs(

@@ -281,8 +281,10 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
     processor: TheWorldProcessor
 
     def __init__(self, config: TheWorldConfig, *_: Any, **old: Any) -> None:
-        if isinstance(config, str | Path) or old:
+        if isinstance(config, str | Path):
             raise ValueError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})")
+        if old:
+            raise TypeError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)
         self.base_tensors, self.fresh_tensors = {}, {}
         self.model = TheWorldModel(config)
@@ -369,7 +371,9 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
             **kwargs,
         )
         # 4. Logits at the caller's own positions
-        if inputs.rewritten is not None and not supervised_logits_only:  # (B, L, vocabulary), then what the caller keeps
+        if (
+            inputs.rewritten is not None and not supervised_logits_only
+        ):  # (B, L, vocabulary), then what the caller keeps
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
         world = (mm_encoder_outputs or {}).get("world")
         tokens = None if world is None else world.pooler_output

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
-from transformers import AddedToken, Gemma3Processor
+from transformers import AddedToken, BatchFeature, Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, WORLD_TOKEN
 from theworld.utils.images import SOURCES, flatten_images, open_image
 
 from .chat_template import check_template
@@ -27,6 +27,28 @@ from .image_processing_world import world_pixel_values
 
 MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
 LARGEST_BLOCK = 2**20  # tokens, so that a damaged or hostile processor_config.json cannot exhaust the memory
+
+
+class WorldBatch(BatchFeature):
+    """What a processor call returns. It adapts two of its entries to callers that know images, but no worlds.
+
+    Args:
+        unsupervised: Ids of the world block, which have no label. Collators that copy `input_ids` as `labels` (TRL's,
+            for messages) would train the model to write placeholders.
+    """
+
+    def __init__(self, data: Any = None, tensor_type: Any = None, unsupervised: tuple[int, ...] = ()) -> None:
+        super().__init__(data, tensor_type)
+        self.unsupervised = unsupervised
+
+    def __setitem__(self, key: str, item: Any) -> None:
+        if key == "labels" and isinstance(item, torch.Tensor) and self.unsupervised:
+            blocks = torch.isin(item, torch.tensor(self.unsupervised, device=item.device))
+            item = item.masked_fill(blocks, IGNORE_INDEX)
+        if key == "text" and "world_pixel_values" in self.data:
+            # transformers' pipeline, which sets this key, joins batches of image tensors only if they have 2 dimensions
+            self.data["world_pixel_values"] = self.data["world_pixel_values"].flatten(1)
+        self.data[key] = item
 
 
 class TheWorldImagesKwargs(ImagesKwargs, total=False):
@@ -86,7 +108,10 @@ class TheWorldProcessor(Gemma3Processor):
         **kwargs: Any,
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
-        for name, number in (("image_seq_length", image_seq_length), ("world_tokens_per_frame", world_tokens_per_frame)):
+        for name, number in (
+            ("image_seq_length", image_seq_length),
+            ("world_tokens_per_frame", world_tokens_per_frame),
+        ):
             if not 1 <= number <= LARGEST_BLOCK:
                 raise ValueError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
         self.enable_world = enable_world
@@ -99,10 +124,15 @@ class TheWorldProcessor(Gemma3Processor):
         self.world_position = world_position
         self.world_attention = world_attention
         self.world_token_id = tokenizer.convert_tokens_to_ids(WORLD_TOKEN)
+        self.auto_map = {"AutoProcessor": f"{AUTO_MODULE}.TheWorldProcessor"}
         tokenizer.padding_side = "left"
         if enable_world:
             known = [token for token in MARKERS if token in tokenizer.get_vocab()]  # adding others would grow the table
             tokenizer.add_tokens([AddedToken(token, special=True) for token in known], special_tokens=True)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
@@ -135,7 +165,8 @@ class TheWorldProcessor(Gemma3Processor):
         """Gemma 3's call, which leaves the tokenizer as it was."""
         inputs = super().__call__(*args, **kwargs)
         self._reset_tokenizer()
-        return inputs
+        markers = cast(list[int], self.tokenizer.convert_tokens_to_ids(list(MARKERS)))
+        return WorldBatch(inputs.data, unsupervised=tuple(markers) if self.enable_world else ())
 
     def _reset_tokenizer(self) -> None:
         """A fast tokenizer keeps the padding of its last call, saves it, and pads that way when it is loaded."""

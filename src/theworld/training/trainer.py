@@ -218,6 +218,9 @@ class TheWorldTrainer(Trainer):
             clipped = sum(value**2 for value in norms.values()) ** 0.5
             unclip = logs.get("grad_norm", clipped) / clipped if clipped else 1.0
             logs |= {name: value * unclip for name, value in norms.items()}
+            gate = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model))).model.world_gate
+            if gate is not None:
+                logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
             logs |= norm_logs("param_norm", {part: total_norm(values) for part, values in self.gradients.parts.items()})
         super().log(logs, start_time)
 

@@ -122,8 +122,7 @@ _USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
 _BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
 _PLACEHOLDER = re.compile(
     "|".join(
-        rf"{re.escape(token)}(?:\*\d+)?"
-        for token in (*_BLOCK_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
+        rf"{re.escape(token)}(?:\*\d+)?" for token in (*_BLOCK_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
     )
 )
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)

@@ -86,10 +86,11 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
     """
     table, record = component_table(model.model.world_encoder), cast(dict[str, BaseTensor], model.base_tensors)
     held, names = set(model.config.changed or ()), list[str]()
+    stepped = model.config.trained_steps or {}
     for name, parameter in model.named_parameters():
         name, component = canonical(name), component_of(name, table)
-        if component in FRESH:
-            names.append(name)
+        if component in FRESH or (parameter.requires_grad and component in stepped):
+            names.append(name)  # what trains is there even if it did not move, so that a Trainer can come back to it
         elif isinstance(parameter, DTensor) and values is None:  # a shard tells nothing: what trains, or was changed
             if parameter.requires_grad or component in held or name in held:
                 names.append(name)
@@ -156,7 +157,7 @@ def summarise(model: Any, names: Iterable[str]) -> list[str]:
 
 def expected_names(model: Any, changed: Iterable[str]) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """The parameters that a checkpoint whose config lists `changed` must hold, by their saved names."""
-    table, held = component_table(model.model.world_encoder), set(changed) | set(FRESH)
+    table, held = component_table(model.model.world_encoder), set(changed)
     for name, parameter in model.named_parameters():
         if component_of(name, table) in held or canonical(name) in held:
             yield canonical(name), parameter

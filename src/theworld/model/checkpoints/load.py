@@ -40,6 +40,7 @@ from .lora import check_same_lora, inject_lora
 from .names import WEIGHTS, WEIGHTS_INDEX
 from .save import recover
 
+SIZES = ("world_latent_channels", "world_spatial_compression", "world_temporal_compression")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 OLD_ARGUMENTS = {
     "load_cosmos": "enable_world",
@@ -106,7 +107,8 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
 
     # 4. The world
     if encoder_class is not None:
-        encoder = load_encoder(encoder_class, model, cosmos, hub)
+        stated = SIZES if is_checkpoint else tuple(name for name in SIZES if name in overrides)
+        encoder = load_encoder(encoder_class, model, cosmos, stated, hub)
         config.cosmos_model_name, config.cosmos_subfolder = portable(cosmos.name), cosmos.subfolder
         config.cosmos_revision = cosmos_revision
         if is_checkpoint:
@@ -116,6 +118,9 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         encoder.prepare(config.num_world_steps)
 
     # 5. What a checkpoint holds, over the base models that are remembered for the next save
+    if not language_model:
+        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # the head's as well
+        embeddings.data = embeddings.data[:0].clone()
     table = component_table(model.model.world_encoder)
     model.base_tensors = remember(
         (key, value) for key, value in model.named_parameters() if component_of(key, table) not in FRESH
@@ -134,9 +139,6 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     )
 
     # 6. Who it is, and what trains
-    if not language_model:
-        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # the head's as well
-        embeddings.data = embeddings.data[:0].clone()
     config._name_or_path, model.name_or_path = source.name, portable(source.name)
     apply_freezing(model)
     count_steps(model)
@@ -266,11 +268,16 @@ def load_processor(config: TheWorldConfig, source: Source, **hub: Any) -> TheWor
     return TheWorldProcessor.from_gemma(stock, config)
 
 
-def load_encoder(cls: type[WorldEncoder], model: Any, source: Source, hub: dict[str, Any]) -> WorldEncoder:
+def load_encoder(
+    cls: type[WorldEncoder], model: Any, source: Source, stated: tuple[str, ...], hub: dict[str, Any]
+) -> WorldEncoder:
     """The world encoder beside the language model, in its dtype; its sizes go into the model's config.
 
+    Args:
+        stated: The sizes that the config states, so that the encoder must have them.
+
     Raises:
-        ValueError: A checkpoint's config states other sizes.
+        ValueError: The encoder has other sizes.
     """
     config, embeddings = model.config, cast(nn.Embedding, model.get_input_embeddings()).weight
     dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
@@ -283,9 +290,13 @@ def load_encoder(cls: type[WorldEncoder], model: Any, source: Source, hub: dict[
             f"world_image_size={config.world_image_size}: {type(encoder).__name__} makes {rows} x {columns} features "
             "of it, which do not divide it; choose a multiple of its patches"
         )
-    config.world_latent_channels = encoder.feature_dim
-    config.world_spatial_compression = compression
-    config.world_temporal_compression = encoder.temporal_compression
+    found = dict(zip(SIZES, (encoder.feature_dim, compression, encoder.temporal_compression), strict=True))
+    wrong = [
+        f"{name}={getattr(config, name)} but {found[name]}" for name in stated if getattr(config, name) != found[name]
+    ]
+    if wrong:
+        raise ValueError(f"{source.name}: another world encoder than the config says: {', '.join(wrong)} in its files")
+    vars(config).update(found)
     config.check_world()
     return encoder
 

@@ -7,7 +7,6 @@ from pathlib import Path
 WEIGHTS, WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
 OPTIMIZER, OPTIMIZER_GROUPS = "optimizer.safetensors", "optimizer.json"
 GEMMA_FOLDER, COSMOS_FOLDER = "gemma", "cosmos"
-AUTO_MODULE = "theworld_auto"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json")
 
 

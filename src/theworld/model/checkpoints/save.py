@@ -20,18 +20,18 @@ from safetensors.torch import save
 from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from theworld.utils.io import write_bytes, write_json, write_text
+from theworld.constants import AUTO_MODULE
+from theworld.utils.io import write_bytes, write_text
 
 from .card import model_card
 from .delta import check_expressible, delta_names, summarise
 from .lora import check_no_foreign_adapters
-from .names import AUTO_MODULE, COSMOS_FOLDER, GEMMA_FOLDER, OPTIMIZER, OPTIMIZER_GROUPS, WEIGHTS, WEIGHTS_INDEX, canonical
+from .names import COSMOS_FOLDER, GEMMA_FOLDER, OPTIMIZER, OPTIMIZER_GROUPS, WEIGHTS, WEIGHTS_INDEX, canonical
 
 AUTO_CLASSES = {
     "AutoConfig": "TheWorldConfig",
     "AutoModelForImageTextToText": "TheWorld",
     "AutoModelForMultimodalLM": "TheWorld",
-    "AutoProcessor": "TheWorldProcessor",
 }
 AUTO_CODE = "from theworld import TheWorld, TheWorldConfig, TheWorldProcessor  # pip install theworld\n"
 OURS = ("model*.safetensors*", "config.json", "processor_config.json", "generation_config.json", "tokenizer*")
@@ -128,11 +128,15 @@ def write_checkpoint(
     folder.mkdir()
     # Weights
     values = model_tensors(model) if gathered is None else gathered
-    save_torch_state_dict({name: values[name].detach() for name in names}, folder, max_shard_size=max_shard_size)
+    delta = {name: values[name].detach() for name in names}
+    if delta:
+        save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
+    else:
+        write_bytes(folder / WEIGHTS, save(delta))
     # Config
     config = copy.deepcopy(model.config)
     config.architectures = ["TheWorld"]  # also of what a trainer derives from it
-    config.auto_map = {auto: f"{AUTO_MODULE}.{name}" for auto, name in AUTO_CLASSES.items() if auto != "AutoProcessor"}
+    config.auto_map = {auto: f"{AUTO_MODULE}.{name}" for auto, name in AUTO_CLASSES.items()}
     config.dtype = base_dtype(model)
     config.changed = summarise(model, names)
     if model.world_is_trained and not (config.trained_steps or {}).get("projector"):
@@ -148,10 +152,9 @@ def write_checkpoint(
     model.generation_config.save_pretrained(folder)
     # Processor, and the module that lets transformers load both without an import of this package
     model.processor.save_pretrained(folder)
-    described = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
-    described["auto_map"] = {"AutoProcessor": f"{AUTO_MODULE}.{AUTO_CLASSES['AutoProcessor']}"}
-    write_json(folder / "processor_config.json", described)
     write_text(folder / f"{AUTO_MODULE}.py", AUTO_CODE)
+    for path in folder.rglob("*.safetensors"):  # written for their owner only
+        path.chmod((folder / "config.json").stat().st_mode)
 
 
 def put(folder: Path, target: Path) -> None:

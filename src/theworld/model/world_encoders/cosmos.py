@@ -270,9 +270,9 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def save_source(self, folder: Path, num_world_steps: int) -> None:
-        """A Cosmos-Predict2 repository with what `num_world_steps` needs, and embeddings in place of a T5."""
+        """A Cosmos-Predict2 repository with what is loaded or `num_world_steps` needs; embeddings in place of a T5."""
         self.vae.save_pretrained(folder / "vae")
-        if num_world_steps > 0:
+        if num_world_steps > 0 or self.transformer is not None:
             transformer, scheduler = self.dynamics()
             transformer.register_to_config(concat_padding_mask=padding_channels(transformer) > 0)
             transformer.save_pretrained(folder / "transformer")

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from transformers import T5TokenizerFast, T5EncoderModel
+from transformers import T5EncoderModel, T5TokenizerFast
 from transformers.utils import cached_file
 
 from theworld.utils.io import write_bytes
@@ -34,7 +34,9 @@ def save_prompt_embeds(folder: str | Path, prompt: str, embeds: torch.Tensor) ->
     return path
 
 
-def load_prompt_embeds(name: str, prompts: list[str], subfolder: str = "", *, device: Any = "cpu", **hub: Any) -> list[torch.Tensor]:
+def load_prompt_embeds(
+    name: str, prompts: list[str], subfolder: str = "", *, device: Any = "cpu", **hub: Any
+) -> list[torch.Tensor]:
     """Embeddings, each (1, S, E), for the base world model `name`: from its folder, our cache, or its T5.
 
     Args:
