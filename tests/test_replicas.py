@@ -71,7 +71,7 @@ def features(model: TheWorld, steps: int, size: tuple[int, int] = (32, 32)) -> t
     """World tokens (N, D) of a fixed image."""
     pixels = torch.linspace(-1, 1, 3 * size[0] * size[1]).reshape(1, 3, *size)
     with torch.no_grad():
-        return model.model.get_world_features(pixels, steps).last_hidden_state.flatten(0, -2)
+        return model.model.get_world_features(pixels, steps).pooler_output.flatten(0, -2)
 
 
 # -------------------------------------------------------------------------------------------- the offline cache
@@ -169,10 +169,10 @@ def test_wrong_weights_are_named(
 ) -> None:
     file, weight = FIRST_WEIGHTS[component]
     work = publish_cosmos(folders, cache, tmp_path / "whole")
-    changes = {
-        "missing": {"remove": (weight,)},
-        "foreign": {"foreign.weight": torch.ones(2, 2)},
-        "misshapen": {f"{weight}weight": torch.ones(2, 2)},
+    changes: dict[str, dict[str, Any]] = {
+        "missing": {"remove": weight},
+        "foreign": {"add": {"foreign.weight": torch.ones(2, 2)}},
+        "misshapen": {"add": {f"{weight}weight": torch.ones(2, 2)}},
     }
     edit_weights(work / component / file, **changes[wrong])
     publish(work, cache.hub, COSMOS)

@@ -30,9 +30,9 @@ from .configuration_theworld import TheWorldConfig
 from .freezing import apply_freezing
 from .lora import check_same_lora, inject_lora
 from .processing_theworld import TheWorldProcessor
-from .prompt_embeds import load_prompt_embeds
 from .world_encoders import WORLD_ENCODERS, CosmosWorldEncoder
 from .world_encoders.cosmos import without_padding_mask
+from .world_encoders.prompt_embeds import load_prompt_embeds
 
 if TYPE_CHECKING:
     from .modeling_theworld import TheWorld
@@ -286,7 +286,7 @@ def load_cosmos(config: TheWorldConfig, source: Source, *, dtype: torch.dtype, *
         return without_padding_mask(transformer), component(FlowMatchEulerDiscreteScheduler, "scheduler")
 
     def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
-        return load_prompt_embeds(source.name, prompts, subfolder=source.subfolder, **where)
+        return load_prompt_embeds(source.name, prompts, subfolder=source.subfolder, device=vae.device, **where)
 
     if config.world_encoder not in WORLD_ENCODERS:
         raise ValueError(f"world_encoder={config.world_encoder!r}: expected one of {', '.join(WORLD_ENCODERS)}")

@@ -24,9 +24,9 @@ from theworld.utils.io import write_bytes, write_json, write_text
 from .freezing import component_of, record_trained
 from .lora import canonical, check_no_foreign_adapters
 from .model_card import model_card
-from .prompt_embeds import save_prompt_embeds
 from .world_encoders import CosmosWorldEncoder
 from .world_encoders.cosmos import padding_channels, without_padding_mask
+from .world_encoders.prompt_embeds import save_prompt_embeds
 
 if TYPE_CHECKING:
     from .modeling_theworld import TheWorld

@@ -27,7 +27,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 
 from theworld.model.checkpoints import forget_origin
-from theworld.model.prompt_embeds import save_prompt_embeds
+from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import configure_logging
 
