@@ -139,7 +139,7 @@ def test_checkpoint_keeps_to_the_commits_and_loads_offline(
 
 def test_prompt_needs_the_text_encoder(cache: Cache) -> None:
     model = load(world_prompt="a ball falls")
-    with pytest.raises(ValueError, match=f"{COSMOS}.*text_encoder"):
+    with pytest.raises(FileNotFoundError, match=f"{COSMOS}.*text_encoder"):
         features(model, 1)
 
 

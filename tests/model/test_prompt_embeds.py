@@ -231,7 +231,7 @@ def test_embedding_that_comes_with_the_base(tmp_path: Path, opened: list[str]) -
     save_prompt_embeds(tmp_path / "base", "a ball", embeds)
     assert torch.equal(embed(tmp_path / "base", "a ball")[0], embeds)
     assert opened == []
-    with pytest.raises(ValueError, match="no embedding of the prompt 'a bin', and no text_encoder"):
+    with pytest.raises(FileNotFoundError, match=r"no embedding of the prompt 'a bin'.* no text_encoder/config\.json"):
         embed(tmp_path / "base", "a bin")
 
 
@@ -311,5 +311,5 @@ def test_by_id_from_an_offline_cache(tmp_path: Path) -> None:
         publish(write_cosmos(tmp_path / "cosmos", text_encoder=True), cache.hub, COSMOS)
         assert embed(COSMOS, "a ball")[0].shape == (1, 512, tiny.TEXT_WIDTH)
         publish(write_cosmos(tmp_path / "without"), cache.hub, COSMOS)
-        with pytest.raises(ValueError, match=f"{COSMOS}: no embedding of the prompt 'a ball'.*hf download"):
+        with pytest.raises(FileNotFoundError, match=f"{COSMOS}: no embedding of the prompt 'a ball'.*hf download"):
             embed(COSMOS, "a ball")

@@ -71,8 +71,9 @@ def load_prompt_embeds(
         hub: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: The base model has neither the embeddings nor a text encoder, its text encoder lacks weights, or an
-            embedding that it ships is damaged.
+        FileNotFoundError: The base model has neither the embeddings nor a text encoder.
+        ValueError: The weights of its text encoder are not those of its config, or an embedding that it ships is
+            damaged.
     """
     shipped = {prompt: _find(name, _file_name(prompt), subfolder=subfolder, **hub) for prompt in prompts}
     embeds = {prompt: read_prompt_embeds(path, prompt) for prompt, path in shipped.items() if path is not None}
@@ -131,7 +132,8 @@ def encode_prompts(
     """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero behind the prompt's end.
 
     Raises:
-        ValueError: There is no text encoder, or its weights are not those of its config.
+        FileNotFoundError: There is no text encoder.
+        ValueError: Its weights are not those of its config.
     """
     weights = [path for path in text_encoder_files(name, prompts[0], subfolder, **hub) if path.endswith(".safetensors")]
     size = sum(Path(path).stat().st_size for path in weights)
@@ -188,23 +190,25 @@ def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) 
     """Paths of all files that an embedding depends on; fetched if they are not at hand.
 
     Raises:
-        ValueError: There is no text encoder; says how to get it for `prompt`.
+        FileNotFoundError: There is no text encoder; says how to get it for `prompt`.
     """
     found = [_find(name, f"tokenizer/{file}", subfolder=subfolder, **hub) for file in TOKENIZER_FILES]
     config = _find(name, "text_encoder/config.json", subfolder=subfolder, **hub)
     weights = _find(name, "text_encoder/model.safetensors", subfolder=subfolder, **hub)
-    shards = [] if weights is None else [weights]
+    shards: list[str] = [] if weights is None else [weights]
     index = _find(name, "text_encoder/model.safetensors.index.json", subfolder=subfolder, **hub) if not shards else None
     if index is not None:
         folder = f"{subfolder}/text_encoder".lstrip("/")
-        shards, _ = get_checkpoint_shard_files(name, index, subfolder=folder, **hub)
-    if config is None or not shards or not any(found):
-        how = "add them" if Path(name).is_dir() else f"fetch them with `hf download {name}`"
-        raise ValueError(
-            f"{name}: no embedding of the prompt {prompt!r}, and no text_encoder and tokenizer folders to compute it; "
-            f"{how}, or leave the prompt out"
+        shards = cast(list[str], get_checkpoint_shard_files(name, index, subfolder=folder, **hub)[0])
+    parts = {"text_encoder/config.json": config, "text_encoder/model.safetensors": shards, "tokenizer/": any(found)}
+    lacking = [part for part, there in parts.items() if not there]
+    if config is None or lacking:
+        how = "add them" if Path(name).is_dir() else f"fetch the two folders with `hf download {name}`"
+        raise FileNotFoundError(
+            f"{name}: no embedding of the prompt {prompt!r}, and to compute it no {', '.join(lacking)}; {how}, or "
+            "leave the prompt out"
         )
-    return [*(path for path in found if path is not None), config, *sorted(map(str, shards))]
+    return [*(path for path in found if path is not None), config, *sorted(shards)]
 
 
 def cache_folder() -> Path:
