@@ -203,7 +203,8 @@ def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) 
     parts = {"text_encoder/config.json": config, "text_encoder/model.safetensors": shards, "tokenizer/": any(found)}
     lacking = [part for part, there in parts.items() if not there]
     if config is None or lacking:
-        how = "add them" if Path(name).is_dir() else f"fetch the two folders with `hf download {name}`"
+        fetch = f"run `hf download {name} --include 'text_encoder/*' --include 'tokenizer/*'`"
+        how = "add them" if Path(name).is_dir() else fetch
         raise FileNotFoundError(
             f"{name}: no embedding of the prompt {prompt!r}, and to compute it no {', '.join(lacking)}; {how}, or "
             "leave the prompt out"
