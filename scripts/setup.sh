@@ -5,20 +5,24 @@ cd "$(dirname "$0")/.."
 
 usage() {
     cat <<'TEXT'
-Usage: bash scripts/setup.sh [--skip-dev] [--skip-models] [--help]
+Usage: bash scripts/setup.sh [--skip-dev] [--skip-models] [--with-text-encoder] [--help]
 
-  --skip-dev      leave out the tools that tests and checks need
-  --skip-models   do not download Gemma 3 and Cosmos-Predict2 (about 14 GB); the nano model ships with the package
-  --help          show this text
+  --skip-dev            leave out the tools that tests and checks need
+  --skip-models         do not download Gemma 3 (8.6 GB) and Cosmos-Predict2 (4.2 GB: VAE, diffusion transformer,
+                        scheduler); the nano model ships with the package
+  --with-text-encoder   also download the text encoder of Cosmos-Predict2 (9.7 GB), which only world_prompt needs
+  --help                show this text
 TEXT
 }
 
 extras=nano,dev
 models=yes
+text_encoder=no
 for argument in "$@"; do
     case "$argument" in
         --skip-dev) extras=nano ;;
         --skip-models) models=no ;;
+        --with-text-encoder) text_encoder=yes ;;
         --help | -h) usage; exit 0 ;;
         *) echo "setup.sh: unknown option '$argument'" >&2; usage >&2; exit 2 ;;
     esac
@@ -29,13 +33,44 @@ make setup EXTRAS="$extras"
 
 gemma=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_GEMMA_MODEL; print(DEFAULT_GEMMA_MODEL)')
 cosmos=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_COSMOS_MODEL; print(DEFAULT_COSMOS_MODEL)')
+<<<<<<< HEAD
+=======
+
+# Both are gated: check the access to both before gigabytes of one are downloaded
+.venv/bin/python - "$gemma" "$cosmos" <<'PYTHON' || exit 1
+import sys
+
+from huggingface_hub import auth_check
+from huggingface_hub.errors import GatedRepoError, HTTPError
+
+refused = []
+for repository in sys.argv[1:]:
+    try:
+        auth_check(repository)
+    except GatedRepoError:
+        refused.append(f"no access to {repository}: accept its terms at https://huggingface.co/{repository}")
+    except HTTPError as error:
+        refused.append(f"no access to {repository}: {' '.join(str(error).split())}")
+if refused:
+    advice = "then run '.venv/bin/hf auth login' and this script again, or pass --skip-models"
+    sys.exit("\n".join(f"setup.sh: {line}" for line in [*refused, advice]))
+PYTHON
+
+>>>>>>> replicas
 fetch() {
-    echo "Downloading $1 ..."
-    .venv/bin/hf download "$@" >/dev/null || {
-        echo "setup.sh: could not download $1. Accept its licence at https://huggingface.co/$1, run" >&2
-        echo "          '.venv/bin/hf auth login', and try again; or pass --skip-models." >&2
+    echo "Downloading $1 ($2) ..."
+    .venv/bin/hf download "$1" "${@:3}" >/dev/null || {
+        echo "setup.sh: download of $1 interrupted; run the same command again to resume" >&2
         exit 1
     }
 }
-fetch "$gemma"
-fetch "$cosmos" --include "vae/*" --include "transformer/*" --include "scheduler/*"
+fetch "$gemma" "8.6 GB"
+fetch "$cosmos" "4.2 GB" --include "vae/*" --include "transformer/*" --include "scheduler/*"
+if [ "$text_encoder" = yes ]; then
+    fetch "$cosmos" "9.7 GB" --include "text_encoder/*" --include "tokenizer/*"
+else
+    cat <<TEXT
+Not downloaded: the text encoder of $cosmos (9.7 GB). Only a rollout with world_prompt needs it:
+  .venv/bin/hf download $cosmos --include "text_encoder/*" --include "tokenizer/*"
+TEXT
+fi

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +39,36 @@ SPARE_ROWS = 15  # of the embedding table, behind the tokenizer's last entry (63
 GEMMA_FIELDS = ("boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "initializer_range")
 TEXT_FIELDS = ("hidden_size", "intermediate_size", "model_type", "num_hidden_layers", "sliding_window")
 TEXT_SIZES = ("num_attention_heads", "num_key_value_heads", "head_dim", "query_pre_attn_scalar")  # toy size only
-VISION_FIELDS = ("hidden_size", "image_size", "intermediate_size", "model_type", "num_attention_heads")
-VISION_FIELDS += ("num_hidden_layers", "patch_size", "vision_use_head")
-VAE_FIELDS = ("_class_name", "attn_scales", "base_dim", "dim_mult", "dropout", "latents_mean", "latents_std")
-VAE_FIELDS += ("num_res_blocks", "temperal_downsample", "z_dim")
+VISION_FIELDS = (*TEXT_FIELDS[:4], "image_size", "num_attention_heads", "patch_size", "vision_use_head")
+VAE_FIELDS = [
+    "_class_name",
+    "attn_scales",
+    "base_dim",
+    "dim_mult",
+    "dropout",
+    "latents_mean",
+    "latents_std",
+    "num_res_blocks",
+    "temperal_downsample",
+    "z_dim",
+]
 WAN22_FIELDS = ("in_channels", "is_residual", "out_channels", "patch_size", "scale_factor_spatial")
-TRANSFORMER_FIELDS = ("_class_name", "adaln_lora_dim", "attention_head_dim", "concat_padding_mask", "in_channels")
-TRANSFORMER_FIELDS += ("extra_pos_embed_type", "max_size", "mlp_ratio", "num_attention_heads", "num_layers")
-TRANSFORMER_FIELDS += ("out_channels", "patch_size", "rope_scale", "text_embed_dim")
+TRANSFORMER_FIELDS = [
+    "_class_name",
+    "adaln_lora_dim",
+    "attention_head_dim",
+    "concat_padding_mask",
+    "extra_pos_embed_type",
+    "in_channels",
+    "max_size",
+    "mlp_ratio",
+    "num_attention_heads",
+    "num_layers",
+    "out_channels",
+    "patch_size",
+    "rope_scale",
+    "text_embed_dim",
+]
 
 # The template of the Gemma 3 repositories
 CHAT_TEMPLATE = """{{ bos_token }}
@@ -329,19 +351,19 @@ def wan22_vae() -> AutoencoderKLWan:
     return vae.eval()
 
 
-def keep_fields(folder: Path, fields: tuple[str, ...]) -> None:
+def keep_fields(folder: Path, fields: Sequence[str]) -> None:
     """Remove from a component's config what the published one, of an older diffusers, lacks."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     write(path, {name: config[name] for name in fields} | {"_diffusers_version": "0.34.0.dev0"})
 
 
-def edit_weights(file: Path, remove: tuple[str, ...] = (), **add: torch.Tensor) -> None:
-    """Remove the weights that begin with one of `remove` from a safetensors file, and add others."""
+def edit_weights(file: Path, *, remove: str | None = None, add: dict[str, torch.Tensor] | None = None) -> None:
+    """Remove the weights whose names begin with `remove` from a safetensors file, and add or replace others."""
     weights = load_file(file)
-    kept = {name: value for name, value in weights.items() if not name.startswith(remove)} if remove else weights
-    assert len(kept) < len(weights) or not remove
-    save_file({**kept, **add}, file, metadata={"format": "pt"})
+    kept = {name: value for name, value in weights.items() if remove is None or not name.startswith(remove)}
+    assert remove is None or len(kept) < len(weights)
+    save_file({**kept, **(add or {})}, file, metadata={"format": "pt"})
 
 
 def write(path: Path, value: Any) -> None:

@@ -17,6 +17,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -110,6 +111,20 @@ def test_who_may_do_what(hub: Hub, api: HfApi) -> None:
     assert api.whoami()["name"] == "tester"
     with pytest.raises(HfHubHTTPError, match="Invalid user token"):
         HfApi(token="hf_" + "x" * 34).whoami()
+
+
+def test_a_gated_repository_shows_its_files_to_those_who_have_access(hub: Hub, api: HfApi, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    repository = hub.publish("owner/gated", tmp_path, gated=True)
+    assert "config.json" in {file.path for file in api.list_repo_tree("owner/gated")}
+    for token, status in ((hub.token, 403), (False, 401)):
+        with pytest.raises(GatedRepoError, match=f"{status} Client Error"):
+            hf_hub_download("owner/gated", "config.json", token=token)
+        with pytest.raises(GatedRepoError):
+            api.auth_check("owner/gated", token=token)
+    repository.granted.add(hub.token)
+    api.auth_check("owner/gated")
+    assert Path(hf_hub_download("owner/gated", "config.json", token=hub.token)).read_text() == "{}"
 
 
 def test_an_upload_that_breaks_is_sent_again(hub: Hub, api: HfApi) -> None:

@@ -71,7 +71,7 @@ def features(model: TheWorld, steps: int, size: tuple[int, int] = (32, 32)) -> t
     """World tokens (N, D) of a fixed image."""
     pixels = torch.linspace(-1, 1, 3 * size[0] * size[1]).reshape(1, 3, *size)
     with torch.no_grad():
-        return model.model.get_world_features(pixels, steps).last_hidden_state.flatten(0, -2)
+        return model.model.get_world_features(pixels, steps).pooler_output.flatten(0, -2)
 
 
 # -------------------------------------------------------------------------------------------- the offline cache
@@ -139,7 +139,7 @@ def test_checkpoint_keeps_to_the_commits_and_loads_offline(
 
 def test_prompt_needs_the_text_encoder(cache: Cache) -> None:
     model = load(world_prompt="a ball falls")
-    with pytest.raises(ValueError, match=f"{COSMOS}.*text_encoder"):
+    with pytest.raises(FileNotFoundError, match=f"{COSMOS}.*text_encoder"):
         features(model, 1)
 
 
@@ -169,10 +169,10 @@ def test_wrong_weights_are_named(
 ) -> None:
     file, weight = FIRST_WEIGHTS[component]
     work = publish_cosmos(folders, cache, tmp_path / "whole")
-    changes = {
-        "missing": {"remove": (weight,)},
-        "foreign": {"foreign.weight": torch.ones(2, 2)},
-        "misshapen": {f"{weight}weight": torch.ones(2, 2)},
+    changes: dict[str, dict[str, Any]] = {
+        "missing": {"remove": weight},
+        "foreign": {"add": {"foreign.weight": torch.ones(2, 2)}},
+        "misshapen": {"add": {f"{weight}weight": torch.ones(2, 2)}},
     }
     edit_weights(work / component / file, **changes[wrong])
     publish(work, cache.hub, COSMOS)
@@ -271,19 +271,42 @@ def test_vae_of_another_compression_needs_no_setting(cache: Cache, images: list[
 
 # --------------------------------------------------------------------------------------------------- device maps
 
+LANGUAGE_PARTS = ("layers", "norm", "rotary_emb")
+PLACEMENTS: dict[str, dict[str, Any]] = {
+    "auto": {"device_map": "auto", "max_memory": {"cpu": 100_000}},
+    "embeddings": {
+        "device_map": {
+            **dict.fromkeys(("model.vision_tower", "model.multi_modal_projector"), "cpu"),
+            **{f"model.language_model.{part}": "cpu" for part in LANGUAGE_PARTS},
+            **dict.fromkeys(("model.language_model.embed_tokens", "lm_head"), "disk"),
+        }
+    },
+    "all": {"device_map": {"": "disk"}},
+}
 
-@pytest.mark.parametrize("placed", ["auto", "embeddings", "all"])
+
+@pytest.mark.parametrize("placed", PLACEMENTS)
 def test_offloaded_embeddings(cache: Cache, images: list[Image.Image], tmp_path: Path, placed: str) -> None:
+    """Every placement works with the stock Gemma 3."""
+    whole = load(num_world_steps=1, dtype=torch.float32)
     offload: dict[str, Any] = {"offload_folder": str(tmp_path / "offload"), "dtype": torch.float32}
-    maps: dict[str, dict[str, Any]] = {
-        "auto": {"device_map": "auto", "max_memory": {"cpu": 100_000}},
-        "embeddings": {"device_map": {"": "cpu", "model.language_model.embed_tokens": "disk", "lm_head": "disk"}},
-        "all": {"device_map": {"": "disk"}},
-    }
-    expected = ask(load(num_world_steps=1, dtype=torch.float32), images[0])
-    model = load(num_world_steps=1, **maps[placed], **offload)
+    model = load(num_world_steps=1, **PLACEMENTS[placed], **offload)
     assert "disk" in model.hf_device_map.values()
-    assert ask(model, images[0]) == expected
+    assert model.get_input_embeddings().weight.is_meta
+    assert ask(model, images[0]) == ask(whole, images[0])
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_offloaded_model_is_saved_whole(cache: Cache, images: list[Image.Image], tmp_path: Path, full: bool) -> None:
+    offload: dict[str, Any] = {"offload_folder": str(tmp_path / "offload"), "dtype": torch.float32}
+    model = load(**PLACEMENTS["auto"], **offload)
+    answer = ask(model, images[0])
+    model.save_pretrained(tmp_path / "saved", full=full)
+    if full:
+        shutil.rmtree(cache.hub)
+    loaded = TheWorld.from_pretrained(tmp_path / "saved", dtype=torch.float32)
+    assert not [name for name, parameter in loaded.named_parameters() if parameter.is_meta]
+    assert ask(loaded, images[0]) == answer
 
 
 def test_progress_bars_are_as_they_were(cache: Cache) -> None:

@@ -34,6 +34,12 @@ def test_verbose_changes_nothing() -> None:
         assert state() == before
 
 
+def test_progress_bars_can_stay() -> None:
+    shown = [bar for _, bar in state()]
+    with quiet_third_party(progress_bars=True):
+        assert state() == [(logging.ERROR, bar) for bar in shown]
+
+
 @pytest.mark.parametrize(("rank", "seen"), [("0", ["info", "warning"]), ("1", ["warning"])])
 def test_only_the_first_process_informs(
     rank: str, seen: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -29,13 +29,14 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 
 @contextmanager
-def quiet_third_party(verbose: bool = False) -> Generator[None]:
+def quiet_third_party(verbose: bool = False, *, progress_bars: bool = False) -> Generator[None]:
     """Silence progress bars, advice and warnings of transformers and diffusers; errors still show.
 
     Wrap the loading of models in it. All settings are as before afterwards, also after an exception.
 
     Args:
         verbose: True leaves everything as it is.
+        progress_bars: True leaves the progress bars of loading as they are.
     """
     if verbose:
         yield
@@ -50,7 +51,8 @@ def quiet_third_party(verbose: bool = False) -> Generator[None]:
     try:
         for library in libraries:
             library.set_verbosity_error()
-            library.disable_progress_bar()
+            if not progress_bars:
+                library.disable_progress_bar()
         enable_progress_bars()  # of downloads: gigabytes should not arrive in silence; files at hand show none
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
