@@ -52,7 +52,7 @@ def scatter_tokens(inputs_embeds: torch.Tensor, placeholders: torch.Tensor, feat
 def gate_images(
     image_features: torch.Tensor, features: torch.Tensor, gate: torch.Tensor, grid: tuple[int, int]
 ) -> torch.Tensor:
-    """`gated`: add world tokens to the image tokens at the same place, through `tanh(gate)` (Flamingo, arXiv:2204.14198).
+    """`gated`: add world tokens to the image tokens at the same place, through `tanh(gate)` (as arXiv:2204.14198).
 
     At gate 0 the result is `image_features`, bit for bit.
 

@@ -53,7 +53,6 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         dataloader_persistent_workers=config.persistent_workers,
         dataloader_prefetch_factor=config.prefetch_factor,
         remove_unused_columns=False,
-        # Transformers would also take `supervised_logits_only` for one, and evaluate without a loss where it is not given
         label_names=["labels"] if config.objective == "answers" else None,
         accelerator_config={"dispatch_batches": False},
         ddp_find_unused_parameters=False,

@@ -1,4 +1,4 @@
-"""Where a model lies: the package, a folder or the Hub; and what the Hub's client raises, in the words of this package."""
+"""Where a model lies: the package, a folder or the Hub; and the errors of the Hub's client."""
 
 from __future__ import annotations
 

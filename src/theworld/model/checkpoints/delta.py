@@ -1,7 +1,7 @@
 """What of a model differs from its base models, told by comparison.
 
-When a base model is loaded, the version counter, a hash and a few values of each of its tensors are kept. Later a tensor
-is unchanged if its hash is still the same. PyTorch moves the counter with every in-place operation, except with those
+When a base model is loaded, the version counter, a hash and a few values of each tensor are kept. Later a tensor is
+unchanged if its hash is still the same. PyTorch moves the counter with every in-place operation, except with those
 through `.data`, which PEFT uses to merge adapters. So while a model trains, a tensor whose counter stands still is
 compared by the kept values alone, which a merge moves; otherwise all bytes are hashed.
 """

@@ -1,4 +1,4 @@
-"""Write delta and full checkpoints. Only safetensors; a folder holds the old checkpoint or the new one at any moment."""
+"""Write delta and full checkpoints as safetensors. At any moment a folder holds the old checkpoint or the new one."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 
-# Constants of the stock pipeline: the range of noise that it samples, and the noise level that it states for the clean frame
+# Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
 SIGMA_CONDITIONING = 1e-4
 

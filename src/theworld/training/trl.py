@@ -1,0 +1,73 @@
+"""TRL's `GRPOTrainer` with a world. `SFTTrainer` and `DPOTrainer` work as they are.
+
+from theworld.training.trl import GRPOTrainer
+
+Shape legend: `M` images of a batch, `H, W` world image size.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from trl import GRPOTrainer as _GRPOTrainer
+
+
+class GRPOTrainer(_GRPOTrainer):
+    """TRL scores completions with a fixed list of image inputs: this adds `world_pixel_values`.
+
+    Takes what TRL's class takes. `processing_class` is a `TheWorldProcessor`, the images are in the data set's column
+    `image` or `images`.
+
+    Raises:
+        ValueError: `chat_template_kwargs` sets the world.
+    """
+
+    _frames: torch.Tensor | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("num_world_steps", "use_world"):
+            if name in self.chat_template_kwargs:  # TRL scores with another processor call, which does not get them
+                raise ValueError(
+                    f"chat_template_kwargs has {name!r}: set it when loading the model, or on its processor"
+                )
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        processor = cast(Any, self.processing_class)
+        if "num_images" in output and processor.enable_world:
+            # A list with one tensor per sample: TRL shuffles and splits it together with the other columns
+            images = [row.get("images") or row.get("image") for row in inputs]
+            output["world_pixel_values"] = [processor.world_pixels(of_row) for of_row in images]
+        return output
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        frames = inputs.get("world_pixel_values")
+        self._frames = None if frames is None else torch.cat(frames)  # (M, 3, H, W)
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, *args: Any, world_pixel_values: Any = None, **kwargs: Any
+    ) -> Any:
+        """TRL's method; `world_pixel_values` (M, 3, H, W) is given only while completions are generated."""
+        frames = self._frames if world_pixel_values is None else world_pixel_values
+        if frames is not None:
+            image = cast(Any, self.processing_class).tokenizer.boi_token_id
+            model = _WithFrames(model, frames.to(input_ids.device), image)
+        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+
+
+class _WithFrames:
+    """Calls a model on consecutive chunks of a batch, each with the frames (M, 3, H, W) of its own prompts."""
+
+    def __init__(self, model: Any, frames: torch.Tensor, image_token: int) -> None:
+        self.model, self.frames, self.image_token = model, frames, image_token
+
+    def __call__(self, *, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        images = int((input_ids == self.image_token).sum())
+        frames, self.frames = self.frames[:images], self.frames[images:]
+        return self.model(input_ids=input_ids, world_pixel_values=frames if images else None, **inputs)
+
+
+__all__ = ["GRPOTrainer"]
