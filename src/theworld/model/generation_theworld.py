@@ -82,7 +82,7 @@ class WorldGenerationMixin(GenerationMixin):
             num_world_steps = int(num_world_steps)
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         # 1. Validate the call; insert or remove blocks
-        cache, encoded = kwargs.get("past_key_values"), kwargs.get("mm_encoder_outputs")
+        cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
         if self.config.enable_world and use_world is not False:
             kwargs["suppress_tokens"] = self._suppressed(kwargs)
         if not self.has_world_input(input_ids, request, cache, encoded):
@@ -146,7 +146,7 @@ class WorldGenerationMixin(GenerationMixin):
         self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
         """Gemma 3's, for assistants too: transformers calls their prefill a later iteration, which gets no images."""
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get("cache", kwargs.get("past_key_values"))
         if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
             is_first_iteration = int(cache.get_seq_length()) == 0
         return cast(Any, super()).prepare_inputs_for_generation(

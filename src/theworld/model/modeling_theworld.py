@@ -35,10 +35,12 @@ from .projectors import WorldProjector, build_projector
 from .training_hooks import select_supervised, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
-from .world_inputs import WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
+from .world_inputs import CACHE, WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
 
 # Tokens whose embeddings the projector's gain is measured on: a sample is enough for a root mean square.
 EMBEDDING_SAMPLE = 4096
+# transformers 5.24 gives the vision encoder's whole output in place of `image_hidden_states`
+IMAGE_OUTPUTS = "image_outputs" in {field.name for field in fields(Gemma3ModelOutputWithPast)}
 
 
 @dataclass
@@ -180,6 +182,7 @@ class TheWorldModel(Gemma3Model):
         num_world_steps: int | None = None,
         world_seed: int | None = None,
         use_world: bool | None = None,
+        cache: Any = None,
         **kwargs: Any,
     ) -> TheWorldModelOutputWithPast:
         """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt.
@@ -187,8 +190,9 @@ class TheWorldModel(Gemma3Model):
         The world's arguments are those of `TheWorld.forward`, for callers that run the head themselves, as TRL does.
         """
         encoded, strict = dict(mm_encoder_outputs or {}), self.training or labels is not None
-        prefill = is_prefill(input_ids, past_key_values)
-        image = world = None
+        cache = past_key_values if cache is None else cache
+        prefill = is_prefill(input_ids, cache)
+        image = world = image_outputs = None
         # 1. Validate the world's arguments of callers that come without the head
         if prefill:
             check_length(self.config, cast(torch.Tensor, input_ids))
@@ -203,6 +207,7 @@ class TheWorldModel(Gemma3Model):
             # 2. Image features and world tokens, or a blank run of what this batch does not use
             if encoded.get("image") is None and pixel_values is not None:
                 encoded["image"] = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
+            image_outputs = encoded.get("image")
             image, world = (None if (e := encoded.get(k)) is None else e.pooler_output for k in ("image", "world"))
             train_all = self.training and prefill and torch.is_grad_enabled()
             zero = zero_of_idle(self.config, self, image, world) if train_all else None
@@ -220,17 +225,19 @@ class TheWorldModel(Gemma3Model):
             pixel_values=pixel_values,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,
             mm_encoder_outputs=encoded or None,
             return_dict=True,
+            **{CACHE: cache},
             **kwargs,
         )
         if image is not None:
-            outputs["image_hidden_states"] = image
+            outputs["image_outputs" if IMAGE_OUTPUTS else "image_hidden_states"] = (
+                image_outputs if IMAGE_OUTPUTS else image
+            )
         return extended(TheWorldModelOutputWithPast, outputs, world, self.gate_of(world))
 
     def gate_images(self, image: torch.Tensor, world: Any) -> torch.Tensor:
@@ -317,6 +324,7 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
         use_world: bool | None = None,
         world_latents: torch.Tensor | None = None,
         supervised_logits_only: bool = False,
+        cache: Any = None,
         **kwargs: Any,
     ) -> TheWorldCausalLMOutputWithPast:
         """Gemma 3's forward with a world.
@@ -338,11 +346,12 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
         """
         if supervised_logits_only and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
             raise ValueError("supervised_logits_only=True needs labels, and no logits_to_keep")
+        cache = past_key_values if cache is None else cache
         # 1. Validate the world's arguments; insert or remove blocks
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         inputs = WorldInputs(Prompt(input_ids, attention_mask, token_type_ids, labels))  # type: ignore[arg-type]
         strict, settled = self.training or labels is not None, False
-        if self.has_world_input(input_ids, request, past_key_values, mm_encoder_outputs):
+        if self.has_world_input(input_ids, request, cache, mm_encoder_outputs):
             has_image, settled = pixel_values is not None, True
             inputs = settle_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
         if inputs.rewritten is not None and position_ids is not None:
@@ -360,7 +369,6 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
             pixel_values=pixel_values,
             attention_mask=inputs.prompt.attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             token_type_ids=inputs.prompt.token_type_ids,
             inputs_embeds=inputs_embeds,
             labels=inputs.prompt.labels,
@@ -368,6 +376,7 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
             logits_to_keep=0 if inputs.rewritten is not None else logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
+            **{CACHE: cache},
             **kwargs,
         )
         # 4. Logits at the caller's own positions
@@ -395,7 +404,7 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
                 vocab_size=self.config.get_text_config().vocab_size,
                 num_items_in_batch=inputs.get("num_items_in_batch"),
             )
-        output = Gemma3CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=outputs.past_key_values)
+        output = Gemma3CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: outputs.get(CACHE)})
         output.hidden_states, output.attentions = outputs.hidden_states, outputs.attentions
         return output
 

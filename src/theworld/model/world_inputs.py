@@ -6,11 +6,13 @@ Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `H, W` world i
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import Gemma3Model
 
 from theworld.utils.images import flatten_images
 
@@ -19,6 +21,8 @@ from .fusion import FUSIONS
 from .image_processing_world import world_pixel_values
 from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_world_blocks
 
+# transformers 5.24 renamed the argument and the output of the key-value cache
+CACHE = "cache" if "cache" in inspect.signature(Gemma3Model.forward).parameters else "past_key_values"
 NO_WORLD_INPUT = (
     "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
     "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
