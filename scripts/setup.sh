@@ -33,8 +33,6 @@ make setup EXTRAS="$extras"
 
 gemma=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_GEMMA_MODEL; print(DEFAULT_GEMMA_MODEL)')
 cosmos=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_COSMOS_MODEL; print(DEFAULT_COSMOS_MODEL)')
-<<<<<<< HEAD
-=======
 
 # Both are gated: check the access to both before gigabytes of one are downloaded
 .venv/bin/python - "$gemma" "$cosmos" <<'PYTHON' || exit 1
@@ -56,7 +54,6 @@ if refused:
     sys.exit("\n".join(f"setup.sh: {line}" for line in [*refused, advice]))
 PYTHON
 
->>>>>>> replicas
 fetch() {
     echo "Downloading $1 ($2) ..."
     .venv/bin/hf download "$1" "${@:3}" >/dev/null || {

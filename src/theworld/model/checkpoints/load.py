@@ -28,12 +28,12 @@ from transformers.utils.hub import get_checkpoint_shard_files
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
+from theworld.utils.weights import check_loaded
 
 from ..components import FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
 from ..configuration_theworld import TheWorldConfig, upgrade
 from ..processing_theworld import TheWorldProcessor
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
-from ..world_encoders.cosmos import check_loaded
 from ..world_inputs import FP16
 from .delta import delta_names, expected_names, remember, shorten
 from .lora import check_same_lora, inject_lora

@@ -20,6 +20,7 @@ from typing_extensions import override
 
 from theworld.utils.io import write_json
 from theworld.utils.logging import quiet_third_party
+from theworld.utils.weights import check_loaded
 
 from .base import Component, WorldEncoder
 from .cosmos_sampler import SIGMA_DATA, padding_channels, sample_rollout, without_padding_mask
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
 
 FOLDERS = ("vae", "transformer", "scheduler")
-WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
-SHOWN_KEYS = 8
 
 LoadTransformer = Callable[[], tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]]
 LoadPromptEmbeds = Callable[[list[str]], list[torch.Tensor]]
@@ -314,32 +313,12 @@ def load_component(cls: Any, source: Source, name: str, dtype: torch.dtype, **hu
             revision=source.revision,
             torch_dtype=dtype,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below with all other keys
             output_loading_info=True,
             **hub,
         )
     check_loaded(f"{source.name} ({name})", info)
     return model
-
-
-def check_loaded(name: str, info: dict[str, Any]) -> None:
-    """Refuse a model whose weights are not those of its config: what is missing would be random.
-
-    Args:
-        name: Of the repository and component.
-        info: What transformers or diffusers return with `output_loading_info=True`.
-
-    Raises:
-        ValueError: Lists the keys.
-    """
-    wrong = {kind: sorted(map(str, info.get(kind) or ())) for kind in WRONG}
-    listed = [
-        f"{kind.replace('_', ' ')}: {', '.join(keys[:SHOWN_KEYS])}"
-        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
-        for kind, keys in wrong.items()
-        if keys
-    ]
-    if listed:
-        raise ValueError(f"{name}: the weights are not those of its config: {'; '.join(listed)}; download it again")
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -372,4 +351,4 @@ def forget_origin(folder: Path) -> None:
         write_json(path, config)
 
 
-__all__ = ["CosmosWorldEncoder", "check_loaded", "forget_origin", "normalise_latents"]
+__all__ = ["CosmosWorldEncoder", "forget_origin", "normalise_latents"]
