@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--scene", choices=EXAMPLES, help="one of the shipped scenes (default: all)")
     parser.add_argument("--image", help="your own image, in place of the shipped scenes")
     parser.add_argument("--question")
-    parser.add_argument("--steps", type=int, help="future latent frames of the rollout (default: the model's own)")
+    parser.add_argument("--num_world_steps", type=int, help="future latent frames (default: the model's own)")
     parser.add_argument("--output", type=Path, default=Path("runs/inference.png"))
     args = parser.parse_args()
     try:
@@ -39,13 +39,13 @@ def show(args: argparse.Namespace) -> None:
     rows = []
     if args.image:
         image = open_image(args.image)
-        print_answers(model, image, args.question or "What happens next?", args.steps)
-        rows.append(imagine(model, image, rollout_steps(model, args.steps)))
+        print_answers(model, image, args.question or "What happens next?", args.num_world_steps)
+        rows.append(imagine(model, image, rollout_steps(model, args.num_world_steps)))
     else:
         for example in map(load_example, [args.scene] if args.scene else EXAMPLES):
-            print_answers(model, example.image, args.question or example.question, args.steps)
+            print_answers(model, example.image, args.question or example.question, args.num_world_steps)
             print("" if args.question else f"truth           {example.answer}\n")
-            rows += [imagine(model, example.image, rollout_steps(model, args.steps)), example.clip]
+            rows += [imagine(model, example.image, rollout_steps(model, args.num_world_steps)), example.clip]
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows).save(args.output)
     shown = "imagined frames" if args.image else "imagined frames above, the simulated ones below"

@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano", help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
     parser.add_argument("--image", help="path or URL (default: a shipped scene)")
     parser.add_argument("--question", help="default: that of the shipped scene, else: What happens next?")
-    parser.add_argument("--steps", type=int, help="future latent frames of the rollout (default: the model's own)")
+    parser.add_argument("--num_world_steps", type=int, help="future latent frames (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()
     try:
@@ -34,10 +34,11 @@ def show(args: argparse.Namespace) -> None:
     question = args.question or ("What happens next?" if args.image else example.question)
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
-    answers = answer_three_ways(model, image, question, args.steps)
+    answers = answer_three_ways(model, image, question, args.num_world_steps)
     if args.json:
         described = {"model": args.model, "image": args.image or EXAMPLES[0], "question": question}
-        print(json.dumps({**described, "num_world_steps": rollout_steps(model, args.steps), "answers": answers}))
+        described["num_world_steps"] = rollout_steps(model, args.num_world_steps)
+        print(json.dumps({**described, "answers": answers}))
         return
     print(f"question        {question}")
     for name, answer in answers.items():

@@ -19,7 +19,7 @@ def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_imagine_writes_the_rollout_and_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out.gif"
-    assert main(["imagine", SCENE, "--steps", "1", "-o", str(output), "--question", QUESTION, "--json"]) == 0
+    assert main(["imagine", SCENE, "--num_world_steps", "1", "-o", str(output), "--question", QUESTION, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["frames"] == 5
     assert printed["num_world_steps"] == 1
@@ -37,7 +37,7 @@ def test_another_seed_imagines_and_answers_from_another_rollout(tmp_path: Path) 
 
 
 def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["imagine", SCENE, "--steps", "4", "-o", str(tmp_path / "out.gif")]) == 2
+    assert main(["imagine", SCENE, "--num_world_steps", "4", "-o", str(tmp_path / "out.gif")]) == 2
     error = capsys.readouterr().err
     assert "num_world_steps=4" in error
     assert "max_world_steps=2" in error
@@ -49,7 +49,7 @@ def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest
     [
         (["imagine", SCENE, "-o", "out.avi"], "out.avi: expected a file that ends in .gif, .mp4 or .png"),
         (["ask", SCENE, "What?", "--explain", "why.jpg"], "why.jpg: expected a file that ends in .png"),
-        (["ask", SCENE, "What?", "--explain", "why.png", "--no-world"], "contradict each other"),
+        (["ask", SCENE, "What?", "--explain", "why.png", "--no_world"], "contradict each other"),
         (["ask", SCENE, "What?", "--layer", "1"], "--layer 1 chooses what --explain draws"),
         (["align", "--folder", "no/such/folder"], "no/such/folder: no such folder of images"),
         (["align", "--folder", "scripts"], "scripts: no image there"),
@@ -88,7 +88,7 @@ def test_align_takes_images_and_a_folder(tmp_path: Path, capsys: pytest.CaptureF
     (folder / "notes.txt").write_text("no image")
     images = ["--images", SCENE, "--folder", str(folder)]
     output = tmp_path / "out"
-    assert main(["align", *images, "--output", str(output), "--steps", "1", "--samples", "20", "--json"]) == 0
+    assert main(["align", *images, "--output", str(output), "--num_world_steps", "1", "--samples", "20", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["images"] == [SCENE, str(folder / "a.PNG"), str(folder / "b.png")]
     assert printed["tokens"]["world"] == 3 * 2 * 16

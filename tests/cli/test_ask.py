@@ -27,11 +27,11 @@ def picture(images: list[Image.Image], tmp_path: Path) -> Path:
 
 
 def ask(*arguments: object) -> int:
-    return main(["ask", *map(str, arguments), "--max-new-tokens", "4"])
+    return main(["ask", *map(str, arguments), "--max_new_tokens", "4"])
 
 
 def test_json_says_what_was_asked_of_whom(checkpoint: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(picture, "What now?", "--model", checkpoint, "--steps", 1, "--json") == 0
+    assert ask(picture, "What now?", "--model", checkpoint, "--num_world_steps", 1, "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["question"] == "What now?"
     assert printed["num_world_steps"] == 1
@@ -44,12 +44,12 @@ def test_no_world_loads_no_world_model(
     monkeypatch.setattr(
         "theworld.model.checkpoints.load.load_encoder", lambda *_, **__: pytest.fail("loaded the world")
     )
-    assert ask(picture, "What now?", "--model", checkpoint, "--no-world") == 0
+    assert ask(picture, "What now?", "--model", checkpoint, "--no_world") == 0
 
 
 def test_a_new_fusion_takes_its_world_model_by_flag(gemma_folder: Path, cosmos_folder: Path, picture: Path) -> None:
     # The tiny VAE sees 224 px here, the default
-    assert ask(picture, "What now?", "--model", gemma_folder, "--cosmos", cosmos_folder, "--steps", 0) == 0
+    assert ask(picture, "What now?", "--model", gemma_folder, "--cosmos", cosmos_folder, "--num_world_steps", 0) == 0
 
 
 BAD_IMAGES = {
@@ -92,13 +92,13 @@ def test_an_empty_question(checkpoint: Path, picture: Path, question: str, capsy
 
 @pytest.mark.parametrize("steps", [-1, 4])
 def test_steps_out_of_range(checkpoint: Path, picture: Path, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(picture, "What?", "--model", checkpoint, "--steps", steps) == 2
+    assert ask(picture, "What?", "--model", checkpoint, "--num_world_steps", steps) == 2
     one_line(capsys, f"num_world_steps={steps}", "max_world_steps=3")
 
 
 def test_steps_without_a_world(checkpoint: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(picture, "What?", "--model", checkpoint, "--steps", 1, "--no-world") == 2
-    one_line(capsys, "--no-world", "drop one")
+    assert ask(picture, "What?", "--model", checkpoint, "--num_world_steps", 1, "--no_world") == 2
+    one_line(capsys, "--no_world", "drop one")
 
 
 def test_a_base_that_is_no_gemma(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_a_mistake_is_one_line_and_the_chat_goes_on(
 def test_a_wrong_start_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "--image", str(tmp_path / "missing.png")]) == 2
     assert "no such image file" in capsys.readouterr().err
-    assert main(["chat", "--no-world", "--steps", "1"]) == 2
+    assert main(["chat", "--no_world", "--num_world_steps", "1"]) == 2
     assert "drop one" in capsys.readouterr().err
 
 

@@ -484,12 +484,11 @@ def test_pickled_base_is_not_read(
     pickle: str,
 ) -> None:
     monkeypatch.setenv("THEWORLD_CACHE", str(tmp_path / "cache"))
-    folder = bases[0].parent / base
+    folder, frame = bases[0].parent / base, torch.zeros(1, 3, 32, 32)
     torch.save(load_file(folder / weights), folder / pickle)
     (folder / weights).unlink()
     with pytest.raises(OSError, match="safetensors"):
-        model = load_world(*bases, num_world_steps=1, world_prompt="a ball")
-        model.model.get_world_features(torch.zeros(1, 3, 32, 32), 1)
+        load_world(*bases, num_world_steps=1, world_prompt="a ball").model.get_world_features(frame, 1)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", None])

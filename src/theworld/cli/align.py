@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folder", type=Path, help="every image in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
-    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
+    parser.add_argument(
+        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
+    )
     parser.add_argument(
         "--samples", type=int, default=500, help="tokens of each kind to compare, at most (default: 500)"
     )
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--samples {args.samples}: expected 2 tokens of each kind at least")
     images = open_images(args)
     model = load_model(args)
-    tokens = collect_tokens(model, list(images.values()), args.steps, args.samples, args.seed)
+    tokens = collect_tokens(model, list(images.values()), args.num_world_steps, args.samples, args.seed)
     about = {"model": args.model, "images": list(images), "num_world_steps": tokens.world.shape[1] - 1}
     metrics = save_alignment(tokens, args.output, about, args.samples, args.seed)
     if args.json:

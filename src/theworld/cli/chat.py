@@ -31,20 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_model_arguments(parser)
     parser.add_argument("--image", help="path or URL of an image for the first question")
-    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
-    parser.add_argument("--no-world", action="store_true", help="talk with plain Gemma 3, load no world model")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens")
+    parser.add_argument(
+        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
+    )
+    parser.add_argument("--no_world", action="store_true", help="talk with plain Gemma 3, load no world model")
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
 
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the input ends."""
     from theworld.model.conversation import Conversation
 
-    if args.no_world and args.steps is not None:
-        raise ValueError(f"--no-world and --steps {args.steps} contradict each other: drop one")
+    if args.no_world and args.num_world_steps is not None:
+        raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
     conversation = Conversation(load_model(args, enable_world=not args.no_world))
-    if args.steps is not None:
-        conversation.set_steps(args.steps)
+    if args.num_world_steps is not None:
+        conversation.set_steps(args.num_world_steps)
     if args.image:
         conversation.add_image(args.image)
     interactive = sys.stdin.isatty()

@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     add_model_arguments(parser)
-    parser.add_argument("--steps", type=int, help="future latent frames to imagine (default: the model's own)")
+    parser.add_argument(
+        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
+    )
     parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("imagined.gif"), help=".gif, .mp4, or .png for a sheet"
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     check_ending(args.output)
     image = open_image(args.image)
     model = load_model(args)
-    steps = model.config.num_world_steps if args.steps is None else args.steps
+    steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
     frames = imagine(model, image, steps, args.seed)
     answer = caption = None
     if args.question is not None:

@@ -29,6 +29,7 @@ COMMANDS: dict[str, ModuleType] = {
     "env": env,
 }
 
+OLD_FLAGS = {"--steps": "--num_world_steps", "--no-world": "--no_world", "--max-new-tokens": "--max_new_tokens"}
 USER_ERRORS = (ValueError, KeyError, ImportError, OSError)  # FileNotFoundError is an OSError
 
 
@@ -53,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The command's exit code; 2 for a mistake in what it was given, 130 when interrupted.
     """
-    args = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser()
+    for old in OLD_FLAGS.keys() & set(given):
+        parser.error(f"{old} is now {OLD_FLAGS[old]}")
+    args = parser.parse_args(given)
     # PIL warns of images that the package refuses anyway: an error stays one line
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:

@@ -105,9 +105,13 @@ def _loops(node: nodes.Node, outer: set[str] | None, macros: set[str], grown: se
             inside = (outer or set()) | set(_names(child.target))
             if any(_growing(child)) and any(_assignments(child)):
                 yield "makes texts longer in a loop"
-        elif isinstance(child, nodes.Call) and outer is not None and getattr(child.node, "name", None) in macros:
-            if any(_root(value) not in outer and not isinstance(value, nodes.Const) for value in child.args):
-                yield "calls a macro in a loop with something else than the loop goes over"
+        elif (
+            isinstance(child, nodes.Call)
+            and outer is not None
+            and getattr(child.node, "name", None) in macros
+            and any(_root(value) not in outer and not isinstance(value, nodes.Const) for value in child.args)
+        ):
+            yield "calls a macro in a loop with something else than the loop goes over"
         yield from _loops(child, inside, macros, grown)
 
 

@@ -223,7 +223,7 @@ class WorldGenerationMixin(GenerationMixin):
             use_world=use_world,
         )
         check_length(self.config, inputs["input_ids"])
-        return inputs.to(self.model.device)
+        return inputs.to(input_device(self))
 
     def ask(
         self,
@@ -250,6 +250,15 @@ class WorldGenerationMixin(GenerationMixin):
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
+def input_device(model: Any) -> torch.device:
+    """The device that a model takes its inputs on: that of its embeddings, or where offloaded ones are computed."""
+    weight = model.get_input_embeddings().weight
+    if not weight.is_meta:
+        return weight.device
+    placed = [device for device in model.hf_device_map.values() if device not in ("cpu", "disk", "meta")]
+    return torch.device(placed[0] if placed else "cpu")
+
+
 def _prompt_kwargs(prompt: Prompt) -> dict[str, torch.Tensor]:
     values = {
         "input_ids": prompt.input_ids,
@@ -259,4 +268,4 @@ def _prompt_kwargs(prompt: Prompt) -> dict[str, torch.Tensor]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-__all__ = ["WorldGenerationMixin"]
+__all__ = ["WorldGenerationMixin", "input_device"]

@@ -425,8 +425,8 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
 
 def extended(cls: Any, outputs: Any, tokens: torch.Tensor | None, gate: torch.Tensor | None) -> Any:
     """Gemma 3's output with the world tokens and gates of a call."""
-    names = {field.name for field in fields(cls)}
-    return cls(**{k: v for k, v in outputs.items() if k in names}, world_hidden_states=tokens, world_gate=gate)
+    kept = {name: value for name, value in outputs.items() if name not in ("world_hidden_states", "world_gate")}
+    return cls(**kept, world_hidden_states=tokens, world_gate=gate)
 
 
 __all__ = ["TheWorld", "TheWorldModel"]

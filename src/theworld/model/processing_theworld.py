@@ -37,6 +37,8 @@ class WorldBatch(BatchFeature):
             for messages) would train the model to write placeholders.
     """
 
+    unsupervised: tuple[int, ...] = ()
+
     def __init__(self, data: Any = None, tensor_type: Any = None, unsupervised: tuple[int, ...] = ()) -> None:
         super().__init__(data, tensor_type)
         self.unsupervised = unsupervised

@@ -32,6 +32,7 @@ from theworld.utils.weights import check_loaded
 
 from ..components import FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
 from ..configuration_theworld import TheWorldConfig, upgrade
+from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
 from ..world_inputs import FP16
@@ -75,6 +76,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     if attention is not None:
         kwargs.setdefault("attn_implementation", attention)
     where: dict[str, Any] = {"subfolder": source.subfolder, "revision": source.revision, **hub}
+    commit = source.pinned("config.json", **hub)
     saved, _ = PretrainedConfig.get_config_dict(source.name, **where)
     if not saved:
         raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
@@ -86,7 +88,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     check_same_lora(saved, config, name)
     gemma, cosmos = base_sources(config, source, is_checkpoint)
     encoder_class = WORLD_ENCODERS[config.world_encoder] if config.enable_world else None
-    gemma_revision = gemma.pinned("config.json", **hub)
+    gemma_revision = gemma.pinned("config.json", **hub) if is_checkpoint else commit
     cosmos_revision = None if encoder_class is None else cosmos.pinned(encoder_class.probe_file, **hub)
     files = delta_files(source.name, **where) if is_checkpoint else []
     check_ranks(config, files)
@@ -103,9 +105,8 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         model.generation_config = cast(Any, GenerationConfig).from_pretrained(
             source.name, **{**where, "revision": source.revision or "main"}
         )
-    model.processor = load_processor(config, source, **hub)
 
-    # 4. The world
+    # 4. The world, and the processor, which depends on its sizes
     if encoder_class is not None:
         stated = SIZES if is_checkpoint else tuple(name for name in SIZES if name in overrides)
         encoder = load_encoder(encoder_class, model, cosmos, stated, hub)
@@ -116,6 +117,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         model.model.add_world_parts()
         model.model.world_encoder = encoder.eval().requires_grad_(False)
         encoder.prepare(config.num_world_steps)
+    model.processor = load_processor(config, source, **hub)
 
     # 5. What a checkpoint holds, over the base models that are remembered for the next save
     if not language_model:
@@ -281,7 +283,7 @@ def load_encoder(
     """
     config, embeddings = model.config, cast(nn.Embedding, model.get_input_embeddings()).weight
     dtype = embeddings.dtype if embeddings.is_floating_point() else model.dtype
-    encoder = cls.from_pretrained(config, source, dtype=dtype, **hub).to(world_device(model))
+    encoder = cls.from_pretrained(config, source, dtype=dtype, **hub).to(input_device(model))
     height, width = config.world_image_shape
     _, rows, columns = encoder.grid(height, width, 0)
     compression = height // rows
@@ -299,15 +301,6 @@ def load_encoder(
     vars(config).update(found)
     config.check_world()
     return encoder
-
-
-def world_device(model: Any) -> torch.device:
-    """The device of the world's parts: that of the embeddings, or where offloaded ones are computed."""
-    weight = cast(nn.Embedding, model.get_input_embeddings()).weight
-    if not weight.is_meta:
-        return weight.device
-    placed = [device for device in model.hf_device_map.values() if device not in ("cpu", "disk", "meta")]
-    return torch.device(placed[0] if placed else "cpu")
 
 
 def reserve_memory(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import CommitInfo, HfApi, save_torch_state_dict
 from safetensors import safe_open
 from safetensors.torch import save
@@ -225,7 +226,9 @@ def base_dtype(model: Any) -> torch.dtype:
 
 def model_tensors(model: Any) -> dict[str, torch.Tensor]:
     """The model's tensors by the names that checkpoints have."""
-    return {canonical(name): value for name, value in model.state_dict().items()}
+    offloaded = any(value.is_meta for value in model.parameters())
+    values = get_state_dict_offloaded_model(model) if offloaded else model.state_dict()
+    return {canonical(name): value for name, value in values.items()}
 
 
 def save_gemma(model: Any, folder: Path, values: Mapping[str, torch.Tensor]) -> None:
