@@ -106,17 +106,20 @@ def test_rollout_needs_no_text_encoder_when_it_is_asked_for_later(cache: Cache, 
     ask(load(), images[0], num_world_steps=1)
 
 
-def test_command_answers_by_id(cache: Cache, images: list[Image.Image], tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [[], ["--use_world"]], ids=str)
+def test_command_answers_by_id(cache: Cache, images: list[Image.Image], tmp_path: Path, flags: list[str]) -> None:
+    """A new fusion answers with its world off, unless it is asked for."""
     images[0].save(tmp_path / "image.png")
     command = [sys.executable, "-m", "theworld.cli.main", "ask", str(tmp_path / "image.png"), QUESTION]
-    command += ["--model", GEMMA, "--num_world_steps", "1", "--max_new_tokens", "4", "--json"]
+    command += ["--model", GEMMA, "--num_world_steps", "1", "--max_new_tokens", "4", "--json", *flags]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **cache.environment}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
     assert printed["model"] == GEMMA
-    assert printed["num_world_steps"] == 1
+    assert printed["num_world_steps"] == (1 if flags else None)
+    assert ("never trained" in done.stderr) == (not flags)
     assert isinstance(printed["answer"], str)
 
 

@@ -65,7 +65,7 @@ class WorldGenerationMixin(GenerationMixin):
         *args: Any,
         images: Any = None,
         world_pixel_values: torch.Tensor | None = None,
-        num_world_steps: int | None = None,
+        num_world_steps: int | torch.Tensor | None = None,
         use_world: bool | None = None,
         world_latents: torch.Tensor | None = None,
         **kwargs: Any,
@@ -78,13 +78,11 @@ class WorldGenerationMixin(GenerationMixin):
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
             raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
-        if isinstance(num_world_steps, torch.Tensor):  # from a processor of `gated` fusion
-            num_world_steps = int(num_world_steps)
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         # 1. Validate the call; insert or remove blocks
         cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
         if self.config.enable_world and use_world is not False:
-            kwargs["suppress_tokens"] = self._suppressed(kwargs)
+            self._suppress_markers(kwargs)
         if not self.has_world_input(input_ids, request, cache, encoded):
             return self._generate(input_ids, *args, **kwargs)
         assert input_ids is not None
@@ -116,16 +114,16 @@ class WorldGenerationMixin(GenerationMixin):
         outputs.sequences = sequences
         return outputs
 
-    def _suppressed(self, kwargs: dict[str, Any]) -> list[int]:
-        """Tokens that are never generated: the caller's, and the markers of a world block."""
-        config = kwargs.get("generation_config") or self.generation_config
-        given = kwargs.get("suppress_tokens") or getattr(config, "suppress_tokens", None) or []
-        markers = (
-            self.config.start_of_world_token_id,
-            self.config.end_of_world_token_id,
-            self.config.world_token_id,
-        )
-        return sorted({*given, *markers})
+    def _suppress_markers(self, kwargs: dict[str, Any]) -> None:
+        """Never generate the tokens of a world block, beside those that the caller suppresses."""
+        given, config = kwargs.get("generation_config"), self.config
+        asked = kwargs.get("suppress_tokens") or (given or self.generation_config).suppress_tokens or []
+        tokens = {*asked, config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
+        if given is None:
+            kwargs["suppress_tokens"] = sorted(tokens)
+        else:  # transformers takes settings from one place
+            kwargs["generation_config"] = copy.deepcopy(given)
+            kwargs["generation_config"].suppress_tokens = sorted(tokens)
 
     @staticmethod
     def _shift_limits(kwargs: dict[str, Any], added: int) -> None:

@@ -32,16 +32,12 @@ LARGEST_BLOCK = 2**20  # tokens, so that a damaged or hostile processor_config.j
 class WorldBatch(BatchFeature):
     """What a processor call returns. It adapts two of its entries to callers that know images, but no worlds.
 
-    Args:
-        unsupervised: Ids of the world block, which have no label. Collators that copy `input_ids` as `labels` (TRL's,
-            for messages) would train the model to write placeholders.
+    Attributes:
+        unsupervised: Ids of world blocks and image placeholders, which have no label. Collators that copy `input_ids`
+            as `labels` (TRL's, for messages) would train the model to write placeholders.
     """
 
-    unsupervised: tuple[int, ...] = ()
-
-    def __init__(self, data: Any = None, tensor_type: Any = None, unsupervised: tuple[int, ...] = ()) -> None:
-        super().__init__(data, tensor_type)
-        self.unsupervised = unsupervised
+    unsupervised: tuple[int, ...] = ()  # of the class, for the copies that trainers and worker processes make
 
     def __setitem__(self, key: str, item: Any) -> None:
         if key == "labels" and isinstance(item, torch.Tensor) and self.unsupervised:
@@ -167,8 +163,10 @@ class TheWorldProcessor(Gemma3Processor):
         """Gemma 3's call, which leaves the tokenizer as it was."""
         inputs = super().__call__(*args, **kwargs)
         self._reset_tokenizer()
-        markers = cast(list[int], self.tokenizer.convert_tokens_to_ids(list(MARKERS)))
-        return WorldBatch(inputs.data, unsupervised=tuple(markers) if self.enable_world else ())
+        batch = WorldBatch(inputs.data)
+        if self.enable_world:
+            batch.unsupervised = tuple(self.tokenizer.convert_tokens_to_ids([*MARKERS, self.tokenizer.image_token]))
+        return batch
 
     def _reset_tokenizer(self) -> None:
         """A fast tokenizer keeps the padding of its last call, saves it, and pads that way when it is loaded."""
@@ -240,7 +238,7 @@ class TheWorldProcessor(Gemma3Processor):
         if FUSIONS[self.fusion].block:
             replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
         elif num_world_steps is not None:  # the prompt cannot tell
-            processed["num_world_steps"] = torch.tensor(num_world_steps)
+            processed["num_world_steps"] = torch.full((len(processed["world_pixel_values"]),), num_world_steps)
         return processed, replacements
 
     def get_text_with_replacements(  # pyright: ignore[reportIncompatibleMethodOverride]

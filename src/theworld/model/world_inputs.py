@@ -39,9 +39,19 @@ class WorldRequest:
 
     pixels: torch.Tensor | None = None
     images: Any = None
-    num_world_steps: int | None = None
+    num_world_steps: int | torch.Tensor | None = None
     use_world: bool | None = None
     latents: torch.Tensor | None = None
+
+    @property
+    def steps(self) -> int | None:
+        """Future latent frames that the caller asked for; a processor of `gated` fusion states them per image."""
+        steps = self.num_world_steps
+        if not isinstance(steps, torch.Tensor):
+            return steps
+        if len(found := set(steps.flatten().tolist())) != 1:
+            raise ValueError(f"num_world_steps={sorted(found)} in one batch: ask with one number at a time")
+        return found.pop()
 
     @property
     def given(self) -> bool:
@@ -135,7 +145,7 @@ def settle_world_inputs(
     # 3. A plain Gemma 3 prompt gets its blocks
     block = FUSIONS[config.fusion].block
     if request.images is not None and not world_tokens and block:
-        steps = config.num_world_steps if request.num_world_steps is None else request.num_world_steps
+        steps = config.num_world_steps if request.steps is None else request.steps
         check_world_steps(steps, config.max_world_steps)
         rewritten = insert_world_blocks(config, prompt, count, steps)
         prompt = rewritten.prompt
@@ -165,7 +175,7 @@ def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | Non
 def _while_compiling(config: TheWorldConfig, prompt: Prompt, request: WorldRequest) -> WorldInputs:
     if request.images is not None or request.use_world is False:
         raise ValueError("images= and use_world=False change the prompt: call the processor first when compiling")
-    steps = config.num_world_steps if request.num_world_steps is None else request.num_world_steps
+    steps = config.num_world_steps if request.steps is None else request.steps
     latents = request.latents
     return WorldInputs(prompt, None, _pixels(config, request), steps if latents is None else 0, latents)
 
@@ -199,15 +209,15 @@ def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int
     images = int((input_ids == config.boi_token_index).sum())
     if images != frames:
         raise ValueError(f"the prompt has {images} images and the call {frames} world images: give one per image")
-    steps = request.num_world_steps
+    steps = request.steps
     if steps is None:
         steps = config.num_world_steps if request.latents is None else request.latents.shape[2] - 1
-    return check_world_steps(int(steps), config.max_world_steps)
+    return check_world_steps(steps, config.max_world_steps)
 
 
 def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:
     """`K` of the blocks in the prompt, one per frame and all equal; an explicit number must agree with it."""
-    per_frame, explicit = config.world_tokens_per_frame, request.num_world_steps
+    per_frame, explicit = config.world_tokens_per_frame, request.steps
     world_tokens = int((input_ids == config.world_token_id).sum())
     starts = (input_ids.flatten() == config.start_of_world_token_id).nonzero().flatten()
     ends = (input_ids.flatten() == config.end_of_world_token_id).nonzero().flatten()
