@@ -15,7 +15,7 @@ from theworld.utils.errors import one_line
 from .loading import add_model_arguments, load_model
 
 if TYPE_CHECKING:
-    from theworld.model.conversation import Conversation
+    from theworld.analysis.conversation import Conversation
 
 HELP = """\
 /image PATH     show an image (path or URL) with your next question
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the input ends."""
-    from theworld.model.conversation import Conversation
+    from theworld.analysis.conversation import Conversation
 
     if args.no_world and args.num_world_steps is not None:
         raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")

@@ -80,7 +80,7 @@ def apply_freezing(model: Any) -> None:
 
 def trained_names(model: Any) -> set[str]:
     """Parameters of a `TheWorld` that train now, or whose values its checkpoint brought."""
-    held = set(model.config.changed or ())
+    held = set[str](model.config.changed or ())
     return {
         name
         for (name, parameter), component in zip(model.named_parameters(), assign(model).values(), strict=True)
@@ -102,7 +102,7 @@ def count_steps(model: Any) -> None:
 
 def _after_step(optimizer: Optimizer, *_: Any) -> None:
     groups = cast(list[dict[str, Iterable[nn.Parameter]]], optimizer.param_groups)
-    stepped = {id(parameter) for group in groups for parameter in group["params"] if parameter.grad is not None}
+    stepped: set[int] = {id(value) for group in groups for value in group["params"] if value.grad is not None}
     for model in list(_counted):
         names = [name for name, parameter in model.named_parameters() if id(parameter) in stepped]
         if names:

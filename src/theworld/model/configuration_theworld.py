@@ -33,7 +33,8 @@ RANGES = {
     "projector_layers": (1, 64),
     "projector_heads": (1, 1024),
 }
-LARGEST = {
+MAX_RANK = 4096
+LARGEST: dict[str, int] = {
     "num_hidden_layers": 1024,
     "image_size": 8192,
     "world_image_size": 8192,
@@ -43,7 +44,7 @@ LARGEST = {
     "head_dim": 65_536,
     "num_attention_heads": 4096,
     "vocab_size": 2**24,
-    "r": 4096,
+    "r": MAX_RANK,
 }
 """What the fields of an untrusted config may ask a loader to allocate or repeat; 2**63 for all others."""
 
@@ -231,7 +232,7 @@ def check_numbers(fields: dict[str, Any]) -> None:
         ValueError: Names the field and its bound.
     """
     for name, value in fields.items():
-        largest = LARGEST.get(name, 2**63)
+        largest = LARGEST.get(name) or 2**63
         if isinstance(value, dict):
             check_numbers(value)
         for number in value if isinstance(value, list | tuple) else [value]:
@@ -271,8 +272,8 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
-    if type(rank) is not int or not 1 <= rank <= LARGEST["r"]:
-        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1, and at most {LARGEST['r']}")
+    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
+        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1, and at most {MAX_RANK}")
     if not isinstance(alpha, int | float) or not alpha > 0:
         raise ValueError(f"lora alpha={alpha!r}: expected a number above 0")
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:

@@ -37,7 +37,7 @@ class WorldGenerationMixin(GenerationMixin):
         config: TheWorldConfig
         model: Any
         processor: TheWorldProcessor
-        world_is_trained: bool
+        world_is_trained: Any
 
     def has_world_input(
         self,

@@ -169,19 +169,16 @@ class TheWorldModel(Gemma3Model):
         self,
         input_ids: torch.LongTensor | None = None,
         pixel_values: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
-        position_ids: torch.LongTensor | None = None,
-        past_key_values: Any = None,
-        token_type_ids: torch.LongTensor | None = None,
+        *,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
-        use_cache: bool | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         world_pixel_values: torch.Tensor | None = None,
         world_latents: torch.Tensor | None = None,
         num_world_steps: int | torch.Tensor | None = None,
         world_seed: int | None = None,
         use_world: bool | None = None,
+        past_key_values: Any = None,
         cache: Any = None,
         **kwargs: Any,
     ) -> TheWorldModelOutputWithPast:
@@ -220,20 +217,9 @@ class TheWorldModel(Gemma3Model):
             embeds = cast(torch.Tensor, self.get_input_embeddings()(input_ids))
             inputs_embeds, input_ids = embeds + zero_of_idle(self.config, self, None, None).to(embeds), None
         # 4. Gemma 3
-        outputs = cast(Any, super().forward)(
-            input_ids=input_ids,
-            pixel_values=pixel_values,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            token_type_ids=token_type_ids,
-            inputs_embeds=inputs_embeds,
-            labels=labels,
-            use_cache=use_cache,
-            mm_encoder_outputs=encoded or None,
-            return_dict=True,
-            **{CACHE: cache},
-            **kwargs,
-        )
+        kwargs |= {"inputs_embeds": inputs_embeds, "labels": labels, CACHE: cache, "return_dict": True}
+        kwargs["mm_encoder_outputs"] = encoded or None
+        outputs = cast(Any, super().forward)(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
         if image is not None:
             outputs["image_outputs" if IMAGE_OUTPUTS else "image_hidden_states"] = (
                 image_outputs if IMAGE_OUTPUTS else image
@@ -279,7 +265,7 @@ class TheWorldModel(Gemma3Model):
         return embeds
 
 
-class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride]
+class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -363,22 +349,13 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
         elif settled:
             kwargs["use_world"] = False
         # 3. Run the model and its head
+        kwargs |= {"input_ids": inputs.prompt.input_ids, "attention_mask": inputs.prompt.attention_mask}
+        kwargs |= {"token_type_ids": inputs.prompt.token_type_ids, "labels": inputs.prompt.labels}
+        kwargs |= {"pixel_values": pixel_values, "position_ids": position_ids, "inputs_embeds": inputs_embeds}
+        kwargs |= {CACHE: cache, "use_cache": use_cache, "mm_encoder_outputs": mm_encoder_outputs}
         run = cast(Any, self._forward_supervised if supervised_logits_only else super().forward)
-        outputs = run(
-            input_ids=inputs.prompt.input_ids,
-            pixel_values=pixel_values,
-            attention_mask=inputs.prompt.attention_mask,
-            position_ids=position_ids,
-            token_type_ids=inputs.prompt.token_type_ids,
-            inputs_embeds=inputs_embeds,
-            labels=inputs.prompt.labels,
-            use_cache=use_cache,
-            logits_to_keep=0 if inputs.rewritten is not None else logits_to_keep,
-            mm_encoder_outputs=mm_encoder_outputs,
-            return_dict=True,
-            **{CACHE: cache},
-            **kwargs,
-        )
+        kept = 0 if inputs.rewritten is not None else logits_to_keep
+        outputs = run(logits_to_keep=kept, return_dict=True, **kwargs)
         # 4. Logits at the caller's own positions
         if (
             inputs.rewritten is not None and not supervised_logits_only

@@ -6,7 +6,6 @@ beams and packing stay stock.
 Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `H, W` world image size.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -18,9 +17,9 @@ from transformers import AddedToken, BatchFeature, Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, WORLD_TOKEN
-from theworld.utils.images import SOURCES, flatten_images, open_image
+from theworld.utils.chat_template import check_template
+from theworld.utils.images import flatten_images, open_image, open_message_images
 
-from .chat_template import check_template
 from .configuration_theworld import TheWorldConfig, check_world_steps
 from .fusion import FUSIONS
 from .image_processing_world import world_pixel_values
@@ -289,7 +288,7 @@ class TheWorldProcessor(Gemma3Processor):
             FileNotFoundError: The file of an image does not exist.
         """
         if kwargs.get("tokenize"):
-            conversation = _with_opened_images(conversation)
+            conversation = open_message_images(conversation)
         world = {"num_world_steps": num_world_steps, "use_world": use_world}
         chosen = {name: value for name, value in world.items() if value is not None}
         processor_kwargs = {**(processor_kwargs or {}), **chosen}
@@ -316,27 +315,6 @@ def _as_pil(images: Any) -> Any:
     if isinstance(images, list | tuple):
         return [_as_pil(image) for image in images]
     return flatten_images(images) if getattr(images, "ndim", 3) == 4 else open_image(images)
-
-
-def _with_opened_images(conversation: Any) -> Any:
-    """A conversation or several, each image of their messages as {"type": "image", "image": PIL image}.
-
-    transformers passes on the value of every source key of a content, `None` too, and no longer says which key it was.
-    """
-    if isinstance(conversation, list | tuple):
-        return [_with_opened_images(part) for part in conversation]
-    if not isinstance(conversation, Mapping) or not isinstance(conversation.get("content"), list | tuple):
-        return conversation
-    return {**conversation, "content": [_with_opened_image(content) for content in conversation["content"]]}
-
-
-def _with_opened_image(content: Any) -> Any:
-    if not isinstance(content, Mapping) or content.get("type") not in ("image", "image_url"):
-        return content
-    rest = {name: value for name, value in content.items() if name not in SOURCES}
-    if all(content.get(name) is None for name in SOURCES):  # its image is given beside the messages
-        return rest
-    return {**rest, "type": "image", "image": open_image(content)}
 
 
 def _before(block: str, token: str, replacement: str) -> str:

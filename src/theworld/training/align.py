@@ -122,7 +122,7 @@ class AlignModel(TheWorld):
             world_latents = encoder.encode(world_pixel_values, frames - 1)
         if clip_pixel_values is not None:
             clip_latents = encoder.encode_clip(clip_pixel_values.transpose(1, 2))
-        side = math.isqrt(self.config.mm_tokens_per_image)
+        side = math.isqrt(cast(int, self.config.mm_tokens_per_image))
         tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
         tokens = fit_grid(tokens, (side, side), self.config.world_grid)  # (B * T, N, D)
         latents = {"world_latents": world_latents, "clip_latents": clip_latents}

@@ -175,3 +175,24 @@ def _array_to_pil(values: np.ndarray[Any, Any]) -> Image.Image:
     check_size(shape[1], shape[0], "the image array")
     values = values[..., 0] if shape[2:] == (1,) else values
     return Image.fromarray(scale_16_bits(values) if kind == np.uint16 else values)
+
+
+def open_message_images(conversation: Any) -> Any:
+    """A conversation or several, each image of their messages as {"type": "image", "image": PIL image}.
+
+    transformers passes on the value of every source key of a content, `None` too, and no longer says which key it was.
+    """
+    if isinstance(conversation, list | tuple):
+        return [open_message_images(part) for part in conversation]
+    if not isinstance(conversation, Mapping) or not isinstance(conversation.get("content"), list | tuple):
+        return conversation
+    return {**conversation, "content": [_open_content(content) for content in conversation["content"]]}
+
+
+def _open_content(content: Any) -> Any:
+    if not isinstance(content, Mapping) or content.get("type") not in ("image", "image_url"):
+        return content
+    rest = {name: value for name, value in content.items() if name not in SOURCES}
+    if all(content.get(name) is None for name in SOURCES):  # its image is given beside the messages
+        return rest
+    return {**rest, "type": "image", "image": open_image(content)}

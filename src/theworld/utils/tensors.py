@@ -1,8 +1,14 @@
-"""Digests of tensors: what tells one set of weights from another."""
+"""What tells one set of weights from another: digests, and comparison with an earlier state.
+
+PyTorch moves a tensor's version counter with every in-place operation, except with those through `.data`, which PEFT
+uses to merge adapters. So a tensor whose counter stands still is compared by a few kept values, which a merge moves, or
+thoroughly, by a hash of all bytes.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 import xxhash
@@ -30,5 +36,53 @@ def sampled(value: torch.Tensor) -> torch.Tensor:
 
 def content_digest(value: torch.Tensor) -> str:
     """A hash of every byte of a tensor, at about the speed of memory (XXH3, which guards against accidents only)."""
-    data = value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy()
+    data = value.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
     return xxhash.xxh3_128_hexdigest(data)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is remembered of a tensor.
+
+    Args:
+        shape: Its shape.
+        dtype: Its type.
+        version: PyTorch's counter of in-place changes.
+        digest: Of its bytes; `None` where they are not in memory.
+        sample: A few of its values, on the CPU.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    version: int
+    digest: str | None
+    sample: torch.Tensor | None
+
+
+def snapshot(value: torch.Tensor) -> Snapshot:
+    """What to remember of a tensor as it is now."""
+    if value.is_meta or type(value.data) is not torch.Tensor:  # offloaded, or a quantised type of its own
+        return Snapshot(value.shape, value.dtype, value._version, None, None)
+    digest, sample = content_digest(value), sampled(value).cpu().clone()
+    return Snapshot(value.shape, value.dtype, value._version, digest, sample)
+
+
+def differs(value: torch.Tensor, base: Snapshot, *, thorough: bool = True) -> bool:
+    """Whether a tensor no longer has the values it had.
+
+    Args:
+        thorough: Hash it even if its version counter stands still.
+    """
+    if base.digest is None or base.sample is None or value.is_meta:
+        return False
+    value, version = value.detach(), value._version
+    if value.dtype != base.dtype:
+        if torch.promote_types(value.dtype, base.dtype) != value.dtype:  # rounded with the whole model, by `.to(dtype)`
+            return version != base.version or not torch.equal(sampled(value).cpu(), base.sample.to(value.dtype))
+        exact = value.to(base.dtype)
+        if not torch.equal(exact.to(value.dtype), value):
+            return True
+        value = exact
+    if version == base.version and not thorough:
+        return not torch.equal(sampled(value).cpu(), base.sample)
+    return content_digest(value) != base.digest

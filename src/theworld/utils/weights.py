@@ -1,14 +1,19 @@
-"""Files of weights: what identifies them, and whether a library loaded all that is in them."""
+"""Files of weights: reading and identifying them, and whether a library loaded all that is in them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from safetensors import safe_open
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
 
 WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 SHOWN_KEYS = 8
@@ -55,18 +60,80 @@ def content_key(files: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def count_parameters(files: Iterable[str]) -> int:
-    """Parameters in safetensors files, from their headers."""
-    total = 0
-    for path in files:
-        with safe_open(path, framework="pt") as file:
-            total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118 no mapping
-    return total
-
-
 def _key(found: Any) -> str:
     """A key, or for a mismatched one `(key, shape of the file, shape of the model)`."""
     if isinstance(found, str):
         return found
     key, stored, expected = found
     return f"{key} {tuple(stored)} in place of {tuple(expected)}"
+
+
+def weight_files(name: str | Path, subfolder: str = "", **hub: Any) -> list[str]:
+    """The weight files of a checkpoint, whole or sharded, local or on the Hub.
+
+    Raises:
+        FileNotFoundError: There are no safetensors weights.
+    """
+    optional = {"_raise_exceptions_for_missing_entries": False, "subfolder": subfolder, **hub}
+    weights = cached_file(name, SAFE_WEIGHTS_NAME, **optional)
+    index = None if weights is not None else cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **optional)
+    if weights is not None:
+        return [weights]
+    if index is None:
+        names = f"no {SAFE_WEIGHTS_NAME} and no {SAFE_WEIGHTS_INDEX_NAME}"
+        raise FileNotFoundError(f"{name}: {names}; only safetensors checkpoints are read")
+    return cast(list[str], get_checkpoint_shard_files(name, index, subfolder=subfolder, **hub)[0])
+
+
+def shapes_of(files: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes in the headers of safetensors files.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    return _read(files, lambda file, key: tuple(file.get_slice(key).get_shape()))
+
+
+def read_weights(files: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The tensors of safetensors files.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    return _read(files, lambda file, key: file.get_tensor(key))
+
+
+def count_parameters(files: Iterable[str]) -> int:
+    """Parameters in safetensors files, from their headers."""
+    return sum(math.prod(shape) for shape in shapes_of(files).values())
+
+
+def _read(files: Iterable[str], entry: Callable[[Any, str], Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found |= {key: entry(file, key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        except SafetensorError as error:
+            raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
+    return found
+
+
+def state_to_bytes(state: dict[str, Any], **more: Any) -> tuple[bytes, bytes]:
+    """An optimiser's `state_dict` as the bytes of a safetensors and of a JSON file; `more` goes into the latter."""
+    tensors, scalars = {}, {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            place = tensors if isinstance(value, torch.Tensor) else scalars
+            place[f"{index}.{key}"] = value
+    described = {**more, "param_groups": state["param_groups"], "scalars": scalars}
+    return save(tensors), json.dumps(described, indent=2).encode()
+
+
+def state_from_files(tensors: Path, described: dict[str, Any]) -> dict[str, Any]:
+    """The `state_dict` that `state_to_bytes` wrote."""
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in {**read_weights([str(tensors)]), **described["scalars"]}.items():
+        index, name = key.split(".", maxsplit=1)
+        state.setdefault(int(index), {})[name] = value
+    return {"state": state, "param_groups": described["param_groups"]}

@@ -11,43 +11,7 @@ from ..components import component_sizes
 from .delta import delta_names
 from .names import canonical
 
-CARD = """\
----
-library_name: theworld
-pipeline_tag: image-text-to-text
-{bases}{licence}tags:
-- theworld
-- world-model
----
-
-# TheWorld checkpoint
-
-Gemma 3 with the latents of a video world model as tokens in its input. {contents}
-
-| | |
-|---|---|
-| language and vision | {gemma} |
-| world model | {cosmos} |
-| optimiser steps | {trained} |
-| parameters in this repository | {delta:,} of {total:,} |
-| world block | {position}, {attention}, {tokens} tokens a latent frame |
-| future latent frames | {steps} by default, at most {max_steps} |
-
-```bash
-pip install theworld
-```
-
-```python
-from theworld import TheWorld
-
-model = TheWorld.from_pretrained("{repository}")
-print(model.ask("image.png", "What happens next?"))
-```
-
-{training}## Licences
-
-{terms}
-"""
+CARD = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 TERMS = """\
 The base models keep their own terms, which this card does not replace: Gemma is provided under and subject to the Gemma

@@ -1,21 +1,14 @@
-"""What of a model differs from its base models, told by comparison.
-
-When a base model is loaded, the version counter, a hash and a few values of each tensor are kept. Later a tensor is
-unchanged if its hash is still the same. PyTorch moves the counter with every in-place operation, except with those
-through `.data`, which PEFT uses to merge adapters. So while a model trains, a tensor whose counter stands still is
-compared by the kept values alone, which a merge moves; otherwise all bytes are hashed.
-"""
+"""What of a model differs from its base models, told by comparison (`theworld.utils.tensors.differs`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch.distributed.tensor import DTensor
 
-from theworld.utils.tensors import content_digest, sampled
+from theworld.utils.tensors import Snapshot, differs, snapshot
 
 from ..components import ENCODER, FRESH, component_of, component_table
 from .names import canonical
@@ -23,56 +16,9 @@ from .names import canonical
 SHOWN_KEYS = 8
 
 
-@dataclass(frozen=True)
-class BaseTensor:
-    """What is remembered of a tensor of a base model.
-
-    Args:
-        shape: Its shape.
-        dtype: Its type.
-        version: PyTorch's counter of in-place changes.
-        digest: Of its bytes; `None` where they are not in memory.
-        sample: A few of its values, on the CPU.
-    """
-
-    shape: torch.Size
-    dtype: torch.dtype
-    version: int
-    digest: str | None
-    sample: torch.Tensor | None
-
-
-def remember(parameters: Iterable[tuple[str, torch.Tensor]]) -> dict[str, BaseTensor]:
+def remember(parameters: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Snapshot]:
     """Record named tensors as they are now."""
-    return {canonical(name): _record(value) for name, value in parameters}
-
-
-def _record(value: torch.Tensor) -> BaseTensor:
-    if value.is_meta or type(value.data) is not torch.Tensor:  # offloaded, or a quantised type of its own
-        return BaseTensor(value.shape, value.dtype, value._version, None, None)
-    digest, sample = content_digest(value), sampled(value).cpu().clone()
-    return BaseTensor(value.shape, value.dtype, value._version, digest, sample)
-
-
-def differs(value: torch.Tensor, base: BaseTensor, *, thorough: bool = True) -> bool:
-    """Whether a tensor no longer has the values of the base model.
-
-    Args:
-        thorough: Hash it even if its version counter stands still.
-    """
-    if base.digest is None or base.sample is None or value.is_meta:
-        return False
-    value, version = value.detach(), value._version
-    if value.dtype != base.dtype:
-        if torch.promote_types(value.dtype, base.dtype) != value.dtype:  # rounded with the whole model, by `.to(dtype)`
-            return version != base.version or not torch.equal(sampled(value).cpu(), base.sample.to(value.dtype))
-        exact = value.to(base.dtype)
-        if not torch.equal(exact.to(value.dtype), value):
-            return True
-        value = exact
-    if version == base.version and not thorough:
-        return not torch.equal(sampled(value).cpu(), base.sample)
-    return content_digest(value) != base.digest
+    return {canonical(name): snapshot(value) for name, value in parameters}
 
 
 def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) -> list[str]:
@@ -84,8 +30,8 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
     Raises:
         ValueError: The model has parameters that a delta cannot express; names them.
     """
-    table, record = component_table(model.model.world_encoder), cast(dict[str, BaseTensor], model.base_tensors)
-    held, names = set(model.config.changed or ()), list[str]()
+    table, record = component_table(model.model.world_encoder), cast(dict[str, Snapshot], model.base_tensors)
+    held, names = set[str](model.config.changed or ()), list[str]()
     stepped = model.config.trained_steps or {}
     for name, parameter in model.named_parameters():
         name, component = canonical(name), component_of(name, table)
@@ -112,7 +58,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
             "this model was not loaded from base models, so that nothing tells what differs from them: make it with "
             "TheWorld.from_pretrained"
         )
-    table, record = component_table(model.model.world_encoder), cast(dict[str, BaseTensor], model.base_tensors)
+    table, record = component_table(model.model.world_encoder), cast(dict[str, Snapshot], model.base_tensors)
     current = {canonical(name): value for name, value in (values or dict(model.named_parameters())).items()}
     own = {canonical(name) for name, _ in model.named_parameters()}
     problems = {
@@ -169,4 +115,4 @@ def shorten(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
-__all__ = ["BaseTensor", "check_expressible", "delta_names", "differs", "expected_names", "remember", "summarise"]
+__all__ = ["check_expressible", "delta_names", "expected_names", "remember", "summarise"]

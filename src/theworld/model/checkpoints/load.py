@@ -16,19 +16,16 @@ from typing import Any, cast
 
 import torch
 from accelerate.utils import get_max_memory
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
-from transformers.utils import cached_file
-from transformers.utils.hub import get_checkpoint_shard_files
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.utils.folders import recover
 from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
-from theworld.utils.weights import check_loaded
+from theworld.utils.weights import check_loaded, read_weights, shapes_of, weight_files
 
 from ..components import FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
 from ..configuration_theworld import TheWorldConfig, upgrade
@@ -38,8 +35,6 @@ from ..world_encoders import WORLD_ENCODERS, WorldEncoder
 from ..world_inputs import FP16
 from .delta import delta_names, expected_names, remember, shorten
 from .lora import check_same_lora, inject_lora
-from .names import WEIGHTS, WEIGHTS_INDEX
-from .save import recover
 
 SIZES = ("world_latent_channels", "world_spatial_compression", "world_temporal_compression")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
@@ -90,7 +85,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     encoder_class = WORLD_ENCODERS[config.world_encoder] if config.enable_world else None
     gemma_revision = gemma.pinned("config.json", **hub) if is_checkpoint else commit
     cosmos_revision = None if encoder_class is None else cosmos.pinned(encoder_class.probe_file, **hub)
-    files = delta_files(source.name, **where) if is_checkpoint else []
+    files = weight_files(source.name, **where) if is_checkpoint else []
     check_ranks(config, files)
 
     # 3. Gemma 3 and the processor
@@ -131,7 +126,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         inject_lora(config, model.model.language_model)
     if is_checkpoint:
         keep_dtype = kwargs.get("dtype", "auto") in (None, "auto")
-        load_delta(model, read_delta(files), config.changed or [], name, keep_dtype=keep_dtype)
+        load_delta(model, read_weights(files), config.changed or [], name, keep_dtype=keep_dtype)
     else:
         config.trained_steps = {}
         if config.enable_world:
@@ -292,7 +287,9 @@ def load_encoder(
             f"world_image_size={config.world_image_size}: {type(encoder).__name__} makes {rows} x {columns} features "
             "of it, which do not divide it; choose a multiple of its patches"
         )
-    found = dict(zip(SIZES, (encoder.feature_dim, compression, encoder.temporal_compression), strict=True))
+    found: dict[str, Any] = dict(
+        zip(SIZES, (encoder.feature_dim, compression, encoder.temporal_compression), strict=True)
+    )
     wrong = [
         f"{name}={getattr(config, name)} but {found[name]}" for name in stated if getattr(config, name) != found[name]
     ]
@@ -314,53 +311,6 @@ def reserve_memory(
         size = dtype.itemsize if isinstance(dtype, torch.dtype) else 4
         limits[first] = max(0, limits[first] - size * encoder.parameter_count(config, source, **hub))
     return {"max_memory": limits}
-
-
-def delta_files(name: str | Path, subfolder: str = "", **hub: Any) -> list[str]:
-    """The weight files of a checkpoint, whole or sharded, local or on the Hub.
-
-    Raises:
-        FileNotFoundError: There are no safetensors weights.
-    """
-    optional = {"_raise_exceptions_for_missing_entries": False, "subfolder": subfolder, **hub}
-    weights = cached_file(name, WEIGHTS, **optional)
-    index = None if weights is not None else cached_file(name, WEIGHTS_INDEX, **optional)
-    if weights is None and index is None:
-        raise FileNotFoundError(f"{name}: no {WEIGHTS} and no {WEIGHTS_INDEX}; only safetensors checkpoints are read")
-    if weights:
-        return [weights]
-    return cast(list[str], get_checkpoint_shard_files(name, index, subfolder=subfolder, **hub)[0])
-
-
-def shapes_of(files: list[str]) -> dict[str, tuple[int, ...]]:
-    """The shapes in the headers of weight files.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in files:
-        try:
-            with safe_open(path, "pt") as file:
-                shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
-    return shapes
-
-
-def read_delta(files: list[str]) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
-    tensors: dict[str, torch.Tensor] = {}
-    for path in files:
-        try:
-            tensors |= load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
-    return tensors
 
 
 def check_ranks(config: TheWorldConfig, files: list[str]) -> None:
@@ -434,7 +384,7 @@ def load_into(model: Any, folder: str | Path) -> None:
         ValueError: It does not fit, or the model has changed weights that the checkpoint leaves at the base model's.
     """
     saved = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    changed, tensors = upgrade(saved).get("changed") or [], read_delta(delta_files(folder))
+    changed, tensors = upgrade(saved).get("changed") or [], read_weights(weight_files(folder))
     missing = [name for name in delta_names(model) if name not in tensors]
     if missing:
         raise ValueError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
@@ -456,4 +406,4 @@ def as_sharded(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
-__all__ = ["delta_files", "load_into", "load_theworld", "read_delta"]
+__all__ = ["load_into", "load_theworld"]

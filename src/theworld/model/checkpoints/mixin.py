@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from huggingface_hub import CommitInfo
 
-from .delta import BaseTensor, differs
+from theworld.utils.tensors import Snapshot, differs
+
 from .load import load_into, load_theworld
 from .lora import merge_lora
 from .names import canonical, checkpoint_subfolder
@@ -26,10 +27,10 @@ class CheckpointMixin:
         config: TheWorldConfig
         named_parameters: Any
 
-    base_tensors: dict[str, BaseTensor]
+    base_tensors: dict[str, Snapshot]
     """What the base models' tensors were when they were loaded; empty for a model without base models."""
 
-    fresh_tensors: dict[str, BaseTensor]
+    fresh_tensors: dict[str, Snapshot]
     """Likewise of the parts that no base model has."""
 
     @classmethod

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
-import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +12,14 @@ from typing import Any, cast
 import torch
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import CommitInfo, HfApi, save_torch_state_dict
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from theworld.constants import AUTO_MODULE
+from theworld.utils.folders import put
 from theworld.utils.io import write_bytes, write_text
+from theworld.utils.weights import state_from_files, state_to_bytes
 
 from .card import model_card
 from .delta import check_expressible, delta_names, summarise
@@ -35,9 +32,10 @@ AUTO_CLASSES = {
     "AutoModelForMultimodalLM": "TheWorld",
 }
 AUTO_CODE = "from theworld import TheWorld, TheWorldConfig, TheWorldProcessor  # pip install theworld\n"
-OURS = ("model*.safetensors*", "config.json", "processor_config.json", "generation_config.json", "tokenizer*")
-OURS += ("chat_template*", "special_tokens_map.json", f"{AUTO_MODULE}.py", GEMMA_FOLDER, COSMOS_FOLDER)
-RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of Linux' renameat2
+OURS = (
+    *("model*.safetensors*", "config.json", "processor_config.json", "generation_config.json", "tokenizer*"),
+    *("chat_template*", "special_tokens_map.json", f"{AUTO_MODULE}.py", GEMMA_FOLDER, COSMOS_FOLDER),
+)
 
 
 def save_theworld(
@@ -101,7 +99,7 @@ def save_theworld(
         if not (target / "README.md").exists():
             write_text(folder / "README.md", model_card(model, full=full))
         written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
-        put(folder, target)
+        put(folder, target, replaced=OURS, marks=("config.json", WEIGHTS, WEIGHTS_INDEX))
     if not push_to_hub:
         return None
     api = HfApi(token=token)
@@ -158,66 +156,6 @@ def write_checkpoint(
         path.chmod((folder / "config.json").stat().st_mode)
 
 
-def put(folder: Path, target: Path) -> None:
-    """Give the new checkpoint in `folder` the name `target`, and keep what else lies there.
-
-    An older checkpoint is exchanged for the new one in one step. Where the system cannot, the old one is set aside
-    first, and `recover` brings it back after a crash in between.
-    """
-    recover(target)
-    if not target.exists():
-        folder.rename(target)
-        return
-    if not any((target / name).exists() for name in ("config.json", WEIGHTS, WEIGHTS_INDEX)):
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "config.json"):  # without it, no checkpoint
-            if path.is_dir():
-                shutil.rmtree(target / path.name, ignore_errors=True)
-            path.replace(target / path.name)
-        return
-    replaced = {path.name for pattern in OURS for path in target.glob(pattern)}
-    for path in target.iterdir():
-        if path.name in replaced or (folder / path.name).exists():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, folder / path.name, symlinks=True, copy_function=link_or_copy)
-        else:
-            shutil.copy2(path, folder / path.name, follow_symlinks=False)
-    here = Path.cwd()
-    if not exchanged(folder, target):
-        target.rename(aside(target))
-        folder.rename(target)
-        shutil.rmtree(aside(target), ignore_errors=True)
-    os.chdir(here)  # by its name again: it may be the folder that was exchanged
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """A second name for a file; where the file system has none, a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def exchanged(first: Path, second: Path) -> bool:
-    """Exchange two folders in one step, where the system can (Linux, on most file systems)."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    return rename is not None and not rename(
-        AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE
-    )
-
-
-def aside(target: Path) -> Path:
-    """Where `put` keeps an older checkpoint for a moment."""
-    return target.with_name(f".{target.name}.old")
-
-
-def recover(target: Path) -> None:
-    """Bring back a checkpoint that a crash left set aside."""
-    target = target.absolute()
-    if aside(target).is_dir() and not target.exists():
-        aside(target).rename(target)
-
-
 def base_dtype(model: Any) -> torch.dtype:
     """The dtype of Gemma's weights; parts that train may be held in fp32 beside them."""
     dtype = cast(nn.Embedding, model.get_input_embeddings()).weight.dtype
@@ -249,29 +187,16 @@ def save_gemma(model: Any, folder: Path, values: Mapping[str, torch.Tensor]) -> 
 def save_checkpoint(model: Any, path: str | Path, optimizer: torch.optim.Optimizer | None, epoch: int | None) -> None:
     """`save_pretrained` with the optimiser: its tensors as safetensors, its groups and the epoch as JSON."""
     state: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
-    tensors, scalars = {}, {}
-    for index, entries in state["state"].items():
-        for key, value in entries.items():
-            place = tensors if isinstance(value, torch.Tensor) else scalars
-            place[f"{index}.{key}"] = value
-    described = {"epoch": epoch, "param_groups": state["param_groups"], "scalars": scalars}
-    save_theworld(
-        model, path, beside={OPTIMIZER: save(tensors), OPTIMIZER_GROUPS: json.dumps(described, indent=2).encode()}
-    )
+    tensors, described = state_to_bytes(state, epoch=epoch)
+    save_theworld(model, path, beside={OPTIMIZER: tensors, OPTIMIZER_GROUPS: described})
 
 
 def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote beside the weights into `optimizer`; returns `{"epoch": ...}`."""
     described = json.loads((Path(path) / OPTIMIZER_GROUPS).read_text(encoding="utf-8"))
     if optimizer is not None:
-        state: dict[int, dict[str, Any]] = {}
-        with safe_open(Path(path) / OPTIMIZER, "pt") as file:
-            entries = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        for key, value in {**entries, **described["scalars"]}.items():
-            index, name = key.split(".", maxsplit=1)
-            state.setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict({"state": state, "param_groups": described["param_groups"]})
+        optimizer.load_state_dict(state_from_files(Path(path) / OPTIMIZER, described))
     return {"epoch": described["epoch"]}
 
 
-__all__ = ["WEIGHTS", "load_optimizer", "recover", "save_checkpoint", "save_theworld"]
+__all__ = ["load_optimizer", "save_checkpoint", "save_theworld"]

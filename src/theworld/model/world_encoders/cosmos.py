@@ -103,13 +103,13 @@ class CosmosWorldEncoder(WorldEncoder):
         def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
             transformer = load_component(CosmosTransformer3DModel, source, "transformer", dtype, **hub)
             with quiet_third_party():
-                scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+                scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(
                     source.name, subfolder=source.folder("scheduler"), revision=source.revision, **hub
                 )
             return without_padding_mask(transformer), scheduler
 
         def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
-            where = {"subfolder": source.subfolder, "revision": source.revision, **hub}
+            where: dict[str, Any] = {"subfolder": source.subfolder, "revision": source.revision, **hub}
             return load_prompt_embeds(source.name, prompts, device=encoder.vae.device, **where)
 
         encoder = cls(

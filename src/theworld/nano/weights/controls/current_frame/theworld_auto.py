@@ -1,1 +1,0 @@
-from theworld import TheWorld, TheWorldConfig, TheWorldProcessor  # pip install theworld

@@ -14,11 +14,15 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 
 LONGEST = 100_000  # characters
-FILTERS = {"trim", "length", "count", "string", "list", "first", "last", "upper", "lower", "int", "items", "default"}
-FILTERS |= {"join", "map", "select", "reject", "selectattr", "rejectattr", "safe"}
+FILTERS = {
+    *("trim", "length", "count", "string", "list", "first", "last", "upper", "lower", "int", "items", "default"),
+    *("join", "map", "select", "reject", "selectattr", "rejectattr", "safe"),
+}
 GROWING = {"tojson", "replace"}  # each may double a text
-METHODS = {"strip", "lstrip", "rstrip", "startswith", "endswith", "split", "get", "items", "keys", "values"}
-METHODS |= {"upper", "lower", "title"}
+METHODS = {
+    *("strip", "lstrip", "rstrip", "startswith", "endswith", "split", "get", "items", "keys", "values"),
+    *("upper", "lower", "title"),
+}
 FUNCTIONS = {"raise_exception", "namespace", "strftime_now", "dict"}
 REFUSED = (nodes.Mul, nodes.Pow, nodes.CallBlock, nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 MOST_GROWING = 4

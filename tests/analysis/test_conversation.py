@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from theworld import TheWorld
-from theworld.model.conversation import Conversation
+from theworld.analysis.conversation import Conversation
 from theworld.nano.examples import load_example
 
 

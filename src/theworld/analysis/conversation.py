@@ -9,9 +9,8 @@ from PIL import Image
 from transformers import TextStreamer
 from typing_extensions import override
 
+from theworld.model.configuration_theworld import check_world_steps
 from theworld.utils.images import open_image
-
-from .configuration_theworld import check_world_steps
 
 
 class Conversation:

@@ -1,0 +1,77 @@
+"""Folders that are replaced as a whole."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
+
+
+def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[str]) -> None:
+    """Give a new folder the name `target`, and keep what else lies there: it is the old or the new one at any moment.
+
+    An older folder is exchanged for the new one in one step. Where the system cannot, the old one is set aside first,
+    and `recover` brings it back after a crash in between.
+
+    Args:
+        folder: On the file system of `target`.
+        replaced: Patterns of the files in an older `target` that belong to what is replaced.
+        marks: Files of which an older `target` has one; a folder without any gets its files one by one, these last.
+    """
+    recover(target)
+    if not target.exists():
+        folder.rename(target)
+        return
+    if not any((target / name).exists() for name in marks):
+        for path in sorted(folder.iterdir(), key=lambda path: path.name in marks):
+            if path.is_dir():
+                shutil.rmtree(target / path.name, ignore_errors=True)
+            path.replace(target / path.name)
+        return
+    old = {path.name for pattern in replaced for path in target.glob(pattern)}
+    for path in target.iterdir():
+        if path.name in old or (folder / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, folder / path.name, symlinks=True, copy_function=link_or_copy)
+        else:
+            shutil.copy2(path, folder / path.name, follow_symlinks=False)
+    here = Path.cwd()
+    if not exchanged(folder, target):
+        target.rename(aside(target))
+        folder.rename(target)
+        shutil.rmtree(aside(target), ignore_errors=True)
+    os.chdir(here)  # by its name again: it may be the folder that was exchanged
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A second name for a file; where the file system has none, a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def exchanged(first: Path, second: Path) -> bool:
+    """Exchange two folders in one step, where the system can (Linux, on most file systems)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    return rename is not None and not rename(
+        AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE
+    )
+
+
+def aside(target: Path) -> Path:
+    """Where `put` keeps an older folder for a moment."""
+    return target.with_name(f".{target.name}.old")
+
+
+def recover(target: Path) -> None:
+    """Bring back a folder that a crash left set aside."""
+    target = target.absolute()
+    if aside(target).is_dir() and not target.exists():
+        aside(target).rename(target)
