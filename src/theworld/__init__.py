@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .data.sources.hf_dataset import HFDatasetWrapper
     from .data.sources.records import TheWorldDataset
     from .model import TheWorld, TheWorldConfig, TheWorldModel, TheWorldProcessor
+    from .training.config import TrainingConfig
+    from .training.run import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -26,17 +28,24 @@ __all__ = [
     "TheWorldDataset",
     "TheWorldModel",
     "TheWorldProcessor",
+    "TrainingConfig",
     "__version__",
+    "train",
 ]
 
-_DATA = {"HFDatasetWrapper": ".data.sources.hf_dataset", "TheWorldDataset": ".data.sources.records"}
+_HOMES = {
+    "HFDatasetWrapper": ".data.sources.hf_dataset",
+    "TheWorldDataset": ".data.sources.records",
+    "TrainingConfig": ".training.config",
+    "train": ".training.run",
+}
 
 announce("theworld", package=__name__, config="TheWorldConfig", processor="TheWorldProcessor")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module(_DATA.get(name, ".model"), __name__), name)
+        return getattr(import_module(_HOMES.get(name, ".model"), __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -20,3 +20,9 @@ AUTO_MODULE = "theworld_auto"
 
 # Name of the model that ships inside the package; resolves to the folders in `theworld/nano/weights`.
 NANO = "nano"
+
+# float16 is refused when a model is loaded, when it runs, and when a run is configured
+FP16_REFUSED = (
+    "float16: Gemma 3 overflows in it and gives logits that are not finite, with the world off as well; use bfloat16 "
+    "(mixed_precision=bf16 in training) or float32"
+)

@@ -64,6 +64,7 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: expected more than 0"),
         ({"mixed_precision": "int8"}, "mixed_precision='int8': expected one of no, fp16, bf16"),
+        ({"mixed_precision": "fp16"}, "mixed_precision='fp16': float16: Gemma 3 overflows"),
         ({"world_position": "end"}, "expected one of after_bos, before_image or null"),
         ({"skip_budget": 5}, "skip_budget=5: expected a share between 0 and 1"),
         ({"lora": [8]}, "lora=[8]: expected an object or null, got list"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from PIL import Image
 from transformers import TextStreamer
@@ -91,7 +91,7 @@ class Conversation:
         length, limit = inputs["input_ids"].shape[1], self.model.config.get_text_config().max_position_embeddings
         if length >= limit:
             raise ValueError(f"the conversation is {length} tokens long and the model reads {limit}: clear it")
-        output = cast(Any, self.model.generate)(
+        output = self.model.generate(
             **inputs,
             use_world=None if self.use_world else False,
             max_new_tokens=min(max_new_tokens, limit - length),

@@ -95,8 +95,6 @@ _counted: WeakSet[Any] = WeakSet()
 
 def count_steps(model: Any) -> None:
     """Count from now on, in `config.trained_steps`, the optimiser steps of every component of a `TheWorld`."""
-    if not _counted:
-        register_optimizer_step_post_hook(_after_step)
     _counted.add(model)
 
 
@@ -110,6 +108,9 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
             for component in {component_of(name, table) for name in names}:
                 steps[component] = steps.get(component, 0) + 1
             model.config.trained_steps = steps
+
+
+register_optimizer_step_post_hook(_after_step)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import Gemma3Model
 
+from theworld.constants import FP16_REFUSED
 from theworld.utils.images import flatten_images
 
 from .configuration_theworld import TheWorldConfig, check_world_steps
@@ -26,10 +27,6 @@ CACHE = "cache" if "cache" in inspect.signature(Gemma3Model.forward).parameters 
 NO_WORLD_INPUT = (
     "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
     "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
-)
-FP16 = (
-    "float16: Gemma 3 overflows in it and gives logits that are not finite, with the world off as well; use "
-    "dtype=torch.bfloat16 (mixed_precision=bf16 in training) or torch.float32"
 )
 
 
@@ -111,7 +108,7 @@ def check_dtype(weight: torch.Tensor) -> None:
     device = "cpu" if weight.is_meta else weight.device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
     if weight.dtype == torch.float16 or autocast:
-        raise ValueError(FP16)
+        raise ValueError(FP16_REFUSED)
 
 
 def settle_world_inputs(

@@ -35,7 +35,6 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         bf16=config.mixed_precision == "bf16",
-        fp16=config.mixed_precision == "fp16",
         activation_checkpointing=config.use_gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False} if config.use_gradient_checkpointing else None,
         seed=config.seed,

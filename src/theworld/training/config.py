@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from theworld.constants import DEFAULT_GEMMA_MODEL
+from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
 
 AUTO = "auto"
 SECRETS = ("hf_token",)
@@ -28,10 +28,11 @@ class TrainingConfig:
             (its newest checkpoint) or `nano`: folder or Hub id.
         cosmos_model_name: The base world model; `None` takes the checkpoint's own, or NVIDIA's for a new fusion.
         enable_world: `False` trains plain Gemma 3, the control of every comparison.
-        num_world_steps: Future latent frames; `None` here and in the seven below keeps what the model has.
+        num_world_steps: Future latent frames; `None` takes the checkpoint's value, here and in the nine keys below.
         max_world_steps: Largest `num_world_steps` that the time embedding allows.
         world_encoder: `cosmos`, or a control in its place: `still`, `random` or `patches`.
         projector: Key of `theworld.model.projectors.PROJECTORS`.
+        fusion: `tokens`, or `gated`: added to the image tokens through a gate that starts at zero.
         world_image_size: Side in pixels of the world's frame.
         world_pooling: Latent positions per side that one world token stands for.
         world_position: `after_bos` or `before_image`.
@@ -80,7 +81,8 @@ class TrainingConfig:
         warmup_steps: Optimiser steps of the linear warm-up.
         weight_decay: Of matrices; norms, biases, gains and embeddings have none.
         max_grad_norm: Gradients are clipped to this norm; 0 leaves them.
-        mixed_precision: `bf16` and `fp16` hold frozen weights in that type and trained ones in fp32; `no` is all fp32.
+        mixed_precision: `bf16` holds frozen weights in that type and trained ones in fp32; `no` is all fp32. `fp16` is
+            refused: Gemma 3 overflows in it.
         use_gradient_checkpointing: Recompute activations in the backward pass: less memory, slower.
         compile: `torch.compile` the layers of language model and vision tower.
         seed: Of initial weights, data order, dropout.
@@ -120,6 +122,7 @@ class TrainingConfig:
     projector: str | None = None
     world_image_size: int | None = None
     world_pooling: int | None = None
+    fusion: Literal["tokens", "gated"] | None = None
     world_position: Literal["after_bos", "before_image"] | None = None
     world_attention: Literal["causal", "bidirectional"] | None = None
     freeze_gemma_vision: bool = True
@@ -201,6 +204,8 @@ class TrainingConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
+        if self.mixed_precision == "fp16":
+            raise ValueError(f"mixed_precision='fp16': {FP16_REFUSED}")
         if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
             raise ValueError(
                 f"resume_from={self.resume_from!r} and resume_from_checkpoint={self.resume_from_checkpoint!r} are two "

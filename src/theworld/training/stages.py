@@ -34,6 +34,7 @@ MODEL_KEYS = (
     "max_world_steps",
     "world_encoder",
     "projector",
+    "fusion",
     "world_image_size",
     "world_pooling",
     "world_position",
@@ -41,7 +42,7 @@ MODEL_KEYS = (
     "lora",
 )
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 FINGERPRINT_BYTES = 2**20
 
 

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, FP16_REFUSED, WORLD_TOKEN
 from theworld.utils.folders import recover
 from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
@@ -32,7 +32,6 @@ from ..configuration_theworld import TheWorldConfig, upgrade
 from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
-from ..world_inputs import FP16
 from .delta import delta_names, expected_names, remember, shorten
 from .lora import check_same_lora, inject_lora
 
@@ -155,7 +154,7 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
     if "torch_dtype" in kwargs:
         kwargs["dtype"] = kwargs.pop("torch_dtype")
     if kwargs.get("dtype") in (torch.float16, "float16", "fp16", "half"):
-        raise ValueError(FP16)
+        raise ValueError(FP16_REFUSED)
     if kwargs.pop("variant", None) is not None:
         raise ValueError("variant=...: TheWorld checkpoints have none; leave it out")
 
