@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
+.PHONY: help setup format check typecheck test test-versions test-oldest test-newest test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,6 +10,8 @@ EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts)
 INSTALLED := .venv/.installed-$(EXTRAS)
 LMMS_INSTALLED := .venv-lmms/.installed
+VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.py tests/model/test_generate.py \
+	tests/model/test_new_process.py tests/test_auto_classes.py tests/test_trl.py
 INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
 
 help: ## List the targets
@@ -37,6 +39,19 @@ typecheck: setup ## Check types
 
 test: setup ## Run the tests (CPU, offline)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+
+test-versions: test-oldest test-newest ## Run the identity and ecosystem tests with the oldest and the newest versions admitted
+
+test-oldest test-newest: test-%: .venv-%/.installed
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -q -n logical --maxprocesses 4 $(VERSION_TESTS)
+
+# Packages that tests/versions/*.txt do not name come from .venv.
+.venv-%/.installed: tests/versions/%.txt $(INSTALLED)
+	@rm -rf .venv-$* && $(BIN)/python -m venv --without-pip .venv-$*
+	@$(BIN)/python -m pip --python .venv-$* install --quiet --disable-pip-version-check --no-deps -r $<
+	@$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	> $$(.venv-$*/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/theworld_base.pth
+	@touch $@
 
 test-gpu: setup ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
@@ -89,5 +104,5 @@ compare-results: setup ## Report on evaluations: ARGS="--theworld DIR --baseline
 	$(BIN)/python scripts/compare_results.py $(ARGS)
 
 clean: ## Remove the environment, caches and build outputs
-	rm -rf .venv .venv-lmms build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lmms .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

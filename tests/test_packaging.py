@@ -12,6 +12,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import theworld
 
@@ -85,11 +87,56 @@ def test_every_import_is_declared() -> None:
                 assert candidates & declared, f"{module} imports {top}, which pyproject.toml does not declare"
 
 
+def requirements() -> dict[str, list[str]]:
+    """Requirements by extra; those of every installation stand under ""."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {"": project["dependencies"], **project["optional-dependencies"]}
+
+
+def pins(path: str) -> dict[str, str]:
+    """Versions by normalised name; fails on a line that is not a plain `name==version`."""
+    found: dict[str, str] = {}
+    for line in (PROJECT / path).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, version = line.split("==")
+            found[normalised(name)] = version
+    return found
+
+
 def test_pins_cover_the_dependencies() -> None:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    extras = project["optional-dependencies"]
-    direct = [*project["dependencies"], *extras["nano"], *extras["dev"]]
-    lines = (PROJECT / "constraints.txt").read_text().splitlines()
-    pinned = {normalised(line.partition("==")[0]) for line in lines if not line.startswith("#")}
-    assert {normalised(re.split(r"[<>=]", requirement)[0]) for requirement in direct} <= pinned
-    assert not [line for line in lines if "://" in line or line.startswith("-")]
+    own_environments = ("lmms", "cosmos-guardrail", "all")
+    direct = [
+        Requirement(text) for extra, texts in requirements().items() if extra not in own_environments for text in texts
+    ]
+    pinned = pins("constraints.txt")
+    for requirement in direct:
+        if requirement.name != "theworld":
+            assert requirement.specifier.contains(pinned[normalised(requirement.name)]), requirement
+
+
+@pytest.mark.parametrize("path", ["constraints.txt", "tests/versions/oldest.txt", "tests/versions/newest.txt"])
+def test_pins_install_anywhere(path: str) -> None:
+    assert pins(path)
+    for name, version in pins(path).items():
+        assert re.fullmatch(r"[\w.]+", version), f"{name}=={version}: a build that only some registries have"
+
+
+def test_oldest_versions_are_the_lower_bounds() -> None:
+    oldest = pins("tests/versions/oldest.txt") | {"torch": pins("constraints.txt")["torch"]}
+    bounds = {
+        normalised(requirement.name): Version(specifier.version)
+        for texts in requirements().values()
+        for requirement in map(Requirement, texts)
+        for specifier in requirement.specifier
+        if specifier.operator == ">="
+    }
+    assert {normalised(Requirement(text).name) for text in requirements()[""]} <= set(oldest)
+    for name, version in oldest.items():
+        assert Version(version) == bounds[name], f"{name}: tested with {version}, admitted from {bounds[name]}"
+
+
+def test_newest_transformers_is_the_last_one_admitted() -> None:
+    (text,) = (text for text in requirements()[""] if text.startswith("transformers"))
+    major, minor, _ = Version(pins("tests/versions/newest.txt")["transformers"]).release
+    bounds = {str(specifier) for specifier in Requirement(text).specifier}
+    assert f"<{major}.{minor + 1}" in bounds
