@@ -43,12 +43,16 @@ def seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def package_logger() -> Iterator[None]:
-    """Commands set the package's logger up; put it back."""
+    """The logger as imported: commands set it up, also in fixtures of a module, which run before this one."""
     logger = logging.getLogger("theworld")
-    before = logger.handlers[:], logger.propagate, logger.level
+
+    def reset() -> None:
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
+
+    reset()
     yield
-    logger.handlers, logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+    reset()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import pytest
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from theworld.utils.logging import logger, quiet_third_party
+from theworld.utils.logging import configure_logging, logger, quiet_third_party
 
 LIBRARIES = (transformers_logging, diffusers_logging)
 
@@ -40,12 +40,23 @@ def test_progress_bars_can_stay() -> None:
         assert state() == [(logging.ERROR, bar) for bar in shown]
 
 
+@pytest.fixture(scope="module")
+def command() -> None:
+    """What a fixture of a whole module does when it runs a command: it is set up before each test's own fixtures."""
+    configure_logging()
+
+
+@pytest.mark.usefixtures("command")
+def test_commands_of_fixtures_leave_the_logger_as_imported() -> None:
+    assert (logger.handlers, logger.propagate, logger.level) == ([], True, logging.NOTSET)
+
+
+@pytest.mark.usefixtures("command")
 @pytest.mark.parametrize(("rank", "seen"), [("0", ["info", "warning"]), ("1", ["warning"])])
 def test_only_the_first_process_informs(
     rank: str, seen: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr(logger, "propagate", True)
     with caplog.at_level(logging.INFO, logger="theworld"):
         logger.info("info")
         logger.warning("warning")
