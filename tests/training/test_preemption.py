@@ -1,6 +1,8 @@
 """A signal ends a run at the end of its step, with a checkpoint; the next start loses nothing."""
 
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ def test_both_signals_count_only_while_training_runs(number: signal.Signals, tmp
     assert callback.stopped
     callback.on_train_end(*given)
     assert signal.getsignal(number) is before
+
+
+def test_where_a_system_lacks_sigusr1_sigterm_is_handled() -> None:
+    code = """
+import enum, signal, transformers
+del signal.SIGUSR1
+signal.Signals = enum.IntEnum("Signals", {"SIGTERM": signal.SIGTERM})
+from theworld.training.preemption import SIGNALS
+assert SIGNALS == (signal.SIGTERM,)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_trainer_in_another_thread_runs_without_handlers(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theworld.utils.logging import logger
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGUSR1", "SIGTERM"))  # Windows lacks SIGUSR1
 
 
 class PreemptionCallback(TrainerCallback):
