@@ -1,7 +1,8 @@
-"""cli > training | evaluation | analysis | nano > data | model > utils > constants; siblings never meet."""
+"""cli > training | evaluation | analysis | nano > data | model > utils > constants; no siblings, no circles."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,60 @@ def violations(source: str, path: Path) -> list[str]:
     return found
 
 
-def test_package_keeps_to_its_layers() -> None:
-    modules = sorted(ROOT.rglob("*.py"))
-    assert modules
-    found = [line for module in modules for line in violations(module.read_text(), module.relative_to(ROOT))]
+def graph(sources: Mapping[Path, str]) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """Which modules each module imports anywhere, also for type checkers and in functions; paths as in `violations`."""
+    names = {path: ("theworld", *path.with_suffix("").parts) for path in sources}
+    names = {path: name[:-1] if name[-1] == "__init__" else name for path, name in names.items()}
+    edges: dict[tuple[str, ...], set[tuple[str, ...]]] = {name: set() for name in names.values()}
+    for path, name in names.items():
+        for _, imported in imports(ast.parse(sources[path]), ["theworld", *path.parent.parts]):
+            # `from a import b`: b may be a module, or a name in a
+            module = next((m for m in (tuple(imported), tuple(imported[:-1])) if m in edges), name)
+            edges[name] |= {module} - {name}
+    return edges
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[Path, str]:
+    found = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in sorted(ROOT.rglob("*.py"))}
+    assert found
+    return found
+
+
+def test_package_keeps_to_its_layers(sources: dict[Path, str]) -> None:
+    found = [line for path, source in sources.items() for line in violations(source, path)]
     assert not found, "\n".join(found)
+
+
+def test_no_import_circles(sources: dict[Path, str]) -> None:
+    TopologicalSorter(graph(sources)).prepare()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from . import b",
+        "from .b import name",
+        "import theworld.model.b",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import Name",
+        "def f():\n    from .b import name",
+    ],
+)
+def test_circles_are_seen(source: str) -> None:
+    modules = {
+        Path("model/a.py"): source,
+        Path("model/b.py"): "from . import c",
+        Path("model/c.py"): "from .a import f",
+    }
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph(modules)).prepare()
+
+
+def test_a_folder_that_imports_its_modules_is_no_circle() -> None:
+    modules = {Path("model/__init__.py"): "from .a import A", Path("model/a.py"): "from .b import B"}
+    TopologicalSorter(graph({**modules, Path("model/b.py"): "import torch"})).prepare()
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph({**modules, Path("model/b.py"): "from theworld.model import A"})).prepare()
 
 
 @pytest.mark.parametrize(
