@@ -1,5 +1,6 @@
 """Prompts that do not fit, control tokens in a question, tokens that are never generated, limits of length."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ TOO_LONG = "word " * 40_000
 @pytest.mark.parametrize("how", ["ask", "generate", "forward", "base model", "chat"])
 def test_a_prompt_longer_than_the_positions_is_refused(world: TheWorld, images: list[Image.Image], how: str) -> None:
     inputs = encode(world.processor, [user(TOO_LONG, images[0])]) if how not in ("ask", "chat") else None
+    calls: dict[str, Callable[[], object]] = {
+        "ask": lambda: world.ask(images[0], TOO_LONG),
+        "chat": lambda: Conversation(world).ask(TOO_LONG, lambda _: None),
+        "generate": lambda: world.generate(**inputs, max_new_tokens=1),
+        "forward": lambda: world(**inputs),
+        "base model": lambda: world.model(**inputs),
+    }
     with pytest.raises(ValueError, match=r"\d+ tokens long and the model reads"):
-        if how == "ask":
-            world.ask(images[0], TOO_LONG)
-        elif how == "generate":
-            world.generate(**inputs, max_new_tokens=1)
-        elif how == "chat":
-            Conversation(world).ask(TOO_LONG, lambda _: None)
-        else:
-            (world if how == "forward" else world.model)(**inputs)
+        calls[how]()
 
 
 def test_control_tokens_in_a_question_are_text(world: TheWorld, images: list[Image.Image]) -> None:
@@ -96,7 +97,7 @@ def test_old_forms_say_what_to_type(world: TheWorld, images: list[Image.Image], 
             call()
     with pytest.raises(ValueError, match=r"TheWorld\.from_pretrained\('google/gemma-3-4b-it'\)"):
         TheWorld("google/gemma-3-4b-it", enable_world=True)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="load_cosmos=.*use enable_world"):
+    with pytest.raises(ValueError, match=r"load_cosmos=.*use enable_world"):
         TheWorld.from_pretrained(gemma_folder, load_cosmos=False)
 
 

@@ -104,13 +104,11 @@ class TheWorldProcessor(Gemma3Processor):
         world_attention: str = "causal",
         **kwargs: Any,
     ) -> None:
-        super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
-        for name, number in (
-            ("image_seq_length", image_seq_length),
-            ("world_tokens_per_frame", world_tokens_per_frame),
-        ):
+        sizes = {"image_seq_length": image_seq_length, "world_tokens_per_frame": world_tokens_per_frame}
+        for name, number in sizes.items():
             if not 1 <= number <= LARGEST_BLOCK:
                 raise ValueError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
+        super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
         self.enable_world = enable_world
         self.world_image_size = world_image_size
         self.world_image_fit = world_image_fit
