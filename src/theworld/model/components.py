@@ -145,8 +145,27 @@ def parameter_table(model: Any) -> str:
     return "\n".join(lines)
 
 
+class ComponentsMixin:
+    """What a model says and sets of its components."""
+
+    def get_trainable_parameters(self) -> tuple[int, int, float]:
+        """(trainable, total, percentage) of all parameters."""
+        sizes = component_sizes(self).values()
+        trainable, total = sum(size.trainable for size in sizes), sum(size.total for size in sizes)
+        return trainable, total, 100 * trainable / total
+
+    def parameter_table(self) -> str:
+        """Trainable and total parameters per component, as text."""
+        return parameter_table(self)
+
+    def freeze(self) -> None:
+        """Apply the config's `freeze_*` flags."""
+        apply_freezing(self)
+
+
 __all__ = [
     "COMPONENTS",
+    "ComponentsMixin",
     "apply_freezing",
     "assign",
     "component_of",

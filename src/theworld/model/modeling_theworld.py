@@ -26,19 +26,18 @@ from transformers.models.gemma3.modeling_gemma3 import (
 from transformers.utils.generic import can_return_tuple
 
 from .checkpoints.mixin import CheckpointMixin
-from .components import apply_freezing, check_choices, component_sizes, parameter_table
+from .components import ComponentsMixin, check_choices
 from .configuration_theworld import TheWorldConfig
-from .fusion import FUSIONS, gate_images, scatter_tokens
+from .fusion import gate_images, scatter_tokens
 from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
-from .projectors import WorldProjector, build_projector
+from .projectors import WorldProjector
 from .training_hooks import select_supervised, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
 from .world_inputs import CACHE, WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
+from .world_parts import make_world_parts
 
-# Tokens whose embeddings the projector's gain is measured on: a sample is enough for a root mean square.
-EMBEDDING_SAMPLE = 4096
 # transformers 5.24 gives the vision encoder's whole output in place of `image_hidden_states`
 IMAGE_OUTPUTS = "image_outputs" in {field.name for field in fields(Gemma3ModelOutputWithPast)}
 
@@ -65,23 +64,10 @@ class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
         return 0 if tokens is None else tokens.shape[0] * tokens.shape[1]
 
 
-class WorldParts(nn.Module):
-    """What a fusion adds to Gemma 3 and its world encoder; only a holder while the parts are made."""
-
-    def __init__(self, config: TheWorldConfig) -> None:
-        super().__init__()
-        block = FUSIONS[config.fusion].block
-        width = cast(Any, config.text_config).hidden_size
-        self.world_projector = build_projector(config)
-        self.world_markers = nn.Embedding.from_pretrained(torch.zeros(2, width), freeze=False) if block else None
-        self.world_gate = None if block else nn.Parameter(torch.zeros(1 + config.max_world_steps))
-
-
 class TheWorldModel(Gemma3Model):
     """Gemma 3 without its head, with the parts that bring the world in."""
 
     config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-    build_world_parts = WorldParts
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__(config)
@@ -94,30 +80,10 @@ class TheWorldModel(Gemma3Model):
             self.add_world_parts()
 
     def add_world_parts(self) -> None:
-        """Fresh projector, and block markers or gate, on the device and in the dtype of the token embeddings.
-
-        The markers start as the embeddings of Gemma's own image markers, the projector's gain at the RMS of the
-        embeddings, the gate at zero.
-        """
-        embed = cast(nn.Embedding, self.get_input_embeddings())
-        weight = embed.weight
-        dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
-        # 1. Measure the embeddings through their module: offloaded weights are there only while it runs
-        device = torch.device("cpu") if weight.is_meta and hasattr(embed, "_hf_hook") else weight.device
-        ids = torch.tensor([self.config.boi_token_index, self.config.eoi_token_index], device=device)
-        sample = torch.arange(min(EMBEDDING_SAMPLE, embed.num_embeddings), device=device)
-        with torch.no_grad():
-            markers, rms = embed(ids).to(dtype), embed(sample).float().square().mean().sqrt()  # (2, D), ()
-        # 2. Make the parts where the embeddings are computed
-        parts = self.build_world_parts(self.config).to(markers.device, dtype)
-        if not markers.is_meta:
-            parts.world_projector.initialise(rms.item())
-            if parts.world_markers is not None:
-                parts.world_markers.weight.data.copy_(markers)
+        """Fresh projector, and block markers or gate."""
+        parts = make_world_parts(self.config, cast(nn.Embedding, self.get_input_embeddings()))
         self.world_projector, self.world_markers = parts.world_projector, parts.world_markers
         self.world_gate = parts.world_gate
-        for module in parts.modules():
-            cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
 
     def fusion_parameters(self) -> list[torch.Tensor]:
         """What the fusion itself learns: the two markers of a block, or the gate."""
@@ -159,9 +125,7 @@ class TheWorldModel(Gemma3Model):
         if world_seed is not None:
             raise ValueError(f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out")
         if self.training and not self.config.freeze_cosmos_vae:
-            raise ValueError(
-                "world_latents while the VAE trains: set freeze_cosmos_vae=True or give world_pixel_values"
-            )
+            raise ValueError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(inputs.latents)
 
     @can_return_tuple
@@ -221,9 +185,8 @@ class TheWorldModel(Gemma3Model):
         kwargs["mm_encoder_outputs"] = encoded or None
         outputs = cast(Any, super().forward)(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
         if image is not None:
-            outputs["image_outputs" if IMAGE_OUTPUTS else "image_hidden_states"] = (
-                image_outputs if IMAGE_OUTPUTS else image
-            )
+            name, value = ("image_outputs", image_outputs) if IMAGE_OUTPUTS else ("image_hidden_states", image)
+            outputs[name] = value
         return extended(TheWorldModelOutputWithPast, outputs, world, self.gate_of(world))
 
     def gate_images(self, image: torch.Tensor, world: Any) -> torch.Tensor:
@@ -265,7 +228,7 @@ class TheWorldModel(Gemma3Model):
         return embeds
 
 
-class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -357,47 +320,24 @@ class TheWorld(CheckpointMixin, WorldGenerationMixin, Gemma3ForConditionalGenera
         kept = 0 if inputs.rewritten is not None else logits_to_keep
         outputs = run(logits_to_keep=kept, return_dict=True, **kwargs)
         # 4. Logits at the caller's own positions
-        if (
-            inputs.rewritten is not None and not supervised_logits_only
-        ):  # (B, L, vocabulary), then what the caller keeps
+        if inputs.rewritten is not None and not supervised_logits_only:  # (B, L, vocabulary)
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
         world = (mm_encoder_outputs or {}).get("world")
         tokens = None if world is None else world.pooler_output
         return extended(TheWorldCausalLMOutputWithPast, outputs, tokens, self.model.gate_of(tokens))
 
-    def _forward_supervised(
-        self, labels: torch.Tensor, logits_to_keep: object, **inputs: Any
-    ) -> Gemma3CausalLMOutputWithPast:
+    def _forward_supervised(self, labels: torch.Tensor, logits_to_keep: object, **inputs: Any) -> Any:
         """Gemma 3's forward with its head run on the supervised positions only."""
         outputs = self.model(labels=labels, **inputs)
         hidden, targets = select_supervised(outputs.last_hidden_state, labels)  # (S, D), (S,)
         logits = self.lm_head(hidden)  # (S, vocabulary)
         loss = logits.float().sum()  # of nothing: 0, and backward runs as ever
         if len(targets):
-            loss = cast(Any, self.loss_function)(
-                logits=logits,
-                labels=labels,
-                shift_labels=targets,
-                vocab_size=self.config.get_text_config().vocab_size,
-                num_items_in_batch=inputs.get("num_items_in_batch"),
-            )
+            vocabulary, items = self.config.get_text_config().vocab_size, inputs.get("num_items_in_batch")
+            loss = cast(Any, self.loss_function)(logits, labels, vocabulary, items, shift_labels=targets)
         output = Gemma3CausalLMOutputWithPast(loss=loss, logits=logits, **{CACHE: outputs.get(CACHE)})
         output.hidden_states, output.attentions = outputs.hidden_states, outputs.attentions
         return output
-
-    def get_trainable_parameters(self) -> tuple[int, int, float]:
-        """(trainable, total, percentage) of all parameters."""
-        sizes = component_sizes(self).values()
-        trainable, total = sum(size.trainable for size in sizes), sum(size.total for size in sizes)
-        return trainable, total, 100 * trainable / total
-
-    def parameter_table(self) -> str:
-        """Trainable and total parameters per component, as text."""
-        return parameter_table(self)
-
-    def freeze(self) -> None:
-        """Apply the config's `freeze_*` flags."""
-        apply_freezing(self)
 
 
 def extended(cls: Any, outputs: Any, tokens: torch.Tensor | None, gate: torch.Tensor | None) -> Any:

@@ -32,6 +32,7 @@ from ..configuration_theworld import TheWorldConfig, upgrade
 from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
+from ..world_parts import WorldParts
 from .delta import delta_names, expected_names, remember, shorten
 from .lora import check_same_lora, inject_lora
 
@@ -107,7 +108,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         config.cosmos_model_name, config.cosmos_subfolder = portable(cosmos.name), cosmos.subfolder
         config.cosmos_revision = cosmos_revision
         if is_checkpoint:
-            check_fresh_parts(model, config, files, name)
+            check_fresh_parts(config, files, name)
         model.model.add_world_parts()
         model.model.world_encoder = encoder.eval().requires_grad_(False)
         encoder.prepare(config.num_world_steps)
@@ -320,14 +321,14 @@ def check_ranks(config: TheWorldConfig, files: list[str]) -> None:
             raise ValueError(f"lora r={config.lora['r']}: the checkpoint's adapters have rank {sorted(ranks)}")
 
 
-def check_fresh_parts(model: Any, config: TheWorldConfig, files: list[str], name: object) -> None:
+def check_fresh_parts(config: TheWorldConfig, files: list[str], name: object) -> None:
     """Refuse a config that would allocate far larger world parts than the checkpoint holds.
 
     Raises:
         ValueError: Names both sizes.
     """
     with torch.device("meta"):
-        wanted = sum(value.numel() for value in model.model.build_world_parts(config).state_dict().values())
+        wanted = sum(value.numel() for value in WorldParts(config).state_dict().values())
     held = sum(math.prod(shape) for shape in shapes_of(files).values())
     if wanted > 2 * held + 2**20:
         raise ValueError(
