@@ -4,7 +4,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := nano,train,wandb,eval,judge,analysis,demo,dev
+EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,dev
 CONFIG ?= configs/default.json
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts)

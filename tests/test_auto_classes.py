@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from theworld.utils.hub import NANO_WEIGHTS
+
 STAND_IN = """
 import sys, types
 from theworld._auto_classes import announce
@@ -24,20 +26,28 @@ def load(name):
 package.__getattr__ = load
 sys.modules["stand_in"] = package
 """
-ANNOUNCE = 'announce("stand_in", package="stand_in", config="StandInConfig", processor="StandInProcessor")\n'
+ANNOUNCE = """
+announce(
+    "stand_in", package="stand_in", config="StandInConfig", processor="StandInProcessor", model="StandIn"
+)
+"""
 TRANSFORMERS = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
 ASK = """
-assert not {"StandInConfig", "StandInProcessor"} & set(loads), loads
+assert not {"StandIn", "StandInConfig", "StandInProcessor"} & set(loads), loads
 from transformers.models.auto.processing_auto import processor_class_from_name
 assert processor_class_from_name("StandInProcessor") is StandInProcessor
 assert processor_class_from_name("Gemma3Processor").__name__ == "Gemma3Processor"
 assert AutoConfig.for_model("stand_in").model_type == "stand_in"
 assert AutoConfig.for_model("gemma3").model_type == "gemma3"
+from transformers.models.auto import modeling_auto
+assert modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES["stand_in"] == "StandIn"
+assert modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["stand_in"] == "StandIn"
+assert modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES["gemma3"] == "Gemma3ForConditionalGeneration"
 """
 
 
-def python(source: str) -> None:
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120)
+def python(source: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", source, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -56,6 +66,22 @@ def test_transformers_knows_the_model_type_after_the_import() -> None:
         "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
         "assert 'theworld' in CONFIG_MAPPING"
     )
+
+
+SERVED = """
+import sys
+from transformers.cli.serving.model_manager import Modality, ModelManager
+
+model, processor = ModelManager(device="cpu", model_timeout=-1).load_model_and_processor(sys.argv[1] + "@main")
+assert type(model).__name__ == "TheWorld", type(model)
+assert type(processor).__name__ == "TheWorldProcessor", type(processor)
+assert ModelManager.get_model_modality(model, processor) == Modality.MULTIMODAL
+"""
+
+
+@pytest.mark.parametrize("order", ["import theworld\nimport transformers", "import transformers\nimport theworld"])
+def test_transformers_serve_takes_a_checkpoint_for_a_model_of_images(order: str) -> None:
+    python(order + SERVED, str(NANO_WEIGHTS / "theworld"))
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -1,4 +1,4 @@
-"""cli > training | evaluation | analysis | nano > data | model > utils > constants; no siblings, no circles."""
+"""cli > training | evaluation | analysis | serving | nano > data | model > utils > constants; no circles."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ import pytest
 import theworld
 
 ROOT = Path(theworld.__file__).parent
-LAYERS = (("constants",), ("utils",), ("data", "model"), ("training", "evaluation", "analysis", "nano"), ("cli",))
+LAYERS = (("constants",), ("utils",), ("data", "model"), ("training", "evaluation", "analysis", "serving", "nano"), ("cli",))
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PUBLIC_NAMES = set(theworld.__all__) - {"__version__"}
 

@@ -40,7 +40,7 @@ _HOMES = {
     "train": ".training.run",
 }
 
-announce("theworld", package=__name__, config="TheWorldConfig", processor="TheWorldProcessor")
+announce("theworld", package=__name__, config="TheWorldConfig", processor="TheWorldProcessor", model="TheWorld")
 
 
 def __getattr__(name: str) -> Any:

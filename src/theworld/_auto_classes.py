@@ -1,9 +1,9 @@
 """Tell transformers of a model type before torch, or transformers itself, is imported.
 
 transformers keeps tables from model types to class *names*, and takes a class from `transformers.models.<type>`
-when it is first asked for. So a row in two tables and a module of that name are all its Auto classes need. The first
-class they ask for imports `theworld.model`, which registers the others. The tables live in modules that import torch:
-a row is added when somebody else imports its table.
+when it is first asked for. So a row in each table and a module of that name are all that its Auto classes, pipelines
+and server need. The first class they ask for imports `theworld.model`, which registers the others. The tables live in
+modules that import torch: a row is added when somebody else imports its table.
 """
 
 import sys
@@ -14,30 +14,36 @@ from importlib.util import find_spec
 from types import ModuleType
 
 TABLES = {
-    "transformers.models.auto.configuration_auto": "CONFIG_MAPPING_NAMES",
-    "transformers.models.auto.processing_auto": "PROCESSOR_MAPPING_NAMES",
+    "transformers.models.auto.configuration_auto": ("CONFIG_MAPPING_NAMES",),
+    "transformers.models.auto.processing_auto": ("PROCESSOR_MAPPING_NAMES",),
+    "transformers.models.auto.modeling_auto": (
+        "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+        "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",  # a copy of the first, with more rows
+    ),
 }
 
 
-def announce(model_type: str, *, package: str, config: str, processor: str) -> None:
-    """Make AutoConfig and AutoProcessor find the classes of a model type.
+def announce(model_type: str, *, package: str, config: str, processor: str, model: str) -> None:
+    """Make transformers find the classes of a model type.
 
     Args:
         model_type: as in the `config.json` of a checkpoint.
-        package: name of an imported module from which both classes can be taken; they may load lazily.
+        package: name of an imported module from which the classes can be taken; they may load lazily.
         config: name of the config class.
         processor: name of the processor class.
+        model: name of the model class.
     """
     sys.modules[f"transformers.models.{model_type}"] = sys.modules[package]
-    waiting = dict(zip(TABLES, (config, processor), strict=True))
+    waiting = dict(zip(TABLES, (config, processor, model), strict=True))
     for table in TABLES.keys() & sys.modules.keys():
         _add(sys.modules[table], model_type, waiting.pop(table))
     if waiting:
         sys.meta_path.insert(0, _Rows(model_type, waiting))
 
 
-def _add(table: ModuleType, model_type: str, class_name: str) -> None:
-    getattr(table, TABLES[table.__name__])[model_type] = class_name
+def _add(module: ModuleType, model_type: str, class_name: str) -> None:
+    for table in TABLES[module.__name__]:
+        getattr(module, table)[model_type] = class_name
 
 
 class _Rows(MetaPathFinder):

@@ -17,7 +17,7 @@ from theworld.analysis.demo import answers
 from theworld.analysis.demo import page as page_module
 from theworld.analysis.demo.answers import Scene, animation, answer_twice
 from theworld.analysis.demo.page import Asking, build_page
-from theworld.analysis.demo.server import is_loopback, serve
+from theworld.analysis.demo.server import serve
 from theworld.analysis.imagine import imagine
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
 
@@ -127,10 +127,3 @@ def test_a_port_in_use_is_said(nano: TheWorld, address: str) -> None:
     port = int(address.rstrip("/").rpartition(":")[2])
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}: the port is in use"):
         serve(build_page(nano, "nano", SCENES), port=port)
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
-)
-def test_which_hosts_are_this_machine_alone(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback

@@ -18,7 +18,7 @@ from theworld import TheWorld
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import Example, Message, Skipped
 from theworld.data.skips import SkipLog
-from theworld.model.projectors import fit_grid
+from theworld.model.fusion import fit_grid
 from theworld.training.align import AlignCollator, AlignModel, encode_rows
 from theworld.training.config import TrainingConfig
 from theworld.training.run import train

@@ -8,7 +8,7 @@ import pytest
 
 from tests.web import Web, serving
 from theworld.utils import public_http
-from theworld.utils.public_http import MAX_REDIRECTS, FetchError, fetch, is_public
+from theworld.utils.public_http import MAX_REDIRECTS, FetchError, fetch, is_loopback, is_public
 
 BODY = b"0123456789" * 20
 
@@ -171,3 +171,10 @@ def test_redirects_are_followed_and_checked(web: Web) -> None:
 )
 def test_public_addresses(address: str, public: bool) -> None:
     assert is_public(address) is public
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("box", False)]
+)
+def test_which_hosts_are_this_machine_alone(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

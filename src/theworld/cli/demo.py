@@ -18,8 +18,9 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until interrupted."""
     from theworld.analysis.demo.answers import Scene
     from theworld.analysis.demo.page import build_page
-    from theworld.analysis.demo.server import is_loopback, private_uploads, serve
+    from theworld.analysis.demo.server import private_uploads, serve
     from theworld.nano.examples import EXAMPLES, load_example
+    from theworld.utils.public_http import is_loopback
 
     scenes = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
     model = load_model(args)

@@ -9,7 +9,7 @@ from types import ModuleType
 from theworld import __version__
 from theworld.utils.errors import one_line
 
-from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, train
+from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, serve, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
@@ -19,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "imagine": imagine,
     "align": align,
     "demo": demo,
+    "serve": serve,
     "train": train,
     "precompute": precompute,
     "nano": nano,

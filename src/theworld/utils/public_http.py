@@ -83,6 +83,16 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` can be reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
+
+
 def _get(url: str, backend: _CheckedBackend, max_bytes: int) -> bytes:
     target, url = url, ""
     for _ in range(1 + MAX_REDIRECTS):

@@ -1,6 +1,5 @@
 """Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
 
-import ipaddress
 import os
 import socket
 import tempfile
@@ -110,13 +109,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False

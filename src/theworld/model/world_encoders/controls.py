@@ -75,6 +75,7 @@ class PatchesWorldEncoder(StillWorldEncoder):
     """
 
     kind = "patches"
+    can_decode = False
 
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
