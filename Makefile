@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-versions test-oldest test-newest test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
+.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -31,7 +31,7 @@ def main() -> None:
         parser.exit(2, f"load_from_hub.py: error: {error}\n")
     config = model.config
     print(f"base models   {config.gemma_model_name}, {config.cosmos_model_name}")
-    print(f"trained       {', '.join(config.trained_components or ['nothing'])}")
+    print(f"changed       {', '.join(config.changed or ['nothing'])}")
     print(f"question      {question}")
     print(f"answer        {answer}")
 

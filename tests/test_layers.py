@@ -10,7 +10,19 @@ import pytest
 import theworld
 
 ROOT = Path(theworld.__file__).parent
-LAYERS = (("constants",), ("utils",), ("data", "model"), ("training", "evaluation", "analysis", "serving", "nano"), ("cli",))
+LAYERS = (
+    ("constants",),
+    ("utils",),
+    ("data", "model"),
+    ("training", "evaluation", "analysis", "serving", "nano"),
+    ("cli",),
+)
+    ("constants",),
+    ("utils",),
+    ("data", "model"),
+    ("training", "evaluation", "analysis", "serving", "nano"),
+    ("cli",),
+)
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PUBLIC_NAMES = set(theworld.__all__) - {"__version__"}
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from theworld import TheWorld
@@ -91,6 +90,10 @@ def test_a_pace_that_cannot_be_shown(frames: list[Image.Image], tmp_path: Path, 
 
 
 def test_decoding_needs_a_world(world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world.model, "world_encoder", torch.nn.Identity())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(world.model.world_encoder), "can_decode", False)
+        with pytest.raises(ValueError, match="can decode"):
+            imagine(world, images[0])
+    monkeypatch.setattr(world.model, "world_encoder", None)
     with pytest.raises(ValueError, match="enable_world=True"):
         imagine(world, images[0])

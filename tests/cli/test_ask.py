@@ -31,7 +31,8 @@ def ask(*arguments: object) -> int:
 
 
 def test_json_says_what_was_asked_of_whom(checkpoint: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask(picture, "What now?", "--model", checkpoint, "--num_world_steps", 1, "--json") == 0
+    flags = ["--num_world_steps", 1, "--use_world", "--json"]
+    assert ask(picture, "What now?", "--model", checkpoint, *flags) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["question"] == "What now?"
     assert printed["num_world_steps"] == 1

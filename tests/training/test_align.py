@@ -87,7 +87,7 @@ def test_latents_and_targets_are_those_of_the_frozen_parts(
     with torch.no_grad():
         tokens = whole.get_image_features(batch["target_pixel_values"][:, 1], return_dict=True).pooler_output
     assert features["targets"].shape == (3, 1 + STEPS, TOKENS, tokens.shape[-1])
-    assert torch.allclose(features["targets"][:, 1], fit_grid(tokens, (4, 4)), atol=1e-5)
+    assert torch.allclose(features["targets"][:, 1], fit_grid(tokens, (2, 2), (4, 4)), atol=1e-5)
 
 
 def test_the_loss_is_the_mean_error_in_units_of_the_targets_variance(model: AlignModel) -> None:
@@ -319,8 +319,8 @@ def test_what_else_would_train_is_refused(gemma_folder: Path, cosmos_folder: Pat
 
 def test_targets_are_interpolated_to_the_world_grid() -> None:
     rows = torch.arange(4.0).repeat_interleave(4).view(1, 16, 1)  # row number of a 4 x 4 grid
-    assert torch.equal(fit_grid(rows, (4, 4)), rows)
-    assert fit_grid(rows, (2, 2)).flatten().tolist() == pytest.approx([0.6, 0.6, 2.4, 2.4], abs=0.15)
-    upscaled = fit_grid(rows, (8, 8)).view(8, 8)
+    assert torch.equal(fit_grid(rows, (4, 4), (4, 4)), rows)
+    assert fit_grid(rows, (4, 4), (2, 2)).flatten().tolist() == pytest.approx([0.6, 0.6, 2.4, 2.4], abs=0.15)
+    upscaled = fit_grid(rows, (4, 4), (8, 8)).view(8, 8)
     assert torch.allclose(upscaled, upscaled[:, :1].expand(-1, 8))
     assert upscaled[:, 0].diff().ge(0).all()

@@ -25,7 +25,7 @@ from theworld.training.run import train
 REPO = "tester/model"
 MODEL_FILES = {
     *("README.md", "config.json", "generation_config.json", "model.safetensors", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
+    *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "theworld_auto.py"),
 }
 STATE_FILES = {"checksums.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "stage.json"}
 
