@@ -17,12 +17,6 @@ LAYERS = (
     ("training", "evaluation", "analysis", "serving", "nano"),
     ("cli",),
 )
-    ("constants",),
-    ("utils",),
-    ("data", "model"),
-    ("training", "evaluation", "analysis", "serving", "nano"),
-    ("cli",),
-)
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 PUBLIC_NAMES = set(theworld.__all__) - {"__version__"}
 

@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from tests.evaluation.test_run import TASK
 from tests.model.helpers import assistant, encode, user
 from tests.training.runs import tiny_run, write_rows
 from theworld import TheWorld
+from theworld.evaluation.asking import EvaluationSettings
+from theworld.evaluation.run import evaluate
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.training.precompute import precompute
 from theworld.training.run import train
@@ -88,3 +91,15 @@ def test_it_cannot_decode_and_says_so(model: TheWorld, images: list[Image.Image]
 
     with pytest.raises(ValueError, match="can decode"):
         imagine(model, images[0])
+
+
+def test_evaluated(model: TheWorld, tmp_path: Path) -> None:
+    model.config.trained_steps = {"projector": 1}
+    model.save_pretrained(tmp_path / "checkpoint")
+    settings = EvaluationSettings(
+        str(tmp_path / "checkpoint"), tmp_path / "out", arms=("gemma", "world", "other_future"), num_world_steps=(0, 2)
+    )
+    evaluation = evaluate(TASK, settings)
+    assert set(evaluation.arms) == {"gemma", "world", "other_future"}
+    answers = {arm: [row.output for row in rows if not row.failed] for arm, rows in evaluation.arms.items()}
+    assert all(answers.values())
