@@ -219,7 +219,8 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(
     for limit in range(total):
         assert save(limit) == -1
         folder = tmp_path / "run" / "x"
-        folders.recover(folder)  # as loading does
+        if not folder.exists():
+            assert TheWorld.from_pretrained(folder).world_is_trained
         gain = load_file(folder / "model.safetensors")["model.world_projector.output_norm.weight"].eq(2).all().item()
         changed = MATRIX in json.loads((folder / "config.json").read_text())["changed"]
         assert gain == changed, f"half of each after {limit} of {total} operations"

@@ -44,6 +44,9 @@ OLD_ARGUMENTS = {
     "gemma_model_name": "the first argument",
     "device": "device_map",
 }
+UNSAVED = "an unsaved fusion: call save_pretrained first"
+"""In place of the name of a new fusion, whose base would answer for it: TRL and PEFT load what the name says."""
+
 MARKER_FIELDS = {
     CUSTOM_TOKEN_SOW: "start_of_world_token_id",
     CUSTOM_TOKEN_EOW: "end_of_world_token_id",
@@ -60,9 +63,10 @@ def load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) -
 def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) -> Any:
     # 1. Sort the arguments, and read the saved config
     check_arguments(kwargs)
-    revision = kwargs.pop("revision", None)
-    source = Source(resolve(name), kwargs.pop("subfolder", ""), None if revision == "main" else revision)
-    recover(Path(source.name) / source.subfolder)
+    revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", "")
+    if name:
+        recover(Path(name) / subfolder)
+    source = Source(resolve(name), subfolder, None if revision == "main" else revision)
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
     overrides = {key: kwargs.pop(key) for key in config_fields() & kwargs.keys()}
     given, with_info = kwargs.pop("config", None), kwargs.pop("output_loading_info", False)
@@ -136,7 +140,8 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     )
 
     # 6. Who it is, and what trains
-    config._name_or_path, model.name_or_path = source.name, portable(source.name)
+    config._name_or_path = source.name if is_checkpoint else UNSAVED
+    model.name_or_path = portable(source.name) if is_checkpoint else UNSAVED
     apply_freezing(model)
     count_steps(model)
     model.eval()

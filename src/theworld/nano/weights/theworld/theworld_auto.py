@@ -1,0 +1,1 @@
+from theworld import TheWorld, TheWorldConfig, TheWorldProcessor  # pip install theworld
