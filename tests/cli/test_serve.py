@@ -24,6 +24,7 @@ from openai import BadRequestError, OpenAI
 from theworld import TheWorld
 from theworld.cli.main import main
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
+from theworld.serving import server
 from theworld.serving.server import WorldChat
 from theworld.utils import imports
 
@@ -259,6 +260,19 @@ def test_a_port_in_use_is_one_line(url: str, capsys: pytest.CaptureFixture[str])
     error = capsys.readouterr().err
     assert f"cannot listen on 127.0.0.1, port {port}: the port is in use" in error
     assert error.count("\n") == 1
+
+
+def test_options_reach_the_model_and_an_open_address_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served: list[tuple[TheWorld, str]] = []
+    monkeypatch.setattr(server, "serve", lambda model, name, listening: served.append((model, name)))
+    options = "--num_world_steps 1 --dtype bfloat16 --device cpu --attn_implementation eager --host 0.0.0.0 --port 0"
+    assert main(["serve", *options.split()]) == 0
+    [(model, name)] = served
+    assert (name, model.config.num_world_steps, model.dtype) == ("nano", 1, torch.bfloat16)
+    assert model.config._attn_implementation == "eager"
+    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: whoever reaches it can ask\n"
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
