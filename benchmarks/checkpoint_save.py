@@ -2,8 +2,8 @@
 
     python benchmarks/checkpoint_save.py --layers 34 --pairs 5
 
-Both sides of a pair save the same delta, a projector. One compares every tensor with what it was when it was loaded, the
-other takes the list of what to save as given.
+All sides save the same delta, a projector. One takes the list of what to save as given; the others compare every tensor
+with what it was when it was loaded.
 """
 
 from __future__ import annotations
