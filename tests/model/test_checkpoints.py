@@ -626,3 +626,30 @@ def test_delta_of_a_4b_model_is_small() -> None:
 def test_world_settings_are_small_too(saved: Path) -> None:
     assert WORLD.items() <= json.loads((saved / "config.json").read_text()).items()
     assert sum(path.stat().st_size for path in saved.iterdir() if path.name.startswith("model")) < 20_000
+
+
+# ------------------------------------------------------------------------------------------------- version 0.1
+
+
+def test_checkpoint_of_version_0_1(saved: Path, trained: TheWorld, example: Example, tmp_path: Path) -> None:
+    """Its config lists components that ever trained, and has none of the later fields."""
+    old = Path(shutil.copytree(saved, tmp_path / "old"))
+    config = json.loads((old / "config.json").read_text())
+    for name in ("changed", "trained_steps", "world_image_fit", "world_negative_prompt", "auto_map"):
+        config.pop(name, None)
+    (old / "config.json").write_text(json.dumps({**config, "trained_components": ["projector"], "world_prompt": ""}))
+    processor = json.loads((old / "processor_config.json").read_text())
+    for name in ("auto_map", "fusion", "world_image_fit"):
+        processor.pop(name, None)
+    (old / "processor_config.json").write_text(json.dumps(processor))
+    (old / "theworld_auto.py").unlink()
+    for loaded in (TheWorld.from_pretrained(old), AutoModelForImageTextToText.from_pretrained(old)):
+        assert loaded.config.world_image_fit == loaded.processor.world_image_fit == "squash"
+        assert loaded.config.world_prompt == ""  # the text encoder's, not "no text"
+        assert loaded.world_is_trained
+        plain = {name: value for name, value in example.items() if name != "world_pixel_values"}
+        latents = trained.model.world_encoder.encode(example["world_pixel_values"], 1)  # type: ignore[union-attr]
+        given = {**plain, "world_latents": latents}
+        assert torch.equal(loaded(**given).logits, trained(**given).logits)
+        loaded.save_pretrained(tmp_path / "new")
+        assert json.loads((tmp_path / "new" / "config.json").read_text())["changed"] == ["projector"]

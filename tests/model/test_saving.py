@@ -238,3 +238,18 @@ def test_saving_into_the_working_directory(load: Load, tmp_path: Path, monkeypat
         model.save_pretrained(".")
         assert Path("config.json").is_file()
     assert folders.aside(tmp_path).exists() is False
+
+
+def test_weights_that_only_a_rollout_loads_are_saved(load: Load, images: list[Image.Image], tmp_path: Path) -> None:
+    model = load()  # of the current frame; the transformer is not in memory
+    assert model.model.world_encoder.transformer is None  # type: ignore[union-attr]
+    before = logits(model, images)
+    name = "model.world_encoder.transformer.patch_embed.proj.weight"
+    model.save_pretrained(tmp_path / "before")
+    assert held(tmp_path / "before") == set()
+    model.get_parameter(name).data.mul_(2)
+    after = logits(model, images)
+    assert not torch.equal(before, after)
+    model.save_pretrained(tmp_path / "after")
+    assert held(tmp_path / "after") == {name}
+    assert torch.equal(logits(TheWorld.from_pretrained(tmp_path / "after"), images), after)

@@ -27,7 +27,7 @@ from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.weights import check_loaded, read_weights, shapes_of, weight_files
 
-from ..components import FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
+from ..components import ENCODER, FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
 from ..configuration_theworld import TheWorldConfig, upgrade
 from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
@@ -116,6 +116,8 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         model.model.add_world_parts()
         model.model.world_encoder = encoder.eval().requires_grad_(False)
         encoder.prepare(config.num_world_steps)
+        if lacks_weights(encoder, config.changed or []):
+            encoder.prepare(1)
     model.processor = load_processor(config, source, **hub)
 
     # 5. What a checkpoint holds, over the base models that are remembered for the next save
@@ -303,6 +305,17 @@ def load_encoder(
     vars(config).update(found)
     config.check_world()
     return encoder
+
+
+def lacks_weights(encoder: WorldEncoder, changed: list[str]) -> bool:
+    """Whether a checkpoint changed weights of the encoder that only future frames load."""
+    present = {f"{ENCODER}{name}" for name, _ in encoder.named_parameters()}
+    absent = {
+        name
+        for name, part in component_table(encoder).items()
+        if name in encoder.components() and not any(key.startswith(part.prefixes) for key in present)
+    }
+    return any(name in absent or (name.startswith(ENCODER) and name not in present) for name in changed)
 
 
 def reserve_memory(
