@@ -6,10 +6,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from theworld.evaluation.report import terminal_report
+from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
@@ -33,7 +35,8 @@ def blocks(language: str) -> list:
 @pytest.mark.parametrize("code", blocks("python"))
 def test_python_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(ROOT)
-    exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+    with patch.dict(WORLD_ENCODERS):  # a page registers one
+        exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out.strip(), "a snippet shows something"
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from theworld import TheWorld
 from theworld.analysis.imagine import imagine
+from theworld.model.checkpoints.save import AUTO_CODE
 from theworld.nano.asking import Item
 from theworld.nano.evaluate import answer
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example, write_examples
@@ -40,6 +41,13 @@ def test_the_weights_are_small() -> None:
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     assert size <= 16e6, f"{size / 1e6:.1f} MB"
     assert not [path for path in WEIGHTS.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+
+
+def test_the_auto_classes_find_the_package() -> None:
+    modules = list(WEIGHTS.rglob("theworld_auto.py"))
+    assert len(modules) == 5
+    for path in modules:
+        assert path.read_text(encoding="utf-8") == AUTO_CODE, path
 
 
 @pytest.mark.parametrize("kind", ["drop", "race", "stack"])
