@@ -88,6 +88,9 @@ def trained_names(model: Any) -> set[str]:
     }
 
 
+UNCOUNTED = "earlier stages, not counted"
+"""Key of `config.trained_steps` in place of steps before a checkpoint that did not count them (version 0.1)."""
+
 # Optimiser steps. A global hook sees those of every loop: the Trainer's, TRL's, and one written by hand.
 
 _counted: WeakSet[Any] = WeakSet()
@@ -104,7 +107,8 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
     for model in list(_counted):
         names = [name for name, parameter in model.named_parameters() if id(parameter) in stepped]
         if names:
-            table, steps = component_table(model.model.world_encoder), dict(model.config.trained_steps or {})
+            table, steps = component_table(model.model.world_encoder), model.config.trained_steps
+            steps = {UNCOUNTED: 0} if steps is None else dict(steps)
             for component in {component_of(name, table) for name in names}:
                 steps[component] = steps.get(component, 0) + 1
             model.config.trained_steps = steps

@@ -11,6 +11,7 @@ from huggingface_hub import CommitInfo
 
 from theworld.utils.tensors import Snapshot, differs
 
+from ..components import UNCOUNTED
 from .load import load_into, load_theworld
 from .lora import merge_lora
 from .names import canonical, checkpoint_subfolder
@@ -92,7 +93,7 @@ class CheckpointMixin:
     def world_is_trained(self) -> bool:
         """Whether the parts that bring the world in were trained or edited since they were made."""
         steps = self.config.trained_steps
-        if steps is None or steps.get("projector"):
+        if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True
         return any(
             differs(value, self.fresh_tensors[name], thorough=False)

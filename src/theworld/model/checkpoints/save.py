@@ -139,7 +139,7 @@ def write_checkpoint(
     config.dtype = base_dtype(model)
     config.changed = summarise(model, names)
     if model.world_is_trained and not (config.trained_steps or {}).get("projector"):
-        config.trained_steps = None  # edited by hand: no step was counted
+        config.trained_steps = None  # edited by hand, or trained before steps were counted
     vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
     if full:
         config.gemma_model_name, config.gemma_subfolder, config.gemma_revision = f"./{GEMMA_FOLDER}", "", None
