@@ -18,12 +18,12 @@ from tests import tiny
 from tests.model.conftest import Load
 from tests.replicas import COSMOS, edit_weights, publish, replica_cache, write_cosmos
 from theworld.model.world_encoders.prompt_embeds import (
-    device_that_holds,
     encode_prompts,
     load_prompt_embeds,
     no_text,
     save_prompt_embeds,
 )
+from theworld.utils.devices import device_that_holds
 from theworld.utils.weights import content_key
 
 CPU = torch.device("cpu")

@@ -21,30 +21,18 @@ CHOICES = {
     "world_image_fit": ("crop", "pad", "squash"),
     "fusion": tuple(FUSIONS),
 }
+STEPS_AND_SIDES = ("max_world_steps", "world_spatial_compression", "world_temporal_compression", "projector_heads")
 RANGES = {
-    "max_world_steps": (1, 1024),
-    "world_pooling": (1, 256),
-    "world_inference_steps": (1, 1000),
-    "world_latent_channels": (1, 65_536),
-    "world_spatial_compression": (1, 1024),
-    "world_temporal_compression": (1, 1024),
-    "world_fps": (1, 1000),
+    **dict.fromkeys(STEPS_AND_SIDES, (1, 1024)),
+    **dict.fromkeys(("world_inference_steps", "world_fps"), (1, 1000)),
+    **{"world_pooling": (1, 256), "world_latent_channels": (1, 65_536), "projector_layers": (1, 64)},
     "world_seed": (0, 2**63 - 1),
-    "projector_layers": (1, 64),
-    "projector_heads": (1, 1024),
 }
 MAX_RANK = 4096
 LARGEST: dict[str, int] = {
-    "num_hidden_layers": 1024,
-    "image_size": 8192,
-    "world_image_size": 8192,
-    "mm_tokens_per_image": 65_536,
-    "projector_hidden_size": 65_536,
-    "hidden_size": 65_536,
-    "head_dim": 65_536,
-    "num_attention_heads": 4096,
-    "vocab_size": 2**24,
-    "r": MAX_RANK,
+    **dict.fromkeys(("mm_tokens_per_image", "projector_hidden_size", "hidden_size", "head_dim"), 65_536),
+    **{"image_size": 8192, "world_image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
+    **{"num_attention_heads": 4096, "r": MAX_RANK},
 }
 """What the fields of an untrusted config may ask a loader to allocate or repeat; 2**63 for all others."""
 
@@ -55,8 +43,7 @@ class TheWorldConfig(Gemma3Config):
 
     Args:
         enable_world: With `False` the model is Gemma 3, bit for bit.
-        gemma_model_name: Hub id or folder of the base Gemma 3. A name that begins with `./` or `../` is relative to the
-            checkpoint that holds this config.
+        gemma_model_name: Hub id or folder of the base Gemma 3; `./x` and `../x` are relative to the checkpoint.
         gemma_revision: Commit, tag or branch of the base Gemma 3.
         gemma_subfolder: Where in its repository the base Gemma 3 lies.
         cosmos_model_name: Hub id or folder of the base world model; relative names as above.
@@ -87,8 +74,7 @@ class TheWorldConfig(Gemma3Config):
         world_inference_steps: Denoising steps of a rollout.
         world_guidance_scale: Classifier-free guidance of a rollout; above 1 each step takes two forwards.
         world_fps: Frames a second that the rollout is told.
-        world_prompt: The fixed text that conditions a rollout. Its embedding is computed once and cached. `None` is no
-            text, which needs no text encoder.
+        world_prompt: The fixed text that conditions a rollout; `None` is no text, which needs no text encoder.
         world_negative_prompt: The text that guidance leads away from; `None` is the stock pipeline's.
         freeze_gemma_vision: Freeze SigLIP and Gemma's own image projector.
         freeze_gemma_language: Freeze the language model.
@@ -151,9 +137,8 @@ class TheWorldConfig(Gemma3Config):
         self.changed = ["projector"] if self.changed is None else self.changed
         super().__post_init__(**kwargs)
         self.check_world()
-        if self.lora is not None:
-            self.lora = check_lora(self.lora)
-        elif "language_lora" in self.changed:
+        self.lora = None if self.lora is None else check_lora(self.lora)
+        if self.lora is None and "language_lora" in self.changed:
             raise ValueError(
                 "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
             )
@@ -176,11 +161,11 @@ class TheWorldConfig(Gemma3Config):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)}: expected {low} to {high}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
-        cell = self.world_spatial_compression * self.world_pooling
         if isinstance(self.world_image_size, list | tuple):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
                 raise ValueError(f"world_image_size={self.world_image_size}: expected one number, or height and width")
+        cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):
             raise ValueError(
                 f"world_image_size={self.world_image_size}: expected a multiple of {cell}, that is "
@@ -192,8 +177,7 @@ class TheWorldConfig(Gemma3Config):
     @property
     def world_image_shape(self) -> tuple[int, int]:
         """Height and width in pixels of the frame that the world encoder sees."""
-        size = self.world_image_size
-        return (size, size) if isinstance(size, int) else (size[0], size[1])
+        return image_shape(self.world_image_size)
 
     @property
     def world_grid(self) -> tuple[int, int]:
@@ -205,12 +189,16 @@ class TheWorldConfig(Gemma3Config):
     @property
     def world_tokens_per_frame(self) -> int:
         """World tokens of one latent frame."""
-        rows, columns = self.world_grid
-        return rows * columns
+        return math.prod(self.world_grid)
 
     def world_tokens(self, num_world_steps: int) -> int:
         """World tokens `N` of one image rolled out for `num_world_steps` latent frames."""
         return (1 + num_world_steps) * self.world_tokens_per_frame
+
+
+def image_shape(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """Height and width that `world_image_size` means."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
@@ -226,11 +214,7 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_numbers(fields: dict[str, Any]) -> None:
-    """Refuse numbers that would make a loader run out of time or memory; nested dictionaries are checked too.
-
-    Raises:
-        ValueError: Names the field and its bound.
-    """
+    """Raise a ValueError for numbers, also nested, that would make a loader run out of time or memory."""
     for name, value in fields.items():
         largest = LARGEST.get(name) or 2**63
         if isinstance(value, dict):
@@ -241,11 +225,7 @@ def check_numbers(fields: dict[str, Any]) -> None:
 
 
 def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
-    """Return `num_world_steps` if a rollout of that length is allowed.
-
-    Raises:
-        ValueError: It is no whole number, negative or above `max_world_steps`.
-    """
+    """Return `num_world_steps`; a ValueError unless it is a whole number from 0 to `max_world_steps`."""
     if type(num_world_steps) is not int or not 0 <= num_world_steps <= max_world_steps:
         raise ValueError(
             f"num_world_steps={num_world_steps!r}: expected 0 to max_world_steps={max_world_steps} future latent frames"
@@ -253,34 +233,28 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     return num_world_steps
 
 
-LORA: dict[str, Any] = {
-    "r": 16,
-    "alpha": 32,
-    "dropout": 0.0,
-    "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-}
+LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": LINEAR_LAYERS}
 
 
 def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
-    """Settings of adapters with every default filled in.
-
-    Raises:
-        ValueError: One is unknown or out of range; names it.
-    """
+    """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
     unknown = sorted(lora.keys() - LORA.keys())
     if unknown:
         raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise ValueError(f"lora r={rank!r}: expected a whole number of at least 1, and at most {MAX_RANK}")
-    if not isinstance(alpha, int | float) or not alpha > 0:
-        raise ValueError(f"lora alpha={alpha!r}: expected a number above 0")
-    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise ValueError(f"lora dropout={dropout!r}: expected 0 to below 1")
     names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
-    if not names or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"lora target_modules={targets!r}: expected names of layers, or one regular expression")
+    named = names and all(isinstance(name, str) and name for name in names)
+    checks = {
+        "r": (type(rank) is int and 1 <= rank <= MAX_RANK, f"a whole number of at least 1, and at most {MAX_RANK}"),
+        "alpha": (isinstance(alpha, int | float) and alpha > 0, "a number above 0"),
+        "dropout": (isinstance(dropout, int | float) and 0 <= dropout < 1, "0 to below 1"),
+        "target_modules": (named, "names of layers, or one regular expression"),
+    }
+    for name, (fits, expected) in checks.items():
+        if not fits:
+            raise ValueError(f"lora {name}={settings[name]!r}: expected {expected}")
     return {**settings, "target_modules": targets if isinstance(targets, str) else names}
 
 

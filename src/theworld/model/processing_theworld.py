@@ -20,20 +20,23 @@ from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, 
 from theworld.utils.chat_template import check_template
 from theworld.utils.images import flatten_images, open_image, open_message_images
 
-from .configuration_theworld import TheWorldConfig, check_world_steps
+from .configuration_theworld import TheWorldConfig, check_world_steps, image_shape
 from .fusion import FUSIONS
 from .image_processing_world import world_pixel_values
 
 MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
+WORLD_SETTINGS = (  # what a processor must know of a model's config
+    *("enable_world", "world_image_size", "world_image_fit", "fusion", "world_tokens_per_frame", "num_world_steps"),
+    *("max_world_steps", "world_position", "world_attention"),
+)
 LARGEST_BLOCK = 2**20  # tokens, so that a damaged or hostile processor_config.json cannot exhaust the memory
 
 
 class WorldBatch(BatchFeature):
     """What a processor call returns. It adapts two of its entries to callers that know images, but no worlds.
 
-    Attributes:
-        unsupervised: Ids of world blocks and image placeholders, which have no label. Collators that copy `input_ids`
-            as `labels` (TRL's, for messages) would train the model to write placeholders.
+    `unsupervised` are the ids of world blocks and image placeholders, which have no label. Collators that copy
+    `input_ids` as `labels` (TRL's, for messages) would train the model to write placeholders.
     """
 
     unsupervised: tuple[int, ...] = ()  # of the class, for the copies that trainers and worker processes make
@@ -49,15 +52,11 @@ class WorldBatch(BatchFeature):
 
 
 class TheWorldImagesKwargs(ImagesKwargs, total=False):
-    """Gemma 3's image settings, and the world's per call."""
-
     num_world_steps: int | None
     use_world: bool | None
 
 
 class TheWorldProcessingKwargs(ProcessingKwargs, total=False):
-    """Adds the world's settings to those of the images."""
-
     images_kwargs: TheWorldImagesKwargs  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
@@ -69,20 +68,7 @@ class TheWorldProcessor(Gemma3Processor):
     length of the block) and `use_world=False` (no block at all: plain Gemma 3's inputs). It pads left, as generation
     needs it. The markers of the block are special tokens: decoding skips them.
 
-    Args:
-        image_processor: Gemma 3's image processor.
-        tokenizer: Gemma 3's tokenizer.
-        chat_template: Gemma 3's chat template.
-        image_seq_length: Tokens of one image.
-        enable_world: Whether prompts get a world block at all.
-        world_image_size: Height and width of the world's frame in pixels; one number for a square.
-        world_image_fit: `crop`, `pad` or `squash`, for images of another aspect ratio.
-        fusion: `tokens` gives prompts a world block, `gated` does not.
-        world_tokens_per_frame: World tokens of one latent frame.
-        num_world_steps: `K` of a call that names none.
-        max_world_steps: Largest `K`.
-        world_position: `after_bos` or `before_image`.
-        world_attention: `causal` or `bidirectional`.
+    The first four arguments are `Gemma3Processor`'s, the others are what `TheWorldConfig` calls by the same name.
     """
 
     valid_processor_kwargs = TheWorldProcessingKwargs
@@ -109,15 +95,11 @@ class TheWorldProcessor(Gemma3Processor):
             if not 1 <= number <= LARGEST_BLOCK:
                 raise ValueError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
         super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
-        self.enable_world = enable_world
-        self.world_image_size = world_image_size
-        self.world_image_fit = world_image_fit
-        self.fusion = fusion
-        self.world_tokens_per_frame = world_tokens_per_frame
+        self.enable_world, self.fusion = enable_world, fusion
+        self.world_image_size, self.world_image_fit = world_image_size, world_image_fit
+        self.world_tokens_per_frame, self.max_world_steps = world_tokens_per_frame, max_world_steps
         self.num_world_steps = check_world_steps(num_world_steps, max_world_steps)
-        self.max_world_steps = max_world_steps
-        self.world_position = world_position
-        self.world_attention = world_attention
+        self.world_position, self.world_attention = world_position, world_attention
         self.world_token_id = tokenizer.convert_tokens_to_ids(WORLD_TOKEN)
         self.auto_map = {"AutoProcessor": f"{AUTO_MODULE}.TheWorldProcessor"}
         tokenizer.padding_side = "left"
@@ -131,11 +113,7 @@ class TheWorldProcessor(Gemma3Processor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
-        """As transformers', with a chat template that is safe to run.
-
-        Raises:
-            ValueError: The template could exhaust time or memory.
-        """
+        """As transformers'; a ValueError if the chat template could exhaust time or memory."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         check_template(processor.chat_template, str(pretrained_model_name_or_path))
         return processor
@@ -143,13 +121,7 @@ class TheWorldProcessor(Gemma3Processor):
     @classmethod
     def from_gemma(cls, processor: Gemma3Processor, config: TheWorldConfig) -> Self:
         """Extend a stock Gemma 3 processor by the world settings of `config`."""
-        return cls(
-            processor.image_processor,
-            processor.tokenizer,
-            chat_template=cast(str | None, processor.chat_template),
-            image_seq_length=processor.image_seq_length,
-            **world_settings(config),
-        )
+        return cls(*gemma_arguments(processor), **{name: getattr(config, name) for name in WORLD_SETTINGS})
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> Any:
         """As transformers', without the padding and truncation of the last call in the tokenizer's file."""
@@ -172,13 +144,7 @@ class TheWorldProcessor(Gemma3Processor):
 
     def save_gemma(self, folder: str | Path) -> None:
         """Write the stock Gemma 3 processor that this one extends."""
-        stock = Gemma3Processor(
-            self.image_processor,
-            self.tokenizer,
-            chat_template=self.chat_template,
-            image_seq_length=self.image_seq_length,
-        )
-        stock.save_pretrained(folder)
+        Gemma3Processor(*gemma_arguments(self)).save_pretrained(folder)
 
     def world_block(self, num_world_steps: int | None = None) -> str:
         """The block of one image as text: `<start_of_world>`, every placeholder, `<end_of_world>`."""
@@ -188,15 +154,13 @@ class TheWorldProcessor(Gemma3Processor):
 
     def world_pixels(self, images: Any) -> torch.Tensor:
         """`world_pixel_values` (M, 3, H, W) in [-1, 1] of images alone, nested in any way."""
-        size = self.world_image_size
-        shape = (size, size) if isinstance(size, int) else (size[0], size[1])
+        shape = image_shape(self.world_image_size)
         return world_pixel_values(flatten_images(images), shape, self.world_image_fit)
 
     @property
     def image_token_ids(self) -> list[int]:
         """Ids that attend in both directions within their run (`token_type_ids` 1)."""
-        bidirectional = self.world_attention == "bidirectional"
-        return [*super().image_token_ids, *([self.world_token_id] if bidirectional else [])]
+        return [*super().image_token_ids, *([self.world_token_id] if self.world_attention == "bidirectional" else [])]
 
     @property
     def model_input_names(self) -> list[str]:
@@ -205,8 +169,7 @@ class TheWorldProcessor(Gemma3Processor):
 
     def prepare_inputs_layout(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
         """Bring images of every accepted kind to RGB PIL images, so that both image paths see the same pixels."""
-        if images is not None:
-            images = _as_pil(images)
+        images = None if images is None else _as_pil(images)
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
@@ -215,14 +178,9 @@ class TheWorldProcessor(Gemma3Processor):
         rows = rows.tolist() if isinstance(rows, torch.Tensor | np.ndarray) else rows  # counted 100 times faster
         super()._check_special_mm_tokens(text, cast(Any, {"input_ids": rows}), modalities)
         wanted = [sample.count(WORLD_TOKEN) for sample in text]
-        if not any(wanted):
-            return
-        kept = [row.count(self.world_token_id) for row in rows]
-        if kept != wanted:
-            raise ValueError(
-                f"truncation cut a world block: {kept} of {wanted} world tokens are left. Please disable truncation or "
-                "increase `max_length`."
-            )
+        if any(wanted) and (kept := [row.count(self.world_token_id) for row in rows]) != wanted:
+            left = f"truncation cut a world block: {kept} of {wanted} world tokens are left"
+            raise ValueError(f"{left}. Please disable truncation or increase `max_length`.")
 
     def _process_images(
         self, images: Any, num_world_steps: int | None = None, use_world: bool | None = None, **kwargs: Any
@@ -233,7 +191,8 @@ class TheWorldProcessor(Gemma3Processor):
         block = self.world_block(num_world_steps)
         processed["world_pixel_values"] = self.world_pixels(images)
         if FUSIONS[self.fusion].block:
-            replacements = [_before(block, self.boi_token, replacement) for replacement in replacements]
+            # Special tokens on both sides leave the tokenisation alone
+            replacements = [text.replace(self.boi_token, block + self.boi_token, 1) for text in replacements]
         elif num_world_steps is not None:  # the prompt cannot tell
             processed["num_world_steps"] = torch.full((len(processed["world_pixel_values"]),), num_world_steps)
         return processed, replacements
@@ -244,28 +203,19 @@ class TheWorldProcessor(Gemma3Processor):
         """Expand placeholders; with `after_bos`, gather the blocks of a prompt behind its BOS."""
         if self.world_position == "before_image" or not any(CUSTOM_TOKEN_SOW in r for r in images_replacements):
             return super().get_text_with_replacements(text, images_replacements, *others, **kwargs)
-        split = [_split_block(replacement) for replacement in images_replacements]
-        blocks = iter([block for block, _ in split])
+        parts, rest = zip(*map(_split_block, images_replacements), strict=True)
+        blocks = iter(parts)
         leading = ["".join(next(blocks) for _ in range(sample.count(self.image_token))) for sample in text]
-        text, offsets = super().get_text_with_replacements(text, [rest for _, rest in split], *others, **kwargs)
+        text, offsets = super().get_text_with_replacements(text, list(rest), *others, **kwargs)
         moved = [self._insert_after_bos(*item) for item in zip(leading, text, offsets, strict=True)]
         return [sample for sample, _ in moved], [offset for _, offset in moved]
 
     def _insert_after_bos(self, block: str, sample: str, offsets: Any) -> tuple[str, list[dict[str, Any]]]:
         """Insert, and record it as a replacement of nothing, so that assistant masks still find their characters."""
         bos = self.tokenizer.bos_token
-        at = len(bos) if sample.startswith(bos) else 0
-        shifted = [
-            {**offset, "new_span": tuple(position + len(block) for position in offset["new_span"])}
-            for offset in offsets
-        ]
-        inserted = {
-            "type": "world",
-            "span": (at, at),
-            "new_span": (at, at + len(block)),
-            "text": "",
-            "replacement": block,
-        }
+        at, size = len(bos) if sample.startswith(bos) else 0, len(block)
+        shifted = [{**one, "new_span": tuple(position + size for position in one["new_span"])} for one in offsets]
+        inserted = {"type": "world", "span": (at, at), "new_span": (at, at + size), "text": "", "replacement": block}
         return sample[:at] + block + sample[at:], [inserted, *shifted]
 
     def apply_chat_template(
@@ -279,33 +229,22 @@ class TheWorldProcessor(Gemma3Processor):
     ) -> Any:
         """Gemma 3's chat template; `num_world_steps` and `use_world` may be given directly.
 
-        Images of messages, in every form of `open_image`, are opened here, once for both image paths.
-
-        Raises:
-            ValueError: An image cannot be used.
-            FileNotFoundError: The file of an image does not exist.
+        Images of messages are opened here, once for both image paths; forms and errors are those of `open_image`.
         """
         if kwargs.get("tokenize"):
             conversation = open_message_images(conversation)
         world = {"num_world_steps": num_world_steps, "use_world": use_world}
-        chosen = {name: value for name, value in world.items() if value is not None}
-        processor_kwargs = {**(processor_kwargs or {}), **chosen}
+        processor_kwargs = {
+            **(processor_kwargs or {}),
+            **{name: world[name] for name in world if world[name] is not None},
+        }
         return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
 
 
-def world_settings(config: TheWorldConfig) -> dict[str, Any]:
-    """What a processor must know of a model's config."""
-    return {
-        "enable_world": config.enable_world,
-        "world_image_size": config.world_image_size,
-        "world_image_fit": config.world_image_fit,
-        "fusion": config.fusion,
-        "world_tokens_per_frame": config.world_tokens_per_frame,
-        "num_world_steps": config.num_world_steps,
-        "max_world_steps": config.max_world_steps,
-        "world_position": config.world_position,
-        "world_attention": config.world_attention,
-    }
+def gemma_arguments(processor: Gemma3Processor) -> tuple[Any, Any, str | None, int]:
+    """What `Gemma3Processor` is made from."""
+    template = cast(str | None, processor.chat_template)
+    return processor.image_processor, processor.tokenizer, template, processor.image_seq_length
 
 
 def _as_pil(images: Any) -> Any:
@@ -315,15 +254,9 @@ def _as_pil(images: Any) -> Any:
     return flatten_images(images) if getattr(images, "ndim", 3) == 4 else open_image(images)
 
 
-def _before(block: str, token: str, replacement: str) -> str:
-    """Put `block` directly before the first `token`: special tokens on both sides leave the tokenisation alone."""
-    head, tail = replacement.split(token, maxsplit=1)
-    return head + block + token + tail
-
-
 def _split_block(replacement: str) -> tuple[str, str]:
-    start = replacement.index(CUSTOM_TOKEN_SOW)
-    end = replacement.index(CUSTOM_TOKEN_EOW) + len(CUSTOM_TOKEN_EOW)
+    """The block in a replacement, and the rest of it."""
+    start, end = replacement.index(CUSTOM_TOKEN_SOW), replacement.index(CUSTOM_TOKEN_EOW) + len(CUSTOM_TOKEN_EOW)
     return replacement[start:end], replacement[:start] + replacement[end:]
 
 

@@ -29,11 +29,10 @@ class WorldProjector(nn.Module):
         features = config.world_latent_channels * self.pooling**2
         width = config.text_config.hidden_size  # type: ignore[union-attr]
         rows, columns = config.world_grid
-        self.max_frames = 1 + config.max_world_steps
         self.body = self.build_body(features, config.projector_hidden_size or width, width, config)
         self.row_embedding = nn.Parameter(torch.zeros(rows, 1, width))
         self.column_embedding = nn.Parameter(torch.zeros(1, columns, width))
-        self.time_embedding = nn.Parameter(torch.zeros(self.max_frames, 1, 1, width))
+        self.time_embedding = nn.Parameter(torch.zeros(1 + config.max_world_steps, 1, 1, width))
         self.output_norm = nn.RMSNorm(width, eps=1e-6)
 
     def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
@@ -50,9 +49,8 @@ class WorldProjector(nn.Module):
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Project normalised latents (B, C, T, h, w) to world tokens (B, N, D), frame by frame, row by row."""
         tokens = unshuffle(latents.to(self.time_embedding.dtype), self.pooling)  # (B, T, rows, columns, F)
-        tokens = self.body(tokens)  # (B, T, rows, columns, D)
-        frames = tokens.shape[1]
-        tokens = tokens + self.row_embedding + self.column_embedding + self.time_embedding[:frames]
+        tokens = self.body(tokens) + self.row_embedding + self.column_embedding  # (B, T, rows, columns, D)
+        tokens = tokens + self.time_embedding[: tokens.shape[1]]
         return self.output_norm(tokens).flatten(1, 3)  # (B, N, D)
 
 
@@ -75,29 +73,26 @@ class TransformerProjector(WorldProjector):
     """A few pre-norm transformer layers over the tokens of a frame and of the frames before it."""
 
     def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
-        return FrameTransformer(
-            features, hidden, width, config.projector_layers, config.projector_heads, config.world_grid, self.max_frames
-        )
+        return FrameTransformer(features, hidden, width, config)
 
     @torch.no_grad()
     def initialise(self, embedding_rms: float, generator: torch.Generator | None = None) -> None:
         super().initialise(embedding_rms, generator)
         assert isinstance(self.body, FrameTransformer)
-        self.body.position.normal_(std=0.1, generator=generator)
-        self.body.time.normal_(std=0.1, generator=generator)
+        for embedding in (self.body.position, self.body.time):
+            embedding.normal_(std=0.1, generator=generator)
 
 
 class FrameTransformer(nn.Module):
     """Tokens attend within their frame and to earlier frames, so the present never depends on how far one looks."""
 
-    def __init__(
-        self, features: int, hidden: int, width: int, layers: int, heads: int, grid: tuple[int, int], max_frames: int
-    ) -> None:
+    def __init__(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> None:
         super().__init__()
+        layers = (ProjectorLayer(hidden, config.projector_heads) for _ in range(config.projector_layers))
         self.enter = nn.Linear(features, hidden)
-        self.position = nn.Parameter(torch.zeros(*grid, hidden))
-        self.time = nn.Parameter(torch.zeros(max_frames, 1, 1, hidden))
-        self.layers = nn.ModuleList(ProjectorLayer(hidden, heads) for _ in range(layers))
+        self.position = nn.Parameter(torch.zeros(*config.world_grid, hidden))
+        self.time = nn.Parameter(torch.zeros(1 + config.max_world_steps, 1, 1, hidden))
+        self.layers = nn.ModuleList(layers)
         self.leave = nn.Linear(hidden, width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

@@ -29,15 +29,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class RewrittenPrompt:
-    """A prompt with its blocks inserted or removed, (B, L'), and where the caller's tokens went.
-
-    Args:
-        prompt: The new prompt.
-        positions: (B, L) new position of each of the caller's tokens; -1 for removed ones and padding.
-    """
+    """A prompt with its blocks inserted or removed, (B, L'), and where the caller's tokens went."""
 
     prompt: Prompt
-    positions: torch.Tensor
+    positions: torch.Tensor  # (B, L), of each of the caller's tokens in `prompt`; -1 for removed ones and padding
 
     def restore(self, values: torch.Tensor) -> torch.Tensor:
         """Values at the caller's positions: (B, L', ...) -> (B, L, ...); zero where a token was removed."""
@@ -93,29 +88,24 @@ def _rewrite(
     left = prompt.attention_mask is not None and bool((prompt.attention_mask[:, 0] == 0).any())
     padding = width - lengths[:, None] if left else torch.zeros_like(lengths[:, None])
     real = (column >= padding) & (column < padding + lengths[:, None])
-    positions = keep.cumsum(1) - 1 + len(block) * before.cumsum(1) + padding
-    positions = positions.masked_fill(~keep, -1)
+    positions = (keep.cumsum(1) - 1 + len(block) * before.cumsum(1) + padding).masked_fill(~keep, -1)
     rows = torch.arange(len(keep), device=keep.device)[:, None].expand_as(keep)
     taken = torch.zeros_like(real)
     taken[rows[keep], positions[keep]] = True
     gaps = real & ~taken
 
-    def move(values: torch.Tensor | None, in_block: torch.Tensor, in_padding: int) -> torch.Tensor | None:
-        if values is None:
-            return None
+    def move(values: torch.Tensor, in_block: torch.Tensor, in_padding: int) -> torch.Tensor:
         moved = values.new_full(real.shape, in_padding)
         moved[rows[keep], positions[keep]] = values[keep]
         return moved.masked_scatter(gaps, in_block.to(values.dtype).repeat(int(before.sum())))
 
+    ids, mask, types, labels = prompt.input_ids, prompt.attention_mask, prompt.token_type_ids, prompt.labels
     bidirectional = (block == config.world_token_id) & (config.world_attention == "bidirectional")
-    pad = config.get_text_config().pad_token_id or 0
-    input_ids = move(prompt.input_ids, block, pad)
-    assert input_ids is not None
     rewritten = Prompt(
-        input_ids,
-        real.to(prompt.input_ids.dtype if prompt.attention_mask is None else prompt.attention_mask.dtype),
-        move(prompt.token_type_ids, bidirectional, 0),
-        move(prompt.labels, torch.full_like(block, IGNORE_INDEX), IGNORE_INDEX),
+        move(ids, block, config.get_text_config().pad_token_id or 0),
+        real.to(ids.dtype if mask is None else mask.dtype),
+        None if types is None else move(types, bidirectional, 0),
+        None if labels is None else move(labels, torch.full_like(block, IGNORE_INDEX), IGNORE_INDEX),
     )
     return RewrittenPrompt(rewritten, positions)
 

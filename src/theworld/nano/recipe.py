@@ -26,8 +26,8 @@ from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 
-from theworld.model.world_encoders.cosmos import forget_origin
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
+from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import configure_logging
 

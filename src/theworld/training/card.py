@@ -9,7 +9,8 @@ from typing import Any
 from transformers.trainer_callback import TrainerState
 
 from theworld.model import TheWorld
-from theworld.model.checkpoints.card import model_card, shown
+from theworld.model.checkpoints.card import model_card
+from theworld.utils.hub import shown
 from theworld.utils.reproducibility import environment
 
 from .config import SECRETS, TrainingConfig

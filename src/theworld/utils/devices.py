@@ -1,6 +1,8 @@
-"""Where a command runs a model when nobody says."""
+"""Which device runs a model."""
 
 import torch
+
+HEADROOM = 1.1  # memory of a device that must be free, in sizes of the weights
 
 
 def best_device() -> tuple[torch.device, torch.dtype]:
@@ -8,3 +10,11 @@ def best_device() -> tuple[torch.device, torch.dtype]:
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator() or torch.device("cpu"), torch.bfloat16
     return torch.device("cpu"), torch.float32
+
+
+def device_that_holds(device: torch.device, size: int) -> torch.device:
+    """`device` if it has room for `size` bytes of weights, else the CPU."""
+    if device.type not in ("cuda", "xpu"):  # others share the CPU's memory, or do not tell what is free
+        return torch.device("cpu")
+    free, _ = torch.get_device_module(device).mem_get_info(device)
+    return device if free >= HEADROOM * size else torch.device("cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
 from theworld.constants import NANO
+
+from .io import write_json
 
 NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
 
@@ -41,6 +44,10 @@ class Source:
     def folder(self, component: str) -> str:
         """Subfolder of a component of this model."""
         return f"{self.subfolder}/{component}" if self.subfolder else component
+
+    def place(self, component: str) -> dict[str, Any]:
+        """Where a component of this model lies, as arguments of `from_pretrained` and `load_config` beside `name`."""
+        return {"subfolder": self.folder(component), "revision": self.revision}
 
     def pinned(self, file: str | None, **hub: Any) -> str | None:
         """Fetch a small `file`, which also checks the access, and return the commit that it belongs to.
@@ -97,6 +104,24 @@ def portable(name: str | Path) -> str:
     if folder == package / "theworld":
         return NANO
     return f"{NANO}/{folder.relative_to(package).as_posix()}" if package in folder.parents else str(name)
+
+
+def is_local(name: str) -> bool:
+    """Whether `name` is a folder or file of this machine, or comes with the package, and is nothing on the Hub."""
+    return name == NANO or name.startswith((f"{NANO}/", "/", ".", "~")) or Path(name).exists()
+
+
+def shown(name: str) -> str:
+    """`name` without the folders of this machine that lead to it."""
+    return Path(name).name if is_local(name) and not name.startswith(NANO) else name
+
+
+def forget_origin(folder: Path) -> None:
+    """Remove the path that diffusers loaded each component of `folder` from: it belongs to this machine."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        write_json(path, config)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and JSON lines that survive an interrupted writer."""
+"""Files that are either whole or absent, JSON lines that survive an interrupted writer, and the cache folder."""
 
 import json
 import os
@@ -6,6 +6,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+
+def cache_folder() -> Path:
+    """`$THEWORLD_CACHE`, or `theworld` in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "theworld"
+    return Path(os.environ.get("THEWORLD_CACHE", default))
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -1,5 +1,6 @@
-"""Seeds, and a record of what a result was computed with."""
+"""Seeds, weights drawn from one, and a record of what a result was computed with."""
 
+import math
 import platform
 import random
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 PACKAGES = ("theworld", "torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy", "pymunk")
 
@@ -64,3 +66,14 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+@torch.no_grad()
+def draw_weights(module: nn.Module, seed: int) -> None:
+    """Draw all weights anew, whatever they were: normal by fan-in, one-dimensional ones 1 and biases 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(module.named_parameters()):
+        if parameter.ndim < 2:
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+        else:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel()))

@@ -15,9 +15,38 @@ from safetensors.torch import save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from .io import write_bytes
+from .logging import quiet_third_party
+
 WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 SHOWN_KEYS = 8
 SAMPLES, SAMPLE_BYTES = 1024, 4096  # of a large file; a smaller one is read whole
+
+
+def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = False, **settings: Any) -> Any:
+    """A model of transformers or diffusers, with every weight that its config describes and no other.
+
+    Args:
+        cls: Its class.
+        name: Folder or Hub id.
+        subfolder: Where in `name` it lies.
+        progress_bars: Whether loading shows its progress.
+        settings: More arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: Weights are missing, unexpected or misshapen; lists them.
+    """
+    with quiet_third_party(progress_bars=progress_bars):
+        model, info = cls.from_pretrained(
+            name,
+            subfolder=subfolder,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # reported below with all other keys
+            output_loading_info=True,
+            **settings,
+        )
+    check_loaded(f"{name} ({Path(subfolder).name})", info)
+    return model
 
 
 def check_loaded(name: str, info: Mapping[str, Any]) -> None:
@@ -74,15 +103,28 @@ def weight_files(name: str | Path, subfolder: str = "", **hub: Any) -> list[str]
     Raises:
         FileNotFoundError: There are no safetensors weights.
     """
-    optional = {"_raise_exceptions_for_missing_entries": False, "subfolder": subfolder, **hub}
-    weights = cached_file(name, SAFE_WEIGHTS_NAME, **optional)
-    index = None if weights is not None else cached_file(name, SAFE_WEIGHTS_INDEX_NAME, **optional)
-    if weights is not None:
-        return [weights]
-    if index is None:
+    files = find_weight_files(name, subfolder, **hub)
+    if not files:
         names = f"no {SAFE_WEIGHTS_NAME} and no {SAFE_WEIGHTS_INDEX_NAME}"
         raise FileNotFoundError(f"{name}: {names}; only safetensors checkpoints are read")
-    return cast(list[str], get_checkpoint_shard_files(name, index, subfolder=subfolder, **hub)[0])
+    return files
+
+
+def find_weight_files(name: str | Path, subfolder: str = "", *, offline: bool = False, **hub: Any) -> list[str]:
+    """As `weight_files`, but an empty list if there are none, with `offline` also if the Hub cannot be reached."""
+    where: dict[str, Any] = {"subfolder": subfolder, **hub}
+    weights = find_file(name, SAFE_WEIGHTS_NAME, offline=offline, **where)
+    if weights is not None:
+        return [weights]
+    index = find_file(name, SAFE_WEIGHTS_INDEX_NAME, offline=offline, **where)
+    return [] if index is None else cast(list[str], get_checkpoint_shard_files(name, index, **where)[0])
+
+
+def find_file(name: str | Path, file: str, *, offline: bool = False, **hub: Any) -> str | None:
+    """Path of one file of a folder or repository; `None` if it has none, with `offline` also if it is out of reach."""
+    if offline:
+        hub["_raise_exceptions_for_connection_errors"] = False
+    return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub)
 
 
 def shapes_of(files: Iterable[str]) -> dict[str, tuple[int, ...]]:
@@ -117,6 +159,37 @@ def _read(files: Iterable[str], entry: Callable[[Any, str], Any]) -> dict[str, A
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
     return found
+
+
+def save_signed(path: Path, name: str, tensor: torch.Tensor, text: str) -> None:
+    """Write one tensor as `name`, with a checksum of it and of the text that it belongs to, atomically."""
+    tensor = tensor.detach().contiguous().cpu()
+    write_bytes(path, save({name: tensor}, metadata={"sha256": _signature(tensor, text)}))
+
+
+def read_signed(path: str | Path, name: str, text: str, kind: str) -> torch.Tensor:
+    """The tensor that `save_signed` wrote; errors call it `kind`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, or its tensor belongs to another text.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensor = file.get_tensor(name)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged {kind} ({error}); delete it or download it again") from error
+    signature = _signature(tensor, text)
+    if metadata.get("sha256", signature) != signature:  # version 0.1 wrote none
+        raise ValueError(f"{path}: damaged, or not the {kind} of {text!r}; delete it or download it again")
+    return tensor
+
+
+def _signature(tensor: torch.Tensor, text: str) -> str:
+    digest = hashlib.sha256(f"{text}\0{tuple(tensor.shape)}{tensor.dtype}".encode())
+    digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def state_to_bytes(state: dict[str, Any], **more: Any) -> tuple[bytes, bytes]:

@@ -12,12 +12,9 @@ from torch import nn
 from theworld.utils.imports import require
 
 from ..components import apply_freezing
-from ..configuration_theworld import TheWorldConfig
+from ..configuration_theworld import LORA, TheWorldConfig
 
-ADAPTER = "theworld"
-"""Its name inside PEFT's layers: what tells our adapters from those that a user brings."""
-
-
+ADAPTER = "theworld"  # its name inside PEFT's layers tells our adapters from those that a user brings
 LINEAR = "all-linear"
 LONGEST_MATCH = 2  # seconds, for all names together
 
@@ -31,13 +28,9 @@ def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
     """
     peft, settings = require("train", "peft"), config.lora
     assert settings is not None
-    adapters = peft.LoraConfig(
-        r=settings["r"],
-        lora_alpha=settings["alpha"],
-        lora_dropout=settings["dropout"],
-        target_modules=target_names(settings["target_modules"], language),
-    )
-    named = settings["target_modules"]
+    rank, alpha, dropout, named = (settings[name] for name in LORA)
+    targets = target_names(named, language)
+    adapters = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     embeddings = [name for name, module in language.named_modules() if isinstance(module, nn.Embedding)]
     if any(target in named for target in embeddings):
         raise ValueError(f"lora target_modules={named!r}: adapters go on linear layers, not on {', '.join(embeddings)}")
@@ -57,11 +50,9 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
     if targets == LINEAR or not isinstance(targets, str):
         return targets
     names = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
-    deadline = time.monotonic() + LONGEST_MATCH
+    end, now = time.monotonic() + LONGEST_MATCH, time.monotonic
     try:
-        matched = [
-            name for name in names if regex.fullmatch(targets, name, timeout=max(0.001, deadline - time.monotonic()))
-        ]
+        matched = [name for name in names if regex.fullmatch(targets, name, timeout=max(0.001, end - now()))]
     except (regex.error, TimeoutError) as error:
         raise ValueError(f"lora target_modules={targets!r}: cannot be matched ({error}); name the layers") from error
     if not matched:
@@ -70,11 +61,7 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
 
 
 def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object) -> None:
-    """Refuse other adapters than those that a checkpoint was saved with; only their dropout may change.
-
-    Raises:
-        ValueError: Names both settings.
-    """
+    """Raise a ValueError for other adapters than those that a checkpoint was saved with; their dropout may change."""
     was, now = ({**(lora or {}), "dropout": None} for lora in (saved.get("lora"), config.lora))
     if "language_lora" in (saved.get("changed") or saved.get("trained_components") or ()) and was != now:
         raise ValueError(
@@ -84,23 +71,15 @@ def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object)
 
 
 def check_no_foreign_adapters(model: nn.Module) -> None:
-    """Refuse adapters that PEFT put in beside the config's `lora`: a delta would not know how to load them.
-
-    Raises:
-        ValueError: Names a layer that has one.
-    """
+    """Raise a ValueError for adapters that PEFT put in beside the config's `lora`: a delta could not load them."""
     if "peft" not in sys.modules:
         return
-    wrappers = (
-        require("train", "peft.tuners.tuners_utils").BaseTunerLayer,
-        require("train", "peft.utils.other").AuxiliaryTrainingWrapper,
-    )
+    tuners, others = require("train", "peft.tuners.tuners_utils"), require("train", "peft.utils.other")
+    wrappers = (tuners.BaseTunerLayer, others.AuxiliaryTrainingWrapper)
     for name, module in model.named_modules():
         if isinstance(module, wrappers) and cast(Any, module).active_adapters != [ADAPTER]:
-            raise ValueError(
-                f"{name} has an adapter that PEFT put there: save the PeftModel around this model, or set lora= when "
-                "loading in place of peft.get_peft_model"
-            )
+            how = "save the PeftModel around this model, or set lora= when loading in place of peft.get_peft_model"
+            raise ValueError(f"{name} has an adapter that PEFT put there: {how}")
 
 
 def merge_lora(model: Any) -> None:

@@ -46,35 +46,28 @@ class Component:
 
 
 class WorldEncoder(nn.Module, ABC):
-    """A model of the world behind one call, `encode`."""
+    """A model of the world behind one call, `encode`.
+
+    Attributes:
+        probe_file: A small file that every source of this encoder has; `None` if the encoder needs no source.
+        fps: Frames a second of the clips that `encode` predicts and `encode_clip` takes.
+        temporal_compression: Video frames of one latent frame after the first.
+        can_decode: Whether `decode` turns features into frames.
+        prompt: The text that conditions its predictions.
+        source: Where its weights came from: `model`, a folder or Hub id, and `revision`.
+    """
 
     probe_file: ClassVar[str | None] = None
-    """A small file that every source of this encoder has; `None` if the encoder needs no source."""
-
     fps: float = 16
-    """Frames a second of the clips that `encode` predicts and `encode_clip` takes."""
-
     temporal_compression: int = 4
-    """Video frames of one latent frame after the first."""
-
     can_decode: ClassVar[bool] = False
-    """Whether `decode` turns features into frames."""
-
     prompt: str | None = None
-    """The text that conditions its predictions."""
-
     source: Mapping[str, Any] = {}
-    """Where its weights came from: `model`, a folder or Hub id, and `revision`."""
 
     @classmethod
     @abstractmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        """Load the encoder that `config` describes from `source`.
-
-        Args:
-            dtype: Of its weights.
-            hub: `token`, `cache_dir`, `local_files_only`.
-        """
+        """Load the encoder of `config` from `source`; `hub` has `token`, `cache_dir`, `local_files_only`."""
 
     @property
     @abstractmethod
@@ -94,11 +87,10 @@ class WorldEncoder(nn.Module, ABC):
         Args:
             pixels: (B, 3, H, W) in [-1, 1].
             num_world_steps: Future latent frames `K`.
-            seed: Seed of the prediction; `None` takes the encoder's own.
+            seed: Of the prediction; `None` takes the encoder's own.
 
         Returns:
-            (B, C, T, h, w), normalised to about zero mean and unit variance per channel. Index 0 of T is the current
-            frame.
+            (B, C, T, h, w), about zero mean and unit variance per channel. Index 0 of T is the current frame.
         """
 
     @abstractmethod
@@ -117,29 +109,18 @@ class WorldEncoder(nn.Module, ABC):
         return self.state_dict()
 
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        """Features of frames that did happen: (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
+        """Features of frames that did happen, or a ValueError: (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
 
         F is `1 + (T - 1) * temporal_compression`.
-
-        Raises:
-            ValueError: The encoder cannot.
         """
         raise ValueError(f"{type(self).__name__} encodes single images only: train without an alignment stage")
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Frames (B, F, 3, H, W) in [0, 1] of features (B, C, T, h, w).
-
-        Raises:
-            ValueError: The encoder cannot.
-        """
+        """Frames (B, F, 3, H, W) in [0, 1] of features (B, C, T, h, w); a ValueError if the encoder cannot."""
         raise ValueError(f"{type(self).__name__} cannot decode: imagining needs world_encoder='cosmos'")
 
     def save_source(self, folder: Any, num_world_steps: int) -> None:
-        """Write what `from_pretrained` needs for `num_world_steps` future frames to `folder`.
-
-        Called for a standalone checkpoint, before the encoder is loaded from there. An encoder without a source writes
-        nothing.
-        """
+        """Write what `from_pretrained` needs for `num_world_steps` to `folder`; nothing without a source."""
 
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
@@ -149,10 +130,7 @@ class WorldEncoder(nn.Module, ABC):
     def encode_one_by_one(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None
     ) -> torch.Tensor:
-        """`encode` with every image alone: its features are then the same bits in every batch, and in a latent cache.
-
-        In a batch they differ in the last bits, because kernels round differently with its size.
-        """
+        """`encode` with every image alone: in a batch kernels round differently, so a latent cache would not fit."""
         return torch.cat([self.encode(frame, num_world_steps, seed) for frame in pixels.split(1)])
 
 
@@ -163,12 +141,8 @@ def cache_fingerprint(encoder: WorldEncoder, config: TheWorldConfig) -> dict[str
     """
     encoder.prepare(config.num_world_steps)
     settings = {name: value for name, value in encoder.fingerprint().items() if name not in ("model", "revision")}
-    return {
-        **settings,
-        "num_world_steps": config.num_world_steps,
-        "world_image_size": config.world_image_size,
-        "weights": weights_digest(encoder.latent_weights(config.num_world_steps)),
-    }
+    asked = {"num_world_steps": config.num_world_steps, "world_image_size": config.world_image_size}
+    return {**settings, **asked, "weights": weights_digest(encoder.latent_weights(config.num_world_steps))}
 
 
 __all__ = ["Component", "WorldEncoder", "cache_fingerprint"]

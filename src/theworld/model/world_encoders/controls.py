@@ -11,20 +11,17 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
-from torch import nn
 from typing_extensions import override
+
+from theworld.utils.reproducibility import draw_weights
 
 from .cosmos import CosmosWorldEncoder
 
-RANDOM_SEED = 20_250_107
-"""Of the random encoder's weights: the same in every process, so that a checkpoint means the same features."""
+RANDOM_SEED = 20_250_107  # of the random encoder: the same in every process, so a checkpoint means the same features
 
 
 class StillWorldEncoder(CosmosWorldEncoder):
-    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat.
-
-    It has the tokens, the projector and the training of a rollout, and knows nothing of the future.
-    """
+    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat."""
 
     kind = "still"
 
@@ -86,18 +83,6 @@ class PatchesWorldEncoder(StillWorldEncoder):
         return latents.unflatten(0, (batch, steps)).transpose(1, 2)
 
 
-@torch.no_grad()
-def draw_weights(module: nn.Module, seed: int) -> None:
-    """Draw all weights anew, whatever they were: normal by fan-in, one-dimensional ones 1 and biases 0."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(module.named_parameters()):
-        if parameter.ndim < 2:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            continue
-        values = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
-        parameter.copy_(values)
-
-
 def _standardised(latents: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance over the positions of every frame and channel, (B, C, T, h, w)."""
     mean = latents.mean(dim=(-2, -1), keepdim=True)
@@ -109,17 +94,12 @@ def _dct_channels(size: int, channels: int) -> torch.Tensor:
     """The `channels` lowest frequencies of patches laid out by `pixel_unshuffle`: (channels, 3 P P)."""
     places = torch.arange(size) + 0.5
     waves = torch.cos(math.pi / size * torch.outer(torch.arange(size), places)) / size  # a flat patch keeps its value
+    if channels > (most := 3 * size**2):
+        raise ValueError(f"{channels} latent channels: patches of {size} x {size} pixels have {most} frequencies")
     order = sorted(((v, u) for v in range(size) for u in range(size)), key=lambda vu: (sum(vu), vu))
-    rows: list[torch.Tensor] = []
-    for v, u in order:
-        wave = torch.outer(waves[v], waves[u]).flatten()
-        for colour in range(3):
-            row = torch.zeros(3, size * size)
-            row[colour] = wave
-            rows.append(row.flatten())
-    if channels > len(rows):
-        raise ValueError(f"{channels} latent channels: patches of {size} x {size} pixels have {len(rows)} frequencies")
-    return torch.stack(rows[:channels])
+    patches = torch.stack([torch.outer(waves[v], waves[u]).flatten() for v, u in order])  # (P P, P P)
+    rows = torch.einsum("fp,cd->fcdp", patches, torch.eye(3))  # one row a frequency and colour, zero for other colours
+    return rows.flatten(2).flatten(0, 1)[:channels]
 
 
-__all__ = ["PatchesWorldEncoder", "RandomWorldEncoder", "StillWorldEncoder", "draw_weights"]
+__all__ = ["PatchesWorldEncoder", "RandomWorldEncoder", "StillWorldEncoder"]

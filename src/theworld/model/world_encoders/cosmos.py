@@ -9,7 +9,6 @@ tokens, `E` prompt width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -18,9 +17,9 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from typing_extensions import override
 
-from theworld.utils.io import write_json
+from theworld.utils.hub import forget_origin
 from theworld.utils.logging import quiet_third_party
-from theworld.utils.weights import check_loaded
+from theworld.utils.weights import load_checked
 
 from .base import Component, WorldEncoder
 from .cosmos_sampler import SIGMA_DATA, padding_channels, sample_rollout, without_padding_mask
@@ -31,9 +30,15 @@ if TYPE_CHECKING:
 
     from ..configuration_theworld import TheWorldConfig
 
-FOLDERS = ("vae", "transformer", "scheduler")
+MODELS: dict[str, Any] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
 
-LoadTransformer = Callable[[], tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]]
+SETTINGS = {  # of the encoder, and the config field of each
+    **{"num_inference_steps": "world_inference_steps", "guidance_scale": "world_guidance_scale", "fps": "world_fps"},
+    **{"seed": "world_seed", "prompt": "world_prompt", "negative_prompt": "world_negative_prompt"},
+}
+
+Dynamics = tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]
+LoadTransformer = Callable[[], Dynamics]
 LoadPromptEmbeds = Callable[[list[str]], list[torch.Tensor]]
 
 
@@ -42,20 +47,14 @@ class CosmosWorldEncoder(WorldEncoder):
 
     Args:
         vae: The VAE; frames in [-1, 1].
-        load_transformer: Called once, when the first rollout is asked for.
-        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, when the first rollout with a text is asked for.
+        load_transformer: Called once, with the first rollout.
+        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, with the first rollout that has a text.
         source: Where the components came from, for `fingerprint`.
-        num_inference_steps: Denoising steps.
-        guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
-        fps: Frames a second that the transformer is told.
-        seed: Seed of the noise.
-        prompt: The fixed text that conditions a rollout; `None` is no text, which needs no text encoder.
-        negative_prompt: The text to guide away from; `None` is the stock pipeline's.
+
+    The other arguments are the fields `world_...` of `TheWorldConfig`.
     """
 
-    kind = "cosmos"
-    """Key of `WORLD_ENCODERS`, for `fingerprint`."""
-
+    kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
     probe_file = "vae/config.json"
     can_decode = True
 
@@ -77,16 +76,12 @@ class CosmosWorldEncoder(WorldEncoder):
         self.vae = vae
         self.transformer: CosmosTransformer3DModel | None = None
         self.scheduler: FlowMatchEulerDiscreteScheduler | None = None
-        self._load_transformer = load_transformer
-        self._load_prompt_embeds = load_prompt_embeds
+        self._load_transformer, self._load_prompt_embeds = load_transformer, load_prompt_embeds
         self._prompt_embeds: list[torch.Tensor] = []
         self.source = source
-        self.num_inference_steps = num_inference_steps
-        self.guidance_scale = guidance_scale
-        self.fps = fps
-        self.seed = seed
-        self.prompt = prompt
-        self.negative_prompt = negative_prompt
+        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
+        self.fps, self.seed = fps, seed
+        self.prompt, self.negative_prompt = prompt, negative_prompt
         self.temporal_compression: int = vae.config["scale_factor_temporal"]
 
     @override
@@ -100,12 +95,11 @@ class CosmosWorldEncoder(WorldEncoder):
             ValueError: The repository lacks a component, or a component's weights are not those of its config.
         """
 
-        def load_dynamics() -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
-            transformer = load_component(CosmosTransformer3DModel, source, "transformer", dtype, **hub)
+        def load_dynamics() -> Dynamics:
+            transformer = load_component(source, "transformer", dtype, **hub)
+            where: dict[str, Any] = {**source.place("scheduler"), **hub}
             with quiet_third_party():
-                scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(
-                    source.name, subfolder=source.folder("scheduler"), revision=source.revision, **hub
-                )
+                scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(source.name, **where)
             return without_padding_mask(transformer), scheduler
 
         def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
@@ -113,16 +107,11 @@ class CosmosWorldEncoder(WorldEncoder):
             return load_prompt_embeds(source.name, prompts, device=encoder.vae.device, **where)
 
         encoder = cls(
-            load_component(AutoencoderKLWan, source, "vae", dtype, **hub),
+            load_component(source, "vae", dtype, **hub),
             load_dynamics,
             load_prompts,
             source={"model": source.name, "revision": source.revision},
-            num_inference_steps=config.world_inference_steps,
-            guidance_scale=config.world_guidance_scale,
-            fps=config.world_fps,
-            seed=config.world_seed,
-            prompt=config.world_prompt,
-            negative_prompt=config.world_negative_prompt,
+            **{name: getattr(config, field) for name, field in SETTINGS.items()},
         )
         return encoder
 
@@ -152,19 +141,10 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        texts = {"prompt": self.prompt}
-        if self.negative_prompt is not None:
-            texts["negative_prompt"] = self.negative_prompt
-        return {
-            "encoder": self.kind,
-            **self.source,
-            "dtype": str(self.vae.dtype).removeprefix("torch."),
-            "num_inference_steps": self.num_inference_steps,
-            "guidance_scale": self.guidance_scale,
-            "fps": self.fps,
-            "seed": self.seed,
-            **texts,
-        }
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        if self.negative_prompt is None:
+            del settings["negative_prompt"]
+        return {"encoder": self.kind, **self.source, "dtype": str(self.vae.dtype).removeprefix("torch."), **settings}
 
     @override
     def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
@@ -196,7 +176,8 @@ class CosmosWorldEncoder(WorldEncoder):
         """(B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w), F = 1 + 4 (T - 1)."""
         frames = frames.to(self.vae.device, self.vae.dtype)
         latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
-        return normalise_latents(self.vae, latents)
+        mean, std = latent_statistics(self.vae, latents)
+        return (latents - mean) / std * SIGMA_DATA  # as the generator normalises
 
     @torch.no_grad()
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
@@ -213,23 +194,16 @@ class CosmosWorldEncoder(WorldEncoder):
             )
         shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(first.device)
-        return sample_rollout(
-            transformer,
-            scheduler,
-            first,
-            noise.expand(len(first), -1, -1, -1, -1),
-            *self.prompt_embeds(),
-            num_inference_steps=self.num_inference_steps,
-            guidance_scale=self.guidance_scale,
-            fps=self.fps,
-        )
+        noise = noise.expand(len(first), -1, -1, -1, -1)
+        settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "fps")}
+        return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
     @override
     def prepare(self, num_world_steps: int) -> None:
         if num_world_steps > 0:
             self.dynamics()
 
-    def dynamics(self) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
+    def dynamics(self) -> Dynamics:
         """The diffusion transformer and its scheduler, loaded on the first call."""
         if self.transformer is None or self.scheduler is None:
             transformer, self.scheduler = self._load_transformer()
@@ -247,24 +221,20 @@ class CosmosWorldEncoder(WorldEncoder):
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
         if not self._prompt_embeds:
-            texts = [prompt for prompt in self.prompts() if prompt is not None]
+            prompts, width = self.prompts(), transformer.config["text_embed_dim"]
+            texts = [prompt for prompt in prompts if prompt is not None]
             loaded = iter(self._load_prompt_embeds(texts) if texts else ())
-            width = transformer.config["text_embed_dim"]
-            self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in self.prompts()]
+            self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
     @override
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Frames (B, 1 + 4K, 3, H, W) in [0, 1] of normalised latents (B, C, T, h, w).
-
-        Frames decoded from NVIDIA's weights fall under the NVIDIA Open Model Licence, which asks for a guardrail
-        wherever they are shown; see the `cosmos-guardrail` extra.
-        """
+        # Frames of NVIDIA's weights fall under the NVIDIA Open Model Licence, which asks for a guardrail wherever they
+        # are shown; see the `cosmos-guardrail` extra
         latents = latents.float()
         mean, std = latent_statistics(self.vae, latents)
-        # (B, 3, F, H, W) in [-1, 1]
-        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[0]
+        frames = self.vae.decode((latents * std + mean).to(self.vae.dtype), return_dict=False)[0]  # (B, 3, F, H, W)
         return (frames.float().clamp(-1, 1) / 2 + 0.5).transpose(1, 2)
 
     @override
@@ -285,53 +255,26 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        parts = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
         total = 0
         for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
-            settings = parts[name].load_config(
-                source.name, subfolder=source.folder(name), revision=source.revision, **hub
-            )
+            settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
             with torch.device("meta"):
-                module = cast(torch.nn.Module, cast(Any, parts[name]).from_config(settings))
-            total += sum(parameter.numel() for parameter in module.parameters())
+                total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
         return total
 
 
-def load_component(cls: Any, source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
-    """A diffusers model from the folder `name` of `source`, with every weight that its config describes and no other.
-
-    Raises:
-        ValueError: The folder is missing, or weights are missing, unexpected or misshapen; lists them.
-    """
+def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
+    """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
     folder = Path(source.name) / source.folder(name)
     if Path(source.name).is_dir() and not folder.is_dir():
-        raise ValueError(f"{folder.parent}: no {name!r} folder; expected {', '.join(FOLDERS)} as Cosmos has")
-    with quiet_third_party():
-        model, info = cls.from_pretrained(
-            source.name,
-            subfolder=source.folder(name),
-            revision=source.revision,
-            torch_dtype=dtype,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # reported below with all other keys
-            output_loading_info=True,
-            **hub,
-        )
-    check_loaded(f"{source.name} ({name})", info)
-    return model
+        raise ValueError(f"{folder.parent}: no {name!r} folder; expected {', '.join(MODELS)}, scheduler as Cosmos has")
+    return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The VAE's latent mean and standard deviation per channel, each (1, C, 1, 1, 1)."""
-    shape = (1, vae.config["z_dim"], 1, 1, 1)
-    mean, std = torch.tensor(vae.config["latents_mean"]), torch.tensor(vae.config["latents_std"])
-    return mean.view(shape).to(like.device, like.dtype), std.view(shape).to(like.device, like.dtype)
-
-
-def normalise_latents(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """Normalise as the generator does: `(z - mean) / std * sigma_data`, (B, C, T, h, w)."""
-    mean, std = latent_statistics(vae, latents)
-    return (latents - mean) / std * SIGMA_DATA
+    mean, std = (like.new_tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
+    return mean, std
 
 
 def stock_negative_prompt() -> str:
@@ -343,12 +286,4 @@ def stock_negative_prompt() -> str:
     return DEFAULT_NEGATIVE_PROMPT
 
 
-def forget_origin(folder: Path) -> None:
-    """Remove the path that diffusers loaded each component of a Cosmos folder from: it belongs to this machine."""
-    for path in folder.glob("*/config.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config.pop("_name_or_path", None)
-        write_json(path, config)
-
-
-__all__ = ["CosmosWorldEncoder", "forget_origin", "normalise_latents"]
+__all__ = ["CosmosWorldEncoder"]

@@ -39,8 +39,7 @@ def sample_rollout(
     Args:
         first: (B, C, 1, h, w) normalised latents of the current frame.
         noise: (B, C, T, h, w) standard normal.
-        prompt_embeds: (1, S, E).
-        negative_prompt_embeds: (1, S, E); needed if `guidance_scale` is above 1.
+        prompt_embeds: (1, S, E), as `negative_prompt_embeds`, which is needed if `guidance_scale` is above 1.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
         fps: Frames a second that the transformer is told.
@@ -69,39 +68,27 @@ def sample_rollout(
 
 
 class Denoiser:
-    """Predicts clean latents from noisy ones, with the current frame given.
+    """Predicts clean latents from noisy ones, with the current frame given. Arguments as `sample_rollout`."""
 
-    Args:
-        transformer: The diffusion transformer.
-        first: (B, C, 1, h, w) normalised latents of the current frame.
-        noise: (B, C, T, h, w); its shape and device are those of the rollout.
-        fps: Frames a second that the transformer is told.
-    """
-
-    def __init__(
-        self, transformer: CosmosTransformer3DModel, first: torch.Tensor, noise: torch.Tensor, fps: float
-    ) -> None:
+    def __init__(self, transformer: Any, first: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
         self.transformer, self.fps = transformer, fps
         self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
         self.given[:, :, 0] = 1
         self.condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)  # (B, C, T, h, w)
         self.mask = condition_mask(transformer, self.given, noise)
-        given_sigma = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
-        self.given_time = given_sigma / (given_sigma + 1)
+        sigma = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
+        self.given_time = sigma / (sigma + 1)
 
     def __call__(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         """Clean latents (B, C, T, h, w) of noisy ones at noise level `sigma`, under a prompt (1, S, E)."""
-        batch, frames, dtype = latents.shape[0], latents.shape[2], self.transformer.dtype
-        time = sigma / (sigma + 1)
+        dtype, time = self.transformer.dtype, sigma / (sigma + 1)
         # The given frame enters clean, and with a time of almost zero
         noisy = self.given * self.condition + (1 - self.given) * latents * (1 - time)  # c_in = 1 - t
-        times = self.given * self.given_time + (1 - self.given) * time.view(1, 1, 1, 1, 1).expand(
-            batch, -1, frames, -1, -1
-        )  # (B, 1, T, 1, 1)
+        times = self.given * self.given_time + (1 - self.given) * time  # (1, 1, T, 1, 1)
         velocity = self.transformer(
             hidden_states=noisy.to(dtype),
-            timestep=times.to(dtype),
-            encoder_hidden_states=prompt_embeds.expand(batch, -1, -1),
+            timestep=times.expand(len(latents), -1, -1, -1, -1).to(dtype),
+            encoder_hidden_states=prompt_embeds.expand(len(latents), -1, -1),
             fps=self.fps,
             condition_mask=self.mask,
             return_dict=False,
@@ -115,9 +102,8 @@ def prepare_scheduler(
 ) -> FlowMatchEulerDiscreteScheduler:
     """A copy of `scheduler` with its timesteps set as the stock pipeline sets them; the original keeps no state."""
     scheduler = copy.deepcopy(scheduler)
-    scheduler.register_to_config(
-        sigma_max=SIGMA_MAX, sigma_min=SIGMA_MIN, sigma_data=SIGMA_DATA, final_sigmas_type="sigma_min"
-    )
+    levels = {"sigma_max": SIGMA_MAX, "sigma_min": SIGMA_MIN, "sigma_data": SIGMA_DATA}
+    scheduler.register_to_config(**levels, final_sigmas_type="sigma_min")
     spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
     scheduler.set_timesteps(sigmas=spaced, device=device)
     sigmas = cast(torch.Tensor, scheduler.sigmas)
@@ -132,8 +118,7 @@ def condition_mask(transformer: CosmosTransformer3DModel, given: torch.Tensor, n
     torchvision. Given here as a second channel of zeros, it needs no torchvision (see `without_padding_mask`).
     """
     mask = given.expand(noise.shape[0], 1, -1, *noise.shape[-2:]).to(transformer.dtype)
-    extra = padding_channels(transformer)
-    return torch.cat([mask, mask.new_zeros(mask.shape[0], extra, *mask.shape[2:])], dim=1)
+    return torch.cat([mask, torch.zeros_like(mask).expand(-1, padding_channels(transformer), -1, -1, -1)], dim=1)
 
 
 def padding_channels(transformer: CosmosTransformer3DModel) -> int:
