@@ -10,7 +10,7 @@ from jinja2 import Template
 from theworld.constants import NANO
 from theworld.utils.hub import is_local, shown
 
-from ..components import component_sizes
+from ..components import UNCOUNTED, component_sizes
 from .delta import delta_names
 from .names import canonical
 
@@ -47,7 +47,8 @@ def _steps(trained_steps: dict[str, int] | None) -> str:
     """The optimiser steps of every component that was trained."""
     if trained_steps is None:
         return "not recorded"
-    return ", ".join(f"{name}: {steps:,}" for name, steps in trained_steps.items()) or "none, never trained"
+    counted = {name: f"{name}: {steps:,}" for name, steps in trained_steps.items() if name != UNCOUNTED}
+    return ", ".join([*counted.values(), *(trained_steps.keys() - counted.keys())]) or "none, never trained"
 
 
 __all__ = ["model_card"]

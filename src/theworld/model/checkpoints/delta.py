@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -14,6 +14,13 @@ from ..components import ENCODER, FRESH, component_of, component_table
 from .names import canonical
 
 SHOWN_KEYS = 8
+
+
+def recorded(model: Any) -> dict[str, Snapshot]:
+    """The tensors of the base models of a `TheWorld` as they were loaded, by their saved names."""
+    encoder = model.model.world_encoder
+    late = {} if encoder is None else {f"{ENCODER}{name}": value for name, value in encoder.late_weights.items()}
+    return {**late, **model.base_tensors}
 
 
 def remember(parameters: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Snapshot]:
@@ -30,7 +37,7 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
     Raises:
         ValueError: The model has parameters that a delta cannot express; names them.
     """
-    table, record = component_table(model.model.world_encoder), cast(dict[str, Snapshot], model.base_tensors)
+    table, record = component_table(model.model.world_encoder), recorded(model)
     held, names = set[str](model.config.changed or ()), list[str]()
     stepped = model.config.trained_steps or {}
     for name, parameter in model.named_parameters():
@@ -58,7 +65,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
             "this model was not loaded from base models, so that nothing tells what differs from them: make it with "
             "TheWorld.from_pretrained"
         )
-    table, record = component_table(model.model.world_encoder), cast(dict[str, Snapshot], model.base_tensors)
+    table, record = component_table(model.model.world_encoder), recorded(model)
     current = {canonical(name): value for name, value in (values or dict(model.named_parameters())).items()}
     own = {canonical(name) for name, _ in model.named_parameters()}
     problems = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import nn
 
-from theworld.utils.tensors import weights_digest
+from theworld.utils.tensors import Snapshot, weights_digest
 
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
@@ -55,6 +55,7 @@ class WorldEncoder(nn.Module, ABC):
         can_decode: Whether `decode` turns features into frames.
         prompt: The text that conditions its predictions.
         source: Where its weights came from: `model`, a folder or Hub id, and `revision`.
+        late_weights: Weights that were loaded after the encoder itself, as they were then: a save tells edited ones.
     """
 
     probe_file: ClassVar[str | None] = None
@@ -63,6 +64,7 @@ class WorldEncoder(nn.Module, ABC):
     can_decode: ClassVar[bool] = False
     prompt: str | None = None
     source: Mapping[str, Any] = {}
+    late_weights: Mapping[str, Snapshot] = {}
 
     @classmethod
     @abstractmethod

@@ -10,12 +10,12 @@ import math
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLWan
 from typing_extensions import override
 
 from theworld.utils.reproducibility import draw_weights
 
-from .cosmos import CosmosWorldEncoder
+from .cosmos import CosmosWorldEncoder, Dynamics, LoadTransformer
 
 RANDOM_SEED = 20_250_107  # of the random encoder: the same in every process, so a checkpoint means the same features
 
@@ -42,17 +42,14 @@ class RandomWorldEncoder(CosmosWorldEncoder):
 
     kind = "random"
 
-    def __init__(self, vae: AutoencoderKLWan, *args: Any, **settings: Any) -> None:
-        super().__init__(vae, *args, **settings)
-        draw_weights(vae, RANDOM_SEED)
-
-    @override
-    def dynamics(self) -> tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]:
-        fresh = self.transformer is None
-        transformer, scheduler = super().dynamics()
-        if fresh:
+    def __init__(self, vae: AutoencoderKLWan, load_transformer: LoadTransformer, *args: Any, **settings: Any) -> None:
+        def drawn() -> Dynamics:
+            transformer, scheduler = load_transformer()
             draw_weights(transformer, RANDOM_SEED)
-        return transformer, scheduler
+            return transformer, scheduler
+
+        super().__init__(vae, drawn, *args, **settings)
+        draw_weights(vae, RANDOM_SEED)
 
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from theworld.utils.hub import forget_origin
 from theworld.utils.logging import quiet_third_party
+from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
 
 from .base import Component, WorldEncoder
@@ -208,6 +209,7 @@ class CosmosWorldEncoder(WorldEncoder):
         if self.transformer is None or self.scheduler is None:
             transformer, self.scheduler = self._load_transformer()
             self.transformer = cast(Any, transformer).to(self.vae.device).eval().requires_grad_(False)
+            self.late_weights = {f"transformer.{key}": snapshot(value) for key, value in transformer.named_parameters()}
         assert self.transformer is not None
         return self.transformer, self.scheduler
 
