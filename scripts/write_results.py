@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    results = results_text(json.loads((WEIGHTS / "results.json").read_text()))
-    layouts = layouts_text(json.loads((WEIGHTS / "layouts.json").read_text()))
+    results = results_text(json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8")))
+    layouts = layouts_text(json.loads((WEIGHTS / "layouts.json").read_text(encoding="utf-8")))
     put(ROOT / "README.md", "results", results)
     put(WEIGHTS / "README.md", "results", results)
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts)
-    arms = terminal_report(json.loads((WEIGHTS / "arms.json").read_text()))
+    arms = terminal_report(json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8")))
     put(ROOT / "docs" / "results.md", "arms", f"```text\n{arms}\n```")
 
 
@@ -38,7 +38,7 @@ def layouts_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:
 def put(page: Path, name: str, text: str) -> None:
     """Replace what stands between the page's markers of `name`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = page.read_text().partition(begin)
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 

@@ -236,6 +236,21 @@ def test_full_save_is_written_over_by_a_delta(bases: tuple[Path, Path], example:
     assert same_logits(TheWorld.from_pretrained(tmp_path / "x"), model, example)
 
 
+@pytest.mark.parametrize("folder", ["full", "link"])
+def test_a_delta_does_not_replace_the_base_models_that_it_needs(
+    bases: tuple[Path, Path], example: Example, tmp_path: Path, folder: str
+) -> None:
+    load_world(*bases, num_world_steps=1).save_pretrained(tmp_path / "full", full=True)
+    (tmp_path / "link").symlink_to(tmp_path / "full")
+    model = TheWorld.from_pretrained(tmp_path / "full")
+    train(model, example)
+    with pytest.raises(ValueError, match="holds the base models of this checkpoint; save with full=True"):
+        model.save_pretrained(tmp_path / folder)
+    model.save_pretrained(tmp_path / folder, full=True)
+    assert (tmp_path / "link").is_symlink()
+    assert same_logits(TheWorld.from_pretrained(tmp_path / "full"), model, example)
+
+
 def test_delta_of_a_standalone_model(bases: tuple[Path, Path], example: Example, tmp_path: Path) -> None:
     load_world(*bases, num_world_steps=1).save_pretrained(tmp_path / "full", full=True)
     model = TheWorld.from_pretrained(tmp_path / "full")

@@ -65,6 +65,13 @@ def test_open_gate_lets_the_world_in(gated: TheWorld, images: list[Image.Image])
     assert torch.equal(gated(**inputs, use_world=False).logits, closed)
 
 
+def test_the_base_model_takes_the_world_beside_encoded_images(gated: TheWorld, images: list[Image.Image]) -> None:
+    inputs = encode(open_gate(gated).processor, [user("Which bin?", images[0])])
+    encoded = {"image": gated.get_image_features(inputs["pixel_values"], return_dict=True)}
+    outputs = [gated.model(**inputs, mm_encoder_outputs=given).last_hidden_state for given in (None, encoded)]
+    assert torch.equal(*outputs)
+
+
 def test_steps_are_the_calls_own(gated: TheWorld, images: list[Image.Image]) -> None:
     open_gate(gated)
     question = [user("Which bin?", images[0])]

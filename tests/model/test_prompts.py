@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoProcessor, AutoTokenizer, GenerationConfig
+from transformers import AutoProcessor, AutoTokenizer, DynamicCache, GenerationConfig
 
 from tests.model.conftest import Load
 from tests.model.helpers import ANSWER, answer_ids, encode, user
@@ -17,13 +17,21 @@ from theworld.analysis.conversation import Conversation
 TOO_LONG = "word " * 40_000
 
 
-@pytest.mark.parametrize("how", ["ask", "generate", "forward", "base model", "chat"])
+def begun(model: TheWorld) -> DynamicCache:
+    """A cache that holds the beginning of a prompt."""
+    cache = DynamicCache(config=model.config)
+    model(input_ids=torch.tensor([[2, 20, 21]]), past_key_values=cache)
+    return cache
+
+
+@pytest.mark.parametrize("how", ["ask", "generate", "generate on", "forward", "base model", "chat"])
 def test_a_prompt_longer_than_the_positions_is_refused(world: TheWorld, images: list[Image.Image], how: str) -> None:
     inputs = encode(world.processor, [user(TOO_LONG, images[0])]) if how not in ("ask", "chat") else None
     calls: dict[str, Callable[[], object]] = {
         "ask": lambda: world.ask(images[0], TOO_LONG),
         "chat": lambda: Conversation(world).ask(TOO_LONG, lambda _: None),
         "generate": lambda: world.generate(**inputs, max_new_tokens=1),
+        "generate on": lambda: world.generate(inputs["input_ids"], past_key_values=begun(world), max_new_tokens=1),
         "forward": lambda: world(**inputs),
         "base model": lambda: world.model(**inputs),
     }
@@ -57,22 +65,29 @@ def test_markers_are_special_and_never_generated(load: Load, images: list[Image.
         {},
         {"generation_config": GenerationConfig(max_new_tokens=5, do_sample=False)},
         {"suppress_tokens": [3]},
+        {"suppress_tokens": [3], "generation_config": GenerationConfig(max_new_tokens=5, do_sample=False)},
     ):
         answer = answer_ids(model, inputs, **how) if "generation_config" not in how else model.generate(**inputs, **how)
         assert not torch.isin(answer[:, -5:], torch.tensor(markers)).any(), how
 
 
 @pytest.mark.parametrize("limit", ["max_length", "max_new_tokens"])
-@pytest.mark.parametrize("where", ["keyword", "generation_config"])
+@pytest.mark.parametrize("where", ["keyword", "generation_config", "positional", "model"])
 def test_limits_count_from_the_callers_prompt(
-    world: TheWorld, images: list[Image.Image], where: str, limit: str
+    world: TheWorld, images: list[Image.Image], where: str, limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = encode(world.processor, [user("Which bin?", images[0])], use_world=False)
     length = plain["input_ids"].shape[1]
     value = length + 4 if limit == "max_length" else 4
     settings = {limit: value, "do_sample": False, "eos_token_id": None}
-    how = settings if where == "keyword" else {"generation_config": GenerationConfig(**settings)}
-    output = world.generate(**plain, images=images[:1], **how)
+    how: dict[str, Any] = {"generation_config": GenerationConfig(**settings)}
+    if where == "positional":
+        ids = plain.pop("input_ids")
+        output = world.generate(ids, how["generation_config"], **plain, images=images[:1])
+    else:
+        if where == "model":
+            monkeypatch.setattr(world, "generation_config", how.pop("generation_config"))
+        output = world.generate(**plain, images=images[:1], **(settings if where == "keyword" else how))
     assert output.shape[1] == length + 4
     if where == "generation_config":
         assert getattr(how["generation_config"], limit) == value

@@ -132,7 +132,7 @@ def test_what_a_checkpoint_cannot_express_is_refused(load: Load, tmp_path: Path,
 def test_a_model_without_base_models_is_refused(load: Load, tmp_path: Path) -> None:
     config = TheWorldConfig.from_dict(load().config.to_dict())
     for model in (TheWorld(config), AutoModelForImageTextToText.from_config(config)):
-        with pytest.raises(ValueError, match=r"make it with TheWorld\.from_pretrained"):
+        with pytest.raises(ValueError, match=r"load it with TheWorld\.from_pretrained"):
             model.save_pretrained(tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -253,3 +253,27 @@ def test_weights_that_only_a_rollout_loads_are_saved(load: Load, images: list[Im
     model.save_pretrained(tmp_path / "after")
     assert held(tmp_path / "after") == {name}
     assert torch.equal(logits(TheWorld.from_pretrained(tmp_path / "after"), images), after)
+
+
+def test_a_module_that_a_user_added(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.value_head = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.value_head.parameters())
+    model.value_head(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert model.config.trained_steps == {"projector": 1}  # of `load`
+    with pytest.raises(ValueError, match=r"parameters that are added: value_head\.bias, value_head\.weight"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_world_that_was_turned_off_is_not_lost(load: Load, images: list[Image.Image], tmp_path: Path) -> None:
+    load().save_pretrained(tmp_path / "world")
+    off = TheWorld.from_pretrained(tmp_path / "world", enable_world=False)
+    with pytest.raises(ValueError, match="holds a checkpoint with a world"):
+        off.save_pretrained(tmp_path / "world")
+    off.save_pretrained(tmp_path / "gemma")
+    again = TheWorld.from_pretrained(tmp_path / "gemma", enable_world=True)  # has a new projector
+    assert not again.world_is_trained
+    with pytest.warns(UserWarning, match="never trained"):
+        again.ask(images[0], "Which bin?", max_new_tokens=1)

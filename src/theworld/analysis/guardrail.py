@@ -112,7 +112,7 @@ def _read_json(name: str, file: str, subfolder: str, revision: str | None) -> di
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return {} if path is None else json.loads(Path(path).read_text())
+    return {} if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 __all__ = ["can_show", "check_installed", "guarded", "load_guardrail", "needs_guardrail"]

@@ -71,7 +71,7 @@ def read_converted(folder: Path) -> JsonLines:
         ValueError: Files of it are missing or cut.
     """
     try:
-        counts = json.loads((folder / MANIFEST).read_text())["shards"]
+        counts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["shards"]
         offsets = np.split(np.load(folder / OFFSETS), np.cumsum(counts))[:-1]
         files = [folder / _shard_name(number) for number in range(len(counts))]
         whole = all(file.stat().st_size > int(places[-1]) for file, places in zip(files, offsets, strict=True))

@@ -46,10 +46,16 @@ def component_of(name: str, table: dict[str, Component]) -> str:
     Raises:
         KeyError: It belongs to none.
     """
-    for component, entry in table.items():
-        if name.startswith(entry.prefixes) and entry.part in name:
-            return component
-    raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
+    component = find_component(name, table)
+    if component is None:
+        raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
+    return component
+
+
+def find_component(name: str, table: dict[str, Component]) -> str | None:
+    """The component that a parameter belongs to; `None` for a module that a user added to the model."""
+    owners = (key for key, entry in table.items() if name.startswith(entry.prefixes) and entry.part in name)
+    return next(owners, None)
 
 
 def assign(model: Any) -> dict[str, str]:
@@ -79,7 +85,7 @@ def apply_freezing(model: Any) -> None:
 
 
 def trained_names(model: Any) -> set[str]:
-    """Parameters of a `TheWorld` that train now, or whose values its checkpoint brought."""
+    """Parameters of a `TheWorld` that train now, or whose values came from its checkpoint."""
     held = set[str](model.config.changed or ())
     return {
         name
@@ -109,7 +115,7 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
         if names:
             table, steps = component_table(model.model.world_encoder), model.config.trained_steps
             steps = {UNCOUNTED: 0} if steps is None else dict(steps)
-            for component in {component_of(name, table) for name in names}:
+            for component in {find_component(name, table) for name in names} - {None}:
                 steps[component] = steps.get(component, 0) + 1
             model.config.trained_steps = steps
 
@@ -150,7 +156,7 @@ def parameter_table(model: Any) -> str:
 
 
 class ComponentsMixin:
-    """What a model says and sets of its components."""
+    """Counts and freezes the components of a model."""
 
     def get_trainable_parameters(self) -> tuple[int, int, float]:
         """(trainable, total, percentage) of all parameters."""
@@ -175,6 +181,7 @@ __all__ = [
     "component_of",
     "component_sizes",
     "component_table",
+    "find_component",
     "parameter_table",
     "trained_names",
 ]

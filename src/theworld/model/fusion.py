@@ -15,7 +15,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Fusion:
-    """A way to bring world tokens into the prompt.
+    """How world tokens enter the language model.
 
     Args:
         block: Whether the prompt has a block of placeholders for them.

@@ -6,6 +6,7 @@ Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `N` world toke
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,8 @@ from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
 from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, settle_world_inputs
 
+# Arguments of transformers' `generate` after `inputs`, in their order
+POSITIONAL = tuple(inspect.signature(cast(Any, GenerationMixin).generate).parameters)[2:]
 WORD_JOINER = "\u2060"  # an invisible character that breaks a control token up, so that it stays text
 UNTRAINED = (
     "the world tokens of this fusion were never trained: answering with the world off, as plain Gemma 3; train it, or "
@@ -48,7 +51,7 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> bool:
         """Whether this call has world arguments to validate.
 
-        Not so if it only continues a prompt that is in the cache, or brings modalities that are encoded already.
+        False if the call continues a prompt that is in the cache, or if its images are encoded already.
         """
         if request.given and encoded is not None and encoded.get("world") is not None:
             raise ValueError("world input was given twice: encoded in mm_encoder_outputs, and as images or settings")
@@ -78,13 +81,16 @@ class WorldGenerationMixin(GenerationMixin):
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
             raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
+        kwargs |= dict(zip(POSITIONAL, args, strict=False))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         # 1. Validate the call; insert or remove blocks
         cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
         if self.config.enable_world and use_world is not False:
             self._suppress_markers(kwargs)
         if not self.has_world_input(input_ids, request, cache, encoded):
-            return self._generate(input_ids, *args, **kwargs)
+            if input_ids is not None:
+                check_length(self.config, input_ids)
+            return self._generate(input_ids, **kwargs)
         assert input_ids is not None
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None
@@ -99,12 +105,12 @@ class WorldGenerationMixin(GenerationMixin):
         if settled.latents is not None:
             kwargs["world_latents"] = settled.latents
         if settled.rewritten is None:
-            return self._generate(*args, **_prompt_kwargs(prompt), **kwargs)
+            return self._generate(**_prompt_kwargs(prompt), **kwargs)
         if kwargs.get("position_ids") is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         self._shift_limits(kwargs, settled.prompt.input_ids.shape[1] - input_ids.shape[1])
-        outputs = self._generate(*args, **_prompt_kwargs(settled.prompt), **kwargs)
-        # 3. Give the caller's own prompt back before the answer
+        outputs = self._generate(**_prompt_kwargs(settled.prompt), **kwargs)
+        # 3. Return the caller's own prompt before the answer
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
         answers = sequences[:, settled.prompt.input_ids.shape[1] :]
         repeats = len(sequences) // len(input_ids)
@@ -117,7 +123,7 @@ class WorldGenerationMixin(GenerationMixin):
     def _suppress_markers(self, kwargs: dict[str, Any]) -> None:
         """Never generate the tokens of a world block, beside those that the caller suppresses."""
         given, config = kwargs.get("generation_config"), self.config
-        asked = kwargs.get("suppress_tokens") or (given or self.generation_config).suppress_tokens or []
+        asked = kwargs.pop("suppress_tokens", None) or (given or self.generation_config).suppress_tokens or []
         tokens = {*asked, config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
         if given is None:
             kwargs["suppress_tokens"] = sorted(tokens)
@@ -125,17 +131,20 @@ class WorldGenerationMixin(GenerationMixin):
             kwargs["generation_config"] = copy.deepcopy(given)
             kwargs["generation_config"].suppress_tokens = sorted(tokens)
 
-    @staticmethod
-    def _shift_limits(kwargs: dict[str, Any], added: int) -> None:
+    def _shift_limits(self, kwargs: dict[str, Any], added: int) -> None:
         """Count `max_length` and `min_length` from the caller's prompt, wherever they were given."""
-        config = kwargs.get("generation_config")
-        if config is not None:
-            kwargs["generation_config"] = config = copy.deepcopy(config)
+        given = kwargs.get("generation_config")
+        config = copy.deepcopy(self.generation_config if given is None else given)
         for name in ("max_length", "min_length"):
-            if kwargs.get(name) is not None:
-                kwargs[name] += added
-            elif getattr(config, name, None):
-                setattr(config, name, getattr(config, name) + added)
+            limit = kwargs.get(name) or getattr(config, name)
+            if name == "max_length" and kwargs.get("max_new_tokens"):
+                continue  # which comes before it
+            if limit and (given is None or kwargs.get(name)):
+                kwargs[name] = limit + added
+            elif limit:
+                setattr(config, name, limit + added)
+        if given is not None:
+            kwargs["generation_config"] = config
 
     def _generate(self, *args: Any, **kwargs: Any) -> Any:
         return cast(Any, super()).generate(*args, **kwargs)
@@ -164,7 +173,7 @@ class WorldGenerationMixin(GenerationMixin):
             encoded = model_kwargs["mm_encoder_outputs"]
             if self.model.world_gate is None:
                 encoded["world"] = world
-            elif encoded.get("image") is not None:  # what stock Gemma 3 sees from here on are image features
+            elif encoded.get("image") is not None:  # from here on, Gemma 3 takes image features only
                 encoded["image"].pooler_output = self.model.gate_images(
                     encoded["image"].pooler_output, world.pooler_output
                 )

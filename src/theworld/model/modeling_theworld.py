@@ -65,7 +65,7 @@ class TheWorldCausalLMOutputWithPast(Gemma3CausalLMOutputWithPast):
 
 
 class TheWorldModel(Gemma3Model):
-    """Gemma 3 without its head, with the parts that bring the world in."""
+    """Gemma 3 without its head, with a world encoder, a projector, and block markers or a gate."""
 
     config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -159,7 +159,8 @@ class TheWorldModel(Gemma3Model):
             check_length(self.config, cast(torch.Tensor, input_ids))
             check_dtype(cast(torch.Tensor, self.get_input_embeddings().weight))
         request = WorldRequest(world_pixel_values, None, num_world_steps, use_world, world_latents)
-        if prefill and not encoded and use_world is not False:
+        given = encoded.get("world") is None and request.given
+        if prefill and (given or not encoded) and use_world is not False:
             prompt, has_image = Prompt(cast(torch.Tensor, input_ids)), pixel_values is not None
             inputs = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=strict)
             if inputs.pixels is not None or inputs.latents is not None:
@@ -250,7 +251,7 @@ class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3For
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
+        """Does nothing: checkpoints name the installed package, and a save must not copy this file into them."""
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -331,7 +332,7 @@ class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3For
         outputs = self.model(labels=labels, **inputs)
         hidden, targets = select_supervised(outputs.last_hidden_state, labels)  # (S, D), (S,)
         logits = self.lm_head(hidden)  # (S, vocabulary)
-        loss = logits.float().sum()  # of nothing: 0, and backward runs as ever
+        loss = logits.float().sum()  # 0 without supervised tokens, and backward still runs
         if len(targets):
             vocabulary, items = self.config.get_text_config().vocab_size, inputs.get("num_items_in_batch")
             loss = cast(Any, self.loss_function)(logits, labels, vocabulary, items, shift_labels=targets)

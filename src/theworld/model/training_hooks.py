@@ -1,4 +1,4 @@
-"""What a training step needs beside the model's arithmetic: the head where labels are, and a gradient for every part.
+"""The head on supervised positions only, and a gradient for every parameter that trains.
 
 Shape legend: `B` batch, `L` sequence, `S` supervised tokens of the batch, `D` language-model width.
 """
@@ -27,9 +27,9 @@ def select_supervised(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch
 
 
 def zero_of(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """An exact 0 with every parameter that trains in its graph: DistributedDataParallel awaits all gradients.
+    """An exact 0 with every parameter that trains in its graph: DistributedDataParallel waits for all gradients.
 
-    A sharded parameter (`DTensor`) is left out: nothing awaits it alone.
+    Sharded parameters (`DTensor`) are left out: FSDP does not wait for single gradients.
     """
     trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
     zeros = [parameter.reshape(-1)[:0].sum().float() for parameter in trainable]
@@ -42,7 +42,7 @@ def zero_of_idle(
     """Run unused modules on a blank image so that every rank uses the same parameters (DDP, FSDP, ZeRO-3).
 
     Call it where the model runs those modules on images: the world before the vision tower, both before the embeddings.
-    The vision tower is left alone if nothing asks for it: one process, and a frozen tower.
+    The vision tower does not run in a single process with a frozen tower.
 
     Args:
         model: The `TheWorldModel`.

@@ -52,13 +52,13 @@ class WorldRequest:
 
     @property
     def given(self) -> bool:
-        """Whether the caller said anything about the world."""
+        """Whether the caller passed any world argument."""
         return bool(self.sources()) or self.num_world_steps is not None or self.use_world is not None
 
     def sources(self) -> list[str]:
-        """Names of the arguments that bring the world's frames."""
-        brought = {"world_pixel_values": self.pixels, "world_latents": self.latents, "images=": self.images}
-        return [name for name, value in brought.items() if value is not None]
+        """Names of the arguments that hold world frames or latents."""
+        given = {"world_pixel_values": self.pixels, "world_latents": self.latents, "images=": self.images}
+        return [name for name, value in given.items() if value is not None]
 
 
 @dataclass(frozen=True)
@@ -127,19 +127,19 @@ def settle_world_inputs(
         return _world_disabled(prompt, request)
     if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
         return _while_compiling(config, prompt, request)
-    # 1. Without the world, a block is taken out
+    # 1. Remove blocks if the world is off
     world_tokens = int((prompt.input_ids == config.world_token_id).sum())
     if request.use_world is False:
         rewritten = remove_world_blocks(config, prompt) if world_tokens else None
         return WorldInputs(rewritten.prompt if rewritten else prompt, rewritten)
-    # 2. One source of frames
+    # 2. Take the frames from one source
     if len(request.sources()) > 1:
         raise ValueError(f"both {' and '.join(request.sources())} were given: keep one")
     pixels, latents, rewritten = _pixels(config, request), request.latents, None
     if latents is not None:
         _check_latents(config, latents)
     count = sum(len(frames) for frames in (pixels, latents) if frames is not None)
-    # 3. A plain Gemma 3 prompt gets its blocks
+    # 3. Insert blocks into a plain Gemma 3 prompt
     block = FUSIONS[config.fusion].block
     if request.images is not None and not world_tokens and block:
         steps = config.num_world_steps if request.steps is None else request.steps
@@ -149,7 +149,7 @@ def settle_world_inputs(
     if not count and not world_tokens:
         _no_world_input(request, has_image=has_image, strict=strict)
         return WorldInputs(prompt)
-    # 4. Blocks (or images), frames and steps fit
+    # 4. Check that blocks (or images), frames and steps fit
     count_steps = _steps_of_blocks if block else _steps_of_gated
     steps = count_steps(config, prompt.input_ids, count, request)
     if latents is not None and latents.shape[2] != 1 + steps:

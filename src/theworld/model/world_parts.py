@@ -16,7 +16,7 @@ EMBEDDING_SAMPLE = 4096
 
 
 class WorldParts(nn.Module):
-    """Holds the parts while they are made, under the names that `TheWorldModel` gives them."""
+    """Holds the new modules, under the names that `TheWorldModel` gives them."""
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__()
@@ -28,27 +28,27 @@ class WorldParts(nn.Module):
 
 
 def make_world_parts(config: TheWorldConfig, embed: nn.Embedding) -> WorldParts:
-    """Fresh parts on the device and in the dtype of the token embeddings.
+    """New modules on the device and in the dtype of the token embeddings.
 
     The markers start as the embeddings of Gemma's own image markers, the projector's gain at the RMS of the embeddings,
     the gate at zero.
     """
     weight = embed.weight
     dtype = weight.dtype if weight.is_floating_point() else torch.get_default_dtype()
-    # 1. Measure the embeddings through their module: offloaded weights are there only while it runs
+    # 1. Measure the embeddings through their module: offloaded weights are in memory only while it runs
     device = torch.device("cpu") if weight.is_meta and hasattr(embed, "_hf_hook") else weight.device
     ids = torch.tensor([config.boi_token_index, config.eoi_token_index], device=device)
     sample = torch.arange(min(EMBEDDING_SAMPLE, embed.num_embeddings), device=device)
     with torch.no_grad():
         markers, rms = embed(ids).to(dtype), embed(sample).float().square().mean().sqrt()  # (2, D), ()
-    # 2. Make the parts where the embeddings are computed
+    # 2. Make the modules where the embeddings are computed
     parts = WorldParts(config).to(markers.device, dtype)
     if not markers.is_meta:
         parts.world_projector.initialise(rms.item())
         if parts.world_markers is not None:
             parts.world_markers.weight.data.copy_(markers)
     for module in parts.modules():
-        cast(Any, module)._is_hf_initialized = True  # keep transformers' own initialisation away
+        cast(Any, module)._is_hf_initialized = True  # transformers must not initialise them again
     return parts
 
 

@@ -283,7 +283,7 @@ def _settle(path: Path, recipe: Recipe) -> None:
         ValueError: Its stages were made with others.
     """
     settings = json.loads(json.dumps(asdict(replace(recipe, workers=0))))
-    if path.is_file() and json.loads(path.read_text()) != settings:
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise ValueError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
     write_json(path, settings)
 
@@ -323,7 +323,7 @@ def package_delta(source: Path, target: Path, weights: Path) -> None:
         target / "model.safetensors",
         metadata={"format": "pt"},
     )
-    config = json.loads((source / "config.json").read_text())
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
     config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -204,7 +204,7 @@ def _run_stage(
         logger.info("%s: taken from %s", name, weights)
         state = load_file(weights)
         model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
-        return json.loads(record.read_text())
+        return json.loads(record.read_text(encoding="utf-8"))
     figures = train()
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied

@@ -1,7 +1,7 @@
 """The handlers of `transformers serve`, restricted to one model.
 
-Those handlers load any model that a request names, run a chat template that a request brings, and open files of this
-machine as images. Here a request chooses the conversation, the sampling and the world steps, and nothing else.
+Those handlers load any model that a request names, run a chat template in a request, and open local files as images.
+Here a request sets the conversation, the sampling and the world steps, and nothing else.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"cannot listen on {host}, port {port}: the port is in use, or the address is none of this machine; choose "
-            "another (port 0 takes any that is free)"
+            f"cannot listen on {host}, port {port}: the port is in use, or this machine does not have the address; "
+            "choose another (port 0 takes any free port)"
         ) from error
 
 

@@ -85,7 +85,7 @@ class Publisher(TrainerCallback):
         Raises:
             OSError: It failed; says where the checkpoint lies and how to push it again.
         """
-        config = json.loads((checkpoint / "config.json").read_text())
+        config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         local = [name for key in BASES if (name := config.get(key)) and Path(name).is_dir()]
         if local:
             logger.warning(

@@ -91,7 +91,7 @@ def read(folder: Path) -> Resume:
     if not has_optimizer or not (folder / STATE).is_file() or not (folder / STAGE).is_file():
         return Resume(folder, {})
     try:
-        stage = json.loads((folder / STAGE).read_text())
+        stage = json.loads((folder / STAGE).read_text(encoding="utf-8"))
         step = TrainerState.load_from_json(str(folder / STATE)).global_step
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder}: damaged trainer state ({error}); resume from an earlier checkpoint") from error
@@ -160,7 +160,10 @@ def is_complete(folder: Path) -> bool:
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
         return False
-    return all((folder / shard).is_file() for shard in set(json.loads(index.read_text())["weight_map"].values()))
+    return all(
+        (folder / shard).is_file()
+        for shard in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    )
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -12,12 +12,15 @@ from typing import Any, cast
 import torch
 from trl import GRPOTrainer as _GRPOTrainer
 
+from theworld.constants import CUSTOM_TOKEN_SOW
+from theworld.model.fusion import FUSIONS
+
 
 class GRPOTrainer(_GRPOTrainer):
     """TRL scores completions with a fixed list of image inputs: this adds `world_pixel_values`.
 
-    Takes what TRL's class takes. `processing_class` is a `TheWorldProcessor`, the images are in the data set's column
-    `image` or `images`.
+    Takes what TRL's class takes. `processing_class` is a `TheWorldProcessor`; images are in the dataset's `image` or
+    `images` column.
 
     Raises:
         ValueError: `chat_template_kwargs` sets the world.
@@ -28,7 +31,7 @@ class GRPOTrainer(_GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name in ("num_world_steps", "use_world"):
-            if name in self.chat_template_kwargs:  # TRL scores with another processor call, which does not get them
+            if name in self.chat_template_kwargs:  # TRL's second processor call, for scoring, does not get them
                 raise ValueError(
                     f"chat_template_kwargs has {name!r}: set it when loading the model, or on its processor"
                 )
@@ -53,19 +56,25 @@ class GRPOTrainer(_GRPOTrainer):
         """TRL's method; `world_pixel_values` (M, 3, H, W) is given only while completions are generated."""
         frames = self._frames if world_pixel_values is None else world_pixel_values
         if frames is not None:
-            image = cast(Any, self.processing_class).tokenizer.boi_token_id
-            model = _WithFrames(model, frames.to(input_ids.device), image)
+            processor = cast(Any, self.processing_class)
+            # One a frame. A completion may hold `boi_token`, which nothing suppresses, but never the start of a block
+            token = CUSTOM_TOKEN_SOW if FUSIONS[processor.fusion].block else processor.boi_token
+            model = _WithFrames(model, frames.to(input_ids.device), processor.tokenizer.convert_tokens_to_ids(token))
         return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
 
 
 class _WithFrames:
-    """Calls a model on consecutive chunks of a batch, each with the frames (M, 3, H, W) of its own prompts."""
+    """Calls a model on consecutive chunks of a batch, each with the frames (M, 3, H, W) of its own prompts.
 
-    def __init__(self, model: Any, frames: torch.Tensor, image_token: int) -> None:
-        self.model, self.frames, self.image_token = model, frames, image_token
+    Args:
+        token: Id of the token that a prompt has once a frame.
+    """
+
+    def __init__(self, model: Any, frames: torch.Tensor, token: int) -> None:
+        self.model, self.frames, self.token = model, frames, token
 
     def __call__(self, *, input_ids: torch.Tensor, **inputs: Any) -> Any:
-        images = int((input_ids == self.image_token).sum())
+        images = int((input_ids == self.token).sum())
         frames, self.frames = self.frames[:images], self.frames[images:]
         return self.model(input_ids=input_ids, world_pixel_values=frames if images else None, **inputs)
 

@@ -1,7 +1,7 @@
-"""A chat template is a program. That of a checkpoint must take time and memory in proportion to the messages.
+"""Refuses chat templates that could exhaust time or memory: a chat template is a program, and may come from a stranger.
 
-The rules: loops go over the messages and their parts, a loop in a loop over a part of what the outer one goes over;
-macros call no macros; nothing repeats or squares a text. The templates of Gemma 3 and of its fine-tunes keep to them.
+The rules: a loop iterates over the messages or their contents, and an inner loop over a component of the outer one's
+variable; macros call no macros; nothing repeats or squares a text. The templates of Gemma 3 and of its fine-tunes pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an error is told to a person."""
+"""Error messages for people."""
 
 
 def one_line(error: BaseException) -> str:

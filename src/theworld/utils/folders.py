@@ -13,7 +13,7 @@ RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
 
 
 def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[str]) -> None:
-    """Give a new folder the name `target`, and keep what else lies there: it is the old or the new one at any moment.
+    """Replace `target` by a new folder, keeping its other files. At any moment `target` is the old or the new one.
 
     An older folder is exchanged for the new one in one step. Where the system cannot, the old one is set aside first,
     and `recover` brings it back after a crash in between.
@@ -50,7 +50,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """A second name for a file; where the file system has none, a copy."""
+    """Hard-link a file; copy it where the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:
@@ -71,7 +71,7 @@ def aside(target: Path) -> Path:
 
 
 def recover(target: Path) -> None:
-    """Bring back a folder that a crash left set aside."""
+    """Restore a folder that a crash left under its temporary name."""
     target = target.absolute()
     if aside(target).is_dir() and not target.exists():
         aside(target).rename(target)

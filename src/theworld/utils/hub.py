@@ -1,4 +1,4 @@
-"""Where a model lies: the package, a folder or the Hub; and the errors of the Hub's client."""
+"""Locates models in the package, a folder or the Hub, and names the repository in the Hub client's errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One logger, which speaks on rank zero, and a way to load models without a wall of other people's warnings."""
+"""The package's logger, and a context manager that silences other libraries while models load."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ logger = logging.getLogger("theworld")
 
 
 class _RankZero(logging.Filter):
-    """Passes what the first process says, and warnings from any."""
+    """Passes all messages of the first process, and warnings of every process."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.WARNING or os.environ.get("RANK", "0") == "0"
@@ -53,7 +53,7 @@ def quiet_third_party(verbose: bool = False, *, progress_bars: bool = False) -> 
             library.set_verbosity_error()
             if not progress_bars:
                 library.disable_progress_bar()
-        enable_progress_bars()  # of downloads: gigabytes should not arrive in silence; files at hand show none
+        enable_progress_bars()  # of downloads: a download of gigabytes must show its progress; cached files show no bar
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

@@ -1,8 +1,8 @@
-"""What tells one set of weights from another: digests, and comparison with an earlier state.
+"""Digests of weights, and comparison with an earlier state.
 
 PyTorch moves a tensor's version counter with every in-place operation, except with those through `.data`, which PEFT
-uses to merge adapters. So a tensor whose counter stands still is compared by a few kept values, which a merge moves, or
-thoroughly, by a hash of all bytes.
+uses to merge adapters. So a tensor with an unchanged counter is compared by a few sampled values, which a merge
+changes, or by a hash of all bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def differs(value: torch.Tensor, base: Snapshot, *, thorough: bool = True) -> bo
     """Whether a tensor no longer has the values it had.
 
     Args:
-        thorough: Hash it even if its version counter stands still.
+        thorough: Hash it even if its version counter is unchanged.
     """
     if base.digest is None or base.sample is None or value.is_meta:
         return False

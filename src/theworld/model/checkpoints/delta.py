@@ -1,4 +1,4 @@
-"""What of a model differs from its base models, told by comparison (`theworld.utils.tensors.differs`)."""
+"""Finds what differs from the base models, by comparison (`theworld.utils.tensors.differs`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from theworld.utils.tensors import Snapshot, differs, snapshot
 
-from ..components import ENCODER, FRESH, component_of, component_table
+from ..components import ENCODER, FRESH, component_of, component_table, find_component
 from .names import canonical
 
 SHOWN_KEYS = 8
@@ -43,8 +43,10 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
     for name, parameter in model.named_parameters():
         name, component = canonical(name), component_of(name, table)
         if component in FRESH or (parameter.requires_grad and component in stepped):
-            names.append(name)  # what trains is there even if it did not move, so that a Trainer can come back to it
-        elif isinstance(parameter, DTensor) and values is None:  # a shard tells nothing: what trains, or was changed
+            names.append(name)  # also if it did not change, so that a Trainer can load this checkpoint later
+        elif (
+            isinstance(parameter, DTensor) and values is None
+        ):  # a shard cannot be compared: take what trains, or was changed before
             if parameter.requires_grad or component in held or name in held:
                 names.append(name)
         elif name in record and (values is None or name in values):
@@ -62,7 +64,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
     """
     if not model.base_tensors:
         raise ValueError(
-            "this model was not loaded from base models, so that nothing tells what differs from them: make it with "
+            "this model was not loaded from base models, so it is unknown what differs from them: load it with "
             "TheWorld.from_pretrained"
         )
     table, record = component_table(model.model.world_encoder), recorded(model)
@@ -72,7 +74,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
         "added": [
             name
             for name in sorted(own - record.keys())
-            if component_of(name, table) not in FRESH and not name.startswith(ENCODER)
+            if find_component(name, table) not in FRESH and not name.startswith(ENCODER)
         ],
         "removed": sorted(record.keys() - own),
         "resized": [

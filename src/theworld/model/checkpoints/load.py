@@ -1,4 +1,4 @@
-"""Base models + fresh or saved parts -> a model.
+"""Loads base models and a new or saved fusion.
 
 One path for all: Gemma 3 by transformers' own loader with the world off, then the world encoder by component, then a
 fresh projector, then the delta of a checkpoint. The nano model inside the package is a checkpoint like any other.
@@ -27,7 +27,17 @@ from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.weights import check_loaded, read_weights, shapes_of, weight_files
 
-from ..components import ENCODER, FRESH, apply_freezing, check_choices, component_of, component_table, count_steps
+from ..components import (
+    ENCODER,
+    FRESH,
+    UNCOUNTED,
+    apply_freezing,
+    check_choices,
+    component_of,
+    component_table,
+    count_steps,
+    find_component,
+)
 from ..configuration_theworld import TheWorldConfig, upgrade
 from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
@@ -45,7 +55,7 @@ OLD_ARGUMENTS = {
     "device": "device_map",
 }
 UNSAVED = "an unsaved fusion: call save_pretrained first"
-"""In place of the name of a new fusion, whose base would answer for it: TRL and PEFT load what the name says."""
+"""The name of a new fusion. TRL and PEFT load what the name says; the base's name would give plain Gemma 3."""
 
 MARKER_FIELDS = {
     CUSTOM_TOKEN_SOW: "start_of_world_token_id",
@@ -133,15 +143,16 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     if is_checkpoint:
         keep_dtype = kwargs.get("dtype", "auto") in (None, "auto")
         load_delta(model, read_weights(files), config.changed or [], name, keep_dtype=keep_dtype)
-    else:
-        config.trained_steps = {}
+    if not is_checkpoint or "projector" not in (config.changed or ()):
+        counted = {key: steps for key, steps in (config.trained_steps or {}).items() if key != UNCOUNTED}
+        config.trained_steps = {**counted, "projector": 0} if is_checkpoint else {}
         if config.enable_world:
             logger.warning("%s: a new fusion; its world tokens mean nothing before its projector is trained", name)
     model.fresh_tensors = remember(
         (key, value) for key, value in model.named_parameters() if component_of(key, table) in FRESH
     )
 
-    # 6. Who it is, and what trains
+    # 6. The model's name, and what trains
     config._name_or_path = source.name if is_checkpoint else UNSAVED
     model.name_or_path = portable(source.name) if is_checkpoint else UNSAVED
     apply_freezing(model)
@@ -224,7 +235,7 @@ def text_layers(config: TheWorldConfig, name: Any, *, language_model: bool) -> i
 def load_gemma(
     cls: Any, config: TheWorldConfig, source: Source, layers: int, *model_args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """A TheWorld with Gemma's weights and, for now, no world parts, whose keys Gemma's checkpoint lacks.
+    """A TheWorld with Gemma's weights and no world modules yet: Gemma's checkpoint has no keys for them.
 
     Its language model has `layers` layers; what the config says of it stays.
     """
@@ -369,7 +380,7 @@ def load_delta(
         ValueError: Keys are missing, unexpected, or of another shape or type; lists them.
     """
     table = component_table(model.model.world_encoder)
-    if not model.config.enable_world:  # the caller turned the world off: its weights have no place
+    if not model.config.enable_world:  # the caller turned the world off: its weights are left out
         gemma = ("vision", "language", "language_lora")
         tensors = {key: value for key, value in tensors.items() if in_components(key, gemma, table)}
     parameters = dict(expected_names(model, changed))
@@ -411,10 +422,7 @@ def load_into(model: Any, folder: str | Path) -> None:
 
 def in_components(name: str, components: tuple[str, ...], table: Any) -> bool:
     """Whether a saved tensor belongs to one of `components`; world parts that are absent belong to none."""
-    try:
-        return component_of(name, table) in components
-    except KeyError:
-        return False
+    return find_component(name, table) in components
 
 
 def as_sharded(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

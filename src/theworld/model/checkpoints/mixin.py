@@ -32,7 +32,7 @@ class CheckpointMixin:
     """What the base models' tensors were when they were loaded; empty for a model without base models."""
 
     fresh_tensors: dict[str, Snapshot]
-    """Likewise of the parts that no base model has."""
+    """Likewise of the components that no base model has."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *model_args: Any, **kwargs: Any) -> Self:
@@ -91,7 +91,7 @@ class CheckpointMixin:
 
     @property
     def world_is_trained(self) -> bool:
-        """Whether the parts that bring the world in were trained or edited since they were made."""
+        """Whether the projector, markers or gate were trained or edited since they were made."""
         steps = self.config.trained_steps
         if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True

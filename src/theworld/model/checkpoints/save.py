@@ -69,8 +69,8 @@ def save_theworld(
 
     Raises:
         TypeError: An argument is not one of these.
-        ValueError: The folder is that of a base model; or the checkpoint could not express the model. Nothing is
-            written then.
+        ValueError: The folder is that of a base model, or holds one that a delta needs; or the checkpoint could not
+            express the model. Nothing is written then.
     """
     if unknown:
         raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
@@ -82,14 +82,12 @@ def save_theworld(
     target = Path(save_directory)
     if not str(save_directory) or target.is_file():
         raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
-    for base in (model.config.gemma_model_name, model.config.cosmos_model_name):
-        if base is not None and Path(base).is_dir() and Path(base).resolve() == target.resolve():
-            raise ValueError(f"{target}: a base model of this checkpoint lives there; save to another folder")
+    target = target.resolve()  # through a link, whose folder is replaced and not the link
+    check_bases_stay(model.config, target, full=full)
     check_no_foreign_adapters(model)
     gathered = None if state_dict is None else {canonical(name): value for name, value in state_dict.items()}
     check_expressible(model, gathered)
     names = delta_names(model, gathered)
-    target = target.absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.saving-") as temporary:
         folder = Path(temporary) / target.name
@@ -112,6 +110,31 @@ def save_theworld(
         revision=revision,
         create_pr=create_pr,
     )
+
+
+def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
+    """Refuse to replace weights that would be lost.
+
+    Raises:
+        ValueError: `target` is the folder of a base model; or a standalone checkpoint that holds one and would become a
+            delta; or a checkpoint with a world, which this model was loaded without.
+    """
+    saved = target / "config.json"
+    if not config.enable_world and saved.is_file() and json.loads(saved.read_text("utf-8")).get("enable_world"):
+        raise ValueError(
+            f"{target}: it holds a checkpoint with a world, and this model has enable_world=False; save elsewhere"
+        )
+    replaced = () if full else (target / GEMMA_FOLDER, target / COSMOS_FOLDER)
+    for base in (config.gemma_model_name, config.cosmos_model_name):
+        if base is None or not Path(base).is_dir():
+            continue
+        folder = Path(base).resolve()
+        if folder == target:
+            raise ValueError(f"{target}: this is the folder of a base model; save to another folder")
+        if any(own in (folder, *folder.parents) for own in replaced):
+            raise ValueError(
+                f"{target}: it holds the base models of this checkpoint; save with full=True, or to another folder"
+            )
 
 
 def write_checkpoint(
@@ -157,7 +180,7 @@ def write_checkpoint(
 
 
 def base_dtype(model: Any) -> torch.dtype:
-    """The dtype of Gemma's weights; parts that train may be held in fp32 beside them."""
+    """The dtype of Gemma's weights; components that train may be held in fp32 beside them."""
     dtype = cast(nn.Embedding, model.get_input_embeddings()).weight.dtype
     return dtype if dtype.is_floating_point else model.dtype
 

@@ -35,7 +35,7 @@ def load_example(name: str) -> Example:
     with Image.open(FOLDER / f"{name}-clip.png") as strip:
         size, frames = strip.height, strip.width // strip.height
         clip = [strip.convert("RGB").crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
-    asked = json.loads((FOLDER / "questions.json").read_text())[name]
+    asked = json.loads((FOLDER / "questions.json").read_text(encoding="utf-8"))[name]
     return Example(clip[0], asked["question"], asked["answer"], clip)
 
 
