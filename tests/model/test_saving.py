@@ -277,3 +277,17 @@ def test_a_world_that_was_turned_off_is_not_lost(load: Load, images: list[Image.
     assert not again.world_is_trained
     with pytest.warns(UserWarning, match="never trained"):
         again.ask(images[0], "Which bin?", max_new_tokens=1)
+
+
+def test_a_folder_whose_parent_cannot_be_written_to(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, target = load(), tmp_path / "mount"
+    target.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    model.save_pretrained(target)
+    assert {path.name for path in target.iterdir()} >= {"config.json", "model.safetensors"}
+    assert not list(target.glob(".*"))
+    with pytest.raises(OSError, match="cannot be replaced at once"):
+        model.save_pretrained(target)
+    TheWorld.from_pretrained(target)

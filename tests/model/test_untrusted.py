@@ -67,6 +67,10 @@ def refused(action: Callable[[], object], match: str) -> None:
         ("vision_config__num_hidden_layers", 10**9),
         ("vision_config__image_size", 10**9),
         ("mm_tokens_per_image", 10**9),
+        ("text_config__num_key_value_heads", -3),
+        ("vision_config__patch_size", 0),
+        ("boi_token_index", 10**9),
+        ("world_token_id", -3),
         ("lora__r", 10**9),
         ("lora__r", 4000),
         ("lora__alpha", 10**30),
@@ -125,6 +129,12 @@ def test_templates(hostile: Callable[..., Path], bomb: str) -> None:
     refused(lambda: TheWorld.from_pretrained(folder), "its chat template")
 
 
+def test_template_of_the_tokenizer(hostile: Callable[..., Path]) -> None:
+    folder = hostile("tokenizer_config.json", chat_template=BOMBS["product"])
+    (folder / "chat_template.jinja").unlink()
+    refused(lambda: AutoProcessor.from_pretrained(folder), "its chat template uses mul")
+
+
 def test_templates_of_gemma_pass() -> None:
     trl = pytest.importorskip("trl")
     for path in (Path(trl.__file__).parent / "chat_templates").glob("gemma3*.jinja"):
@@ -132,5 +142,7 @@ def test_templates_of_gemma_pass() -> None:
 
 
 def test_a_config_checks_itself() -> None:
-    with pytest.raises(ValueError, match="num_hidden_layers=1000000000: expected a number of at most 1024"):
+    with pytest.raises(
+        ValueError, match="num_hidden_layers=1000000000: expected a number of at least 1 and at most 1024"
+    ):
         TheWorldConfig(text_config={"num_hidden_layers": 10**9})

@@ -28,13 +28,15 @@ RANGES = {
     **{"world_pooling": (1, 256), "world_latent_channels": (1, 65_536), "projector_layers": (1, 64)},
     "world_seed": (0, 2**63 - 1),
 }
+TOKEN_IDS = ("boi_token_index", "eoi_token_index", "start_of_world_token_id", "end_of_world_token_id", "world_token_id")
 MAX_RANK = 4096
 LARGEST: dict[str, int] = {
     **dict.fromkeys(("mm_tokens_per_image", "projector_hidden_size", "hidden_size", "head_dim"), 65_536),
     **{"image_size": 8192, "world_image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
-    **{"num_attention_heads": 4096, "r": MAX_RANK},
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size", "r"), MAX_RANK),
+    **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 2**24),
 }
-"""What the fields of an untrusted config may ask a loader to allocate or repeat; 2**63 for all others."""
+"""What the fields of an untrusted config may ask a loader to allocate or repeat, from 1 on; 2**63 for all others."""
 
 
 @strict
@@ -161,6 +163,9 @@ class TheWorldConfig(Gemma3Config):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}={getattr(self, name)}: expected {low} to {high}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
+        for name in TOKEN_IDS:
+            if not 0 <= (getattr(self, name) or 0) < self.get_text_config().vocab_size:
+                raise ValueError(f"{name}={getattr(self, name)}: expected an id of the vocabulary")
         if isinstance(self.world_image_size, list | tuple):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
@@ -216,12 +221,12 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
 def check_numbers(fields: dict[str, Any]) -> None:
     """Raise a ValueError for numbers, also nested, that would make a loader run out of time or memory."""
     for name, value in fields.items():
-        largest = LARGEST.get(name) or 2**63
-        if isinstance(value, dict):
-            check_numbers(value)
-        for number in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(number, int | float) and not (math.isfinite(number) and abs(number) <= largest):
-                raise ValueError(f"{name}={number}: expected a number of at most {largest}")
+        least, largest = (1, LARGEST[name]) if name in LARGEST else (-(2**63), 2**63)
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, dict | list | tuple):
+                check_numbers(item if isinstance(item, dict) else {name: item})
+            elif isinstance(item, int | float) and not (math.isfinite(item) and least <= item <= largest):
+                raise ValueError(f"{name}={item}: expected a number of at least {least} and at most {largest}")
 
 
 def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:

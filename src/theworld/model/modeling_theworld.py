@@ -32,7 +32,7 @@ from .fusion import gate_images, scatter_tokens
 from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
 from .projectors import WorldProjector
-from .training_hooks import select_supervised, zero_of_idle
+from .training_hooks import select_supervised, trains, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
 from .world_inputs import CACHE, WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
@@ -118,15 +118,15 @@ class TheWorldModel(Gemma3Model):
 
     def encode_inputs(self, inputs: WorldInputs, world_seed: int | None, *, strict: bool) -> Any:
         """World features of a validated call: from its frames, or from latents that were computed before."""
-        if inputs.latents is None:
-            assert inputs.pixels is not None
-            one_by_one = strict and self.config.freeze_cosmos_vae
+        training = trains(self.world_encoder)
+        if inputs.pixels is not None:
+            one_by_one = strict and not training
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
             raise ValueError(f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out")
-        if self.training and not self.config.freeze_cosmos_vae:
+        if self.training and training:
             raise ValueError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
-        return self.project_latents(inputs.latents)
+        return self.project_latents(cast(torch.Tensor, inputs.latents))
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -115,7 +115,8 @@ class TheWorldProcessor(Gemma3Processor):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
         """As transformers'; a ValueError if the chat template could exhaust time or memory."""
         processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        check_template(processor.chat_template, str(pretrained_model_name_or_path))
+        for template in (processor.chat_template, processor.tokenizer.chat_template):
+            check_template(template, str(pretrained_model_name_or_path))
         return processor
 
     @classmethod

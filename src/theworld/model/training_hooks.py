@@ -56,7 +56,7 @@ def zero_of_idle(
     if world is None and config.enable_world:
         blank = torch.zeros(1, 3, *config.world_image_shape, device=model.device, dtype=dtype)
         idle += [model.get_world_features(blank).pooler_output, *model.fusion_parameters()]
-    if image is None and (dist.is_initialized() or _trains(model.vision_tower, model.multi_modal_projector)):
+    if image is None and (dist.is_initialized() or trains(model.vision_tower, model.multi_modal_projector)):
         side = cast(Any, config.vision_config).image_size
         blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
         idle.append(model.get_image_features(blank, return_dict=True).pooler_output)
@@ -64,8 +64,9 @@ def zero_of_idle(
     return sum(zeros, torch.zeros((), device=model.device, dtype=dtype))
 
 
-def _trains(*modules: nn.Module) -> bool:
-    return any(parameter.requires_grad for module in modules for parameter in module.parameters())
+def trains(*modules: nn.Module | None) -> bool:
+    """Whether a parameter of one of the modules trains."""
+    return any(value.requires_grad for module in modules if module is not None for value in module.parameters())
 
 
-__all__ = ["select_supervised", "zero_of", "zero_of_idle"]
+__all__ = ["select_supervised", "trains", "zero_of", "zero_of_idle"]

@@ -11,7 +11,7 @@ import logging
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -120,8 +120,7 @@ def evaluate_nano(
 
 def _worlds(model: TheWorld, scenes: SceneSet, items: list[Item], seed: int) -> dict[str, Tensor]:
     """Latents (items, C, T, h, w) of the arms whose world is not what the model makes of the item's own image."""
-    encoder = model.model.world_encoder
-    assert isinstance(encoder, CosmosWorldEncoder)
+    encoder = cast(CosmosWorldEncoder, model.model.world_encoder)  # the nano world has no other
     clips = [item.clip for item in items]
     true = encode_clips(encoder.vae, scenes.frames[clips])
     pixels = model.processor.world_pixels([Image.fromarray(item.frames[0]) for item in items])

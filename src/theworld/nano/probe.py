@@ -134,8 +134,7 @@ def roll_out(
 
 def probe_model(model: TheWorld, train: SceneSet, held_out: SceneSet) -> dict[str, dict[str, float]]:
     """`probe_outcomes` of a model's own VAE and rollout (`rollout`), learned on `train`, judged on `held_out`."""
-    encoder = model.model.world_encoder
-    assert isinstance(encoder, CosmosWorldEncoder)
+    encoder = cast(CosmosWorldEncoder, model.model.world_encoder)  # the nano world has no other
     latents = encode_clips(encoder.vae, held_out.frames)
     steps, seed = model.config.num_world_steps, model.config.world_seed
     rolled = torch.cat([encoder.rollout(first, steps, seed) for first in latents[:, :, :1].split(250)])

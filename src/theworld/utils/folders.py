@@ -27,7 +27,13 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
     if not target.exists():
         folder.rename(target)
         return
-    if not any((target / name).exists() for name in marks):
+    has_older = any((target / name).exists() for name in marks)
+    if has_older and target in folder.parents:
+        raise OSError(
+            f"{target}: cannot be replaced at once, because its parent folder cannot be written to or is another file "
+            "system; save to a new folder"
+        )
+    if not has_older:
         for path in sorted(folder.iterdir(), key=lambda path: path.name in marks):
             if path.is_dir():
                 shutil.rmtree(target / path.name, ignore_errors=True)
@@ -47,6 +53,15 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
         folder.rename(target)
         shutil.rmtree(aside(target), ignore_errors=True)
     os.chdir(here)  # by its name again: it may be the folder that was exchanged
+
+
+def place_for(target: Path) -> Path:
+    """Where a folder that will become `target` is written: beside it, or inside it if that is impossible.
+
+    So it is in a mount point, and where the parent may not be written to.
+    """
+    apart = target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev
+    return target if apart or (target.is_dir() and not os.access(target.parent, os.W_OK)) else target.parent
 
 
 def link_or_copy(source: str, target: str) -> None:

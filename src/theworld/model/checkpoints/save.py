@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from theworld.constants import AUTO_MODULE
-from theworld.utils.folders import put
+from theworld.utils.folders import place_for, put
 from theworld.utils.io import write_bytes, write_text
 from theworld.utils.weights import state_from_files, state_to_bytes
 
@@ -89,7 +89,7 @@ def save_theworld(
     check_expressible(model, gathered)
     names = delta_names(model, gathered)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.saving-") as temporary:
+    with tempfile.TemporaryDirectory(dir=place_for(target), prefix=f".{target.name}.saving-") as temporary:
         folder = Path(temporary) / target.name
         write_checkpoint(model, folder, names, gathered, full=full, max_shard_size=max_shard_size)
         for name, content in (beside or {}).items():
@@ -166,9 +166,9 @@ def write_checkpoint(
     vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
     if full:
         config.gemma_model_name, config.gemma_subfolder, config.gemma_revision = f"./{GEMMA_FOLDER}", "", None
-        config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision = f"./{COSMOS_FOLDER}", "", None
         save_gemma(model, folder / GEMMA_FOLDER, values)
         if model.model.world_encoder is not None:
+            config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision = f"./{COSMOS_FOLDER}", "", None
             model.model.world_encoder.save_source(folder / COSMOS_FOLDER, config.num_world_steps)
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
