@@ -123,3 +123,23 @@ def test_it_trains_from_gate_zero_and_is_saved(gated: TheWorld, images: list[Ima
     loaded = TheWorld.from_pretrained(tmp_path)
     assert torch.equal(loaded(**example).logits, output.logits)
     assert loaded.model.world_markers is None
+
+
+def test_inputs_that_would_lose_the_world_are_refused(
+    gated: TheWorld, world: TheWorld, conversations: dict[str, list[Message]]
+) -> None:
+    with pytest.raises(ValueError, match="fusion is 'gated', which has none"):
+        gated(**encode(world.processor, conversations["image"]))
+    inputs = encode(gated.processor, conversations["image"])
+    inputs.pop("pixel_values")
+    for call in (gated, gated.generate):
+        with pytest.raises(ValueError, match="'gated' fusion without pixel_values"):
+            call(**inputs)
+
+
+def test_image_features_in_place_of_pixels(gated: TheWorld, conversations: dict[str, list[Message]]) -> None:
+    gated.model.world_gate.data.fill_(0.5)  # type: ignore[union-attr]
+    inputs = encode(gated.processor, conversations["image"])
+    expected = gated(**inputs).logits
+    encoded = {"image": gated.model.get_image_features(inputs.pop("pixel_values"), return_dict=True)}
+    assert torch.equal(gated(**inputs, mm_encoder_outputs=encoded).logits, expected)

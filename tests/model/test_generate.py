@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import DynamicCache, Gemma3ForConditionalGeneration, TextIteratorStreamer, set_seed
+from transformers import (
+    DynamicCache,
+    Gemma3ForConditionalGeneration,
+    GenerationConfig,
+    TextIteratorStreamer,
+    set_seed,
+)
 
 from tests import tiny
 from tests.model.conftest import Load
@@ -365,3 +371,23 @@ def test_ask_is_the_long_form(world: TheWorld, images: list[Image.Image]) -> Non
 def test_ask_nothing_is_an_error(world: TheWorld, images: list[Image.Image], question: str) -> None:
     with pytest.raises(ValueError, match="question is empty"):
         world.ask(images[0], question)
+
+
+def test_markers_are_suppressed_beside_both_kinds_of_settings(
+    world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = encode(world.processor, [user("Which bin will the ball land in?", images[0])])
+    given = {"generation_config": GenerationConfig(**ANSWER), "suppress_tokens": [9]}
+    seen: list[Any] = []
+    prepare = type(world)._get_logits_processor
+
+    def spy(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(generation_config.suppress_tokens)
+        return prepare(self, generation_config, *args, **kwargs)
+
+    monkeypatch.setattr(type(world), "_get_logits_processor", spy)
+    world.generate(**prompt, **given)
+    config = world.config
+    markers = {config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
+    assert seen
+    assert set(seen[0]) == {9, *markers}

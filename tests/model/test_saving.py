@@ -291,3 +291,40 @@ def test_a_folder_whose_parent_cannot_be_written_to(
     with pytest.raises(OSError, match="cannot be replaced at once"):
         model.save_pretrained(target)
     TheWorld.from_pretrained(target)
+
+
+def test_a_compiled_part_is_saved_under_its_own_name(load: Load, images: list[Image.Image], tmp_path: Path) -> None:
+    model = load()
+    model.model.world_projector = torch.compile(model.model.world_projector, backend="eager")  # type: ignore[assignment]
+    model.model.language_model = torch.compile(model.model.language_model, backend="eager")  # type: ignore[assignment]
+    model.save_pretrained(tmp_path)
+    assert held(tmp_path) == set()
+    assert torch.equal(logits(TheWorld.from_pretrained(tmp_path), images), logits(load(), images))
+
+
+def test_adapters_that_peft_dropped_are_missed(load: Load, tmp_path: Path) -> None:
+    """PEFT's own adapter turns those of `lora=` off; its merge leaves them out of the weights."""
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(load(lora={"r": 2}), peft.LoraConfig(target_modules=["q_proj"], r=2))
+    with pytest.raises(ValueError, match=r"removed: .*lora_A"):
+        model.merge_and_unload().save_pretrained(tmp_path)
+
+
+def test_a_link_stays_one(load: Load, tmp_path: Path) -> None:
+    model = load()
+    (tmp_path / "latest").symlink_to(tmp_path / "run")  # which does not exist yet
+    for gain in (2, 3):
+        model.model.world_projector.output_norm.weight.data.fill_(gain)  # type: ignore[union-attr]
+        model.save_pretrained(tmp_path / "latest")
+        assert (tmp_path / "latest").is_symlink()
+        saved = load_file(tmp_path / "run" / "model.safetensors")
+        assert saved["model.world_projector.output_norm.weight"].eq(gain).all()
+
+
+def test_an_open_log_goes_on(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.save_pretrained(tmp_path)
+    with (tmp_path / "train.log").open("w", encoding="utf-8") as log:
+        model.save_pretrained(tmp_path)
+        log.write("after the save")
+    assert (tmp_path / "train.log").read_text(encoding="utf-8") == "after the save"

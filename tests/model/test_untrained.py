@@ -111,3 +111,15 @@ def test_steps_are_counted_on_from_a_checkpoint(fresh: TheWorld, example: Any, t
     step(loaded, example)
     assert loaded.config.trained_steps == {"projector": 2}
     assert fresh.config.trained_steps == {"projector": 1}
+
+
+def test_a_world_turned_on_over_a_checkpoint_without_one_is_new(
+    load: Load, images: list[Image.Image], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(enable_world=False).save_pretrained(tmp_path)  # its steps count a projector
+    caplog.clear()
+    model = TheWorld.from_pretrained(tmp_path, enable_world=True)
+    assert "a new fusion" in caplog.text
+    assert not model.world_is_trained
+    with pytest.warns(UserWarning, match="never trained"):
+        model.ask(images[0], "Which bin?", max_new_tokens=2)

@@ -115,7 +115,7 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
         if names:
             table, steps = component_table(model.model.world_encoder), model.config.trained_steps
             steps = {UNCOUNTED: 0} if steps is None else dict(steps)
-            for component in {find_component(name, table) for name in names} - {None}:
+            for component in {found for name in names if (found := find_component(name, table)) is not None}:
                 steps[component] = steps.get(component, 0) + 1
             model.config.trained_steps = steps
 

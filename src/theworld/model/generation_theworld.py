@@ -93,7 +93,7 @@ class WorldGenerationMixin(GenerationMixin):
             return self._generate(input_ids, **kwargs)
         assert input_ids is not None
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
-        has_image = kwargs.get("pixel_values") is not None
+        has_image = kwargs.get("pixel_values") is not None or bool(encoded)
         if self.config.enable_world and use_world is None and request.sources() and not self.world_is_trained:
             warnings.warn(UNTRAINED, stacklevel=2)
             request = WorldRequest(use_world=False)

@@ -302,7 +302,7 @@ class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3For
         inputs = WorldInputs(Prompt(input_ids, attention_mask, token_type_ids, labels))  # type: ignore[arg-type]
         strict, settled = self.training or labels is not None, False
         if self.has_world_input(input_ids, request, cache, mm_encoder_outputs):
-            has_image, settled = pixel_values is not None, True
+            has_image, settled = pixel_values is not None or bool(mm_encoder_outputs), True
             inputs = settle_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
         if inputs.rewritten is not None and position_ids is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")

@@ -149,7 +149,9 @@ def settle_world_inputs(
     if not count and not world_tokens:
         _no_world_input(request, has_image=has_image, strict=strict)
         return WorldInputs(prompt)
-    # 4. Check that blocks (or images), frames and steps fit
+    # 4. Blocks (or images), frames and steps fit
+    if not block and not has_image:
+        raise ValueError("world input of 'gated' fusion without pixel_values: it enters through Gemma's image features")
     count_steps = _steps_of_blocks if block else _steps_of_gated
     steps = count_steps(config, prompt.input_ids, count, request)
     if latents is not None and latents.shape[2] != 1 + steps:
@@ -204,6 +206,11 @@ def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
 def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:
     """`K` of a call whose prompt has no block: its own, its latents', or the config's; one frame per image."""
     images = int((input_ids == config.boi_token_index).sum())
+    if (input_ids == config.world_token_id).any():
+        raise ValueError(
+            "the prompt has a world block and the model's fusion is 'gated', which has none: make the inputs with "
+            "model.processor"
+        )
     if images != frames:
         raise ValueError(f"the prompt has {images} images and the call {frames} world images: give one per image")
     steps = request.steps

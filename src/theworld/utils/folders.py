@@ -46,7 +46,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, folder / path.name, symlinks=True, copy_function=link_or_copy)
         else:
-            shutil.copy2(path, folder / path.name, follow_symlinks=False)
+            link_or_copy(path, folder / path.name)  # the file itself, which may be a log that is open
     here = Path.cwd()
     if not exchanged(folder, target):
         target.rename(aside(target))
@@ -64,12 +64,12 @@ def place_for(target: Path) -> Path:
     return target if apart or (target.is_dir() and not os.access(target.parent, os.W_OK)) else target.parent
 
 
-def link_or_copy(source: str, target: str) -> None:
+def link_or_copy(source: str | Path, target: str | Path) -> None:
     """Hard-link a file; copy it where the file system has no hard links."""
     try:
-        os.link(source, target)
+        os.link(source, target, follow_symlinks=False)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def exchanged(first: Path, second: Path) -> bool:
@@ -87,6 +87,6 @@ def aside(target: Path) -> Path:
 
 def recover(target: Path) -> None:
     """Restore a folder that a crash left under its temporary name."""
-    target = target.absolute()
+    target = target.resolve()
     if aside(target).is_dir() and not target.exists():
         aside(target).rename(target)

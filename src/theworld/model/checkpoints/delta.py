@@ -44,9 +44,8 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
         name, component = canonical(name), component_of(name, table)
         if component in FRESH or (parameter.requires_grad and component in stepped):
             names.append(name)  # also if it did not change, so that a Trainer can load this checkpoint later
-        elif (
-            isinstance(parameter, DTensor) and values is None
-        ):  # a shard cannot be compared: take what trains, or was changed before
+        elif isinstance(parameter, DTensor) and values is None:
+            # A shard cannot be compared: take what trains, or was changed before
             if parameter.requires_grad or component in held or name in held:
                 names.append(name)
         elif name in record and (values is None or name in values):
@@ -76,7 +75,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
             for name in sorted(own - record.keys())
             if find_component(name, table) not in FRESH and not name.startswith(ENCODER)
         ],
-        "removed": sorted(record.keys() - own),
+        "removed": sorted((record.keys() | model.fresh_tensors.keys()) - own),
         "resized": [
             f"{name} {tuple(record[name].shape)} to {tuple(current[name].shape)}"
             for name in sorted(record.keys() & current.keys())

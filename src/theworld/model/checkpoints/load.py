@@ -90,6 +90,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     if not saved:
         raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
+    has_world = is_checkpoint and saved.get("enable_world", True)
 
     # 2. Check all that can be checked before anything large is read
     config = build_config(saved, given, overrides, source)
@@ -121,7 +122,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
         encoder = load_encoder(encoder_class, model, cosmos, stated, hub)
         config.cosmos_model_name, config.cosmos_subfolder = portable(cosmos.name), cosmos.subfolder
         config.cosmos_revision = cosmos_revision
-        if is_checkpoint:
+        if has_world:
             check_fresh_parts(config, files, name)
         model.model.add_world_parts()
         model.model.world_encoder = encoder.eval().requires_grad_(False)

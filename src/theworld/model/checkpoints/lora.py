@@ -97,6 +97,8 @@ def merge_lora(model: Any) -> None:
             module.merge(safe_merge=True)
             language.set_submodule(name, module.get_base_layer())
     del language.peft_config
+    for name in [name for name in model.fresh_tensors if ".lora_" in name]:
+        del model.fresh_tensors[name]
     model.config.lora = None
     model.config.changed = [name for name in model.config.changed or () if name != "language_lora"]
     apply_freezing(model)

@@ -11,8 +11,8 @@ WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json")
 
 
 def canonical(name: str) -> str:
-    """The name of a parameter without PEFT's wrapper around its layer: as the base model has it."""
-    return name.replace(".base_layer.", ".")
+    """The name of a parameter without the wrappers of PEFT and `torch.compile` around its module."""
+    return name.replace(".base_layer.", ".").replace("._orig_mod.", ".")
 
 
 def checkpoint_subfolder(checkpoint_name: str | None) -> str:
