@@ -19,6 +19,7 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
     "temperature": (float, 0, 2),
     "top_p": (float, 0, 1),
 }
+COLDEST = 1e-4  # logits divided by less overflow; 0 is greedy
 MAX_STOPS, LONGEST_STOP = 4, 64
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -55,6 +56,8 @@ def check_fields(body: Mapping[str, Any]) -> None:
         kinds = (int, float) if kind is float else (int,)
         if value is not None and (type(value) not in kinds or not low <= value <= high):
             raise ValueError(f"{name}={value!r}: expected a number from {low} to {high}")
+    if 0 < (body.get("temperature") or 0) < COLDEST:
+        raise ValueError(f"temperature={body['temperature']!r}: expected 0 (greedy), or {COLDEST} to 2")
     stops = body.get("stop")
     stops = [stops] if isinstance(stops, str) else stops or []
     fits = isinstance(stops, list) and len(stops) <= MAX_STOPS

@@ -29,6 +29,7 @@ from transformers.cli.serving.utils import GenerationState
 from typing_extensions import override
 
 from theworld.model import TheWorld
+from theworld.model.configuration_theworld import check_world_steps
 from theworld.utils.errors import one_line
 
 from .requests import check_fields, read_messages, world_settings
@@ -143,8 +144,12 @@ class WorldChat(ChatCompletionHandler):
         # 1. Validate the fields, then open images, before the lock: a slow address must not hold up other requests
         check_fields(body)
         world = world_settings(body.get("chat_template_kwargs"))
+        if world["num_world_steps"] is not None:  # the processor looks at it only if there is an image
+            check_world_steps(world["num_world_steps"], self.model.config.max_world_steps)
         limit = self.model.config.get_text_config().max_position_embeddings
         messages = read_messages(body.get("messages"), self.model, max_images=limit // self.processor.image_seq_length)
+        if world["use_world"] and not any(part["type"] == "image" for turn in messages for part in turn["content"]):
+            raise ValueError("use_world=True and the conversation has no image: add an image, or leave use_world out")
         # 2. The prompt
         with self.lock:
             inputs = self.processor.apply_chat_template(
