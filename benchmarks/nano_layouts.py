@@ -52,7 +52,7 @@ def main() -> None:
         shown = ", ".join(f"{kind} {100 * r['accuracy']:.1f} (n={r['n']})" for kind, r in row.items())
         print(f"{position:<14}{attention:<16}{shown}", flush=True)
     if args.output:
-        args.output.write_text(json.dumps(rows, indent=1))
+        args.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

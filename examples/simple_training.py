@@ -22,7 +22,7 @@ def write_rows(folder: Path) -> Path:
         example.image.save(folder / f"{name}.png")
         rows.append({"image": f"{name}.png", "question": example.question, "answer": example.answer})
     path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 

@@ -165,7 +165,7 @@ def publish(folder: Path, hub: Path, repo: str) -> Path:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(Path(*[".."] * (2 + len(path.parts) - 1)) / "blobs" / names[path])
     (base / "refs").mkdir()
-    (base / "refs" / "main").write_text(commit)
+    (base / "refs" / "main").write_text(commit, encoding="utf-8")
     return base / "snapshots" / commit
 
 
@@ -204,7 +204,7 @@ def write_gemma(folder: Path) -> Path:
     write(folder / "config.json", config)
     for name, content in gemma_text_files(processor, saved["eos_token_id"]).items():
         write(folder / name, content)
-    (folder / "README.md").write_text("---\nlicense: gemma\nlibrary_name: transformers\n---\n")
+    (folder / "README.md").write_text("---\nlicense: gemma\nlibrary_name: transformers\n---\n", encoding="utf-8")
     return folder
 
 

@@ -22,7 +22,7 @@ def run(*command: str, environment: dict[str, str] | None = None) -> subprocess.
 def test_bare_make_lists_every_target() -> None:
     done = run("make", "--no-print-directory")
     assert done.returncode == 0
-    phony = re.search(r"^\.PHONY: (.+)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    phony = re.search(r"^\.PHONY: (.+)$", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert phony
     assert re.findall(r"^  make (\S+)", done.stdout, re.MULTILINE) == phony[1].split()
 
@@ -45,7 +45,7 @@ def setup(hub: Hub, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
     """Run the script on the Hub of the tests, with a `make` that installs nothing."""
     (tmp_path / "bin").mkdir()
     make = tmp_path / "bin" / "make"
-    make.write_text("#!/bin/sh\n")
+    make.write_text("#!/bin/sh\n", encoding="utf-8")
     make.chmod(0o755)
     environment = {**os.environ, **hub.environment(tmp_path / "hf", hub.token)}
     environment["PATH"] = f"{make.parent}:{environment['PATH']}"

@@ -26,7 +26,7 @@ def blocks(language: str) -> list:
     """(page, code) of every fence of `language` that is meant to run, as pytest parameters."""
     found = []
     for page in PAGES:
-        for index, (name, skipped, code) in enumerate(FENCE.findall(page.read_text())):
+        for index, (name, skipped, code) in enumerate(FENCE.findall(page.read_text(encoding="utf-8"))):
             if name == language and not skipped:
                 found.append(pytest.param(code, id=f"{page.name}-{index}"))
     return found
@@ -53,27 +53,32 @@ def test_command_runs(code: str) -> None:
 
 
 def test_make_targets_in_the_docs_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     command = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
-    named = {target for page in PAGES for target in command.findall(page.read_text())}
+    named = {target for page in PAGES for target in command.findall(page.read_text(encoding="utf-8"))}
     assert {"run", "test"} <= named <= targets
 
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 def test_results_are_those_that_the_command_wrote() -> None:
-    results = json.loads((WEIGHTS / "results.json").read_text())
-    shown = (ROOT / "README.md").read_text().split("<!-- results:begin -->")[1].split("<!-- results:end -->")[0]
+    results = json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8"))
+    shown = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("<!-- results:begin -->")[1]
+        .split("<!-- results:end -->")[0]
+    )
     assert shown.strip() == results_text(results).strip()
 
 
 def test_the_page_of_arms_is_what_the_command_printed() -> None:
-    printed = terminal_report(json.loads((WEIGHTS / "arms.json").read_text()))
-    shown = (ROOT / "docs" / "results.md").read_text().split("```text\n")[1].split("\n```")[0]
+    printed = terminal_report(json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8")))
+    shown = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("```text\n")[1].split("\n```")[0]
     assert shown == printed
 
 
@@ -83,4 +88,4 @@ def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:
     for name in filter(None, tracked):
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".txt", ".json", ".sh", "") and path.is_file():
-            assert not forbidden.search(path.read_text(errors="ignore")), name
+            assert not forbidden.search(path.read_text(errors="ignore", encoding="utf-8")), name

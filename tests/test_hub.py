@@ -114,7 +114,7 @@ def test_who_may_do_what(hub: Hub, api: HfApi) -> None:
 
 
 def test_a_gated_repository_shows_its_files_to_those_who_have_access(hub: Hub, api: HfApi, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     repository = hub.publish("owner/gated", tmp_path, gated=True)
     assert "config.json" in {file.path for file in api.list_repo_tree("owner/gated")}
     for token, status in ((hub.token, 403), (False, 401)):
@@ -124,7 +124,7 @@ def test_a_gated_repository_shows_its_files_to_those_who_have_access(hub: Hub, a
             api.auth_check("owner/gated", token=token)
     repository.granted.add(hub.token)
     api.auth_check("owner/gated")
-    assert Path(hf_hub_download("owner/gated", "config.json", token=hub.token)).read_text() == "{}"
+    assert Path(hf_hub_download("owner/gated", "config.json", token=hub.token)).read_text(encoding="utf-8") == "{}"
 
 
 def test_an_upload_that_breaks_is_sent_again(hub: Hub, api: HfApi) -> None:

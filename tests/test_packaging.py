@@ -69,13 +69,13 @@ def normalised(name: str) -> str:
 
 
 def test_every_import_is_declared() -> None:
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     runtime = [*project["dependencies"], *(name for extra in extras if extra != "dev" for name in extras[extra])]
     declared = {normalised(re.split(r"[\[<>=!~; ]", requirement)[0]) for requirement in runtime}
     distributions = packages_distributions()
     for module in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text())):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:

@@ -128,9 +128,10 @@ def test_checkpoint_keeps_to_the_commits_and_loads_offline(
 ) -> None:
     model = load(num_world_steps=1)
     model.save_pretrained(tmp_path / "checkpoint")
-    saved = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    saved = json.loads((tmp_path / "checkpoint" / "config.json").read_text(encoding="utf-8"))
     commits = {
-        repo: (cache.hub / f"models--{repo.replace('/', '--')}/refs/main").read_text() for repo in (GEMMA, COSMOS)
+        repo: (cache.hub / f"models--{repo.replace('/', '--')}/refs/main").read_text(encoding="utf-8")
+        for repo in (GEMMA, COSMOS)
     }
     assert (saved["gemma_model_name"], saved["gemma_revision"]) == (GEMMA, commits[GEMMA])
     assert (saved["cosmos_model_name"], saved["cosmos_revision"]) == (COSMOS, commits[COSMOS])

@@ -185,5 +185,5 @@ def write_tiny_cosmos(folder: Path, *, with_text_encoder: bool = False) -> Path:
         component.save_pretrained(folder / name)
     index = {"_class_name": "Cosmos2VideoToWorldPipeline", "safety_checker": [None, None]}
     index |= {name: [libraries[name], type(component).__name__] for name, component in components.items()}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2))
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return folder

@@ -120,7 +120,7 @@ def test_frames_of_a_sample_follow_it(tokens: AlignmentTokens) -> None:
 
 def test_figure_and_numbers_lie_side_by_side(tokens: AlignmentTokens, tmp_path: Path) -> None:
     described = save_alignment(tokens, tmp_path / "new", {"model": "tiny"}, count=20)
-    assert json.loads((tmp_path / "new" / "alignment.json").read_text()) == described
+    assert json.loads((tmp_path / "new" / "alignment.json").read_text(encoding="utf-8")) == described
     assert described["model"] == "tiny"
     with Image.open(tmp_path / "new" / "alignment.png") as picture:
         assert picture.size == (1800, 1080)

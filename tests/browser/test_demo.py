@@ -22,12 +22,12 @@ START, ANSWER = 120, 60_000  # seconds, milliseconds
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("demo") / "stderr"
     command = [sys.executable, "-m", "theworld.cli.main", "demo", "--port", "0"]
-    with log.open("w") as stderr:
+    with log.open("w", encoding="utf-8") as stderr:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout
     try:
         told = process.stdout.readline().split()  # returns at the end of the process, too
-        assert told, log.read_text()
+        assert told, log.read_text(encoding="utf-8")
         yield told[0]
     finally:
         process.terminate()

@@ -72,7 +72,7 @@ def test_explain_draws_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureF
     answer = capsys.readouterr().out
     assert main(["ask", SCENE, QUESTION, "--explain", str(tmp_path / "why.png"), "--layer", "4"]) == 0
     assert capsys.readouterr().out == answer
-    numbers = json.loads((tmp_path / "why.json").read_text())
+    numbers = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
     assert numbers["answer"] == answer.strip()
     assert numbers["positions"]["world"] == 48
     assert len(numbers["world_attention_of_layers"]) == 5
@@ -85,7 +85,7 @@ def test_align_takes_images_and_a_folder(tmp_path: Path, capsys: pytest.CaptureF
     folder.mkdir()
     for name in ("b.png", "a.PNG"):
         Image.open("src/theworld/nano/examples/race.png").save(folder / name)
-    (folder / "notes.txt").write_text("no image")
+    (folder / "notes.txt").write_text("no image", encoding="utf-8")
     images = ["--images", SCENE, "--folder", str(folder)]
     output = tmp_path / "out"
     assert main(["align", *images, "--output", str(output), "--num_world_steps", "1", "--samples", "20", "--json"]) == 0
@@ -93,12 +93,12 @@ def test_align_takes_images_and_a_folder(tmp_path: Path, capsys: pytest.CaptureF
     assert printed["images"] == [SCENE, str(folder / "a.PNG"), str(folder / "b.png")]
     assert printed["tokens"]["world"] == 3 * 2 * 16
     assert printed["sampled"] == 20
-    assert json.loads((output / "alignment.json").read_text()) == printed
+    assert json.loads((output / "alignment.json").read_text(encoding="utf-8")) == printed
     assert (output / "alignment.png").is_file()
 
 
 def test_nano_is_aligned_at_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["align", "--output", str(tmp_path)]) == 0
     assert "same place" in capsys.readouterr().out
-    place = json.loads((tmp_path / "alignment.json").read_text())["cosine_at_place"]
+    place = json.loads((tmp_path / "alignment.json").read_text(encoding="utf-8"))["cosine_at_place"]
     assert place["same_place"] > 0.5 > 2 * place["other_place"]

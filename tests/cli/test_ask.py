@@ -103,7 +103,9 @@ def test_steps_without_a_world(checkpoint: Path, picture: Path, capsys: pytest.C
 
 
 def test_a_base_that_is_no_gemma(picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}), encoding="utf-8"
+    )
     assert ask(picture, "What?", "--model", tmp_path) == 2
     one_line(capsys, "'llama'", "Gemma 3")
 

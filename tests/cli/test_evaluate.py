@@ -38,7 +38,7 @@ def blink(tmp_path: Path) -> Path:
         row = {"idx": f"val_Relative_Depth_{number}", "sub_task": "Relative_Depth", "prompt": PROMPT}
         answer = "(A)" if number % 2 else "(B)"
         rows.append({**row, "image_1": f"{number}.png", "choices": ["A", "B"], "answer": answer})
-    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder.parent
 
 
@@ -77,7 +77,9 @@ def test_the_blink_script_takes_a_sub_task_and_a_config(
     blink: Path, tmp_path: Path, run_script: Callable[..., str]
 ) -> None:
     config, output = tmp_path / "config.json", tmp_path / "out"
-    config.write_text(json.dumps({"_what": "a test", "arms": ["gemma", "world_0", "world"], "batch_size": 2}))
+    config.write_text(
+        json.dumps({"_what": "a test", "arms": ["gemma", "world_0", "world"], "batch_size": 2}), encoding="utf-8"
+    )
     options = ["--config", str(config), "--data", str(blink), "--model", "nano", "--num_world_steps", "0,2"]
     printed = run_script("evaluate_blink.py", "--task", "Relative_Depth", *options, "--output", str(output))
     assert "3 items" in printed
@@ -89,7 +91,7 @@ def test_the_vsr_script_takes_its_documented_options(tmp_path: Path, run_script:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "1.jpg")
     row = {"image": "1.jpg", "label": 1, "relation": "at"}
     rows = [json.dumps({**row, "caption": f"The {word} is red."}) + "\n" for word in ("cat", "cup")]
-    (tmp_path / "test.jsonl").write_text("".join(rows))
+    (tmp_path / "test.jsonl").write_text("".join(rows), encoding="utf-8")
     options = ["--model_name", "nano", "--data", str(tmp_path), "--image-dir", str(tmp_path), "--split", "test"]
     output = ["--output", str(tmp_path / "out"), "--arms", "gemma", "--json"]
     assert json.loads(run_script("vsr/evaluate_vsr.py", *options, *output))["metrics"]["n"] == 2
@@ -132,7 +134,7 @@ def test_mistakes_are_one_line_and_exit_2(
     ],
 )
 def test_a_config_is_checked(text: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
     assert main(["evaluate", "--config", str(tmp_path / "config.json")]) == 2
     assert line in capsys.readouterr().err
 
@@ -147,7 +149,7 @@ def test_every_option_and_task_is_explained(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_shipped_config_states_only_what_differs() -> None:
-    given = json.loads((ROOT / "configs" / "eval_blink.json").read_text())
+    given = json.loads((ROOT / "configs" / "eval_blink.json").read_text(encoding="utf-8"))
     given = {name: value for name, value in given.items() if not name.startswith("_")}
     assert given["task"] in TASKS
     assert [name for name, value in given.items() if evaluate.DEFAULTS[name] == value] == []
@@ -170,7 +172,7 @@ def test_pictures_of_vsr_are_downloaded_once(tmp_path: Path) -> None:
     picture, rows = tmp_path / "000000000001.jpg", tmp_path / "test.jsonl"
     Image.new("RGB", (8, 8)).save(picture)
     row = {"image": picture.name, "image_link": picture.as_uri(), "caption": "A cat.", "label": 1}
-    rows.write_text((json.dumps(row) + "\n") * 2)
+    rows.write_text((json.dumps(row) + "\n") * 2, encoding="utf-8")
     command = ["bash", str(ROOT / "scripts/vsr/get_vsr_images.sh"), "--output", str(tmp_path / "images")]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -179,9 +181,12 @@ def test_pictures_of_vsr_are_downloaded_once(tmp_path: Path) -> None:
     assert run(str(rows)).stdout.startswith("1 pictures downloaded, 0 were there, 0 failed")
     assert (tmp_path / "images" / picture.name).read_bytes() == picture.read_bytes()
     assert run(str(rows)).stdout.startswith("0 pictures downloaded, 1 were there")
-    rows.write_text(json.dumps({**row, "image": "gone.jpg", "image_link": (tmp_path / "gone.jpg").as_uri()}) + "\n")
+    rows.write_text(
+        json.dumps({**row, "image": "gone.jpg", "image_link": (tmp_path / "gone.jpg").as_uri()}) + "\n",
+        encoding="utf-8",
+    )
     assert run(str(rows)).returncode == 1
-    rows.write_text(json.dumps({**row, "image": "../outside.jpg"}) + "\n")
+    rows.write_text(json.dumps({**row, "image": "../outside.jpg"}) + "\n", encoding="utf-8")
     done = run(str(rows))
     assert (done.returncode, done.stderr) == (2, f"{rows}, line 1: '../outside.jpg' is no name of a file\n")
     assert run(str(tmp_path / "nowhere.jsonl")).returncode == 2

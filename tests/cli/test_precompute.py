@@ -12,7 +12,7 @@ from theworld.cli import main as cli
 @pytest.fixture
 def config(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> str:
     keys = tiny_run(tmp_path, gemma_folder, cosmos_folder, latent_cache=str(tmp_path / "latents")).to_dict()
-    (tmp_path / "config.json").write_text(json.dumps(keys))
+    (tmp_path / "config.json").write_text(json.dumps(keys), encoding="utf-8")
     return str(tmp_path / "config.json")
 
 

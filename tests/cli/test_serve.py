@@ -50,14 +50,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
     try:
         deadline = time.monotonic() + STARTS_IN
-        while not (found := re.search(r"^nano at (http://127\.0\.0\.1:\d+/v1) ", log.read_text(), re.MULTILINE)):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
+        while not (
+            found := re.search(r"^nano at (http://127\.0\.0\.1:\d+/v1) ", log.read_text(encoding="utf-8"), re.MULTILINE)
+        ):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.1)
         yield found[1]
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
-        assert "Traceback" not in log.read_text()
+        assert "Traceback" not in log.read_text(encoding="utf-8")
     finally:
         process.kill()
 

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> str:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"_what": "a test", **tiny_run(tmp_path, gemma_folder, cosmos_folder).to_dict()}))
+    path.write_text(
+        json.dumps({"_what": "a test", **tiny_run(tmp_path, gemma_folder, cosmos_folder).to_dict()}), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -58,7 +60,7 @@ def test_mistakes_are_one_line_and_exit_2(
 
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.json"
-    path.write_text('{"freeze_gema_vision": false}')
+    path.write_text('{"freeze_gema_vision": false}', encoding="utf-8")
     assert main(["train", "--config", str(path)]) == 2
     assert "unknown config key 'freeze_gema_vision': did you mean 'freeze_gemma_vision'?" in capsys.readouterr().err
 
@@ -78,7 +80,7 @@ def test_the_error_line_stands_alone_where_no_terminal_is(tmp_path: Path) -> Non
         ("empty.csv", "image,question,answer\n", "no rows"),
         ("cut.jsonl", '{"image": "0.png", "question": "?", "answer": "!"}\n{"image":', "JSON parse error"),
     ):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         command = ["theworld.cli.main", "train", "--model", "nano", "--train_dataset_path", str(tmp_path / name)]
         done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2

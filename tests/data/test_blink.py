@@ -116,7 +116,7 @@ def write_repository(folder: Path, rows: list[dict[str, Any]]) -> None:
         table(depth_row(1, "hidden")).to_parquet(folder / task / "test-00000-of-00001.parquet")
         configs += f"- config_name: {task}\n  data_files:\n"
         configs += "".join(f"  - split: {split}\n    path: {task}/{split}-*\n" for split in ("val", "test"))
-    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n", encoding="utf-8")
 
 
 def test_several_pictures_in_order(tmp_path: Path) -> None:
@@ -134,7 +134,9 @@ def write_request(folder: Path, name: str, answer: str, pictures: int = 1) -> No
         (folder / name / picture).write_bytes(png("red"))
     named = [f"../tasks/blink_depth/processed/{name}/{picture}" for picture in names]
     query = " ".join(f"<img src='{picture}'>" for picture in named) + f" {DEPTH}\n"
-    (folder / name / "request.json").write_text(json.dumps({"query": query, "images": named, "answer": answer}))
+    (folder / name / "request.json").write_text(
+        json.dumps({"query": query, "images": named, "answer": answer}), encoding="utf-8"
+    )
 
 
 def test_folders_of_requests(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_json_lines_with_pictures_beside_them(tmp_path: Path) -> None:
         {"idx": "val_Relative_Depth_1", "image_1": "a.jpg", "prompt": DEPTH, "answer": "(B)"},
         {"idx": "val_Relative_Depth_2", "image_1": "../secret.jpg", "prompt": DEPTH, "answer": "(A)"},
     ]
-    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     source = load(tmp_path / "items.jsonl")
     assert supervised(source[0]) == ["B"]
     assert source[0].choices == ("A", "B")
@@ -208,6 +210,6 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no split 'dev', it has train"):
         load(tmp_path, split="dev")
     write_request(tmp_path / "requests", "val_1", "(A)")
-    (tmp_path / "requests" / "val_1" / "request.json").write_text("{}")
+    (tmp_path / "requests" / "val_1" / "request.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="expected query, images and answer"):
         load(tmp_path / "requests")

@@ -59,15 +59,15 @@ def read(path: Path | str, **settings: Any) -> list[Example]:
 
 def write(path: Path, rows: Any) -> Path:
     if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     elif path.suffix == ".json":
-        path.write_text(json.dumps(rows))
+        path.write_text(json.dumps(rows), encoding="utf-8")
     elif path.suffix == ".parquet":
         Dataset.from_list(rows).to_parquet(path)
     else:
         separator = "\t" if path.suffix == ".tsv" else ","
         lines = [rows[0].keys(), *(row.values() for row in rows)]
-        path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines))
+        path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
     return path
 
 
@@ -132,7 +132,7 @@ def test_a_folder_of_classes(folder: Path, streaming: bool) -> None:
 )
 def test_a_folder_with_metadata(tmp_path: Path, name: str, text: str, messages: tuple[str, str]) -> None:
     picture(tmp_path / "a.png", "red")
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     (row,) = read(tmp_path)
     assert tuple(message.content for message in row.messages) == messages
     assert open_image(row.images[0]).getpixel((0, 0)) == (255, 0, 0)
@@ -210,7 +210,7 @@ def test_columns_that_cannot_be_told_are_listed(folder: Path, streaming: bool) -
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=name):
         read(tmp_path / name)
     if text != "question,answer\n":  # a stream shows that it is empty when it is read

@@ -12,7 +12,7 @@ from theworld.data.json_lines import JsonLines
 
 def test_every_row_is_one_seek_away(tmp_path: Path) -> None:
     rows = [{"id": number, "text": "ü\u2028\n" * number} for number in range(20)]
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     read = JsonLines.scan(tmp_path / "a.jsonl")  # the last line has no end
     assert len(read) == 20
     assert list(read) == rows
@@ -25,8 +25,8 @@ def test_every_row_is_one_seek_away(tmp_path: Path) -> None:
 
 def test_several_files_are_one_sequence(tmp_path: Path) -> None:
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
-    files[0].write_text("1\n22\n")
-    files[1].write_text("333\n4\n5\n")
+    files[0].write_text("1\n22\n", encoding="utf-8")
+    files[1].write_text("333\n4\n5\n", encoding="utf-8")
     read = JsonLines(files, [np.array([0, 2]), np.array([0, 4, 6])])
     assert list(read) == [1, 22, 333, 4, 5]
     assert [list(read.head(count)) for count in (0, 1, 3, 9)] == [[], [1], [1, 22, 333], [1, 22, 333, 4, 5]]

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
         }
         for i in range(COUNT)
     ]
-    (tmp_path / "chat.json").write_text(json.dumps(rows))
+    (tmp_path / "chat.json").write_text(json.dumps(rows), encoding="utf-8")
     return tmp_path
 
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_is_said(folder: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             ids(folder, **settings)
     other = tmp_path / "other.json"
-    other.write_text('[{"question": "q"}]')
+    other.write_text('[{"question": "q"}]', encoding="utf-8")
     with pytest.raises(ValueError, match="no column 'conversations', it has question"):
         ids(other)
     with pytest.raises(FileNotFoundError, match=r"chat\.json"):

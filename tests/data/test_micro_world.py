@@ -128,5 +128,5 @@ def test_who_has_no_scenes_is_told_how_to_make_them(tmp_path: Path) -> None:
 
 
 def test_the_folder_is_plain_files(folder: Path) -> None:
-    row = json.loads((folder / "questions.jsonl").read_text().splitlines()[0])
+    row = json.loads((folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert list(row) == ["id", "clip", "frame", "family", "kind", "question", "answer", "choices"]

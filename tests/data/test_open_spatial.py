@@ -27,7 +27,7 @@ def row(number: int, padding: int = 0) -> dict[str, Any]:
 
 def write(path: Path, count: int, padding: int = 0, indent: int | None = None) -> list[dict[str, Any]]:
     rows = [row(number, padding) for number in range(count)]
-    path.write_text(json.dumps(rows, indent=indent))
+    path.write_text(json.dumps(rows, indent=indent), encoding="utf-8")
     return rows
 
 
@@ -65,7 +65,7 @@ def test_an_array_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
 def test_what_a_killed_conversion_left_is_replaced(tmp_path: Path) -> None:
     rows = write(tmp_path / "all.json", 3)
     (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "rows-00009.jsonl").write_text("half")
+    (tmp_path / "out.partial" / "rows-00009.jsonl").write_text("half", encoding="utf-8")
     convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
     assert list(read_converted(tmp_path / "out")) == rows
     assert not list((tmp_path / "out").glob("*00009*"))
@@ -73,7 +73,7 @@ def test_what_a_killed_conversion_left_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["{}", "[]", "version https://git-lfs.github.com/spec/v1\n", "", '{"rows": [1]}'])
 def test_what_is_no_array_of_rows(tmp_path: Path, text: str) -> None:
-    (tmp_path / "all.json").write_text(text)
+    (tmp_path / "all.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"all\.json"):
         convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["all.json"]
@@ -103,7 +103,7 @@ def test_a_conversion_that_lost_files_is_refused(tmp_path: Path) -> None:
         read_converted(tmp_path / "out")
     last.write_bytes(whole)
     read_converted(tmp_path / "out")
-    (tmp_path / "out" / MANIFEST).write_text("{}")
+    (tmp_path / "out" / MANIFEST).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="not a whole conversion"):
         read_converted(tmp_path / "out")
 
@@ -127,7 +127,7 @@ print(peak() - before)
 def test_memory_does_not_grow_with_the_array(tmp_path: Path) -> None:
     write(tmp_path / "small.json", 40, padding=16_000)
     large = json.dumps(row(1, padding=16_000))
-    with (tmp_path / "large.json").open("w") as file:
+    with (tmp_path / "large.json").open("w", encoding="utf-8") as file:
         file.write(f"[{large}")
         file.writelines(f", {large}" for _ in range(1_500))
         file.write("]")

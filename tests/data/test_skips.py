@@ -39,7 +39,7 @@ def test_nothing_skipped_leaves_no_file(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     SkipLog(path, budget=0.5, total=4).record(bad("a", "b"))
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"id": "c", "cau')  # killed while writing
     log = SkipLog(path, budget=0.5, total=4)
     log.record(bad("a", "b"))

@@ -57,7 +57,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def write(path: Path, *rows: Any) -> Path:
     lines = [json.dumps(row) for row in rows]
-    path.write_text("".join(line + "\n" for line in lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]")
+    path.write_text(
+        "".join(line + "\n" for line in lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]", encoding="utf-8"
+    )
     return path
 
 
@@ -218,7 +220,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         ("x.json", "[1"),
         ("o.jsonl", '{"a": 1}\n'),
     ):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=name):
             load(tmp_path / name)
 

@@ -23,7 +23,7 @@ END = "<end_of_turn>"
 
 
 def lines(path: Path, *rows: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
@@ -46,7 +46,9 @@ def datacomp(folder: Path) -> tuple[Path, list[str]]:
 
 def llava_pretrain(folder: Path) -> tuple[Path, list[str]]:
     turns = [{"from": "human", "value": "Describe it.\n<image>"}, {"from": "gpt", "value": "a red ball"}]
-    (folder / "chat.json").write_text(json.dumps([{"id": "1", "image": "a.png", "conversations": turns}]))
+    (folder / "chat.json").write_text(
+        json.dumps([{"id": "1", "image": "a.png", "conversations": turns}]), encoding="utf-8"
+    )
     return folder / "chat.json", ["a red ball"]
 
 

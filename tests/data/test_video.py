@@ -99,7 +99,7 @@ def test_what_gives_no_clip_is_skipped_by_name(tmp_path: Path) -> None:
     frame(0).save(tmp_path / "still.png")
     (tmp_path / "broken.gif").write_bytes(b"GIF89a broken")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    (tmp_path / "notes.txt").write_text("not a video")
+    (tmp_path / "notes.txt").write_text("not a video", encoding="utf-8")
     (tmp_path / ".hidden").mkdir()
     rows = {row.id: row for row in load(tmp_path)}
     assert isinstance(rows.pop("good:0"), Example)

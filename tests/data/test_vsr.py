@@ -43,7 +43,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 def write(path: Path, *rows: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
         load_vsr(settings(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="caption"):
         load_vsr(settings(write(tmp_path / "other.jsonl", {"image": "a.jpg", "label": 1})))
-    (tmp_path / "page.jsonl").write_text("<html>\n")
+    (tmp_path / "page.jsonl").write_text("<html>\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"page\.jsonl"):
         load_vsr(settings(tmp_path / "page.jsonl"))
 

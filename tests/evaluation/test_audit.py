@@ -152,13 +152,15 @@ def test_pictures_are_found_under_another_name(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, text: str, message: str) -> None:
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_audit_rows(tmp_path / name)
 
 
 def test_a_last_line_needs_no_newline(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"question": "Q1", "answer": "A"}\n\n{"question": "Q2", "answer": "A"}')
+    (tmp_path / "a.jsonl").write_text(
+        '{"question": "Q1", "answer": "A"}\n\n{"question": "Q2", "answer": "A"}', encoding="utf-8"
+    )
     assert [row.statement for row in read_audit_rows(tmp_path / "a.jsonl")] == ["q1", "q2"]
 
 

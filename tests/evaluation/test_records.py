@@ -38,8 +38,8 @@ def written(folder: Path, rows: list[Prediction] = ROWS, **identity: Any) -> Pat
 
 def edit(file: Path, change: Any) -> None:
     """Let `change` have its way with the rows, as somebody with an editor would."""
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    file.write_text("".join(json.dumps(row) + "\n" for row in change(rows)))
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in change(rows)), encoding="utf-8")
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -132,26 +132,26 @@ def test_rows_of_another_arm_are_refused(tmp_path: Path) -> None:
 
 def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
     written(tmp_path)
-    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest = json.loads((tmp_path / MANIFEST).read_text(encoding="utf-8"))
     manifest["identity"]["arm"] = "gemma"
-    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(ValueError, match="does not fit its seal"):
         read_predictions(tmp_path)
-    (tmp_path / MANIFEST).write_text('{"versions": {}}')
+    (tmp_path / MANIFEST).write_text('{"versions": {}}', encoding="utf-8")
     with pytest.raises(ValueError, match="no manifest of an evaluation"):
         read_predictions(tmp_path)
-    (tmp_path / MANIFEST).write_text("{")
+    (tmp_path / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not JSON"):
         read_predictions(tmp_path)
 
 
 def test_scores_are_written_anew_without_touching_the_evidence(tmp_path: Path) -> None:
     file = written(tmp_path)
-    before = [json.loads(line) for line in file.read_text().splitlines()]
+    before = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     rescored = [replace(row, parsed="B", score=0.5, figures={"error": 2.0}) for row in ROWS]
     rewrite_scores(tmp_path, rescored)
     assert read_predictions(tmp_path)[1] == rescored
-    after = [json.loads(line) for line in file.read_text().splitlines()]
+    after = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     scores = {"parsed": "B", "score": 0.5, "figures": {"error": 2.0}}
     assert after == [{**row, **scores} for row in before]
     assert PredictionFile(tmp_path, IDENTITY).done == rescored

@@ -27,7 +27,9 @@ def folder(tmp_path: Path) -> Path:
 
 def change(path: Path, edit: Callable[[list[str]], list[str]]) -> None:
     file = path / PREDICTIONS
-    file.write_text("".join(f"{line}\n" for line in edit(file.read_text().splitlines())))
+    file.write_text(
+        "".join(f"{line}\n" for line in edit(file.read_text(encoding="utf-8").splitlines())), encoding="utf-8"
+    )
 
 
 def test_whole_arms_are_read_in_the_order_of_a_table(folder: Path) -> None:
@@ -193,7 +195,7 @@ def test_arms_that_differ_in_what_they_are(tmp_path: Path) -> None:
     ("harm", "reason"),
     [
         (lambda world, gemma: change(world, lambda lines: lines[::-1]), "does not fit its seal"),
-        (lambda world, gemma: (world / PREDICTIONS).write_text(""), "no predictions"),
+        (lambda world, gemma: (world / PREDICTIONS).write_text("", encoding="utf-8"), "no predictions"),
         (lambda world, gemma: shutil.copy(gemma / PREDICTIONS, world / PREDICTIONS), "copied from another arm"),
         (
             lambda world, gemma: change(

@@ -64,7 +64,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
-    page = Page((reported / "report.html").read_text())
+    page = Page((reported / "report.html").read_text(encoding="utf-8"))
     for expected in (
         *EVERY,
         "90.0",  # accuracy of the full model
@@ -81,7 +81,7 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
 
 
 def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
-    text = (reported / "report.html").read_text()
+    text = (reported / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert "img" in page.tags
     outside = [link for link in page.links if not link.startswith(("data:image/png;base64,", "#"))]
@@ -91,14 +91,14 @@ def test_the_page_needs_nothing_beside_it(reported: Path) -> None:
 
 
 def test_text_of_a_data_set_stays_text(reported: Path) -> None:
-    text = (reported / "report.html").read_text()
+    text = (reported / "report.html").read_text(encoding="utf-8")
     assert "script" not in Page(text).tags
     assert HOSTILE in Page(text).text
-    assert "<script" not in (reported / "report.md").read_text()
+    assert "<script" not in (reported / "report.md").read_text(encoding="utf-8")
 
 
 def test_markdown_has_the_tables_and_its_figures_lie_beside_it(reported: Path) -> None:
-    text = (reported / "report.md").read_text()
+    text = (reported / "report.md").read_text(encoding="utf-8")
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert re.search(r"\| \*\*\+40\.0\*\* \| \[\+\d", rows["gemma"]) or "+40.0" in text
     links = re.findall(r"!\[.*?\]\((.*?)\)", text)
@@ -119,7 +119,7 @@ def table_of(every: dict[str, list[bool]]):
 
 def test_pictures_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> None:
     compare_runs([reported], tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 16  # a picture and a rollout each
 
 
@@ -163,7 +163,7 @@ def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
     write_metrics(tmp_path, make_task(ITEMS), ITEMS)
     write_report(tmp_path)
     for name in ("report.md", "report.html"):
-        text = (tmp_path / name).read_text()
+        text = (tmp_path / name).read_text(encoding="utf-8")
         assert text.index("world: 60 of 60 answers could not be parsed") < text.index("Comparisons")
 
 
@@ -199,7 +199,7 @@ def test_runs_are_compared_by_label(tmp_path: Path) -> None:
     assert metrics["comparisons"]["theirs/world"]["b"] == sum(
         a and not b for a, b in zip(EVERY["world"], EVERY["gemma_tuned"], strict=True)
     )
-    page = Page((tmp_path / "both" / "report.html").read_text())
+    page = Page((tmp_path / "both" / "report.html").read_text(encoding="utf-8"))
     assert "theirs (theirs) by itself: not shown: " in page.text
 
 
@@ -214,7 +214,7 @@ def test_seeds_of_one_label(tmp_path: Path) -> None:
     accuracies = [54, 53, 52]
     assert arm["accuracy"]["estimate"] == pytest.approx(sum(accuracies) / 180)
     assert arm["between_seed_sd"] == pytest.approx(1 / 60)
-    assert "SD of seeds" in (tmp_path / "all" / "report.md").read_text()
+    assert "SD of seeds" in (tmp_path / "all" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_copied_run_is_no_second_seed(tmp_path: Path) -> None:
@@ -250,8 +250,8 @@ def test_a_judge_is_told_beside_the_rules(tmp_path: Path) -> None:
     write_json(tmp_path / "balls" / "world" / "judges" / "some-model" / "summary.json", summary)
     write_report(tmp_path)
     row = "| world | some-model | 37.5 | [25.0, 50.0] | 57 | 2 | 1 | 0 | 50.0 |"
-    assert row in (tmp_path / "report.md").read_text()
-    assert "Language models as judges" in (tmp_path / "report.html").read_text()
+    assert row in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Language models as judges" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_is_no_evaluation(tmp_path: Path) -> None:

@@ -29,7 +29,11 @@ def arm_of(right: list[bool], name: str = "world", **fields: object) -> ArmRun:
 def test_metrics_of_a_task_are_those_that_were_written(tmp_path: Path) -> None:
     write_arms(tmp_path, ITEMS, EVERY)
     metrics = write_metrics(tmp_path, make_task(ITEMS), ITEMS)
-    assert metrics == json.loads((tmp_path / "balls" / "metrics.json").read_text()) == read_metrics(tmp_path)["balls"]
+    assert (
+        metrics
+        == json.loads((tmp_path / "balls" / "metrics.json").read_text(encoding="utf-8"))
+        == read_metrics(tmp_path)["balls"]
+    )
     world = metrics["arms"]["world"]
     assert world["accuracy"]["estimate"] == pytest.approx(0.9)
     assert world["accuracy"]["n"] == 40

@@ -45,7 +45,7 @@ ROWS = [
 def write(folder: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
     for number in range(1, 5):
         Image.new("RGB", (24, 24), (40 * number, 0, 0)).save(folder / f"{number}.png")
-    (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "val.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder / "val.jsonl"
 
 

@@ -41,13 +41,13 @@ def write(folder: Path, form: str, rows: list[dict[str, Any]] = ROWS) -> Path:
     Image.new("RGB", (24, 24), "red").save(folder / "1.png")
     path = folder / f"rows.{form}"
     if form == "json":
-        path.write_text(json.dumps(rows))
+        path.write_text(json.dumps(rows), encoding="utf-8")
     elif form == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     elif form == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, ["id", "image", "question", "answer", "choices", "category"])
             table.writeheader()
             table.writerows([{**row, "choices": json.dumps(row["choices"]) if row["choices"] else ""} for row in rows])

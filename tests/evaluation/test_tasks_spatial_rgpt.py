@@ -53,7 +53,7 @@ def write(folder: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
     (folder / "kitti").mkdir(exist_ok=True)
     for number in range(len(rows)):
         Image.new("RGB", (500, 300), (20 * number, 90, 90)).save(folder / "kitti" / f"{number}.png")
-    (folder / "bench.json").write_text(json.dumps(rows))
+    (folder / "bench.json").write_text(json.dumps(rows), encoding="utf-8")
     return folder / "bench.json"
 
 

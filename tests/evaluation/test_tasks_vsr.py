@@ -27,7 +27,7 @@ TEST = [
 def write(path: Path, rows: list[tuple[str, str, int, str]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     keys = ("image", "caption", "label", "relation")
-    path.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(dict(zip(keys, row, strict=True))) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture

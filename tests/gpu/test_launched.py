@@ -59,7 +59,7 @@ def test_a_launched_run_stops_continues_and_ends_with_the_losses_of_one_process(
     )
     files = [tmp_path / "one.json", tmp_path / "many.json"]
     for file, run in zip(files, (one, many), strict=True):
-        file.write_text(json.dumps(run.to_dict()))
+        file.write_text(json.dumps(run.to_dict()), encoding="utf-8")
     plain = [sys.executable, "-m", "theworld.cli.main", "train", "--config", str(files[0])]
     subprocess.run(plain, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": "0"}, check=True, timeout=600)
     launch(config, "tests.training.signalled_run", files[1], fails=True)

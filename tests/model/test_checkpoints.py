@@ -97,7 +97,7 @@ def test_delta_holds_the_projector_alone(saved: Path, trained: TheWorld) -> None
 
 
 def test_card_names_models_and_licences(saved: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
-    card = (saved / "README.md").read_text()
+    card = (saved / "README.md").read_text(encoding="utf-8")
     for text in (gemma_folder.name, cosmos_folder.name, "Gemma", "Terms of Use", "NVIDIA Open Model Licen"):
         assert text in card
     assert str(gemma_folder.parent) not in card
@@ -106,9 +106,9 @@ def test_card_names_models_and_licences(saved: Path, gemma_folder: Path, cosmos_
 
 
 def test_card_of_the_user_stays(trained: TheWorld, tmp_path: Path) -> None:
-    (tmp_path / "README.md").write_text("mine")
+    (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     trained.save_pretrained(tmp_path)
-    assert (tmp_path / "README.md").read_text() == "mine"
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
 
 
 def test_shards(trained: TheWorld, example: Example, tmp_path: Path) -> None:
@@ -122,7 +122,11 @@ def test_no_shard_of_an_earlier_save_stays(trained: TheWorld, example: Example, 
         trained.save_pretrained(tmp_path, max_shard_size=size)
         shards = {path.name for path in tmp_path.glob("model*.safetensors")}
         index = tmp_path / "model.safetensors.index.json"
-        named = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else {"model.safetensors"}
+        named = (
+            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            if index.exists()
+            else {"model.safetensors"}
+        )
         assert shards == named
         assert same_logits(TheWorld.from_pretrained(tmp_path), trained, example)
 
@@ -264,9 +268,9 @@ def test_relative_names_of_the_bases(bases: tuple[Path, Path], example: Example,
     model(**example)  # all of it is in memory
     checkpoint = bases[0].parent / "runs" / "stage1"
     model.save_pretrained(checkpoint)
-    config = json.loads((checkpoint / "config.json").read_text())
+    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     names = {"gemma_model_name": "../../gemma", "cosmos_model_name": "../../cosmos"}
-    (checkpoint / "config.json").write_text(json.dumps({**config, **names}))
+    (checkpoint / "config.json").write_text(json.dumps({**config, **names}), encoding="utf-8")
     (tmp_path / "hub").rename(tmp_path / "elsewhere")
     assert same_logits(TheWorld.from_pretrained(tmp_path / "elsewhere" / "runs" / "stage1"), model, example)
 
@@ -292,7 +296,7 @@ def test_full_checkpoint_on_the_hub(bases: tuple[Path, Path], example: Example, 
     model.save_pretrained(snapshot / "runs" / "stage1", full=True)
     reference = tmp_path / "cache" / "models--org--x" / "refs" / "main"
     reference.parent.mkdir()
-    reference.write_text(commit)
+    reference.write_text(commit, encoding="utf-8")
     shutil.rmtree(tmp_path / "hub")
     cache = {"cache_dir": tmp_path / "cache"}
     for name in ("runs/stage1", "runs/stage1/model.safetensors", "runs/stage1/config.json"):
@@ -508,7 +512,9 @@ def test_pickled_base_is_not_read(
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", None])
 def test_base_that_is_no_gemma_3(cosmos_folder: Path, tmp_path: Path, model_type: str | None) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type} if model_type else {"vocab_size": 3}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": model_type} if model_type else {"vocab_size": 3}), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=rf"model type {model_type!r}; expected a Gemma 3 with vision"):
         load_world(tmp_path, cosmos_folder)
 
@@ -521,10 +527,10 @@ def test_base_that_does_not_exist(gemma_folder: Path, cosmos_folder: Path, tmp_p
 
 
 def test_base_with_other_weights_than_its_config(bases: tuple[Path, Path]) -> None:
-    config = json.loads((bases[0] / "config.json").read_text())
+    config = json.loads((bases[0] / "config.json").read_text(encoding="utf-8"))
     config["text_config"]["num_hidden_layers"] = 4
     config["text_config"]["layer_types"].append("full_attention")
-    (bases[0] / "config.json").write_text(json.dumps(config))
+    (bases[0] / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match=r"missing keys: .*layers\.3"):
         load_world(*bases)
 
@@ -551,7 +557,7 @@ def test_vae_of_another_shape(bases: tuple[Path, Path], tmp_path: Path) -> None:
 def test_tokenizer_without_spare_slots(bases: tuple[Path, Path]) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         path = bases[0] / name
-        path.write_text(path.read_text().replace("<unused1>", "<taken1>"))
+        path.write_text(path.read_text(encoding="utf-8").replace("<unused1>", "<taken1>"), encoding="utf-8")
     with pytest.raises(ValueError, match=r"lacks the spare slots <unused1>"):
         load_world(*bases)
 
@@ -639,7 +645,7 @@ def test_delta_of_a_4b_model_is_small() -> None:
 
 
 def test_world_settings_are_small_too(saved: Path) -> None:
-    assert WORLD.items() <= json.loads((saved / "config.json").read_text()).items()
+    assert WORLD.items() <= json.loads((saved / "config.json").read_text(encoding="utf-8")).items()
     assert sum(path.stat().st_size for path in saved.iterdir() if path.name.startswith("model")) < 20_000
 
 
@@ -649,14 +655,16 @@ def test_world_settings_are_small_too(saved: Path) -> None:
 def test_checkpoint_of_version_0_1(saved: Path, trained: TheWorld, example: Example, tmp_path: Path) -> None:
     """Its config lists components that ever trained, and has none of the later fields."""
     old = Path(shutil.copytree(saved, tmp_path / "old"))
-    config = json.loads((old / "config.json").read_text())
+    config = json.loads((old / "config.json").read_text(encoding="utf-8"))
     for name in ("changed", "trained_steps", "world_image_fit", "world_negative_prompt", "auto_map"):
         config.pop(name, None)
-    (old / "config.json").write_text(json.dumps({**config, "trained_components": ["projector"], "world_prompt": ""}))
-    processor = json.loads((old / "processor_config.json").read_text())
+    (old / "config.json").write_text(
+        json.dumps({**config, "trained_components": ["projector"], "world_prompt": ""}), encoding="utf-8"
+    )
+    processor = json.loads((old / "processor_config.json").read_text(encoding="utf-8"))
     for name in ("auto_map", "fusion", "world_image_fit"):
         processor.pop(name, None)
-    (old / "processor_config.json").write_text(json.dumps(processor))
+    (old / "processor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     (old / "theworld_auto.py").unlink()
     for loaded in (TheWorld.from_pretrained(old), AutoModelForImageTextToText.from_pretrained(old)):
         assert loaded.config.world_image_fit == loaded.processor.world_image_fit == "squash"
@@ -667,4 +675,4 @@ def test_checkpoint_of_version_0_1(saved: Path, trained: TheWorld, example: Exam
         given = {**plain, "world_latents": latents}
         assert torch.equal(loaded(**given).logits, trained(**given).logits)
         loaded.save_pretrained(tmp_path / "new")
-        assert json.loads((tmp_path / "new" / "config.json").read_text())["changed"] == ["projector"]
+        assert json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["changed"] == ["projector"]

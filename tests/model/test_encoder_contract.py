@@ -81,7 +81,7 @@ def test_theworld_train_with_a_latent_cache(gemma_folder: Path, cosmos_folder: P
     assert precompute(config).computed > 0
     result = train(config)
     assert result.step == 2
-    saved = json.loads((Path(result.checkpoint or "") / "config.json").read_text())
+    saved = json.loads((Path(result.checkpoint or "") / "config.json").read_text(encoding="utf-8"))
     assert saved["world_encoder"] == "mean_colours"
     assert saved["trained_steps"] == {"projector": 2}
 

@@ -71,7 +71,7 @@ def process(load: Load, images: list[Image.Image], tmp_path_factory: pytest.Temp
     )
     assert done.returncode == 0, done.stderr
     return {
-        **json.loads((folder / "results.json").read_text()),
+        **json.loads((folder / "results.json").read_text(encoding="utf-8")),
         "logits": load_file(folder / "results.safetensors"),
         "stdout": done.stdout,
         "stderr": done.stderr,
@@ -105,7 +105,7 @@ def test_pipeline_answers_with_the_world(process: dict[str, Any]) -> None:
 def test_no_path_of_this_machine_is_needed(load: Load, tmp_path: Path) -> None:
     """Only the names of the base models are paths, and only because these are folders."""
     load().save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     config.pop("gemma_model_name")
     config.pop("cosmos_model_name")
     assert str(tmp_path.parent) not in json.dumps(config)

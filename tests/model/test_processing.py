@@ -364,7 +364,7 @@ def test_images_that_are_none(world: TheWorld, image: Any, complaint: str) -> No
 
 
 def test_missing_and_damaged_files(world: TheWorld, images: list[Image.Image], tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.png").write_text("no image", encoding="utf-8")
     whole = tmp_path / "whole.png"
     images[0].save(whole)
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:2000])

@@ -187,7 +187,7 @@ def test_cache_is_keyed_by_content(base: Path, opened: list[str], tmp_path: Path
 def test_another_tokenizer_is_another_content(base: Path, opened: list[str]) -> None:
     embed(base, "a ball")
     tokenizer = base / "tokenizer" / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text().replace('"b"', '"B"', 1))
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8").replace('"b"', '"B"', 1), encoding="utf-8")
     embed(base, "a ball")
     assert len(opened) == 2
 

@@ -81,11 +81,18 @@ def test_loads_without_an_import(saved: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_module_only_imports_the_package(saved: Path) -> None:
-    maps = [json.loads((saved / name).read_text())["auto_map"] for name in ("config.json", "processor_config.json")]
+    maps = [
+        json.loads((saved / name).read_text(encoding="utf-8"))["auto_map"]
+        for name in ("config.json", "processor_config.json")
+    ]
     classes = {key: value for auto_map in maps for key, value in auto_map.items()}
     assert classes.keys() >= {"AutoConfig", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoProcessor"}
     (module,) = {value.partition(".")[0] for value in classes.values()}
-    code = [line for line in (saved / f"{module}.py").read_text().splitlines() if line and not line.startswith("#")]
+    code = [
+        line
+        for line in (saved / f"{module}.py").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     assert len(code) == 1
     assert code[0].startswith("from theworld import ")
 
@@ -93,5 +100,5 @@ def test_the_module_only_imports_the_package(saved: Path) -> None:
 def test_base_models_stay_stock(saved: Path, tmp_path: Path) -> None:
     TheWorld.from_pretrained(saved).save_pretrained(tmp_path, full=True)
     for name in ("config.json", "processor_config.json"):
-        assert "auto_map" not in json.loads((tmp_path / "gemma" / name).read_text())
+        assert "auto_map" not in json.loads((tmp_path / "gemma" / name).read_text(encoding="utf-8"))
     assert not list((tmp_path / "gemma").glob("*.py"))

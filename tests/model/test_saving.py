@@ -62,7 +62,7 @@ def test_a_weight_edited_by_hand_is_saved(
     edit(model.get_parameter(name))
     model.save_pretrained(tmp_path)
     assert held(tmp_path) == {name}
-    assert name in json.loads((tmp_path / "config.json").read_text())["changed"]
+    assert name in json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["changed"]
     loaded = TheWorld.from_pretrained(tmp_path)
     assert torch.equal(loaded.get_parameter(name), model.get_parameter(name))
     assert torch.equal(logits(loaded, images), logits(model, images))
@@ -202,7 +202,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(
         monkeypatch.setattr(folders, "exchanged", lambda *_: False)
     model = load()
     model.save_pretrained(tmp_path / "old")
-    (tmp_path / "old" / "notes.txt").write_text("mine")
+    (tmp_path / "old" / "notes.txt").write_text("mine", encoding="utf-8")
     with torch.no_grad():
         model.model.world_projector.output_norm.weight.fill_(2)  # type: ignore[union-attr]
         model.get_parameter(MATRIX).fill_(1)
@@ -222,9 +222,9 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(
         if not folder.exists():
             assert TheWorld.from_pretrained(folder).world_is_trained
         gain = load_file(folder / "model.safetensors")["model.world_projector.output_norm.weight"].eq(2).all().item()
-        changed = MATRIX in json.loads((folder / "config.json").read_text())["changed"]
+        changed = MATRIX in json.loads((folder / "config.json").read_text(encoding="utf-8"))["changed"]
         assert gain == changed, f"half of each after {limit} of {total} operations"
-        assert (folder / "notes.txt").read_text() == "mine"
+        assert (folder / "notes.txt").read_text(encoding="utf-8") == "mine"
         states.add(changed)
         if limit % 10 == 0 or limit > total - 4:
             assert TheWorld.from_pretrained(folder).get_parameter(MATRIX).eq(1).all().item() == changed

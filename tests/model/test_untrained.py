@@ -94,14 +94,16 @@ def test_card_counts_steps_not_flags(load: Load, example: Any, tmp_path: Path) -
     model = load(freeze_gemma_vision=False)
     model.config.trained_steps = {}
     model.save_pretrained(tmp_path / "unfrozen")
-    assert "none, never trained" in (tmp_path / "unfrozen" / "README.md").read_text()
+    assert "none, never trained" in (tmp_path / "unfrozen" / "README.md").read_text(encoding="utf-8")
     model.config.freeze_gemma_vision = True
     model.freeze()
     for _ in range(3):
         step(model, example)
     model.save_pretrained(tmp_path / "trained")
-    assert "| optimiser steps | projector: 3 |" in (tmp_path / "trained" / "README.md").read_text()
-    assert json.loads((tmp_path / "trained" / "config.json").read_text())["trained_steps"] == {"projector": 3}
+    assert "| optimiser steps | projector: 3 |" in (tmp_path / "trained" / "README.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "trained" / "config.json").read_text(encoding="utf-8"))["trained_steps"] == {
+        "projector": 3
+    }
 
 
 def test_steps_are_counted_on_from_a_checkpoint(fresh: TheWorld, example: Any, tmp_path: Path) -> None:

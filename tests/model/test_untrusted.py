@@ -24,14 +24,14 @@ def hostile(load: Load, tmp_path: Path) -> Callable[..., Path]:
 
     def change(file: str = "config.json", **fields: Any) -> Path:
         folder = Path(shutil.copytree(tmp_path / "checkpoint", tmp_path / "hostile"))
-        config = json.loads((folder / file).read_text())
+        config = json.loads((folder / file).read_text(encoding="utf-8"))
         for name, value in fields.items():
             *parents, leaf = name.split("__")
             node = config
             for parent in parents:
                 node = node[parent]
             node[leaf] = value
-        (folder / file).write_text(json.dumps(config))
+        (folder / file).write_text(json.dumps(config), encoding="utf-8")
         return folder
 
     return change
@@ -124,7 +124,7 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS.keys())
 def test_templates(hostile: Callable[..., Path], bomb: str) -> None:
     folder = hostile()
-    (folder / "chat_template.jinja").write_text(bomb)
+    (folder / "chat_template.jinja").write_text(bomb, encoding="utf-8")
     refused(lambda: AutoProcessor.from_pretrained(folder), "its chat template .* could exhaust time or memory")
     refused(lambda: TheWorld.from_pretrained(folder), "its chat template")
 

@@ -69,7 +69,9 @@ def test_examples_are_what_the_simulation_makes(tmp_path: Path) -> None:
     for name in EXAMPLES:
         with Image.open(tmp_path / f"{name}-clip.png") as made, Image.open(FOLDER / f"{name}-clip.png") as shipped:
             assert made.tobytes() == shipped.tobytes()
-    assert (tmp_path / "questions.json").read_text() == (FOLDER / "questions.json").read_text()
+    assert (tmp_path / "questions.json").read_text(encoding="utf-8") == (FOLDER / "questions.json").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -91,8 +93,8 @@ def test_imagined_frames_begin_with_the_picture(model: TheWorld) -> None:
 
 
 def test_the_card_names_how_it_was_made_and_what_it_scores() -> None:
-    card = (WEIGHTS / "README.md").read_text()
-    results = json.loads((WEIGHTS / "results.json").read_text())
+    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
+    results = json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8"))
     assert "theworld nano train" in card
     assert f"{100 * results['predictive']['rollout']['all']['accuracy']:.1f}" in card
 

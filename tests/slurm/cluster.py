@@ -76,7 +76,7 @@ def running(folder: Path) -> Iterator[Cluster]:
     key, config = folder / "munge.key", folder / "slurm.conf"
     key.touch(0o600)
     key.write_bytes(secrets.token_bytes(128))
-    config.write_text(CONFIG.format(folder=folder, user=getpass.getuser(), ports=free_ports(2)))
+    config.write_text(CONFIG.format(folder=folder, user=getpass.getuser(), ports=free_ports(2)), encoding="utf-8")
     cluster = Cluster(folder)
     places = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "log", "pid", "seed")]
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def daemon(command: list[str], cluster: Cluster) -> Iterator[None]:
-    with (cluster.folder / f"{command[0]}.out").open("w") as log:
+    with (cluster.folder / f"{command[0]}.out").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, env=cluster.environment, stdout=log, stderr=log)
         try:
             yield

@@ -44,7 +44,7 @@ def submit(cluster: Cluster, script: str, config: Path, output_dir: Path, log: P
 
 
 def steps_logged(log: Path) -> list[int]:
-    text = log.read_text() if log.exists() else ""
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
     return [int(step) for step in re.findall(rf"step (\d+)/{STEPS} loss ", text)]
 
 
@@ -53,7 +53,7 @@ def test_a_job_that_its_time_limit_cuts_goes_on_and_ends_with_the_undisturbed_lo
 ) -> None:
     sizes = {"max_steps": STEPS, "batch_size": 1, "gradient_accumulation_steps": 1, "save_steps": 1000}
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(tiny_run(tmp_path, gemma_folder, cosmos_folder, **sizes).to_dict()))
+    config.write_text(json.dumps(tiny_run(tmp_path, gemma_folder, cosmos_folder, **sizes).to_dict()), encoding="utf-8")
     cut, undisturbed = tmp_path / "cut", tmp_path / "undisturbed"
     log = tmp_path / "cut.log"
     number = submit(cluster, "single_node.sh", config, cut, log)
@@ -65,7 +65,7 @@ def test_a_job_that_its_time_limit_cuts_goes_on_and_ends_with_the_undisturbed_lo
     cluster.run("scontrol", "update", f"JobId={number}", f"TimeLimit={soon}")
     ends = [cluster.wait_for_end(one, LONG) for one in (number, other)]
 
-    text = log.read_text()
+    text = log.read_text(encoding="utf-8")
     assert [(end["JobState"], end["Restarts"]) for end in ends] == [("COMPLETED", "1"), ("COMPLETED", "0")], text
     (stopped,) = re.findall(r"a signal asks to stop: saving a checkpoint at step (\d+)", text)
     assert 3 <= int(stopped) < STEPS
@@ -81,4 +81,4 @@ def test_a_run_that_fails_is_not_requeued(cluster: Cluster, tmp_path: Path, scri
     number = submit(cluster, script, tmp_path / "missing.json", tmp_path / "run", log)
     end = cluster.wait_for_end(number, LONG)
     assert (end["JobState"], end["Restarts"]) == ("FAILED", "0")
-    assert "missing.json: no such config file" in log.read_text()
+    assert "missing.json: no such config file" in log.read_text(encoding="utf-8")

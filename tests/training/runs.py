@@ -25,7 +25,7 @@ def write_rows(folder: Path, count: int = 10, name: str = "train.jsonl") -> Path
         answer = ("red", "yellow ball")[index % 2]
         choices = ["red", "yellow ball"]
         rows.append({"id": f"row{index}", "image": picture, "question": QUESTION, "answer": answer, "choices": choices})
-    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder / name
 
 
@@ -58,5 +58,5 @@ def tiny_run(folder: Path, gemma: Path, cosmos: Path, **keys: Any) -> TrainingCo
 def history(checkpoint: str | Path, *keys: str) -> dict[int, tuple[float, ...]]:
     """What a checkpoint's run logged at every step, under `keys` (the loss and what depends on it, unless named)."""
     keys = keys or ("loss", "grad_norm", "learning_rate", "choice_loss", "choice_accuracy", "param_norm/projector")
-    rows = json.loads((Path(checkpoint) / STATE).read_text())["log_history"]
+    rows = json.loads((Path(checkpoint) / STATE).read_text(encoding="utf-8"))["log_history"]
     return {row["step"]: tuple(row[key] for key in keys) for row in rows if keys[0] in row}

@@ -177,7 +177,7 @@ def test_the_checkpoint_is_that_of_a_theworld(
     model.save_pretrained(tmp_path)
     loaded = TheWorld.from_pretrained(tmp_path)
     assert type(loaded) is TheWorld
-    assert json.loads((tmp_path / "config.json").read_text())["architectures"] == ["TheWorld"]
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["architectures"] == ["TheWorld"]
     assert len(loaded.model.language_model.layers) == loaded.config.get_text_config().num_hidden_layers > 0
     latents = torch.randn(1, 16, 2, 4, 4)
     assert torch.equal(loaded.model.world_projector(latents), model.model.world_projector(latents))
@@ -301,7 +301,7 @@ def test_an_interrupted_run_goes_on_exactly(
 def test_answers_are_no_clips(gemma_folder: Path, cosmos_folder: Path, videos: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.json"
     (tmp_path / "a.png").write_bytes((videos / "video0" / "0.png").read_bytes())
-    rows.write_text(json.dumps([{"image": "a.png", "question": "What is it?", "answer": "a ball"}]))
+    rows.write_text(json.dumps([{"image": "a.png", "question": "What is it?", "answer": "a ball"}]), encoding="utf-8")
     keys = {"dataset_name": "custom", "train_dataset_path": str(rows), "image_folder": str(tmp_path)}
     with pytest.raises(ValueError, match="has no clip: objective 'align' needs a source of videos"):
         train(align_run(tmp_path, gemma_folder, cosmos_folder, videos, **keys))

@@ -38,7 +38,9 @@ def test_every_key_is_explained() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_config_states_only_what_differs(path: Path) -> None:
-    given = {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("_")}
+    given = {
+        name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if not name.startswith("_")
+    }
     config = TrainingConfig.from_file(path)
     defaults = TrainingConfig().to_dict()
     assert [name for name, value in given.items() if value == defaults[name]] == []
@@ -85,7 +87,7 @@ def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
 
 def test_file_comments_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text('{"_why": "a test", "batch_size": 2, "learning_rate": 1, "lora": {"r": 4}}')
+    path.write_text('{"_why": "a test", "batch_size": 2, "learning_rate": 1, "lora": {"r": 4}}', encoding="utf-8")
     config = TrainingConfig.from_file(path, {"batch_size": 8})
     assert (config.batch_size, config.learning_rate, config.lora) == (8, 1, {"r": 4})
 
@@ -95,7 +97,7 @@ def test_file_comments_and_overrides(tmp_path: Path) -> None:
 )
 def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None:
     path = tmp_path / "run.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=error) as caught:
         TrainingConfig.from_file(path)
     assert str(path) in str(caught.value)

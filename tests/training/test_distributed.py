@@ -121,7 +121,7 @@ def test_deepspeed_configs(monkeypatch: pytest.MonkeyPatch, stage: int) -> None:
 
 def documented() -> list[str]:
     """The commands that docs/distributed.md shows, none of which runs on one CPU."""
-    fences = re.findall(r"^```bash no-run\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    fences = re.findall(r"^```bash no-run\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return [line for fence in fences for line in fence.splitlines() if not line.startswith("pip install")]
 
 
@@ -151,7 +151,7 @@ def test_documented_command_parses(command: str, monkeypatch: pytest.MonkeyPatch
 def test_job_script_is_bash(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     if script.name != "train_and_requeue.sh":
-        text = script.read_text()
+        text = script.read_text(encoding="utf-8")
         assert {"#SBATCH --requeue", "#SBATCH --signal=B:USR1@600"} <= set(text.splitlines())
         assert text.endswith("\nsource configs/slurm/train_and_requeue.sh\n")
 
@@ -220,16 +220,16 @@ def test_ddp_gives_the_losses_of_one_process_also_when_one_of_them_gets_a_signal
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
 ) -> None:
     """Every part trains, and every second row is text alone: in most steps one process has no image."""
-    rows = [json.loads(line) for line in write_rows(tmp_path, 12).read_text().splitlines()]
+    rows = [json.loads(line) for line in write_rows(tmp_path, 12).read_text(encoding="utf-8").splitlines()]
     lines = [json.dumps(row | ({"image": None} if index % 2 else {})) + "\n" for index, row in enumerate(rows)]
-    (tmp_path / "train.jsonl").write_text("".join(lines))
+    (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     keys: dict[str, Any] = {"gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-3, "save_steps": 100}
     keys |= {"freeze_gemma_vision": False, "freeze_gemma_language": False, "freeze_cosmos_vae": False}
     one = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, output_dir=str(tmp_path / "one")))
 
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, batch_size=1)
     config_file, run = tmp_path / "config.json", Path(config.output_dir)
-    config_file.write_text(json.dumps(config.to_dict()))
+    config_file.write_text(json.dumps(config.to_dict()), encoding="utf-8")
     stopped = two_processes("-m", "tests.training.signalled_run", "train", "--config", config_file, code=1)
     assert "step 3," in stopped
     assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-3"]

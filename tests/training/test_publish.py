@@ -201,7 +201,7 @@ def test_the_card_tells_how_the_model_was_made(hub: Hub, run_of: Any, tmp_path: 
 @pytest.mark.parametrize("given", ["flag", "environment"])
 def test_the_token_is_left_nowhere(hub: Hub, run_of: Any, tmp_path: Path, given: str) -> None:
     config = run_of(hub_strategy="checkpoint", log_to_tensorboard=True, log_to_wandb=True)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     arguments = ["train", "--config", str(tmp_path / "config.json")]
     arguments += ["--hf_token", hub.token] if given == "flag" else []
     environment = hub.environment(tmp_path / "hf", hub.token if given == "environment" else None)
@@ -224,7 +224,7 @@ def test_the_token_is_left_nowhere(hub: Hub, run_of: Any, tmp_path: Path, given:
 
 
 def test_the_command_says_in_a_line_that_a_token_is_missing(hub: Hub, run_of: Any, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(run_of().to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(run_of().to_dict()), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "theworld.cli.main", "train", "--config", str(tmp_path / "config.json")],
         env={**os.environ, **hub.environment(tmp_path / "hf")},

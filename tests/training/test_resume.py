@@ -121,7 +121,7 @@ def test_killed_at_ten_moments_it_ends_with_the_losses_of_an_undisturbed_run(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
 ) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_epochs=8, save_total_limit=1, resume_from=AUTO)
-    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["theworld.training.run", "tests.training.test_resume"])
 
@@ -218,7 +218,7 @@ def test_a_flipped_byte_is_named(whole: TrainingConfig, tmp_path: Path, name: st
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "stage.json"])
 def test_a_damaged_description_is_named(whole: TrainingConfig, tmp_path: Path, name: str) -> None:
     damaged = Path(leave_only(whole, 4, tmp_path)) / "checkpoint-4" / name
-    damaged.write_text(damaged.read_text()[:90])
+    damaged.write_text(damaged.read_text(encoding="utf-8")[:90], encoding="utf-8")
     with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, not JSON"):
         continued(whole, output_dir=str(tmp_path))
 

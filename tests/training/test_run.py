@@ -69,11 +69,13 @@ def test_run_folder(ended: Ended) -> None:
     names = {path.name for path in ended.folder.iterdir()}
     assert names == {"config.json", "manifest.json", "checkpoint-6", "logs", "skipped.jsonl", "skipped_eval.jsonl"}
     assert TrainingConfig.from_file(ended.folder / "config.json") == dataclasses.replace(ended.config, hf_token=None)
-    manifest = json.loads((ended.folder / "manifest.json").read_text())
+    manifest = json.loads((ended.folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"]["trains"] == ["projector"]
     assert "torch" in manifest["environment"]["packages"]
     for name in ("skipped.jsonl", "skipped_eval.jsonl"):
-        assert [json.loads(line)["id"] for line in (ended.folder / name).read_text().splitlines()] == ["row3"]
+        assert [json.loads(line)["id"] for line in (ended.folder / name).read_text(encoding="utf-8").splitlines()] == [
+            "row3"
+        ]
 
 
 def test_checkpoint_answers(ended: Ended) -> None:
@@ -142,7 +144,7 @@ def test_eval_loss_is_that_of_the_frozen_start(tmp_path: Path, gemma_folder: Pat
 
 
 def test_splits_of_one_data_set(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
-    rows = [json.loads(line) for line in write_rows(tmp_path, 6).read_text().splitlines()]
+    rows = [json.loads(line) for line in write_rows(tmp_path, 6).read_text(encoding="utf-8").splitlines()]
     (tmp_path / "5.png").unlink()
     splits = {"fit": rows[:3], "held": rows[3:]}  # only a name says which is which
     data = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in splits.items()})
@@ -167,7 +169,7 @@ def test_past_the_budget_the_run_stops_with_the_list(tmp_path: Path, gemma_folde
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
     with pytest.raises(ValueError, match=r"rows cannot be used, more than skip_budget=0.05 allows: missing"):
         train(config)
-    assert "row" in (Path(config.output_dir) / "skipped.jsonl").read_text()
+    assert "row" in (Path(config.output_dir) / "skipped.jsonl").read_text(encoding="utf-8")
 
 
 def test_what_was_mended_no_longer_counts(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
@@ -242,7 +244,7 @@ def test_bad_input_is_named_before_anything_is_written(
 
 def test_an_empty_file_is_named(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
-    Path(config.train_dataset_path or "").write_text("")
+    Path(config.train_dataset_path or "").write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match="no rows"):
         train(config)
 
@@ -254,7 +256,7 @@ def test_vsr_config_trains_on_vsr_files(tmp_path: Path, gemma_folder: Path, cosm
          "label": index % 2, "relation": "left of", "annotator_id": 1, "vote_true_validator_id": [2]}
         for index in range(4)
     ]  # fmt: skip
-    (tmp_path / "vsr.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "vsr.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     tiny_keys = tiny_run(tmp_path, gemma_folder, cosmos_folder).to_dict()
     changed = ("model_name", "cosmos_model_name", "world_image_size", "world_pooling", "image_folder", "output_dir")
     config = TrainingConfig.from_file(

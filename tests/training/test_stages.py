@@ -120,7 +120,7 @@ def test_a_stage_is_told_from_another() -> None:
 
 def test_the_data_is_told_by_its_content(tmp_path: Path) -> None:
     for name, text in (("a", "1\n2\n"), ("b", "1\n2\n"), ("c", "1\n3\n")):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     a, b, c = (data_fingerprint(str(tmp_path / name), [1, 2]) for name in "abc")
     assert a == b != c
     assert a != data_fingerprint(str(tmp_path / "a"), [1])

@@ -15,7 +15,7 @@ def test_absent_module_names_the_extra() -> None:
 
 
 def test_fault_inside_the_dependency_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_engine.py").write_text("import something_it_needs")
+    (tmp_path / "broken_engine.py").write_text("import something_it_needs", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="something_it_needs"):
         require("nano", "broken_engine")

@@ -25,7 +25,7 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         io.write_text(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -51,7 +51,7 @@ def test_jsonl_round_trip_and_append(tmp_path: Path) -> None:
 def test_unfinished_line_is_left_out_and_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     io.append_jsonl(path, [{"id": 0}])
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write('{"id": 1, "text": "cut o')
     assert [row["id"] for row in io.read_jsonl(path)] == [0]
     io.append_jsonl(path, [{"id": 1}])
@@ -61,6 +61,6 @@ def test_unfinished_line_is_left_out_and_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("line", ["no json", "[1]"])
 def test_bad_line_names_file_and_line(tmp_path: Path, line: str) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(f'{{"id": 0}}\n{line}\n')
+    path.write_text(f'{{"id": 0}}\n{line}\n', encoding="utf-8")
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2"):
         list(io.read_jsonl(path))

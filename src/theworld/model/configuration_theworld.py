@@ -33,7 +33,7 @@ MAX_RANK = 4096
 LARGEST: dict[str, int] = {
     **dict.fromkeys(("mm_tokens_per_image", "projector_hidden_size", "hidden_size", "head_dim"), 65_536),
     **{"image_size": 8192, "world_image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
-    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size", "r"), MAX_RANK),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size"), 4096),
     **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 2**24),
 }
 """What the fields of an untrusted config may ask a loader to allocate or repeat, from 1 on; 2**63 for all others."""

@@ -172,7 +172,7 @@ def train_dynamics(
     metric = inverse_covariance(latents)
     _, refined = train("dynamics metric", averaged, steps=metric_steps, learning_rate=6e-4, metric=metric)
     figures = {**refined, "stages": [plain, refined]}
-    (out / "dynamics.json").write_text(json.dumps(figures, indent=1))
+    (out / "dynamics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
 
 

@@ -192,7 +192,7 @@ def train_vae(
     set_statistics(vae, frames[:: max(1, len(frames) // 1024)])
     vae.save_pretrained(out / "vae")
     figures = {**reconstruction_figures(vae, held_out), "stages": stages}
-    (out / "vae.json").write_text(json.dumps(figures, indent=1))
+    (out / "vae.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
     logger.info("vae: %s", {name: value for name, value in figures.items() if name != "stages"})
     return figures
 

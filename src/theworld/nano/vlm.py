@@ -191,7 +191,7 @@ def train_vlm(
     saved = Gemma3ForConditionalGeneration.from_pretrained(out)
     validation = load(scenes_folder / "validation")
     figures["validation"] = evaluate_vlm(saved, AutoProcessor.from_pretrained(out), validation, per_family, seed=seed)
-    (out / "vlm.json").write_text(json.dumps(figures, indent=2))
+    (out / "vlm.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
     return figures
 
 
@@ -209,5 +209,5 @@ def _run_stage(
     out.parent.mkdir(parents=True, exist_ok=True)
     trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
     save_file(trained, weights)
-    record.write_text(json.dumps(figures))
+    record.write_text(json.dumps(figures), encoding="utf-8")
     return figures

@@ -137,7 +137,7 @@ def test_a_refused_key_stops_and_is_not_shown(folder: Path, monkeypatch: Any, ca
     assert "wrong key ***" in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     everything = captured.out + captured.err + caplog.text
-    everything += "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    everything += "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file())
     assert KEY not in everything
 
 
@@ -152,7 +152,7 @@ def test_the_key_is_written_nowhere(folder: Path) -> None:
     with running(echoes) as judge:
         chosen = settings(judge)
         assert judge_predictions(folder, chosen)["unreadable"] == 5
-    assert KEY[:8] not in "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert KEY[:8] not in "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*") if path.is_file())
     assert KEY not in repr(chosen)
 
 
@@ -169,8 +169,8 @@ def test_goes_on_after_a_kill_and_asks_anew_what_changed(folder: Path, tmp_path:
     with running(fair) as judge:
         judge_predictions(folder, settings(judge))
         path = folder / "judges" / "some-judge" / JUDGEMENTS
-        lines = path.read_text().splitlines(keepends=True)
-        path.write_text("".join(lines[:3]) + lines[3][:20])  # cut in the middle of a row
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")  # cut in the middle of a row
         before = len(judge.requests)
         assert judge_predictions(folder, settings(judge))["judged"] == 6
         assert len(judge.requests) == before + 3

@@ -64,9 +64,9 @@ def write_tasks(folder: Path, scenes: int) -> list[dict]:
         Image.fromarray(frames[0]).save(folder / f"{index}.png")
         asked = {"question": question.text, "answer": question.answer, "choices": list(question.choices)}
         rows.append({"image": str(folder / f"{index}.png"), **asked})
-    (folder / "rows.json").write_text(json.dumps(rows))
+    (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     shared = SHARED.format(rows=folder / "rows.json")
-    (folder / "theworld_say.yaml").write_text(GENERATE + shared)
-    (folder / "theworld_choose.yaml").write_text(CHOOSE + shared)
-    (folder / "utils.py").write_text(UTILS)
+    (folder / "theworld_say.yaml").write_text(GENERATE + shared, encoding="utf-8")
+    (folder / "theworld_choose.yaml").write_text(CHOOSE + shared, encoding="utf-8")
+    (folder / "utils.py").write_text(UTILS, encoding="utf-8")
     return rows

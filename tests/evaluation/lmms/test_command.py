@@ -16,7 +16,7 @@ pytestmark = pytest.mark.lmms
 PAGE = Path(__file__).parents[3] / "docs" / "lmms-eval.md"
 COMMANDS = [
     command.replace("\\\n", " ").strip()
-    for block in re.findall(r"^```bash no-run\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for block in re.findall(r"^```bash no-run\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     for command in re.findall(r"^python -m lmms_eval(?:.*\\\n)*.*$", block, re.MULTILINE)
 ]
 
@@ -29,7 +29,9 @@ def evaluate(command: str, folder: Path) -> tuple[str, list[dict]]:
     done = subprocess.run(run, env=os.environ | offline, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     logged = sorted((folder / "out").rglob("*_samples_*.jsonl"))
-    return done.stdout, [json.loads(line) for line in logged[-1].read_text().splitlines()] if logged else []
+    return done.stdout, [
+        json.loads(line) for line in logged[-1].read_text(encoding="utf-8").splitlines()
+    ] if logged else []
 
 
 def metric(table: str, name: str) -> float:
