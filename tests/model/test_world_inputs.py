@@ -292,3 +292,11 @@ def test_configuration_names_field_and_value(field: str, value: Any) -> None:
 def test_unknown_choice_names_the_known_ones(load: Load, field: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{field}='magic'"):
         load(**{field: value})
+
+
+def test_embeddings_cannot_train_without_their_world(world: TheWorld, images: list[Image.Image]) -> None:
+    plain = encode(world.processor, [user("Hi?", images[0])], use_world=False)
+    embeds = world.get_input_embeddings()(plain.pop("input_ids"))
+    given = {**plain, "inputs_embeds": embeds, "labels": torch.zeros(embeds.shape[:2], dtype=torch.long)}
+    with pytest.raises(ValueError, match="inputs_embeds with pixel_values in training"):
+        world(**given)

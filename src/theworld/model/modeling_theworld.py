@@ -35,7 +35,7 @@ from .projectors import WorldProjector
 from .training_hooks import select_supervised, trains, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
-from .world_inputs import CACHE, WorldInputs, WorldRequest, check_dtype, check_length, is_prefill, settle_world_inputs
+from .world_inputs import CACHE, WorldInputs, WorldRequest, check_call, is_prefill, settle_world_inputs
 from .world_parts import make_world_parts
 
 # transformers 5.24 gives the vision encoder's whole output in place of `image_hidden_states`
@@ -155,9 +155,8 @@ class TheWorldModel(Gemma3Model):
         prefill = is_prefill(input_ids, cache)
         image = world = image_outputs = None
         # 1. Validate the world's arguments of callers that come without the head
-        if prefill:
-            check_length(self.config, cast(torch.Tensor, input_ids))
-            check_dtype(cast(torch.Tensor, self.get_input_embeddings().weight))
+        hidden = input_ids is None and pixel_values is not None and strict and use_world is None
+        check_call(self.config, input_ids, self.get_input_embeddings().weight, prefill=prefill, hidden=hidden)
         request = WorldRequest(world_pixel_values, None, num_world_steps, use_world, world_latents)
         given = encoded.get("world") is None and request.given
         if prefill and (given or not encoded) and use_world is not False:

@@ -28,6 +28,10 @@ NO_WORLD_INPUT = (
     "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
     "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
 )
+EMBEDS_ALONE = (
+    "inputs_embeds with pixel_values in training, and the world is enabled: the place of its tokens shows in input_ids "
+    "alone; pass input_ids, or use_world=False for plain Gemma 3"
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,23 @@ def check_dtype(weight: torch.Tensor) -> None:
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
     if weight.dtype == torch.float16 or autocast:
         raise ValueError(FP16_REFUSED)
+
+
+def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: bool, hidden: bool) -> None:
+    """Refuse float16, a prompt that is too long, and in training embeddings that hide the place of world tokens.
+
+    Args:
+        weight: The token embeddings' table.
+        hidden: Whether a batch with images comes as `inputs_embeds`.
+
+    Raises:
+        ValueError: Says what to pass.
+    """
+    if prefill:
+        check_length(config, input_ids)
+        check_dtype(weight)
+    if hidden and config.enable_world:
+        raise ValueError(EMBEDS_ALONE)
 
 
 def settle_world_inputs(
@@ -243,4 +264,4 @@ def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: in
     return steps
 
 
-__all__ = ["WorldInputs", "WorldRequest", "check_dtype", "check_length", "is_prefill", "settle_world_inputs"]
+__all__ = ["WorldInputs", "WorldRequest", "check_call", "check_length", "is_prefill", "settle_world_inputs"]
