@@ -69,7 +69,8 @@ def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[
     """A package that turns gradients off when it is imported, as the real one does."""
     (tmp_path / "cosmos_guardrail.py").write_text(
         "import torch\nfrom tests.analysis.test_guardrail import FakeChecker as CosmosSafetyChecker\n"
-        "torch.set_grad_enabled(False)\n"
+        "torch.set_grad_enabled(False)\n",
+        encoding="utf-8",
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cosmos_guardrail", raising=False)
@@ -109,7 +110,7 @@ def test_a_copy_is_known_by(encoder: CosmosWorldEncoder, tmp_path: Path, sign: s
     file, content = TELLING_FILES[sign]
     path = tmp_path / subfolder / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
     assert needs_guardrail(encoder, subfolder)
 
 
@@ -174,7 +175,7 @@ def test_refusals_are_errors(
 
 def test_a_dependency_that_is_missing_is_named(encoder: CosmosWorldEncoder, installed: type[FakeChecker]) -> None:
     path = Path(sys.path[0]) / "cosmos_guardrail.py"
-    path.write_text("import a_dependency_of_it")
+    path.write_text("import a_dependency_of_it", encoding="utf-8")
     importlib.invalidate_caches()
     with pytest.raises(ModuleNotFoundError, match="a_dependency_of_it"):
         load_guardrail()
@@ -185,11 +186,13 @@ def test_the_stock_pipeline_brings_the_guardrail_and_gradients_stay(tmp_path: Pa
     package = tmp_path / "cosmos_guardrail"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "import torch\ntorch.set_grad_enabled(False)\nclass CosmosSafetyChecker: pass\n"
+        "import torch\ntorch.set_grad_enabled(False)\nclass CosmosSafetyChecker: pass\n", encoding="utf-8"
     )
     metadata = tmp_path / "cosmos_guardrail-0.1.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: cosmos_guardrail\nVersion: 0.1\n")
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: cosmos_guardrail\nVersion: 0.1\n", encoding="utf-8"
+    )
     code = (
         "import sys, torch\nfrom theworld.model.world_encoders import cosmos\ncosmos.stock_negative_prompt()\n"
         "print('cosmos_guardrail' in sys.modules, torch.is_grad_enabled())"

@@ -9,10 +9,13 @@ from theworld.cli.main import main
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     train, evaluation = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
-    train.write_text('{"image": "1.jpg", "caption": "The cat is on the mat.", "label": 0, "relation": "on"}\n')
+    train.write_text(
+        '{"image": "1.jpg", "caption": "The cat is on the mat.", "label": 0, "relation": "on"}\n', encoding="utf-8"
+    )
     evaluation.write_text(
         '{"image": "2.jpg", "caption": "The cat is on the mat.", "label": 1, "relation": "on"}\n'
-        '{"image": "1.jpg", "caption": "The dog is on the mat.", "label": 0, "relation": "on"}\n'
+        '{"image": "1.jpg", "caption": "The dog is on the mat.", "label": 0, "relation": "on"}\n',
+        encoding="utf-8",
     )
     return ["audit", "--train", str(train), "--eval", str(evaluation)]
 

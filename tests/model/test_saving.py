@@ -188,7 +188,7 @@ def save_and_die(model: TheWorld, folder: Path, limit: int) -> int:
         os.write(writer, str(done).encode())
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader) as pipe:
+    with os.fdopen(reader, encoding="utf-8") as pipe:
         counted = pipe.read()
     _, status = os.waitpid(child, 0)
     return int(counted) if os.waitstatus_to_exitcode(status) == 0 else -1

@@ -167,9 +167,10 @@ def test_running_again_does_nothing(tmp_path: Path, gemma_folder: Path, cosmos_f
 
 def test_a_picture_is_encoded_once(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     rows = write_rows(tmp_path)
-    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     rows.write_text(
-        "".join(json.dumps({**line, "image": f"{index // 2}.png"}) + "\n" for index, line in enumerate(lines))
+        "".join(json.dumps({**line, "image": f"{index // 2}.png"}) + "\n" for index, line in enumerate(lines)),
+        encoding="utf-8",
     )
     result = precompute(cached(tmp_path, gemma_folder, cosmos_folder))
     assert (result.rows, result.computed, result.present) == (10, 5, 5)
@@ -194,7 +195,7 @@ def test_bad_pictures_are_listed_within_the_budget(tmp_path: Path, gemma_folder:
     result = precompute(config)
     assert (result.computed, result.skipped) == (8, 2)
     assert "not_an_image 2 (row3, row7)" in result.skip_causes
-    listed = (Path(config.output_dir) / "precompute" / "skipped.jsonl").read_text()
+    listed = (Path(config.output_dir) / "precompute" / "skipped.jsonl").read_text(encoding="utf-8")
     assert [json.loads(line)["id"] for line in listed.splitlines()] == ["row3", "row7"]
     with pytest.raises(ValueError, match=r"2 of 10 rows cannot be used, more than skip_budget=0\.1"):
         precompute(replace(config, skip_budget=0.1))
@@ -289,7 +290,7 @@ precompute.precompute(TrainingConfig.from_file(sys.argv[1]))
 def test_killed_at_any_time_it_goes_on(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = cached(tmp_path, gemma_folder, cosmos_folder)
     expected = precompute(replace(config, latent_cache=str(tmp_path / "undisturbed")))
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "config.json")], cwd=PROJECT)
     deadline = time.monotonic() + 240
     while len(list(tmp_path.glob("latents/*/index/*.parquet"))) < 3 and time.monotonic() < deadline:
@@ -310,7 +311,7 @@ def test_two_processes_share_the_work(tmp_path: Path, gemma_folder: Path, cosmos
     config = cached(tmp_path, gemma_folder, cosmos_folder, skip_budget=0.3)
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(b"no picture")
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launch, "-m", "theworld.cli.main", "precompute", "--config", str(tmp_path / "config.json"), "--json"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
@@ -324,6 +325,6 @@ def test_two_processes_share_the_work(tmp_path: Path, gemma_folder: Path, cosmos
 
 
 def latents_by_key(folder: Path) -> dict[bytes, torch.Tensor]:
-    cache = LatentCache(folder.parent, json.loads((folder / "fingerprint.json").read_text()))
+    cache = LatentCache(folder.parent, json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")))
     keys = [key.ljust(32, b"\0") for key in cache._index.keys.tolist()]
     return dict(zip(keys, cache.get(keys), strict=True))
