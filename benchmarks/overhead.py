@@ -24,13 +24,12 @@ from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.utils.devices import best_device
 from theworld.utils.logging import quiet_third_party
 
-QUESTION_TOKENS, DECODED_TOKENS, VOCABULARY = 64, 32, 8192
+QUESTION_TOKENS, VOCABULARY = 64, 8192
 WORLD_SIZE, WORLD_STEPS = 64, 2
 TEXT = {
     "vocab_size": VOCABULARY,
     "hidden_size": 512,
     "intermediate_size": 2048,
-    "num_hidden_layers": 12,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 64,
@@ -51,9 +50,11 @@ SPECIAL = {"boi_token_index": 10, "eoi_token_index": 11, "image_token_index": 12
 WORLD = {"world_image_size": WORLD_SIZE, "num_world_steps": WORLD_STEPS}
 
 
-def build(device: torch.device, dtype: torch.dtype) -> tuple[Gemma3ForConditionalGeneration, TheWorld, TheWorld]:
+def build(
+    device: torch.device, dtype: torch.dtype, layers: int
+) -> tuple[Gemma3ForConditionalGeneration, TheWorld, TheWorld]:
     """Stock Gemma 3, TheWorld with the world off, and with the world on, of the same weights."""
-    fields = {"text_config": TEXT, "vision_config": VISION, **SPECIAL}
+    fields = {"text_config": {**TEXT, "num_hidden_layers": layers}, "vision_config": VISION, **SPECIAL}
     torch.manual_seed(0)
     stock = Gemma3ForConditionalGeneration(Gemma3Config(**fields))
     off = TheWorld(TheWorldConfig(**fields, **WORLD, enable_world=False))
@@ -106,10 +107,10 @@ def build_components(device: torch.device, dtype: torch.dtype) -> tuple[Autoenco
     return vae, transformer
 
 
-def measure(pairs: int) -> dict[str, dict[str, float]]:
+def measure(pairs: int, layers: int, decoded_tokens: int) -> dict[str, dict[str, float]]:
     """Every row."""
     device, dtype = best_device()
-    stock, off, on = build(device, dtype)
+    stock, off, on = build(device, dtype, layers)
     plain = prompt(stock.config, device, 0, world=False)
     tokens = on.config.world_tokens(WORLD_STEPS)
     longer = prompt(stock.config, device, tokens, world=False)
@@ -122,7 +123,7 @@ def measure(pairs: int) -> dict[str, dict[str, float]]:
 
     encoder = build_encoder(device, dtype)
     frame = torch.zeros(1, 3, WORLD_SIZE, WORLD_SIZE, device=device)
-    decode = {"max_new_tokens": DECODED_TOKENS, "do_sample": False}
+    decode = {"max_new_tokens": decoded_tokens, "do_sample": False}
     with torch.no_grad():
         rows = {
             "world off, forward": compare(lambda: off(**plain), lambda: stock(**plain), device, pairs),
@@ -149,9 +150,11 @@ def measure(pairs: int) -> dict[str, dict[str, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--decoded-tokens", type=int, default=32)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    rows = measure(args.pairs)
+    rows = measure(args.pairs, args.layers, args.decoded_tokens)
     if args.json:
         print(json.dumps(rows, indent=2))
         return

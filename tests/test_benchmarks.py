@@ -1,29 +1,33 @@
 """The benchmarks run as a reader starts them, at their smallest; what they must show is read off their figures."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-PROJECT = Path(__file__).parents[1]
+import pytest
+
+from tests.scripts import run_script
+
+Run = Callable[..., dict[str, Any]]
 
 
-def run(script: str, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, f"benchmarks/{script}", *arguments, "--json"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    def figures(script: str, *arguments: str) -> dict[str, Any]:
+        run_script(monkeypatch, f"benchmarks/{script}", *arguments, "--json")
+        return json.loads(capsys.readouterr().out)
+
+    return figures
 
 
-def test_latent_cache() -> None:
+def test_latent_cache(run: Run) -> None:
     figures = run("latent_cache.py", "--pairs", "1", "--latents", "256")
     assert figures["read_per_processor_second"] > 2000
     assert abs(figures["overhead"]) < 0.1
     assert all(value > 0 for value in figures.values())
 
 
-def test_training_step() -> None:
+def test_training_step(run: Run) -> None:
     small = ("--vocabulary", "30000", "--tokens", "128", "--world-steps", "0", "--trainer-steps", "3")
     rows = run("training_step.py", "--pairs", "1", *small)
     assert rows.keys() == {"loss", "world path", "nano step", "trainer"}
@@ -33,7 +37,7 @@ def test_training_step() -> None:
     assert all(row["ours_ms"] > 0 for row in rows.values())
 
 
-def test_evaluation() -> None:
+def test_evaluation(run: Run) -> None:
     rows = run("evaluation.py", "--pairs", "1", "--items", "16")
     assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}
     assert all(row["same"] == row["items"] == 16 for row in rows.values())

@@ -2,15 +2,14 @@
 
 import json
 import re
-import runpy
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.evaluation.report import terminal_report
 from theworld.model.world_encoders import WORLD_ENCODERS
@@ -50,16 +49,11 @@ def test_command_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if not command or command.startswith(ELSEWHERE):
             continue
         program, *arguments = shlex.split(command)
-        # In this process: a new one takes longer to import torch than most commands take
+        # In this process: to import torch in a new one takes longer than most commands
         if program == "theworld":
             assert main(arguments) == 0, command
         else:
-            monkeypatch.setattr(sys, "argv", arguments)
-            monkeypatch.syspath_prepend(ROOT)
-            try:
-                runpy.run_path(arguments[0], run_name="__main__")
-            except SystemExit as ended:
-                assert not ended.code, command  # noqa: PT017
+            run_script(monkeypatch, *arguments)
 
 
 def test_make_targets_in_the_docs_exist() -> None:

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from tests.scripts import run_script
 from theworld.nano.examples import EXAMPLES, load_example
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +47,9 @@ def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> No
     assert printed["answers"]["rollout"] == example.answer != printed["answers"]["plain Gemma 3"]
 
 
-def test_overhead_prints_ratios() -> None:
-    rows = json.loads(run("benchmarks/overhead.py", "--pairs", "1", "--json"))
+def test_overhead_prints_ratios(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ("--pairs", "1", "--layers", "2", "--decoded-tokens", "2")
+    run_script(monkeypatch, "benchmarks/overhead.py", *small, "--json")
+    rows = json.loads(capsys.readouterr().out)
     assert rows["world off, forward"]["ratio"] > 0
     assert rows["world encoder, rollout"]["ours_ms"] > rows["world encoder, current frame"]["ours_ms"]

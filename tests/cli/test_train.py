@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.scripts import run_script
 from tests.training.runs import tiny_run, write_rows
 from theworld.cli.main import main
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -65,14 +64,15 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, capsys: pytest.Capture
     assert "unknown config key 'freeze_gema_vision': did you mean 'freeze_gemma_vision'?" in capsys.readouterr().err
 
 
-def test_script_and_example_run(tmp_path: Path) -> None:
+def test_script_and_example_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_rows(tmp_path, 2)
     script = ["scripts/train_hf.py", "--config", "configs/smoke_test.json", "--output_dir", str(tmp_path / "smoke")]
     example = ["examples/simple_training.py", "--output", str(tmp_path / "simple"), "--steps", "2"]
     for command, shown in ((script, "step 2, loss"), (example, "(truth: orange)")):
-        done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stderr
-        assert shown in done.stdout
+        run_script(monkeypatch, *command)
+        assert shown in capsys.readouterr().out
 
 
 def test_the_error_line_stands_alone_where_no_terminal_is(tmp_path: Path) -> None:
