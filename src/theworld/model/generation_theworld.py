@@ -134,7 +134,7 @@ class WorldGenerationMixin(GenerationMixin):
     def _shift_limits(self, kwargs: dict[str, Any], added: int) -> None:
         """Count `max_length` and `min_length` from the caller's prompt, wherever they were given."""
         given = kwargs.get("generation_config")
-        config = copy.deepcopy(self.generation_config if given is None else given)
+        config = self.generation_config if given is None else copy.deepcopy(given)
         for name in ("max_length", "min_length"):
             limit = kwargs.get(name) or getattr(config, name)
             if name == "max_length" and kwargs.get("max_new_tokens"):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import one_line
+from .errors import CausedError, one_line
 
 MAX_PIXELS = 64 * 2**20
 """Width times height: 8,192 x 8,192, which is 256 MiB once decoded."""
@@ -39,7 +39,7 @@ _DAMAGE = (
 )
 
 
-class ImageError(ValueError):
+class ImageError(CausedError):
     """An image that cannot be used.
 
     Args:
@@ -47,14 +47,6 @@ class ImageError(ValueError):
             read), or one of those of `FetchError`.
         detail: One line for a person that names the image.
     """
-
-    def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(cause, detail)  # both, so that it can be pickled
-        self.cause = cause
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
 
 
 def open_header(source: Path | bytes | bytearray, name: str | None = None) -> Image.Image:

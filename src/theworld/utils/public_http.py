@@ -19,6 +19,8 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import httpcore
 
+from .errors import CausedError
+
 MAX_REDIRECTS = 5
 HEADERS: dict[bytes | str, bytes | str] = {
     "User-Agent": "theworld (fetches images)",
@@ -31,7 +33,7 @@ _KEPT_IN_URLS = "/%:@!$&'()*+,;=~?"
 _SHOWN_OF_URL = 300
 
 
-class FetchError(ValueError):
+class FetchError(CausedError):
     """A URL that cannot be fetched.
 
     Args:
@@ -39,14 +41,6 @@ class FetchError(ValueError):
             `redirects` or `too_large`.
         detail: One line for a person.
     """
-
-    def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(cause, detail)  # both, so that it can be pickled
-        self.cause = cause
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return self.detail
 
 
 def fetch(url: str, *, timeout: float, max_bytes: int, allow_private: bool = False) -> bytes:

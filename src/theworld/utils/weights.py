@@ -49,6 +49,12 @@ def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = F
     return model
 
 
+def shorten(keys: list[str]) -> str:
+    """A list of keys for one line of an error."""
+    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+    return ", ".join(keys[:SHOWN_KEYS]) + more
+
+
 def check_loaded(name: str, info: Mapping[str, Any]) -> None:
     """Refuse a model whose weights are not those of its config: what is missing would be random.
 
@@ -60,12 +66,7 @@ def check_loaded(name: str, info: Mapping[str, Any]) -> None:
         ValueError: Lists the keys.
     """
     wrong = {kind: sorted(map(_key, info.get(kind) or ())) for kind in WRONG}
-    listed = [
-        f"{kind.replace('_', ' ')}: {', '.join(keys[:SHOWN_KEYS])}"
-        + (f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else "")
-        for kind, keys in wrong.items()
-        if keys
-    ]
+    listed = [f"{kind.replace('_', ' ')}: {shorten(keys)}" for kind, keys in wrong.items() if keys]
     if listed:
         raise ValueError(f"{name}: the weights are not those of its config: {'; '.join(listed)}; download it again")
 

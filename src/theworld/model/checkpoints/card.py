@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,23 @@ from .names import canonical
 CARD = Path(__file__).with_suffix(".md")
 
 
-def model_card(model: Any, *, full: bool = False, training: str = "", repository: str | None = None) -> str:
+def model_card(
+    model: Any,
+    names: Iterable[str] | None = None,
+    *,
+    full: bool = False,
+    training: str = "",
+    repository: str | None = None,
+) -> str:
     """Markdown card of `model`, with numbers computed from it and no path of this machine.
 
     Args:
+        names: Names of its delta, if they are known; finding them reads every weight.
         full: Whether the base models lie beside it.
         training: Markdown about the run that it comes from, ended by an empty line.
         repository: What it will be loaded by.
     """
-    config, held = model.config, set(delta_names(model))
+    config, held = model.config, set(delta_names(model) if names is None else names)
     bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
     card = Template(CARD.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return card.render(

@@ -9,11 +9,10 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from theworld.utils.tensors import Snapshot, differs, snapshot
+from theworld.utils.weights import shorten
 
 from ..components import ENCODER, FRESH, component_of, component_table, find_component
 from .names import canonical
-
-SHOWN_KEYS = 8
 
 
 def recorded(model: Any) -> dict[str, Snapshot]:
@@ -115,12 +114,6 @@ def expected_names(model: Any, changed: Iterable[str]) -> Iterator[tuple[str, to
     for name, parameter in model.named_parameters():
         if component_of(name, table) in held or canonical(name) in held:
             yield canonical(name), parameter
-
-
-def shorten(keys: list[str]) -> str:
-    """A list of keys for one line of an error."""
-    more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-    return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
 __all__ = ["check_expressible", "delta_names", "expected_names", "remember", "summarise"]

@@ -25,7 +25,7 @@ from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, FP16_REFUSED,
 from theworld.utils.folders import recover
 from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
-from theworld.utils.weights import check_loaded, read_weights, shapes_of, weight_files
+from theworld.utils.weights import check_loaded, read_weights, shapes_of, shorten, weight_files
 
 from ..components import (
     ENCODER,
@@ -43,7 +43,7 @@ from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
 from ..world_parts import WorldParts
-from .delta import delta_names, expected_names, remember, shorten
+from .delta import delta_names, expected_names, recorded, remember
 from .lora import check_same_lora, inject_lora
 
 SIZES = ("world_latent_channels", "world_spatial_compression", "world_temporal_compression")
@@ -89,6 +89,7 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     saved, _ = PretrainedConfig.get_config_dict(source.name, **where)
     if not saved:
         raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
+    saved = upgrade(saved)
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
     has_world = is_checkpoint and saved.get("enable_world", True)
 
@@ -135,9 +136,11 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     if not language_model:
         embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # the head's as well
         embeddings.data = embeddings.data[:0].clone()
-    table = component_table(model.model.world_encoder)
+    table, known = component_table(model.model.world_encoder), recorded(model)
     model.base_tensors = remember(
-        (key, value) for key, value in model.named_parameters() if component_of(key, table) not in FRESH
+        (key, value)
+        for key, value in model.named_parameters()
+        if component_of(key, table) not in FRESH and key not in known
     )
     if config.lora is not None:
         inject_lora(config, model.model.language_model)
@@ -201,7 +204,7 @@ def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], s
         )
     if given is not None and not isinstance(given, TheWorldConfig):
         raise ValueError(f"config= is a {type(given).__name__}: expected a TheWorldConfig, or its fields as keywords")
-    fields: dict[str, Any] = upgrade(saved) if given is None else given.to_dict()
+    fields: dict[str, Any] = saved if given is None else given.to_dict()
     fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures", "auto_map")}
     return TheWorldConfig(**{**fields, **overrides})
 
@@ -383,7 +386,7 @@ def load_delta(
     table = component_table(model.model.world_encoder)
     if not model.config.enable_world:  # the caller turned the world off: its weights are left out
         gemma = ("vision", "language", "language_lora")
-        tensors = {key: value for key, value in tensors.items() if in_components(key, gemma, table)}
+        tensors = {key: value for key, value in tensors.items() if find_component(key, table) in gemma}
     parameters = dict(expected_names(model, changed))
     problems = {
         "missing": sorted(parameters.keys() - tensors.keys()),
@@ -419,11 +422,6 @@ def load_into(model: Any, folder: str | Path) -> None:
     if missing:
         raise ValueError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
     load_delta(model, tensors, changed, folder)
-
-
-def in_components(name: str, components: tuple[str, ...], table: Any) -> bool:
-    """Whether a saved tensor belongs to one of `components`; world parts that are absent belong to none."""
-    return find_component(name, table) in components
 
 
 def as_sharded(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
 def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object) -> None:
     """Raise a ValueError for other adapters than those that a checkpoint was saved with; their dropout may change."""
     was, now = ({**(lora or {}), "dropout": None} for lora in (saved.get("lora"), config.lora))
-    if "language_lora" in (saved.get("changed") or saved.get("trained_components") or ()) and was != now:
+    if "language_lora" in (saved.get("changed") or ()) and was != now:
         raise ValueError(
             f"{name}: its adapters were trained with lora={saved['lora']}, not {config.lora}: leave lora out, or fold "
             "them into the language model with merge_lora() first"

@@ -95,7 +95,7 @@ def save_theworld(
         for name, content in (beside or {}).items():
             write_bytes(folder / name, content)
         if not (target / "README.md").exists():
-            write_text(folder / "README.md", model_card(model, full=full))
+            write_text(folder / "README.md", model_card(model, names, full=full))
         written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
         put(folder, target, replaced=OURS, marks=("config.json", WEIGHTS, WEIGHTS_INDEX))
     if not push_to_hub:
