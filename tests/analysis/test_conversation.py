@@ -1,5 +1,7 @@
 """A conversation: what the model reads is the whole of it, and the answer comes word by word."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -35,6 +37,14 @@ def test_first_answer_is_that_of_ask(nano: TheWorld) -> None:
     conversation.set_world(False)
     conversation.add_image(example.image)
     assert conversation.ask(example.question, quiet) == nano.ask(example.image, example.question, use_world=False)
+
+
+def test_an_offloaded_model_answers_the_same(nano: TheWorld, tmp_path: Path) -> None:
+    offloaded = TheWorld.from_pretrained("nano", device_map={"": "disk"}, offload_folder=str(tmp_path))
+    assert offloaded.device.type == "meta"
+    example, conversation = load_example("stack"), Conversation(offloaded)
+    conversation.add_image(example.image)
+    assert conversation.ask(example.question, quiet) == nano.ask(example.image, example.question)
 
 
 def test_an_image_stays_at_its_turn(nano: TheWorld, read: list[dict], images: list[Image.Image]) -> None:

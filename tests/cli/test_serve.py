@@ -125,6 +125,15 @@ def test_prompts_are_those_of_ask_and_their_world_is_consumed(nano: TheWorld) ->
     assert chat.processor.tokenizer.padding_side == "left"
 
 
+def test_an_offloaded_model_gets_the_same_prompt(nano: TheWorld, tmp_path: Path) -> None:
+    offloaded = TheWorld.from_pretrained("nano", device_map={"": "disk"}, offload_folder=str(tmp_path))
+    body = {"messages": asked(QUESTION, data_uri(STACK))}
+    inputs, _ = WorldChat(offloaded, "nano").prepare(body)
+    expected, _ = WorldChat(nano, "nano").prepare(body)
+    assert inputs.keys() == expected.keys()
+    assert all(torch.equal(inputs[name], expected[name]) for name in expected.keys() - {"use_world"})
+
+
 def test_the_world_decides_answers(client: OpenAI) -> None:
     """Otherwise equal answers would prove nothing."""
 

@@ -10,6 +10,7 @@ from transformers import TextStreamer
 from typing_extensions import override
 
 from theworld.model.configuration_theworld import check_world_steps
+from theworld.model.generation_theworld import input_device
 from theworld.utils.images import open_image
 
 
@@ -87,7 +88,7 @@ class Conversation:
             return_tensors="pt",
             num_world_steps=self.num_world_steps if self.use_world else None,
             use_world=None if self.use_world else False,
-        ).to(self.model.device)
+        ).to(input_device(self.model))
         length, limit = inputs["input_ids"].shape[1], self.model.config.get_text_config().max_position_embeddings
         if length >= limit:
             raise ValueError(f"the conversation is {length} tokens long and the model reads {limit}: clear it")

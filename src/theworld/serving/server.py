@@ -30,6 +30,7 @@ from typing_extensions import override
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
+from theworld.model.generation_theworld import input_device
 from theworld.utils.errors import one_line
 
 from .requests import check_fields, read_messages, world_settings
@@ -166,7 +167,7 @@ class WorldChat(ChatCompletionHandler):
         if body.get("temperature") is not None or body.get("top_p") is not None:
             config.do_sample = body.get("temperature") != 0
         config.max_new_tokens = min(cast(int, config.max_new_tokens), limit - length)
-        return {**inputs.to(self.model.device), "use_world": world["use_world"]}, config
+        return {**inputs.to(input_device(self.model)), "use_world": world["use_world"]}, config
 
 
 async def _as_json(_: Request, error: Exception) -> Response:
