@@ -1,9 +1,10 @@
-"""Timing for benchmarks: both sides in one process, in turn, medians; memory as the system counts it."""
+"""Timing for benchmarks: both sides in one process, in turn, medians."""
 
+import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -43,7 +44,7 @@ def paired(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """How far one call raises the process's memory: the allocator's peak on a GPU, the kernel's on a CPU (Linux)."""
+    """The most memory that tensors of one call hold at once, by torch's allocator; of a GPU or the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -51,13 +52,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # sets the peak back to what is resident now
-    before = _resident("VmRSS")
-    run()
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (line,) = [line for line in lines if line.startswith(f"{field}:")]
-    return int(line.split()[1]) * 1024
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it announces start and stop
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    recorded = profile.profiler.kineto_results.events()  # a public event shows an operation's net change alone
+    changes = sorted((event.start_ns(), event.nbytes()) for event in recorded if event.name() == "[memory]")
+    return max(itertools.accumulate((size for _, size in changes), initial=0))

@@ -5,7 +5,7 @@
 
 Rows (ours against the other side):
     loss                 logits at supervised positions only against full logits, at vocabulary 262,208: forward and
-                         backward, and how far each raises the process's memory
+                         backward, and the most memory that tensors of each hold at once
     world path           latents of a batch from the cache against the nano model's encoder, to world tokens; ours looks
                          them up by content, so hashing the frames is in it
     nano step            forward and backward of the nano model with those latents against with frames
