@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theworld import TheWorld, TheWorldConfig
 from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.utils.devices import best_device
+from theworld.utils.hub import Source
 from theworld.utils.logging import quiet_third_party
 
 QUESTION_TOKENS, VOCABULARY = 64, 8192
@@ -86,15 +87,9 @@ def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncode
     torch.manual_seed(0)
     with quiet_third_party():  # diffusers would rather cast while loading
         vae, transformer = build_components(device, dtype)
-    scheduler = FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
-    return CosmosWorldEncoder(
-        vae,
-        lambda: (transformer, scheduler),
-        lambda prompts: [torch.zeros(1, 1, 64) for _ in prompts],
-        source={},
-        num_inference_steps=6,
-        guidance_scale=1.0,
-    )
+    encoder = CosmosWorldEncoder(vae, TheWorldConfig(world_inference_steps=6), Source(""), {})
+    encoder.transformer, encoder.scheduler = transformer, FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+    return encoder
 
 
 def build_components(device: torch.device, dtype: torch.dtype) -> tuple[AutoencoderKLWan, CosmosTransformer3DModel]:

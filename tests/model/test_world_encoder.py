@@ -15,10 +15,12 @@ from torch.nn import functional
 from tests import tiny
 from tests.model.conftest import Load
 from tests.model.helpers import WORLD, encode, user
+from theworld import TheWorldConfig
 from theworld.model.image_processing_world import world_pixel_values
 from theworld.model.world_encoders import CosmosWorldEncoder, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
-from theworld.model.world_encoders.cosmos import stock_negative_prompt
+from theworld.model.world_encoders.cosmos import SETTINGS, stock_negative_prompt
 from theworld.model.world_encoders.cosmos_sampler import without_padding_mask
+from theworld.utils.hub import Source
 
 SIZE = tiny.WORLD_SIZE
 PROMPT = "a ball"
@@ -32,14 +34,13 @@ def embeds_of(prompt: str) -> torch.Tensor:
 def build(
     encoder: type[CosmosWorldEncoder] = CosmosWorldEncoder, transformer: Any = None, **settings: Any
 ) -> CosmosWorldEncoder:
-    transformer = tiny.tiny_transformer() if transformer is None else transformer
-    return encoder(
-        tiny.tiny_vae(),
-        lambda: (transformer, tiny.tiny_scheduler()),
-        lambda prompts: [embeds_of(prompt) for prompt in prompts],
-        source={"model": "tiny"},
-        **{"num_inference_steps": 4, "guidance_scale": 1.0, "prompt": PROMPT, **settings},
-    )
+    settings = {"num_inference_steps": 4, "guidance_scale": 1.0, "prompt": PROMPT, **settings}
+    config = TheWorldConfig(**{SETTINGS[name]: value for name, value in settings.items()})
+    made = encoder(tiny.tiny_vae(), config, Source("tiny"), {})
+    made.transformer = tiny.tiny_transformer() if transformer is None else transformer
+    made.scheduler = tiny.tiny_scheduler()
+    made._prompt_embeds = [embeds_of(prompt) for prompt in made.prompts()]
+    return made
 
 
 class Harmless:

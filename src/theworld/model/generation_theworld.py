@@ -5,13 +5,12 @@ Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `N` world toke
 
 from __future__ import annotations
 
-import copy
 import inspect
 import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -83,14 +82,14 @@ class WorldGenerationMixin(GenerationMixin):
             raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
         kwargs |= dict(zip(POSITIONAL, args, strict=False))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
+        run = cast(Any, super()).generate
         # 1. Validate the call; insert or remove blocks
         cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
-        if self.config.enable_world and use_world is not False:
-            self._suppress_markers(kwargs)
+        added = None if use_world is False else 0
         if not self.has_world_input(input_ids, request, cache, encoded):
             if input_ids is not None:
                 check_length(self.config, input_ids)
-            return self._generate(input_ids, **kwargs)
+            return run(input_ids, added_tokens=added, **kwargs)
         assert input_ids is not None
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None or bool(encoded)
@@ -104,50 +103,44 @@ class WorldGenerationMixin(GenerationMixin):
             kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
         if settled.latents is not None:
             kwargs["world_latents"] = settled.latents
+        kwargs |= {name: value for name, value in vars(settled.prompt).items() if value is not None}
         if settled.rewritten is None:
-            return self._generate(**_prompt_kwargs(prompt), **kwargs)
+            return run(added_tokens=added, **kwargs)
         if kwargs.get("position_ids") is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
-        self._shift_limits(kwargs, settled.prompt.input_ids.shape[1] - input_ids.shape[1])
-        outputs = self._generate(**_prompt_kwargs(settled.prompt), **kwargs)
+        length = settled.prompt.input_ids.shape[1]
+        outputs = run(added_tokens=length - input_ids.shape[1], **kwargs)
         # 3. Return the caller's own prompt before the answer
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
-        answers = sequences[:, settled.prompt.input_ids.shape[1] :]
         repeats = len(sequences) // len(input_ids)
-        sequences = torch.cat([input_ids.to(answers.device).repeat_interleave(repeats, dim=0), answers], dim=1)
+        own = input_ids.to(sequences.device).repeat_interleave(repeats, dim=0)
+        sequences = torch.cat([own, sequences[:, length:]], dim=1)
         if isinstance(outputs, torch.Tensor):
             return sequences
         outputs.sequences = sequences
         return outputs
 
-    def _suppress_markers(self, kwargs: dict[str, Any]) -> None:
-        """Never generate the tokens of a world block, beside those that the caller suppresses."""
-        given, config = kwargs.get("generation_config"), self.config
-        asked = kwargs.pop("suppress_tokens", None) or (given or self.generation_config).suppress_tokens or []
-        tokens = {*asked, config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
-        if given is None:
-            kwargs["suppress_tokens"] = sorted(tokens)
-        else:  # transformers takes settings from one place
-            kwargs["generation_config"] = copy.deepcopy(given)
-            kwargs["generation_config"].suppress_tokens = sorted(tokens)
+    def _prepare_generation_config(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, generation_config: GenerationConfig | None, added_tokens: int | None = None, **kwargs: Any
+    ) -> tuple[GenerationConfig, dict[str, Any]]:
+        """Transformers' settings: never generate the tokens of a block, count lengths from the caller's prompt.
 
-    def _shift_limits(self, kwargs: dict[str, Any], added: int) -> None:
-        """Count `max_length` and `min_length` from the caller's prompt, wherever they were given."""
-        given = kwargs.get("generation_config")
-        config = self.generation_config if given is None else copy.deepcopy(given)
+        Args:
+            added_tokens: Tokens by which the prompt is longer than the caller's; `None` if the world is off.
+        """
+        config, rest = cast(Any, super())._prepare_generation_config(generation_config, **kwargs)
+        if self.config.enable_world and added_tokens is not None:
+            own = self.config
+            block = own.start_of_world_token_id, own.end_of_world_token_id, own.world_token_id
+            config.suppress_tokens = sorted({*(config.suppress_tokens or ()), *block})
         for name in ("max_length", "min_length"):
-            limit = kwargs.get(name) or getattr(config, name)
-            if name == "max_length" and kwargs.get("max_new_tokens"):
-                continue  # which comes before it
-            if limit and (given is None or kwargs.get(name)):
-                kwargs[name] = limit + added
-            elif limit:
-                setattr(config, name, limit + added)
-        if given is not None:
-            kwargs["generation_config"] = config
-
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
-        return cast(Any, super()).generate(*args, **kwargs)
+            given = (
+                kwargs.get(name),
+                *(getattr(one, name, None) for one in (generation_config, self.generation_config)),
+            )
+            if any(given):  # otherwise transformers adds the length of the prompt itself
+                setattr(config, name, getattr(config, name) + (added_tokens or 0))
+        return config, rest
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
@@ -264,15 +257,6 @@ def input_device(model: Any) -> torch.device:
         return weight.device
     placed = [device for device in model.hf_device_map.values() if device not in ("cpu", "disk", "meta")]
     return torch.device(placed[0] if placed else "cpu")
-
-
-def _prompt_kwargs(prompt: Prompt) -> dict[str, torch.Tensor]:
-    values = {
-        "input_ids": prompt.input_ids,
-        "attention_mask": prompt.attention_mask,
-        "token_type_ids": prompt.token_type_ids,
-    }
-    return {name: value for name, value in values.items() if value is not None}
 
 
 __all__ = ["WorldGenerationMixin", "input_device"]

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from theworld.utils.reproducibility import draw_weights
 
-from .cosmos import CosmosWorldEncoder, Dynamics, LoadTransformer
+from .cosmos import CosmosWorldEncoder, Dynamics
 
 RANDOM_SEED = 20_250_107  # of the random encoder: the same in every process, so a checkpoint means the same features
 
@@ -42,14 +42,15 @@ class RandomWorldEncoder(CosmosWorldEncoder):
 
     kind = "random"
 
-    def __init__(self, vae: AutoencoderKLWan, load_transformer: LoadTransformer, *args: Any, **settings: Any) -> None:
-        def drawn() -> Dynamics:
-            transformer, scheduler = load_transformer()
-            draw_weights(transformer, RANDOM_SEED)
-            return transformer, scheduler
-
-        super().__init__(vae, drawn, *args, **settings)
+    def __init__(self, vae: AutoencoderKLWan, *args: Any) -> None:
+        super().__init__(vae, *args)
         draw_weights(vae, RANDOM_SEED)
+
+    @override
+    def load_dynamics(self) -> Dynamics:
+        transformer, scheduler = super().load_dynamics()
+        draw_weights(transformer, RANDOM_SEED)
+        return transformer, scheduler
 
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:

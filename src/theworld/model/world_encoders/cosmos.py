@@ -9,7 +9,6 @@ tokens, `E` prompt width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -39,8 +38,6 @@ SETTINGS = {  # of the encoder, and the config field of each
 }
 
 Dynamics = tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]
-LoadTransformer = Callable[[], Dynamics]
-LoadPromptEmbeds = Callable[[list[str]], list[torch.Tensor]]
 
 
 class CosmosWorldEncoder(WorldEncoder):
@@ -48,73 +45,41 @@ class CosmosWorldEncoder(WorldEncoder):
 
     Args:
         vae: The VAE; frames in [-1, 1].
-        load_transformer: Called once, with the first rollout.
-        load_prompt_embeds: `prompts -> each (1, S, E)`; called once, with the first rollout that has a text.
-        source: Where the components came from, for `fingerprint`.
-
-    The other arguments are the fields `world_...` of `TheWorldConfig`.
+        config: Its fields `world_...` are the settings of a rollout.
+        origin: Where the diffusion transformer and the text encoder lie, which only a rollout loads.
+        hub: Arguments for loading them: `token`, `cache_dir`, `local_files_only`.
     """
 
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
     probe_file = "vae/config.json"
     can_decode = True
 
-    def __init__(
-        self,
-        vae: AutoencoderKLWan,
-        load_transformer: LoadTransformer,
-        load_prompt_embeds: LoadPromptEmbeds,
-        *,
-        source: dict[str, Any],
-        num_inference_steps: int = 35,
-        guidance_scale: float = 1.0,
-        fps: float = 16,
-        seed: int = 0,
-        prompt: str | None = None,
-        negative_prompt: str | None = None,
-    ) -> None:
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    negative_prompt: str | None
+
+    def __init__(self, vae: AutoencoderKLWan, config: TheWorldConfig, origin: Source, hub: dict[str, Any]) -> None:
         super().__init__()
         self.vae = vae
         self.transformer: CosmosTransformer3DModel | None = None
         self.scheduler: FlowMatchEulerDiscreteScheduler | None = None
-        self._load_transformer, self._load_prompt_embeds = load_transformer, load_prompt_embeds
+        self.source = {"model": origin.name, "revision": origin.revision}
+        self.temporal_compression = vae.config["scale_factor_temporal"]
+        self._origin, self._hub, self._dtype = origin, hub, vae.dtype
         self._prompt_embeds: list[torch.Tensor] = []
-        self.source = source
-        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
-        self.fps, self.seed = fps, seed
-        self.prompt, self.negative_prompt = prompt, negative_prompt
-        self.temporal_compression: int = vae.config["scale_factor_temporal"]
+        for name, field in SETTINGS.items():
+            setattr(self, name, getattr(config, field))
 
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
         """The components of a Cosmos-Predict2 repository.
 
-        The transformer, and with a prompt the text's embedding, are loaded when the first rollout asks for them.
-
         Raises:
             ValueError: The repository lacks a component, or a component's weights are not those of its config.
         """
-
-        def load_dynamics() -> Dynamics:
-            transformer = load_component(source, "transformer", dtype, **hub)
-            where: dict[str, Any] = {**source.place("scheduler"), **hub}
-            with quiet_third_party():
-                scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(source.name, **where)
-            return without_padding_mask(transformer), scheduler
-
-        def load_prompts(prompts: list[str]) -> list[torch.Tensor]:
-            where: dict[str, Any] = {"subfolder": source.subfolder, "revision": source.revision, **hub}
-            return load_prompt_embeds(source.name, prompts, device=encoder.vae.device, **where)
-
-        encoder = cls(
-            load_component(source, "vae", dtype, **hub),
-            load_dynamics,
-            load_prompts,
-            source={"model": source.name, "revision": source.revision},
-            **{name: getattr(config, field) for name, field in SETTINGS.items()},
-        )
-        return encoder
+        return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
 
     @property
     @override
@@ -207,11 +172,19 @@ class CosmosWorldEncoder(WorldEncoder):
     def dynamics(self) -> Dynamics:
         """The diffusion transformer and its scheduler, loaded on the first call."""
         if self.transformer is None or self.scheduler is None:
-            transformer, self.scheduler = self._load_transformer()
+            transformer, self.scheduler = self.load_dynamics()
             self.transformer = cast(Any, transformer).to(self.vae.device).eval().requires_grad_(False)
             self.late_weights = {f"transformer.{key}": snapshot(value) for key, value in transformer.named_parameters()}
         assert self.transformer is not None
         return self.transformer, self.scheduler
+
+    def load_dynamics(self) -> Dynamics:
+        """The diffusion transformer and its scheduler from their repository."""
+        transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
+        where: dict[str, Any] = {**self._origin.place("scheduler"), **self._hub}
+        with quiet_third_party():
+            scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
+        return without_padding_mask(transformer), scheduler
 
     def prompts(self) -> list[str | None]:
         """The texts of a rollout: the prompt, and with guidance the one to guide away from; `None` is no text."""
@@ -225,7 +198,9 @@ class CosmosWorldEncoder(WorldEncoder):
         if not self._prompt_embeds:
             prompts, width = self.prompts(), transformer.config["text_embed_dim"]
             texts = [prompt for prompt in prompts if prompt is not None]
-            loaded = iter(self._load_prompt_embeds(texts) if texts else ())
+            origin = self._origin
+            where: dict[str, Any] = {"revision": self._origin.revision, "device": self.vae.device, **self._hub}
+            loaded = iter(load_prompt_embeds(origin.name, texts, origin.subfolder, **where) if texts else ())
             self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
