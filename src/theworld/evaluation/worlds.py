@@ -20,7 +20,7 @@ from tqdm import tqdm
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
-from theworld.model.projectors import WorldProjector, build_projector
+from theworld.model.projectors import PROJECTORS, WorldProjector
 from theworld.model.world_encoders import cache_fingerprint
 
 from .arms import Arm
@@ -91,7 +91,7 @@ class Worlds:
             embed = cast(nn.Embedding, self.model.get_input_embeddings())
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                projector = build_projector(self.model.config)
+                projector = PROJECTORS[self.model.config.projector](self.model.config)
                 # The gain that training starts from; the trained one would already be fitted
                 sample = embed(torch.arange(min(4096, embed.num_embeddings), device=embed.weight.device))
                 projector.initialise(sample.float().square().mean().sqrt().item())

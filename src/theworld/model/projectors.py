@@ -149,16 +149,4 @@ PROJECTORS: dict[str, type[WorldProjector]] = {
     "transformer": TransformerProjector,
 }
 
-
-def build_projector(config: TheWorldConfig) -> WorldProjector:
-    """The projector that `config.projector` names.
-
-    Raises:
-        ValueError: No projector has that name.
-    """
-    if config.projector not in PROJECTORS:
-        raise ValueError(f"projector={config.projector!r}: expected one of {', '.join(PROJECTORS)}")
-    return PROJECTORS[config.projector](config)
-
-
-__all__ = ["PROJECTORS", "WorldProjector", "build_projector"]
+__all__ = ["PROJECTORS", "WorldProjector"]

@@ -5,13 +5,11 @@ Shape legend: `B` batch, `L` sequence, `S` supervised tokens of the batch, `D` l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from theworld.constants import IGNORE_INDEX
@@ -24,16 +22,6 @@ def select_supervised(hidden: torch.Tensor, labels: torch.Tensor) -> tuple[torch
     targets = functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)  # (B, L)
     supervised = targets != IGNORE_INDEX
     return hidden[supervised.to(hidden.device)], targets[supervised]
-
-
-def zero_of(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
-    """An exact 0 with every parameter that trains in its graph: DistributedDataParallel waits for all gradients.
-
-    Sharded parameters (`DTensor`) are left out: FSDP does not wait for single gradients.
-    """
-    trainable = [p for p in parameters if p.requires_grad and not isinstance(p, DTensor)]
-    zeros = [parameter.reshape(-1)[:0].sum().float() for parameter in trainable]
-    return sum((zero.to(zeros[0].device) for zero in zeros[1:]), zeros[0]) if zeros else torch.zeros(())
 
 
 def zero_of_idle(
@@ -69,4 +57,4 @@ def trains(*modules: nn.Module | None) -> bool:
     return any(value.requires_grad for module in modules if module is not None for value in module.parameters())
 
 
-__all__ = ["select_supervised", "trains", "zero_of", "zero_of_idle"]
+__all__ = ["select_supervised", "trains", "zero_of_idle"]

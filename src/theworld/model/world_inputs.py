@@ -54,6 +54,11 @@ class WorldRequest:
             raise ValueError(f"num_world_steps={sorted(found)} in one batch: ask with one number at a time")
         return found.pop()
 
+    def steps_of(self, config: TheWorldConfig) -> int:
+        """Future latent frames that the prompt does not show: as asked, as the latents have, or the config's."""
+        stated = config.num_world_steps if self.latents is None else self.latents.shape[2] - 1
+        return check_world_steps(stated if self.steps is None else self.steps, config.max_world_steps)
+
     @property
     def given(self) -> bool:
         """Whether the caller passed any world argument."""
@@ -103,18 +108,6 @@ def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
         )
 
 
-def check_dtype(weight: torch.Tensor) -> None:
-    """Refuse to run in float16.
-
-    Raises:
-        ValueError: The weights are float16, or autocast is set to it.
-    """
-    device = "cpu" if weight.is_meta else weight.device.type
-    autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
-    if weight.dtype == torch.float16 or autocast:
-        raise ValueError(FP16_REFUSED)
-
-
 def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: bool, hidden: bool) -> None:
     """Refuse float16, a prompt that is too long, and in training embeddings that hide the place of world tokens.
 
@@ -127,7 +120,10 @@ def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: 
     """
     if prefill:
         check_length(config, input_ids)
-        check_dtype(weight)
+        device = "cpu" if weight.is_meta else weight.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+        if weight.dtype == torch.float16 or autocast:
+            raise ValueError(FP16_REFUSED)
     if hidden and config.enable_world:
         raise ValueError(EMBEDS_ALONE)
 
@@ -145,9 +141,13 @@ def settle_world_inputs(
         ValueError: The arguments contradict each other, the config or the prompt.
     """
     if not config.enable_world:
-        return _world_disabled(prompt, request)
+        if request.sources() or request.use_world or request.num_world_steps:
+            raise ValueError("world input was given but enable_world=False: load the model with enable_world=True")
+        return WorldInputs(prompt)
     if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
-        return _while_compiling(config, prompt, request)
+        if request.images is not None or request.use_world is False:
+            raise ValueError("images= and use_world=False change the prompt: call the processor first when compiling")
+        return WorldInputs(prompt, None, _pixels(config, request), request.steps_of(config), request.latents)
     # 1. Remove blocks if the world is off
     world_tokens = int((prompt.input_ids == config.world_token_id).sum())
     if request.use_world is False:
@@ -163,12 +163,13 @@ def settle_world_inputs(
     # 3. Insert blocks into a plain Gemma 3 prompt
     block = FUSIONS[config.fusion].block
     if request.images is not None and not world_tokens and block:
-        steps = config.num_world_steps if request.steps is None else request.steps
-        check_world_steps(steps, config.max_world_steps)
-        rewritten = insert_world_blocks(config, prompt, count, steps)
+        rewritten = insert_world_blocks(config, prompt, count, request.steps_of(config))
         prompt = rewritten.prompt
     if not count and not world_tokens:
-        _no_world_input(request, has_image=has_image, strict=strict)
+        if request.use_world or (has_image and strict):
+            raise ValueError(NO_WORLD_INPUT)
+        if has_image:
+            warnings.warn(NO_WORLD_INPUT, stacklevel=2)
         return WorldInputs(prompt)
     # 4. Blocks (or images), frames and steps fit
     if not block and not has_image:
@@ -192,27 +193,6 @@ def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | Non
     return pixels.unflatten(1, (3, *shape)) if pixels is not None and pixels.ndim == 2 else pixels
 
 
-def _while_compiling(config: TheWorldConfig, prompt: Prompt, request: WorldRequest) -> WorldInputs:
-    if request.images is not None or request.use_world is False:
-        raise ValueError("images= and use_world=False change the prompt: call the processor first when compiling")
-    steps = config.num_world_steps if request.steps is None else request.steps
-    latents = request.latents
-    return WorldInputs(prompt, None, _pixels(config, request), steps if latents is None else 0, latents)
-
-
-def _world_disabled(prompt: Prompt, request: WorldRequest) -> WorldInputs:
-    if request.sources() or request.use_world or request.num_world_steps:
-        raise ValueError("world input was given but enable_world=False: load the model with enable_world=True")
-    return WorldInputs(prompt)
-
-
-def _no_world_input(request: WorldRequest, *, has_image: bool, strict: bool) -> None:
-    if request.use_world or (has_image and strict):
-        raise ValueError(NO_WORLD_INPUT)
-    if has_image:
-        warnings.warn(NO_WORLD_INPUT, stacklevel=2)
-
-
 def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
     rows, columns = (side // config.world_spatial_compression for side in config.world_image_shape)
     channels = config.world_latent_channels
@@ -234,10 +214,7 @@ def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int
         )
     if images != frames:
         raise ValueError(f"the prompt has {images} images and the call {frames} world images: give one per image")
-    steps = request.steps
-    if steps is None:
-        steps = config.num_world_steps if request.latents is None else request.latents.shape[2] - 1
-    return check_world_steps(steps, config.max_world_steps)
+    return request.steps_of(config)
 
 
 def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:

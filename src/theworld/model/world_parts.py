@@ -9,7 +9,7 @@ from torch import nn
 
 from .configuration_theworld import TheWorldConfig
 from .fusion import FUSIONS
-from .projectors import build_projector
+from .projectors import PROJECTORS
 
 # Tokens whose embeddings the projector's gain is measured on: a sample is enough for a root mean square
 EMBEDDING_SAMPLE = 4096
@@ -22,7 +22,7 @@ class WorldParts(nn.Module):
         super().__init__()
         block = FUSIONS[config.fusion].block
         width = cast(Any, config.text_config).hidden_size
-        self.world_projector = build_projector(config)
+        self.world_projector = PROJECTORS[config.projector](config)
         self.world_markers = nn.Embedding.from_pretrained(torch.zeros(2, width), freeze=False) if block else None
         self.world_gate = None if block else nn.Parameter(torch.zeros(1 + config.max_world_steps))
 

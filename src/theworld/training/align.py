@@ -19,6 +19,7 @@ from typing import Any, Self, cast
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, Dataset
 from transformers.utils import ModelOutput
 
@@ -29,7 +30,6 @@ from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.fusion import fit_grid
 from theworld.model.processing_theworld import TheWorldProcessor
-from theworld.model.training_hooks import zero_of
 from theworld.utils.logging import logger
 
 ENCODED_TOGETHER = 64  # clips
@@ -87,7 +87,9 @@ class AlignModel(TheWorld):
         """
         assert self.model.world_projector is not None
         if not all(len(value) for value in batch.values()):
-            return AlignOutput(loss=zero_of(self.parameters()))
+            # DistributedDataParallel waits for all gradients; FSDP (DTensor) does not wait for single ones
+            trainable = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
+            return AlignOutput(loss=sum((p.reshape(-1)[:0].sum().float() for p in trainable), torch.zeros(())))
         features = batch if "targets" in batch else self.encode(**batch)
         targets = features["targets"].float()
         tokens = self.model.world_projector(self._choose_latents(features)).float().view(targets.shape)  # (B, T, N, D)

@@ -69,24 +69,22 @@ def load_prompt_embeds(
         ValueError: The weights of its text encoder are not those of its config, or an embedding that it ships is
             damaged.
     """
-    embeds: dict[str, torch.Tensor] = {}
-    for prompt in prompts:
-        path = find_file(name, _file_name(prompt), subfolder=subfolder, offline=True, **hub)
-        if path is not None:
-            embeds[prompt] = read_prompt_embeds(path, prompt)
+    shipped = {
+        prompt: find_file(name, _file_name(prompt), subfolder=subfolder, offline=True, **hub) for prompt in prompts
+    }
+    embeds = {prompt: read_prompt_embeds(path, prompt) for prompt, path in shipped.items() if path is not None}
     others = [prompt for prompt in prompts if prompt not in embeds]
-    if others:
-        folder = cache_folder() / content_key(text_encoder_files(name, others[0], subfolder, **hub))
+    if not others:
+        return [embeds[prompt] for prompt in prompts]
+    folder = cache_folder() / content_key(text_encoder_files(name, others[0], subfolder, **hub))
+    folder.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(folder / "lock"):  # of several processes one computes
         embeds |= _read_cache(folder, others)
-        if not embeds.keys() >= set(others):
-            folder.mkdir(parents=True, exist_ok=True)
-            with WeakFileLock(folder / "lock"):
-                embeds |= _read_cache(folder, others)  # another process may have written it
-                missing = [prompt for prompt in others if prompt not in embeds]
-                made = encode_prompts(name, missing, subfolder, device=device, **hub) if missing else []
-                for prompt, value in zip(missing, made, strict=True):
-                    save_prompt_embeds(folder, prompt, value)
-                    embeds[prompt] = value
+        missing = [prompt for prompt in others if prompt not in embeds]
+        made = encode_prompts(name, missing, subfolder, device=device, **hub) if missing else []
+        for prompt, value in zip(missing, made, strict=True):
+            save_prompt_embeds(folder, prompt, value)
+            embeds[prompt] = value
     return [embeds[prompt] for prompt in prompts]
 
 
@@ -126,21 +124,17 @@ def encode_prompts(
         tokenizer = T5Tokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
     how: dict[str, Any] = {"dtype": "auto", "device_map": {"": device}, "progress_bars": True, **hub}
     encoder = load_checked(T5EncoderModel, name, subfolder=f"{subfolder}/text_encoder".lstrip("/"), **how)
-    embeds = [embed(encoder, tokenizer, prompt) for prompt in prompts]
+    padding: dict[str, Any] = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True}
+    embeds: list[torch.Tensor] = []
+    for prompt in prompts:
+        text = tokenizer(prompt, return_tensors="pt", **padding).to(encoder.device)
+        with torch.no_grad():
+            hidden = encoder(text.input_ids, attention_mask=text.attention_mask).last_hidden_state  # (1, 512, E)
+        embeds.append((hidden * text.attention_mask.unsqueeze(-1)).cpu())
     del encoder
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()
     return embeds
-
-
-@torch.no_grad()
-def embed(encoder: T5EncoderModel, tokenizer: T5Tokenizer, prompt: str) -> torch.Tensor:
-    """The embedding (1, 512, E) of one prompt, on the CPU."""
-    padding: dict[str, Any] = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True}
-    text = tokenizer(prompt, return_tensors="pt", **padding).to(encoder.device)
-    mask = text.attention_mask.bool()  # (1, 512)
-    hidden = encoder(text.input_ids, attention_mask=mask).last_hidden_state
-    return (hidden * mask.unsqueeze(-1)).cpu()
 
 
 def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) -> list[str]:
