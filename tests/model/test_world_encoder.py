@@ -16,7 +16,7 @@ from tests import tiny
 from tests.model.conftest import Load
 from tests.model.helpers import WORLD, encode, user
 from theworld import TheWorldConfig
-from theworld.model.image_processing_world import world_pixel_values
+from theworld.model.processing_theworld import world_pixel_values
 from theworld.model.world_encoders import CosmosWorldEncoder, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from theworld.model.world_encoders.cosmos import SETTINGS, stock_negative_prompt
 from theworld.model.world_encoders.cosmos_sampler import without_padding_mask

@@ -31,12 +31,11 @@ from .configuration_theworld import TheWorldConfig
 from .fusion import gate_images, scatter_tokens
 from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
-from .projectors import WorldProjector
+from .projectors import WorldProjector, make_world_parts
 from .training_hooks import select_supervised, trains, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
 from .world_inputs import CACHE, WorldInputs, WorldRequest, check_call, is_prefill, settle_world_inputs
-from .world_parts import make_world_parts
 
 # transformers 5.24 gives the vision encoder's whole output in place of `image_hidden_states`
 IMAGE_OUTPUTS = "image_outputs" in {field.name for field in fields(Gemma3ModelOutputWithPast)}

@@ -11,6 +11,8 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
+from diffusers.image_processor import VaeImageProcessor
+from PIL import Image, ImageOps
 
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
 from transformers import AddedToken, BatchFeature, Gemma3Processor
@@ -22,7 +24,6 @@ from theworld.utils.images import flatten_images, open_image, open_message_image
 
 from .configuration_theworld import TheWorldConfig, check_world_steps, image_shape
 from .fusion import FUSIONS
-from .image_processing_world import world_pixel_values
 
 MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
 WORLD_SETTINGS = (  # what a processor must know of a model's config
@@ -242,6 +243,25 @@ class TheWorldProcessor(Gemma3Processor):
         return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
 
 
+def world_pixel_values(images: list[Image.Image], size: tuple[int, int], fit: str = "crop") -> torch.Tensor:
+    """Frames (B, 3, H, W) in [-1, 1] for a world encoder, resized by Lanczos.
+
+    The arithmetic is diffusers' `VaeImageProcessor`, which the stock Cosmos pipeline uses on its conditioning image.
+
+    Args:
+        images: RGB, of any size.
+        size: `(H, W)` in pixels.
+        fit: How another aspect ratio gets that size, as `world_image_fit` of the config says.
+    """
+    height, width = size
+    if not images:
+        return torch.empty(0, 3, height, width)
+    if fit != "squash":
+        resize = ImageOps.fit if fit == "crop" else ImageOps.pad
+        images = [resize(image, (width, height), method=Image.Resampling.LANCZOS) for image in images]
+    return VaeImageProcessor(resample="lanczos").preprocess(images, height=height, width=width).contiguous()
+
+
 def gemma_arguments(processor: Gemma3Processor) -> tuple[Any, Any, str | None, int]:
     """What `Gemma3Processor` is made from."""
     template = cast(str | None, processor.chat_template)
@@ -261,4 +281,4 @@ def _split_block(replacement: str) -> tuple[str, str]:
     return replacement[start:end], replacement[:start] + replacement[end:]
 
 
-__all__ = ["TheWorldProcessor"]
+__all__ = ["TheWorldProcessor", "world_pixel_values"]

@@ -19,7 +19,7 @@ from theworld.utils.images import flatten_images
 
 from .configuration_theworld import TheWorldConfig, check_world_steps
 from .fusion import FUSIONS
-from .image_processing_world import world_pixel_values
+from .processing_theworld import world_pixel_values
 from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_world_blocks
 
 # transformers 5.24 renamed the argument and the output of the key-value cache

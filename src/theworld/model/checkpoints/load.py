@@ -41,8 +41,8 @@ from ..components import (
 from ..configuration_theworld import TheWorldConfig, upgrade
 from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
+from ..projectors import WorldParts
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
-from ..world_parts import WorldParts
 from .delta import delta_names, expected_names, recorded, remember
 from .lora import check_same_lora, inject_lora
 
