@@ -391,3 +391,19 @@ def test_markers_are_suppressed_beside_both_kinds_of_settings(
     markers = {config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
     assert seen
     assert set(seen[0]) == {9, *markers}
+
+
+def test_markers_are_not_suppressed_with_the_world_off(
+    world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = encode(world.processor, [user("Which bin will the ball land in?", images[0])])
+    seen: list[Any] = []
+    prepare = type(world)._get_logits_processor
+
+    def spy(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(generation_config.suppress_tokens)
+        return prepare(self, generation_config, *args, **kwargs)
+
+    monkeypatch.setattr(type(world), "_get_logits_processor", spy)
+    world.generate(**prompt, use_world=False, **ANSWER)
+    assert seen == [None]

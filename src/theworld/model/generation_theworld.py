@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -82,14 +83,13 @@ class WorldGenerationMixin(GenerationMixin):
             raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
         kwargs |= dict(zip(POSITIONAL, args, strict=False))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
-        run = cast(Any, super()).generate
+        run = partial(cast(Any, super()).generate, markers=use_world is False)
         # 1. Validate the call; insert or remove blocks
         cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
-        added = None if use_world is False else 0
         if not self.has_world_input(input_ids, request, cache, encoded):
             if input_ids is not None:
                 check_length(self.config, input_ids)
-            return run(input_ids, added_tokens=added, **kwargs)
+            return run(input_ids, **kwargs)
         assert input_ids is not None
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None or bool(encoded)
@@ -105,7 +105,7 @@ class WorldGenerationMixin(GenerationMixin):
             kwargs["world_latents"] = settled.latents
         kwargs |= {name: value for name, value in vars(settled.prompt).items() if value is not None}
         if settled.rewritten is None:
-            return run(added_tokens=added, **kwargs)
+            return run(**kwargs)
         if kwargs.get("position_ids") is not None:
             raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         length = settled.prompt.input_ids.shape[1]
@@ -121,25 +121,23 @@ class WorldGenerationMixin(GenerationMixin):
         return outputs
 
     def _prepare_generation_config(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, generation_config: GenerationConfig | None, added_tokens: int | None = None, **kwargs: Any
+        self, generation_config: GenerationConfig | None, added_tokens: int = 0, markers: bool = False, **kwargs: Any
     ) -> tuple[GenerationConfig, dict[str, Any]]:
-        """Transformers' settings: never generate the tokens of a block, count lengths from the caller's prompt.
+        """Transformers' settings, with the tokens of a block suppressed and lengths counted from the caller's prompt.
 
         Args:
-            added_tokens: Tokens by which the prompt is longer than the caller's; `None` if the world is off.
+            added_tokens: Tokens by which the prompt is longer than the caller's.
+            markers: Whether the tokens of a block may be generated, as plain Gemma 3 may.
         """
         config, rest = cast(Any, super())._prepare_generation_config(generation_config, **kwargs)
-        if self.config.enable_world and added_tokens is not None:
+        if self.config.enable_world and not markers:
             own = self.config
             block = own.start_of_world_token_id, own.end_of_world_token_id, own.world_token_id
             config.suppress_tokens = sorted({*(config.suppress_tokens or ()), *block})
         for name in ("max_length", "min_length"):
-            given = (
-                kwargs.get(name),
-                *(getattr(one, name, None) for one in (generation_config, self.generation_config)),
-            )
-            if any(given):  # otherwise transformers adds the length of the prompt itself
-                setattr(config, name, getattr(config, name) + (added_tokens or 0))
+            stated = (getattr(given, name, None) for given in (generation_config, self.generation_config))
+            if kwargs.get(name) or any(stated):  # otherwise transformers adds the length of the prompt itself
+                setattr(config, name, getattr(config, name) + added_tokens)
         return config, rest
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
