@@ -113,7 +113,7 @@ class PromptBuilder:
         return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], self.reserved)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
-        """Conversations as inputs without world pixels, padded on the left, on the device that the model takes them on."""
+        """Conversations as the model's inputs, padded on the left, on its input device, without the world's pixels."""
         world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
         inputs = dict(
             self.model.processor.apply_chat_template(
