@@ -54,7 +54,7 @@ def test_numbers_of_each_turn_become_numbers_of_the_picture() -> None:
 @pytest.mark.parametrize("size", [(400, 20_000), (20_000, 400), (1, 4_000_000)])
 def test_a_long_strip_is_reduced(size: tuple[int, int]) -> None:
     drawn = draw_regions(Image.new("RGB", size), [{"box": [0, 0, *size]}])
-    assert drawn.width * drawn.height <= 1.01 * LARGEST_SIDE**2
+    assert drawn.width * drawn.height <= 1.2 * LARGEST_SIDE**2
 
 
 def test_equal_masks_are_one_region_too() -> None:
