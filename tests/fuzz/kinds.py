@@ -324,13 +324,11 @@ class Predictions(Kind):
         shutil.copytree(self.folder / "whole", case, dirs_exist_ok=True)
         path = draw.choice(sorted(case.iterdir()))
         data = path.read_bytes()
-        if draw.random() < 0.5:
-            lines = (
-                [json.dumps(changed(draw, json.loads(line))) for line in data.splitlines()]
-                if "l" in path.suffix
-                else []
-            )
-            data = ("\n".join(lines) + "\n").encode() if lines else json.dumps(changed(draw, json.loads(data))).encode()
+        if draw.random() < 0.7:
+            lines = data.splitlines() if path.suffix == ".jsonl" else [data]
+            at = draw.randrange(len(lines))
+            lines[at] = json.dumps(changed(draw, json.loads(lines[at]))).encode()
+            data = b"\n".join([*lines, b""])
         else:
             data = damaged(draw, data)
         path.write_bytes(data)

@@ -87,7 +87,7 @@ def changed(draw: random.Random, value: Any) -> Any:
         at = draw.randrange(len(value))
         return [*value[:at], *([] if draw.random() < 0.1 else [changed(draw, value[at])]), *value[at + 1 :]]
     if isinstance(value, str) and value and draw.random() < 0.3:
-        return damaged(draw, value.encode(), b"<image>{}").decode("utf-8", draw.choice(("replace", "surrogateescape")))
+        return damaged(draw, value.encode("utf-8", "replace"), b"<image>{}").decode("utf-8", "replace")
     if isinstance(value, int | float) and draw.random() < 0.3:
         return value * draw.choice((-1, 0.5, 2, 1000))
     return draw.choice(WEIRD_VALUES)
