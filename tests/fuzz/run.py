@@ -154,7 +154,10 @@ def work(name: str, seed: int, folder: Path, asked: Connection) -> None:
 
 
 def read(kind: Any, case: Path) -> tuple[str, str]:
-    """The outcome of one case, and what there is to say of it."""
+    """The outcome of one case, and what there is to say of it.
+
+    An error is clear if the package words it, or a library's names the file.
+    """
     try:
         kind.check(case)
     except USER_ERRORS as error:
@@ -162,7 +165,8 @@ def read(kind: Any, case: Path) -> tuple[str, str]:
         raised = traceback.extract_tb(error.__traceback__)[-1].filename
         if not message or len(message.splitlines()) > 1 or len(message) > LONGEST:
             return "not one line", traceback.format_exc()
-        return (REFUSED, message) if raised.startswith(OWN) else ("unclear", traceback.format_exc())
+        clear = raised.startswith(OWN) or str(case) in message
+        return (REFUSED, message) if clear else ("unclear", traceback.format_exc())
     except AssertionError:
         return "wrong", traceback.format_exc()
     except Exception:  # noqa: BLE001 - whatever else comes is what is looked for
