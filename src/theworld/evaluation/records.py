@@ -205,8 +205,8 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _check_unsealed(row: Prediction) -> None:
-    """Raise TypeError for what scoring derives if it has another type: no seal covers it."""
+def _check_unsealed(row: Any) -> None:
+    """Raise TypeError if what scoring derives has another type than a prediction's: no seal covers it."""
     numbers = [row.score, *(row.figures.values() if isinstance(row.figures, dict) else [None])]
     if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
         raise TypeError(f"score and figures are {row.score!r} and {row.figures!r}"[:200])
