@@ -1,6 +1,6 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
+.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser test-fuzz run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -78,6 +78,9 @@ test-browser: setup ## Click through the demo in a headless Chromium
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	{ echo "make test-browser needs Chromium: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest -q -m browser
+
+test-fuzz: setup ## Read 10,000 damaged images, rows, configs, checkpoints, caches and predictions: ARGS="--n rows=50"
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py

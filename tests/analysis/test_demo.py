@@ -1,15 +1,17 @@
 """The demo: what the page shows is what the model says, errors are messages, and nothing leaves the machine."""
 
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from theworld import TheWorld
 from theworld.analysis.animate import enlarge
@@ -112,6 +114,34 @@ def test_the_app_answers_through_its_queue(nano: TheWorld, address: str) -> None
     assert STACK.answer in truth
     with pytest.raises(AppError, match="the question is empty"):
         client.predict(handle_file(FOLDER / "stack.png"), "", 2, api_name="/ask")
+
+
+def test_uploads_are_opened_and_fetched_by_the_package_alone(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(address, verbose=False)
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    STACK.image.save(tmp_path / "photo.eps")
+    (tmp_path / "photo.eps").rename(tmp_path / "photo.png")
+    (tmp_path / "page.png").write_bytes(b"<html>gone</html>")
+    data = b64encode((FOLDER / "stack.png").read_bytes()).decode()
+    given: dict[str, Any] = {
+        "photo.png: not an image": handle_file(tmp_path / "photo.png"),
+        "page.png: not an image": handle_file(tmp_path / "page.png"),
+        "only public addresses": {"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}},
+        "not base64": {"path": None, "url": "data:image/png;base64,???", "meta": {"_type": "gradio.FileData"}},
+    }
+    for complaint, image in given.items():
+        with pytest.raises(AppError, match=complaint):
+            client.predict(image, STACK.question, 0, api_name="/ask")
+    written = {"path": None, "url": f"data:image/png;base64,{data}", "meta": {"_type": "gradio.FileData"}}
+    assert client.predict(written, STACK.question, 2, api_name="/ask")[1] == STACK.answer
+
+
+def test_a_long_strip_is_not_enlarged(nano: TheWorld) -> None:
+    strip = Image.new("RGB", (2**20, 1))  # a side of 256 pixels would take 2**36
+    assert Asking(nano, SCENES).scene_of(strip) is None
+    assert Asking(nano, SCENES).scene_of(enlarge(STACK.image)) is SCENES[-1]
 
 
 def test_the_page_is_served_on_loopback_alone_and_loads_nothing_from_elsewhere(address: str) -> None:

@@ -12,6 +12,7 @@ from tests.tiny import IMAGE_TOKENS
 from theworld import TheWorld
 from theworld.analysis.explain import Explanation, eager_attention, explain
 from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
+from theworld.analysis.imagine import seen_by_world
 
 QUESTION = "Which bin will the ball land in?"
 SHORT = {"max_new_tokens": 3, "min_new_tokens": 3}
@@ -129,5 +130,15 @@ def test_frames_that_may_not_be_shown_are_not_decoded(
     monkeypatch.setattr("theworld.analysis.explain_plots.can_show", lambda *_: False)
     monkeypatch.setattr("theworld.analysis.explain_plots.decode_frames", lambda *_: pytest.fail("decoded"))
     frames = frames_behind(world, images[0], explanation)
-    assert all(frame.tobytes() == images[0].tobytes() for frame in frames)
+    seen = seen_by_world(world, images[0])
+    assert all(frame.tobytes() == seen.tobytes() for frame in frames)
     assert len(frames) == 5
+
+
+def test_a_photo_is_drawn_as_the_world_encoder_gets_it(world: TheWorld, explanation: Explanation) -> None:
+    """Cropped, so that attention lies on what it was given to, and small, so that drawing costs no gigabytes."""
+    photo = Image.new("RGB", (3000, 1000), "red")
+    photo.paste("blue", (800, 0, 2200, 1000))
+    frame = frames_behind(world, photo, explanation)[0]
+    assert frame.size == (32, 32)
+    assert set(frame.get_flattened_data()) == {(0, 0, 255)}

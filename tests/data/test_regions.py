@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from theworld.data import regions
-from theworld.data.regions import COLOURS, SMALLEST_SIDE, draw_regions, number_regions
+from theworld.data.regions import COLOURS, LARGEST_SIDE, SMALLEST_SIDE, draw_regions, number_regions
 from theworld.data.schema import BadSample, Message
 
 A, B, C = ({"box": box} for box in ([10.0, 10.0, 60.0, 60.0], [80.0, 20.0, 120.0, 90.0], [5.0, 95.0, 40.0, 115.0]))
@@ -49,6 +49,12 @@ def test_numbers_of_each_turn_become_numbers_of_the_picture() -> None:
         "region [2], not Region [1].",
     ]
     assert [message.role for message in numbered] == [message.role for message in conversation]
+
+
+@pytest.mark.parametrize("size", [(400, 20_000), (20_000, 400), (1, 4_000_000)])
+def test_a_long_strip_is_reduced(size: tuple[int, int]) -> None:
+    drawn = draw_regions(Image.new("RGB", size), [{"box": [0, 0, *size]}])
+    assert drawn.width * drawn.height <= 1.2 * LARGEST_SIDE**2
 
 
 def test_equal_masks_are_one_region_too() -> None:

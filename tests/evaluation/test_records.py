@@ -123,6 +123,15 @@ def test_rows_that_were_tampered_with_are_refused(tmp_path: Path, how: str) -> N
             read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "scored", [{"score": "1.0"}, {"score": float("inf")}, {"figures": []}, {"figures": {"error": "0"}}, {"parsed": 1}]
+)
+def test_scores_of_another_type_are_refused(tmp_path: Path, scored: dict[str, Any]) -> None:
+    edit(written(tmp_path), lambda rows: [*rows[:2], {**rows[2], **scored}, *rows[3:]])
+    with pytest.raises(ValueError, match=r"predictions\.jsonl, line 3: no prediction"):
+        read_predictions(tmp_path)
+
+
 def test_rows_of_another_arm_are_refused(tmp_path: Path) -> None:
     ours, theirs = written(tmp_path / "world"), written(tmp_path / "gemma", arm="gemma")
     shutil.copy(theirs, ours)

@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
+from theworld.data.schema import Message
 from theworld.evaluation.records import Item
 from theworld.evaluation.refusals import ArmRun, read_arms
 from theworld.evaluation.report import compare_runs, terminal_report, write_report
 from theworld.evaluation.report.examples import draw_examples, readable
-from theworld.evaluation.report.pictures import strip
+from theworld.evaluation.report.pictures import save_pictures, strip
 from theworld.evaluation.report.plots import MAX_FAMILIES, answer_plot, family_plot, forest_plot
 from theworld.evaluation.report.tables import comparison_table, markdown
 from theworld.evaluation.score import task_numbers, write_metrics
@@ -121,6 +122,12 @@ def test_pictures_are_kept_for_a_later_report(reported: Path, tmp_path: Path) ->
     compare_runs([reported], tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 16  # a picture and a rollout each
+
+
+def test_images_of_a_data_set_keep_their_size(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (640, 640))
+    save_pictures(tmp_path, Item("a", (Message("user", "What?"),), (photo,), "red"))
+    assert photo.size == (640, 640)
 
 
 def test_examples_are_ones_that_arms_disagree_on(reported: Path) -> None:

@@ -58,9 +58,9 @@ def test_unfinished_line_is_left_out_and_overwritten(tmp_path: Path) -> None:
     assert [row["id"] for row in io.read_jsonl(path)] == [0, 1]
 
 
-@pytest.mark.parametrize("line", ["no json", "[1]"])
-def test_bad_line_names_file_and_line(tmp_path: Path, line: str) -> None:
+@pytest.mark.parametrize("line", [b"no json", b"[1]", b'{"id": "\xff"}', b"[" * 100_000, b"9" * 5000])
+def test_bad_line_names_file_and_line(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_text(f'{{"id": 0}}\n{line}\n', encoding="utf-8")
+    path.write_bytes(b'{"id": 0}\n' + line + b"\n")
     with pytest.raises(ValueError, match=r"rows\.jsonl, line 2"):
         list(io.read_jsonl(path))

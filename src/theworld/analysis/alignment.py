@@ -24,6 +24,7 @@ from torch.nn import functional
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.fusion import fit_grid
+from theworld.model.generation_theworld import input_device
 
 KINDS = ("world", "image", "text")
 
@@ -88,6 +89,7 @@ def collect_tokens(
         raise ValueError("no image to compare world and image tokens on: give one at least")
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
     check_world_steps(steps, model.config.max_world_steps)
+    device = input_device(model)
     world: list[Tensor] = []
     image: list[Tensor] = []
     for picture in images:
@@ -95,9 +97,9 @@ def collect_tokens(
         tokens = cast(Tensor, model.model.project_latents(latents).pooler_output)  # (1, T * P, D)
         world.append(tokens[0].unflatten(0, (1 + steps, -1)).float().cpu())
         pixels = model.processor.image_processor([picture], do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
-        seen = cast(Any, model.get_image_features)(pixels.to(model.device), return_dict=True).pooler_output
+        seen = cast(Any, model.get_image_features)(pixels.to(device), return_dict=True).pooler_output
         image.append(seen[0].float().cpu())
-    ids = ordinary_tokens(model, text_tokens, seed).to(model.device)
+    ids = ordinary_tokens(model, text_tokens, seed).to(device)
     text = model.get_input_embeddings()(ids).float().cpu()
     return AlignmentTokens(torch.stack(world), torch.stack(image), text, model.config.world_grid)
 

@@ -12,13 +12,12 @@ import numpy as np
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.utils.images import open_image
 from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
 
 from .explain import GROUPS, Explanation
 from .guardrail import can_show
-from .imagine import decode_frames, decoding_encoder
+from .imagine import decode_frames, decoding_encoder, seen_by_world
 
 COLUMNS = 6
 """Latent frames side by side at most."""
@@ -28,11 +27,11 @@ NAMES = {"world": "world", "image": "image", "text": "text", "start": "first tok
 
 
 def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
-    """One picture for each latent frame to draw on: `image`, then the last imagined frame of each step.
+    """One image for each latent frame to draw on: `image` as the world encoder gets it, then each step's last frame.
 
     Where imagined frames may not be shown, because NVIDIA's guardrail is not installed, `image` stands for all.
     """
-    present = open_image(image)
+    present = seen_by_world(model, image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
     if steps == 0 or not can_show(decoding_encoder(model), model.config.cosmos_subfolder):
         return [present] * (1 + steps)

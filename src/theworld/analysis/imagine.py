@@ -52,6 +52,15 @@ def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
     frames = encoder.decode(latents)[0]  # (1 + 4K, 3, H, W) in [0, 1]
     if needs_guardrail(encoder, model.config.cosmos_subfolder):
         frames = guarded(frames, encoder)
+    return _as_pil(frames)
+
+
+def seen_by_world(model: TheWorld, image: Any) -> Image.Image:
+    """`image`, of any kind that `open_image` opens, with the crop and the size that the world encoder gets."""
+    return _as_pil(model.processor.world_pixels(image) / 2 + 0.5)[0]
+
+
+def _as_pil(frames: torch.Tensor) -> list[Image.Image]:
     return VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(frames))
 
 
@@ -83,4 +92,4 @@ def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Ima
     return sheet
 
 
-__all__ = ["contact_sheet", "decode_frames", "decoding_encoder", "imagine"]
+__all__ = ["contact_sheet", "decode_frames", "decoding_encoder", "imagine", "seen_by_world"]

@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     for module in ("fastapi", "openai", "pydantic", "uvicorn"):  # all that transformers' handlers need
         require("serve", module)
-    from theworld.serving.server import listen, serve
+    from theworld.serving.server import serve
+    from theworld.utils.listening import listen
     from theworld.utils.public_http import is_loopback
 
     with listen(args.host, args.port) as listening:  # before the model: a port in use costs no loading

@@ -78,7 +78,9 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     """
     shape = (image.height, image.width)
     scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # 1 lies between them: unchanged
-    canvas = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
+    scale = min(scale, LARGEST_SIDE / math.sqrt(image.width * image.height))  # of a long strip
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    canvas = image.resize(size, Image.Resampling.LANCZOS)
     masks = [_mask(region, shape, canvas.size) for region in regions]
     pixels = np.array(canvas)
     width = max(2, round(min(canvas.size) / 160))
@@ -199,9 +201,8 @@ def _draw_labels(image: Image.Image, bounds: Sequence[Box]) -> None:
     draw = ImageDraw.Draw(image)
     longest = f"Region [{len(bounds)}]"
     font_size = max(14.0, 0.036 * min(image.size))
-    font_size = min(
-        font_size, font_size * 0.9 * image.width / draw.textlength(longest, ImageFont.load_default(font_size))
-    )
+    fitting = font_size * 0.9 * image.width / draw.textlength(longest, ImageFont.load_default(font_size))
+    font_size = max(1.0, min(font_size, fitting))  # FreeType has no smaller one
     font = ImageFont.load_default(font_size)
     pad = max(2, round(font_size / 6))
     placed: list[Box] = []

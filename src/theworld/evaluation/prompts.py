@@ -20,6 +20,7 @@ from theworld.data.prompts import Turn, chat_turns, reserved_tokens
 from theworld.data.regions import draw_regions
 from theworld.data.schema import IMAGE_MARKER, BadSample, Message
 from theworld.model import TheWorld
+from theworld.model.generation_theworld import input_device
 
 from .records import Item
 
@@ -91,7 +92,6 @@ class PromptBuilder:
             for row, mask in zip(ids, inputs["attention_mask"], strict=True)
         ]
         asked = [item for item in items if item.id in turns]
-        inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
         return Batch(asked, inputs, prompts, counts), failed
 
     @cached_property
@@ -113,7 +113,7 @@ class PromptBuilder:
         return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], self.reserved)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
-        """Everything that the processor makes of several conversations, padded on the left, but the world's pixels."""
+        """Conversations as the model's inputs, padded on the left, on its input device, without the world's pixels."""
         world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
         inputs = dict(
             self.model.processor.apply_chat_template(
@@ -126,7 +126,8 @@ class PromptBuilder:
             )
         )
         inputs.pop("world_pixel_values", None)
-        return inputs
+        device = input_device(self.model)
+        return {name: value.to(device) for name, value in inputs.items()}
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:

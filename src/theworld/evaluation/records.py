@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -204,6 +205,15 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _check_unsealed(row: Any) -> None:
+    """Raise TypeError if what scoring derives has another type than a prediction's: no seal covers it."""
+    numbers = [row.score, *(row.figures.values() if isinstance(row.figures, dict) else [None])]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise TypeError(f"score and figures are {row.score!r} and {row.figures!r}"[:200])
+    if not isinstance(row.parsed, str | None):
+        raise TypeError(f"parsed is {row.parsed!r}"[:200])
+
+
 def _read(folder: Path, identity: dict[str, Any]) -> tuple[list[Prediction], str]:
     path, seal = folder / PREDICTIONS, first_seal(identity)
     predictions: list[Prediction] = []
@@ -213,6 +223,7 @@ def _read(folder: Path, identity: dict[str, Any]) -> tuple[list[Prediction], str
         found = row.pop("seal", None)
         try:
             prediction = Prediction(**row)
+            _check_unsealed(prediction)
             seal = next_seal(seal, asdict(prediction))
         except TypeError as error:
             raise ValueError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error

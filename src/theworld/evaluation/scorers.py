@@ -56,10 +56,10 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     ids_of = {choice: answer_ids(model.processor.tokenizer, choice) for choice in allowed}
     answers = [ids_of[choice] for item in batch.items for choice in item.choices]
     counts = torch.tensor([len(item.choices) for item in batch.items])
-    owner = torch.arange(len(counts)).repeat_interleave(counts).to(model.device)  # (R,)
-    tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(model.device)  # (R, A)
-    lengths = torch.tensor([len(ids) for ids in answers], device=model.device)
     mask = batch.inputs["attention_mask"]
+    owner = torch.arange(len(counts)).repeat_interleave(counts).to(mask.device)  # (R,)
+    tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(mask.device)  # (R, A)
+    lengths = torch.tensor([len(ids) for ids in answers], device=mask.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them: padding is no place
 
     prefill = model(**batch.inputs, **world_inputs(world), position_ids=positions, use_cache=True, logits_to_keep=1)
@@ -67,7 +67,7 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     if tokens.shape[1] > 1:
         cache = prefill.past_key_values
         cache.batch_select_indices(owner)
-        steps = torch.arange(1, tokens.shape[1], device=model.device)
+        steps = torch.arange(1, tokens.shape[1], device=mask.device)
         behind = model(
             input_ids=tokens[:, :-1],
             attention_mask=torch.cat([mask[owner], torch.ones_like(tokens[:, :-1])], dim=1),
@@ -77,7 +77,7 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
         )
         logits = torch.cat([logits, behind.logits], dim=1)  # (R, A, V)
     logprobs = logits.float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)  # (R, A)
-    within = torch.arange(tokens.shape[1], device=model.device) < lengths[:, None]
+    within = torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
     joint = (logprobs * within).sum(-1).split(counts.tolist())
     return [_likeliest(item.choices, values.tolist()) for item, values in zip(batch.items, joint, strict=True)]
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
+from theworld.model.generation_theworld import input_device
 from theworld.model.projectors import PROJECTORS, WorldProjector
 from theworld.model.world_encoders import cache_fingerprint
 
@@ -93,9 +94,9 @@ class Worlds:
                 torch.manual_seed(self.seed)
                 projector = PROJECTORS[self.model.config.projector](self.model.config)
                 # The gain that training starts from; the trained one would already be fitted
-                sample = embed(torch.arange(min(4096, embed.num_embeddings), device=embed.weight.device))
+                sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
                 projector.initialise(sample.float().square().mean().sqrt().item())
-            self._untrained.append(projector.to(self.model.device, sample.dtype).eval())
+            self._untrained.append(projector.to(sample.device, sample.dtype).eval())
         return self._untrained[0]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from theworld.model.generation_theworld import input_device
+
 from .conversations import FIRST, LAST, MULTI_VIEWS
 from .questions import Question, predictive_questions, static_questions
 
@@ -61,7 +63,7 @@ def answer_items(
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
         inputs = encode_items(processor, items[start : start + batch_size], processor_kwargs={"padding": True})
-        inputs = inputs.to(model.device)
+        inputs = inputs.to(input_device(model))
         output = model.generate(**inputs, **options)
         answers += decode_answers(processor, output, inputs["input_ids"].shape[1])
     return answers

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import NANO
 from theworld.model import TheWorld
+from theworld.model.generation_theworld import input_device
 from theworld.model.world_encoders import CosmosWorldEncoder
 
 from .asking import Item, decode_answers, draw_items, encode_items
@@ -153,7 +154,8 @@ def answer(model: TheWorld, items: list[Item], *, use_world: bool = True, latent
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
         padding = {"padding": True, "padding_side": "left"}
-        inputs = encode_items(model.processor, batch, use_world=use_world, processor_kwargs=padding).to(model.device)
+        inputs = encode_items(model.processor, batch, use_world=use_world, processor_kwargs=padding)
+        inputs = inputs.to(input_device(model))
         if use_world and not (inputs["input_ids"] == model.config.world_token_id).any():
             raise RuntimeError("a world arm without world tokens in its prompts")
         options: dict[str, Any] = {"max_new_tokens": 6, "do_sample": False}

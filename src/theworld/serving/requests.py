@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from theworld.model import TheWorld
-from theworld.utils.image_decoding import shown
+from theworld.utils.image_decoding import MAX_PIXELS, shown
 from theworld.utils.images import open_image
 
 URLS = ("data:", "http://", "https://")
@@ -21,6 +21,9 @@ NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 COLDEST = 1e-4  # logits divided by less overflow; 0 is greedy
 MAX_STOPS, LONGEST_STOP = 4, 64
+MAX_PIXELS_TOGETHER = 8 * MAX_PIXELS
+"""Of all images of a request: they are in memory at one time, in three bytes a pixel."""
+
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "frequency_penalty": (0,),
@@ -96,10 +99,19 @@ def read_messages(messages: Any, model: TheWorld, *, max_images: int) -> list[di
     images = sum(part["type"] == "image_url" for _, content in parts for part in content)
     if images > max_images:
         raise ValueError(f"the conversation has {images} images and the model reads at most {max_images}: give fewer")
-    return [
-        {"role": messages[position]["role"], "content": [_opened(part, model) for part in content]}
-        for position, content in parts
-    ]
+    turns: list[dict[str, Any]] = []
+    pixels = 0
+    for position, content in parts:
+        turns.append({"role": messages[position]["role"], "content": []})
+        for part in content:
+            opened = _opened(part, model)
+            turns[-1]["content"].append(opened)
+            if opened["type"] == "image":
+                pixels += opened["image"].width * opened["image"].height
+            if pixels > MAX_PIXELS_TOGETHER:
+                allowed = f"more than {MAX_PIXELS_TOGETHER:,} pixels together"
+                raise ValueError(f"the images of the conversation have {allowed}: scale them down or give fewer")
+    return turns
 
 
 def _parts(position: int, message: Any) -> list[dict[str, Any]]:

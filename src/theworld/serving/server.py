@@ -62,22 +62,6 @@ def build_app(model: TheWorld, name: str) -> FastAPI:
     return app
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any free one.
-
-    Raises:
-        OSError: The port is in use, or `host` is no address of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise OSError(
-            f"cannot listen on {host}, port {port}: the port is in use, or this machine does not have the address; "
-            "choose another (port 0 takes any free port)"
-        ) from error
-
-
 def serve(model: TheWorld, name: str, listening: socket.socket) -> None:
     """Answer requests for `model` on a socket until interrupted."""
     config = uvicorn.Config(build_app(model, name), log_level="info", timeout_graceful_shutdown=5)
@@ -183,4 +167,4 @@ async def _as_json(_: Request, error: Exception) -> Response:
     return JSONResponse(content, status_code=status)
 
 
-__all__ = ["WorldChat", "build_app", "listen", "serve"]
+__all__ = ["WorldChat", "build_app", "serve"]

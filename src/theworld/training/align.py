@@ -29,6 +29,7 @@ from theworld.data.schema import BadSample, Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.fusion import fit_grid
+from theworld.model.generation_theworld import input_device
 from theworld.model.processing_theworld import TheWorldProcessor
 from theworld.utils.logging import logger
 
@@ -269,10 +270,11 @@ def encode_rows(
     """
     encoded: dict[str, list[Tensor]] = {}
     skipped: list[Skipped] = []
+    device = input_device(model)
     for batch in DataLoader(rows, ENCODED_TOGETHER, collate_fn=collator):
         skipped += batch.pop("skipped")
         if len(batch["target_pixel_values"]):
-            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            inputs = {name: value.to(device) for name, value in batch.items()}
             for name, value in model.encode(**inputs).items():
                 encoded.setdefault(name, []).append(value.cpu())
     if skips is not None:

@@ -74,14 +74,14 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         FileNotFoundError: if there is no such file.
         ValueError: if a finished line is no JSON object; the message names the file and the line.
     """
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
+            if not line.endswith(b"\n"):
                 return
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg}).") from error
+                row = json.loads(line.decode())
+            except (ValueError, RecursionError) as error:  # of the encoding, the syntax, or a too long number
+                raise ValueError(f"{path}, line {number}: not JSON ({error}).") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}.")
             yield row

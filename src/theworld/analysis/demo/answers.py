@@ -20,7 +20,7 @@ from ..animate import save_rollout
 from ..explain import explain
 from ..explain_plots import draw_explanation
 from ..guardrail import can_show
-from ..imagine import decode_frames, decoding_encoder
+from ..imagine import decode_frames, decoding_encoder, seen_by_world
 
 NO_IMAGE = "there is no image: upload one, or pick an example scene"
 
@@ -73,11 +73,12 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
     explained = explain(model, image, question, num_world_steps=num_world_steps)
     shown = replace(shown, world=explained.answer)
     yield shown
-    behind = [image] * (1 + num_world_steps)
+    present = seen_by_world(model, image)
+    behind = [present] * (1 + num_world_steps)
     if can_show(decoding_encoder(model), model.config.cosmos_subfolder):
         shown = replace(shown, frames=decode_frames(model, explained.latents))
         compression = model.config.world_temporal_compression
-        behind = [image, *shown.frames[compression::compression]]  # the last frame of each step
+        behind = [present, *shown.frames[compression::compression]]  # the last frame of each step
         yield shown
     yield replace(shown, attention=_picture(draw_explanation(explained, behind)))
 
@@ -86,7 +87,7 @@ def _picture(figure: Any) -> Image.Image:
     """A matplotlib figure as an RGB image."""
     data = BytesIO()
     figure.savefig(data, format="png", dpi=110)
-    return Image.open(data).convert("RGB")
+    return open_image(data.getvalue())
 
 
 def animation(frames: list[Image.Image]) -> str:

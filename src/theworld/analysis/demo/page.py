@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 import torch
+from gradio.data_classes import ImageData
 from PIL import Image
 
 from theworld.model import TheWorld
@@ -47,7 +48,6 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                 image = gr.Image(
                     enlarge(scenes[0].image),
                     type="filepath",
-                    image_mode=None,  # the file as it is: the package's own reader opens it
                     label="Image",
                     elem_id="image",
                     height=330,
@@ -55,6 +55,7 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                     sources=["upload", "clipboard"],
                     buttons=["fullscreen"],
                 )
+                _hand_over_unopened(image)
                 thumbnails = [(enlarge(scene.image), scene.name) for scene in scenes]
                 gr.Markdown("### Example scenes")
                 examples = _gallery(thumbnails, "scenes", columns=3)
@@ -96,7 +97,7 @@ class Asking:
         return enlarge(scene.image), scene.question
 
     def answer(self, image: str | None, question: str, steps: float) -> Iterator[tuple[Any, ...]]:
-        """Values of `shown` in `build_page`, as far as they are known; `image` is the path of a file.
+        """Values of `shown` in `build_page`, as far as they are known; `image` is a file's path, a URL or a data URI.
 
         Raises:
             gr.Error: Something that the person can put right.
@@ -114,8 +115,11 @@ class Asking:
 
     def scene_of(self, image: Image.Image) -> Scene | None:
         """The example that `image` is, pixel by pixel, enlarged or not; `None` for an image of one's own."""
-        pixels = enlarge(image).tobytes()
-        return next((scene for scene in self.scenes if enlarge(scene.image).tobytes() == pixels), None)
+
+        def shows(known: Image.Image) -> bool:
+            return image.size == known.size and image.tobytes() == known.tobytes()
+
+        return next((scene for scene in self.scenes if shows(scene.image) or shows(enlarge(scene.image))), None)
 
     def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
         truth = ""
@@ -138,6 +142,26 @@ class Asking:
 
     def _film(self, frames: Sequence[Image.Image]) -> list[tuple[Image.Image, str]]:
         return [(enlarge(frame), f"+{index}" if index else "now") for index, frame in enumerate(frames)]
+
+
+def _hand_over_unopened(image: gr.Image) -> None:
+    """Let Gradio open and fetch nothing of what is given to `image`: `open_image` does both, under its limits.
+
+    Set on the object, as Gradio writes a file beside the source of every subclass.
+    """
+    move = image.async_move_resource_to_block_cache
+
+    async def leave_urls(url_or_file_path: str | Path | None) -> str | None:
+        url = str(url_or_file_path)
+        return url if url.lower().startswith(("http://", "https://")) else await move(url_or_file_path)
+
+    def name_of(payload: ImageData | None) -> str | None:
+        if payload is not None and (payload.url or "").lower().startswith("data:"):
+            return payload.url
+        return payload and payload.path
+
+    image.async_move_resource_to_block_cache = leave_urls
+    image.preprocess = name_of
 
 
 def _steps_slider(model: TheWorld) -> gr.Slider:

@@ -1,7 +1,6 @@
 """Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from contextlib import contextmanager
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from theworld.utils.listening import listen
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
@@ -45,29 +46,25 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
     Raises:
         OSError: The port is in use, or `host` is no address of this machine.
     """
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port or _free_port(),
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            show_error=True,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            footer_links=[],
-            max_file_size=MAX_UPLOAD,
-            theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
-            css=STYLE,
-            app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
-        )
-    except OSError as error:  # Gradio's own speaks of its environment variables
-        raise OSError(
-            f"cannot listen on {host}, port {port}: the port is in use, or the address is none of this machine; choose "
-            "another (port 0 takes any that is free)"
-        ) from error
+    with listen(host, port) as free:  # Gradio takes no socket, and its own error names environment variables
+        port = free.getsockname()[1]
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=True,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size=MAX_UPLOAD,
+        theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
+        css=STYLE,
+        app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
+    )
     return address
 
 
@@ -103,9 +100,3 @@ def private_uploads() -> Generator[None]:
             yield
         finally:
             del os.environ["GRADIO_TEMP_DIR"]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -103,9 +103,7 @@ class Answering:
 
     def _encode(self, conversations: list[list[Turn]]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
         """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its pictures."""
-        device = self.model.device
         inputs = PromptBuilder(self.model, self.steps).encode(conversations)
-        inputs = {name: value.to(device) for name, value in inputs.items()}
         pictures = [pictures_of(turns) for turns in conversations]
         if self.steps is None or not any(pictures):
             return inputs, None
@@ -115,7 +113,7 @@ class Answering:
                     f"a prompt with {len(held)} pictures has no world tokens although enable_world=true: the "
                     "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
                 )
-        frames = self.model.processor.world_pixels(pictures).to(device)  # (M, 3, S, S)
+        frames = self.model.processor.world_pixels(pictures)  # (M, 3, S, S)
         return inputs, self.model.model.get_world_features(frames, self.steps).pooler_output
 
     @contextmanager

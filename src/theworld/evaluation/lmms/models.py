@@ -19,6 +19,7 @@ from lmms_eval.api.model import lmms
 from theworld.constants import NANO
 from theworld.data.prompts import Turn
 from theworld.model import TheWorld
+from theworld.model.generation_theworld import input_device
 from theworld.utils.devices import best_device
 
 from .answering import Answering, chat_prompt, text_prompt
@@ -84,7 +85,7 @@ class _TheWorld(lmms):
     @property
     def device(self) -> torch.device:
         """Where lmms-eval gathers its counts."""
-        return self.model.device
+        return input_device(self.model)
 
     def clean(self) -> None:
         """Free the model before a judge of the harness is loaded."""

@@ -30,8 +30,9 @@ def save_pictures(folder: Path, item: Item, rollout: Rollout | None = None, imag
     except BadSample:
         return  # the item failed for it, and says so
     for number, image in enumerate(images):
-        image.thumbnail((SIDE, SIDE))
-        _write(folder / EXAMPLES / f"{_key(item.id)}-{number}.png", image)
+        small = image.copy()  # `image` may be the data set's own
+        small.thumbnail((SIDE, SIDE))
+        _write(folder / EXAMPLES / f"{_key(item.id)}-{number}.png", small)
     if rollout is not None and item.images:
         frames = list(rollout(item))
         if frames:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from theworld.utils.images import open_image
 from theworld.utils.io import write_json
 
 FOLDER = Path(__file__).parent
@@ -32,9 +33,9 @@ def load_example(name: str) -> Example:
     """
     if name not in EXAMPLES:
         raise ValueError(f"example {name!r}: expected one of {', '.join(EXAMPLES)}")
-    with Image.open(FOLDER / f"{name}-clip.png") as strip:
-        size, frames = strip.height, strip.width // strip.height
-        clip = [strip.convert("RGB").crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
+    strip = open_image(FOLDER / f"{name}-clip.png")
+    size, frames = strip.height, strip.width // strip.height
+    clip = [strip.crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
     asked = json.loads((FOLDER / "questions.json").read_text(encoding="utf-8"))[name]
     return Example(clip[0], asked["question"], asked["answer"], clip)
 

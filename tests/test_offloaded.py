@@ -1,0 +1,78 @@
+"""Evaluation and analysis of a model that accelerate left on the disk, whose `device` is meta."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.model.helpers import load_world
+from theworld import TheWorld
+from theworld.analysis.alignment import collect_tokens
+from theworld.data.schema import Message
+from theworld.evaluation.arms import ARMS
+from theworld.evaluation.lmms.answering import Answering, text_prompt
+from theworld.evaluation.prompts import PromptBuilder
+from theworld.evaluation.records import Item
+from theworld.evaluation.scorers import choices, generate
+from theworld.evaluation.worlds import encode_worlds
+from theworld.nano.asking import Item as NanoItem
+from theworld.nano.asking import answer_items
+from theworld.nano.evaluate import answer
+from theworld.nano.examples import load_example
+from theworld.nano.questions import Question
+
+CHOICES = ("red", "the blue bin")
+
+
+@pytest.fixture(scope="module")
+def whole(gemma_folder: Path, cosmos_folder: Path) -> TheWorld:
+    return load_world(gemma_folder, cosmos_folder, num_world_steps=1, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def offloaded(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TheWorld:
+    disk = {"device_map": {"": "disk"}, "offload_folder": str(tmp_path_factory.mktemp("offload"))}
+    model = load_world(gemma_folder, cosmos_folder, num_world_steps=1, dtype=torch.float32, **disk)
+    assert model.device.type == "meta"
+    return model
+
+
+@pytest.mark.parametrize("arm", ["world", "random_projection"])
+def test_scorers(whole: TheWorld, offloaded: TheWorld, images: list[Image.Image], tmp_path: Path, arm: str) -> None:
+    shown = {"a": images[0], "b": images[1]}
+    items = [Item(name, (Message("user", "Which?"),), (image,), "red", CHOICES) for name, image in shown.items()]
+
+    def asked(model: TheWorld) -> list[Any]:
+        batch, _ = PromptBuilder(model, 1).build(items)
+        assert batch is not None
+        world = encode_worlds(model, items, None, tmp_path / str(model.device), 2).tokens(items, ARMS[arm], 1)
+        return [*choices(model, batch, world), *generate(model, batch, world, 4)]
+
+    assert asked(offloaded) == asked(whole)
+
+
+def test_lmms(whole: TheWorld, offloaded: TheWorld, images: list[Image.Image]) -> None:
+    prompts = [partial(text_prompt, "Which?", images[:1])]
+    assert Answering(offloaded).losses(prompts, [CHOICES]) == Answering(whole).losses(prompts, [CHOICES])
+
+
+def test_alignment(whole: TheWorld, offloaded: TheWorld, images: list[Image.Image]) -> None:
+    found, expected = (collect_tokens(model, images[:1], 1, text_tokens=20) for model in (offloaded, whole))
+    assert torch.equal(found.world, expected.world)
+    assert torch.equal(found.image, expected.image)
+    assert torch.equal(found.text, expected.text)
+
+
+def test_nano(tmp_path: Path) -> None:
+    whole = TheWorld.from_pretrained("nano")
+    offloaded = TheWorld.from_pretrained("nano", device_map={"": "disk"}, offload_folder=str(tmp_path))
+    scene = load_example("stack")
+    items = [
+        NanoItem(0, np.asarray(scene.image)[None], Question("stack", "predictive", scene.question, scene.answer, ()))
+    ]
+    assert answer(offloaded, items) == answer(whole, items) == [scene.answer]
+    assert answer_items(offloaded, offloaded.processor, items) == answer_items(whole, whole.processor, items)
