@@ -187,21 +187,66 @@ def test_a_truncated_shard_is_found_and_rebuilt(filled: Path, size: int) -> None
 
 
 def test_a_lost_shard_is_found_and_rebuilt(filled: Path) -> None:
+    cache = LatentCache(filled, FINGERPRINT)
     only(filled, "*/shards/*").unlink()
-    with pytest.raises(ValueError, match=r"safetensors: damaged"):
+    with pytest.raises(ValueError, match=r"safetensors: damaged \(it is gone\)"):
+        cache.lookup(frames(1))
+    with pytest.raises(KeyError, match="theworld precompute"):
         LatentCache(filled, FINGERPRINT).lookup(frames(1))
-    assert rebuild(filled) == 5
+    assert rebuild(filled) == 0
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
 
 
-@pytest.mark.parametrize("where", range(4, 2000, 97))
-def test_a_flipped_bit_in_an_index_never_gives_other_latents(filled: Path, where: int) -> None:
-    index = only(filled, "*/index/*")
-    flip(index, where % index.stat().st_size)
+@pytest.mark.parametrize("where", range(0, 700, 13))  # of header, checksums, latents and keys
+def test_a_flipped_bit_never_gives_other_latents(filled: Path, where: int) -> None:
+    shard = only(filled, "*/shards/*")
+    flip(shard, where * shard.stat().st_size // 700)
     with contextlib.suppress(ValueError, KeyError):
         assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
     rebuild(filled)
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
+
+
+def test_a_shard_that_is_truncated_under_a_reader_is_an_error(filled: Path) -> None:
+    """A mapped file would end the reader with SIGBUS."""
+    cache = LatentCache(filled, FINGERPRINT)
+    cache.lookup(frames(5))
+    shard = only(filled, "*/shards/*")
+    os.truncate(shard, 100)
+    with pytest.raises(
+        ValueError, match=rf"{shard.name}: damaged \(it ends before byte \d+\); run `theworld precompute`"
+    ):
+        cache.lookup(frames(5))
+
+
+def test_a_cache_of_version_0_1_is_refused_with_what_to_do(filled: Path) -> None:
+    (index := next(filled.glob("*/shards")).parent / "index").mkdir()
+    (index / "0.parquet").write_bytes(b"PAR1")
+    for use in (LatentCache, drop_damaged):
+        with pytest.raises(ValueError, match=r"latents of version 0\.1.*remove that folder, then run `theworld precom"):
+            use(filled, FINGERPRINT)
+    assert only(filled, "*/shards/*").exists()
+
+
+def test_more_shards_than_open_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latent_cache, "OPEN_FILES", 2)
+    for start in range(5):
+        write(tmp_path, frames(1, start=start))
+    cache = LatentCache(tmp_path, FINGERPRINT)
+    for order in ([0, 1, 2, 3, 4], [4, 0, 3, 1, 2]):
+        assert torch.equal(cache.lookup(frames(5)[order]), latents_of(frames(5)[order]))
+    assert len(cache._files) == 2
+
+
+def test_processes_share_a_repair(filled: Path) -> None:
+    for start in range(20, 40, 2):
+        write(filled, frames(2, start=start))
+    for shard in filled.glob("*/shards/*"):
+        flip(shard, -1)
+    lost = [drop_damaged(filled, FINGERPRINT, rank, 2) for rank in range(2)]
+    assert min(lost) > 0
+    assert sum(lost) == 25
+    assert not list(filled.glob("*/shards/*"))
 
 
 def test_whole_shards_survive_a_repair(filled: Path) -> None:
@@ -226,13 +271,12 @@ def test_a_full_disk_is_one_clear_line(filled: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_killed_writers_left_behind_goes_in_time(filled: Path) -> None:
-    left = [filled.glob("*/shards").__next__() / name for name in ("0.safetensors", ".1.safetensors.x")]
+    left = next(filled.glob("*/shards")) / ".1.safetensors.x"
     for age in (60, 7200):
-        for file in left:
-            file.write_bytes(b"x")
-            os.utime(file, (time.time() - age,) * 2)
+        left.write_bytes(b"x")
+        os.utime(left, (time.time() - age,) * 2)
         assert drop_damaged(filled, FINGERPRINT) == 0
-        assert [file.exists() for file in left] == [age == 60] * 2
+        assert left.exists() == (age == 60)
     assert len(LatentCache(filled, FINGERPRINT)) == 5
 
 
@@ -253,7 +297,7 @@ class Lookups(Dataset[torch.Tensor]):
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_read(filled: Path, start: str) -> None:
     cache = LatentCache(filled, FINGERPRINT)
-    cache.lookup(frames(5))  # files are mapped before the fork
+    cache.lookup(frames(5))  # files are opened before the fork
     loader = DataLoader(Lookups(cache), batch_size=5, num_workers=1, multiprocessing_context=start)
     assert torch.equal(next(iter(loader)), latents_of(frames(5)))
 
@@ -276,7 +320,7 @@ def test_writers_at_once_and_killed_lose_nothing_that_was_written(tmp_path: Path
     for writer in writers:
         writer.start()
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*/index/*.parquet"))) < 8 and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("*/shards/*.safetensors"))) < 8 and time.monotonic() < deadline:
         time.sleep(0.02)
     for writer in writers:
         assert writer.pid is not None

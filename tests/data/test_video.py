@@ -31,10 +31,10 @@ def write_animation(path: Path, count: int) -> None:
     frame(0).save(path, save_all=True, append_images=[frame(i) for i in range(1, count)], duration=100, **options)
 
 
-def write_video(path: Path, count: int) -> None:
+def write_video(path: Path, count: int, rate: int = 10) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream("mpeg4", rate=10)
+        stream: Any = container.add_stream("mpeg4", rate=rate)
         stream.width = stream.height = 32
         stream.pix_fmt = "yuv420p"
         stream.options = {"qscale": "1"}
@@ -75,6 +75,51 @@ def test_a_long_video_gives_several_clips(tmp_path: Path, kind: str) -> None:
     first = clips[0]
     assert isinstance(first, Example)
     assert first.images == first.clip[:1]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "gif", "webp", "png", "frames"])
+@pytest.mark.parametrize(
+    ("clip_fps", "expected"), [(10, range(20)), (5, range(0, 20, 2)), (20, [0, 0, 1, 1, 2, 2, 3, 3, 4])]
+)
+def test_clips_are_resampled_by_the_frame_times(tmp_path: Path, kind: str, clip_fps: float, expected: Any) -> None:
+    """Frames at 10 a second."""
+    if kind == "frames":
+        write_frames(tmp_path / "fall", 20)
+        (tmp_path / "fps.txt").write_text("10\n", encoding="utf-8")
+    else:
+        (write_video if kind in ("mp4", "mkv") else write_animation)(tmp_path / f"fall.{kind}", 20)
+    clips = load(tmp_path, clip_frames=5, clip_fps=clip_fps)
+    assert len(clips) == int(2 * clip_fps) // 5
+    shown = [red for row in clips for red in reds(row)]
+    assert shown[: len(expected)] == list(expected)
+    assert reds(clips[len(clips) - 1])[-1] >= 17
+
+
+def test_a_video_of_another_rate_is_resampled_to_the_worlds(tmp_path: Path) -> None:
+    write_video(tmp_path / "fall.mp4", 20, rate=30)
+    assert [reds(row) for row in load(tmp_path, clip_frames=5, clip_fps=16)] == [[0, 1, 3, 5, 7], [9, 11, 13, 15, 16]]
+
+
+def test_a_clip_too_short_at_the_rate_is_skipped(tmp_path: Path) -> None:
+    write_video(tmp_path / "short.mp4", 8)
+    write_animation(tmp_path / "short.gif", 8)
+    write_frames(tmp_path / "short", 8)
+    (tmp_path / "short" / "fps.txt").write_text("10", encoding="utf-8")
+    assert len(load(tmp_path, clip_frames=5)) == 3
+    for row in load(tmp_path, clip_frames=5, clip_fps=5):
+        assert isinstance(row, Skipped)
+        assert row.cause == "short_clip"
+        assert "4 frames at 5 a second, a clip has 5" in row.detail
+
+
+def test_frames_without_a_stated_rate_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_frames(tmp_path / "fall", 5)
+    assert reds(load(tmp_path, clip_frames=5, clip_fps=16)[0]) == list(range(5))
+    assert "1 folders of frames without fps.txt, such as fall: their frames are taken as 16 a second" in caplog.text
+    for text in ("fast", "0", "-1"):
+        (tmp_path / "fps.txt").write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match=r"fps.txt: '.*'; expected the frames a second"):
+            load(tmp_path, clip_fps=16)
 
 
 def test_frames_of_one_value_are_no_fewer(tmp_path: Path) -> None:

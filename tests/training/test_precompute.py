@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -145,9 +144,10 @@ def test_several_pictures_in_one_batch_have_the_latents_of_each_but_for_rounding
         folder = tmp_path / f"latents-{together}"
         config = replace(config, latent_cache=str(folder))
         assert precompute(config, together=together).computed == 10
-        (index,), (shard,) = folder.glob("*/index/*.parquet"), folder.glob("*/shards/*")
-        keys = pyarrow.parquet.read_table(index)["key"].to_pylist()
-        found.append(dict(zip(keys, load_file(shard)["latents"], strict=True)))
+        (shard,) = folder.glob("*/shards/*")
+        tensors = load_file(shard)
+        keys = [bytes(key.tolist()) for key in tensors["keys"]]
+        found.append(dict(zip(keys, tensors["latents"], strict=True)))
     assert found[0].keys() == found[1].keys()
     assert all(torch.allclose(value, found[1][key], atol=1e-5) for key, value in found[0].items())
 
@@ -293,7 +293,7 @@ def test_killed_at_any_time_it_goes_on(tmp_path: Path, gemma_folder: Path, cosmo
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "config.json")], cwd=PROJECT)
     deadline = time.monotonic() + 240
-    while len(list(tmp_path.glob("latents/*/index/*.parquet"))) < 3 and time.monotonic() < deadline:
+    while len(list(tmp_path.glob("latents/*/shards/*.safetensors"))) < 3 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

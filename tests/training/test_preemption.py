@@ -1,5 +1,7 @@
 """A signal ends a run at the end of its step, with a checkpoint; the next start loses nothing."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from tests.training.runs import history, tiny_run
@@ -53,6 +56,37 @@ def test_both_signals_count_only_while_training_runs(number: signal.Signals, tmp
     assert callback.stopped
     callback.on_train_end(*given)
     assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    callback = PreemptionCallback()
+    given: Any = (TrainingArguments(output_dir=str(tmp_path), use_cpu=True), TrainerState(), TrainerControl())
+    callback.on_train_begin(*given)
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with monkeypatch.context() as patch:  # a launcher passes on the Ctrl-C that its processes got already
+            patch.setattr(dist, "is_initialized", lambda: True)
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        callback.on_train_end(*given)
+
+
+def test_ctrl_c_reaches_the_loading_processes_too_and_the_run_saves(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_epochs=2000, save_steps=10**6, num_workers=1)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    command = [sys.executable, "-m", "theworld.cli.main", "train", "--config", str(tmp_path / "run.json")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr is not None
+        next(line for line in process.stderr if line.startswith("step 2/"))
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.stderr.read()
+        assert process.wait(timeout=120) == 75
+    (saved,) = Path(config.output_dir).glob("checkpoint-*")
+    assert int(saved.name.split("-")[1]) >= 2
 
 
 def test_where_a_system_lacks_sigusr1_sigterm_is_handled() -> None:

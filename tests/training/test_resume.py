@@ -7,8 +7,10 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from transformers import Trainer
 
 from tests.hub_server import Hub
 from tests.training.runs import history, tiny_run
+from theworld import TheWorld
 from theworld.cli.main import main
 from theworld.model.checkpoints.names import WEIGHTS
 from theworld.training import resume
@@ -229,12 +232,132 @@ def test_a_file_in_the_folders_place_is_named(whole: TrainingConfig, tmp_path: P
         continued(whole, output_dir=str(tmp_path / "taken"))
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json"])
-def test_without_its_state_a_checkpoint_starts_a_new_stage(
+STATE_FILES = ["optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "stage.json"]
+
+
+@pytest.mark.parametrize("name", [*STATE_FILES, "scheduler.pt without checksums", "rng_state.pth without checksums"])
+def test_a_checkpoint_without_a_file_of_its_state_is_not_complete(
+    whole: TrainingConfig, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without one of them the run would go on as another run."""
+    run = Path(leave_only(whole, 4, tmp_path))
+    leave_only(whole, 5, tmp_path)
+    file, _, more = name.partition(" ")
+    for lost in (file, *(["checksums.json"] if more else [])):
+        (run / "checkpoint-5" / lost).unlink()
+    assert resume.newest_checkpoint(run) == run / "checkpoint-4"
+    assert "checkpoint-5: not complete, ignored" in caplog.text
+    for named in (run / "checkpoint-5", copied(run / "checkpoint-5", tmp_path / "alone")):
+        with pytest.raises(
+            FileNotFoundError, match=rf"incomplete, rng_state.* is missing|incomplete, {file} is missing"
+        ):
+            continued(whole, output_dir=str(tmp_path / "next"), resume_from=str(named))
+    stage = replace(whole, model_name=str(run / "checkpoint-5"), max_steps=1, output_dir=str(tmp_path / "stage"))
+    assert train(stage).step == 1  # its weights are whole
+
+
+def copied(folder: Path, target: Path) -> Path:
+    return Path(shutil.copytree(folder, target))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("stage.json", "[]"),
+        ("stage.json", '{"stage": 3, "config": {}}'),
+        ("stage.json", "{}"),
+        ("trainer_state.json", "{}"),
+        ("trainer_state.json", "null"),
+        ("trainer_state.json", '{"global_step": "four"}'),
+        ("trainer_state.json", '{"global_step": 4, "log_history": 3}'),
+        ("trainer_state.json", '{"global_step": 4, "wrong": 3}'),
+        ("checksums.json", "[1]"),
+        ("config.json", "3"),
+    ],
+)
+def test_wrong_contents_are_one_line(whole: TrainingConfig, tmp_path: Path, name: str, text: str) -> None:
+    run = Path(leave_only(whole, 4, tmp_path))
+    (run / "checkpoint-4" / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, .*; resume from an earlier") as caught:
+        continued(whole, output_dir=str(run))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_config_of_a_run_is_read_from_its_folder(whole: TrainingConfig, tmp_path: Path) -> None:
+    run = Path(leave_only(whole, 4, tmp_path / "moved"))
+    checkpoint = run / "checkpoint-4"
+    for name in (run, checkpoint):  # without the run's config.json: from the checkpoint
+        found = resume.config_of(str(name), {"max_steps": 9})
+        assert found == replace(whole, resume_from=str(name), output_dir=str(run), max_steps=9)
+    shutil.copy(Path(whole.output_dir) / "config.json", run / "config.json")
+    assert resume.config_of(str(run)) == replace(whole, resume_from=str(run), output_dir=str(run))
+    assert resume.config_of(str(run), {"output_dir": "other"}).output_dir == "other"
+    (run / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config.json: damaged, expected an object"):
+        resume.config_of(str(run))
+    for name in resume.TRAINING_STATE:
+        for file in checkpoint.glob(name):
+            file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-4: no stage.json.*give --config"):
+        resume.config_of(str(checkpoint))
+
+
+def test_numbers_sort_as_numbers(whole: TrainingConfig, last: Path, tmp_path: Path) -> None:
+    for step in (999, 1000):
+        shutil.copytree(last, tmp_path / f"checkpoint-{step}")
+    assert resume.newest_checkpoint(tmp_path) == tmp_path / "checkpoint-1000"
+    assert TheWorld.from_pretrained(tmp_path).config._name_or_path == str(tmp_path / "checkpoint-1000")
+    (tmp_path / "checkpoint-1000" / WEIGHTS).unlink()
+    assert TheWorld.from_pretrained(str(tmp_path)).config._name_or_path == str(tmp_path / "checkpoint-999")
+    assert TheWorld.from_pretrained(tmp_path, subfolder="checkpoint-999").config.enable_world
+    (tmp_path / "checkpoint-999" / WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match="no complete checkpoint in this run folder"):
+        TheWorld.from_pretrained(tmp_path)
+
+
+HOLDER = """
+import sys
+from theworld.training.resume import locked
+from torch.utils.data import DataLoader
+from pathlib import Path
+with locked(Path(sys.argv[1]), is_main=True):
+    loader = iter(DataLoader(range(10**6), num_workers=1))
+    next(loader)
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_run_in_the_folder_is_refused_until_the_first_dies(whole: TrainingConfig, tmp_path: Path) -> None:
+    run = Path(leave_only(whole, 4, tmp_path / "run"))
+    before = {path.name for path in run.iterdir()}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(run)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(
+        ValueError, match="another run is writing there; wait for its end, or choose another --output_dir"
+    ):
+        continued(whole, output_dir=str(run))
+    assert {path.name for path in run.iterdir()} - {".lock"} == before
+    with resume.locked(run, is_main=False):  # another rank of the same launch
+        pass
+    holder.kill()  # its loading process lives on for some seconds
+    holder.wait()
+    assert continued(whole, output_dir=str(run)).step == 6
+    assert not (run / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", ["trained", "published"])
+def test_without_any_state_a_checkpoint_starts_a_new_stage(
     whole: TrainingConfig, last: Path, tmp_path: Path, name: str
 ) -> None:
     copy = Path(leave_only(whole, 6, tmp_path)) / "checkpoint-6"
-    (copy / name).unlink()
+    patterns = resume.TRAINING_STATE if name == "published" else ("optimizer.pt", "scheduler.pt", "rng*", "checksums*")
+    for pattern in patterns:
+        for file in copy.glob(pattern):
+            file.unlink()
     result = continued(whole, output_dir=str(tmp_path / "next"), resume_from=str(copy), max_steps=1, warmup_steps=0)
     assert result.step == 1
     weights = [load_file(checkpoint / WEIGHTS) for checkpoint in (last, Path(result.checkpoint or ""))]

@@ -230,7 +230,8 @@ def test_settings_that_change_no_loss(
         ({"dataset_name": "nothing"}, KeyError, "dataset_name='nothing': expected one of .*custom"),
         ({"model_name": "./nowhere"}, FileNotFoundError, "nowhere"),
         ({"resume_from": "./nowhere"}, FileNotFoundError, "nowhere: no such checkpoint or run folder"),
-        ({"overlong": "error", "max_seq_length": 5}, ValueError, "max_length is 5"),
+        ({"overlong": "error", "max_seq_length": 20}, ValueError, "max_length is 20"),
+        ({"max_seq_length": 5}, ValueError, "num_world_steps=0 with world_pooling=2 gives .* max_seq_length=5"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(

@@ -1,6 +1,10 @@
 """What the trainer adds to transformers' own: groups, loss weighting, checks, figures."""
 
+import json
 import math
+import os
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +13,13 @@ import torch
 from transformers import Trainer
 
 from tests.model.helpers import component_of
-from tests.training.runs import history, tiny_run
+from tests.training.runs import history, tiny_run, write_rows
 from theworld.data.collator import TheWorldCollator
 from theworld.data.sources import SOURCES
 from theworld.training import objectives
 from theworld.training.arguments import training_arguments
 from theworld.training.metrics import choice_figures, choice_logs, total_norm
+from theworld.training.precompute import precompute
 from theworld.training.run import load_data, train
 from theworld.training.stages import load_model, parameter_groups
 
@@ -124,6 +129,87 @@ def test_a_world_that_no_batch_feeds_stops_the_run(
 
     with pytest.raises(ValueError, match="no world token reached the language model"):
         run_with(monkeypatch, off, tmp_path, gemma_folder, cosmos_folder)
+
+
+def text_rows(folder: Path, images: int = 0) -> str:
+    """Ten rows, the last `images` of them with an image."""
+    rows = [json.loads(line) for line in write_rows(folder).read_text(encoding="utf-8").splitlines()]
+    rows = [row if place >= 10 - images else row | {"image": None} for place, row in enumerate(rows)]
+    (folder / "text.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(folder / "text.jsonl")
+
+
+@pytest.mark.parametrize("keys", [{}, {"freeze_gemma_language": False}])
+def test_rows_without_images_feed_no_world_and_stop_the_run(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, keys: dict[str, Any]
+) -> None:
+    rows = {"train_dataset_path": text_rows(tmp_path), **keys}
+    for steps in (1, 40):
+        config = tiny_run(
+            tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / str(steps)), max_steps=steps, **rows
+        )
+        with pytest.raises(ValueError, match=rf"0 world tokens reached the language model in {min(steps, 10)} steps"):
+            train(config)
+    plain = {"enable_world": False, "freeze_gemma_language": False, "train_dataset_path": rows["train_dataset_path"]}
+    assert train(tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2, **plain)).step == 2
+
+
+def test_mixed_rows_may_begin_without_an_image(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    rows = text_rows(tmp_path, images=1)
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, train_dataset_path=rows, gradient_accumulation_steps=1)
+    assert train(config).step == 10
+
+
+def test_a_run_that_no_gradient_reaches_stops_after_its_first_step(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute_loss = Trainer.compute_loss
+
+    def flat(*args: Any) -> Any:
+        loss, outputs = compute_loss(*args)
+        return 0 * loss, outputs
+
+    monkeypatch.setattr(Trainer, "compute_loss", flat)
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
+    with pytest.raises(ValueError, match="the gradients of projector are 0 in 1 steps: nothing is learned"):
+        train(config)
+    assert not list(Path(config.output_dir).glob("checkpoint*"))
+
+
+def test_a_warm_up_as_long_as_the_run_is_said(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2, warmup_steps=1))
+    assert "warmup_steps" not in caplog.text
+    train(tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2, warmup_steps=2, output_dir=str(tmp_path / "b")))
+    assert "warmup_steps=2 of a run of 2 steps: its learning rates" in caplog.text
+
+
+def test_a_world_block_that_fits_no_sample_is_said_before_a_row_is_read(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TheWorldCollator, "__call__", lambda *_: pytest.fail("a row was read"))
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_world_steps=9, max_seq_length=30)
+    with pytest.raises(
+        ValueError, match=r"num_world_steps=9 with world_pooling=2 gives a world block of 42 tokens.*30"
+    ):
+        train(config)
+
+
+@pytest.mark.parametrize("run", [train, precompute])
+def test_a_loading_process_that_dies_is_one_line(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch, run: Any
+) -> None:
+    def die(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_workers=1)
+    if run is precompute:
+        config = replace(config, latent_cache=str(tmp_path / "latents"))
+    monkeypatch.setattr(TheWorldCollator, "__call__", die)
+    with pytest.raises(OSError, match=r"a process that loads data died .*; lower num_workers") as caught:
+        run(config)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

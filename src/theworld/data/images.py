@@ -53,6 +53,22 @@ def count_frames(path: Path) -> int:
             return getattr(image, "n_frames", 1)
 
 
+def frame_seconds(path: Path) -> list[float]:
+    """How long each frame of an animation is shown, in seconds, as its file says.
+
+    Raises:
+        BadSample: As from `open_image`.
+    """
+    seconds: list[float] = []
+    with _bad_samples():
+        image = open_header(path)
+        for index in range(count_frames(path)):
+            with decoding(f"{path}, frame {index}"):
+                image.seek(index)
+                seconds.append(image.info.get("duration", 100) / 1000)
+    return seconds
+
+
 def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
     """Frames `start` to `start + count - 1` of an animation, each as `open_image` would give it.
 

@@ -1,15 +1,15 @@
 """Latents of a frozen world encoder, computed once: found by content, verified on read, filled by many processes.
 
     <folder>/<digest of the fingerprint>/
-        fingerprint.json        all that the latents depend on besides the pixels
-        shards/<name>.safetensors   `latents` (n, C, T, h, w)
-        index/<name>.parquet    key, shard, row and crc32 of each; written after its shard, which counts from then on
+        fingerprint.json            all that the latents depend on besides the pixels
+        shards/<name>.safetensors   `latents` (n, C, T, h, w), and of each row its `keys` (n, 32) and its `crc32` (n,);
+                                    of these two together the metadata hold a crc32
 
 A writer only ever adds files of its own, each of which appears whole, so nothing is locked and a killed writer costs
-what it had not written yet.
+what it had not written yet. A reader reads bytes, and maps no file: a mapped file that is truncated kills its readers.
 
 Shape legend: `M` frames, `F` frames of a clip, `S` world image size, `C` latent channels, `T` latent frames, `h, w`
-latent height and width.
+latent height and width, `n` rows of a shard.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
+import os
 import shutil
 import time
 import uuid
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from theworld.utils.imports import require
 from theworld.utils.io import write_bytes, write_json
 from theworld.utils.logging import logger
 
@@ -41,8 +40,12 @@ FLUSH_SECONDS = 60.0
 """A shard is written at this size or age, whichever comes first: what a killed writer can lose."""
 
 STALE_SECONDS = 3600.0
-"""Age at which a file that no index names is what a killed writer left behind."""
+"""Age at which an unfinished file is what a killed writer left behind."""
 
+OPEN_FILES = 128
+HEADER_BYTES = 2**20
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+KEY_BYTES = 32
 FINGERPRINT = "fingerprint.json"
 PRECOMPUTE = "run `theworld precompute` with this config"
 
@@ -55,7 +58,7 @@ def content_key(pixels: torch.Tensor) -> bytes:
 class LatentCache:
     """The latents that one encoder makes of frames, on disk.
 
-    It reads what was there when it was opened, memory-mapped. It can be pickled, and used in forked processes.
+    It reads what was there when it was opened. It can be pickled, and used in forked processes.
 
     Args:
         folder: Where the caches of any number of encoders lie beside one another.
@@ -64,29 +67,28 @@ class LatentCache:
 
     Raises:
         FileNotFoundError: There is no cache, and it is not `writable`.
-        ValueError: There is one of another encoder only, naming what differs; or an index file is damaged.
-        ImportError: pyarrow is not installed.
+        ValueError: There is one of another encoder only, naming what differs; or one of version 0.1; or a shard is
+            damaged.
     """
 
     def __init__(self, folder: str | Path, fingerprint: dict[str, Any], *, writable: bool = False) -> None:
-        require("train", "pyarrow.parquet")
         self.folder = Path(folder).expanduser()
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint, sort_keys=True))
         self.writable = writable
         self.path = cache_path(self.folder, self.fingerprint)
         if writable:
-            _make(self.path)
+            (self.path / "shards").mkdir(parents=True, exist_ok=True)
             write_json(self.path / FINGERPRINT, self.fingerprint)
         else:
             _check_there(self.folder, self.path, self.fingerprint)
-        self._index = _Index.read(self.path / "index")
-        self._shards: dict[int, torch.Tensor] = {}
+        self._index = _Index.read(self.path)
+        self._files: dict[int, BinaryIO] = {}
         self._pending: dict[bytes, torch.Tensor] = {}
         self._added: set[bytes] = set()
         self._flushed_at = time.monotonic()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.fingerprint)  # a worker reads, and maps the files for itself
+        return type(self), (self.folder, self.fingerprint)  # a worker reads, and opens the files for itself
 
     def __len__(self) -> int:
         return len(self._index.keys) + len(self._added)
@@ -114,7 +116,7 @@ class LatentCache:
                 f"{self.path}: {len(missing)} of {len(keys)} pictures have no latents there (content "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
             )
-        return torch.stack([self._read(int(place)) for place in places])
+        return torch.stack([self._read(key, int(place)) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:
         """Add latents (C, T, h, w), unless they are there; `flush` writes what a full shard has not yet.
@@ -140,10 +142,15 @@ class LatentCache:
         self._flushed_at = time.monotonic()
         if not pending:
             return
-        name = uuid.uuid4().hex
+        crc32 = [_crc32(key, latents.flatten().view(torch.uint8).numpy().data) for key, latents in pending.items()]
+        keys = np.frombuffer(b"".join(pending), np.uint8).reshape(-1, KEY_BYTES)
+        tensors = {"keys": torch.from_numpy(keys.copy()), "crc32": torch.tensor(crc32, dtype=torch.uint32)}
+        tensors["latents"] = torch.stack(list(pending.values()))
+        metadata = {"crc32": str(_crc32(keys.tobytes(), tensors["crc32"].numpy().tobytes()))}
         try:
-            write_bytes(_shard(self.path, name), save({"latents": torch.stack(list(pending.values()))}))
-            write_bytes(self.path / "index" / f"{name}.parquet", _index_bytes(name, pending))
+            write_bytes(
+                self.path / "shards" / f"{uuid.uuid4().hex}-{len(pending)}.safetensors", save(tensors, metadata)
+            )
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -153,48 +160,117 @@ class LatentCache:
                 "written before is kept: make room and run the same command again"
             ) from error
 
-    def _read(self, place: int) -> torch.Tensor:
-        shard, row = int(self._index.shards[place]), int(self._index.rows[place])
-        if shard not in self._shards:
-            self._shards[shard] = _open_shard(_shard(self.path, self._index.names[shard]))
-        latents = self._shards[shard][row].clone()
-        if _checksum(latents) != self._index.checksums[place]:
-            raise _damaged(_shard(self.path, self._index.names[shard]), f"the checksum of row {row} differs")
-        return latents
+    def _read(self, key: bytes, place: int) -> torch.Tensor:
+        number, row = int(self._index.numbers[place]), int(self._index.rows[place])
+        shard = self._index.shards[number]
+        if number not in self._files:
+            if len(self._files) == OPEN_FILES:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[number] = _open(shard.path)
+        return shard.read(self._files[number], row, key, int(self._index.crc32[place]))
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Where the latents of a shard lie in its file.
+
+    Args:
+        path: The file.
+        shape: (C, T, h, w) of a row.
+        dtype: Of the latents.
+        start: Place of the first row in the file.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    start: int
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[_Shard, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The shard, its keys (n, 32), and the crc32 (n,) of each key and its latents; the latents are not read.
+
+        Raises:
+            ValueError: The file is damaged, or shorter than its header says.
+        """
+        try:
+            with _open(path) as file:
+                size = int.from_bytes(_read_exactly(file, 8, 0), "little")
+                if size > HEADER_BYTES:
+                    raise ValueError(f"a header of {size} bytes")
+                entries = json.loads(_read_exactly(file, size, 8))
+                start, metadata = 8 + size, entries.pop("__metadata__")
+
+                def array(name: str, dtype: str, *shape: int) -> np.ndarray[Any, Any]:
+                    low, high = entries[name]["data_offsets"]
+                    return np.frombuffer(_read_exactly(file, high - low, start + low), dtype).reshape(shape)
+
+                latents = entries["latents"]
+                (low, high), (count, *shape), dtype = (
+                    latents["data_offsets"],
+                    latents["shape"],
+                    DTYPES[latents["dtype"]],
+                )
+                end = start + max(entry["data_offsets"][1] for entry in entries.values())
+                if high - low != count * math.prod(shape) * dtype.itemsize or os.fstat(file.fileno()).st_size != end:
+                    raise ValueError("its length is not that of its header")
+                keys, crc32 = array("keys", "u1", count, KEY_BYTES), array("crc32", "<u4", count)
+                if str(_crc32(keys.tobytes(), crc32.tobytes())) != metadata["crc32"]:
+                    raise ValueError("the checksum of its keys differs")
+                return cls(path, tuple(shape), dtype, start + low), keys, crc32
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(path, str(error)) from error
+
+    def read(self, file: BinaryIO, row: int, key: bytes, crc32: int) -> torch.Tensor:
+        """Latents (C, T, h, w) of a row, verified.
+
+        Raises:
+            ValueError: They are damaged, or the file ends before them.
+        """
+        size = math.prod(self.shape) * self.dtype.itemsize
+        try:
+            data = _read_exactly(file, size, self.start + row * size)
+        except ValueError as error:
+            raise _damaged(self.path, str(error)) from error
+        if _crc32(key, data) != crc32:
+            raise _damaged(self.path, f"the checksum of row {row} differs")
+        return torch.frombuffer(data, dtype=self.dtype).view(self.shape)
 
 
 @dataclass(frozen=True)
 class _Index:
-    """Every row of every index file, in the order of keys.
+    """The rows of all shards, in the order of their keys.
 
     Args:
         keys: (n,) bytes.
-        shards: (n,) place in `names`.
+        numbers: (n,) place in `shards`.
         rows: (n,) place in the shard.
-        checksums: (n,) crc32 of the latents' bytes.
-        names: Of the shards.
+        crc32: (n,) of a key and its latents.
+        shards: Those of the cache.
     """
 
     keys: np.ndarray[Any, Any]
-    shards: np.ndarray[Any, Any]
+    numbers: np.ndarray[Any, Any]
     rows: np.ndarray[Any, Any]
-    checksums: np.ndarray[Any, Any]
-    names: list[str]
+    crc32: np.ndarray[Any, Any]
+    shards: list[_Shard]
 
     @classmethod
-    def read(cls, folder: Path) -> _Index:
-        files = sorted(folder.glob("*.parquet"))
-        columns = [_read_index(file) for file in files]
-        shards = [np.full(len(keys), shard) for shard, (keys, _, _) in enumerate(columns)]
-        empty = (np.empty(0, "S32"), np.empty(0, np.int64), np.empty(0, np.int64))
-        keys, rows, checksums = (np.concatenate(parts) for parts in zip(empty, *columns, strict=True))
+    def read(cls, path: Path) -> _Index:
+        _check_version(path)
+        opened = [_Shard.open(file) for file in sorted(path.glob("shards/*.safetensors"))]
+        counts = [len(keys) for _, keys, _ in opened]
+        keys = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *(keys for _, keys, _ in opened)])
+        keys = keys.view(f"S{KEY_BYTES}").ravel()
+        crc32 = np.concatenate([np.empty(0, np.uint32), *(crc32 for _, _, crc32 in opened)])
+        numbers = np.repeat(np.arange(len(opened), dtype=np.int32), counts)
+        rows = np.concatenate([np.empty(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)])
         order = np.argsort(keys, kind="stable")
-        shards = np.concatenate([empty[1], *shards])
-        return cls(keys[order], shards[order], rows[order], checksums[order], [file.stem for file in files])
+        return cls(keys[order], numbers[order], rows[order], crc32[order], [shard for shard, _, _ in opened])
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray[Any, Any]:
         """The place (M,) of each key, -1 where it is not there."""
-        wanted = np.array(keys, dtype="S32")
+        wanted = np.array(keys, dtype=f"S{KEY_BYTES}")
         if not len(self.keys):
             return np.full(len(wanted), -1)
         places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
@@ -206,39 +282,45 @@ def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
     return folder / hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def drop_damaged(folder: str | Path, fingerprint: dict[str, Any]) -> int:
+def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1) -> int:
     """Read an encoder's whole cache and delete the shards that are damaged, and what killed writers left behind.
+
+    Args:
+        folder: As of `LatentCache`.
+        fingerprint: Likewise.
+        rank: Of this process, which reads a share of the shards.
+        world_size: Number of processes.
 
     Returns:
         How many latents were lost.
+
+    Raises:
+        ValueError: The cache is one of version 0.1.
     """
-    require("train", "pyarrow.parquet")
     path = cache_path(Path(folder).expanduser(), fingerprint)
+    _check_version(path)
     lost = 0
-    for index in path.glob("index/*.parquet"):
-        shard = _shard(path, index.stem)
-        count = 1
+    for file in path.glob("shards/*.safetensors"):
+        if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
+            continue
         try:
-            _, rows, checksums = _read_index(index)
-            count = len(rows)
-            latents = _open_shard(shard)
-            if any(_checksum(latents[row]) != checksum for row, checksum in zip(rows, checksums, strict=True)):
-                raise _damaged(shard, "a checksum differs")
-        except (ValueError, IndexError) as error:
+            shard, keys, checksums = _Shard.open(file)
+            with _open(file) as opened:
+                for row, (key, crc32) in enumerate(zip(keys, checksums, strict=True)):
+                    shard.read(opened, row, key.tobytes(), int(crc32))
+        except ValueError as error:
             logger.warning("%s", error)
-            index.unlink()
-            shard.unlink(missing_ok=True)
-            lost += count
-    for file in (*path.glob("shards/*"), *path.glob("index/*")):
-        named = (path / "index" / f"{file.stem}.parquet").exists()
-        if not named and time.time() - file.stat().st_mtime > STALE_SECONDS:
-            file.unlink()
+            file.unlink(missing_ok=True)
+            lost += int(file.stem.rpartition("-")[2])  # the name says how many, as the header may be gone
+    for file in path.glob("shards/.*"):
+        if time.time() - file.stat().st_mtime > STALE_SECONDS:
+            file.unlink(missing_ok=True)
     return lost
 
 
-def _make(path: Path) -> None:
-    for folder in (path / "shards", path / "index"):
-        folder.mkdir(parents=True, exist_ok=True)
+def _check_version(path: Path) -> None:
+    if (path / "index").is_dir():
+        raise ValueError(f"{path}: latents of version 0.1, without their keys; remove that folder, then {PRECOMPUTE}")
 
 
 def _check_there(folder: Path, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -265,46 +347,26 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     return [f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names if there.get(n) != here.get(n)]
 
 
-def _shard(path: Path, name: str) -> Path:
-    return path / "shards" / f"{name}.safetensors"
-
-
-def _open_shard(path: Path) -> torch.Tensor:
-    """The shard's latents (n, C, T, h, w), memory-mapped: pages are read when they are touched."""
+def _open(path: Path) -> BinaryIO:
     try:
-        with safe_open(path, "pt") as file:
-            return file.get_tensor("latents")
-    except (SafetensorError, FileNotFoundError) as error:
-        raise _damaged(path, str(error)) from error
+        return path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise _damaged(path, "it is gone") from error
 
 
-def _index_bytes(name: str, latents: dict[bytes, torch.Tensor]) -> bytes:
-    arrow, parquet = require("train", "pyarrow"), require("train", "pyarrow.parquet")
-    table = arrow.table(
-        {
-            "key": arrow.array(list(latents), arrow.binary(32)),
-            "shard": [name] * len(latents),
-            "row": np.arange(len(latents)),
-            "crc32": np.array([_checksum(value) for value in latents.values()]),
-        }
-    )
-    buffer = BytesIO()
-    parquet.write_table(table, buffer, write_page_checksum=True)
-    return buffer.getvalue()
+def _read_exactly(file: BinaryIO, size: int, start: int) -> bytearray:
+    """`size` bytes from `start` on, whoever else reads the file: a forked process shares the position in it."""
+    data = bytearray()
+    while len(data) < size:
+        block = os.pread(file.fileno(), size - len(data), start + len(data))
+        if not block:
+            raise ValueError(f"it ends before byte {start + len(data) + 1}")
+        data += block
+    return data
 
 
-def _read_index(file: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Keys, rows and checksums of one index file."""
-    try:
-        table = require("train", "pyarrow.parquet").read_table(file, page_checksum_verification=True)
-        keys = np.array(table["key"].to_pylist(), dtype="S32")
-        return keys, table["row"].to_numpy(), table["crc32"].to_numpy()
-    except (ValueError, OSError, KeyError) as error:  # pyarrow's own errors are among these
-        raise _damaged(file, str(error).partition("\n")[0]) from error
-
-
-def _checksum(latents: torch.Tensor) -> int:
-    return zlib.crc32(latents.flatten().view(torch.uint8).numpy().data)
+def _crc32(key: bytes, data: Any) -> int:
+    return zlib.crc32(data, zlib.crc32(key))
 
 
 def _damaged(file: Path, reason: str) -> ValueError:

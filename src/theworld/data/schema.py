@@ -83,6 +83,7 @@ class SourceSettings:
         question_template: `str.format` template of the prompt, with the row's own fields.
         draw_bboxes: Draw regions onto the picture.
         clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
+        clip_fps: Frames a second of a clip, `world_fps` of the model; None takes frames as they come.
         seed: Of anything drawn at random.
     """
 
@@ -94,6 +95,7 @@ class SourceSettings:
     question_template: str | None = None
     draw_bboxes: bool = True
     clip_frames: int | None = None
+    clip_fps: float | None = None
     seed: int = 0
 
     def require_path(self, source: str) -> Path:

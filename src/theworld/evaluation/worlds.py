@@ -7,7 +7,7 @@ Shape legend: `M` pictures, `C` latent channels, `T = 1 + K` latent frames, `N` 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from theworld.data.fill import fill
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
@@ -111,25 +112,21 @@ def encode_worlds(
     encoder = model.model.world_encoder
     assert encoder is not None
     fingerprint = cache_fingerprint(encoder, model.config)
-    cache = LatentCache(folder, fingerprint, writable=True)
     keys: dict[str, list[bytes]] = {}
-    waiting: dict[bytes, torch.Tensor] = {}
-    seen: set[bytes] = set()
-    for item in tqdm(items, "world latents", unit="item"):
-        try:
-            pictures = open_images(item, image_folder)
-        except BadSample:  # reported when it is asked
-            continue
-        pixels = model.processor.world_pixels(pictures) if pictures else ()  # each (3, S, S)
-        keys[item.id] = [content_key(frame) for frame in pixels]
-        for key, frame in zip(keys[item.id], pixels, strict=True):
-            if key not in seen:
-                seen.add(key)
-                waiting[key] = frame
-            if len(waiting) == batch_size:
-                _encode(model, waiting, cache)
-    _encode(model, waiting, cache)
-    cache.flush()
+
+    def frames() -> Iterator[tuple[bytes, torch.Tensor]]:
+        for item in tqdm(items, "world latents", unit="item"):
+            try:
+                pictures = open_images(item, image_folder)
+            except BadSample:  # reported when it is asked
+                continue
+            pixels = model.processor.world_pixels(pictures) if pictures else ()  # each (3, S, S)
+            keys[item.id] = [content_key(frame) for frame in pixels]
+            yield from zip(keys[item.id], pixels, strict=True)
+
+    steps = model.config.num_world_steps
+    cache = LatentCache(folder, fingerprint, writable=True)
+    fill(cache, frames(), lambda pixels: encoder.encode(pixels, steps), batch_size)
     return Worlds(model, items, keys, LatentCache(folder, fingerprint), seed)
 
 
@@ -169,18 +166,6 @@ def noise_like(tokens: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)
     scale = tokens.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
     return (noise * scale).to(tokens.dtype)
-
-
-@torch.no_grad()
-def _encode(model: TheWorld, waiting: dict[bytes, torch.Tensor], cache: LatentCache) -> None:
-    """Add the latents of the frames that wait, unless all are there, and empty `waiting`."""
-    encoder = model.model.world_encoder
-    assert encoder is not None
-    if any(key not in cache for key in waiting):
-        latents = encoder.encode(torch.stack(list(waiting.values())), model.config.num_world_steps)
-        for key, value in zip(waiting, latents, strict=True):
-            cache.add(key, value)
-    waiting.clear()
 
 
 def _first_other(item: Item, items: Sequence[Item], start: int, keys: dict[str, list[bytes]]) -> Item | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from transformers import (
     IntervalStrategy,
@@ -19,6 +20,8 @@ from typing_extensions import override
 from theworld.utils.logging import logger
 
 from .metrics import total_norm, trained_parameters
+
+STEPS_WITHOUT_IMAGE = 10
 
 
 class Moments(TrainerCallback):
@@ -56,6 +59,60 @@ class GradientNorms(TrainerCallback):
         self.norms = {part: total_norm(values) for part, values in gradients.items() if values}
 
 
+class FirstSteps(TrainerCallback):
+    """Stops a run that cannot learn: no gradient reaches a component, or no world token reaches the model.
+
+    It looks at the first optimiser step that has an answer to learn. Rows without an image feed no world and may give
+    no gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
+
+    Args:
+        gradients: Of the same trainer.
+        enable_world: Whether world tokens have to come.
+        sees_gradients: False where they are not in `parameter.grad` (DeepSpeed).
+    """
+
+    def __init__(self, gradients: GradientNorms, *, enable_world: bool, sees_gradients: bool) -> None:
+        self.gradients = gradients
+        self.enable_world = enable_world
+        self.pending = True
+        self.steps = 0
+        self.learns = not sees_gradients
+        self.fed = (0, 0, 0)
+
+    def note(self, *, has_image: bool, world_tokens: int) -> None:
+        """Count a batch with something to learn."""
+        batches, images, tokens = self.fed
+        self.fed = batches + 1, images + has_image, tokens + world_tokens
+
+    @override
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if not self.pending:
+            return
+        # 1. Of all processes
+        batches, images, tokens = (sum(counts) for counts in zip(*gather_object([self.fed]), strict=True))
+        if not batches:  # every row was skipped, which has its own budget
+            return
+        self.steps += 1
+        self.learns = self.learns or any(norm.item() > 0 for norm in self.gradients.norms.values())
+        fed = bool(tokens) or not self.enable_world
+        # 2. Enough, or too early to say
+        self.pending = not (self.learns and fed)
+        if not self.pending or (
+            not images and self.steps < STEPS_WITHOUT_IMAGE and state.global_step < state.max_steps
+        ):
+            return
+        # 3. Nothing
+        if not fed:
+            raise ValueError(
+                f"the world is enabled, but 0 world tokens reached the language model in {self.steps} steps: no "
+                "row has an image; give rows with images, or train with enable_world=False"
+            )
+        raise ValueError(
+            f"the gradients of {', '.join(self.gradients.parts)} are 0 in {self.steps} steps: nothing is learned, as "
+            "the loss does not depend on what trains; unfreeze another component, or give rows that use it"
+        )
+
+
 class LogLines(TrainerCallback):
     """A line a log on stderr: stdout belongs to the result."""
 
@@ -84,4 +141,4 @@ def progress() -> list[TrainerCallback]:
     return [*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()]
 
 
-__all__ = ["GradientNorms", "Moments", "progress"]
+__all__ = ["FirstSteps", "GradientNorms", "Moments", "progress"]

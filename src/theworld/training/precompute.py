@@ -18,8 +18,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from theworld.data.fill import fill
 from theworld.data.latent_cache import LatentCache, content_key, drop_damaged
-from theworld.data.schema import Example, Skipped
+from theworld.data.schema import Example, Message, Skipped
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
@@ -27,9 +28,12 @@ from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
 from .config import TrainingConfig
 from .latents import check_cacheable
 from .objectives import OBJECTIVES
-from .run import load_data, start_of
+from .resume import locked
+from .run import SKIPPED, SKIPPED_EVAL, load_data
 from .stages import load_model
+from .streams import dead_workers_named
 
+FOLDER = "precompute"  # of the run folder
 Collate = Callable[[list[Example | Skipped]], dict[str, Any]]
 
 
@@ -87,21 +91,31 @@ class Pictures:
     Args:
         collate: The run's collator, without a cache.
         cache: What is in it needs no pixels.
+        keep_pixels: Give them all the same.
     """
 
-    def __init__(self, collate: Collate, cache: LatentCache) -> None:
+    def __init__(self, collate: Collate, cache: LatentCache, *, keep_pixels: bool = False) -> None:
         self.collate = collate
         self.cache = cache
+        self.keep_pixels = keep_pixels
 
     def __call__(
         self, rows: list[Example | Skipped | None]
     ) -> tuple[int, dict[bytes, torch.Tensor | None], list[Skipped]]:
-        mine = [row for row in rows if row is not None]
+        mine = [_asked(row) for row in rows if row is not None]
         if not mine:
             return 0, {}, []
         batch = self.collate(mine)
         pixels = {content_key(picture): picture for picture in pictures_of(batch)}
-        return len(mine), {key: None if key in self.cache else pixels[key] for key in pixels}, batch["skipped"]
+        known = [key for key in pixels if not self.keep_pixels and key in self.cache]
+        return len(mine), {**pixels, **dict.fromkeys(known)}, batch["skipped"]
+
+
+def _asked(row: Example | Skipped) -> Example | Skipped:
+    """A row of images alone with a question and an answer, which the collator expects: only its pixels matter."""
+    if isinstance(row, Skipped) or row.messages or not row.images or row.clip:
+        return row
+    return replace(row, messages=(Message("user", "-"), Message("assistant", "-")))
 
 
 def pictures_of(batch: dict[str, Any]) -> Iterator[torch.Tensor]:
@@ -110,7 +124,6 @@ def pictures_of(batch: dict[str, Any]) -> Iterator[torch.Tensor]:
     yield from batch.get("clip_pixel_values", ())
 
 
-@torch.no_grad()
 def encode(encoder: WorldEncoder, pixels: torch.Tensor, num_world_steps: int) -> torch.Tensor:
     """Latents (B, C, T, h, w) of frames (B, 3, S, S) and their rollouts, or of clips (B, F, 3, S, S)."""
     if pixels.ndim == 5:
@@ -137,27 +150,47 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     """
     check_cacheable(config)
     state = PartialState()
-    data = {"skipped.jsonl": load_data(config, config.train_dataset_path, config.split)}
+    with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
+        return _precompute(config, state, together)
+
+
+def _precompute(config: TrainingConfig, state: PartialState, together: int) -> PrecomputeResult:
+    # 1. Data and model; one pass over a stream needs no number of steps
+    one_pass = replace(config, max_steps=config.max_steps or 1)
+    data = {SKIPPED: load_data(one_pass, config.train_dataset_path, config.split)}
     if config.do_eval:
-        data["skipped_eval.jsonl"] = load_data(config, config.eval_dataset_path, config.eval_split)
+        data[SKIPPED_EVAL] = load_data(one_pass, config.eval_dataset_path, config.eval_split)
     objective = OBJECTIVES[config.objective]
-    model = load_model(config, start_of(config, None), objective.model_class, objective.model_keys)
+    model = load_model(config, config.model_name, objective.model_class, objective.model_keys)
     encoder = model.model.world_encoder
     assert encoder is not None
     assert config.latent_cache is not None
     encoder.to(state.device)
+    # 2. The cache, without what is damaged
     fingerprint = cache_fingerprint(encoder, model.config)
-    repaired = drop_damaged(config.latent_cache, fingerprint) if state.is_main_process else 0
+    repaired = drop_damaged(config.latent_cache, fingerprint, state.process_index, state.num_processes)
     state.wait_for_everyone()
     cache = LatentCache(config.latent_cache, fingerprint, writable=True)
-    pictures = Pictures(objective.collator(replace(config, latent_cache=None), model), cache)
-    filler = Filler(cache, encoder, model.config.num_world_steps, config.num_workers, together)
-    logs = [filler.fill(rows, pictures, skip_log(config, name, rows)) for name, rows in data.items()]
-    counts = [sum(numbers) for numbers in zip(*gather_object([filler.counts]), strict=True)]
+    # 3. Every row of this process's share
+    collator = objective.collator(replace(config, latent_cache=None), model)
+    pictures = Pictures(collator, cache, keep_pixels=together > 1)
+    rows, logs = 0, list[SkipLog]()
+
+    def images() -> Iterator[tuple[bytes, torch.Tensor | None]]:
+        nonlocal rows
+        for name, source in data.items():
+            logs.append(skip_log(config, name, source))
+            for count, found in read_share(source, pictures, logs[-1], config.num_workers):
+                rows += count
+                yield from found.items()
+
+    computed, present = fill(
+        cache, images(), lambda pixels: encode(encoder, pixels, model.config.num_world_steps), together
+    )
+    counts = [sum(numbers) for numbers in zip(*gather_object([(rows, computed, present, repaired)]), strict=True)]
     return PrecomputeResult(
         str(cache.path),
         *counts,
-        repaired=repaired,
         skipped=sum(map(len, logs)),
         skip_causes="\n".join(filter(None, (log.summary() for log in logs))),
     )
@@ -165,85 +198,38 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
 
 def skip_log(config: TrainingConfig, name: str, rows: Any) -> SkipLog:
     """A fresh list of what this pass over `rows` skips: a picture that was repaired no longer counts."""
-    path = Path(config.output_dir) / "precompute" / name
+    path = Path(config.output_dir) / FOLDER / name
     if PartialState().is_main_process:
         path.unlink(missing_ok=True)
     return SkipLog(path, config.skip_budget, len(rows) if isinstance(rows, Sized) else None)
 
 
-class Filler:
-    """This process's part of the work.
+def read_share(
+    rows: Any, pictures: Pictures, log: SkipLog, num_workers: int
+) -> Iterator[tuple[int, dict[bytes, torch.Tensor | None]]]:
+    """Rows of this process's share, and their images. Every process calls it; the first one keeps the list of skips.
 
-    Args:
-        cache: Where latents go.
-        encoder: What makes them.
-        num_world_steps: Future latent frames.
-        num_workers: Processes that open pictures.
-        together: Pictures encoded in one batch.
+    Raises:
+        ValueError: More rows are skipped than the budget allows.
+        OSError: A process that loads data died.
     """
-
-    def __init__(
-        self, cache: LatentCache, encoder: WorldEncoder, num_world_steps: int, num_workers: int, together: int = 1
-    ) -> None:
-        self.cache = cache
-        self.encoder = encoder
-        self.num_world_steps = num_world_steps
-        self.num_workers = num_workers
-        self.together = together
-        self.waiting: dict[bytes, torch.Tensor] = {}
-        self.counts = (0, 0, 0)
-
-    def fill(self, rows: Any, pictures: Pictures, log: SkipLog) -> SkipLog:
-        """Encode what `rows` need and is not there. Every process calls it; the first one keeps the list of skips.
-
-        Raises:
-            ValueError: More rows are skipped than the budget allows.
-            OSError: The disk is full.
-        """
-        state = PartialState()
-        elsewhere: list[Skipped] = []
-        share = share_of(rows, state.process_index, state.num_processes)
-        loader = DataLoader(share, batch_size=1, collate_fn=pictures, num_workers=self.num_workers)
-        total = len(share) if isinstance(share, Sized) else None
-        disable = None if state.is_main_process else True  # None shows it on a terminal alone
-        try:
-            for count, found, skipped in tqdm(loader, "precompute", total, disable=disable):
-                self._encode(count, found)
-                if state.is_main_process:
-                    log.seen(count)
-                    log.record(skipped)
-                else:
-                    elsewhere += skipped
-            self._encode_waiting()
-        finally:
-            self.cache.flush()
-        others = gather_object(elsewhere)
-        if state.is_main_process:
-            log.record(others)
-        return log
-
-    def _encode(self, count: int, found: dict[bytes, torch.Tensor | None]) -> None:
-        rows, computed, present = self.counts
-        for key, pixels in found.items():
-            if pixels is None or key in self.cache or key in self.waiting:
-                present += 1
+    state = PartialState()
+    elsewhere: list[Skipped] = []
+    share = share_of(rows, state.process_index, state.num_processes)
+    loader = DataLoader(share, batch_size=1, collate_fn=pictures, num_workers=num_workers)
+    total = len(share) if isinstance(share, Sized) else None
+    disable = None if state.is_main_process else True  # None shows it on a terminal alone
+    with dead_workers_named():
+        for count, found, skipped in tqdm(loader, "precompute", total, disable=disable):
+            yield count, found
+            if state.is_main_process:
+                log.seen(count)
+                log.record(skipped)
             else:
-                self.waiting[key] = pixels
-                computed += 1
-        self.counts = rows + count, computed, present
-        if len(self.waiting) >= self.together:
-            self._encode_waiting()
-
-    def _encode_waiting(self) -> None:
-        """Add the latents of what waits, frames and clips each `together` at a time."""
-        waiting, self.waiting = self.waiting, {}
-        for dimensions in (3, 4):  # of a frame, of a clip
-            keys = [key for key, pixels in waiting.items() if pixels.ndim == dimensions]
-            for start in range(0, len(keys), self.together):
-                batch = keys[start : start + self.together]
-                latents = encode(self.encoder, torch.stack([waiting[key] for key in batch]), self.num_world_steps)
-                for key, value in zip(batch, latents, strict=True):
-                    self.cache.add(key, value)
+                elsewhere += skipped
+    others = gather_object(elsewhere)
+    if state.is_main_process:
+        log.record(others)
 
 
 def share_of(rows: Any, rank: int, world_size: int) -> Any:

@@ -1,4 +1,4 @@
-"""A cluster takes its machine back: save and stop at the end of the running step."""
+"""A cluster takes its machine back, or a person presses Ctrl-C: save and stop at the end of the running step."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from theworld.utils.logging import logger
 
-SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGUSR1", "SIGTERM"))  # Windows lacks SIGUSR1
+# Windows lacks SIGUSR1
+SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGUSR1", "SIGTERM", "SIGINT"))
 
 
 class PreemptionCallback(TrainerCallback):
-    """Saves a checkpoint and ends the training at the first step end after SIGUSR1 or SIGTERM reached any process.
+    """Saves a checkpoint and ends the training at the first step end after one of `SIGNALS` reached any process.
 
-    The handlers stand while training runs; before and after, the signals do what they did. Handlers need the main
-    thread: a trainer in another thread runs without them.
+    A second Ctrl-C (SIGINT) ends it at once, without a checkpoint. The handlers stand while training runs; before and
+    after, the signals do what they did. Handlers need the main thread: a trainer in another thread runs without them.
 
     Attributes:
         received: The signal, on the process that got it.
@@ -57,6 +58,9 @@ class PreemptionCallback(TrainerCallback):
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # Several processes have a launcher, which passes the first Ctrl-C on: it comes twice
+        if number == signal.SIGINT == self.received and not dist.is_initialized():
+            raise KeyboardInterrupt
         self.received = signal.Signals(number)
 
     def _received_anywhere(self, device: torch.device) -> bool:

@@ -21,10 +21,8 @@ from typing_extensions import override
 from theworld.utils.logging import logger
 
 from .config import TrainingConfig
-from .resume import CHECKSUMS, LAST, STAGE, STATE
+from .resume import LAST, TRAINING_STATE
 
-# What continuing a run needs and using its model does not
-TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE, CHECKSUMS)
 BASES = ("gemma_model_name", "cosmos_model_name")
 WEIGHTS = "model*.safetensors*"
 HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)  # RuntimeError: a large file could not be uploaded

@@ -6,20 +6,25 @@ of a save leaves the folder hidden, and every `checkpoint-N` there is, is whole.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import zlib
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import WeakFileLock
+from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 
-from theworld.model.checkpoints.names import WEIGHTS, WEIGHTS_INDEX
+from theworld.model.checkpoints.names import WEIGHTS
+from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
@@ -29,11 +34,14 @@ SAVING = ".saving"
 STATE = "trainer_state.json"
 STAGE = "stage.json"
 CHECKSUMS = "checksums.json"
+TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE, CHECKSUMS)  # what continuing needs and the model does not
 CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")
 """Files without checksums of their own that anyone verifies; people edit the others."""
+RNG_STATES = "rng_state*.pth"  # one a process
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or cut up, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
-NUMBERED = re.compile(r"checkpoint-(\d+)")
+CONFIG = "config.json"
+LOCK, LOCK_SECONDS = ".lock", 0.2
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -62,12 +70,9 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
     Raises:
         FileNotFoundError: It names nothing.
-        ValueError: `output_dir` is no folder, or holds newer checkpoints than the one to start from; or that one is
-            damaged.
+        ValueError: `output_dir` holds newer checkpoints than the one to start from, or that one is damaged.
     """
     output = Path(config.output_dir)
-    if output.exists() and not output.is_dir():
-        raise ValueError(f"output_dir={config.output_dir!r}: is a file; name the folder of the run")
     newest = newest_checkpoint(output)
     start = newest
     if config.resume != AUTO:
@@ -87,15 +92,23 @@ def read(folder: Path) -> Resume:
         ValueError: A file of it is damaged.
     """
     check_whole(folder)
-    has_optimizer = any((folder / name).exists() for name in OPTIMIZER_STATES)
-    if not has_optimizer or not (folder / STATE).is_file() or not (folder / STAGE).is_file():
+    if not has_state(folder):
         return Resume(folder, {})
-    try:
-        stage = json.loads((folder / STAGE).read_text(encoding="utf-8"))
-        step = TrainerState.load_from_json(str(folder / STATE)).global_step
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder}: damaged trainer state ({error}); resume from an earlier checkpoint") from error
-    return Resume(folder, stage, step)
+    stage = read_object(folder / STAGE, "stage", "config")
+    saved, defaults = read_object(folder / STATE), asdict(TrainerState())
+    wrong = [name for name, value in saved.items() if name not in defaults or not _is_like(value, defaults[name])]
+    if wrong or saved.get("global_step", 0) < 1:
+        name = wrong[0] if wrong else "global_step"
+        raise ValueError(f"{folder / STATE}: damaged, {name} is {saved.get(name)!r}; resume from an earlier checkpoint")
+    return Resume(folder, stage, int(saved["global_step"]))
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether `value` may stand in a field with this default; None says nothing of the type."""
+    if default is None or isinstance(default, bool):
+        return True
+    kinds = (int, float) if isinstance(default, int | float) else type(default)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def check_whole(folder: Path) -> None:
@@ -105,14 +118,38 @@ def check_whole(folder: Path) -> None:
         ValueError: One is damaged.
     """
     for path in sorted(folder.glob("*.json")):
-        try:
-            json.loads(path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
-    known: dict[str, int] = json.loads((folder / CHECKSUMS).read_bytes()) if (folder / CHECKSUMS).is_file() else {}
-    for name, checksum in known.items():
-        if (folder / name).is_file() and _crc32(folder / name) != checksum:
+        read_object(path)
+    for name, checksum in _checksums(folder).items():
+        if _crc32(folder / name) != checksum:
             raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
+
+
+def config_of(name: str, overrides: dict[str, Any] | None = None) -> TrainingConfig:
+    """The config of the run to resume, as the run itself recorded it, with `overrides` over its keys.
+
+    Args:
+        name: A run folder, a checkpoint, or a Hub id. A run folder continues where it is now.
+
+    Raises:
+        FileNotFoundError: It names nothing, or a checkpoint without the state of its run.
+        ValueError: The recorded config cannot be used.
+    """
+    run = Path(name).expanduser()
+    if (run / CONFIG).is_file() and missing_weights(run):  # a checkpoint's `config.json` is its model's
+        values = read_object(run / CONFIG)
+    else:
+        checkpoint = locate(name)
+        if not has_state(checkpoint):
+            raise FileNotFoundError(f"{checkpoint}: no {STAGE}, so the run's config is not known; give --config")
+        values, run = (
+            read_object(checkpoint / STAGE, "stage", "config")["config"],
+            checkpoint.parent if run.is_dir() else run,
+        )
+    if numbered_checkpoints(run):
+        values["output_dir"] = str(run)
+    return TrainingConfig.from_dict(
+        {**values, "resume_from": name, "resume_from_checkpoint": None, **(overrides or {})}
+    )
 
 
 def locate(name: str) -> Path:
@@ -123,9 +160,15 @@ def locate(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        found = folder if is_complete(folder) else newest_checkpoint(folder)
+        missing = missing_files(folder)
+        found = newest_checkpoint(folder) if missing_weights(folder) else folder
         if found is None:
             raise FileNotFoundError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
+        if found == folder and missing:
+            raise FileNotFoundError(
+                f"{name}: incomplete, {', '.join(missing)} is missing, so the run cannot continue exactly; resume from "
+                "an earlier checkpoint, or start a new stage from its weights with --model_name"
+            )
         return found
     if not HUB_ID.fullmatch(name):
         raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
@@ -146,33 +189,45 @@ def _download(name: str) -> Path:
         raise FileNotFoundError(
             f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
         ) from error
-    if not is_complete(found):
-        raise FileNotFoundError(f"{name}: the repository holds no complete checkpoint ({WEIGHTS})")
+    if missing := missing_files(found):
+        raise FileNotFoundError(
+            f"{name}: the repository holds no complete checkpoint ({', '.join(missing)} is missing)"
+        )
     return found
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a checkpoint was saved with what continuing needs; one that was published has its model alone."""
+    return (folder / CHECKSUMS).is_file() or any((folder / name).exists() for name in OPTIMIZER_STATES)
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What the checkpoint in `folder` lacks of its weights and, if it has any, of the state that continuing needs."""
+    missing = missing_weights(folder)
+    if has_state(folder):
+        names = {*_checksums(folder), STATE, STAGE}
+        names |= {SCHEDULER_NAME} if (folder / "optimizer.pt").is_file() else set()
+        missing += sorted(name for name in names if not (folder / name).is_file())
+        missing += [] if any(folder.glob(RNG_STATES)) else [RNG_STATES]
+    return list(dict.fromkeys(missing))
+
+
 def is_complete(folder: Path) -> bool:
-    """Whether `folder` holds a model's config and all of its weight files."""
-    if not (folder / "config.json").is_file():
-        return False
-    if (folder / WEIGHTS).is_file():
-        return True
-    index = folder / WEIGHTS_INDEX
-    if not index.is_file():
-        return False
-    return all(
-        (folder / shard).is_file()
-        for shard in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    )
+    """Whether the checkpoint in `folder` lacks nothing."""
+    return not missing_files(folder)
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    return read_object(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete `checkpoint-N` of a run folder, oldest first."""
-    numbered = [path for path in run.glob("checkpoint-*") if NUMBERED.fullmatch(path.name) and path.is_dir()]
+    numbered = numbered_checkpoints(run)
     incomplete = [path for path in numbered if not is_complete(path)]
-    if incomplete:
-        logger.warning("%s: not complete, ignored", ", ".join(map(str, incomplete)))
-    return sorted((path for path in numbered if path not in incomplete), key=lambda path: int(path.name.split("-")[1]))
+    for path in incomplete:
+        logger.warning("%s: not complete, ignored (%s is missing)", path, ", ".join(missing_files(path)))
+    return [path for path in numbered if path not in incomplete]
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -198,6 +253,30 @@ def prune(run: Path, limit: int | None) -> None:
         shutil.rmtree(path)
 
 
+@contextmanager
+def locked(folder: Path, *, is_main: bool) -> Generator[None]:
+    """Hold the lock of a run folder. The system frees it when the process dies. All ranks of a launch are one run.
+
+    Raises:
+        ValueError: Another run holds it, or `folder` is a file.
+    """
+    with ExitStack() as stack:
+        if is_main:
+            if folder.exists() and not folder.is_dir():
+                raise ValueError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
+            except Timeout as error:
+                raise ValueError(
+                    f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
+                    "--output_dir"
+                ) from error
+            # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
+            stack.callback((folder / LOCK).unlink, missing_ok=True)
+        yield
+
+
 def _crc32(path: Path) -> int:
     checksum = 0
     with path.open("rb") as file:
@@ -218,8 +297,11 @@ __all__ = [
     "Resume",
     "check_whole",
     "checkpoints",
+    "config_of",
     "is_complete",
     "locate",
+    "locked",
+    "missing_files",
     "newest_checkpoint",
     "prune",
     "publish",

@@ -26,6 +26,8 @@ from theworld.data.skips import SkipLog
 from theworld.data.sources import SOURCES
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
+from theworld.model.fusion import FUSIONS
+from theworld.utils.errors import HUB_TOKEN, keep_secret
 from theworld.utils.imports import require
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
@@ -38,12 +40,12 @@ from .config import TrainingConfig
 from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .publish import Publisher
-from .resume import STATE, Resume, locate, newest_checkpoint, resolve
+from .resume import STATE, Resume, locked, newest_checkpoint, resolve
 from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
-HUB_TOKEN = "HF_TOKEN"
+MARKERS = 2  # tokens around an image, and around a world block
 SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 # Keys that move the losses of a run that continues
@@ -88,7 +90,9 @@ def train(config: TrainingConfig) -> RunResult:
         FileNotFoundError: A file, folder or checkpoint is missing.
     """
     with hub_token(config.hf_token):
-        return _train(config)
+        arguments = training_arguments(config)
+        with locked(Path(config.output_dir), is_main=arguments.process_index == 0):
+            return _train(config, arguments)
 
 
 @contextmanager
@@ -98,6 +102,7 @@ def hub_token(token: str | None) -> Generator[None]:
     try:
         if token is not None:
             os.environ[HUB_TOKEN] = token
+            keep_secret(token)
         yield
     finally:
         if token is not None:
@@ -105,9 +110,9 @@ def hub_token(token: str | None) -> Generator[None]:
             os.environ.update({} if before is None else {HUB_TOKEN: before})
 
 
-def _train(config: TrainingConfig) -> RunResult:
+def _train(config: TrainingConfig, arguments: TrainingArguments) -> RunResult:
+    # 1. Data and model
     resume = resolve(config)
-    arguments = training_arguments(config)
     publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
     data = load_data(config, config.train_dataset_path, config.split)
     eval_data = load_data(config, config.eval_dataset_path, config.eval_split) if config.do_eval else None
@@ -115,9 +120,12 @@ def _train(config: TrainingConfig) -> RunResult:
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
     objective = OBJECTIVES[config.objective]
-    model = load_model(config, start_of(config, resume), objective.model_class, objective.model_keys)
+    start = config.model_name if resume is None else resume.folder
+    model = load_model(config, start, objective.model_class, objective.model_keys)
+    check_length(config, model)
     if config.compile:
         compile_layers(model)
+    # 2. The run that continues, or a new stage
     stage = Stage(
         config.objective,
         trained_parts(model),
@@ -134,6 +142,7 @@ def _train(config: TrainingConfig) -> RunResult:
     if not continues and arguments.process_index == 0:
         for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: what was mended no longer counts
             (Path(config.output_dir) / name).unlink(missing_ok=True)
+    # 3. Train, save, push
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
     if publisher is not None:
         trainer.add_callback(publisher)
@@ -153,11 +162,22 @@ def _train(config: TrainingConfig) -> RunResult:
     return result
 
 
-def start_of(config: TrainingConfig, resume: Resume | None) -> str | Path:
-    """Where the weights come from; a run folder as `model_name` means its newest checkpoint."""
-    if resume is not None:
-        return resume.folder
-    return locate(config.model_name) if Path(config.model_name).is_dir() else config.model_name
+def check_length(config: TrainingConfig, model: TheWorld) -> None:
+    """Refuse a world block that fits into no sample, before any row is read.
+
+    Raises:
+        ValueError: An image and its world block alone are longer than `max_seq_length`.
+    """
+    shape = model.config
+    if config.objective != "answers" or not config.enable_world or not FUSIONS[shape.fusion].block:
+        return
+    world, image = shape.world_tokens(shape.num_world_steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
+    if world + image > config.max_seq_length:
+        raise ValueError(
+            f"num_world_steps={shape.num_world_steps} with world_pooling={shape.world_pooling} gives a world block of "
+            f"{world} tokens, and its image has {image}: more than max_seq_length={config.max_seq_length}; lower "
+            "num_world_steps, or raise world_pooling or max_seq_length"
+        )
 
 
 def load_data(config: TrainingConfig, path: str | None, split: str | None = None) -> Any:

@@ -1,15 +1,35 @@
-"""Rows without a length, epoch after epoch: a run on them ends by its steps."""
+"""Rows without a length, epoch after epoch, and the processes that load rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from theworld.data.schema import Example, Skipped
 from theworld.data.sources.hf_dataset import StreamedRows
+from theworld.utils.errors import one_line
 
 SHUFFLE_BUFFER = 1000
+
+
+@contextmanager
+def dead_workers_named() -> Generator[None]:
+    """Say in one line that a process that loads data died: torch raises what looks like a fault of the program.
+
+    Raises:
+        OSError: One did.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"a process that loads data died ({one_line(error)}), for lack of memory above all; lower num_workers or "
+            "prefetch_factor, and run the same command again to resume"
+        ) from error
 
 
 class EndlessRows(IterableDataset["Example | Skipped"]):
@@ -46,4 +66,4 @@ class EndlessRows(IterableDataset["Example | Skipped"]):
             epoch += 1
 
 
-__all__ = ["EndlessRows"]
+__all__ = ["EndlessRows", "dead_workers_named"]

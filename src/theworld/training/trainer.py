@@ -30,15 +30,16 @@ from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.checkpoints.load import load_into
 from theworld.utils.io import write_json, write_text
+from theworld.utils.logging import logger
 
-from .callbacks import GradientNorms, Moments
+from .callbacks import FirstSteps, GradientNorms, Moments
 from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta, settle_fsdp
 from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, total_norm
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
-from .streams import EndlessRows
+from .streams import EndlessRows, dead_workers_named
 
 
 class TheWorldTrainer(Trainer):
@@ -72,6 +73,10 @@ class TheWorldTrainer(Trainer):
         self.gradients = GradientNorms()
         self.add_callback(Moments())
         self.add_callback(self.gradients)
+        self.first_steps = FirstSteps(
+            self.gradients, enable_world=config.enable_world, sees_gradients=not self.is_deepspeed_enabled
+        )
+        self.add_callback(self.first_steps)
         self.choices = {training: torch.zeros(3, device=self.args.device) for training in (True, False)}
         frames = 2 + (config.num_world_steps or 0)  # summed errors of every latent frame, and their count
         self.frames = {training: torch.zeros(frames, device=self.args.device) for training in (True, False)}
@@ -90,6 +95,19 @@ class TheWorldTrainer(Trainer):
             make, options = self.get_optimizer_cls_and_kwargs(self.args, cast(Any, model))
             self.optimizer = make(parameter_groups(cast(nn.Module, model), self.config), **options)
         return self.optimizer
+
+    @override
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The stock schedule; warns of one that stays in its warm-up."""
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        if warmup >= num_training_steps and self.lr_scheduler is None:
+            logger.warning(
+                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks and begin at 0; lower "
+                "warmup_steps or train for longer",
+                warmup,
+                num_training_steps,
+            )
+        return super().create_scheduler(num_training_steps, optimizer)
 
     # Batches
 
@@ -119,7 +137,8 @@ class TheWorldTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | int | None]:
-        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        with dead_workers_named():
+            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
         skipped = [row for batch in batches for row in batch.pop("skipped", [])]
         if not skipped and items is not None and not int(torch.as_tensor(items).max()):
@@ -163,11 +182,14 @@ class TheWorldTrainer(Trainer):
                     "the world is enabled and the batch has an image, but no world token reached the language model: "
                     "make batches with TheWorldCollator, or train with enable_world=False"
                 )
+            if model.training and self.first_steps.pending and (labels != IGNORE_INDEX).any():
+                self.first_steps.note(has_image=has_image, world_tokens=outputs.num_world_tokens)
             if choice_ids is not None:
                 figures = choice_figures(outputs.logits.detach(), labels, choice_ids)
                 self.choices[model.training] += figures
         elif outputs.get("frame_errors") is not None:
             errors = outputs["frame_errors"]
+            self.first_steps.note(has_image=True, world_tokens=errors.numel())
             self.frames[model.training] += torch.cat([errors, errors.new_ones(1)])
         return (loss, outputs) if return_outputs else loss
 
@@ -235,7 +257,8 @@ class TheWorldTrainer(Trainer):
 
     @override
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        with dead_workers_named():
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
         return output

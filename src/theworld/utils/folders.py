@@ -1,14 +1,20 @@
-"""Folders that are replaced as a whole."""
+"""Folders that are replaced as a whole, and the numbered checkpoints in the folder of a run."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
+
+NUMBERED = re.compile(r"checkpoint-(\d+)")
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
 
 
@@ -90,3 +96,50 @@ def recover(target: Path) -> None:
     target = target.resolve()
     if aside(target).is_dir() and not target.exists():
         aside(target).rename(target)
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file of a checkpoint, in which objects stand under `keys`.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
+    if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
+        expected = f"an object with the objects {', '.join(keys)}" if keys else "an object"
+        raise ValueError(f"{path}: damaged, expected {expected}; resume from an earlier checkpoint")
+    return value
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Files of the config and the weights that the checkpoint in `folder` lacks; empty if it can be loaded."""
+    names = [SAFETENSORS_SINGLE_FILE]
+    if not (folder / SAFETENSORS_SINGLE_FILE).is_file() and (folder / SAFETENSORS_INDEX_FILE).is_file():
+        names = sorted(set(read_object(folder / SAFETENSORS_INDEX_FILE, "weight_map")["weight_map"].values()))
+    return [name for name in ("config.json", *names) if not (folder / name).is_file()]
+
+
+def numbered_checkpoints(run: Path) -> list[Path]:
+    """The folders `checkpoint-N` of a run, by number: 1000 after 999."""
+    found = {int(match[1]): path for path in run.glob("checkpoint-*") if (match := NUMBERED.fullmatch(path.name))}
+    return [found[number] for number in sorted(found) if found[number].is_dir()]
+
+
+def model_folder(name: str) -> str:
+    """The newest checkpoint with all of its weights, if `name` is the folder of a run; any other `name` as it is.
+
+    Raises:
+        FileNotFoundError: No checkpoint of the run has all of its weights.
+    """
+    checkpoints = numbered_checkpoints(Path(name))
+    if not checkpoints or not missing_weights(Path(name)):
+        return name
+    whole = [path for path in checkpoints if not missing_weights(path)]
+    if not whole:
+        raise FileNotFoundError(
+            f"{name}: no complete checkpoint in this run folder; expected {SAFETENSORS_SINGLE_FILE}"
+        )
+    return str(whole[-1])

@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from .errors import without_tokens
+
 logger = logging.getLogger("theworld")
 
 
 class _RankZero(logging.Filter):
-    """Passes all messages of the first process, and warnings of every process."""
+    """Passes all messages of the first process, and warnings of every process; none with a token in it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_tokens(record.getMessage()), ()
         return record.levelno >= logging.WARNING or os.environ.get("RANK", "0") == "0"
 
 

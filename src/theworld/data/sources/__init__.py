@@ -14,6 +14,7 @@ from .micro_world import load_micro_world
 from .spatial_rgpt import load_spatial_rgpt
 from .video import load_video
 from .vsr import load_vsr
+from .webdataset import load_webdataset
 
 
 class IndexedSource(Protocol):
@@ -40,5 +41,6 @@ SOURCES: dict[str, Callable[[SourceSettings], Source]] = {
     "spatial_rgpt": load_spatial_rgpt,
     "video": load_video,
     "vsr": load_vsr,
+    "webdataset": load_webdataset,
 }
 """`dataset_name` -> what opens it, or raises ValueError or FileNotFoundError in one line."""

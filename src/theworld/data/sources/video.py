@@ -1,26 +1,32 @@
 """A folder of videos as clips of 1 + 4K frames, without questions: what alignment learns from.
 
 Each entry of the folder is one video: a sub-folder of frames in the order of their names, an animated GIF, WebP or PNG,
-or a file such as .mp4. Frames are taken as they come; a video whose frames are too close together is thinned out
-beforehand, with `ffmpeg -i clip.mp4 -vf fps=8 clip/%05d.png` for example.
+or a file such as .mp4. With `clip_fps` a clip has what the video shows every 1 / `clip_fps` seconds, by the frame
+times of its file. Frames in a folder have none: their rate is the number in `fps.txt`, beside them or one folder up.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from bisect import bisect_right
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 from theworld.utils.imports import require
+from theworld.utils.logging import logger
 
-from ..images import count_frames, open_frames
+from ..images import count_frames, frame_seconds, open_frames
 from ..schema import BadSample, Example, Skipped, SourceSettings
 
 CLIP_FRAMES = 9
+RATE_FILE = "fps.txt"
+EPSILON = 1e-4
+"""Seconds within which two times are one: files round theirs."""
+
 FRAME_FILES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
@@ -28,12 +34,21 @@ VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 
 @dataclass(frozen=True)
 class Window:
-    """`frames` of a video from `start` on; `names` are their files where the video is a folder."""
+    """A clip of a video.
+
+    Args:
+        path: The video.
+        start: Place of its first frame among those of the video at the clip's rate.
+        frames: How many it has.
+        fps: Frames a second; None takes frames as they come.
+        picks: Names of the frames where the video is a folder, their places in the file where it is an animation.
+    """
 
     path: Path
     start: int
     frames: int
-    names: tuple[str, ...] = ()
+    fps: float | None = None
+    picks: tuple[Any, ...] = ()
 
     @property
     def id(self) -> str:
@@ -46,11 +61,13 @@ class Window:
         Raises:
             BadSample: The file is damaged.
         """
-        if self.names:
-            return tuple(self.path / name for name in self.names)
-        if self.path.suffix.lower() in VIDEOS:
-            return tuple(_decode_video(self.path, self.start, self.frames))
-        return tuple(open_frames(self.path, self.start, self.frames))
+        if not self.picks:
+            return tuple(_decode_video(self.path, self.start, self.frames, self.fps))
+        if self.path.is_dir():
+            return tuple(self.path / name for name in self.picks)
+        first, last = self.picks[0], self.picks[-1]
+        frames = open_frames(self.path, first, 1 + last - first)
+        return tuple(frames[pick - first] for pick in self.picks)
 
 
 class VideoClips:
@@ -78,7 +95,7 @@ def load_video(settings: SourceSettings) -> VideoClips:
     """The clips of the videos in the folder `settings.path`.
 
     Args:
-        settings: `clip_frames` is 1 + 4K, the frames that K future latent frames stand for.
+        settings: `clip_frames` is 1 + 4K, the frames that K future latent frames stand for, `clip_fps` their rate.
 
     Raises:
         ValueError: `clip_frames` is not 1 + 4K, there is no video, or a setting does not apply.
@@ -92,11 +109,21 @@ def load_video(settings: SourceSettings) -> VideoClips:
         raise ValueError(f"{folder}: expected a folder of videos")
     items: list[Window | Skipped] = []
     for path in sorted(folder.iterdir(), key=in_order):
-        items += _windows(path, count)
+        items += _windows(path, count, settings.clip_fps)
     if not items:
         raise ValueError(
             f"{folder}: no videos; expected sub-folders of frames, or files ending in "
             f"{', '.join(sorted(ANIMATIONS | VIDEOS))}"
+        )
+    unstated = [path for path in folder.iterdir() if path.is_dir() and stated_rate(path) is None]
+    if settings.clip_fps is not None and unstated:
+        logger.warning(
+            "%s: %d folders of frames without %s, such as %s: their frames are taken as %g a second",
+            folder,
+            len(unstated),
+            RATE_FILE,
+            unstated[0].name,
+            settings.clip_fps,
         )
     return VideoClips(items[: settings.num_samples])
 
@@ -112,42 +139,107 @@ def check_clip_frames(count: int) -> int:
     return count
 
 
+def stated_rate(folder: Path) -> float | None:
+    """Frames a second of the frames in `folder`; None where no `fps.txt` says.
+
+    Raises:
+        ValueError: It holds no positive number.
+    """
+    file = next((path for path in (folder / RATE_FILE, folder.parent / RATE_FILE) if path.is_file()), None)
+    if file is None:
+        return None
+    text = file.read_text(encoding="utf-8").strip()
+    if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
+        raise ValueError(f"{file}: {text[:20]!r}; expected the frames a second of the images beside it, such as 30")
+    return float(text)
+
+
+def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
+    """The place of the frame that is shown at each of the times 0, 1 / fps, 2 / fps, ... of a video.
+
+    Args:
+        seconds: How long each of its frames is shown.
+        fps: Times a second.
+    """
+    ends = list(accumulate(seconds, initial=0.0))
+    times = (number / fps for number in range(int((ends[-1] + EPSILON) * fps)))
+    return [bisect_right(ends, time + EPSILON) - 1 for time in times]
+
+
 def in_order(path: Path) -> list[tuple[int, str]]:
     """Sorts names with their numbers as numbers: frame 2 before frame 10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def _windows(path: Path, count: int) -> list[Window | Skipped]:
+def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped]:
     """The clips of one video; none where an entry is no video."""
     kind = path.suffix.lower()
     if path.name.startswith(".") or not (path.is_dir() or kind in ANIMATIONS | VIDEOS):
         return []
-    names: list[str] = []
-    if path.is_dir():
-        names = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
     try:
-        total = len(names) if path.is_dir() else _count_video(path) if kind in VIDEOS else count_frames(path)
+        if path.is_dir():
+            names = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
+            rate = stated_rate(path)
+            resampled = None if fps is None or rate is None else shown_at([1 / rate] * len(names), fps)
+            picks = names if resampled is None else [names[pick] for pick in resampled]
+        elif kind in VIDEOS:
+            picks = []
+        else:
+            picks = list(range(count_frames(path)) if fps is None else shown_at(frame_seconds(path), fps))
+        total = _count_video(path, fps) if kind in VIDEOS and not path.is_dir() else len(picks)
         if total < count:
-            raise BadSample("short_clip", f"{path}: {total} frames, a clip has {count}")
+            rate = "" if fps is None else f" at {fps:g} a second"
+            raise BadSample("short_clip", f"{path}: {total} frames{rate}, a clip has {count}")
     except BadSample as bad:
         return [bad.skipped(path.name)]
-    return [
-        Window(path, start, count, tuple(names[start : start + count])) for start in range(0, total - count + 1, count)
-    ]
+    starts = range(0, total - count + 1, count)
+    return [Window(path, start, count, fps, tuple(picks[start : start + count])) for start in starts]
 
 
-def _count_video(path: Path) -> int:
+def _count_video(path: Path, fps: float | None) -> int:
     with _open_video(path) as container:
-        known = container.streams.video[0].frames
-        return known or sum(packet.size > 0 for packet in container.demux(video=0))
+        stream = container.streams.video[0]
+        if fps is None:
+            return stream.frames or sum(packet.size > 0 for packet in container.demux(video=0))
+        duration = stream.duration and float(stream.duration * stream.time_base)
+        if not duration and container.duration:
+            duration = container.duration / 1e6  # libav counts in microseconds
+        if not duration:
+            ends = [
+                packet.pts + (packet.duration or 0) for packet in container.demux(video=0) if packet.pts is not None
+            ]
+            duration = float((max(ends) - (stream.start_time or 0)) * stream.time_base) if ends else 0.0
+        return int((duration + EPSILON) * fps)
 
 
-def _decode_video(path: Path, start: int, count: int) -> list[Any]:
+def _decode_video(path: Path, start: int, count: int, fps: float | None) -> list[Any]:
     with _open_video(path) as container:
-        frames = [frame.to_image() for frame in islice(container.decode(video=0), start, start + count)]
+        if fps is None:
+            frames = [frame.to_image() for frame in islice(container.decode(video=0), start, start + count)]
+        else:
+            frames = _at_times(container, [number / fps for number in range(start, start + count)])
     if len(frames) < count:
         raise BadSample("truncated", f"{path}: ends at frame {start + len(frames)}, sooner than its header says")
+    return frames
+
+
+def _at_times(container: Any, times: list[float]) -> list[Any]:
+    """What a video shows at each of `times`, in seconds from its first frame; fewer where it ends before."""
+    stream = container.streams.video[0]
+    begin = stream.start_time or 0
+    container.seek(begin + int(times[0] / stream.time_base), stream=stream)  # to the key frame before it
+    frames: list[Any] = []
+    before, end = None, 0.0
+    for frame in container.decode(stream):
+        time = float((frame.pts - begin) * stream.time_base)
+        while before is not None and len(frames) < len(times) and times[len(frames)] + EPSILON < time:
+            frames.append(before.to_image())
+        if len(frames) == len(times):
+            break
+        before, end = frame, time + float((frame.duration or 0) * stream.time_base)
+    while before is not None and len(frames) < len(times) and times[len(frames)] < end + EPSILON:
+        frames.append(before.to_image())  # the last frame, as long as it is shown
     return frames
 
 

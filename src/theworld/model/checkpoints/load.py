@@ -22,7 +22,7 @@ from transformers import AutoProcessor, Gemma3ForConditionalGeneration, Generati
 from transformers.configuration_utils import PretrainedConfig
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, FP16_REFUSED, WORLD_TOKEN
-from theworld.utils.folders import recover
+from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, broken_downloads_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.weights import check_loaded, read_weights, shapes_of, shorten, weight_files
@@ -76,7 +76,9 @@ def _load_theworld(cls: Any, name: str | Path, *model_args: Any, **kwargs: Any) 
     revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", "")
     if name:
         recover(Path(name) / subfolder)
-    source = Source(resolve(name), subfolder, None if revision == "main" else revision)
+    source = Source(
+        resolve(name) if subfolder else model_folder(resolve(name)), subfolder, None if revision == "main" else revision
+    )
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
     overrides = {key: kwargs.pop(key) for key in config_fields() & kwargs.keys()}
     given, with_info = kwargs.pop("config", None), kwargs.pop("output_loading_info", False)
@@ -194,9 +196,6 @@ def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], s
         ValueError: It is no Gemma 3, or a field is out of range.
     """
     model_type = saved.get("model_type")
-    checkpoints = sorted(path.name for path in Path(source.name).glob("checkpoint-*"))
-    if model_type is None and checkpoints:
-        raise ValueError(f"{source.name}: the folder of a run; name a checkpoint in it, such as {checkpoints[-1]}")
     if model_type not in ("gemma3", TheWorldConfig.model_type):
         raise ValueError(
             f"{source.name}: model type {model_type!r}; expected a Gemma 3 with vision ('gemma3', "

@@ -1,0 +1,67 @@
+"""The one loop that fills a latent cache, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from .latent_cache import LatentCache
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+
+
+@torch.no_grad()
+def fill(
+    cache: LatentCache, images: Iterable[tuple[bytes, torch.Tensor | None]], encode: Encode, together: int = 1
+) -> tuple[int, int]:
+    """Add the latents of images and clips that are not there.
+
+    Batches are formed of all images, also of those that are there, so that an interrupted run makes the same batches
+    when it is started again: the last bits of latents depend on what is encoded with them.
+
+    Args:
+        cache: Where they go; it is flushed also after an error.
+        images: The content key of each, and its pixels: a frame (3, S, S) or a clip (F, 3, S, S). With `together=1`
+            they may be `None` where the key is in the cache.
+        encode: Latents (B, C, T, h, w) of frames (B, 3, S, S) or of clips (B, F, 3, S, S).
+        together: Images in one batch.
+
+    Returns:
+        How many were encoded, and how many were there; an image counts as often as it comes.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    encoded = count = 0
+    seen: set[bytes] = set()
+    waiting: dict[int, dict[bytes, torch.Tensor | None]] = {3: {}, 4: {}}  # frames and clips, by their dimensions
+
+    def flush(batch: dict[bytes, torch.Tensor | None]) -> int:
+        missing = [key for key in batch if key not in cache]
+        if missing:
+            pixels = [value for value in batch.values() if value is not None]
+            for key, latents in zip(batch, encode(torch.stack(pixels)), strict=True):
+                cache.add(key, latents)
+        batch.clear()
+        return len(missing)
+
+    try:
+        for key, pixels in images:
+            count += 1
+            if key in seen or (together == 1 and key in cache):
+                continue
+            if together > 1:  # alone, what is in the cache needs no batch again
+                seen.add(key)
+            assert pixels is not None
+            batch = waiting[pixels.ndim]
+            batch[key] = pixels
+            if len(batch) == together:
+                encoded += flush(batch)
+        encoded += sum(map(flush, waiting.values()))
+    finally:
+        cache.flush()
+    return encoded, count - encoded
+
+
+__all__ = ["fill"]

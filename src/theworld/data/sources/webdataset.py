@@ -1,0 +1,155 @@
+"""WebDataset: tar files of images with captions or rows beside them, read one after the other from anywhere.
+
+The files of a sample follow each other and share their name up to its first dot: `000017.jpg`, `000017.txt` (a caption)
+or `000017.json` (a row, with the columns of dataset 'custom'). A sample that is an image alone is of use to
+`theworld precompute`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+from theworld.utils.image_decoding import MAX_BYTES
+from theworld.utils.imports import require
+
+from ..schema import BadSample, Example, Skipped, SourceSettings
+from .files import CAPTION_QUESTION, CAPTIONS, PICTURES
+from .hf_dataset import StreamedRows
+from .records import CONVERSATION_KEYS, Row, RowReader
+
+TEXT_BYTES = 2**24
+UNREADABLE = "unreadable"
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+class SampleReader:
+    """Makes an example of a sample: its conversation, its question and answer, or its caption.
+
+    Args:
+        question_template: `str.format` template of the prompt, with the fields of the sample.
+    """
+
+    def __init__(self, question_template: str | None = None) -> None:
+        self.template = question_template
+
+    def read(self, row: Row, fallback_id: str) -> Example | Skipped:
+        """The example, or why there is none."""
+        id = str(row["id"])
+        if UNREADABLE in row:
+            return BadSample(*row[UNREADABLE]).skipped(id)
+        if "image" not in row:
+            return Skipped(id, "missing", f"{id}: no image in the sample")
+        caption = next((key for key in CAPTIONS if row.get(key)), None)
+        if any(row.get(key) for key in CONVERSATION_KEYS):
+            reader = RowReader()
+        elif row.get("answer") is not None:
+            reader = RowReader(question_template=self.template)
+        elif caption is not None:
+            reader = RowReader(answer_key=caption, question_template=self.template or CAPTION_QUESTION)
+        else:
+            return Example(id, messages=(), images=(row["image"],))
+        return reader.read(row, id)
+
+
+def load_webdataset(settings: SourceSettings) -> StreamedRows:
+    """The samples of the tar files at `settings.path`, a stream.
+
+    Args:
+        settings: `path` is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
+            `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
+
+    Raises:
+        ValueError: No path, or a setting does not apply. While iterating: a tar file is damaged.
+        FileNotFoundError: No file is there. While iterating: one is not.
+    """
+    settings.refuse("webdataset", "split", "image_folder")
+    if settings.path is None:
+        raise ValueError("dataset 'webdataset' needs train_dataset_path: tar files, as in shards/{000..099}.tar")
+    library, fsspec = require("train", "datasets"), require("train", "fsspec")
+    shards: list[str] = []
+    for pattern in expand_braces(settings.path):
+        files, paths = fsspec.core.url_to_fs(pattern)
+        if any(sign in paths for sign in "*?["):
+            shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))]
+        else:
+            shards.append(pattern)
+    if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
+        raise FileNotFoundError(f"{settings.path}: no such tar files; check train_dataset_path")
+    rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
+    rows = rows if settings.num_samples is None else rows.take(settings.num_samples)
+    return StreamedRows(rows, SampleReader(settings.question_template))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Every name that a pattern with `{000..099}` or `{a,b}` stands for, in order."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last, names = match.groups()
+    if names is not None:
+        choices = names.split(",")
+    else:
+        choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    before, after = pattern[: match.start()], pattern[match.end() :]
+    return [before + choice + rest for choice in choices for rest in expand_braces(after)]
+
+
+def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
+    """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files.
+
+    Raises:
+        ValueError: A file is no tar file, or is cut.
+        FileNotFoundError: One is not there.
+    """
+    fsspec = require("train", "fsspec")
+    for shard in shards:
+        try:
+            with fsspec.open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
+                members = (member for member in tar if member.isfile())
+                for key, parts in itertools.groupby(members, lambda member: _key(member.name)):
+                    row: dict[str, Any] = {"id": key}
+                    for part in parts:
+                        _add(row, tar, part)
+                    if len(row) > 1:
+                        yield row
+        except (tarfile.TarError, EOFError) as error:
+            raise ValueError(f"{shard}: damaged ({error}); download it again") from error
+
+
+def _key(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
+
+
+def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> None:
+    """Add a file of the tar to its sample; what is too large is not read."""
+    suffix = "." + part.name.rpartition(".")[2].lower()
+    limit = MAX_BYTES if suffix in PICTURES else TEXT_BYTES
+    if suffix not in {*PICTURES, ".txt", ".json"}:
+        return
+    if part.size > limit:
+        row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
+        return
+    file = tar.extractfile(part)
+    assert file is not None
+    data = file.read()
+    try:
+        if suffix in PICTURES:
+            row["image"] = data
+        elif suffix == ".txt":
+            row["caption"] = data.decode().strip()
+        else:
+            fields = json.loads(data)
+            if not isinstance(fields, dict):
+                raise ValueError(f"expected an object, got {type(fields).__name__}")
+            row |= {name: value for name, value in fields.items() if name not in ("id", "image", UNREADABLE)}
+    except ValueError as error:  # of UTF-8 and of JSON too
+        row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
+
+
+__all__ = ["SampleReader", "expand_braces", "load_webdataset", "read_samples"]
