@@ -102,7 +102,7 @@ def test_a_control_is_a_key_of_the_config(tmp_path: Path, gemma_folder: Path, co
     model = load_model(config, gemma_folder)
     assert isinstance(model.model.world_encoder, PatchesWorldEncoder)
     with pytest.raises(ValueError, match="world_encoder='nothing': expected one of cosmos, still, random, patches"):
-        load_model(replace(config, world_encoder="nothing"), gemma_folder)
+        replace(config, world_encoder="nothing")
 
 
 def test_a_stage_without_anything_to_train_is_an_error(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

@@ -38,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for job in (scenes, train, evaluate):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         job.add_argument("--json", action="store_true", help="print JSON")
-        job.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -85,6 +85,12 @@ class Key:
         return "a name" if any(_is_text(kind) for kind in self.kinds) else f"at least {self.low}"
 
     @property
+    def limits(self) -> str:
+        """Type, choices and range in words, for people who read of the key."""
+        words = self.expected if not self.low or self.range != "a name" else "a name"
+        return words if self.range in ("", "a name") else f"{words}, {self.range}"
+
+    @property
     def shown_default(self) -> str:
         """The default as a person writes it."""
         return self.unset or (self.default if isinstance(self.default, str) else json.dumps(self.default))
@@ -120,7 +126,7 @@ class Key:
             except ValueError as error:
                 raise ValueError(f"{self.name}={text!r}: not JSON ({error})") from error
         for number in (int, float):
-            if number in kinds:
+            if number in kinds or float in kinds:  # a whole number stays one
                 with suppress(ValueError):
                     return number(text)
         if any(_is_text(kind) for kind in self.kinds):
@@ -154,18 +160,14 @@ def setting(default: Any, help: str, **record: Any) -> Any:
 def keys(config: type) -> dict[str, Key]:
     """The records of a dataclass whose fields are settings."""
     hints = get_type_hints(config)
-    literals = {
-        name: [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal] for name, hint in hints.items()
-    }
-    return {
-        entry.name: Key(
-            entry.name,
-            hints[entry.name],
-            entry.default,
-            **{"choices": sum(map(get_args, literals[entry.name]), ()), **entry.metadata},
-        )
-        for entry in fields(config)
-    }
+    found: dict[str, Key] = {}
+    for entry in fields(config):
+        kind = hints[entry.name]
+        literals = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
+        record = dict[str, Any](entry.metadata)
+        record.setdefault("choices", tuple(choice for literal in literals for choice in get_args(literal)))
+        found[entry.name] = Key(entry.name, kind, entry.default, **record)
+    return found
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
