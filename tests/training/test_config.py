@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def test_every_field_of_the_model_and_of_the_trainer_is_a_key_or_refused_with_a_
     for name in [*keys(WorldSettings), *stock]:
         assert (name in keys(TrainingConfig)) != (name in REFUSED), name
     assert REFUSED.keys() <= keys(WorldSettings).keys() | stock.keys()
-    assert REFUSED["per_device_train_batch_size"] == "use batch_size"
+    assert REFUSED["per_device_train_batch_size"] == "set batch_size"
     for name in stock.keys() & keys(TrainingConfig).keys() - own.keys():  # read from the source as the class has it
         default = stock[name].default
         assert keys(TrainingConfig)[name].default == default or keys(TrainingConfig)[name].unset, name
@@ -108,9 +109,9 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"batch_sizes": 4}, "did you mean 'batch_size'?"),
         (
             {"per_device_train_batch_size": 4},
-            "config key 'per_device_train_batch_size' is not for a run: use batch_size",
+            "config key 'per_device_train_batch_size' is not for a run: set batch_size",
         ),
-        ({"fp16": True}, "use mixed_precision"),
+        ({"fp16": True}, "set mixed_precision"),
         ({"remove_unused_columns": True}, "the collator makes batches"),
         ({"changed": []}, "a checkpoint records it"),
         ({"optim": "adafctor"}, "optim='adafctor': expected one of adamw_torch, "),
@@ -257,3 +258,8 @@ def test_what_changes_the_losses_of_a_resumed_run_is_told() -> None:
     saved = {name: value for name, value in TrainingConfig().to_dict().items() if not name.startswith("world_")}
     assert config.changes(saved) == ["seed (0 -> 1)", "world_seed (None -> 5)", "optim (None -> adafactor)"]
     assert TrainingConfig().changes({}) == []  # a run folder of an earlier version, whose keys were fewer
+
+
+def test_the_page_lists_the_keys_as_they_are() -> None:
+    page = runpy.run_path(str(FOLDER.parent / "scripts" / "configuration_page.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/configuration_page.py"

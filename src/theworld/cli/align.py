@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import add_model_arguments
+from .loading import add_model_arguments, add_steps
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folder", type=Path, help="every image in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
-    parser.add_argument(
-        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
-    )
+    add_steps(parser)
     parser.add_argument(
         "--samples", type=int, default=500, help="tokens of each kind to compare, at most (default: 500)"
     )

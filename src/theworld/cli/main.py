@@ -17,23 +17,8 @@ from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, ju
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
-COMMANDS: dict[str, ModuleType] = {
-    "ask": ask,
-    "chat": chat,
-    "imagine": imagine,
-    "align": align,
-    "demo": demo,
-    "serve": serve,
-    "train": train,
-    "precompute": precompute,
-    "nano": nano,
-    "evaluate": evaluate,
-    "compare": compare,
-    "judge": judge,
-    "audit": audit,
-    "env": env,
-}
-
+MODULES = (ask, chat, imagine, align, demo, serve, train, precompute, nano, evaluate, compare, judge, audit, env)
+COMMANDS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 RENAMED = {"--steps": "--num_world_steps"}
 
 

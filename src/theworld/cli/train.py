@@ -5,7 +5,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .loading import add_key
 
 if TYPE_CHECKING:
     from theworld.training.config import TrainingConfig
@@ -32,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for owner, title in GROUPS.items()
     }
     for name, key in keys(TrainingConfig).items():
-        flag: dict[str, Any] = {"nargs": "?", "const": "true"} if key.kind is bool else {}
-        names = [f"--{name}", *([ALIASES[name]] if name in ALIASES else [])]
-        text = f"{key.help} ({key.limits}; default: {key.shown_default})".replace("%", "%%")
-        add = groups[key.source].add_argument
-        add(*names, dest=name, metavar="VALUE", default=argparse.SUPPRESS, help=text, **flag)
+        add_key(groups[key.source], key, *([ALIASES[name]] if name in ALIASES else []))
     for name in REFUSED.keys() - {"debug"}:  # so that the reason is said
         parser.add_argument(f"--{name}", dest=name, nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 

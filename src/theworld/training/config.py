@@ -5,14 +5,13 @@ A config file is a delta: it states what differs from the defaults here. Keys th
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
-from theworld.utils.settings import keys, nearest, setting
+from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
 from .passed_keys import TRAINER, WORLD, check_enumerated, passed_fields, refusals
@@ -25,7 +24,6 @@ UNUSED_BY_STREAMS = ("dataloader_drop_last", "dataloader_multiprocessing_context
 
 
 # fmt: off
-# ruff: noqa: RUF009 (`setting` returns a field)
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """The keys that are a run's own: one line each, with default, range and meaning."""
@@ -75,26 +73,30 @@ class RunSettings:
     prefetch_factor: int | None = setting(
         None, "Batches that each loading process prepares.", low=1, argument="dataloader_prefetch_factor", local=True)
 
-    learning_rate: float = setting(
-        1e-4, "Peak learning rate of every component that has none of its own.", above=0, changes_run=True)
-    projector_learning_rate: float | None = setting(
-        None, "Peak learning rate of the projector and the world markers.", above=0, changes_run=True)
-    vision_learning_rate: float | None = setting(
-        None, "Peak learning rate of SigLIP and Gemma's own projector.", above=0, changes_run=True)
-    language_learning_rate: float | None = setting(
-        None, "Peak learning rate of the language model or its adapters.", above=0, changes_run=True)
-    vae_learning_rate: float | None = setting(
-        None, "Peak learning rate of the VAE's encoder.", above=0, changes_run=True)
-    lr_scheduler: Literal["cosine", "linear", "constant", "cosine_with_restarts", "polynomial", "inverse_sqrt",
-                          "warmup_stable_decay"] = setting(
-        "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", changes_run=True)
-    min_learning_rate_ratio: float = setting(
-        0.0, "Final rate of `cosine`, as a share of the peak.", low=0, high=1, changes_run=True)
     batch_size: int = setting(
         4, "Samples per process and forward pass.", low=1, argument="per_device_train_batch_size", changes_run=True)
     gradient_accumulation_steps: int = setting(4, "Forward passes per optimiser step.", low=1, changes_run=True)
     num_epochs: float = setting(3.0, "Passes over the data.", above=0, argument="num_train_epochs", changes_run=True)
     max_steps: int | None = setting(None, "Optimiser steps; overrides `num_epochs`.", low=1, changes_run=True)
+    learning_rate: float = setting(
+        1e-4, "Peak learning rate of every component that has none of its own.", above=0, changes_run=True)
+    projector_learning_rate: float | None = setting(
+        None, "Peak learning rate of the projector and the world markers.", above=0, unset="`learning_rate`",
+        changes_run=True)
+    vision_learning_rate: float | None = setting(
+        None, "Peak learning rate of SigLIP and Gemma's own projector.", above=0, unset="`learning_rate`",
+        changes_run=True)
+    language_learning_rate: float | None = setting(
+        None, "Peak learning rate of the language model or its adapters.", above=0, unset="`learning_rate`",
+        changes_run=True)
+    vae_learning_rate: float | None = setting(
+        None, "Peak learning rate of the VAE's encoder.", above=0, unset="`learning_rate`",
+        changes_run=True)
+    lr_scheduler: Literal["cosine", "linear", "constant", "cosine_with_restarts", "polynomial", "inverse_sqrt",
+                          "warmup_stable_decay"] = setting(
+        "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", changes_run=True)
+    min_learning_rate_ratio: float = setting(
+        0.0, "Final rate of `cosine`, as a share of the peak.", low=0, high=1, changes_run=True)
     warmup_steps: int = setting(100, "Optimiser steps of the linear warm-up.", low=0, changes_run=True)
     warmup_ratio: float | None = setting(
         None, "Warm-up as a share of all optimiser steps; overrides `warmup_steps`.", low=0, high=0.99,
@@ -284,7 +286,10 @@ class TrainingConfig(PassedSettings, RunSettings):
         """
         given = {name: value for name, value in values.items() if not name.startswith("_")}
         for name in given.keys() - keys(cls).keys():
-            raise KeyError(unknown_key(name))
+            if name in REFUSED:
+                raise KeyError(f"config key {name!r} is not for a run: {REFUSED[name]}")
+            hint = nearest(name, keys(cls)) or "docs/configuration.md lists the keys"
+            raise KeyError(f"unknown config key {name!r}: {hint}")
         return cls(**given)
 
     @classmethod
@@ -296,24 +301,7 @@ class TrainingConfig(PassedSettings, RunSettings):
             KeyError: An unknown key; names the nearest.
             ValueError: It is no JSON object, or as at construction.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such config file")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
-        return cls.from_dict({**values, **(overrides or {})})
+        return cls.from_dict({**read_values(Path(path)), **(overrides or {})})
 
 
-def unknown_key(name: str) -> str:
-    """What to say of a key that a run does not take."""
-    if name in REFUSED:
-        return f"config key {name!r} is not for a run: {REFUSED[name]}"
-    hint = nearest(name, keys(TrainingConfig)) or "docs/configuration.md lists the keys"
-    return f"unknown config key {name!r}: {hint}"
-
-
-__all__ = ["AUTO", "OWN", "REFUSED", "WORLD", "RunSettings", "TrainingConfig", "unknown_key"]
+__all__ = ["AUTO", "OWN", "REFUSED", "WORLD", "RunSettings", "TrainingConfig"]

@@ -75,7 +75,7 @@ def trainer_fields() -> Mapping[str, ast.AnnAssign]:
 def refusals(own: Mapping[str, Key]) -> dict[str, str]:
     """Why a run does not take a field of `TheWorldConfig` or `TrainingArguments`, by name; `own` are the run's keys."""
     found = {name: key.refused for name, key in keys(WorldSettings).items() if key.refused}
-    found |= {argument: f"use {name}" for name, key in own.items() for argument in key.argument.split()}
+    found |= {argument: f"set {name}" for name, key in own.items() for argument in key.argument.split()}
     return found | {name: reason for name, reason in REFUSED.items() if name in trainer_fields()}
 
 

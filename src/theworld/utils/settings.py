@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 WORDS: dict[Any, str] = {
@@ -87,8 +88,9 @@ class Key:
     @property
     def limits(self) -> str:
         """Type, choices and range in words, for people who read of the key."""
-        words = self.expected if not self.low or self.range != "a name" else "a name"
-        return words if self.range in ("", "a name") else f"{words}, {self.range}"
+        if self.range == "a name":
+            return self.expected.replace("text", "a name")
+        return f"{self.expected}, {self.range}" if self.range else self.expected
 
     @property
     def shown_default(self) -> str:
@@ -176,4 +178,22 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-__all__ = ["Key", "keys", "nearest", "setting"]
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys of a config file; those that begin with `_` are comments.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
+    return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
+
+
+__all__ = ["Key", "keys", "nearest", "read_values", "setting"]

@@ -18,7 +18,6 @@ LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": 
 
 
 # fmt: off
-# ruff: noqa: RUF009 (`setting` returns a field)
 @dataclass(kw_only=True, repr=False, eq=False)
 class WorldSettings:
     """How the world enters Gemma 3: one line a field, with its default, range and meaning."""
