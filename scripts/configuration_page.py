@@ -18,15 +18,15 @@ INTRODUCTION = {
     "TrainingConfig": "`theworld.TrainingConfig`, beside what follows.",
     "TheWorldConfig": "Fields of `theworld.TheWorldConfig`. Without a value a run keeps that of the checkpoint.",
     "TrainingArguments": (
-        "Fields of `transformers.TrainingArguments`, passed on as they are. Its documentation says more. A default that "
-        "depends on the machine is shown as `transformers' own`."
+        "Fields of `transformers.TrainingArguments`, passed on as they are. Its documentation says more. A default "
+        "that depends on the machine is shown as `transformers' own`."
     ),
 }
 HEAD = """# Configuration
 
-Every key of a training run: in a JSON file (`theworld train --config run.json`), as an option (`--batch_size 8`), and in
-Python (`TrainingConfig(batch_size=8)`). `theworld train --help` prints the same. `python scripts/configuration_page.py`
-writes this page from the code.
+Every key of a training run: in a JSON file (`theworld train --config run.json`), as an option (`--batch_size 8`), and
+in Python (`TrainingConfig(batch_size=8)`). `theworld train --help` prints the same, and
+`python scripts/configuration_page.py` writes this page from the code.
 
 On the command line a number is written as in Python (`.001`, `1e-4`, `1_000`), a list or object as JSON, nothing as
 `none`, and a flag alone is `true`. An option is given by its full name.
@@ -40,20 +40,20 @@ def page() -> str:
     sections = [HEAD]
     for source, title in TITLES.items():
         rows = [key for key in keys(TrainingConfig).values() if key.source == source]
-        lines = [
-            f"| `{key.name}`{'*' if key.changes_run else ''} | {cell(key.shown_default)} | {cell(key.limits)} | {cell(key.help)} |"
-            for key in rows
-        ]
-        table = "\n".join(["| Key | Default | Values | Meaning |", "|---|---|---|---|", *lines])
-        sections.append(f"## {title}\n\n{INTRODUCTION[source]}\n\n{table}\n")
-    refused = "\n".join(f"| `{name}` | {cell(reason)} |" for name, reason in sorted(REFUSED.items()))
+        cells = [(f"`{key.name}`{'*' if key.shapes else ''}", key.shown_default, key.limits, key.help) for key in rows]
+        sections.append(
+            f"## {title}\n\n{INTRODUCTION[source]}\n\n{table(('Key', 'Default', 'Values', 'Meaning'), cells)}"
+        )
     told = "Fields that a run refuses, because another key sets them or because they would break it."
-    sections.append(f"## Not for a run\n\n{told}\n\n| Field | Reason |\n|---|---|\n{refused}\n")
+    refused = [(f"`{name}`", reason) for name, reason in sorted(REFUSED.items())]
+    sections.append(f"## Not for a run\n\n{told}\n\n{table(('Field', 'Reason'), refused)}")
     return "\n".join(sections)
 
 
-def cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -18,15 +18,12 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_model_arguments(parser)
-    parser.add_argument(
-        "--images", nargs="+", default=[], metavar="IMAGE", help="paths or URLs (default: the nano scenes)"
-    )
+    images = "paths or URLs (default: the nano scenes)"
+    parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help=images)
     parser.add_argument("--folder", type=Path, help="every image in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
     add_steps(parser)
-    parser.add_argument(
-        "--samples", type=int, default=500, help="tokens of each kind to compare, at most (default: 500)"
-    )
+    parser.add_argument("--samples", type=int, default=500, help="tokens of each kind at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and of t-SNE")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 

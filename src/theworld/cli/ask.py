@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_world_arguments(parser)
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
-    parser.add_argument(
-        "--explain", type=Path, metavar="OUT.png", help="draw what the answer looks at; numbers: OUT.json"
-    )
+    parser.add_argument("--explain", type=Path, metavar="OUT.png", help="draw what the answer attends to; and OUT.json")
     parser.add_argument("--layer", type=int, help="draw this layer's attention (default: the mean over all layers)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

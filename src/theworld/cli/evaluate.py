@@ -40,12 +40,11 @@ class Options:
     model: str = setting(NANO, "Folder or Hub id of a TheWorld checkpoint or a Gemma 3.", low=1)
     arms: str | list[str] = setting("all", "Names of arms, with commas between them, or all.")
     data: str | None = setting(
-        None, "File, folder or Hub id of the questions.", unset="the task's; micro_world simulates held-out scenes")
+        None, "File, folder or Hub id of the questions.", unset="the task's, for micro_world simulated")
     image_folder: str | None = setting(None, "Folder of relative image names.")
     split: str | None = setting(None, "Split to read where the data has several.")
     num_samples: int | None = setting(None, "Questions to ask at most.")
-    question_template: str | None = setting(
-        None, "Prompt with the row's fields in braces.", unset="the task's official one")
+    question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
     scorer: str = setting("auto", "auto, choices (compare the answers' log-probabilities) or generate (and parse).")
     num_world_steps: str | int | list[int] | None = setting(
         None, "Future latent frames to compare, as in 0,4.", unset="0 and the model's own")
@@ -69,25 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.add_argument_group("options, over those of the file")
     for name, key in KEYS.items():
-        if name == "control":
-            options.add_argument(
-                "--control", action="append", default=argparse.SUPPRESS, metavar="NAME=PATH", help=key.help
-            )
-        else:
-            add_key(options, key, *ALIASES.get(name, []))
+        add_key(options, key, *ALIASES.get(name, []), **({"action": "append"} if name == "control" else {}))
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, score, report; print the tables."""
-    options = {
-        **DEFAULTS,
-        **_config(args.config),
-        **{
-            name: KEYS[name].parse(value) if isinstance(value, str) else value
-            for name, value in vars(args).items()
-            if name in KEYS
-        },
-    }
+    typed = {name: value for name, value in vars(args).items() if name in KEYS}
+    typed = {name: KEYS[name].parse(value) if isinstance(value, str) else value for name, value in typed.items()}
+    options = {**DEFAULTS, **_config(args.config), **typed}
 
     from theworld.evaluation.tasks import TASKS
 

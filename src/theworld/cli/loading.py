@@ -36,13 +36,12 @@ def check_world_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
 
 
-def add_key(group: Any, key: Key, *aliases: str) -> None:
+def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
     """Add the option of a config key: its text is parsed by the key, and it is absent where it is not given."""
-    flag: dict[str, Any] = {"nargs": "?", "const": "true"} if key.kind is bool else {}
+    settings |= {"nargs": "?", "const": "true"} if key.kind is bool else {}
     help = f"{key.help} ({key.limits}; default: {key.shown_default})".replace("%", "%%")
-    group.add_argument(
-        f"--{key.name}", *aliases, dest=key.name, metavar="VALUE", default=argparse.SUPPRESS, help=help, **flag
-    )
+    settings |= {"dest": key.name, "metavar": "VALUE", "default": argparse.SUPPRESS, "help": help}
+    group.add_argument(f"--{key.name}", *aliases, **settings)
 
 
 def load_model(args: argparse.Namespace, *, enable_world: bool = True, **overrides: object) -> TheWorld:

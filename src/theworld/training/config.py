@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
@@ -37,16 +36,13 @@ class RunSettings:
         "answers", "The loss: cross-entropy of the answers, or a regression of projected latents of a video on Gemma's "
         "image tokens, without labels.")
     true_future_share: float = setting(
-        0.25, "For `align`: share of clips whose own latents replace the rollout's.", low=0, high=1, changes_run=True)
-    encode_once: bool = setting(
-        False, "For `align`: run the frozen components over all clips once, and keep their outputs in memory.")
+        0.25, "For `align`: share of clips whose own latents replace the rollout's.", low=0, high=1, shapes=True)
+    encode_once: bool = setting(False, "For `align`: encode all clips once, before the first step, into memory.")
 
-    dataset_name: str | list[str] = setting(
-        "custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
+    dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
     train_dataset_path: str | list[str] | None = setting(
         None, "File, folder or Hub id of the rows; a list for a mixture.", low=1, local=True)
-    weights: list[float] | None = setting(
-        None, "For a mixture: how often each data set is drawn from; null draws from all alike.", above=0)
+    weights: list[float] | None = setting(None, "For a mixture: share of each data set; null is equal.", above=0)
     eval_dataset_path: str | None = setting(None, "File, folder or Hub id of the rows for `do_eval`.", local=True)
     split: str | None = setting(None, "Split to read where the data has several.")
     eval_split: str | None = setting(None, "Split of `eval_dataset_path`.")
@@ -57,16 +53,12 @@ class RunSettings:
     streaming: bool = setting(False, "Read rows one after the other; needs `max_steps`.")
     question_template: str | None = setting(None, "`str.format` template of the prompt, with the row's own fields.")
     draw_bboxes: bool = setting(True, "Draw regions onto the image.")
-    max_seq_length: int = setting(
-        2048, "Longest sample in tokens, images and world blocks included.", low=1, changes_run=True)
-    overlong: Literal["skip", "error"] = setting(
-        "skip", "A longer sample is skipped and counted, or stops the run.", changes_run=True)
-    padding: Literal["right", "left"] = setting("right", "Side of the padding.", changes_run=True)
+    max_seq_length: int = setting(2048, "Longest sample in tokens, with images and world blocks.", low=1, shapes=True)
+    overlong: Literal["skip", "error"] = setting("skip", "Skip and count longer samples, or stop the run.", shapes=True)
+    padding: Literal["right", "left"] = setting("right", "Side of the padding.", shapes=True)
     skip_budget: float = setting(0.05, "Share of the data that may be skipped before the run stops.", low=0, high=1)
-    latent_cache: str | None = setting(
-        None, "Folder that `theworld precompute` filled; the world encoder is then not called.", local=True)
-    num_workers: int = setting(
-        0, "Processes that load data.", low=0, argument="dataloader_num_workers", local=True)
+    latent_cache: str | None = setting(None, "Folder of latents that `theworld precompute` filled.", local=True)
+    num_workers: int = setting(0, "Processes that load data.", low=0, argument="dataloader_num_workers", local=True)
     pin_memory: bool = setting(True, "Page-locked batches, for a GPU.", argument="dataloader_pin_memory", local=True)
     persistent_workers: bool = setting(
         False, "Keep the loading processes between epochs.", argument="dataloader_persistent_workers", local=True)
@@ -74,39 +66,31 @@ class RunSettings:
         None, "Batches that each loading process prepares.", low=1, argument="dataloader_prefetch_factor", local=True)
 
     batch_size: int = setting(
-        4, "Samples per process and forward pass.", low=1, argument="per_device_train_batch_size", changes_run=True)
-    gradient_accumulation_steps: int = setting(4, "Forward passes per optimiser step.", low=1, changes_run=True)
-    num_epochs: float = setting(3.0, "Passes over the data.", above=0, argument="num_train_epochs", changes_run=True)
-    max_steps: int | None = setting(None, "Optimiser steps; overrides `num_epochs`.", low=1, changes_run=True)
-    learning_rate: float = setting(
-        1e-4, "Peak learning rate of every component that has none of its own.", above=0, changes_run=True)
+        4, "Samples per process and forward pass.", low=1, argument="per_device_train_batch_size", shapes=True)
+    gradient_accumulation_steps: int = setting(4, "Forward passes per optimiser step.", low=1, shapes=True)
+    num_epochs: float = setting(3.0, "Passes over the data.", above=0, argument="num_train_epochs", shapes=True)
+    max_steps: int | None = setting(None, "Optimiser steps; overrides `num_epochs`.", low=1, shapes=True)
+    learning_rate: float = setting(1e-4, "Peak learning rate of components without their own.", above=0, shapes=True)
     projector_learning_rate: float | None = setting(
-        None, "Peak learning rate of the projector and the world markers.", above=0, unset="`learning_rate`",
-        changes_run=True)
+        None, "Peak rate of the projector and world markers.", above=0, unset="`learning_rate`", shapes=True)
     vision_learning_rate: float | None = setting(
-        None, "Peak learning rate of SigLIP and Gemma's own projector.", above=0, unset="`learning_rate`",
-        changes_run=True)
+        None, "Peak rate of SigLIP and Gemma's projector.", above=0, unset="`learning_rate`", shapes=True)
     language_learning_rate: float | None = setting(
-        None, "Peak learning rate of the language model or its adapters.", above=0, unset="`learning_rate`",
-        changes_run=True)
+        None, "Peak rate of the language model or its adapters.", above=0, unset="`learning_rate`", shapes=True)
     vae_learning_rate: float | None = setting(
-        None, "Peak learning rate of the VAE's encoder.", above=0, unset="`learning_rate`",
-        changes_run=True)
+        None, "Peak rate of the VAE's encoder.", above=0, unset="`learning_rate`", shapes=True)
     lr_scheduler: Literal["cosine", "linear", "constant", "cosine_with_restarts", "polynomial", "inverse_sqrt",
                           "warmup_stable_decay"] = setting(
-        "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", changes_run=True)
-    min_learning_rate_ratio: float = setting(
-        0.0, "Final rate of `cosine`, as a share of the peak.", low=0, high=1, changes_run=True)
-    warmup_steps: int = setting(100, "Optimiser steps of the linear warm-up.", low=0, changes_run=True)
+        "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", shapes=True)
+    min_learning_rate_ratio: float = setting(0.0, "Final rate of `cosine` over the peak.", low=0, high=1, shapes=True)
+    warmup_steps: int = setting(100, "Optimiser steps of the linear warm-up.", low=0, shapes=True)
     warmup_ratio: float | None = setting(
-        None, "Warm-up as a share of all optimiser steps; overrides `warmup_steps`.", low=0, high=0.99,
-        changes_run=True)
-    weight_decay: float = setting(
-        0.01, "Weight decay of matrices; norms, biases, gains and embeddings have none.", low=0, changes_run=True)
-    max_grad_norm: float = setting(1.0, "Clip gradients to this norm; 0 does not clip.", low=0, changes_run=True)
+        None, "Warm-up as a share of all steps; overrides `warmup_steps`.", low=0, high=0.99, shapes=True)
+    weight_decay: float = setting(0.01, "Weight decay of matrices, not norms, biases, embeddings.", low=0, shapes=True)
+    max_grad_norm: float = setting(1.0, "Clip gradients to this norm; 0 does not clip.", low=0, shapes=True)
     mixed_precision: Literal["no", "fp16", "bf16"] = setting(
         "bf16", "`bf16` holds frozen weights in that type, trained ones in fp32; `no` is all fp32; `fp16` is refused.",
-        argument="bf16 fp16 bf16_full_eval fp16_full_eval", changes_run=True)
+        argument="bf16 fp16 bf16_full_eval fp16_full_eval", shapes=True)
     use_gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: less memory, slower.", argument="activation_checkpointing "
         "activation_checkpointing_kwargs gradient_checkpointing gradient_checkpointing_kwargs")
@@ -114,12 +98,10 @@ class RunSettings:
         False, "`torch.compile` the layers of language model and vision tower.",
         argument="torch_compile torch_compile_backend torch_compile_mode")
     seed: int = setting(
-        0, "Seed of initial weights, data order and dropout.", low=0, high=2**32 - 1, argument="data_seed",
-        changes_run=True)
+        0, "Seed of initial weights, data order and dropout.", low=0, high=2**32 - 1, argument="data_seed", shapes=True)
 
     output_dir: str = setting("./checkpoints", "The run folder.", low=1, local=True)
-    save_steps: int = setting(
-        500, "Optimiser steps between checkpoints; the last step is always saved.", low=1, local=True)
+    save_steps: int = setting(500, "Optimiser steps between checkpoints; the last is saved too.", low=1, local=True)
     save_total_limit: int | None = setting(3, "Checkpoints to keep, the newest ones.", low=1, local=True)
     resume_from: str | None = setting(
         None, "Checkpoint, run folder (its newest checkpoint) or Hub id to continue, or whose weights start a stage; "
@@ -130,11 +112,9 @@ class RunSettings:
     eval_batch_size: int | None = setting(
         None, "Samples per process and forward pass of an evaluation.", low=1, unset="`batch_size`",
         argument="per_device_eval_batch_size")
-    logging_steps: int = setting(
-        10, "Optimiser steps between log lines; every checkpoint writes one too.", low=1, local=True)
+    logging_steps: int = setting(10, "Optimiser steps between log lines; checkpoints add one.", low=1, local=True)
     log_to_tensorboard: bool = setting(True, "Write `<output_dir>/logs` for TensorBoard.", local=True)
-    log_to_wandb: bool = setting(
-        False, "Log to Weights & Biases; `WANDB_MODE=offline` writes to the run folder only.", local=True)
+    log_to_wandb: bool = setting(False, "Log to Weights & Biases; `WANDB_MODE=offline` stays local.", local=True)
     wandb_project: str = setting("theworld", "Project at Weights & Biases.", local=True)
     wandb_run_name: str | None = setting(None, "Name of the run at Weights & Biases.", local=True)
 
@@ -183,51 +163,43 @@ class TrainingConfig(PassedSettings, RunSettings):
         self._check_registries()
 
     def _check_combinations(self) -> None:
-        if self.mixed_precision == "fp16":
-            raise ValueError(f"mixed_precision='fp16': {FP16_REFUSED}")
-        if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
-            raise ValueError(
-                f"resume_from={self.resume_from!r} and resume_from_checkpoint={self.resume_from_checkpoint!r} are two "
-                "names of one thing: give one"
-            )
-        if self.do_eval and self.eval_dataset_path is None:
-            raise ValueError("do_eval=True without eval_dataset_path: name the rows to evaluate on")
-        if self.eval_strategy != "no" and not self.do_eval:
-            raise ValueError(f"eval_strategy={self.eval_strategy!r} without do_eval: set do_eval and eval_dataset_path")
-        if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("push_to_hub=True without hub_model_id: name the repository, as in you/model")
-        if self.load_in_4bit and self.load_in_8bit:
-            raise ValueError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
+        _refuse(self.mixed_precision == "fp16", f"mixed_precision='fp16': {FP16_REFUSED}")
+        one, other = self.resume_from, self.resume_from_checkpoint
+        told = f"resume_from={one!r} and resume_from_checkpoint={other!r} are two names of one thing: give one"
+        _refuse(one and other and one != other, told)
+        told = "do_eval=True without eval_dataset_path: name the rows to evaluate on"
+        _refuse(self.do_eval and self.eval_dataset_path is None, told)
+        told = f"eval_strategy={self.eval_strategy!r} without do_eval: set do_eval and eval_dataset_path"
+        _refuse(self.eval_strategy != "no" and not self.do_eval, told)
+        told = "push_to_hub=True without hub_model_id: name the repository, as in you/model"
+        _refuse(self.push_to_hub and self.hub_model_id is None, told)
+        told = "load_in_4bit=True and load_in_8bit=True contradict each other: choose one"
+        _refuse(self.load_in_4bit and self.load_in_8bit, told)
         for name in ("persistent_workers", "prefetch_factor"):
-            if getattr(self, name) and self.num_workers == 0:
-                raise ValueError(f"{name}={getattr(self, name)} with num_workers=0: no process to apply it to")
-        if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
-            raise ValueError(
-                f"min_learning_rate_ratio={self.min_learning_rate_ratio} with lr_scheduler={self.lr_scheduler!r}: only "
-                "'cosine' has one; other schedules take lr_scheduler_kwargs"
-            )
-        if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
-            raise ValueError(
-                f"objective='align' with enable_world={self.enable_world}, num_world_steps={self.num_world_steps}: "
-                "expected a world and the number of latent frames to align"
-            )
-        if self.encode_once and (self.objective != "align" or self.streaming):
-            raise ValueError("encode_once=True: only for objective='align', and not for a stream")
+            told = f"{name}={getattr(self, name)} with num_workers=0: no process to apply it to"
+            _refuse(getattr(self, name) and self.num_workers == 0, told)
+        ratio, schedule = self.min_learning_rate_ratio, self.lr_scheduler
+        told = f"min_learning_rate_ratio={ratio} with lr_scheduler={schedule!r}: only 'cosine' has one; drop it"
+        _refuse(ratio and schedule != "cosine", told)
+        told = f"objective='align' with enable_world={self.enable_world}, num_world_steps={self.num_world_steps}: "
+        told += "expected a world and the number of latent frames to align"
+        _refuse(self.objective == "align" and not (self.enable_world and self.num_world_steps is not None), told)
+        told = "encode_once=True: only for objective='align', and not for a stream"
+        _refuse(self.encode_once and (self.objective != "align" or self.streaming), told)
 
     def _check_data(self) -> None:
-        unknown = sorted((self.columns or {}).keys() - set(COLUMNS))
-        if unknown:
-            raise ValueError(f"columns has {', '.join(unknown)}: expected some of {', '.join(COLUMNS)}")
+        unknown = ", ".join(sorted((self.columns or {}).keys() - set(COLUMNS)))
+        _refuse(unknown, f"columns has {unknown}: expected some of {', '.join(COLUMNS)}")
         lists = {name: getattr(self, name) for name in ("dataset_name", "train_dataset_path", "weights")}
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
-            found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-            raise ValueError(f"a mixture of data sets: {found} entries; expected one for each data set")
-        if self.weights is not None and len(sizes) == 1:
-            raise ValueError(f"weights={self.weights}: expected a list of data sets too, in train_dataset_path")
-        for name in UNUSED_BY_STREAMS:
-            if self.streaming and getattr(self, name) != keys(type(self))[name].default:
-                raise ValueError(f"{name}={getattr(self, name)!r} with streaming=True has no effect: leave it out")
+        found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        told = f"a mixture of data sets: {found} entries; expected one for each data set"
+        _refuse(len(set(sizes.values())) > 1 or 0 in sizes.values(), told)
+        told = f"weights={self.weights}: expected a list of data sets too, in train_dataset_path"
+        _refuse(self.weights is not None and len(sizes) == 1, told)
+        for name in UNUSED_BY_STREAMS if self.streaming else ():
+            told = f"{name}={getattr(self, name)!r} with streaming=True has no effect: leave it out"
+            _refuse(getattr(self, name) != keys(type(self))[name].default, told)
 
     def _check_registries(self) -> None:
         """Check names that torch or transformers has to be imported for; so last, and only those that are given."""
@@ -251,15 +223,16 @@ class TrainingConfig(PassedSettings, RunSettings):
             from theworld.model.components import check_choices
 
             fresh = TheWorldConfig()
-            named = {name: getattr(self, name) or getattr(fresh, name) for name in REGISTRIES}
-            check_choices(SimpleNamespace(**named))  # pyright: ignore[reportArgumentType]
+            for name in REGISTRIES:
+                setattr(fresh, name, getattr(self, name) or getattr(fresh, name))
+            check_choices(fresh)
 
     def changes(self, saved: dict[str, Any]) -> list[str]:
         """Keys that give a resumed run other losses than `saved`, its config, does: each as `name (was -> is)`."""
         return [
             f"{name} ({saved.get(name, key.default)} -> {getattr(self, name)})"
             for name, key in keys(type(self)).items()
-            if key.changes_run and saved.get(name, key.default) != getattr(self, name)
+            if key.shapes and saved.get(name, key.default) != getattr(self, name)
         ]
 
     @property
@@ -302,6 +275,11 @@ class TrainingConfig(PassedSettings, RunSettings):
             ValueError: It is no JSON object, or as at construction.
         """
         return cls.from_dict({**read_values(Path(path)), **(overrides or {})})
+
+
+def _refuse(wrong: Any, message: str) -> None:
+    if wrong:
+        raise ValueError(message)
 
 
 __all__ = ["AUTO", "OWN", "REFUSED", "WORLD", "RunSettings", "TrainingConfig"]

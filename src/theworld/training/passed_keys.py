@@ -90,7 +90,7 @@ def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
             flag = key.kind is bool
             fresh = f", or {key.shown_default} for a new fusion" if key.default else ""
             shown = None if flag else f"the checkpoint's{fresh}"
-            record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "changes_run", "local")}
+            record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "shapes", "local")}
             field = setting(key.default if flag else None, key.help, unset=shown, source=WORLD, **record)
             found.append((name, key.kind if flag else key.kind | None, field))
     for name, node in trainer_fields().items():
@@ -113,7 +113,7 @@ def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
     kind = eval(ast.unparse(node.annotation), scope)
     default = given.get("default")
     known = isinstance(default, (ast.Constant, ast.UnaryOp))  # else it depends on the machine
-    record = {"choices": CHOICES.get(name, ()), "changes_run": name in CHANGE_RUN, "source": TRAINER}
+    record = {"choices": CHOICES.get(name, ()), "shapes": name in CHANGE_RUN, "source": TRAINER}
     value = ast.literal_eval(default) if known else None
     sentence, unset = help.partition(". ")[0].rstrip(".") + ".", None if known else "transformers' own"
     return kind if known else kind | None, setting(value, sentence, unset=unset, **record)

@@ -37,7 +37,7 @@ class Key:
         choices: The texts allowed; empty for any.
         unset: What the default stands for, where the value alone does not say it.
         argument: The fields of `transformers.TrainingArguments` that it sets, where their names differ from its own.
-        changes_run: Whether a run that resumes with another value has other losses.
+        shapes: Whether a run that resumes with another value has other losses.
         local: Whether it names a place or an account, which says nothing about the weights.
         secret: Whether it is left out of files and messages.
         refused: Why a run does not take this key.
@@ -54,7 +54,7 @@ class Key:
     choices: tuple[str, ...] = ()
     unset: str | None = None
     argument: str = ""
-    changes_run: bool = False
+    shapes: bool = False
     local: bool = False
     secret: bool = False
     refused: str | None = None

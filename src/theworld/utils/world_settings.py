@@ -60,15 +60,15 @@ class WorldSettings:
     end_of_world_token_id: int = setting(7, "Vocabulary slot that closes a block.", refused=TOKENIZER)
     world_token_id: int = setting(8, "Vocabulary slot that stands for one world token.", refused=TOKENIZER)
     world_seed: int = setting(
-        0, "Seed of the rollout's noise, the same for every image.", low=0, high=2**63 - 1, changes_run=True)
-    world_inference_steps: int = setting(35, "Denoising steps of a rollout.", low=1, high=1000, changes_run=True)
+        0, "Seed of the rollout's noise, the same for every image.", low=0, high=2**63 - 1, shapes=True)
+    world_inference_steps: int = setting(35, "Denoising steps of a rollout.", low=1, high=1000, shapes=True)
     world_guidance_scale: float = setting(
-        1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", changes_run=True)
-    world_fps: int = setting(16, "Frames a second that the rollout is told.", low=1, high=1000, changes_run=True)
+        1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", shapes=True)
+    world_fps: int = setting(16, "Frames a second that the rollout is told.", low=1, high=1000, shapes=True)
     world_prompt: str | None = setting(
-        None, "Text that conditions a rollout; null is no text, which needs no text encoder.", changes_run=True)
+        None, "Text that conditions a rollout; null is no text, which needs no text encoder.", shapes=True)
     world_negative_prompt: str | None = setting(
-        None, "Text that guidance leads away from; null is the stock pipeline's.", changes_run=True)
+        None, "Text that guidance leads away from; null is the stock pipeline's.", shapes=True)
     freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
