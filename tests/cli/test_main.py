@@ -43,10 +43,75 @@ def test_debug_shows_the_traceback(failing, arguments: list[str]) -> None:
         cli.main(arguments)
 
 
-def test_our_own_faults_are_not_dressed_up(failing) -> None:
-    failing(AssertionError("ours"))
-    with pytest.raises(AssertionError):
-        cli.main(["fail"])
+@pytest.mark.parametrize(
+    "error",
+    [AssertionError("ours"), AttributeError("ours"), TypeError("ours"), IndexError("ours"), RuntimeError("ours")],
+)
+def test_our_own_faults_are_called_bugs(failing, capsys, error: Exception) -> None:
+    failing(error)
+    assert cli.main(["fail"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"theworld: bug: {type(error).__name__}: ours; please report it")
+    assert "--debug" in printed
+    assert printed.count("\n") == 1
+    with pytest.raises(type(error)):
+        cli.main(["fail", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    ["{}['steps']", "first, second = [1]", "int('many')", "[1].remove(2)", "__import__('datetime').date(1, 13, 1)"],
+)
+def test_a_value_error_that_python_itself_raises_is_a_bug(monkeypatch, capsys, mistake: str) -> None:
+    def run(args: argparse.Namespace) -> int:
+        exec(compile(mistake, "module.py", "exec"))
+        return 0
+
+    command = SimpleNamespace(__doc__="Fail.", add_arguments=lambda parser: None, run=run)
+    monkeypatch.setitem(cli.COMMANDS, "fail", command)
+    assert cli.main(["fail"]) == 1
+    assert capsys.readouterr().err.startswith("theworld: bug: ")
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "open('nowhere.txt')",
+        "import nowhere",
+        "b'\\xff'.decode()",
+        "import json; json.loads('{')",
+        "import torch; raise torch.OutOfMemoryError('CUDA out of memory')",
+        "from theworld import TheWorldConfig; TheWorldConfig(num_world_steps='many')",
+    ],
+)
+def test_errors_of_files_and_libraries_are_the_users(monkeypatch, capsys, mistake: str) -> None:
+    command = SimpleNamespace(
+        __doc__="Fail.", add_arguments=lambda parser: None, run=lambda args: exec(compile(mistake, "module.py", "exec"))
+    )
+    monkeypatch.setitem(cli.COMMANDS, "fail", command)
+    assert cli.main(["fail"]) == 2
+    assert capsys.readouterr().err.startswith("theworld: error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "--lerning_rate", "3"], "unknown option --lerning_rate: did you mean '--learning_rate'?"),
+        (["ask", "a.png", "?", "--no-world"], "unknown option --no-world: did you mean '--no_world'?"),
+        (["ask", "a.png", "?", "--steps", "3"], "--steps is now --num_world_steps"),
+        (["ask", "a.png", "?", "--max_new", "3"], "unknown option --max_new: did you mean '--max_new_tokens'?"),
+        (["nano", "train", "--smok"], "unknown option --smok: did you mean '--smoke'?"),
+        (["--debu", "env"], "unknown option --debu"),
+        (["ask"], "the following arguments are required: image, question"),
+    ],
+)
+def test_options_are_taken_by_their_full_names(arguments: list[str], line: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"theworld: error: {line}")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
 
 
 def test_version(capsys) -> None:

@@ -10,6 +10,8 @@ import pytest
 from tests.scripts import run_script
 from tests.training.runs import tiny_run, write_rows
 from theworld.cli.main import main
+from theworld.training.config import TrainingConfig
+from theworld.utils.settings import keys
 
 
 @pytest.fixture
@@ -43,6 +45,9 @@ def test_trains_and_prints_json(config: str, tmp_path: Path, capsys: pytest.Capt
         (["--streaming", "perhaps"], "streaming='perhaps': expected true or false"),
         (["--model", "nano"], "train_dataset_path"),
         (["--dataset", "nothing"], "dataset_name='nothing'"),
+        (["--learning_rate", "fast"], "learning_rate='fast': expected a number"),
+        (["--per_device_train_batch_size", "4"], "is not for a run: set batch_size"),
+        (["--gradient_checkpointing"], "is not for a run: set use_gradient_checkpointing"),
         (["--resume_from", "/nowhere"], "/nowhere: no such checkpoint or run folder"),
     ],
 )
@@ -62,6 +67,42 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, capsys: pytest.Capture
     path.write_text('{"freeze_gema_vision": false}', encoding="utf-8")
     assert main(["train", "--config", str(path)]) == 2
     assert "unknown config key 'freeze_gema_vision': did you mean 'freeze_gemma_vision'?" in capsys.readouterr().err
+
+
+def test_help_shows_default_range_and_sentence_of_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in keys(TrainingConfig):
+        assert f"--{name} " in printed
+    assert "Samples per process and forward pass. (a whole number, at least 1; default: 4)" in printed
+    assert "(one of no, fp16, bf16; default: bf16)" in printed
+    assert "Denoising steps of a rollout. (a whole number or null, 1 to 1000; default: the checkpoint's" in printed
+    assert "--adam_beta2 VALUE" in printed
+    assert "fp16 VALUE" not in printed
+
+
+def test_help_needs_no_torch() -> None:
+    for command in (["--help"], ["train", "--help"], ["train", "--batch_size", "many"]):
+        code = f"from theworld.cli.main import main; import sys\ntry: main({command})\nexcept SystemExit: pass\n"
+        code += "assert not {'torch', 'transformers'} & sys.modules.keys()"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_resume_from_alone_reads_the_config_of_the_run(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", config, "--max_steps", "1", "--output_dir", "run"]) == 0
+    folder = (tmp_path / "run").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert main(["train", "--resume_from", str(folder), "--max_steps", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["output_dir"]) == (2, str(folder))
+    assert main(["train", "--resume_from", str(folder / "checkpoint-2"), "--max_steps", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["checkpoint"] == str(folder / "checkpoint-3")
+    assert main(["train", "--resume_from", str(folder), "--output_dir", str(tmp_path / "new"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["output_dir"] == str(tmp_path / "new")
 
 
 def test_script_and_example_run(

@@ -2,12 +2,20 @@
 
 import dataclasses
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
-from theworld.training.config import TrainingConfig, field_types, parse_value
+from theworld import TheWorldConfig
+from theworld.model.components import FUSIONS, PROJECTORS, WORLD_ENCODERS
+from theworld.training.arguments import training_arguments
+from theworld.training.config import REFUSED, RunSettings, TrainingConfig
+from theworld.training.objectives import OBJECTIVES
+from theworld.utils.settings import keys
+from theworld.utils.world_settings import WorldSettings
 
 FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = sorted(path for path in FOLDER.glob("*.json") if not path.name.startswith("eval_"))  # of `theworld evaluate`
@@ -24,16 +32,38 @@ push_to_hub hub_model_id hub_strategy hub_private_repo seed
 
 
 def test_keys_that_readers_are_told_exist() -> None:
-    assert set(DOCUMENTED.split()) <= field_types().keys()
+    assert set(DOCUMENTED.split()) <= keys(TrainingConfig).keys()
     stated = {"learning_rate": 1e-4, "batch_size": 4, "gradient_accumulation_steps": 4, "num_epochs": 3, "seed": 0}
     stated |= {"warmup_steps": 100, "weight_decay": 0.01, "max_grad_norm": 1.0, "output_dir": "./checkpoints"}
     stated |= {"save_steps": 500, "save_total_limit": 3, "log_to_tensorboard": True, "max_seq_length": 2048}
     assert {name: getattr(TrainingConfig(), name) for name in stated} == stated
 
 
-def test_every_key_is_explained() -> None:
-    doc = TrainingConfig.__doc__ or ""
-    assert [name for name in field_types() if f"        {name}: " not in doc] == []
+def test_every_key_has_a_sentence() -> None:
+    for name, key in keys(TrainingConfig).items():
+        assert key.help[:1].isupper() or key.help.startswith("`"), name
+        assert key.help.endswith("."), name
+        key.check(key.default)
+
+
+def test_every_field_of_the_model_and_of_the_trainer_is_a_key_or_refused_with_a_reason() -> None:
+    stock = {entry.name: entry for entry in dataclasses.fields(TrainingArguments)}
+    own = keys(RunSettings)
+    for name in [*keys(WorldSettings), *stock]:
+        assert (name in keys(TrainingConfig)) != (name in REFUSED), name
+    assert REFUSED.keys() <= keys(WorldSettings).keys() | stock.keys()
+    assert REFUSED["per_device_train_batch_size"] == "set batch_size"
+    for name in stock.keys() & keys(TrainingConfig).keys() - own.keys():  # read from the source as the class has it
+        default = stock[name].default
+        assert keys(TrainingConfig)[name].default == default or keys(TrainingConfig)[name].unset, name
+
+
+def test_what_a_key_names_is_what_the_registries_have() -> None:
+    told = keys(WorldSettings)
+    for name, table in (("world_encoder", WORLD_ENCODERS), ("projector", PROJECTORS), ("fusion", FUSIONS)):
+        assert all(f"`{entry}`" in told[name].help for entry in table), name
+    assert keys(RunSettings)["objective"].choices == tuple(OBJECTIVES)
+    assert told.keys() <= TheWorldConfig().to_dict().keys()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -76,6 +106,33 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"prefetch_factor": 2}, "num_workers=0"),
         ({"resume_from": "a", "resume_from_checkpoint": "b"}, "two names of one thing"),
         ({"objective": "align"}, "number of latent frames"),
+        ({"batch_sizes": 4}, "did you mean 'batch_size'?"),
+        (
+            {"per_device_train_batch_size": 4},
+            "config key 'per_device_train_batch_size' is not for a run: set batch_size",
+        ),
+        ({"fp16": True}, "set mixed_precision"),
+        ({"remove_unused_columns": True}, "the collator makes batches"),
+        ({"changed": []}, "a checkpoint records it"),
+        ({"optim": "adafctor"}, "optim='adafctor': expected one of adamw_torch, "),
+        ({"adam_beta2": "0.9"}, "adam_beta2='0.9': expected a number, got str"),
+        ({"save_strategy": "best"}, "expected one of steps, epoch"),
+        ({"eval_strategy": "epoch"}, "without do_eval"),
+        ({"dataset_name": "vrs"}, "dataset_name='vrs': expected one of blink, custom"),
+        ({"world_encoder": "cosmo"}, "world_encoder='cosmo': expected one of cosmos"),
+        ({"projector": "mpl"}, "projector='mpl': expected one of linear, mlp"),
+        ({"fusion": "gate"}, "fusion='gate': expected one of tokens, gated"),
+        ({"lora": {"rank": 8}}, "lora has rank: expected r"),
+        ({"lora": {"r": 0}}, "lora r=0"),
+        ({"world_inference_steps": 0}, "world_inference_steps=0: expected 1 to 1000"),
+        ({"columns": {"picture": "img"}}, "columns has picture: expected some of image, question"),
+        ({"columns": {"image": 3}}, "expected an object or null"),
+        ({"dataset_name": ["vsr", "custom"], "weights": [1]}, "dataset_name has 2, weights has 1"),
+        ({"train_dataset_path": ["a", "b"], "weights": [1, 0]}, "weights=[1, 0]: expected more than 0"),
+        ({"weights": [1, 2]}, "expected a list of data sets too"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, "contradict each other"),
+        ({"lr_scheduler": "linear", "min_learning_rate_ratio": 0.1}, "only 'cosine' has one"),
+        ({"streaming": True, "dataloader_drop_last": True}, "has no effect"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
@@ -110,6 +167,17 @@ def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None
     [
         ("batch_size", "8", 8),
         ("learning_rate", "1e-3", 1e-3),
+        ("learning_rate", ".001", 1e-3),
+        ("learning_rate", "1E-4", 1e-4),
+        ("max_steps", "+3", 3),
+        ("max_steps", "1_000", 1000),
+        ("world_image_size", "224", 224),
+        ("world_image_size", "[480, 832]", [480, 832]),
+        ("optim", "adafactor", "adafactor"),
+        ("report_to", "none", None),
+        ("lr_scheduler_kwargs", '{"power": 2}', {"power": 2}),
+        ("train_dataset_path", '["a", "b"]', ["a", "b"]),
+        ("columns", '{"image": "img"}', {"image": "img"}),
         ("num_epochs", "2", 2),
         ("max_steps", "none", None),
         ("streaming", "true", True),
@@ -123,16 +191,19 @@ def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None
     ],
 )
 def test_command_line_values_take_the_keys_type(name: str, text: str, value: Any) -> None:
-    parsed = parse_value(name, text)
+    parsed = keys(TrainingConfig)[name].parse(text)
     assert parsed == value
     assert type(parsed) is type(value)
     TrainingConfig(**{name: parsed})
 
 
-@pytest.mark.parametrize(("name", "text"), [("batch_size", "many"), ("streaming", "perhaps"), ("lora", "{r: 8}")])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("batch_size", "many"), ("streaming", "perhaps"), ("lora", "{r: 8}"), ("max_steps", "1e3"), ("learning_rate", "")],
+)
 def test_command_line_values_that_are_none(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=name):
-        parse_value(name, text)
+        keys(TrainingConfig)[name].parse(text)
 
 
 def test_token_is_kept_and_never_shown() -> None:
@@ -145,3 +216,50 @@ def test_token_is_kept_and_never_shown() -> None:
 def test_resume_has_two_names() -> None:
     assert TrainingConfig(resume_from_checkpoint="runs/a").resume == "runs/a"
     assert TrainingConfig(resume_from="runs/a").resume == "runs/a"
+
+
+def test_keys_of_the_trainer_reach_it(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        output_dir=str(tmp_path),
+        mixed_precision="no",
+        optim="adafactor",
+        adam_beta2=0.95,
+        warmup_ratio=0.1,
+        lr_scheduler="polynomial",
+        lr_scheduler_kwargs={"power": 2.0},
+        logging_first_step=True,
+        hf_token=TOKEN,
+        push_to_hub=True,
+        hub_model_id="you/model",
+    )
+    arguments = training_arguments(config)
+    assert (arguments.optim, arguments.adam_beta2, arguments.logging_first_step) == ("adafactor", 0.95, True)
+    assert (arguments.lr_scheduler_type, arguments.lr_scheduler_kwargs) == ("polynomial", {"power": 2.0})
+    assert arguments.get_warmup_steps(50) == 5
+    assert (arguments.per_device_train_batch_size, arguments.seed, arguments.data_seed) == (4, 0, 0)
+    assert (arguments.hub_token, arguments.push_to_hub, arguments.report_to) == (None, False, [])
+    saved = config.to_dict()
+    assert saved["optim"] == "adafactor"
+    assert "adam_beta1" not in saved  # transformers' default, which another version may change
+    assert TrainingConfig.from_dict(saved) == dataclasses.replace(config, hf_token=None)
+
+
+@pytest.mark.parametrize(
+    ("report_to", "message"),
+    [("wandb", "use log_to_tensorboard and log_to_wandb"), (["mlfow"], "expected an installed")],
+)
+def test_loggers_are_checked(report_to: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        training_arguments(TrainingConfig(output_dir=str(tmp_path), mixed_precision="no", report_to=report_to))
+
+
+def test_what_changes_the_losses_of_a_resumed_run_is_told() -> None:
+    config = TrainingConfig(seed=1, optim="adafactor", logging_steps=3, world_seed=5)
+    saved = {name: value for name, value in TrainingConfig().to_dict().items() if not name.startswith("world_")}
+    assert config.changes(saved) == ["seed (0 -> 1)", "world_seed (None -> 5)", "optim (None -> adafactor)"]
+    assert TrainingConfig().changes({}) == []  # a run folder of an earlier version, whose keys were fewer
+
+
+def test_the_page_lists_the_keys_as_they_are() -> None:
+    page = runpy.run_path(str(FOLDER.parent / "scripts" / "configuration_page.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/configuration_page.py"

@@ -25,9 +25,10 @@ from tests.training import fsdp_worker
 from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.cli.main import build_parser
-from theworld.training.config import TrainingConfig, field_types, parse_value
+from theworld.training.config import TrainingConfig
 from theworld.training.distributed import IGNORED_MODULE, WRAPPED_LAYERS, check_shardable, settle_fsdp
 from theworld.training.run import train
+from theworld.utils.settings import keys
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "distributed.md"
@@ -143,8 +144,9 @@ def test_documented_command_parses(command: str, monkeypatch: pytest.MonkeyPatch
         name, *given = arguments.training_script_args
         assert name == "train"
     options = vars(build_parser().parse_args(["train", *given]))
-    keys = {key: parse_value(key, value) for key, value in options.items() if key in field_types()}
-    TrainingConfig.from_file(options["config"], keys)
+    known = keys(TrainingConfig)
+    given = {key: known[key].parse(value) for key, value in options.items() if key in known}
+    TrainingConfig.from_file(options["config"], given)
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "configs" / "slurm").glob("*.sh")), ids=lambda path: path.name)

@@ -13,7 +13,7 @@ from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.checkpoints.names import WEIGHTS
 from theworld.model.world_encoders import PatchesWorldEncoder
-from theworld.training import run
+from theworld.training import run, stages
 from theworld.training.config import TrainingConfig
 from theworld.training.run import train
 from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
@@ -102,7 +102,7 @@ def test_a_control_is_a_key_of_the_config(tmp_path: Path, gemma_folder: Path, co
     model = load_model(config, gemma_folder)
     assert isinstance(model.model.world_encoder, PatchesWorldEncoder)
     with pytest.raises(ValueError, match="world_encoder='nothing': expected one of cosmos, still, random, patches"):
-        load_model(replace(config, world_encoder="nothing"), gemma_folder)
+        replace(config, world_encoder="nothing")
 
 
 def test_a_stage_without_anything_to_train_is_an_error(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
@@ -148,3 +148,36 @@ def test_the_table_says_that_saved_adapters_train_on(tmp_path: Path, gemma_folde
         later = tiny_run(tmp_path, gemma_folder, cosmos_folder, freeze_language_lora=frozen)
         table = stage_table(load_model(later, tmp_path / "adapted"), later)
         assert ("adapters of an earlier stage train on; freeze_language_lora=true" in table) is not frozen
+
+
+def test_every_field_of_the_model_is_a_key(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    given = {"world_inference_steps": 3, "world_guidance_scale": 2.0, "world_seed": 7, "projector_hidden_size": 24}
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **given)
+    model = load_model(config, gemma_folder)
+    assert {name: getattr(model.config, name) for name in given} == given
+    model.save_pretrained(tmp_path / "checkpoint")
+    again = load_model(tiny_run(tmp_path, gemma_folder, cosmos_folder, world_seed=8), tmp_path / "checkpoint")
+    assert {name: getattr(again.config, name) for name in given} == {**given, "world_seed": 8}  # None keeps the rest
+
+
+def test_quantised_loading_says_what_to_install(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, load_in_4bit=True)
+    monkeypatch.setattr(stages, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="load_in_4bit=True needs bitsandbytes: pip install bitsandbytes"):
+        load_model(config, gemma_folder)
+    monkeypatch.setattr(stages, "find_spec", lambda name: name)
+    settings = stages.quantization(config)["quantization_config"]
+    assert (settings.load_in_4bit, settings.bnb_4bit_compute_dtype) == (True, torch.float32)
+    assert stages.quantization(replace(config, load_in_4bit=False)) == {}
+
+
+def test_a_mixture_has_a_fingerprint_of_all_its_files(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    first.write_text("1", encoding="utf-8")
+    second.write_text("2", encoding="utf-8")
+    assert data_fingerprint([str(first)], [1]) == data_fingerprint(str(first), [1])
+    before = data_fingerprint([str(first), str(second)], [1])
+    second.write_text("3", encoding="utf-8")
+    assert data_fingerprint([str(first), str(second)], [1]) != before

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import add_model_arguments
+from .loading import add_model_arguments, add_steps
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -18,17 +18,12 @@ ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_model_arguments(parser)
-    parser.add_argument(
-        "--images", nargs="+", default=[], metavar="IMAGE", help="paths or URLs (default: the nano scenes)"
-    )
+    images = "paths or URLs (default: the nano scenes)"
+    parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help=images)
     parser.add_argument("--folder", type=Path, help="every image in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
-    parser.add_argument(
-        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=500, help="tokens of each kind to compare, at most (default: 500)"
-    )
+    add_steps(parser)
+    parser.add_argument("--samples", type=int, default=500, help="tokens of each kind at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and of t-SNE")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 

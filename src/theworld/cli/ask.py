@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import add_model_arguments
+from .loading import add_model_arguments, add_world_arguments, check_world_arguments
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,15 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", help="path or URL of an image")
     parser.add_argument("question")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
-    )
-    parser.add_argument("--no_world", action="store_true", help="ask plain Gemma 3")
+    add_world_arguments(parser)
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
-    parser.add_argument(
-        "--explain", type=Path, metavar="OUT.png", help="draw what the answer looks at; numbers: OUT.json"
-    )
+    parser.add_argument("--explain", type=Path, metavar="OUT.png", help="draw what the answer attends to; and OUT.json")
     parser.add_argument("--layer", type=int, help="draw this layer's attention (default: the mean over all layers)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -63,8 +58,7 @@ def uses_world(model: TheWorld, args: argparse.Namespace) -> bool:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before a model is loaded."""
-    if args.no_world and args.num_world_steps is not None:
-        raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
+    check_world_arguments(args)
     if args.no_world and args.use_world:
         raise ValueError("--no_world and --use_world contradict each other: drop one")
     if args.no_world and args.explain is not None:

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE", help=".jsonl or .json files of training")
     parser.add_argument("--eval", required=True, metavar="FILE", help=".jsonl or .json file of the evaluation")
-    parser.add_argument("--train-images", metavar="DIR", help="compare pictures by their pixels, too")
-    parser.add_argument("--eval-images", metavar="DIR", help="as --train-images, of the evaluation")
+    parser.add_argument("--train_images", metavar="DIR", help="compare pictures by their pixels, too")
+    parser.add_argument("--eval_images", metavar="DIR", help="as --train_images, of the evaluation")
     parser.add_argument("--json", action="store_true", help="print JSON, with every id, statement and picture shared")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from theworld.utils.errors import one_line
 
-from .loading import add_model_arguments, load_model
+from .loading import add_model_arguments, add_world_arguments, check_world_arguments, load_model
 
 if TYPE_CHECKING:
     from theworld.analysis.conversation import Conversation
@@ -31,10 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add_model_arguments(parser)
     parser.add_argument("--image", help="path or URL of an image for the first question")
-    parser.add_argument(
-        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
-    )
-    parser.add_argument("--no_world", action="store_true", help="talk with plain Gemma 3, load no world model")
+    add_world_arguments(parser)
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
 
 
@@ -42,8 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Talk until the input ends."""
     from theworld.analysis.conversation import Conversation
 
-    if args.no_world and args.num_world_steps is not None:
-        raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
+    check_world_arguments(args)
     conversation = Conversation(load_model(args, enable_world=not args.no_world))
     if args.num_world_steps is not None:
         conversation.set_steps(args.num_world_steps)

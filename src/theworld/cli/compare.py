@@ -8,12 +8,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `theworld evaluate`")
     parser.add_argument("--output", required=True, metavar="DIR", help="where report.md and report.html go")
-    parser.add_argument(
-        "--labels",
-        nargs="+",
-        metavar="LABEL",
-        help="what each run is called (default: its folder); runs with one label are seeds of one another",
-    )
+    labels = "name of each run (default: its folder); runs with one label are seeds of one another"
+    parser.add_argument("--labels", nargs="+", metavar="LABEL", help=labels)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

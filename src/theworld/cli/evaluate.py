@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
+from theworld.utils.settings import keys, nearest, read_values, setting
+
+from .loading import add_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,25 +30,36 @@ HUB_IDS = {
 }
 """Where a task's data is, unless it is given."""
 
-DEFAULTS: dict[str, Any] = {
-    "task": None,
-    "model": NANO,
-    "arms": "all",
-    "data": None,
-    "image_folder": None,
-    "split": None,
-    "num_samples": None,
-    "question_template": None,
-    "scorer": "auto",
-    "num_world_steps": None,
-    "control": [],
-    "output": "runs/evaluation",
-    "latent_cache": None,
-    "batch_size": 16,
-    "seed": 0,
-}
 
-NUMBERS = ("num_samples", "batch_size", "seed")
+# fmt: off
+@dataclass(kw_only=True)
+class Options:
+    """The options of the command, and the keys of its config file."""
+
+    task: str | None = setting(None, "blink, custom, micro_world, spatial_rgpt or vsr.")
+    model: str = setting(NANO, "Folder or Hub id of a TheWorld checkpoint or a Gemma 3.", low=1)
+    arms: str | list[str] = setting("all", "Names of arms, with commas between them, or all.")
+    data: str | None = setting(
+        None, "File, folder or Hub id of the questions.", unset="the task's, for micro_world simulated")
+    image_folder: str | None = setting(None, "Folder of relative image names.")
+    split: str | None = setting(None, "Split to read where the data has several.")
+    num_samples: int | None = setting(None, "Questions to ask at most.")
+    question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
+    scorer: str = setting("auto", "auto, choices (compare the answers' log-probabilities) or generate (and parse).")
+    num_world_steps: str | int | list[int] | None = setting(
+        None, "Future latent frames to compare, as in 0,4.", unset="0 and the model's own")
+    control: list[str] | None = setting(
+        None, "A control checkpoint as NAME=PATH, once for each: gemma_tuned, random_encoder, ...")
+    output: str = setting("runs/evaluation", "Folder of predictions, metrics and report; its answers are not repeated.")
+    latent_cache: str | None = setting(None, "Folder of world latents.", unset="in the output folder")
+    batch_size: int = setting(16, "Questions asked at once.", low=1)
+    seed: int = setting(0, "Seed of the noise, the untrained projector, and the choice of another item's world.")
+# fmt: on
+
+
+KEYS = keys(Options)
+DEFAULTS = {name: key.default for name, key in KEYS.items()}
+ALIASES = {"model": ["--model_name"], "image_folder": ["--image-dir"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,38 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="JSON file of these options, by their names without dashes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.add_argument_group("options, over those of the file")
-
-    def add(*flags: str, help: str, **settings: Any) -> None:
-        name = flags[0].removeprefix("--")
-        default = "" if DEFAULTS[name] in (None, []) else f" (default: {DEFAULTS[name]})"
-        options.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=help + default, **settings)
-
-    add("--task", help="blink, custom, micro_world, spatial_rgpt or vsr")
-    add("--model", "--model_name", help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
-    add("--arms", help="all, or names of arms with commas between them")
-    add("--data", help="file, folder or Hub id of the questions; micro_world without it simulates held-out scenes")
-    add("--image_folder", "--image-dir", help="where relative image names are looked up")
-    add("--split", help="of data that has several")
-    add("--num_samples", type=int, help="ask this many questions at most")
-    add("--question_template", help="prompt in place of the official one, with the row's fields in braces")
-    add("--scorer", help="auto, choices (compare the answers' log-probabilities) or generate (and parse)")
-    add("--num_world_steps", help="future latent frames to compare, as in 0,4; by default 0 and the model's own")
-    add(
-        "--control", action="append", metavar="NAME=PATH", help="a control checkpoint: gemma_tuned, random_encoder, ..."
-    )
-    add("--output", help="folder of predictions, metrics and report; what is there already is not asked again")
-    add("--latent_cache", help="folder of world latents; by default in the output")
-    add("--batch_size", type=int, help="questions asked at once")
-    add("--seed", type=int, help="of the noise, the untrained projector, and whose world another item gets")
+    for name, key in KEYS.items():
+        add_key(options, key, *ALIASES.get(name, []), **({"action": "append"} if name == "control" else {}))
 
 
 def run(args: argparse.Namespace) -> int:
     """Ask, score, report; print the tables."""
-    options = {
-        **DEFAULTS,
-        **_config(args.config),
-        **{key: value for key, value in vars(args).items() if key in DEFAULTS},
-    }
+    typed = {name: value for name, value in vars(args).items() if name in KEYS}
+    typed = {name: KEYS[name].parse(value) if isinstance(value, str) else value for name, value in typed.items()}
+    options = {**DEFAULTS, **_config(args.config), **typed}
 
     from theworld.evaluation.tasks import TASKS
 
@@ -146,7 +138,7 @@ def settings_of(options: dict[str, Any]) -> EvaluationSettings:
         arms=tuple(ARMS) if options["arms"] == "all" else tuple(_listed(options["arms"])),
         scorer=options["scorer"],
         num_world_steps=_steps(options["num_world_steps"]),
-        controls=dict(_control(text) for text in options["control"]),
+        controls=dict(_control(text) for text in options["control"] or []),
         latent_cache=Path(latents) if latents else None,
         batch_size=options["batch_size"],
         seed=options["seed"],
@@ -171,23 +163,11 @@ def held_out_scenes(folder: Path, num_samples: int | None) -> Path:
 
 def _config(path: Path | None) -> dict[str, Any]:
     """The options of a file; keys that begin with an underscore are comments."""
-    if path is None:
-        return {}
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file")
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected a JSON object of options")
-    options = {str(key): value for key, value in found.items() if not str(key).startswith("_")}
-    unknown = sorted(options.keys() - DEFAULTS.keys())
-    if unknown:
-        raise ValueError(f"{path}: unknown option {unknown[0]!r}: expected some of {', '.join(DEFAULTS)}")
-    for name in NUMBERS:
-        if not isinstance(options.get(name, 0), int):
-            raise ValueError(f"{path}: {name}={options[name]!r}: expected a whole number")
+    options = {} if path is None else read_values(path)
+    for name, value in options.items():
+        if name not in KEYS:
+            raise ValueError(f"{path}: unknown option {name!r}: {nearest(name, KEYS)}".removesuffix(": "))
+        KEYS[name].check(value)
     return options
 
 

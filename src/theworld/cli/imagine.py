@@ -4,20 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
-from .loading import add_model_arguments
+from .loading import add_model_arguments, add_steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     add_model_arguments(parser)
-    parser.add_argument(
-        "--num_world_steps", type=int, help="future latent frames to imagine (default: the model's own)"
-    )
+    add_steps(parser)
     parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
-    parser.add_argument(
-        "-o", "--output", type=Path, default=Path("imagined.gif"), help=".gif, .mp4, or .png for a sheet"
-    )
+    output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
+    parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)
     parser.add_argument("--fps", type=float, default=8, help="frames a second of GIF and MP4 (default: 8)")
     parser.add_argument("--question", help="ask this as well, and write the answer below the pictures")
     parser.add_argument("--json", action="store_true", help="print JSON")

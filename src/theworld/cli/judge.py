@@ -8,25 +8,17 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument(
-        "--predictions", required=True, metavar="DIR", help="what `theworld evaluate` wrote, or one arm"
-    )
-    parser.add_argument(
-        "--base-url",
-        help="OpenAI-compatible endpoint; questions and answers are sent to it (default: $OPENAI_BASE_URL)",
-    )
+    parser.add_argument("--predictions", required=True, metavar="DIR", help="output of `theworld evaluate`, or one arm")
+    url = "OpenAI-compatible endpoint that gets questions and answers (default: $OPENAI_BASE_URL)"
+    parser.add_argument("--base_url", help=url)
     parser.add_argument("--model", required=True, help="the model that judges, as the endpoint names it")
-    parser.add_argument(
-        "--api-key-env",
-        default="OPENAI_API_KEY",
-        metavar="NAME",
-        help="variable that holds the key (default: %(default)s)",
-    )
+    key = "variable that holds the key (default: %(default)s)"
+    parser.add_argument("--api_key_env", default="OPENAI_API_KEY", metavar="NAME", help=key)
     parser.add_argument("--concurrency", type=int, default=8, help="requests at a time")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds of one try")
     parser.add_argument("--retries", type=int, default=5, help="further tries after a timeout, 429 or 5xx")
-    parser.add_argument("--no-temperature", action="store_true", help="leave it to the server: some models refuse 0")
-    parser.add_argument("--no-json-mode", action="store_true", help="for a server that knows no response_format")
+    parser.add_argument("--no_temperature", action="store_true", help="leave it to the server: some models refuse 0")
+    parser.add_argument("--no_json_mode", action="store_true", help="for a server that knows no response_format")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -36,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     base_url = args.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if not base_url:
-        raise ValueError("no endpoint: give --base-url or set OPENAI_BASE_URL")
+        raise ValueError("no endpoint: give --base_url or set OPENAI_BASE_URL")
     settings = JudgeSettings(
         base_url=base_url,
         model=args.model,

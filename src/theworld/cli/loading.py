@@ -1,11 +1,12 @@
-"""The options by which every command that answers names its model, and the loading of it."""
+"""Options that commands share: the model and its loading, and keys of a config."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
+from theworld.utils.settings import Key
 
 if TYPE_CHECKING:
     from theworld.model import TheWorld
@@ -15,6 +16,32 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--model` and `--cosmos`."""
     parser.add_argument("--model", default=NANO, help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
     parser.add_argument("--cosmos", help="folder or Hub id of the base world model, in place of the checkpoint's own")
+
+
+def add_world_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add `--num_world_steps` and `--no_world`."""
+    add_steps(parser)
+    parser.add_argument("--no_world", action="store_true", help="plain Gemma 3, without loading the world model")
+
+
+def add_steps(parser: argparse.ArgumentParser) -> None:
+    """Add `--num_world_steps`."""
+    help = "future latent frames to imagine (default: the checkpoint's)"
+    parser.add_argument("--num_world_steps", type=int, help=help)
+
+
+def check_world_arguments(args: argparse.Namespace) -> None:
+    """Refuse `--no_world` with `--num_world_steps`, before a model is loaded."""
+    if args.no_world and args.num_world_steps is not None:
+        raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
+
+
+def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
+    """Add the option of a config key: its text is parsed by the key, and it is absent where it is not given."""
+    settings |= {"nargs": "?", "const": "true"} if key.kind is bool else {}
+    help = f"{key.help} ({key.limits}; default: {key.shown_default})".replace("%", "%%")
+    settings |= {"dest": key.name, "metavar": "VALUE", "default": argparse.SUPPRESS, "help": help}
+    group.add_argument(f"--{key.name}", *aliases, **settings)
 
 
 def load_model(args: argparse.Namespace, *, enable_world: bool = True, **overrides: object) -> TheWorld:

@@ -1,50 +1,69 @@
-"""`theworld <command>`: dispatch, and one clear line for what a user can put right."""
+"""`theworld <command>`: dispatch, one line for an error that a user can correct, one line for a bug."""
 
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
+from typing import Any, NoReturn
+
+from typing_extensions import override
 
 from theworld import __version__
-from theworld.utils.errors import one_line
+from theworld.utils.errors import is_users, one_line
+from theworld.utils.settings import nearest
 
 from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, serve, train
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
-COMMANDS: dict[str, ModuleType] = {
-    "ask": ask,
-    "chat": chat,
-    "imagine": imagine,
-    "align": align,
-    "demo": demo,
-    "serve": serve,
-    "train": train,
-    "precompute": precompute,
-    "nano": nano,
-    "evaluate": evaluate,
-    "compare": compare,
-    "judge": judge,
-    "audit": audit,
-    "env": env,
-}
+MODULES = (ask, chat, imagine, align, demo, serve, train, precompute, nano, evaluate, compare, judge, audit, env)
+COMMANDS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+RENAMED = {"--steps": "--num_world_steps"}
 
-OLD_FLAGS = {"--steps": "--num_world_steps", "--no-world": "--no_world", "--max-new-tokens": "--max_new_tokens"}
-USER_ERRORS = (ValueError, KeyError, ImportError, OSError)  # FileNotFoundError is an OSError
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes no abbreviations, names the nearest option, and adds a command's options when it is asked."""
+
+    fill: Callable[[argparse.ArgumentParser], None] | None = None
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        help = "show the traceback of an error"
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=help)
+
+    @override
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """As argparse's. Ends with exit code 2 for an option that does not exist."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown and unknown[0].startswith("--"):
+            name = unknown[0].partition("=")[0]
+            if name in RENAMED:
+                self.error(f"{name} is now {RENAMED[name]}")
+            options = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unknown option {name}: {nearest(name, options)}".removesuffix(": "))
+        return known, unknown
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage, and exit code 2."""
+        self.exit(2, f"theworld: error: {message}; {self.prog} --help lists the options\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of every command in `COMMANDS`, with the options they share."""
-    parser = argparse.ArgumentParser(prog="theworld", description="Gemma 3 that sees what happens next.")
+    """The parser of every command in `COMMANDS`; each has its options once it is asked to parse."""
+    parser = Parser(prog="theworld", description="Gemma 3 that sees what happens next.")
     parser.add_argument("--version", action="version", version=f"theworld {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
         command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        module.add_arguments(command)
+        command.fill = module.add_arguments
         command.set_defaults(run=module.run)
     return parser
 
@@ -53,13 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The command's exit code; 2 for a mistake in what it was given, 130 when interrupted.
+        The command's exit code; 1 for a bug, 2 for a mistake in what it was given, 130 when interrupted.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    parser = build_parser()
-    for old in OLD_FLAGS.keys() & set(given):
-        parser.error(f"{old} is now {OLD_FLAGS[old]}")
-    args = parser.parse_args(given)
+    args = build_parser().parse_args(arguments)
     # PIL warns of images that the package refuses anyway: an error stays one line
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
@@ -69,11 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
         sys.stderr.close()
         return 0
-    except USER_ERRORS as error:
-        if args.debug:
+    except Exception as error:
+        if "debug" in args:
             raise
-        print(f"theworld: error: {one_line(error)}", file=sys.stderr)
-        return 2
+        if is_users(error):
+            print(f"theworld: error: {one_line(error)}", file=sys.stderr)
+            return 2
+        print(
+            f"theworld: bug: {type(error).__name__}: {one_line(error)}; please report it, with what the same command "
+            "prints with --debug",
+            file=sys.stderr,
+        )
+        return 1
 
 
 if __name__ == "__main__":

@@ -31,14 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--split", default="test", choices=("validation", "test"))
     evaluate.add_argument("--predictive", type=int, default=1000, help="questions per predictive family")
     evaluate.add_argument("--static", type=int, default=500, help="questions per static family")
-
     evaluate.add_argument("--probes", action="store_true", help="also probe the outcome in latents and rollouts (slow)")
     evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file as well")
 
     for job in (scenes, train, evaluate):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         job.add_argument("--json", action="store_true", help="print JSON")
-        job.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,14 +53,10 @@ def run(args: argparse.Namespace) -> int:
 def _scenes(args: argparse.Namespace) -> int:
     from theworld.nano.scenes import generate
 
-    made = generate(
-        args.folder, args.split, {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}, args.workers
-    )
-    print(
-        json.dumps({"folder": str(args.folder), "scenes": len(made)})
-        if args.json
-        else f"{len(made)} scenes in {args.folder}"
-    )
+    counts = {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}
+    made = generate(args.folder, args.split, counts, args.workers)
+    described = {"folder": str(args.folder), "scenes": len(made)}
+    print(json.dumps(described) if args.json else f"{len(made)} scenes in {args.folder}")
     return 0
 
 

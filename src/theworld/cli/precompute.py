@@ -15,12 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Encode what is not in the cache yet, and print what was done."""
-    config = train.config_of(args)
-
     from contextlib import redirect_stdout
     from dataclasses import asdict
 
     with redirect_stdout(sys.stderr):  # as in `train`
+        config = train.config_of(args)
         from theworld.training.precompute import precompute
     from theworld.utils.logging import configure_logging
 

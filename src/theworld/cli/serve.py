@@ -6,7 +6,7 @@ from typing import Any
 
 from theworld.utils.imports import require
 
-from .loading import add_model_arguments, load_model
+from .loading import add_model_arguments, add_steps, load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: an accelerator if there is one)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, on a CPU float32")
     parser.add_argument("--attn_implementation", help="sdpa, eager, flash_attention_2, ... (default: transformers')")
-    parser.add_argument("--num_world_steps", type=int, help="of requests that name none (default: the checkpoint's)")
+    add_steps(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,50 +1,74 @@
-"""Train a model as a config says, or go on with a run."""
+"""Train a model as a config says, or continue a run."""
 
 import argparse
 import json
 import os
-import re
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .loading import add_key
 
 if TYPE_CHECKING:
     from theworld.training.config import TrainingConfig
 
 ALIASES = {"model_name": "--model", "dataset_name": "--dataset"}
+GROUPS = {
+    "TrainingConfig": "the run",
+    "TheWorldConfig": "the model",
+    "TrainingArguments": "the trainer of transformers (its documentation says more)",
+}
 STOPPED = 75  # EX_TEMPFAIL: what a requeuing job goes on from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--config`, and an option for every config key."""
-    from theworld.training.config import TrainingConfig, field_types
+    from theworld.training.config import REFUSED, TrainingConfig
+    from theworld.utils.settings import keys
 
+    parser.usage = "%(prog)s [--config FILE] [--KEY VALUE ...]"
     parser.add_argument("--config", help="JSON file of config keys that differ from the defaults")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    keys = parser.add_argument_group("config keys, over those of the file")
-    helps = dict(re.findall(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", TrainingConfig.__doc__ or "", re.MULTILINE))
-    for name, kind in field_types().items():
-        flag: dict[str, Any] = {"nargs": "?", "const": "true"} if kind is bool else {}
-        names = [f"--{name}", *([ALIASES[name]] if name in ALIASES else [])]
-        text = " ".join(helps[name].split()).replace("%", "%%")
-        keys.add_argument(*names, dest=name, metavar="VALUE", default=argparse.SUPPRESS, help=text, **flag)
+    groups = {
+        owner: parser.add_argument_group(f"config keys, over those of the file: {title}")
+        for owner, title in GROUPS.items()
+    }
+    for name, key in keys(TrainingConfig).items():
+        add_key(groups[key.source], key, *([ALIASES[name]] if name in ALIASES else []))
+    for name in REFUSED.keys() - {"debug"}:  # so that the reason is said
+        parser.add_argument(f"--{name}", dest=name, nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def config_of(args: argparse.Namespace) -> "TrainingConfig":
-    """The config file with the options over its keys."""
-    from theworld.training.config import TrainingConfig, field_types, parse_value
+    """The config file with the options over its keys; without one, the config of the run that `--resume_from` names."""
+    from theworld.training.config import REFUSED, TrainingConfig
+    from theworld.utils.settings import keys
 
-    given = {name: parse_value(name, value) for name, value in vars(args).items() if name in field_types()}
-    return TrainingConfig.from_file(args.config, given) if args.config else TrainingConfig.from_dict(given)
+    known = keys(TrainingConfig)
+    options = {name: value for name, value in vars(args).items() if name in known or name in REFUSED}
+    options.pop("debug", None)  # the command's own option
+    given = {name: known[name].parse(value) if name in known else value for name, value in options.items()}
+    path, run = args.config, None
+    if path is None:
+        run = run_of(given.get("resume_from") or given.get("resume_from_checkpoint"))
+    if run is not None:
+        path, given = run / "config.json", {"output_dir": str(run), **given}
+    return TrainingConfig.from_file(path, given) if path else TrainingConfig.from_dict(given)
+
+
+def run_of(name: str | None) -> Path | None:
+    """The run folder that `name` is, or that holds the checkpoint `name`; `None` for anything else."""
+    folders = [] if name is None else [Path(name).expanduser(), Path(name).expanduser().parent]
+    return next((folder for folder in folders if (folder / "manifest.json").is_file()), None)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and print where the last checkpoint lies."""
-    config = config_of(args)
-
     from contextlib import redirect_stdout
     from dataclasses import asdict
 
     with redirect_stdout(sys.stderr):  # transformers greets W&B's offline mode there when it is imported
+        config = config_of(args)
         from theworld.training.run import train
     from theworld.utils.logging import configure_logging
 

@@ -11,82 +11,25 @@ from typing import Any, Self
 from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config
 
-from theworld.constants import DEFAULT_COSMOS_MODEL
+from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check_world_settings
 
 from .fusion import FUSIONS
 
-CHOICES = {
-    "world_position": ("after_bos", "before_image"),
-    "world_attention": ("causal", "bidirectional"),
-    "world_image_fit": ("crop", "pad", "squash"),
-    "fusion": tuple(FUSIONS),
-}
-STEPS_AND_SIDES = ("max_world_steps", "world_spatial_compression", "world_temporal_compression", "projector_heads")
-RANGES = {
-    **dict.fromkeys(STEPS_AND_SIDES, (1, 1024)),
-    **dict.fromkeys(("world_inference_steps", "world_fps"), (1, 1000)),
-    **{"world_pooling": (1, 256), "world_latent_channels": (1, 65_536), "projector_layers": (1, 64)},
-    "world_seed": (0, 2**63 - 1),
-}
 TOKEN_IDS = ("boi_token_index", "eoi_token_index", "start_of_world_token_id", "end_of_world_token_id", "world_token_id")
-MAX_RANK = 4096
 LARGEST: dict[str, int] = {
-    **dict.fromkeys(("mm_tokens_per_image", "projector_hidden_size", "hidden_size", "head_dim"), 65_536),
-    **{"image_size": 8192, "world_image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
+    **dict.fromkeys(("mm_tokens_per_image", "hidden_size", "head_dim"), 65_536),
+    **{"image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size"), 4096),
     **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 2**24),
 }
-"""What the fields of an untrusted config may ask a loader to allocate or repeat, from 1 on; 2**63 for all others."""
+"""What Gemma's fields of an untrusted config may ask a loader to allocate or repeat, from 1; 2**63 for all others."""
 
 
 @strict
-class TheWorldConfig(Gemma3Config):
-    """Everything that a fused model needs to know; validates itself when it is made.
+class TheWorldConfig(WorldSettings, Gemma3Config):
+    """Everything that a fused model needs to know: the fields of `WorldSettings`, and those of Gemma 3.
 
-    Args:
-        enable_world: With `False` the model is Gemma 3, bit for bit.
-        gemma_model_name: Hub id or folder of the base Gemma 3; `./x` and `../x` are relative to the checkpoint.
-        gemma_revision: Commit, tag or branch of the base Gemma 3.
-        gemma_subfolder: Where in its repository the base Gemma 3 lies.
-        cosmos_model_name: Hub id or folder of the base world model; relative names as above.
-        cosmos_revision: Commit, tag or branch of the base world model.
-        cosmos_subfolder: Where in its repository the base world model lies.
-        world_encoder: Key of `theworld.model.world_encoders.WORLD_ENCODERS`.
-        world_latent_channels: Channels `C` of a world latent (16 for the Wan VAE).
-        world_spatial_compression: Pixels per latent position and side (8 for the Wan VAE).
-        world_temporal_compression: Video frames per latent frame after the first (4 for the Wan VAE).
-        world_image_size: Height and width in pixels of the frame that the world encoder sees; one number for a square.
-        world_image_fit: How an image of another aspect ratio gets that size: `crop` cuts the centre out, `pad` adds
-            black borders, `squash` changes the aspect ratio (version 0.1 did; for its checkpoints).
-        num_world_steps: Future latent frames `K` that are rolled out when a call names none; `T = 1 + K`.
-        max_world_steps: Largest `K` that a call may ask for; fixes the size of the time embedding.
-        world_pooling: Pixel-unshuffle factor `p` of the projector: `(h / p) * (w / p)` tokens per latent frame.
-        projector: Key of `theworld.model.projectors.PROJECTORS`.
-        projector_hidden_size: Inner width of the projector; `None` means `D`.
-        projector_layers: Layers of the `transformer` projector.
-        projector_heads: Attention heads of the `transformer` projector.
-        fusion: Key of `theworld.model.fusion.FUSIONS`: `tokens` gives world tokens a block of their own in the prompt,
-            `gated` adds them to the image tokens through a gate that starts at zero.
-        world_position: `after_bos` puts every block behind BOS, `before_image` each block directly before its image.
-        world_attention: Whether world tokens of one block see each other in both directions, as image tokens do.
-        start_of_world_token_id: Spare vocabulary slot that opens a block.
-        end_of_world_token_id: Spare vocabulary slot that closes a block.
-        world_token_id: Spare vocabulary slot that stands for one world token.
-        world_seed: Seed of the rollout's noise; the same for every image, so that batches change nothing.
-        world_inference_steps: Denoising steps of a rollout.
-        world_guidance_scale: Classifier-free guidance of a rollout; above 1 each step takes two forwards.
-        world_fps: Frames a second that the rollout is told.
-        world_prompt: The fixed text that conditions a rollout; `None` is no text, which needs no text encoder.
-        world_negative_prompt: The text that guidance leads away from; `None` is the stock pipeline's.
-        freeze_gemma_vision: Freeze SigLIP and Gemma's own image projector.
-        freeze_gemma_language: Freeze the language model.
-        freeze_cosmos_vae: Freeze the VAE's encoder.
-        lora: Low-rank adapters on the language model, which train while it is frozen: `r` (16), `alpha` (32), `dropout`
-            (0) and `target_modules`, names of its linear layers, a regular expression over `layers.0.self_attn.q_proj`
-            and the like, or `all-linear` (default: attention and feed-forward). `{}` takes the defaults.
-        freeze_language_lora: Freeze the adapters.
-        changed: Components, or single parameters, that differ from the base models: what a checkpoint holds.
-        trained_steps: Optimiser steps by component; `None` where they were not counted (version 0.1).
+    Relative model names (`./x`, `../x`) are relative to the checkpoint.
 
     Raises:
         ValueError: A field is out of range; names the field, the value and what was expected.
@@ -94,48 +37,9 @@ class TheWorldConfig(Gemma3Config):
 
     model_type = "theworld"
 
-    enable_world: bool = True
-    gemma_model_name: str | None = None
-    gemma_revision: str | None = None
-    gemma_subfolder: str = ""
-    cosmos_model_name: str = DEFAULT_COSMOS_MODEL
-    cosmos_revision: str | None = None
-    cosmos_subfolder: str = ""
-    world_encoder: str = "cosmos"
-    world_latent_channels: int = 16
-    world_spatial_compression: int = 8
-    world_temporal_compression: int = 4
-    world_image_size: int | list[int] | tuple[int, int] = 224
-    world_image_fit: str = "crop"
-    num_world_steps: int = 0
-    max_world_steps: int = 16
-    world_pooling: int = 1
-    projector: str = "mlp"
-    projector_hidden_size: int | None = None
-    projector_layers: int = 2
-    projector_heads: int = 4
-    fusion: str = "tokens"
-    world_position: str = "after_bos"
-    world_attention: str = "causal"
-    start_of_world_token_id: int = 6
-    end_of_world_token_id: int = 7
-    world_token_id: int = 8
-    world_seed: int = 0
-    world_inference_steps: int = 35
-    world_guidance_scale: float = 1.0
-    world_fps: int = 16
-    world_prompt: str | None = None
-    world_negative_prompt: str | None = None
-    freeze_gemma_vision: bool = True
-    freeze_gemma_language: bool = True
-    freeze_cosmos_vae: bool = True
-    lora: dict[str, Any] | None = None
-    freeze_language_lora: bool = False
-    changed: list[str] | None = None
-    trained_steps: dict[str, int] | None = None
-
     def __post_init__(self, **kwargs: Any) -> None:
-        check_numbers(vars(self))  # before the parent builds its parts, which may be as large as their numbers say
+        check_world_settings(self)
+        check_numbers(vars(self))  # before the parent builds its modules, which may be as large as their numbers say
         self.changed = ["projector"] if self.changed is None else self.changed
         super().__post_init__(**kwargs)
         self.check_world()
@@ -156,12 +60,8 @@ class TheWorldConfig(Gemma3Config):
 
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(allowed)}")
-        for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name}={getattr(self, name)}: expected {low} to {high}")
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
         for name in TOKEN_IDS:
             if not 0 <= (getattr(self, name) or 0) < self.get_text_config().vocab_size:
@@ -238,29 +138,4 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     return num_world_steps
 
 
-LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": LINEAR_LAYERS}
-
-
-def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
-    """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
-    unknown = sorted(lora.keys() - LORA.keys())
-    if unknown:
-        raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
-    settings = {**LORA, **lora}
-    rank, alpha, dropout, targets = (settings[name] for name in LORA)
-    names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
-    named = names and all(isinstance(name, str) and name for name in names)
-    checks = {
-        "r": (type(rank) is int and 1 <= rank <= MAX_RANK, f"a whole number of at least 1, and at most {MAX_RANK}"),
-        "alpha": (isinstance(alpha, int | float) and alpha > 0, "a number above 0"),
-        "dropout": (isinstance(dropout, int | float) and 0 <= dropout < 1, "0 to below 1"),
-        "target_modules": (named, "names of layers, or one regular expression"),
-    }
-    for name, (fits, expected) in checks.items():
-        if not fits:
-            raise ValueError(f"lora {name}={settings[name]!r}: expected {expected}")
-    return {**settings, "target_modules": targets if isinstance(targets, str) else names}
-
-
-__all__ = ["TheWorldConfig", "check_lora", "check_world_steps", "upgrade"]
+__all__ = ["LORA", "TheWorldConfig", "check_lora", "check_world_steps", "upgrade"]

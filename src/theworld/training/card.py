@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any
 
 from transformers.trainer_callback import TrainerState
@@ -12,18 +11,10 @@ from theworld.model import TheWorld
 from theworld.model.checkpoints.card import model_card
 from theworld.utils.hub import shown
 from theworld.utils.reproducibility import environment
+from theworld.utils.settings import keys
 
-from .config import SECRETS, TrainingConfig
+from .config import TrainingConfig
 
-# Names and folders of one machine or account, which say nothing about the weights
-PRIVATE = {
-    *SECRETS,
-    *("model_name", "cosmos_model_name", "resume_from", "resume_from_checkpoint", "output_dir", "latent_cache"),
-    *("train_dataset_path", "eval_dataset_path", "image_folder", "dataset_name"),
-    *("save_steps", "save_total_limit", "logging_steps", "log_to_tensorboard", "log_to_wandb"),
-    *("wandb_project", "wandb_run_name", "push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo"),
-    *("num_workers", "pin_memory", "persistent_workers", "prefetch_factor"),
-}
 NOT_RESULTS = ("runtime", "per_second", "epoch", "step")
 
 
@@ -63,9 +54,9 @@ def training_card(
 
 
 def _data(config: TrainingConfig, rows: int | None, skipped: int) -> str:
-    source = config.dataset_name
-    if config.train_dataset_path:
-        source += f", {shown(config.train_dataset_path)}"
+    named = [config.dataset_name, config.train_dataset_path]
+    lists = [value if isinstance(value, list) else [value] for value in named if value]
+    source = ", ".join(shown(str(name)) for names in lists for name in names)
     size = "a stream" if rows is None else f"{rows:,} rows"
     return f"{source}: {size}, {skipped:,} of them skipped"
 
@@ -91,8 +82,9 @@ def _versions() -> str:
 
 
 def _settings(config: TrainingConfig) -> dict[str, Any]:
-    defaults = {entry.name: entry.default for entry in fields(TrainingConfig)}
-    return {name: value for name, value in config.to_dict().items() if name not in PRIVATE and value != defaults[name]}
+    known = keys(TrainingConfig)
+    values = config.to_dict().items()
+    return {name: value for name, value in values if not known[name].local and value != known[name].default}
 
 
 __all__ = ["training_card"]

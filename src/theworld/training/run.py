@@ -48,14 +48,6 @@ from .trainer import TheWorldTrainer
 MARKERS = 2  # tokens around an image, and around a world block
 SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
-# Keys that move the losses of a run that continues
-SHAPING = (
-    *("batch_size", "gradient_accumulation_steps", "num_epochs", "max_steps", "warmup_steps", "lr_scheduler"),
-    *("min_learning_rate_ratio", "learning_rate", "projector_learning_rate", "vision_learning_rate"),
-    *("language_learning_rate", "vae_learning_rate", "weight_decay", "max_grad_norm", "mixed_precision"),
-    *("true_future_share", "max_seq_length", "overlong", "padding", "seed"),
-)
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -222,10 +214,7 @@ def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> boo
     if other:
         logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, ", ".join(other))
         return False
-    was = resume.stage["config"]
-    changed = [
-        f"{key} ({was.get(key)} -> {getattr(config, key)})" for key in SHAPING if was.get(key) != getattr(config, key)
-    ]
+    changed = config.changes(resume.stage["config"])
     logger.info("%s: the run goes on after step %d", resume.folder, resume.step)
     if changed:
         logger.warning(

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import BitsAndBytesConfig
 
 from theworld.model import TheWorld
 from theworld.model.components import assign, component_table, trained_names
+from theworld.utils.settings import keys as records
 
-from .config import TrainingConfig
+from .config import WORLD, TrainingConfig
 from .distributed import WRAPPED_LAYERS
 
 LEARNING_RATES = {
@@ -28,19 +31,6 @@ LEARNING_RATES = {
     "language_lora": "language_learning_rate",
     "vae_encoder": "vae_learning_rate",
 }
-MODEL_KEYS = (
-    "cosmos_model_name",
-    "num_world_steps",
-    "max_world_steps",
-    "world_encoder",
-    "projector",
-    "fusion",
-    "world_image_size",
-    "world_pooling",
-    "world_position",
-    "world_attention",
-    "lora",
-)
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 FINGERPRINT_BYTES = 2**20
@@ -85,22 +75,44 @@ def load_model(
         ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
         OSError: It is not here, and cannot be had from the Hub.
     """
-    given = {key: getattr(config, key) for key in (*MODEL_KEYS, *keys) if getattr(config, key) is not None}
-    flags = {key: getattr(config, key) for key in FREEZE_KEYS}
+    world = [key for key, record in records(TrainingConfig).items() if record.source == WORLD]
+    given = {key: getattr(config, key) for key in (*world, *keys) if getattr(config, key) is not None}
+    given |= quantization(config)
     try:
-        model = model_class.from_pretrained(name, dtype="auto", enable_world=config.enable_world, **flags, **given)
+        model = model_class.from_pretrained(name, dtype="auto", **given)
     except OSError as error:
         if str(name) in str(error):
             raise
         raise OSError(f"model_name={str(name)!r}: it or its base models cannot be loaded ({error})") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        named = ", ".join(f"{key}={value}" for key, value in flags.items())
+        named = ", ".join(f"{key}={getattr(config, key)}" for key in FREEZE_KEYS)
         raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
     ever = trained_names(model)
     for key, parameter in model.named_parameters():
         dtype = torch.float32 if key in ever else DTYPES[config.mixed_precision]
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():  # quantised weights stay as they are
+            parameter.data = parameter.data.to(dtype)
     return model
+
+
+def quantization(config: TrainingConfig) -> dict[str, Any]:
+    """What `from_pretrained` is told of `load_in_4bit` and `load_in_8bit`.
+
+    Raises:
+        ImportError: bitsandbytes is not installed.
+    """
+    if not (config.load_in_4bit or config.load_in_8bit):
+        return {}
+    if find_spec("bitsandbytes") is None:
+        key = "load_in_4bit" if config.load_in_4bit else "load_in_8bit"
+        raise ImportError(f"{key}=True needs bitsandbytes: pip install bitsandbytes, or leave {key} out")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=config.load_in_4bit,
+        load_in_8bit=config.load_in_8bit,
+        bnb_4bit_compute_dtype=DTYPES[config.mixed_precision],
+        bnb_4bit_quant_type="nf4",
+    )
+    return {"quantization_config": settings}
 
 
 def compile_layers(model: nn.Module) -> None:
@@ -146,21 +158,22 @@ def parameter_groups(model: Any, config: TrainingConfig) -> list[dict[str, Any]]
     ]
 
 
-def data_fingerprint(path: str | None, data: Any, split: str | None = None) -> str:
-    """A hash of split, number of rows and their file or folder: not of where it lies, nor of every byte."""
+def data_fingerprint(paths: str | list[str] | None, data: Any, split: str | None = None) -> str:
+    """A hash of split, number of rows and their files or folders: not of where they lie, nor of every byte."""
     rows = str(len(data) if isinstance(data, Sized) else "stream")
     digest = hashlib.sha256((rows if split is None else f"{split} {rows}").encode())
-    source = Path(path or "").expanduser()
-    if path and source.is_file():
-        with source.open("rb") as file:
-            digest.update(file.read(FINGERPRINT_BYTES))
-            file.seek(max(0, source.stat().st_size - FINGERPRINT_BYTES))
-            digest.update(file.read())
-    elif path and source.is_dir():
-        listing = sorted((entry.name, entry.stat().st_size if entry.is_file() else 0) for entry in source.iterdir())
-        digest.update(repr(listing).encode())
-    else:
-        digest.update(str(path).encode())
+    for path in paths if isinstance(paths, list) else [paths]:
+        source = Path(path or "").expanduser()
+        if path and source.is_file():
+            with source.open("rb") as file:
+                digest.update(file.read(FINGERPRINT_BYTES))
+                file.seek(max(0, source.stat().st_size - FINGERPRINT_BYTES))
+                digest.update(file.read())
+        elif path and source.is_dir():
+            listing = sorted((entry.name, entry.stat().st_size if entry.is_file() else 0) for entry in source.iterdir())
+            digest.update(repr(listing).encode())
+        else:
+            digest.update(str(path).encode())
     return digest.hexdigest()[:16]
 
 

@@ -1,11 +1,35 @@
-"""Error messages for people, without secrets."""
+"""Errors: those that a user can correct, and their messages on one line, without secrets."""
 
+import dis
 import os
 import re
 
 HUB_TOKEN = "HF_TOKEN"
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
+
+USERS = (ValueError, KeyError, ImportError, OSError, MemoryError)
+USERS_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
+"""Classes of torch, safetensors and huggingface_hub: to import them here would import those packages."""
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether a user can correct `error`; anything else is a bug.
+
+    The package raises ValueError, KeyError, ImportError and OSError with a message for users, as do the libraries it
+    stands on. A ValueError or KeyError that no `raise` statement made, but Python itself (a missing key, a wrong number
+    of values to unpack), has no such message: it is a bug.
+    """
+    if not isinstance(error, USERS):
+        return any(base.__name__ in USERS_BY_NAME for base in type(error).__mro__)
+    place = error.__traceback__
+    if type(error) not in (ValueError, KeyError) or place is None:
+        return True
+    while place.tb_next is not None:
+        place = place.tb_next
+    code = place.tb_frame.f_code
+    compiled = not code.co_filename.endswith(".py")  # Cython: what it raises, it raises on purpose
+    return compiled or code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
 
 
 def one_line(error: BaseException) -> str:

@@ -130,8 +130,8 @@ def test_nobody_there_is_counted(folder: Path) -> None:
 def test_a_refused_key_stops_and_is_not_shown(folder: Path, monkeypatch: Any, capsys: Any, caplog: Any) -> None:
     monkeypatch.setenv("MY_KEY", KEY)
     with running(lambda asked, tries: (401, {"error": {"message": f"wrong key {KEY}"}})) as judge:
-        command = ["judge", "--predictions", str(folder), "--base-url", judge.url, "--model", "m"]
-        assert main([*command, "--api-key-env", "MY_KEY", "--concurrency", "2"]) == 2
+        command = ["judge", "--predictions", str(folder), "--base_url", judge.url, "--model", "m"]
+        assert main([*command, "--api_key_env", "MY_KEY", "--concurrency", "2"]) == 2
     assert len(judge.requests) <= 4  # not one an item
     captured = capsys.readouterr()
     assert "wrong key ***" in captured.err
@@ -192,7 +192,7 @@ def test_another_judge_is_not_mixed_in(folder: Path) -> None:
 def test_the_command_judges_every_arm(folder: Path, capsys: Any) -> None:
     PredictionFile(folder.parent / "gemma", {"task": "vsr", "arm": "gemma"}).append(predictions(4))
     with running(fair) as judge:
-        command = ["judge", "--predictions", str(folder.parent), "--base-url", judge.url, "--model", "some/judge"]
+        command = ["judge", "--predictions", str(folder.parent), "--base_url", judge.url, "--model", "some/judge"]
         assert main(command) == 0
         gemma, world = capsys.readouterr().out.splitlines()
         assert "gemma: judged right 50.0 % [" in gemma
@@ -222,6 +222,6 @@ def test_settings_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
 def test_no_predictions_and_no_endpoint(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert main(["judge", "--predictions", str(tmp_path), "--model", "m"]) == 2
-    assert "give --base-url" in capsys.readouterr().err
-    assert main(["judge", "--predictions", str(tmp_path), "--model", "m", "--base-url", "http://127.0.0.1:1/v1"]) == 2
+    assert "give --base_url" in capsys.readouterr().err
+    assert main(["judge", "--predictions", str(tmp_path), "--model", "m", "--base_url", "http://127.0.0.1:1/v1"]) == 2
     assert "no predictions.jsonl there or below" in capsys.readouterr().err

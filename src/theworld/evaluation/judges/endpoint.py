@@ -108,7 +108,7 @@ class Endpoint:
             self.openai.PermissionDeniedError,
             self.openai.NotFoundError,
         ) as error:
-            raise ValueError(self._told(error, "check the key's variable, --base-url and --model")) from None
+            raise ValueError(self._told(error, "check the key's variable, --base_url and --model")) from None
         except self.openai.OpenAIError as error:
             return Reply(None, self._told(error))
         except ValueError as error:  # the body of the answer is no JSON

@@ -1,0 +1,131 @@
+"""The keys that a run passes on: every field of `TheWorldConfig` and of `transformers.TrainingArguments`.
+
+Those of transformers are read from its source. To import it takes seconds, which `--help` and a misspelt key need not.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Mapping
+from dataclasses import Field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from theworld.utils.settings import Key, keys, setting
+from theworld.utils.world_settings import WorldSettings
+
+MODULE = "transformers.training_args"
+WORLD, TRAINER = "TheWorldConfig", "TrainingArguments"
+
+LAUNCHER = "`accelerate launch --config_file configs/accelerate/...` says how processes share the work"
+LOSS_ALONE = "an evaluation computes the loss and the figures of closed questions, and keeps no predictions"
+OWN_LOG = "the log is TheWorld's own, on stderr"
+PUBLISHER = "TheWorld pushes whole checkpoints itself"
+ANY_CHECKPOINT = "every checkpoint can be loaded: choose one by its eval_loss, and raise save_total_limit"
+EXACT = "a run that resumes repeats the uninterrupted run exactly"
+SIGNALS = "a run that gets SIGTERM saves already"
+COMMAND = "the command says it: `theworld train` trains"
+COLLATOR = "the collator makes batches as the model takes them"
+LIGER = "Liger knows no TheWorld and would change nothing"
+LOSS = "the model computes the loss, at supervised positions alone"
+
+REFUSED: dict[str, str] = {
+    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config"), LAUNCHER),
+    **dict.fromkeys(("prediction_loss_only", "include_for_metrics", "batch_eval_metrics"), LOSS_ALONE),
+    **dict.fromkeys(("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"), LOSS_ALONE),
+    **dict.fromkeys(("log_level", "log_level_replica", "disable_tqdm"), OWN_LOG),
+    **dict.fromkeys(("hub_always_push", "hub_revision"), PUBLISHER),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), ANY_CHECKPOINT),
+    **dict.fromkeys(("ignore_data_skip", "save_only_model", "restore_callback_states_from_checkpoint"), EXACT),
+    **dict.fromkeys(("do_train", "do_predict"), COMMAND),
+    **dict.fromkeys(("remove_unused_columns", "label_names", "length_column_name"), COLLATOR),
+    **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), LIGER),
+    "label_smoothing_factor": LOSS,
+    "neftune_noise_alpha": "the places of world tokens would get noise too",
+    "auto_find_batch_size": "another batch size is another run: lower batch_size",
+    "ddp_find_unused_parameters": "every process uses the same parameters",
+    "enable_jit_checkpoint": SIGNALS,
+    "debug": "the option --debug shows tracebacks",
+    "local_rank": "the launcher sets it",
+}
+"""Fields of `TrainingArguments` that would break a run, or have no effect, and why."""
+
+CHOICES = {"train_sampling_strategy": ("random", "sequential"), "save_strategy": ("steps", "epoch")}
+CHANGE_RUN = {
+    *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs"),
+    *("average_tokens_across_devices", "dataloader_drop_last", "train_sampling_strategy"),
+}
+
+
+@cache
+def trainer_fields() -> Mapping[str, ast.AnnAssign]:
+    """The field definitions of the installed `TrainingArguments`, by name."""
+    package = find_spec(MODULE.partition(".")[0])
+    assert package is not None
+    assert package.origin is not None
+    source = Path(package.origin).with_name(f"{MODULE.rpartition('.')[2]}.py").read_text(encoding="utf-8")
+    body = next(one.body for one in ast.parse(source).body if isinstance(one, ast.ClassDef) and one.name == TRAINER)
+    return {ast.unparse(one.target): one for one in body if isinstance(one, ast.AnnAssign)}
+
+
+def refusals(own: Mapping[str, Key]) -> dict[str, str]:
+    """Why a run does not take a field of `TheWorldConfig` or `TrainingArguments`, by name; `own` are the run's keys."""
+    found = {name: key.refused for name, key in keys(WorldSettings).items() if key.refused}
+    found |= {argument: f"set {name}" for name, key in own.items() for argument in key.argument.split()}
+    return found | {name: reason for name, reason in REFUSED.items() if name in trainer_fields()}
+
+
+def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
+    """Name, type and field of every key that is passed on, for `dataclasses.make_dataclass`; `own` are the run's keys.
+
+    A field of `TheWorldConfig` is `None` where the checkpoint's own value holds, except for flags.
+    """
+    found: list[tuple[str, Any, Any]] = []
+    for name, key in keys(WorldSettings).items():
+        if key.refused is None:
+            flag = key.kind is bool
+            fresh = f", or {key.shown_default} for a new fusion" if key.default else ""
+            shown = None if flag else f"the checkpoint's{fresh}"
+            record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "shapes", "local")}
+            field = setting(key.default if flag else None, key.help, unset=shown, source=WORLD, **record)
+            found.append((name, key.kind if flag else key.kind | None, field))
+    for name, node in trainer_fields().items():
+        if name not in own and name not in refusals(own):
+            found.append((name, *_trainer_field(name, node)))
+    return found
+
+
+def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
+    """Type and field of a definition such as `optim: OptimizerNames | str = field(default=..., metadata=...)`."""
+    assert isinstance(node.value, ast.Call)
+    given = {keyword.arg: keyword.value for keyword in node.value.keywords}
+    metadata = given["metadata"]
+    assert isinstance(metadata, ast.Dict)
+    texts = {ast.unparse(key): text for key, text in zip(metadata.keys, metadata.values, strict=True) if key}
+    help = " ".join(ast.literal_eval(texts["'help'"]).replace("%%", "%").split())
+    # Types of transformers, its enumerations of names, are text here; `enumerated` checks them where one is given
+    names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)} - vars(builtins).keys()
+    scope = {**dict.fromkeys(names, str), "Any": Any, "Literal": {False: bool}}
+    kind = eval(ast.unparse(node.annotation), scope)
+    default = given.get("default")
+    known = isinstance(default, (ast.Constant, ast.UnaryOp))  # else it depends on the machine
+    record = {"choices": CHOICES.get(name, ()), "shapes": name in CHANGE_RUN, "source": TRAINER}
+    value = ast.literal_eval(default) if known else None
+    sentence, unset = help.partition(". ")[0].rstrip(".") + ".", None if known else "transformers' own"
+    return kind if known else kind | None, setting(value, sentence, unset=unset, **record)
+
+
+def check_enumerated(name: str, value: Any) -> None:
+    """Raise a ValueError unless `value` is in the enumeration that the type of a field of `TrainingArguments` names."""
+    enumeration = ast.unparse(trainer_fields()[name].annotation).partition(" | str")[0]
+    if enumeration.isidentifier() and not hasattr(builtins, enumeration) and enumeration != "None":
+        names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
+        if value not in names:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(names)}")
+
+
+__all__ = ["TRAINER", "WORLD", "check_enumerated", "passed_fields", "refusals", "trainer_fields"]

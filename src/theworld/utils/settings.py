@@ -1,0 +1,199 @@
+"""One record a key. A config declares each key in one line; checks, options, help and documentation are read from it.
+
+batch_size: int = setting(4, "Samples per process and forward pass.", low=1)
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import types
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+WORDS: dict[Any, str] = {
+    **{int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"},
+    **{dict: "an object", list: "a list", tuple: "a list"},
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of one key of a config.
+
+    Args:
+        name: Its name in Python, in JSON and on the command line.
+        kind: Its type, resolved.
+        default: Its value where it is not given.
+        help: One plain sentence.
+        low: Smallest number, or shortest text.
+        high: Largest number.
+        above: What a number has to exceed.
+        choices: The texts allowed; empty for any.
+        unset: What the default stands for, where the value alone does not say it.
+        argument: The fields of `transformers.TrainingArguments` that it sets, where their names differ from its own.
+        shapes: Whether a run that resumes with another value has other losses.
+        local: Whether it names a place or an account, which says nothing about the weights.
+        secret: Whether it is left out of files and messages.
+        refused: Why a run does not take this key.
+        source: The class that owns it, for the documentation.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[str, ...] = ()
+    unset: str | None = None
+    argument: str = ""
+    shapes: bool = False
+    local: bool = False
+    secret: bool = False
+    refused: str | None = None
+    source: str = "TrainingConfig"
+
+    @property
+    def kinds(self) -> tuple[Any, ...]:
+        """The alternatives of the type."""
+        return get_args(self.kind) if get_origin(self.kind) in (Union, types.UnionType) else (self.kind,)
+
+    @property
+    def expected(self) -> str:
+        """The type, or the choices, in words."""
+        options = f"one of {', '.join(self.choices)}"
+        words = [options if self.choices and _is_text(kind) else WORDS[get_origin(kind) or kind] for kind in self.kinds]
+        return " or ".join(dict.fromkeys(words))
+
+    @property
+    def range(self) -> str:
+        """The range in words; empty where there is none."""
+        if (self.low, self.high) == (0, 1):
+            return "a share between 0 and 1"
+        if self.high is not None:
+            return f"{self.low} to {self.high}"
+        if self.above is not None:
+            return f"more than {self.above}"
+        if self.low is None:
+            return ""
+        return "a name" if any(_is_text(kind) for kind in self.kinds) else f"at least {self.low}"
+
+    @property
+    def limits(self) -> str:
+        """Type, choices and range in words, for people who read of the key."""
+        if self.range == "a name":
+            return self.expected.replace("text", "a name")
+        return f"{self.expected}, {self.range}" if self.range else self.expected
+
+    @property
+    def shown_default(self) -> str:
+        """The default as a person writes it."""
+        return self.unset or (self.default if isinstance(self.default, str) else json.dumps(self.default))
+
+    def check(self, value: Any) -> None:
+        """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
+        if not any(self._fits(value, kind) for kind in self.kinds):
+            got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
+            raise ValueError(f"{self.name}={value!r}: expected {self.expected}{got}")
+        for item in value if isinstance(value, list | tuple) else [value]:
+            size = len(item) if isinstance(item, str) else item
+            if isinstance(size, int | float) and not (
+                (self.low is None or size >= self.low)
+                and (self.high is None or size <= self.high)
+                and (self.above is None or size > self.above)
+            ):
+                raise ValueError(f"{self.name}={value!r}: expected {self.range}")
+
+    def parse(self, text: str) -> Any:
+        """The value that `text`, from a command line, means: `none`, `true`, a number as in Python, JSON, or the text.
+
+        Raises:
+            ValueError: It is no value of the key's type.
+        """
+        word, kinds = text.lower(), [get_origin(kind) or kind for kind in self.kinds]
+        if types.NoneType in kinds and word in ("none", "null"):
+            return None
+        if bool in kinds and word in ("true", "false"):
+            return word == "true"
+        if (dict in kinds and text.startswith("{")) or (list in kinds and text.startswith("[")):
+            try:
+                return json.loads(text)
+            except ValueError as error:
+                raise ValueError(f"{self.name}={text!r}: not JSON ({error})") from error
+        for number in (int, float):
+            if number in kinds or float in kinds:  # a whole number stays one
+                with suppress(ValueError):
+                    return number(text)
+        if any(_is_text(kind) for kind in self.kinds):
+            return text
+        raise ValueError(f"{self.name}={text!r}: expected {self.expected}")
+
+    def _fits(self, value: Any, kind: Any) -> bool:
+        if _is_text(kind):
+            return type(value) is str and (not self.choices or value in self.choices)
+        if kind is Any:
+            return True
+        if kind is float:
+            return type(value) in (int, float) and math.isfinite(value)
+        origin, inner = get_origin(kind) or kind, get_args(kind)
+        items = value.values() if isinstance(value, dict) else value
+        return type(value) is origin and (
+            origin not in (dict, list) or not inner or all(self._fits(item, inner[-1]) for item in items)
+        )
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is str or get_origin(kind) is Literal
+
+
+def setting(default: Any, help: str, **record: Any) -> Any:
+    """A field of a dataclass with what `Key` says of it."""
+    return field(default=default, repr=not record.get("secret"), metadata={"help": help, **record})
+
+
+@cache
+def keys(config: type) -> dict[str, Key]:
+    """The records of a dataclass whose fields are settings."""
+    hints = get_type_hints(config)
+    found: dict[str, Key] = {}
+    for entry in fields(config):
+        kind = hints[entry.name]
+        literals = [one for one in (kind, *get_args(kind)) if get_origin(one) is Literal]
+        record = dict[str, Any](entry.metadata)
+        record.setdefault("choices", tuple(choice for literal in literals for choice in get_args(literal)))
+        found[entry.name] = Key(entry.name, kind, entry.default, **record)
+    return found
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`did you mean ...?` with the most similar of `names`; empty where none is similar."""
+    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys of a config file; those that begin with `_` are comments.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no JSON object.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file")
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
+    return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
+
+
+__all__ = ["Key", "keys", "nearest", "read_values", "setting"]

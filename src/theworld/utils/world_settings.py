@@ -1,0 +1,113 @@
+"""The fields of `TheWorldConfig`, apart from it: the command line lists them without importing torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from theworld.constants import DEFAULT_COSMOS_MODEL
+
+from .settings import keys, setting
+
+BASE = "model_name says which base model"
+TOKENIZER = "it is read from the tokenizer"
+RECORD = "a checkpoint records it"
+MAX_RANK = 4096
+LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": LINEAR_LAYERS}
+
+
+# fmt: off
+@dataclass(kw_only=True, repr=False, eq=False)
+class WorldSettings:
+    """How the world enters Gemma 3: one line a field, with its default, range and meaning."""
+
+    enable_world: bool = setting(True, "Use the world; without it the model is Gemma 3, bit for bit.")
+    gemma_model_name: str | None = setting(
+        None, "Hub id or folder of the base Gemma 3; `./x` and `../x` are relative to the checkpoint.", refused=BASE)
+    gemma_revision: str | None = setting(None, "Commit, tag or branch of the base Gemma 3.", refused=BASE)
+    gemma_subfolder: str = setting("", "Where in its repository the base Gemma 3 lies.", refused=BASE)
+    cosmos_model_name: str = setting(
+        DEFAULT_COSMOS_MODEL, "Hub id or folder of the base world model.", low=1, local=True)
+    cosmos_revision: str | None = setting(None, "Commit, tag or branch of the base world model.")
+    cosmos_subfolder: str = setting("", "Where in its repository the base world model lies.")
+    world_encoder: str = setting(
+        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, or the control `still`, `random` or `patches`.", low=1)
+    world_latent_channels: int = setting(16, "Channels `C` of a world latent.", low=1, high=65_536)
+    world_spatial_compression: int = setting(8, "Pixels per latent position and side.", low=1, high=1024)
+    world_temporal_compression: int = setting(4, "Video frames per latent frame after the first.", low=1, high=1024)
+    world_image_size: int | list[int] | tuple[int, int] = setting(
+        224, "Height and width in pixels of the world encoder's frame; a number is a square.", low=1, high=8192)
+    world_image_fit: str = setting(
+        "crop", "How an image of another aspect ratio gets that size: its centre, black borders, or another ratio.",
+        choices=("crop", "pad", "squash"))
+    num_world_steps: int = setting(0, "Future latent frames `K` to roll out.", low=0, high=1024)
+    max_world_steps: int = setting(
+        16, "Largest `num_world_steps` of a call; the size of the time embedding.", low=1, high=1024)
+    world_pooling: int = setting(1, "Latent positions per side that one world token stands for.", low=1, high=256)
+    projector: str = setting("mlp", "Key of `PROJECTORS`: `linear`, `mlp` or `transformer`.", low=1)
+    projector_hidden_size: int | None = setting(
+        None, "Inner width of the projector; null is the language model's width.", low=1, high=65_536)
+    projector_layers: int = setting(2, "Layers of the `transformer` projector.", low=1, high=64)
+    projector_heads: int = setting(4, "Attention heads of the `transformer` projector.", low=1, high=1024)
+    fusion: str = setting(
+        "tokens", "Key of `FUSIONS`: `tokens` have a block in the prompt; `gated` adds to the image tokens.", low=1)
+    world_position: str = setting(
+        "after_bos", "Place of a block: behind BOS, or before its image.", choices=("after_bos", "before_image"))
+    world_attention: str = setting(
+        "causal", "World tokens of a block see those before them, or all.", choices=("causal", "bidirectional"))
+    start_of_world_token_id: int = setting(6, "Vocabulary slot that opens a block.", refused=TOKENIZER)
+    end_of_world_token_id: int = setting(7, "Vocabulary slot that closes a block.", refused=TOKENIZER)
+    world_token_id: int = setting(8, "Vocabulary slot that stands for one world token.", refused=TOKENIZER)
+    world_seed: int = setting(
+        0, "Seed of the rollout's noise, the same for every image.", low=0, high=2**63 - 1, shapes=True)
+    world_inference_steps: int = setting(35, "Denoising steps of a rollout.", low=1, high=1000, shapes=True)
+    world_guidance_scale: float = setting(
+        1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", shapes=True)
+    world_fps: int = setting(16, "Frames a second that the rollout is told.", low=1, high=1000, shapes=True)
+    world_prompt: str | None = setting(
+        None, "Text that conditions a rollout; null is no text, which needs no text encoder.", shapes=True)
+    world_negative_prompt: str | None = setting(
+        None, "Text that guidance leads away from; null is the stock pipeline's.", shapes=True)
+    freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
+    freeze_gemma_language: bool = setting(True, "Freeze the language model.")
+    freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
+    lora: dict[str, Any] | None = setting(
+        None, "Adapters of the language model, which train while it is frozen: `r` (16), `alpha` (32), `dropout` (0), "
+        "`target_modules` (names of linear layers, a regular expression, or `all-linear`); `{}` takes the defaults.")
+    freeze_language_lora: bool = setting(False, "Freeze the adapters.")
+    changed: list[str] | None = setting(
+        None, "Components, or single parameters, that differ from the base models.", refused=RECORD)
+    trained_steps: dict[str, int] | None = setting(
+        None, "Optimiser steps by component; null where they were not counted.", refused=RECORD)
+# fmt: on
+
+
+def check_world_settings(settings: Any) -> None:
+    """Raise a ValueError for a world field that has the wrong type or is out of range."""
+    for name, key in keys(WorldSettings).items():
+        key.check(getattr(settings, name))
+
+
+def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
+    """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
+    unknown = sorted(lora.keys() - LORA.keys())
+    if unknown:
+        raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
+    settings = {**LORA, **lora}
+    rank, alpha, dropout, targets = (settings[name] for name in LORA)
+    names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
+    named = names and all(isinstance(name, str) and name for name in names)
+    checks = {
+        "r": (type(rank) is int and 1 <= rank <= MAX_RANK, f"a whole number of at least 1, and at most {MAX_RANK}"),
+        "alpha": (isinstance(alpha, int | float) and alpha > 0, "a number above 0"),
+        "dropout": (isinstance(dropout, int | float) and 0 <= dropout < 1, "0 to below 1"),
+        "target_modules": (named, "names of layers, or one regular expression"),
+    }
+    for name, (fits, expected) in checks.items():
+        if not fits:
+            raise ValueError(f"lora {name}={settings[name]!r}: expected {expected}")
+    return {**settings, "target_modules": targets if isinstance(targets, str) else names}
+
+
+__all__ = ["LORA", "WorldSettings", "check_lora", "check_world_settings"]
