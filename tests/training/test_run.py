@@ -227,7 +227,7 @@ def test_settings_that_change_no_loss(
         ({"train_dataset_path": "nowhere.jsonl"}, FileNotFoundError, "nowhere.jsonl"),
         ({"train_dataset_path": None}, ValueError, "train_dataset_path"),
         ({"image_folder": "nowhere"}, FileNotFoundError, "image_folder=nowhere: no such folder"),
-        ({"dataset_name": "nothing"}, KeyError, "dataset_name='nothing': expected one of .*custom"),
+        ({"dataset_name": "nothing"}, ValueError, "dataset_name='nothing': expected one of .*custom"),
         ({"model_name": "./nowhere"}, FileNotFoundError, "nowhere"),
         ({"resume_from": "./nowhere"}, FileNotFoundError, "nowhere: no such checkpoint or run folder"),
         ({"overlong": "error", "max_seq_length": 5}, ValueError, "max_length is 5"),

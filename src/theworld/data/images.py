@@ -74,8 +74,8 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 def locate(name: str | Path, folder: Path | None) -> Path:
     """The path of `name`, which must lie within `folder` when there is one.
 
-    The name alone decides: `..` and absolute names that lead elsewhere are refused. Links within the folder are followed,
-    as Hub snapshots, git-annex and DVC consist of them, and the user chose the folder.
+    The name alone decides: `..` and absolute names that lead elsewhere are refused. Links within the folder are
+    followed: snapshots of the Hub, git-annex and DVC consist of them, and the user chose the folder.
 
     Raises:
         BadSample: `outside_folder`, or `missing` for what cannot be a path.
