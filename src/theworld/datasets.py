@@ -10,8 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .data.schema import Example, SourceSettings
-from .data.sources import SOURCES, Source
+from .data.collator import TheWorldCollator
+from .data.mixture import Mixture
+from .data.open_source import Source, as_source, open_mixture, open_source
+from .data.schema import Example, Skipped, SourceSettings
 from .data.sources.hf_dataset import HFDatasetWrapper
 from .data.sources.records import IndexedRows, TheWorldDataset
 
@@ -22,17 +24,15 @@ def load_dataset(name: str, path: str | Path | None = None, **settings: Any) -> 
     Args:
         name: Key of `theworld.data.sources.SOURCES`, the `dataset_name` of a training config.
         path: File, folder or Hub id of the rows.
-        settings: Other fields of `theworld.data.schema.SourceSettings`: `image_folder`, `split`, `num_samples`, ...
+        settings: Other fields of `SourceSettings`: `image_folder`, `split`, `num_samples`, `columns`, ...
 
     Raises:
         ValueError: The name is unknown, or the rows cannot be used.
-        FileNotFoundError: There is nothing at `path`.
+        FileNotFoundError: There is nothing at `path`, or no image folder.
     """
-    if name not in SOURCES:
-        raise ValueError(f"dataset {name!r}: expected one of {', '.join(SOURCES)}")
     folder = settings.pop("image_folder", None)
     where = {"path": None if path is None else str(path), "image_folder": None if folder is None else Path(folder)}
-    return SOURCES[name](SourceSettings(**where, **settings))
+    return open_source(name, SourceSettings(**where, **settings))
 
 
 def SpatialRGPTDataset(path: str | Path, **settings: Any) -> IndexedRows:
@@ -47,4 +47,16 @@ def SpatialRGPTDataset(path: str | Path, **settings: Any) -> IndexedRows:
     return rows
 
 
-__all__ = ["Example", "HFDatasetWrapper", "SpatialRGPTDataset", "TheWorldDataset", "load_dataset"]
+__all__ = [
+    "Example",
+    "HFDatasetWrapper",
+    "Mixture",
+    "Skipped",
+    "SourceSettings",
+    "SpatialRGPTDataset",
+    "TheWorldCollator",
+    "TheWorldDataset",
+    "as_source",
+    "load_dataset",
+    "open_mixture",
+]

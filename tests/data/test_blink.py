@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Message, Skipped, SourceSettings
-from theworld.data.sources import SOURCES
-from theworld.data.sources.blink import load_blink
 
 DEPTH = "Which point is closer to the camera?\nSelect from the following choices.\n(A) A is closer\n(B) B is closer"
 MATCH = (
@@ -70,7 +69,7 @@ def supervised(example: Example | Skipped) -> list[str]:
 
 
 def load(path: Path, **changes: Any) -> Any:
-    return load_blink(SourceSettings(**{"path": str(path), **changes}))
+    return open_source("blink", SourceSettings(**{"path": str(path), **changes}))
 
 
 @pytest.mark.parametrize("form", ["parquet", "saved", "saved_splits", "folder", "configs", "task_of_folder"])
@@ -93,7 +92,7 @@ def test_tables(tmp_path: Path, form: str) -> None:
         write_repository(path, rows)
         if form == "task_of_folder":
             path, rows = path / "Relative_Depth", rows[:2]
-    source = SOURCES["blink"](SourceSettings(path=str(path)))
+    source = open_source("blink", SourceSettings(path=str(path)))
     assert [supervised(source[i]) for i in range(len(source))] == [[row["answer"].strip("()")] for row in rows]
     example = source[0]
     assert example.id == "val_Relative_Depth_1"
@@ -201,7 +200,7 @@ def test_rows_that_cannot_be_used(tmp_path: Path, changes: dict[str, Any], cause
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train_dataset_path"):
-        load_blink(SourceSettings())
+        open_source("blink", SourceSettings())
     with pytest.raises(ValueError, match="streaming"):
         load(tmp_path, streaming=True)
     with pytest.raises(FileNotFoundError, match=r"nosuch\.parquet: no such file"):

@@ -16,8 +16,9 @@ from PIL import Image
 
 from theworld.data.download import ImageStore
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
-from theworld.data.sources.datacomp import PROMPTS, DataCompReader, default_cache, load_datacomp
+from theworld.data.sources.datacomp import PROMPTS, DataCompReader, default_cache
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.data.sources.records import IndexedRows
 
@@ -67,7 +68,7 @@ def with_loopback(source: IndexedRows | StreamedRows) -> list[Example | Skipped]
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_rows_come_with_their_own_pictures_or_not_at_all(settings: SourceSettings, streaming: bool) -> None:
-    source = load_datacomp(SourceSettings(**{**vars(settings), "streaming": streaming}))
+    source = open_source("datacomp", SourceSettings(**{**vars(settings), "streaming": streaming}))
     read = with_loopback(source)
     assert [row.id for row in read] == [f"{i:032x}" for i in range(COUNT)]
     causes = {i: row.cause for i, row in enumerate(read) if isinstance(row, Skipped)}
@@ -80,7 +81,7 @@ def test_rows_come_with_their_own_pictures_or_not_at_all(settings: SourceSetting
 
 
 def test_loopback_addresses_are_not_asked_by_default(settings: SourceSettings) -> None:
-    row = load_datacomp(settings)[0]  # type: ignore[index]
+    row = open_source("datacomp", settings)[0]  # type: ignore[index]
     assert isinstance(row, Skipped)
     assert row.cause == "private_address"
 
@@ -108,15 +109,15 @@ def test_a_row_without_url_or_text_is_skipped(tmp_path: Path, row: dict[str, Any
 
 def test_missing_columns_are_listed(tmp_path: Path) -> None:
     Dataset.from_list([{"url": "u", "caption": "t"}]).to_parquet(tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="no column uid, text, it has url, caption"):
-        load_datacomp(SourceSettings(path=str(tmp_path / "x.parquet")))
+    with pytest.raises(ValueError, match="no column 'uid', 'text' in the data, which has url, caption"):
+        open_source("datacomp", SourceSettings(path=str(tmp_path / "x.parquet")))
     with pytest.raises(ValueError, match="mlfoundations/datacomp_small"):
-        load_datacomp(SourceSettings())
+        open_source("datacomp", SourceSettings())
 
 
 def test_a_template_names_columns(settings: SourceSettings) -> None:
     with pytest.raises(ValueError, match="no column 'caption'"):
-        load_datacomp(SourceSettings(path=settings.path, question_template="{caption}"))
+        open_source("datacomp", SourceSettings(path=settings.path, question_template="{caption}"))
 
 
 def test_pictures_go_to_the_users_cache_when_nobody_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from datasets import Dataset, DatasetDict
 from PIL import Image
 
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Message, Skipped, SourceSettings
-from theworld.data.sources.files import load_custom
 
 ROWS = [
     {"image": "a.png", "question": "What is it?", "answer": "A cat."},
@@ -51,7 +51,7 @@ def picture(path: Path, colour: str) -> None:
 
 
 def read(path: Path | str, **settings: Any) -> list[Example]:
-    source = load_custom(SourceSettings(path=str(path), **settings))
+    source = open_source("custom", SourceSettings(path=str(path), **settings))
     rows = list(source) if settings.get("streaming") else [source[i] for i in range(len(source))]  # type: ignore[index,arg-type]
     assert all(isinstance(row, Example) for row in rows), rows
     return rows  # type: ignore[return-value]
@@ -169,7 +169,9 @@ def test_names_are_left_to_the_image_folder_of_the_run(folder: Path) -> None:
 
 
 def test_names_that_lead_out_of_the_folder_are_skipped(folder: Path) -> None:
-    source = load_custom(SourceSettings(path=str(write(folder / "rows.jsonl", [{**ROWS[0], "image": "../x.png"}]))))
+    source = open_source(
+        "custom", SourceSettings(path=str(write(folder / "rows.jsonl", [{**ROWS[0], "image": "../x.png"}])))
+    )
     row = source[0]  # type: ignore[index]
     assert isinstance(row, Skipped)
     assert row.cause == "outside_folder"
@@ -222,4 +224,4 @@ def test_what_is_not_there_is_said() -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         read("nowhere.jsonl")
     with pytest.raises(ValueError, match="train_dataset_path"):
-        load_custom(SourceSettings())
+        open_source("custom", SourceSettings())

@@ -122,13 +122,11 @@ def test_names_that_lead_out_of_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     (tmp_path / "secret.png").write_bytes(encoded(picture()))
-    (folder / "link.png").symlink_to(tmp_path / "secret.png")
     (tmp_path / "pictures-too").mkdir()
     (tmp_path / "pictures-too" / "a.png").write_bytes(encoded(picture()))
     for name in (
         "../secret.png",
         str(tmp_path / "secret.png"),
-        "link.png",
         "a/../../secret.png",
         "../pictures-too/a.png",
     ):
@@ -141,6 +139,20 @@ def test_a_folder_reached_by_a_link_is_the_folder(tmp_path: Path) -> None:
     (tmp_path / "disk" / "a.png").write_bytes(encoded(picture()))
     (tmp_path / "pictures").symlink_to(tmp_path / "disk")
     assert open_image("a.png", tmp_path / "pictures").size == (SIDE, SIDE)
+
+
+def test_a_folder_of_links_is_read(tmp_path: Path) -> None:
+    """As a snapshot of the Hub: its files are links to `../../blobs`."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "0a1b").write_bytes(encoded(picture()))
+    folder = tmp_path / "snapshots" / "main"
+    folder.mkdir(parents=True)
+    (folder / "a.png").symlink_to(Path("../../blobs/0a1b"))
+    (folder / "images").symlink_to(Path("../../blobs"))
+    for name in ("a.png", "images/0a1b", str(folder / "a.png")):
+        assert open_image(name, folder).size == (SIDE, SIDE)
+    for name in ("images/../../a.png", "../../blobs/0a1b", str(tmp_path / "blobs" / "0a1b")):
+        assert cause(name, folder) == "outside_folder"
 
 
 def test_what_is_not_there_or_no_file(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Message, SourceSettings
-from theworld.data.sources.llava_pretrain import load_llava_pretrain
 
 COUNT = 250
 
@@ -32,12 +32,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ids(path: Path, **settings: Any) -> list[str]:
-    source = load_llava_pretrain(SourceSettings(path=str(path), **settings))
+    source = open_source("llava_pretrain", SourceSettings(path=str(path), **settings))
     return [source[i].id for i in range(len(source))]
 
 
 def test_a_row_keeps_its_conversation(folder: Path) -> None:
-    source = load_llava_pretrain(SourceSettings(path=str(folder), image_folder=folder / "images"))
+    source = open_source("llava_pretrain", SourceSettings(path=str(folder), image_folder=folder))
     assert len(source) == COUNT
     row = source[3]
     assert row == Example(
@@ -45,7 +45,7 @@ def test_a_row_keeps_its_conversation(folder: Path) -> None:
         (Message("user", "Describe the image concisely.\n<image>"), Message("assistant", "caption 3")),
         images=("003/3.jpg",),
     )
-    beside = load_llava_pretrain(SourceSettings(path=str(folder / "chat.json")))[3]
+    beside = open_source("llava_pretrain", SourceSettings(path=str(folder / "chat.json")))[3]
     assert isinstance(beside, Example)
     assert beside.images == (folder / "003" / "3.jpg",)
 
@@ -63,14 +63,14 @@ def test_splits_are_disjoint_complete_and_seeded(folder: Path) -> None:
 def test_what_cannot_be_is_said(folder: Path, tmp_path: Path) -> None:
     for settings, reason in (
         ({"split": "test"}, "no split 'test': expected train, validation"),
-        ({"streaming": True}, "set streaming to false"),
+        ({"streaming": True}, "no use for streaming=True"),
         ({"question_template": "{text}"}, "question_template"),
     ):
         with pytest.raises(ValueError, match=reason):
             ids(folder, **settings)
     other = tmp_path / "other.json"
     other.write_text('[{"question": "q"}]', encoding="utf-8")
-    with pytest.raises(ValueError, match="no column 'conversations', it has question"):
+    with pytest.raises(ValueError, match="no column 'conversations' in the data, which has question"):
         ids(other)
     with pytest.raises(FileNotFoundError, match=r"chat\.json"):
         ids(tmp_path / "chat.json" / ".." / "nothing")

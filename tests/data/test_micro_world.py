@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from theworld.cli.main import main
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
-from theworld.data.sources.micro_world import load_micro_world
 from theworld.nano.scenes import load as load_scenes
 from theworld.utils.io import read_jsonl
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def questions(folder: Path, **settings: Any) -> list[Example]:
-    source = load_micro_world(SourceSettings(path=str(folder), **settings))
+    source = open_source("micro_world", SourceSettings(path=str(folder), **settings))
     return [source[i] for i in range(len(source))]
 
 
@@ -54,9 +54,9 @@ def test_a_question_shows_its_frame_alone(folder: Path) -> None:
 
 def test_clips_need_no_questions(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "frames.npy").symlink_to(folder / "frames.npy")
-    assert len(load_micro_world(SourceSettings(path=str(tmp_path), clip_frames=5))) == 18
+    assert len(open_source("micro_world", SourceSettings(path=str(tmp_path), clip_frames=5))) == 18
     with pytest.raises(FileNotFoundError, match=r"questions\.jsonl"):
-        load_micro_world(SourceSettings(path=str(tmp_path)))
+        open_source("micro_world", SourceSettings(path=str(tmp_path)))
 
 
 def test_answers_of_a_family_are_balanced(folder: Path) -> None:
@@ -80,7 +80,7 @@ def test_some_rows_are_of_every_kind_of_scene(folder: Path) -> None:
 def test_a_template_takes_the_fields_of_a_question(folder: Path) -> None:
     plain, asked = questions(folder)[0], questions(folder, question_template="{question} ({kind})")[0]
     assert asked.messages[0].content == f"{plain.messages[0].content} ({plain.metadata['kind']})"
-    with pytest.raises(ValueError, match="no 'caption'"):
+    with pytest.raises(ValueError, match="no column 'caption'"):
         questions(folder, question_template="{caption}")
 
 
@@ -97,7 +97,7 @@ def test_alignment_gets_every_scene_once(folder: Path, count: int) -> None:
 
 
 def test_workers_read_it_too(folder: Path) -> None:
-    source: Any = load_micro_world(SourceSettings(path=str(folder), num_samples=8))
+    source: Any = open_source("micro_world", SourceSettings(path=str(folder), num_samples=8))
     loader: DataLoader[Any] = DataLoader(
         source, batch_size=4, num_workers=1, collate_fn=list, multiprocessing_context="fork"
     )
@@ -122,7 +122,7 @@ def test_settings_that_cannot_be_are_refused(folder: Path, settings: dict[str, A
 
 def test_who_has_no_scenes_is_told_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="theworld nano scenes"):
-        load_micro_world(SourceSettings())
+        open_source("micro_world", SourceSettings())
     with pytest.raises(FileNotFoundError, match=r"frames\.npy.*theworld nano scenes"):
         questions(tmp_path)
 

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from theworld.data import schema
+from theworld.data.open_source import open_source
 from theworld.data.open_spatial import convert_open_spatial
 from theworld.data.regions import draw_regions
 from theworld.data.schema import Example, Message, Skipped, SourceSettings
-from theworld.data.sources import SOURCES, spatial_rgpt
-from theworld.data.sources.spatial_rgpt import load_spatial_rgpt
+from theworld.data.sources import spatial_rgpt
 
 BOXES = [[10.0, 20.0, 110.0, 220.0], [300.0, 40.0, 420.0, 260.0], [10.0, 20.0, 110.0, 220.0]]
 RLES = [{"size": [300, 500], "counts": [0, 300 * (100 + 50 * n), 300 * (400 - 50 * n)]} for n in (0, 1, 0)]
@@ -64,7 +64,7 @@ def write(path: Path, *rows: Any) -> Path:
 
 
 def load(path: Path, **changes: Any) -> Any:
-    return load_spatial_rgpt(SourceSettings(**{"path": str(path), "image_folder": path.parent, **changes}))
+    return open_source("spatial_rgpt", SourceSettings(**{"path": str(path), "image_folder": path.parent, **changes}))
 
 
 def supervised(example: Example | Skipped) -> list[str]:
@@ -79,7 +79,7 @@ def test_training_rows(tmp_path: Path, form: str) -> None:
     if form == "converted":
         convert_open_spatial(path, tmp_path / "converted", rows_per_shard=2)
         path = tmp_path / "converted"
-    source = SOURCES["spatial_rgpt"](SourceSettings(path=str(path), image_folder=tmp_path))
+    source = open_source("spatial_rgpt", SourceSettings(path=str(path), image_folder=tmp_path))
     assert len(source) == 5
     assert [supervised(source[n]) for n in range(5)] == [
         ["In fact, Region [0] might be narrower than Region [1].", f"Region [0] is {n}.5 meters tall."]
@@ -210,7 +210,7 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="streaming"):
         load(path, streaming=True)
     with pytest.raises(ValueError, match="train_dataset_path"):
-        load_spatial_rgpt(SourceSettings())
+        open_source("spatial_rgpt", SourceSettings())
     with pytest.raises(FileNotFoundError, match="nosuch"):
         load(tmp_path / "nosuch.json")
     for name, text in (

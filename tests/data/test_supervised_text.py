@@ -16,6 +16,7 @@ from tests import tiny
 from tests.data.test_collator import supervised
 from theworld.data.collator import TheWorldCollator
 from theworld.data.download import ImageStore
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources import SOURCES
 
@@ -97,7 +98,9 @@ def test_supervised_text_of_every_dataset(name: str, tmp_path: Path, monkeypatch
         Image.new("RGB", (48, 32), "red").save(tmp_path / f"a.{kind}")
     monkeypatch.setattr(ImageStore, "fetch", lambda *_, **__: tmp_path / "a.png")
     path, answers = WRITERS[name](tmp_path)
-    rows: Any = SOURCES[name](SourceSettings(path=str(path), image_folder=tmp_path))
+    rows: Any = open_source(
+        name, SourceSettings(path=str(path), image_folder=None if name == "micro_world" else tmp_path)
+    )
     assert len(rows) == 1
     assert isinstance(rows[0], Example), rows[0]
     collator = TheWorldCollator(tiny.tiny_processor(), image_folder=tmp_path)

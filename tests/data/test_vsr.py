@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Message, Skipped, SourceSettings
-from theworld.data.sources import SOURCES
-from theworld.data.sources.vsr import META_CATEGORIES, load_vsr
+from theworld.data.sources.vsr import META_CATEGORIES
 
 RANDOM = {
     "image": "000000296471.jpg",
@@ -53,7 +53,7 @@ def settings(path: Path, **changes: Any) -> SourceSettings:
 
 @pytest.mark.parametrize("row", [RANDOM, ZEROSHOT])
 def test_a_row_of_either_variant(tmp_path: Path, row: dict[str, Any]) -> None:
-    source = SOURCES["vsr"](settings(write(tmp_path / "train.jsonl", row)))
+    source = open_source("vsr", settings(write(tmp_path / "train.jsonl", row)))
     example = source[0]
     assert isinstance(example, Example)
     assert example.images == (row["image"],)
@@ -74,7 +74,7 @@ def test_a_row_of_either_variant(tmp_path: Path, row: dict[str, Any]) -> None:
 
 def test_what_is_supervised_is_the_label_of_the_row(tmp_path: Path) -> None:
     rows = [{**ZEROSHOT, "label": number % 2, "caption": f"Statement {number}."} for number in range(6)]
-    source = load_vsr(settings(write(tmp_path / "dev.jsonl", *rows)))
+    source = open_source("vsr", settings(write(tmp_path / "dev.jsonl", *rows)))
     supervised = [[m.content for m in source[i].messages if m.role == "assistant"] for i in range(len(source))]
     assert supervised == [[str(row["label"])] for row in rows]
     assert len({source[i].id for i in range(len(source))}) == len(rows)
@@ -84,27 +84,27 @@ def test_folders_splits_and_counts(tmp_path: Path) -> None:
     for split, count in (("train", 5), ("dev", 3), ("test", 4)):
         write(tmp_path / f"{split}.jsonl", *[{**RANDOM, "caption": f"{split} {n}"} for n in range(count)])
     here = SourceSettings(path=str(tmp_path), image_folder=tmp_path)
-    assert len(load_vsr(here)) == 5
-    assert len(load_vsr(SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="test"))) == 4
-    few = load_vsr(SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="dev", num_samples=2))
+    assert len(open_source("vsr", here)) == 5
+    assert len(open_source("vsr", SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="test"))) == 4
+    few = open_source("vsr", SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="dev", num_samples=2))
     assert [few[i].metadata["caption"] for i in range(len(few))] == ["dev 0", "dev 1"]
     with pytest.raises(FileNotFoundError, match=r"nosuch\.jsonl.*train, dev and test"):
-        load_vsr(SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="nosuch"))
+        open_source("vsr", SourceSettings(path=str(tmp_path), image_folder=tmp_path, split="nosuch"))
 
 
 def test_a_template_with_the_fields_of_the_row(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", ZEROSHOT)
-    source = load_vsr(settings(path, question_template="{subj} {relation} {obj}? 0 or 1:"))
+    source = open_source("vsr", settings(path, question_template="{subj} {relation} {obj}? 0 or 1:"))
     assert source[0].messages[0].content == "cake next to person? 0 or 1:"
     with pytest.raises(ValueError, match=r"'statement'.*caption"):
-        load_vsr(settings(path, question_template="{statement}"))
+        open_source("vsr", settings(path, question_template="{statement}"))
 
 
 @pytest.mark.parametrize(
     "change", [{"label": 2}, {"label": None}, {"image": None}, {"image": 7}, {"label": "yes"}], ids=str
 )
 def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any]) -> None:
-    skipped = load_vsr(settings(write(tmp_path / "train.jsonl", {**RANDOM, **change})))[0]
+    skipped = open_source("vsr", settings(write(tmp_path / "train.jsonl", {**RANDOM, **change})))[0]
     assert isinstance(skipped, Skipped)
     assert skipped.cause == "bad_row"
 
@@ -112,18 +112,18 @@ def test_rows_that_cannot_be_used(tmp_path: Path, change: dict[str, Any]) -> Non
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", RANDOM)
     with pytest.raises(ValueError, match="image_folder"):
-        load_vsr(settings(path, image_folder=None))
+        open_source("vsr", settings(path, image_folder=None))
     with pytest.raises(ValueError, match="streaming"):
-        load_vsr(settings(path, streaming=True))
+        open_source("vsr", settings(path, streaming=True))
     with pytest.raises(ValueError, match="train_dataset_path"):
-        load_vsr(SourceSettings(image_folder=tmp_path))
+        open_source("vsr", SourceSettings(image_folder=tmp_path))
     with pytest.raises(FileNotFoundError):
-        load_vsr(settings(tmp_path / "none.jsonl"))
+        open_source("vsr", settings(tmp_path / "none.jsonl"))
     with pytest.raises(ValueError, match="caption"):
-        load_vsr(settings(write(tmp_path / "other.jsonl", {"image": "a.jpg", "label": 1})))
+        open_source("vsr", settings(write(tmp_path / "other.jsonl", {"image": "a.jpg", "label": 1})))
     (tmp_path / "page.jsonl").write_text("<html>\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"page\.jsonl"):
-        load_vsr(settings(tmp_path / "page.jsonl"))
+        open_source("vsr", settings(tmp_path / "page.jsonl"))
 
 
 def test_a_relation_has_one_category() -> None:

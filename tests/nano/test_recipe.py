@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from theworld import TheWorld
 from theworld.cli.nano import run_stage
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
-from theworld.data.sources.files import load_custom
 from theworld.nano.evaluate import evaluate_nano, results_text
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
 from theworld.nano.recipe import CONTROLS, ENCODERS, SMOKE, WEIGHTS, train_nano
@@ -92,7 +92,7 @@ def test_every_control_looks_at_what_it_says(recipe_folder: Path) -> None:
 
 
 def test_conversations_ask_what_will_happen_once_and_what_is(recipe_folder: Path) -> None:
-    rows = load_custom(SourceSettings(path=str(recipe_folder / "conversations" / CONVERSATIONS)))
+    rows = open_source("custom", SourceSettings(path=str(recipe_folder / "conversations" / CONVERSATIONS)))
     scenes = load(recipe_folder / "scenes" / "fusion")
     assert len(rows) == DRAWS * len(scenes)
     for index in range(len(rows)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ def open_image(source: Any, folder: Path | None = None) -> Image.Image:
 
     Args:
         source: As there, but text is always the name of a file: absolute, or within `folder`.
-        folder: Where names are looked up; names that lead out of it, also by a link, are refused.
+        folder: Where names are looked up; names that lead out of it are refused.
 
     Raises:
         BadSample: With the cause `missing`, `outside_folder`, `not_an_image`, `truncated` (cut or damaged),
@@ -87,18 +88,23 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 
 
 def locate(name: str | Path, folder: Path | None) -> Path:
-    """The path of `name`, which must lie within `folder` when there is one; links are followed first.
+    """The path of `name`, which must lie within `folder` when there is one.
+
+    The name alone decides: `..` and absolute names that lead elsewhere are refused. Links within the folder are
+    followed: snapshots of the Hub, git-annex and DVC consist of them, and the user chose the folder.
 
     Raises:
         BadSample: `outside_folder`, or `missing` for what cannot be a path.
     """
     try:
-        if folder is None:
-            return Path(name).resolve()
-        path, root = (folder / name).resolve(), folder.resolve()
+        root = None if folder is None else folder.resolve()
+        path = Path(os.path.normpath((root or Path.cwd()) / name))
+        resolved = path.resolve()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a circle of links
         raise BadSample("missing", f"{str(name)[:200]!r}: not a path ({error})") from error
-    if not path.is_relative_to(root):
+    if folder is None or root is None:
+        return resolved
+    if not any(path.is_relative_to(allowed) for allowed in (root, os.path.normpath(folder.absolute()))):
         raise BadSample("outside_folder", f"{name}: leads out of the image folder {folder}")
     return path
 

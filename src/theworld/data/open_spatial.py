@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from theworld.utils.imports import require
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
-from .json_lines import JsonLines
+from .text_rows import TextFile, TextRows
 
 MANIFEST = "open_spatial.json"
 OFFSETS = "offsets.npy"
@@ -64,7 +63,7 @@ def convert_open_spatial(
     return sum(counts)
 
 
-def read_converted(folder: Path) -> JsonLines:
+def read_converted(folder: Path) -> TextRows:
     """The rows of a folder that `convert_open_spatial` made.
 
     Raises:
@@ -79,22 +78,21 @@ def read_converted(folder: Path) -> JsonLines:
         raise ValueError(f"{folder}: not a whole conversion ({error}); convert again") from error
     if not whole or [len(places) for places in offsets] != counts:
         raise ValueError(f"{folder}: not a whole conversion; convert again")
-    return JsonLines(files, offsets)
+    return TextRows([TextFile.of(file) for file in files], offsets)
 
 
 def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
-    ijson = require("train", "ijson")
     number = 0
     with path.open("rb") as file:
-        try:
-            for row in ijson.items(file, "item", use_float=True, buf_size=2**20):
-                number += 1
-                if image_folder is None or _has_picture(row, image_folder):
-                    yield row
-        except (ijson.JSONError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again"
-            ) from error
+        if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"[":
+            raise ValueError(f"{path}: expected an array of rows, which begins with [; download it again")
+    try:
+        for _, row in TextFile.of(path).rows():
+            number += 1
+            if image_folder is None or _has_picture(row, image_folder):
+                yield row
+    except ValueError as error:
+        raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
 
 
 def _has_picture(row: Any, folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,7 @@ class SourceSettings:
         streaming: Read rows one after the other instead of indexing them.
         question_template: `str.format` template of the prompt, with the row's own fields.
         draw_bboxes: Draw regions onto the picture.
+        columns: Which column holds `image`, `question`, `answer`, `choices` or `id`, where its name does not tell.
         clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
         clip_fps: Frames a second of a clip, `world_fps` of the model; None takes frames as they come.
         seed: Of anything drawn at random.
@@ -94,6 +96,7 @@ class SourceSettings:
     streaming: bool = False
     question_template: str | None = None
     draw_bboxes: bool = True
+    columns: Mapping[str, str] | None = None
     clip_frames: int | None = None
     clip_fps: float | None = None
     seed: int = 0

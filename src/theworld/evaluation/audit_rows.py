@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from theworld.data.columns import CONVERSATION_KEYS
 from theworld.data.schema import BadSample
-from theworld.data.sources.records import CONVERSATION_KEYS, read_conversation
+from theworld.data.sources.records import read_conversation
+from theworld.data.text_rows import TextFile
 
 IDS = ("id", "idx", "question_id")
 QUESTIONS = ("prompt", "query", "question", "caption", "statement", "text")
@@ -49,7 +50,7 @@ class AuditRow:
 
 
 def read_audit_rows(path: str | Path) -> list[AuditRow]:
-    """The questions of a .jsonl file or a .json array.
+    """The questions of a JSON, JSON lines, CSV or TSV file.
 
     A row has a question (`QUESTIONS`; a caption counts), an answer (`ANSWERS`) and pictures (`IMAGES`), or is a
     conversation, of which every turn is a question. BLINK's letters are replaced by the options they stand for.
@@ -61,7 +62,11 @@ def read_audit_rows(path: str | Path) -> list[AuditRow]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a .jsonl file or a .json array")
-    found = [row for number, raw in _raw_rows(path) for row in _rows_of(raw, f"{path}, row {number}")]
+    found = [
+        row
+        for number, (_, raw) in enumerate(TextFile.of(path).rows(), 1)
+        for row in _rows_of(raw, f"{path}, row {number}")
+    ]
     if not found:
         raise ValueError(f"{path}: no rows")
     return found
@@ -79,26 +84,6 @@ def normalise(text: str) -> str:
 def picture_name(name: str) -> str:
     """What a picture is called, without folders and ending."""
     return Path(name).stem.casefold()
-
-
-def _raw_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    if path.suffix != ".json":
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _parsed(line, f"{path}, row {number}")
-        return
-    rows = _parsed(path.read_text(encoding="utf-8"), str(path))
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected an array of rows, got {type(rows).__name__}")
-    yield from enumerate(rows, start=1)
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
 
 
 def _rows_of(row: Any, where: str) -> list[AuditRow]:

@@ -21,9 +21,9 @@ from torch.utils.data import default_collate
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
 from theworld.data.skips import SkipLog
-from theworld.data.sources import SOURCES
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
 from theworld.model.fusion import FUSIONS
@@ -176,16 +176,12 @@ def load_data(config: TrainingConfig, path: str | None, split: str | None = None
     """The rows of `split` at `path`.
 
     Raises:
-        KeyError: No such dataset; lists those there are.
-        ValueError: There are no rows, or a stream without `max_steps`.
+        ValueError: As from `open_source`, or a stream without `max_steps`.
         FileNotFoundError: The file or the image folder is missing.
     """
-    if config.dataset_name not in SOURCES:
-        raise KeyError(f"dataset_name={config.dataset_name!r}: expected one of {', '.join(SOURCES)}")
     folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
-    if folder is not None and not folder.is_dir():
-        raise FileNotFoundError(f"image_folder={config.image_folder}: no such folder")
-    data = SOURCES[config.dataset_name](
+    data = open_source(
+        config.dataset_name,
         SourceSettings(
             path=path,
             image_folder=folder,
@@ -196,10 +192,8 @@ def load_data(config: TrainingConfig, path: str | None, split: str | None = None
             draw_bboxes=config.draw_bboxes,
             clip_frames=None if config.objective == "answers" else 1 + 4 * (config.num_world_steps or 0),
             seed=config.seed,
-        )
+        ),
     )
-    if isinstance(data, Sized) and not len(data):
-        raise ValueError(f"dataset {config.dataset_name!r} at {path}: no rows")
     if not isinstance(data, Sized) and config.max_steps is None:
         raise ValueError(f"dataset {config.dataset_name!r} is a stream without a length: set max_steps")
     return data

@@ -1,46 +1,106 @@
-"""One file a dataset; every one yields the same `Example`. `SOURCES` is where a new one is named."""
+"""One file a dataset: its rows, and what makes the one `Example` of them. `SOURCES` is where a new one is named."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from ..schema import Example, Skipped, SourceSettings
-from .blink import load_blink
+from ..schema import SourceSettings
+from .blink import BLINK_ID, load_blink
 from .datacomp import load_datacomp
-from .files import load_custom
+from .files import HUB_ID, load_custom
 from .llava_pretrain import load_llava_pretrain
-from .micro_world import load_micro_world
+from .micro_world import COMMAND, load_micro_world
+from .records import READY, Reader
 from .spatial_rgpt import load_spatial_rgpt
 from .video import load_video
-from .vsr import load_vsr
+from .vsr import QUESTION_TEMPLATE, load_vsr
 from .webdataset import load_webdataset
 
 
-class IndexedSource(Protocol):
-    """A source with a length, whose rows are read in any order."""
+@dataclass(frozen=True)
+class SourceKind:
+    """What is known of a dataset before it is opened; `open_source` checks all of it.
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Example | Skipped: ...
+    Args:
+        load: Settings -> rows and their reader, or ValueError or FileNotFoundError in one line.
+        path: What `train_dataset_path` has to be.
+        uses: Settings that have an effect beside `path`, `num_samples` and `seed`; any other is refused.
+        needs: Columns without which no row can be read.
+        template: The question template where none is given.
+        fields: What a template may name beside the columns.
+        hub: What a Hub id at the path looks like; None where it has to be local.
+        needs_images: Whether an `image_folder` has to be given; where False it may be.
+        makes_images: Whether images are put into the `image_folder`, which need not exist.
+    """
+
+    load: Callable[[SourceSettings], tuple[Any, Reader]]
+    path: str
+    uses: tuple[str, ...] = ("image_folder", "split", "question_template")
+    needs: tuple[str, ...] = ()
+    template: str | None = None
+    fields: tuple[str, ...] = ()
+    hub: re.Pattern[str] | None = HUB_ID
+    needs_images: bool = False
+    makes_images: bool = False
 
 
-class StreamedSource(Protocol):
-    """A source whose rows come one after the other."""
+_PLAIN = ("image_folder", "split", "question_template")
 
-    def __iter__(self) -> Iterator[Example | Skipped]: ...
-
-
-Source = IndexedSource | StreamedSource
-
-SOURCES: dict[str, Callable[[SourceSettings], Source]] = {
-    "blink": load_blink,
-    "custom": load_custom,
-    "datacomp": load_datacomp,
-    "llava_pretrain": load_llava_pretrain,
-    "micro_world": load_micro_world,
-    "spatial_rgpt": load_spatial_rgpt,
-    "video": load_video,
-    "vsr": load_vsr,
-    "webdataset": load_webdataset,
+SOURCES: dict[str, SourceKind] = {
+    "blink": SourceKind(
+        load_blink,
+        "a file, a folder or the Hub id of BLINK",
+        needs=("answer",),
+        template="{prompt}",
+        hub=BLINK_ID,
+    ),
+    "custom": SourceKind(load_custom, "a file, a folder or a Hub id", uses=(*_PLAIN, "columns", "streaming")),
+    "datacomp": SourceKind(
+        load_datacomp,
+        "Parquet files, or mlfoundations/datacomp_small",
+        uses=(*_PLAIN, "streaming"),
+        needs=("uid", "url", "text"),
+        makes_images=True,
+    ),
+    "llava_pretrain": SourceKind(
+        load_llava_pretrain, "LLaVA's JSON file or its folder", uses=_PLAIN[:2], needs=("conversations",), hub=None
+    ),
+    "micro_world": SourceKind(
+        load_micro_world,
+        f"a folder made by `{COMMAND}`",
+        uses=("split", "question_template", "clip_frames"),
+        hub=None,
+    ),
+    "spatial_rgpt": SourceKind(
+        load_spatial_rgpt,
+        "a file, a folder or a Hub id",
+        uses=(*_PLAIN, "draw_bboxes"),
+        needs=("conversations",),
+        fields=("question",),
+    ),
+    "video": SourceKind(
+        lambda settings: (load_video(settings), READY),
+        "a folder of videos",
+        uses=("clip_frames", "clip_fps"),
+        hub=None,
+    ),
+    "vsr": SourceKind(
+        load_vsr,
+        "a file or folder of VSR's annotations",
+        needs=("image", "label"),
+        template=QUESTION_TEMPLATE,
+        needs_images=True,
+    ),
+    "webdataset": SourceKind(
+        load_webdataset,
+        "tar files, as in shards/{000..099}.tar",
+        uses=("question_template", "streaming"),
+        hub=re.compile(r".+"),  # a pattern or a URL, looked up when it is opened
+    ),
 }
-"""`dataset_name` -> what opens it, or raises ValueError or FileNotFoundError in one line."""
+"""`dataset_name` -> what is known of it."""
+
+__all__ = ["SOURCES", "SourceKind"]

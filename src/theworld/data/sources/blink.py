@@ -11,26 +11,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from theworld.utils.imports import require
 
 from ..images import locate
 from ..schema import BadSample, Example, Skipped, SourceSettings
-from .files import load_rows
-from .hf_dataset import UndecodedRows, quiet
-from .records import IndexedRows, Row, RowReader, check_columns
+from .files import SAVED, load_rows
+from .hf_dataset import quiet, wrap
+from .records import Row, RowReader
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
 SPLITS = ("val", "validation")
 """What the split with answers is called."""
 
 _OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
-_REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
+BLINK_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
 _PICTURE_TAG = re.compile(r"<img [^>]*>\s*")
 
 
-def load_blink(settings: SourceSettings) -> IndexedRows:
+def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The questions at `settings.path`, whose assistant answers with the letter alone.
 
     Args:
@@ -40,29 +40,22 @@ def load_blink(settings: SourceSettings) -> IndexedRows:
             `question_template` may use every field of a row; "{prompt}" by default.
 
     Raises:
-        ValueError: The split whose answers are hidden, `streaming`, a file that cannot be parsed or lacks a column.
-        FileNotFoundError: There is nothing at `path`.
+        ValueError: The split whose answers are hidden, or a file that cannot be parsed.
     """
-    if settings.path is None:
-        raise ValueError("dataset 'blink' needs train_dataset_path: a file, a folder or the Hub id of BLINK")
-    settings.refuse("blink", "streaming")
     if (settings.split or "").startswith("test"):
         raise _hidden(settings.split)
-    path = Path(settings.path).expanduser()
+    path = Path(str(settings.path)).expanduser()
     lines = list(path.glob("*.jsonl"))
     path = lines[0] if len(lines) == 1 else path
-    rows = _requests(path)[: settings.num_samples] or UndecodedRows(_rows(settings, path))
-    if not len(rows):
-        raise ValueError(f"{path}: no rows")
-    first = cast(Row, rows[0])
+    rows = _requests(path) or _rows(settings, path)
     folder = None
     if settings.image_folder is None and path.exists():
         folder = path if path.is_dir() else path.parent
-    reader = _Reader(None, None, "answer", settings.question_template or "{prompt}", base_folder=folder)
-    check_columns(reader, first)
-    if first["answer"] == "hidden":
+    reader = _Reader(None, None, "answer", settings.question_template, base_folder=folder)
+    first = next(wrap(rows, reader).sample(), None)
+    if isinstance(first, Mapping) and first.get("answer") == "hidden":
         raise _hidden(path)
-    return IndexedRows(rows, reader)
+    return rows, reader
 
 
 class _Reader(RowReader):
@@ -95,13 +88,11 @@ def _letters(row: Row) -> list[str]:
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
     if path.is_file():
-        rows = load_rows(SourceSettings(), str(path))
-    elif any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return load_rows(SourceSettings(path=str(path)))
+    if any((path / name).is_file() for name in SAVED):
         rows = require("train", "datasets").load_from_disk(str(path))
-        rows = rows[_answered(list(rows), settings)] if isinstance(rows, dict) else rows
-    else:
-        rows = _load(settings, path)
-    return rows if settings.num_samples is None else rows.select(range(min(settings.num_samples, len(rows))))
+        return rows[_answered(list(rows), settings)] if isinstance(rows, dict) else rows
+    return _load(settings, path)
 
 
 def _load(settings: SourceSettings, path: Path) -> Any:
@@ -109,9 +100,8 @@ def _load(settings: SourceSettings, path: Path) -> Any:
     library = require("train", "datasets")
     name, tasks = str(settings.path), list[str]()
     if not path.is_dir():
-        repository = _REPOSITORY.fullmatch(name)
-        if repository is None:
-            raise FileNotFoundError(f"{path}: no such file or folder, and not the id of a dataset on the Hub")
+        repository = BLINK_ID.fullmatch(name)
+        assert repository is not None  # as `open_source` checks
         name, tasks = repository[1], [repository[2]] if repository[2] else []
     tasks = tasks or library.get_dataset_config_names(name)
     parts: list[Any] = []
@@ -159,4 +149,4 @@ def _hidden(what: Any) -> ValueError:
     return ValueError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
 
 
-__all__ = ["load_blink"]
+__all__ = ["BLINK_ID", "load_blink"]

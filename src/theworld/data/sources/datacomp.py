@@ -14,10 +14,7 @@ from typing import Any
 from ..download import ImageStore
 from ..schema import BadSample, Example, Message, Skipped, SourceSettings
 from .files import load_rows
-from .hf_dataset import StreamedRows, UndecodedRows
-from .records import IndexedRows, Row
-
-COLUMNS = ("uid", "url", "text")
+from .records import Row
 
 PROMPTS = (
     "Describe this image.",
@@ -60,36 +57,19 @@ class DataCompReader:
         return PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
 
 
-def load_datacomp(settings: SourceSettings) -> IndexedRows | StreamedRows:
+def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
     """Rows of metadata at `settings.path`: a Parquet file, a folder of them, or a Hub id.
 
     Args:
-        settings: Pictures are kept in `image_folder`, or in ~/.cache/theworld/images.
+        settings: Images are kept in `image_folder`, or in ~/.cache/theworld/images.
 
     Raises:
-        ValueError: No path, or a column is missing; lists what there is.
-        FileNotFoundError: There is nothing at `path`.
+        ValueError: A file that cannot be parsed.
     """
-    if settings.path is None:
-        raise ValueError("dataset 'datacomp' needs train_dataset_path: Parquet files, or mlfoundations/datacomp_small")
-    rows = load_rows(settings, settings.path)
-    _check(rows, settings)
-    reader = DataCompReader(ImageStore(settings.image_folder or default_cache()), settings.question_template)
-    return StreamedRows(rows, reader) if settings.streaming else IndexedRows(UndecodedRows(rows), reader)
+    store = ImageStore(settings.image_folder or default_cache())
+    return load_rows(settings), DataCompReader(store, settings.question_template)
 
 
 def default_cache() -> Path:
     """Where pictures are kept when nobody says."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "theworld" / "images"
-
-
-def _check(rows: Any, settings: SourceSettings) -> None:
-    columns = rows.column_names or list(next(iter(rows), {}))
-    missing = [column for column in COLUMNS if column not in columns]
-    if missing:
-        raise ValueError(f"{settings.path}: no column {', '.join(missing)}, it has {', '.join(columns)}")
-    if settings.question_template is not None:
-        try:
-            settings.question_template.format_map(dict.fromkeys(columns, ""))
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"question_template={settings.question_template!r}: no column {error}") from error

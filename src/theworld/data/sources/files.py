@@ -1,164 +1,153 @@
-"""The user's own data: a JSON, JSONL, CSV or Parquet file, a folder, or a Hub id, read by Hugging Face datasets.
+"""The user's own data: a JSON, JSONL, CSV, TSV or Parquet file, a folder, or a Hub id.
 
-Which column means what is guessed by its name (`QUESTIONS`, `ANSWERS`, `IMAGES`, `messages` or `conversations`).
+Text files are read as they stand, by `text_rows`; everything else by Hugging Face datasets. Which column means what is
+told by its name (`theworld.data.columns`).
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from torch.utils.data import ConcatDataset, Subset
 
 from theworld.utils.imports import require
 
+from ..columns import IMAGE_SUFFIXES
 from ..schema import SourceSettings
-from .hf_dataset import StreamedRows, quiet, wrap
-from .records import CONVERSATION_KEYS, IndexedRows, RowReader
+from ..text_rows import DELIMITERS, TextFile, TextRows
+from .hf_dataset import quiet, wrap
+from .records import RowReader, reader_of
 
-QUESTIONS = ("question", "prompt", "text", "caption")
-ANSWERS = ("answer", "label", "response")
-IMAGES = ("image", "images", "file_name")
-CAPTIONS = ("caption", "text")
-"""The answer where no column of `ANSWERS` is there: pictures with captions."""
-
-CAPTION_QUESTION = "Describe this image."
-CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
-
-BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+TEXT_SUFFIXES = (".json", ".jsonl", *DELIMITERS)
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""What names the images of a folder, and their texts."""
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SAVED = ("state.json", "dataset_dict.json")
+"""Files of a folder that `save_to_disk` wrote."""
 
 
-def load_custom(settings: SourceSettings) -> IndexedRows | StreamedRows:
-    """The rows at `settings.path`.
+def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
+    """Rows and reader of `settings.path`.
 
     Args:
-        settings: `path` is a .json (an array), .jsonl, .csv, .tsv or .parquet file; a folder of pictures in sub-folders
-            named by their class, or with a metadata.csv or .jsonl; a folder of such files; a folder written by
-            `save_to_disk`; or a Hub id. `split` may be a slice such as "train[:95%]" where rows are not streamed.
-            Without an `image_folder` names are looked up beside the file.
+        settings: `path` is a .json (an array, or one row after the other), .jsonl, .csv, .tsv or .parquet file; a
+            folder of images in sub-folders named by their class, or with a metadata.csv, .jsonl or .parquet; a folder
+            of such files; a folder written by `save_to_disk`; or a Hub id. `split` may be a slice such as "train[:95%]"
+            where rows are not streamed. Without an `image_folder` names are looked up beside the file.
 
     Raises:
         ValueError: The file cannot be parsed, the split is not there, or no columns can be told apart; lists them.
-        FileNotFoundError: There is nothing at `path`.
     """
-    if settings.path is None:
-        raise ValueError(
-            "dataset 'custom' needs train_dataset_path (`theworld evaluate`: --data): a file, a folder or a Hub id"
-        )
-    rows = load_rows(settings, settings.path)
-    local = Path(settings.path).expanduser()
-    folder = (local if local.is_dir() else local.parent) if local.exists() else None
-    return wrap(rows, guess_reader(rows, settings, folder if settings.image_folder is None else None))
+    path = Path(str(settings.path)).expanduser()
+    inside = (path, path / (settings.split or "train"))
+    metadata = next((place / name for place in inside for name in METADATA if (place / name).is_file()), None)
+    if metadata is not None:
+        path, settings = metadata, replace(settings, path=str(metadata), split=None)
+    folder = path if path.is_dir() else path.parent
+    beside = folder if path.exists() and settings.image_folder is None else None
+    rows = load_rows(settings)
+    named, template = settings.columns or {}, settings.question_template
+    source = wrap(rows, RowReader())
+    return rows, reader_of(source, named, template, base_folder=beside, image_folder=settings.image_folder)
 
 
-def load_rows(settings: SourceSettings, path: str) -> Any:
-    """The `datasets.Dataset`, or `IterableDataset` when streaming, of one split at `path`, cut to `num_samples`.
+def load_rows(settings: SourceSettings) -> Any:
+    """One split at `settings.path`: a `datasets.Dataset`, an `IterableDataset` when streaming, or `TextRows`.
 
     Raises:
         ValueError: It cannot be parsed, or the split is not there.
-        FileNotFoundError: There is nothing at `path`.
+        FileNotFoundError: There is nothing on the Hub.
     """
     library = require("train", "datasets")
+    path = str(settings.path)
     local = Path(path).expanduser()
-    if not local.exists() and not _HUB_ID.fullmatch(path):
-        raise FileNotFoundError(f"{path}: no such file or folder, and not the id of a dataset on the Hub")
-    rows = _load(library, local, path, settings)
-    if isinstance(rows, dict):
-        rows = _one_split(rows, path)
-    if settings.num_samples is not None:
-        limit = settings.num_samples
-        rows = rows.take(limit) if settings.streaming else rows.select(range(min(limit, len(rows))))
-    return rows
-
-
-def guess_reader(rows: Any, settings: SourceSettings, base_folder: Path | None) -> RowReader:
-    """Which columns hold picture, question and answer, by their names.
-
-    Raises:
-        ValueError: They cannot be told; lists the columns.
-    """
-    features = rows.features or {}
-    columns = list(features) or list(next(iter(rows), {}))
-    if not columns:
-        raise ValueError(f"{settings.path}: no rows")
-    image, question, answer = (_first(names, columns) for names in (IMAGES, QUESTIONS, ANSWERS))
-    own = None if image == "images" else image  # which every reader reads
-    template = settings.question_template
-    if any(key in columns for key in CONVERSATION_KEYS):
-        return RowReader(own, None, None, template, base_folder=base_folder)
-    names: list[str] | None = getattr(features.get(answer), "names", None)  # of a ClassLabel
-    if answer is None and image is not None:
-        answer = _first(CAPTIONS, columns)
-        question = None if question == answer else question
-        template = template or (CAPTION_QUESTION if question is None else None)
-    elif names and question is None:
-        template = template or CLASS_QUESTION.format(names=", ".join(names)).replace("{", "{{").replace("}", "}}")
-    if answer is None or (question is None and template is None):
-        raise ValueError(
-            f"{settings.path}: cannot tell what to ask and answer from the columns {', '.join(columns)}; expected "
-            f"messages or conversations, or one of {', '.join(QUESTIONS)} (or a question_template) and one of "
-            f"{', '.join(ANSWERS)}"
-        )
-    return RowReader(own, question, answer, template, base_folder=base_folder)
-
-
-def _load(library: Any, local: Path, path: str, settings: SourceSettings) -> Any:
-    options: dict[str, Any] = {"split": settings.split, "streaming": settings.streaming}
-    if local.is_dir() and any((local / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    if local.suffix in TEXT_SUFFIXES and local.is_file():
+        return _text_rows(library, {"train": [TextFile.of(local)]}, settings)
+    if local.is_dir() and any((local / name).is_file() for name in SAVED):
         return _saved(library, local, settings)
-    if local.is_dir():
-        if any(file.suffix.lower() in PICTURES for file in local.rglob("*")):
-            return _parse(library, path, "imagefolder", data_dir=str(local), **options)
-        return _parse(library, path, str(local), **options)
-    if not local.is_file():
-        return _parse(library, path, path, **options)
-    if local.suffix not in BUILDERS:
-        raise ValueError(f"{local}: expected a folder or a file ending in {', '.join(BUILDERS)}")
-    if BUILDERS[local.suffix] == "json" and settings.streaming:
-        if settings.split not in (None, "train"):
-            raise ValueError(f"{local}: no split {settings.split!r} in a file that is streamed")
-        return library.IterableDataset.from_generator(_json_rows, gen_kwargs={"paths": [local]})
-    if BUILDERS[local.suffix] == "csv":
-        options |= _csv_options(library, local)
-    return _parse(library, path, BUILDERS[local.suffix], data_files=str(local), **options)
+    if local.is_file():
+        if local.suffix != ".parquet":
+            raise ValueError(f"{local}: expected a folder or a file ending in {', '.join(TEXT_SUFFIXES)}, .parquet")
+        return _built(library, settings, "parquet", data_files=str(local))
+    if local.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in local.rglob("*")):
+        return _built(library, settings, "imagefolder", data_dir=str(local))
+    return _built(library, settings, str(local) if local.is_dir() else path)
 
 
-def _parse(library: Any, path: str, builder: str, **options: Any) -> Any:
+def _built(library: Any, settings: SourceSettings, name: str, **options: Any) -> Any:
+    """What a builder of the library prepares, but for text files, whose types it would infer."""
+    with _named_errors(library, settings):
+        builder = library.load_dataset_builder(name, **options)
+    files: Mapping[str, Any] = builder.config.data_files or {}
+    if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
+        raise ValueError(f"{settings.path}: metadata within its sub-folders; name the one that holds it, or its split")
+    if isinstance(builder, _text_builders()) and not builder.info.features:
+        delimiter = getattr(builder.config, "sep", None)
+        parts = {str(part): list(_fetched(library, files[part], delimiter, settings)) for part in files}
+        return _text_rows(library, parts, settings)
+    with _named_errors(library, settings):
+        if settings.streaming:
+            rows = builder.as_streaming_dataset(settings.split)
+        else:
+            builder.download_and_prepare()
+            rows = builder.as_dataset(settings.split)
+    return rows[_only(rows, settings)] if isinstance(rows, dict) else rows
+
+
+@contextmanager
+def _named_errors(library: Any, settings: SourceSettings) -> Generator[None]:
     try:
         with quiet():
-            return library.load_dataset(builder, **options)
+            yield
     except (library.exceptions.DatasetGenerationError, ValueError) as error:
         reason = "no rows" if "corresponds to no data" in str(error) else error.__cause__ or error
-        raise ValueError(f"{path}: {reason}") from error
+        raise ValueError(f"{settings.path}: {reason}") from error
     except StopIteration as error:  # how an empty file shows
-        raise ValueError(f"{path}: no rows") from error
+        raise ValueError(f"{settings.path}: no rows") from error
 
 
-def _json_rows(paths: list[Path]) -> Iterator[Any]:
-    """The rows of JSON files; the library's own stream of them gives columns of mixed types as encoded text."""
-    ijson = require("train", "ijson")
-    for path in paths:
-        with path.open("rb") as file:
-            try:
-                yield from ijson.items(
-                    file, "item" if path.suffix == ".json" else "", use_float=True, multiple_values=True
-                )
-            except ijson.JSONError as error:
-                raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
+def _text_builders() -> tuple[type, ...]:
+    modules = "datasets.packaged_modules"
+    return require("train", f"{modules}.json.json").Json, require("train", f"{modules}.csv.csv").Csv
 
 
-def _csv_options(library: Any, path: Path) -> dict[str, Any]:
-    """Every column as the text that stands there: pandas would read an answer "None" as nothing, and "007" as 7."""
-    separator = "\t" if path.suffix == ".tsv" else ","
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file, delimiter=separator), [])
-    if not header:
-        raise ValueError(f"{path}: no header line")
-    text = library.Features({name: library.Value("string") for name in header})
-    return {"sep": separator, "features": text, "keep_default_na": False, "encoding": "utf-8-sig"}
+def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings: SourceSettings) -> Iterator[TextFile]:
+    """Text files of the Hub: read from there when streaming, else from copies, which also are unpacked."""
+    manager = library.DownloadManager()
+    for name in files:
+        if settings.streaming and name.endswith(TEXT_SUFFIXES):
+            yield TextFile(name, delimiter)
+        else:
+            for copy in manager.iter_files([manager.download_and_extract(name)]):
+                yield TextFile(copy, delimiter, name)
+
+
+def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: SourceSettings) -> Any:
+    """One split of text files, or slices of several: "train[:50%]+test"."""
+    split = _only(parts, settings) if settings.split is None else settings.split
+    if settings.streaming:
+        if split not in parts:
+            raise ValueError(f"{settings.path}: no split {split!r} to stream, it has {', '.join(parts)}")
+        return library.IterableDataset.from_generator(_stream, gen_kwargs={"files": parts[split]})
+    if split in parts:
+        return TextRows.scan(parts[split])
+    rows = {name: TextRows.scan(files) for name, files in parts.items()}
+    try:
+        slices = library.ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in rows.items()})
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{settings.path}: {error}") from error
+    return ConcatDataset([Subset(cast(Any, rows[part.splitname]), range(part.from_, part.to)) for part in slices])
+
+
+def _stream(files: list[TextFile]) -> Iterator[Any]:
+    for file in files:
+        for _, row in file.rows():
+            yield row
 
 
 def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
@@ -169,20 +158,15 @@ def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
             raise ValueError(f"{folder}: no split {settings.split!r}, it holds {there}")
         rows = rows[settings.split]
     elif isinstance(rows, dict):
-        rows = _one_split(rows, str(folder))
+        rows = rows[_only(rows, settings)]
     return rows.to_iterable_dataset() if settings.streaming else rows
 
 
-def _one_split(splits: dict[str, Any], path: str) -> Any:
-    if len(splits) == 1:
-        return next(iter(splits.values()))
-    if "train" not in splits:
-        raise ValueError(f"{path}: several splits, {', '.join(splits)}, and none is called train: name one")
-    return splits["train"]
+def _only(splits: Mapping[Any, Any], settings: SourceSettings) -> Any:
+    """The split that is read where none is named."""
+    if len(splits) > 1 and "train" not in splits:
+        raise ValueError(f"{settings.path}: several splits, {', '.join(splits)}, and none is called train: name one")
+    return "train" if "train" in splits else next(iter(splits))
 
 
-def _first(names: tuple[str, ...], columns: list[str]) -> str | None:
-    return next((name for name in names if name in columns), None)
-
-
-__all__ = ["ANSWERS", "IMAGES", "QUESTIONS", "load_custom"]
+__all__ = ["HUB_ID", "SAVED", "load_custom", "load_rows"]

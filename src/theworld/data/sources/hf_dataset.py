@@ -10,20 +10,21 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from logging import CRITICAL
-from typing import TYPE_CHECKING, Any, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from torch.utils.data import IterableDataset
 
 from theworld.utils.imports import require
 
+from ..columns import CONVERSATION_KEYS, check_columns, template_fields
 from ..schema import Example, Skipped
-from .records import IndexedRows, Reader, Row, RowReader, check_columns
+from .records import SAMPLE, IndexedRows, Reader, Row, RowReader, SourceRows
 
 if TYPE_CHECKING:
     import datasets
 
 
-class StreamedRows(IterableDataset["Example | Skipped"]):
+class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
     """A source that gives its rows one after the other, each worker of a DataLoader its own share of the shards.
 
     Several processes share the rows by `split_by_process`. A row without an `id` is called by a hash of its content:
@@ -35,14 +36,22 @@ class StreamedRows(IterableDataset["Example | Skipped"]):
     """
 
     def __init__(self, rows: datasets.IterableDataset, reader: Reader) -> None:
+        super().__init__(reader, rows.features)
         self._decode = row_decoder(rows.features)
         self.rows = rows.decode(False) if rows.features else rows
-        self.reader = reader
 
     def __iter__(self) -> Iterator[Example | Skipped]:
         for stored in self.rows:
             row = self._decode(stored)
             yield self.reader.read(row, content_id(row))
+
+    def sample(self) -> Iterator[Any]:
+        """The first rows."""
+        return map(self._decode, self.rows.take(SAMPLE))
+
+    def take(self, count: int) -> Self:
+        """The first `count` rows."""
+        return self._of(self.rows.take(count))
 
     def split_by_process(self, rank: int, world_size: int) -> Self:
         """The share of process `rank` of `world_size`."""
@@ -104,31 +113,38 @@ def HFDatasetWrapper(
     Raises:
         ValueError: A column does not exist, or `ds` is no single split; the message lists what there is.
     """
-    return wrap(ds, RowReader(image_key, text_key, label_key, question_template))
+    library = require("train", "datasets")
+    if not isinstance(ds, library.Dataset | library.IterableDataset | dict):
+        raise ValueError(f"{type(ds).__name__}: expected a datasets.Dataset or IterableDataset")
+    source = wrap(ds, RowReader())
+    features = source.features or {}
+    if features:
+        is_chat = any(key in features for key in CONVERSATION_KEYS)
+        if is_chat and question_template is not None:
+            raise ValueError("question_template: the data are conversations; leave it out")
+        asked = [text_key] if question_template is None else template_fields(question_template)
+        wanted = [image_key] if is_chat else [image_key, *asked, label_key]
+        check_columns([key for key in wanted if key is not None], list(features))
+    names = getattr(features.get(label_key or ""), "names", None) or ()  # of a ClassLabel
+    source.reader = RowReader(image_key, text_key, label_key, question_template, tuple(names))
+    return source
 
 
-def wrap(ds: Any, reader: RowReader) -> IndexedRows | StreamedRows:
-    """`HFDatasetWrapper` with a reader that says more.
+def wrap(rows: Any, reader: Reader) -> IndexedRows | StreamedRows:
+    """Rows of any kind as a source: of `datasets`, or a sequence.
 
     Raises:
-        ValueError: A column of `reader` does not exist, or `ds` is no single split.
+        ValueError: These are several splits.
     """
     library = require("train", "datasets")
-    if isinstance(ds, dict):
-        raise ValueError(f"this is {len(ds)} splits, {', '.join(ds)}: pass one of them")
-    if not isinstance(ds, library.Dataset | library.IterableDataset):
-        raise ValueError(f"{type(ds).__name__}: expected a datasets.Dataset or IterableDataset")
-    features = ds.features or {}
-    if features:
-        check_columns(reader, features)
-        if reader.image_key is not None and reader.image_key not in features:
-            raise ValueError(f"no column {reader.image_key!r} in the data, which has {', '.join(features)}")
-    label = features.get(reader.answer_key)
-    if isinstance(label, library.ClassLabel):
-        reader = replace(reader, choices=tuple(cast(Any, label).names))
-    if isinstance(ds, library.IterableDataset):
-        return StreamedRows(ds, reader)
-    return IndexedRows(UndecodedRows(ds), reader)
+    if isinstance(rows, dict):
+        raise ValueError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
+    if isinstance(rows, library.IterableDataset):
+        return StreamedRows(rows, reader)
+    if isinstance(rows, library.Dataset):
+        undecoded = UndecodedRows(rows)
+        return IndexedRows(undecoded, reader, undecoded.features)
+    return IndexedRows(rows, reader)
 
 
 @contextmanager
@@ -154,6 +170,8 @@ class UndecodedRows(Sequence[Row]):
         self._transformed = ds.format["type"] == "custom"
         self._rows = ds if self._transformed else ds.with_format("arrow")
         self._decode = row_decoder(ds.features)
+        self.features = None if self._transformed else ds.features
+        """Of the columns; a transform may return others."""
 
     def __len__(self) -> int:
         return len(self._rows)

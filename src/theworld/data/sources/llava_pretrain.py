@@ -9,17 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch.utils.data import Subset
+
 from ..schema import SourceSettings
 from .files import load_rows
-from .hf_dataset import wrap
-from .records import IndexedRows, RowReader
+from .records import RowReader
 
 FILES = ("chat.json", "blip_laion_cc_sbu_558k.json")
 VALIDATION_SHARE = 0.01
 SPLITS = ("train", "validation")
 
 
-def load_llava_pretrain(settings: SourceSettings) -> IndexedRows:
+def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The rows at `settings.path`, the JSON file or a folder that holds one of `FILES`.
 
     Args:
@@ -28,26 +30,17 @@ def load_llava_pretrain(settings: SourceSettings) -> IndexedRows:
             file.
 
     Raises:
-        ValueError: An unknown split, a file that cannot be parsed or has no conversations, or `streaming`.
+        ValueError: An unknown split, or a file that cannot be parsed.
         FileNotFoundError: There is no such file.
     """
-    path = settings.require_path("llava_pretrain")
+    path = Path(str(settings.path)).expanduser()
     if path.is_dir():
         path = _file_in(path)
-    if settings.streaming:
-        raise ValueError("dataset 'llava_pretrain' is one JSON array, which is read whole: set streaming to false")
     if settings.split not in (None, *SPLITS):
         raise ValueError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
-    rows = load_rows(SourceSettings(), str(path))
-    if "conversations" not in rows.column_names:
-        raise ValueError(f"{path}: no column 'conversations', it has {', '.join(rows.column_names)}")
-    rows = _split(rows, settings)
-    if settings.num_samples is not None:
-        rows = rows.select(range(min(settings.num_samples, len(rows))))
+    rows = _split(load_rows(SourceSettings(path=str(path))), settings)
     base = path.parent if settings.image_folder is None else None
-    source = wrap(rows, RowReader(question_template=settings.question_template, base_folder=base))
-    assert isinstance(source, IndexedRows)
-    return source
+    return rows, RowReader(base_folder=base)
 
 
 def _file_in(folder: Path) -> Path:
@@ -63,5 +56,5 @@ def _split(rows: Any, settings: SourceSettings) -> Any:
     size = max(1, round(VALIDATION_SHARE * len(rows)))
     if len(rows) <= size:
         raise ValueError(f"{settings.path}: {len(rows)} rows are too few to split")
-    parts = rows.train_test_split(test_size=size, seed=settings.seed)
-    return parts["train" if settings.split == "train" else "test"]
+    order = np.random.default_rng(settings.seed).permutation(len(rows))
+    return Subset(rows, (order[size:] if settings.split == "train" else order[:size]).tolist())

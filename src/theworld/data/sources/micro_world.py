@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..json_lines import JsonLines
 from ..schema import Example, Message, SourceSettings
+from ..text_rows import TextFile, TextRows
+from .records import Reader
 from .video import check_clip_frames
 
 COMMAND = "theworld nano scenes FOLDER --split train"
 
 
-class MicroWorldQuestions:
+class _Questions:
     """A frame, a question about it, and its one-word answer.
 
     The prompt holds the frame alone. `clip` is the whole scene from its first frame on, whichever frame is asked about.
     """
 
-    def __init__(self, folder: Path, settings: SourceSettings) -> None:
-        self.frames_file = folder / "frames.npy"
-        self.template = settings.question_template
-        self.rows = JsonLines.scan(folder / "questions.jsonl")
-        if settings.num_samples is not None:
-            self.rows = self.rows.head(settings.num_samples)
-        if self.template is not None and self.rows:
-            try:
-                self.template.format_map(self.rows[0])
-            except (KeyError, IndexError, ValueError) as error:
-                raise ValueError(f"question_template={self.template!r}: a question has no {error}") from error
+    def __init__(self, frames_file: Path, template: str | None) -> None:
+        self.frames_file = frames_file
+        self.template = template
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Example:
-        row = self.rows[index]
+    def read(self, row: Any, fallback_id: str) -> Example:
+        """The question of a row of questions.jsonl."""
         question = row["question"] if self.template is None else self.template.format_map(row)
         frames = _frames(self.frames_file, row["clip"])
         return Example(
@@ -49,27 +41,20 @@ class MicroWorldQuestions:
         )
 
 
-class MicroWorldClips:
+class _Clips:
     """The first frames of every scene, without questions."""
 
-    def __init__(self, folder: Path, count: int, settings: SourceSettings) -> None:
-        self.frames_file = folder / "frames.npy"
+    def __init__(self, frames_file: Path, count: int) -> None:
+        self.frames_file = frames_file
         self.count = count
-        scenes, frames = np.load(self.frames_file, mmap_mode="r").shape[:2]
-        if count > frames:
-            raise ValueError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
-        self.scenes = scenes if settings.num_samples is None else min(scenes, settings.num_samples)
 
-    def __len__(self) -> int:
-        return self.scenes
-
-    def __getitem__(self, index: int) -> Example:
-        clip = range(self.scenes)[index]
-        frames = tuple(_frames(self.frames_file, clip)[: self.count])
-        return Example(f"scene-{clip}", messages=(), images=frames[:1], clip=frames, metadata={"clip": clip})
+    def read(self, row: int, fallback_id: str) -> Example:
+        """The clip of scene `row`."""
+        frames = tuple(_frames(self.frames_file, row)[: self.count])
+        return Example(f"scene-{row}", messages=(), images=frames[:1], clip=frames, metadata={"clip": row})
 
 
-def load_micro_world(settings: SourceSettings) -> MicroWorldQuestions | MicroWorldClips:
+def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     """The questions about the scenes in the folder `settings.path`, or their clips where `clip_frames` is given.
 
     Args:
@@ -77,20 +62,22 @@ def load_micro_world(settings: SourceSettings) -> MicroWorldQuestions | MicroWor
             other fields of questions.jsonl.
 
     Raises:
-        ValueError: No path, a template that names an unknown field, or `clip_frames` beyond the scenes' end.
+        ValueError: `clip_frames` beyond the scenes' end.
         FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
-    settings.refuse("micro_world", "streaming")
-    if settings.path is None:
-        raise ValueError(f"dataset 'micro_world' needs train_dataset_path: a folder made by `{COMMAND}`")
-    folder = Path(settings.path).expanduser() / (settings.split or "")
+    folder = Path(str(settings.path)).expanduser() / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")
-    if settings.clip_frames is None:
-        return MicroWorldQuestions(folder, settings)
+    frames_file, count = folder / "frames.npy", settings.clip_frames
+    if count is None:
+        rows = TextRows.scan([TextFile.of(folder / "questions.jsonl")])
+        return rows, _Questions(frames_file, settings.question_template)
     settings.refuse("micro_world", "question_template")
-    return MicroWorldClips(folder, check_clip_frames(settings.clip_frames), settings)
+    scenes, frames = np.load(frames_file, mmap_mode="r").shape[:2]
+    if check_clip_frames(count) > frames:
+        raise ValueError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
+    return range(scenes), _Clips(frames_file, count)
 
 
 def _frames(path: Path, clip: int) -> NDArray[np.uint8]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-import string
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from huggingface_hub import HfFileSystem
+from torch.utils.data import Subset
 
 from theworld.utils.image_decoding import MAX_BYTES
 
+from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
 from ..images import locate
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped
 
 Row = Mapping[str, Any]
 
-CONVERSATION_KEYS = ("messages", "conversations")
+SAMPLE = 200
+"""Rows that are looked at before any is used, to learn the columns."""
+
 ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
     "user": "user",
@@ -40,10 +44,12 @@ class RowReader:
         answer_key: Holds the answer; a number is an index into the row's `choices`, where it is not one of them.
         question_template: `str.format` template of the prompt, with the row's own fields.
         choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
-        base_folder: Where the names of pictures are looked up, when no image folder is given for the run.
+        base_folder: Where the names of images are looked up, when no image folder is given for the run.
+        choices_key: Holds the answers that the row's question allows.
+        id_key: Holds the row's name.
 
-    A row with `messages` or `conversations` is that conversation as it stands. `id`, `images` (more pictures) and
-    `choices` mean the same in every row; whatever else it has becomes the example's `metadata`.
+    A row with `messages` or `conversations` is that conversation as it stands, and `images` are more images of any
+    row; whatever else it has becomes the example's `metadata`. None or blank text is no image.
     """
 
     image_key: str | None = "image"
@@ -52,6 +58,8 @@ class RowReader:
     question_template: str | None = None
     choices: tuple[str, ...] = ()
     base_folder: Path | None = None
+    choices_key: str = "choices"
+    id_key: str = "id"
 
     def read(self, row: Any, fallback_id: str) -> Example | Skipped:
         """The example, or what is wrong with the row; `fallback_id` names a row that has no `id`."""
@@ -59,23 +67,31 @@ class RowReader:
         try:
             if not isinstance(row, Mapping):
                 raise BadSample("bad_row", f"expected a dict, got {type(row).__name__}")
-            if row.get("id") is not None:
-                id = str(row["id"])
+            if row.get(self.id_key) is not None:
+                id = str(row[self.id_key])
             return self._example(row, id)
         except BadSample as bad:
             return bad.skipped(id)
 
     def _example(self, row: Row, id: str) -> Example:
-        choices = self.choices or _choices(_filled(row, "choices"))
-        conversation = next((key for key in CONVERSATION_KEYS if _filled(row, key) is not None), None)
+        choices = self.choices or _choices(row.get(self.choices_key))
+        conversation = next((key for key in CONVERSATION_KEYS if row.get(key) is not None), None)
         if conversation is None:
             messages, inline = self._question_and_answer(row, choices), ()
         else:
             messages, inline = read_conversation(row[conversation])
-        own = (*_pictures(_filled(row, self.image_key)), *_pictures(_filled(row, "images")))
+        own = (*_pictures(_filled(row, self.image_key)), *_pictures(row.get("images")))
         if own and inline:
             raise BadSample("bad_row", f"pictures both in {conversation} and beside it: their order is not known")
-        used = {self.image_key, self.question_key, self.answer_key, conversation, "id", "images", "choices"}
+        used = {
+            self.image_key,
+            self.question_key,
+            self.answer_key,
+            conversation,
+            self.id_key,
+            "images",
+            self.choices_key,
+        }
         return Example(
             id=id,
             messages=messages,
@@ -86,13 +102,16 @@ class RowReader:
 
     def _question_and_answer(self, row: Row, choices: tuple[str, ...]) -> tuple[Message, ...]:
         answer = _filled(row, self.answer_key)
-        if answer is None or answer == "":
+        if answer is None or (isinstance(answer, str) and not answer.strip()):
             raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
         if choices and isinstance(answer, int) and str(answer) not in choices:
             if not 0 <= answer < len(choices):
                 raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
             answer = choices[answer]
-        if isinstance(answer, Mapping | list) or (choices and str(answer) not in choices):
+        unreadable = isinstance(answer, Mapping | list | bytes) or (
+            isinstance(answer, float) and not math.isfinite(answer)
+        )
+        if unreadable or (choices and str(answer) not in choices):
             expected = f"one of {', '.join(choices[:10])}" if choices else "text or a number"
             raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected {expected}")
         return Message("user", self._prompt(row)), Message("assistant", str(answer))
@@ -120,12 +139,54 @@ class Reader(Protocol):
     def read(self, row: Any, fallback_id: str) -> Example | Skipped: ...  # noqa: D102
 
 
-class IndexedRows:
+class _Ready:
+    """The reader of rows that are examples already."""
+
+    def read(self, row: Any, fallback_id: str) -> Example | Skipped:
+        """The row itself."""
+        return row
+
+
+READY = _Ready()
+
+
+class SourceRows:
+    """What indexed and streamed sources share.
+
+    Args:
+        reader: How a row becomes an example.
+        features: What is known of the columns; None where only the rows tell.
+    """
+
+    def __init__(self, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
+        self.reader = reader
+        self.features = features
+
+    def sample(self) -> Iterator[Any]:
+        """Some rows, not read yet: `SAMPLE` of them over all that there are, or the first ones of a stream."""
+        raise NotImplementedError
+
+    def columns(self) -> list[str]:
+        """The names of the columns; of the sample's rows, where nothing else tells.
+
+        Raises:
+            ValueError: The rows are no objects with names, or there are none.
+        """
+        if self.features:
+            return list(self.features)
+        rows = list(self.sample())
+        names = list(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
+        if not names:
+            raise ValueError(f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows")
+        return names
+
+
+class IndexedRows(SourceRows):
     """A map-style source: `rows` in their order, each read when it is asked for."""
 
-    def __init__(self, rows: Sequence[Row], reader: Reader) -> None:
+    def __init__(self, rows: Any, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
+        super().__init__(reader, features)
         self.rows = rows
-        self.reader = reader
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -133,6 +194,14 @@ class IndexedRows:
     def __getitem__(self, index: int) -> Example | Skipped:
         index = range(len(self.rows))[index]
         return self.reader.read(self.rows[index], str(index))
+
+    def sample(self) -> Iterator[Any]:
+        """Some rows, at equal distances."""
+        return (self.rows[place] for place in range(0, len(self.rows), max(1, len(self.rows) // SAMPLE)))
+
+    def take(self, count: int) -> IndexedRows:
+        """The first `count` rows."""
+        return IndexedRows(Subset(self.rows, range(min(count, len(self.rows)))), self.reader, self.features)
 
 
 class TheWorldDataset(IndexedRows):
@@ -146,50 +215,65 @@ class TheWorldDataset(IndexedRows):
         question_template: `str.format` template of the prompt, with the row's own fields.
         choices: The answers of every row, when they are closed.
 
-    Rows may also hold `id`, `images`, `choices`, and `messages` (or `conversations`) in place of question and answer.
-    A row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
+    A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. Rows may also hold
+    `id`, `images`, `choices`, and `messages` (or `conversations`) in place of question and answer. A row without an
+    `id` is called by its place. One that cannot be used comes out as `Skipped`.
 
     Raises:
-        ValueError: The first row has neither a conversation nor what the keys and the template name.
+        ValueError: The rows have neither a conversation nor what the keys and the template name.
     """
 
     def __init__(
         self,
         records: Sequence[Row],
         *,
-        image_key: str | None = "image",
-        question_key: str | None = "question",
-        answer_key: str | None = "answer",
+        image_key: str | None = None,
+        question_key: str | None = None,
+        answer_key: str | None = None,
         question_template: str | None = None,
         choices: Iterable[str] = (),
     ) -> None:
-        reader = RowReader(image_key, question_key, answer_key, question_template, tuple(choices))
+        super().__init__(records, RowReader(choices=tuple(choices)))
         if len(records):
-            check_columns(reader, dict(records[0]))
-        super().__init__(records, reader)
+            keys = {"image": image_key, "question": question_key, "answer": answer_key}
+            named = {role: key for role, key in keys.items() if key is not None}
+            self.reader = reader_of(self, named, question_template, choices=tuple(choices))
 
 
-def check_columns(reader: RowReader, columns: Iterable[str]) -> None:
-    """Refuse keys that the rows do not have.
+def reader_of(
+    source: SourceRows,
+    named: Mapping[str, str],
+    template: str | None,
+    *,
+    base_folder: Path | None = None,
+    image_folder: Path | None = None,
+    choices: tuple[str, ...] = (),
+) -> RowReader:
+    """What reads the rows of `source`, its columns told by name where `named` does not say.
 
     Raises:
-        ValueError: Names the key and the columns.
+        ValueError: They cannot be told, or the rows have images that would not be read; lists the columns.
     """
-    columns = list(columns)
-    conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
-    if conversation is not None:
-        if reader.question_template is not None:
-            raise ValueError(f"question_template: the data are conversations, in {conversation!r}; leave it out")
-        return
-    wanted = [reader.answer_key]
-    if reader.question_template is None:
-        wanted.append(reader.question_key)
-    else:
-        fields = (field for _, field, _, _ in string.Formatter().parse(reader.question_template) if field is not None)
-        wanted += [field.partition(".")[0].partition("[")[0] for field in fields]
-    for key in wanted:
-        if key not in columns:
-            raise ValueError(f"no column {key!r} in the data, which has {', '.join(columns)}")
+    columns = source.columns()
+    answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
+    classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
+    choices = choices or tuple(classes or ())
+    reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
+    examples = (reader.read(row, "") for row in source.sample())
+    if not any(isinstance(example, Example) and example.images for example in examples):
+        _refuse_unread_images(source, reader, columns, image_folder)
+    return reader
+
+
+def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[str], folder: Path | None) -> None:
+    known = (reader.image_key, reader.question_key, reader.answer_key, reader.choices_key, reader.id_key, "images")
+    found = image_columns(source.sample(), (*known, *CONVERSATION_KEYS))
+    if found or folder is not None:
+        reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
+        raise ValueError(
+            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column {', '.join(IMAGES)}, "
+            f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
+        )
 
 
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
@@ -210,7 +294,7 @@ def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]
         if not isinstance(turn, Mapping):
             raise BadSample("bad_row", f"turn of type {type(turn).__name__}: expected a dict")
         name, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if name not in ROLE_OF:
+        if not isinstance(name, str) or name not in ROLE_OF:
             raise BadSample("bad_row", f"role {name!r}: expected one of {', '.join(ROLE_OF)}")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
         messages.append(Message(ROLE_OF[name], _text_of(parts, pictures)))
@@ -244,6 +328,8 @@ def _choices(value: Any) -> tuple[str, ...]:
         if not isinstance(listed, list):
             raise BadSample("bad_row", f'choices {value[:100]!r}: expected a list, as text in JSON: ["yes", "no"]')
         value = listed
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, bytes)):
+        raise BadSample("bad_row", f"choices {str(value)[:100]}: expected a list")
     return tuple(str(choice) for choice in value or ())
 
 
@@ -257,7 +343,7 @@ def _pictures(value: Any) -> list[Any]:
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and "://" in value:
         return [_from_hub(value)]
-    return [] if value is None or (isinstance(value, str) and not value) else [value]
+    return [] if value is None or (isinstance(value, str) and not value.strip()) else [value]
 
 
 def _from_hub(url: str) -> bytes:
@@ -277,10 +363,12 @@ def _filled(row: Row, key: str | None) -> Any:
 
 __all__ = [
     "CONVERSATION_KEYS",
+    "READY",
     "IndexedRows",
     "Reader",
     "RowReader",
+    "SourceRows",
     "TheWorldDataset",
-    "check_columns",
     "read_conversation",
+    "reader_of",
 ]

@@ -9,55 +9,43 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..json_lines import JsonLines
 from ..open_spatial import MANIFEST, read_converted
 from ..regions import Region, number_regions
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, SourceSettings
 from .files import load_rows
-from .hf_dataset import UndecodedRows
-from .records import IndexedRows, Row, RowReader, read_conversation
+from .hf_dataset import wrap
+from .records import Row, RowReader, read_conversation
 
 MAX_ARRAY_BYTES = 256 * 2**20
-"""Of a .json file that is read whole: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB."""
+"""Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB."""
 
 NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")
 """Columns that tables hold as text, Python's or JSON's."""
 
 
-def load_spatial_rgpt(settings: SourceSettings) -> IndexedRows:
+def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The conversations at `settings.path`.
 
-    Questions and answers call a region by the number of its label on the picture. The example's `metadata` has the
+    Questions and answers call a region by the number of its label on the image. The example's `metadata` has the
     `regions` in the order of their numbers, and as `draw_regions` whether to draw them.
 
     Args:
         settings: `path` is a folder that `convert_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
-            file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the pictures, unless the rows do.
+            file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the images, unless the rows do.
             `question_template` rephrases every `{question}`, and may use the row's own fields.
 
     Raises:
-        ValueError: A large JSON array that was not converted, `streaming`, or a file that cannot be parsed.
-        FileNotFoundError: There is nothing at `path`.
+        ValueError: A large JSON array that was not converted, or a file that cannot be parsed.
     """
-    if settings.path is None:
-        raise ValueError("dataset 'spatial_rgpt' needs train_dataset_path: a file, a folder or a Hub id")
-    settings.refuse("spatial_rgpt", "streaming")
-    path = Path(settings.path).expanduser()
-    rows = _rows(settings, path)
-    if not len(rows):
-        raise ValueError(f"{path}: no rows")
-    first = rows[0]
-    if not isinstance(first, Mapping) or "conversations" not in first:
-        has = ", ".join(first) if isinstance(first, Mapping) else repr(first)[:80]
-        raise ValueError(f"{path}: expected rows with conversations, bbox and rle, the first has {has}")
-    _refuse_unknown_fields(settings.question_template, first)
-    if settings.image_folder is None and "image" not in first:
-        raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the pictures that its rows name")
-    return IndexedRows(rows, _Reader(question_template=settings.question_template, draw=settings.draw_bboxes))
+    rows = _rows(settings, Path(str(settings.path)).expanduser())
+    reader = _Reader(question_template=settings.question_template, draw=settings.draw_bboxes)
+    if settings.image_folder is None and "image" not in wrap(rows, reader).columns():
+        raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the images that its rows name")
+    return rows, reader
 
 
 @dataclass(frozen=True)
@@ -91,41 +79,17 @@ class _Reader(RowReader):
         return Message("user", self._prompt({**row, "question": message.content}))
 
 
-def _rows(settings: SourceSettings, path: Path) -> Sequence[Any]:
+def _rows(settings: SourceSettings, path: Path) -> Any:
     if (path / MANIFEST).is_file():
-        rows = read_converted(path)
-    elif path.suffix == ".jsonl" and path.is_file():
-        rows = JsonLines.scan(path)
-    elif path.suffix == ".json" and path.is_file():
-        return _read_array(path)[: settings.num_samples]
-    else:
-        split = settings.split if not path.is_file() else None
-        return UndecodedRows(
-            load_rows(SourceSettings(split=split, num_samples=settings.num_samples), str(settings.path))
-        )
-    return rows if settings.num_samples is None else rows.head(settings.num_samples)
-
-
-def _read_array(path: Path) -> list[Any]:
-    if path.stat().st_size > MAX_ARRAY_BYTES:
-        raise ValueError(
-            f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
-            f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
-        )
-    try:
-        rows = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected an array of rows, got {type(rows).__name__}")
-    return rows
-
-
-def _refuse_unknown_fields(template: str | None, row: Row) -> None:
-    try:
-        (template or "").format_map({**row, "question": ""})
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"question_template {template!r}: {error!r}; there are question, {', '.join(row)}") from error
+        return read_converted(path)
+    if path.is_file():
+        settings = replace(settings, split=None)
+        if path.suffix == ".json" and path.stat().st_size > MAX_ARRAY_BYTES:
+            raise ValueError(
+                f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
+                f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
+            )
+    return load_rows(settings)
 
 
 def _parsed(value: Any) -> Any:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ..schema import BadSample, Example, SourceSettings
 from .files import load_rows
-from .hf_dataset import wrap
-from .records import IndexedRows, Row, RowReader
+from .records import Row, RowReader
 
 QUESTION_TEMPLATE = "Statement: {caption}\nAnswer (only '0' or '1'):"
 CHOICES = ("0", "1")
@@ -36,23 +35,18 @@ META_CATEGORIES = {
 _CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
 
 
-def load_vsr(settings: SourceSettings) -> IndexedRows:
+def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The statements at `settings.path`: a file, a folder that holds {split}.jsonl, or a Hub id.
 
     Args:
-        settings: `image_folder` holds the pictures. `split` of a folder is train, dev or test; train by default.
+        settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default.
             `question_template` may use every field of a row.
 
     Raises:
-        ValueError: No `image_folder`, `streaming`, a file that cannot be parsed, or a column that is not there.
+        ValueError: A file that cannot be parsed.
         FileNotFoundError: There is no such file.
     """
-    if settings.path is None:
-        raise ValueError("dataset 'vsr' needs train_dataset_path: a file or folder of VSR's annotations")
-    if settings.image_folder is None:
-        raise ValueError("dataset 'vsr' needs image_folder: the folder of COCO 2017's pictures")
-    settings.refuse("vsr", "streaming")
-    folder = Path(settings.path).expanduser()
+    folder = Path(str(settings.path)).expanduser()
     if folder.is_dir():
         path = folder / f"{settings.split or 'train'}.jsonl"
         if not path.is_file():
@@ -60,9 +54,7 @@ def load_vsr(settings: SourceSettings) -> IndexedRows:
         settings = replace(settings, path=str(path), split=None)
     elif folder.is_file():
         settings = replace(settings, split=None)  # the file is the split
-    rows = load_rows(settings, cast(str, settings.path))
-    template = settings.question_template or QUESTION_TEMPLATE
-    return cast(IndexedRows, wrap(rows, _Reader("image", None, "label", template, CHOICES)))
+    return load_rows(settings), _Reader("image", None, "label", settings.question_template, CHOICES)
 
 
 class _Reader(RowReader):

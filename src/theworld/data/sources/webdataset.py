@@ -19,7 +19,6 @@ from theworld.utils.imports import require
 
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .files import CAPTION_QUESTION, CAPTIONS, PICTURES
-from .hf_dataset import StreamedRows
 from .records import CONVERSATION_KEYS, Row, RowReader
 
 TEXT_BYTES = 2**24
@@ -56,23 +55,20 @@ class SampleReader:
         return reader.read(row, id)
 
 
-def load_webdataset(settings: SourceSettings) -> StreamedRows:
-    """The samples of the tar files at `settings.path`, a stream.
+def load_webdataset(settings: SourceSettings) -> tuple[Any, SampleReader]:
+    """The samples of the tar files at `settings.path`, a stream, and their reader.
 
     Args:
         settings: `path` is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
             `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
 
     Raises:
-        ValueError: No path, or a setting does not apply. While iterating: a tar file is damaged.
+        ValueError: While iterating: a tar file is damaged.
         FileNotFoundError: No file is there. While iterating: one is not.
     """
-    settings.refuse("webdataset", "split", "image_folder")
-    if settings.path is None:
-        raise ValueError("dataset 'webdataset' needs train_dataset_path: tar files, as in shards/{000..099}.tar")
     library, fsspec = require("train", "datasets"), require("train", "fsspec")
     shards: list[str] = []
-    for pattern in expand_braces(settings.path):
+    for pattern in expand_braces(str(settings.path)):
         files, paths = fsspec.core.url_to_fs(pattern)
         if any(sign in paths for sign in "*?["):
             shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))]
@@ -81,8 +77,7 @@ def load_webdataset(settings: SourceSettings) -> StreamedRows:
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise FileNotFoundError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
-    rows = rows if settings.num_samples is None else rows.take(settings.num_samples)
-    return StreamedRows(rows, SampleReader(settings.question_template))
+    return rows, SampleReader(settings.question_template)
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
-from theworld.data.sources import Source
 
 from ..records import Item, Prediction
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
-from theworld.data.sources.blink import load_blink
 
 from ..answers import parse_letter
 from ..records import Item, Prediction
@@ -36,11 +36,11 @@ def load(settings: SourceSettings) -> TaskItems:
     """The questions of `val`, the split whose answers are known. A `question_template` comes without the disclaimer.
 
     Raises:
-        ValueError: The split whose answers are hidden, or as `load_blink`.
+        ValueError: The split whose answers are hidden, or as `open_source`.
         FileNotFoundError: There is nothing at `settings.path`.
     """
     official = settings.question_template is None
-    return read_items(load_blink(settings), lambda example: _item(example, official))
+    return read_items(open_source("blink", settings), lambda example: _item(example, official))
 
 
 def _item(example: Example, official: bool) -> Item:

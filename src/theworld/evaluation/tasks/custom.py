@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
-from theworld.data.sources.files import load_custom
 
 from ..answers import parse_choice
 from ..records import Item
@@ -22,10 +22,10 @@ def load(settings: SourceSettings) -> TaskItems:
     """The rows at `settings.path`, each its last answer being what is asked for.
 
     Raises:
-        ValueError: As `load_custom`.
+        ValueError: As `open_source`.
         FileNotFoundError: There is nothing at `settings.path`.
     """
-    return read_items(load_custom(settings), _item)
+    return read_items(open_source("custom", settings), _item)
 
 
 def _item(example: Example) -> Item:

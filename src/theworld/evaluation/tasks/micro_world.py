@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
-from theworld.data.sources.micro_world import load_micro_world
 
 from ..answers import parse_choice
 from ..records import Item, Prediction
@@ -19,11 +19,11 @@ def load(settings: SourceSettings) -> TaskItems:
     """The questions in a folder of scenes; the family is `static/<family>` or `predictive/<family>`.
 
     Raises:
-        ValueError: As `load_micro_world`.
+        ValueError: As `open_source`.
         FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
     settings.refuse("micro_world", "clip_frames")
-    return read_items(load_micro_world(settings), _item)
+    return read_items(open_source("micro_world", settings), _item)
 
 
 def _item(example: Example) -> Item:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
-from theworld.data.sources.spatial_rgpt import load_spatial_rgpt
 
 from ..answers import parse_clock, parse_metres, parse_region, parse_yes_no
 from ..records import Item, Prediction
@@ -41,11 +41,11 @@ def load(settings: SourceSettings) -> TaskItems:
     """The benchmark's rows, regions drawn as in training; a row whose ground truth no rule reads is skipped.
 
     Raises:
-        ValueError: As `load_spatial_rgpt`.
+        ValueError: As `open_source`.
         FileNotFoundError: There is nothing at `settings.path`.
     """
     requested = settings.question_template is None
-    return read_items(load_spatial_rgpt(settings), lambda example: _item(example, requested))
+    return read_items(open_source("spatial_rgpt", settings), lambda example: _item(example, requested))
 
 
 def _item(example: Example, requested: bool) -> Item:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
-from theworld.data.sources.vsr import META_CATEGORIES, load_vsr
+from theworld.data.sources.vsr import META_CATEGORIES
 
 from ..answers import parse_binary
 from ..audit import NO, YES, blind_rules
@@ -34,7 +35,7 @@ def load(settings: SourceSettings) -> TaskItems:
             taken, or a Hub id. `split` is test by default.
 
     Raises:
-        ValueError: As `load_vsr`.
+        ValueError: As `open_source`.
         FileNotFoundError: There is nothing at `path`.
     """
     settings = replace(settings, split=settings.split or "test")
@@ -45,7 +46,7 @@ def load(settings: SourceSettings) -> TaskItems:
     file = path / f"{settings.split}.jsonl" if path.is_dir() else path
     train = file.parent / TRAIN
     known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
-    return read_items(load_vsr(settings), lambda example: _item(example, known))
+    return read_items(open_source("vsr", settings), lambda example: _item(example, known))
 
 
 def _item(example: Example, known: dict[str, str]) -> Item:

@@ -1,0 +1,114 @@
+"""Several datasets as one, with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from .images import locate
+from .schema import BadSample, Example, Skipped
+
+
+@dataclass(frozen=True)
+class MixturePart:
+    """One dataset of a mixture.
+
+    Args:
+        name: What its rows are called by, before their own id.
+        rows: A map-style source.
+        weight: Its share of an epoch, in relation to the other weights; above 0.
+        image_folder: Where its relative image names are looked up; None leaves them to the collator.
+        path: Where the rows are, for the record.
+    """
+
+    name: str
+    rows: Any
+    weight: float
+    image_folder: Path | None = None
+    path: str | None = None
+
+
+class Mixture(Dataset["Example | Skipped"]):
+    """A map-style source that draws from each part so many rows an epoch as its weight says.
+
+    An epoch is just long enough that every row of every part comes at least once: the part with the most rows for its
+    weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The order is
+    drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
+
+    Args:
+        parts: The datasets.
+        seed: Of the order.
+
+    Raises:
+        ValueError: There is no part, one is empty, or a weight is not above 0.
+    """
+
+    def __init__(self, parts: Sequence[MixturePart], seed: int = 0) -> None:
+        if not parts:
+            raise ValueError("mixture: expected at least one dataset")
+        for part in parts:
+            if not (0 < part.weight < float("inf")) or not len(part.rows):
+                raise ValueError(
+                    f"mixture: {part.name!r} has the weight {part.weight} and {len(part.rows)} rows; expected a weight "
+                    "above 0 and at least 1 row"
+                )
+        names = [part.name for part in parts]
+        self.parts = [
+            replace(part, name=f"{part.name}-{names[:place].count(part.name) + 1}")
+            if names.count(part.name) > 1
+            else part
+            for place, part in enumerate(parts)
+        ]
+        scale = max(len(part.rows) / part.weight for part in parts)
+        # Each row of the scaling part once; rounding must not lose one
+        self.counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
+        which = np.repeat(np.arange(len(parts)), self.counts)
+        row = np.concatenate(
+            [np.arange(count) % len(part.rows) for part, count in zip(parts, self.counts, strict=True)]
+        )
+        order = np.random.default_rng(seed).permutation(len(which))
+        self._places = np.stack([which[order], row[order]], axis=1)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Example | Skipped:
+        which, row = (int(number) for number in self._places[index])
+        part = self.parts[which]
+        item = part.rows[row]
+        id = f"{part.name}/{item.id}"
+        if isinstance(item, Skipped) or part.image_folder is None:
+            return replace(item, id=id)
+        folder = part.image_folder
+        try:
+            images = [locate(image, folder) if isinstance(image, str) else image for image in item.images]
+        except BadSample as bad:
+            return bad.skipped(id)
+        return replace(item, id=id, images=tuple(images))
+
+    def take(self, count: int) -> Mixture:
+        """The first `count` rows of an epoch."""
+        other = Mixture(self.parts)
+        other._places = self._places[:count]
+        return other
+
+    def record(self) -> list[dict[str, Any]]:
+        """What a manifest holds of it: each part's name, path, weight, rows and rows an epoch."""
+        return [
+            {
+                "name": part.name,
+                "path": part.path,
+                "weight": part.weight,
+                "rows": len(part.rows),
+                "rows_per_epoch": count,
+            }
+            for part, count in zip(self.parts, self.counts, strict=True)
+        ]
+
+
+__all__ = ["Mixture", "MixturePart"]

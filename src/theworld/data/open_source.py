@@ -1,0 +1,136 @@
+"""Opens a dataset by its name, several as a mixture, or an object of the user's own: what is common to all, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset, IterableDataset
+
+from theworld.utils.imports import require
+
+from .columns import check_columns, template_fields
+from .mixture import Mixture, MixturePart
+from .schema import Example, Skipped, SourceSettings
+from .sources import SOURCES, SourceKind
+from .sources.hf_dataset import StreamedRows, wrap
+from .sources.records import READY, IndexedRows, reader_of
+
+Source = IndexedRows | StreamedRows
+"""Rows with a length, read in any order; or one after the other."""
+
+ALWAYS = ("path", "num_samples", "seed")
+"""Settings that every dataset uses."""
+
+
+def open_source(name: str, settings: SourceSettings) -> Source:
+    """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`.
+
+    Args:
+        name: Key of `SOURCES`.
+        settings: What to read; a setting without an effect on this dataset is refused.
+
+    Raises:
+        ValueError: The name is unknown, a setting does not fit, or the rows cannot be used.
+        FileNotFoundError: There is nothing at the path, or no image folder.
+    """
+    kind = SOURCES.get(name)
+    if kind is None:
+        raise ValueError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
+    settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
+    _check_paths(name, kind, settings)
+    template = settings.question_template or kind.template
+    try:
+        rows, reader = kind.load(replace(settings, question_template=template))
+        source = _taken(wrap(rows, reader), settings)
+        wanted = [*kind.needs, *(template_fields(template) if template else ())]
+        if wanted:
+            check_columns(wanted, [*kind.fields, *source.columns()])
+    except ValueError as error:
+        path = str(settings.path)
+        raise error if path in str(error) else ValueError(f"{path}: {error}") from error
+    if isinstance(source, IndexedRows) and not len(source):
+        raise ValueError(f"{settings.path}: no rows")
+    return source
+
+
+def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
+    """Several datasets as one, each with its share of every epoch: `(name, settings, weight)`.
+
+    The images of a part are looked up in its own `image_folder`. The seed is that of the first part.
+
+    Raises:
+        ValueError: As from `open_source` and `Mixture`; a stream has no share.
+        FileNotFoundError: As from `open_source`.
+    """
+    opened: list[MixturePart] = []
+    for name, settings, weight in parts:
+        source = open_source(name, settings)
+        if isinstance(source, StreamedRows):
+            raise ValueError(f"{settings.path}: a mixture needs rows with a length; set streaming to false")
+        opened.append(MixturePart(name, source, weight, settings.image_folder, str(settings.path)))
+    return Mixture(opened, parts[0][1].seed if parts else 0)
+
+
+def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mixture:
+    """An object of the user's own as a source.
+
+    Args:
+        data: A list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or
+            `IterableDataset` whose rows are dicts or `Example`, or a source, which stays as it is.
+        settings: `columns`, `question_template`, `image_folder` and `num_samples`; all else is refused.
+
+    Raises:
+        ValueError: It is something else, it has no rows, or its columns cannot be told.
+    """
+    settings = settings or SourceSettings()
+    uses = ("columns", "question_template", "image_folder", "num_samples", "seed")
+    settings.refuse("train_dataset", *(field for field in vars(settings) if field not in uses))
+    library = require("train", "datasets")
+    if isinstance(data, Mixture | IndexedRows | StreamedRows):
+        settings.refuse("train_dataset", "columns", "question_template")
+        return data if settings.num_samples is None else _taken(data, settings)
+    if isinstance(data, IterableDataset):
+        data = library.IterableDataset.from_generator(_rows_of, gen_kwargs={"data": [data]})
+    if not isinstance(data, Sequence | Dataset | dict | library.Dataset | library.IterableDataset) or isinstance(
+        data, str
+    ):
+        raise ValueError(
+            f"train_dataset of type {type(data).__name__}: expected a list of dicts, a Dataset or an IterableDataset"
+        )
+    source = _taken(wrap(data, READY), settings)
+    first = next(source.sample(), None)
+    if first is None:
+        raise ValueError("train_dataset: no rows")
+    if not isinstance(first, Example | Skipped):
+        named, folder = settings.columns or {}, settings.image_folder
+        source.reader = reader_of(source, named, settings.question_template, image_folder=folder)
+    return source
+
+
+def _rows_of(data: list[Any]) -> Any:
+    for rows in data:
+        yield from rows
+
+
+def _taken(source: Any, settings: SourceSettings) -> Any:
+    return source if settings.num_samples is None else source.take(settings.num_samples)
+
+
+def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
+    folder = settings.image_folder
+    if settings.path is None:
+        raise ValueError(f"dataset {name!r} needs train_dataset_path (`theworld evaluate`: --data): {kind.path}")
+    path = Path(settings.path).expanduser()
+    if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
+        where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
+        raise FileNotFoundError(f"{path}: no such file or folder{where}")
+    if folder is None and kind.needs_images:
+        raise ValueError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
+    if folder is not None and not kind.makes_images and not folder.is_dir():
+        raise FileNotFoundError(f"image_folder={folder}: no such folder")
+
+
+__all__ = ["Source", "as_source", "open_mixture", "open_source"]

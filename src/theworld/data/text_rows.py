@@ -1,0 +1,263 @@
+"""Rows of JSON, JSON lines, CSV and TSV files as they stand: no type is inferred, whatever the other rows hold.
+
+One reader for each format serves streaming, the index of a file's rows, and a single row that is read by its place.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any, Self, cast, overload
+
+import numpy as np
+from huggingface_hub import HfFileSystem
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+CHUNK = 2**16
+"""Bytes of JSON that are read at once."""
+MAX_FIELD = 2**26
+"""Characters of a CSV field, where the csv module allows 128 K: an image may stand in one as base64 text."""
+_NEAR_END = 16
+"""Characters; an error of the JSON decoder this close to the end of what was read may only mean that more follows."""
+_SPACE = " \t\r\n"
+
+
+@dataclass
+class TextFile:
+    """A file of rows.
+
+    Args:
+        path: Of the file; `hf://` for one on the Hub.
+        delimiter: Of a CSV or TSV file; None for JSON, an array of rows or one value after the other.
+        name: What errors call the file, where its path is that of a copy.
+    """
+
+    path: str
+    delimiter: str | None = None
+    name: str = ""
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The local file, its format told by its ending."""
+        return cls(str(path), DELIMITERS.get(path.suffix))
+
+    def rows(self, start: int = 0) -> Iterator[tuple[int, Any]]:
+        """Every row from `start` on, behind its place: the byte at which it begins.
+
+        Raises:
+            ValueError: The file is not UTF-8, or a row is not JSON or does not fit its header; names the line.
+        """
+        with self._open() as file:
+            try:
+                self._skip_bom(file)
+                if start:
+                    file.seek(start)
+                yield from self._json(file, start) if self.delimiter is None else self._table(file, start)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{self}: not UTF-8 ({error}); convert the file, for example with "
+                    "`iconv -f latin1 -t utf-8 OLD > NEW`"
+                ) from error
+
+    def __str__(self) -> str:
+        return self.name or self.path
+
+    @cached_property
+    def header(self) -> list[str]:
+        """The column names of a CSV or TSV file; empty if it is empty.
+
+        Raises:
+            ValueError: They are not told apart by the delimiter, or one comes twice.
+        """
+        with self._open() as file:
+            self._skip_bom(file)
+            _, names = next(self._records(file, 0), (0, list[str]()))
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t|,"):
+            shown = {"\t": "tabs"}.get(cast(str, self.delimiter), f"{self.delimiter!r}")
+            raise ValueError(
+                f"{self}: one column {names[0]!r}; fields are separated by {shown} here: save a .csv with commas, a "
+                ".tsv with tabs"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self}: a column comes twice in the header {', '.join(names)}: rename one")
+        return names
+
+    def _open(self) -> IO[bytes]:
+        return cast(IO[bytes], HfFileSystem().open(self.path)) if "://" in self.path else Path(self.path).open("rb")
+
+    def _skip_bom(self, file: IO[bytes]) -> None:
+        head = file.read(4)
+        if b"\0" in head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ValueError(f"{self}: UTF-16 text; convert the file with `iconv -f utf-16 -t utf-8 OLD > NEW`")
+        file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+
+    def _table(self, file: IO[bytes], start: int) -> Iterator[tuple[int, dict[str, str]]]:
+        names = self.header
+        records = self._records(file, file.tell())
+        if not start:
+            next(records, None)  # the header
+        for place, fields in records:
+            yield place, dict(zip(names, fields, strict=True))
+
+    def _records(self, file: IO[bytes], place: int) -> Iterator[tuple[int, list[str]]]:
+        """The lines of a table and their places, blank ones left out; all as long as the first one."""
+        consumed = place
+
+        def lines() -> Iterator[str]:
+            nonlocal consumed
+            for line in file:
+                consumed += len(line)
+                yield line.decode()
+
+        csv.field_size_limit(MAX_FIELD)
+        reader = csv.reader(lines(), delimiter=cast(str, self.delimiter), strict=True)
+        width, line = None, 1
+        while True:
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                raise ValueError(
+                    f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
+                ) from error
+            if fields is None:
+                return
+            if fields:
+                width = width or len(fields)
+                if len(fields) != width:
+                    raise ValueError(
+                        f"{self}, line {line}: {len(fields)} fields, but the header has {width}; quote a field that "
+                        f"holds the delimiter {self.delimiter!r}"
+                    )
+                yield place, fields
+            place, line = consumed, reader.line_num + 1
+
+    def _json(self, file: IO[bytes], start: int) -> Iterator[tuple[int, Any]]:
+        """The items of an array, or values one after the other, wherever lines end."""
+        text = _Text(file, str(self))
+        if text.peek() != "[" or start:
+            while text.peek():
+                yield text.place, text.value()
+            return
+        text.skip(1)
+        separator = text.peek()
+        while separator != "]":
+            text.peek()  # leaves spaces behind
+            yield text.place, text.value()
+            separator = text.peek()
+            if separator not in (",", "]"):
+                raise text.error("expected ',' or ']' after a row" if separator else "cut off within the array")
+            text.skip(separator == ",")
+        text.skip(1)
+        if text.peek():
+            raise text.error("more text after the array")
+
+
+class _Text:
+    """The text of a JSON file, decoded as it is read; `place` counts bytes."""
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self.file = file
+        self.name = name
+        self.place = file.tell()
+        self.line = 1
+        self.buffer, self.at, self.ended = "", 0, False
+        self.decode = codecs.getincrementaldecoder("utf-8")().decode
+        self.parse = json.JSONDecoder().raw_decode
+
+    def peek(self) -> str:
+        """The next character that is no space; empty at the end."""
+        while True:
+            rest = self.buffer[self.at : self.at + 64].lstrip(_SPACE)
+            if rest:
+                self.skip(min(64, len(self.buffer) - self.at) - len(rest))
+                return rest[0]
+            self.skip(min(64, len(self.buffer) - self.at))
+            if self.at == len(self.buffer) and not self._fill():
+                return ""
+
+    def skip(self, count: int) -> None:
+        """Leave `count` characters behind."""
+        passed = self.buffer[self.at : self.at + count]
+        self.place += len(passed.encode())
+        self.line += passed.count("\n")
+        self.at += count
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        while True:
+            try:
+                value, end = self.parse(self.buffer, self.at)
+                length = end - self.at
+                if end < len(self.buffer) or not self._fill():  # a number that ends here may go on
+                    self.skip(length)
+                    return value
+            except json.JSONDecodeError as error:
+                unfinished = error.pos > len(self.buffer) - _NEAR_END or error.msg.startswith("Unterminated")
+                lines = self.buffer.count("\n", self.at, error.pos)
+                if not unfinished or not self._fill():
+                    self.line += lines
+                    raise self.error(error.msg) from error
+            except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+                raise self.error(str(error)) from error
+
+    def error(self, reason: str) -> ValueError:
+        """What is wrong here."""
+        return ValueError(f"{self.name}, line {self.line}: not JSON ({reason})")
+
+    def _fill(self) -> bool:
+        """Read on, twice as much as is waiting; whether there was more."""
+        if self.ended:
+            return False
+        waiting = self.buffer[self.at :]
+        data = self.file.read(max(CHUNK, len(waiting)))
+        self.ended = not data
+        self.buffer, self.at = waiting + self.decode(data, final=self.ended), 0
+        return not self.ended
+
+
+class TextRows(Sequence[Any]):
+    """The rows of `files`, one after the other, read from disk when asked for; memory holds their places alone.
+
+    Args:
+        files: What holds the rows.
+        places: Where the rows of each file begin, in bytes.
+    """
+
+    def __init__(self, files: Sequence[TextFile], places: Sequence[np.ndarray[Any, Any]]) -> None:
+        self.files = list(files)
+        self.places = list(places)
+        self._ends = np.cumsum([len(begins) for begins in places])
+
+    @classmethod
+    def scan(cls, files: Iterable[TextFile]) -> Self:
+        """The rows of files that are read through once.
+
+        Raises:
+            ValueError: As from `TextFile.rows`.
+        """
+        files = list(files)
+        return cls(files, [np.fromiter((place for place, _ in file.rows()), np.int64) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
+        index = range(len(self))[index]
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        place = int(self.places[which][index - int(self._ends[which])])
+        # Opened anew: a shared handle would not survive a fork
+        return next(self.files[which].rows(place))[1]
+
+
+__all__ = ["DELIMITERS", "TextFile", "TextRows"]
