@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import WeakFileLock
@@ -267,7 +266,7 @@ def locked(folder: Path, *, is_main: bool) -> Generator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
-            except Timeout as error:
+            except TimeoutError as error:
                 raise ValueError(
                     f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
                     "--output_dir"
