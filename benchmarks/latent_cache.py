@@ -2,6 +2,7 @@
 
     python benchmarks/latent_cache.py             # 4,096 latents of 16 x 28 x 28 in bf16, in a temporary folder
     python benchmarks/latent_cache.py --pairs 31 --json
+    python benchmarks/latent_cache.py --encode    # what filling it costs: the VAE at its full width, random weights
 
 Rows, in latents a second, by the clock and by the processor's time:
     write                add, checksum and flush to disk
@@ -21,7 +22,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from diffusers import AutoencoderKLWan
 from safetensors import safe_open
+from torch.utils.flop_counter import FlopCounterMode
 
 from theworld.data.latent_cache import LatentCache, content_key
 
@@ -85,13 +88,28 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
     return {**medians, "bytes_per_latent": used / count, "raw_bytes": raw, "overhead": used / count / raw - 1}
 
 
+def encode_cost() -> dict[str, float]:
+    """Operations and processor time of one frame, once, in the VAE's encoder of Cosmos-Predict2 in fp32."""
+    vae = AutoencoderKLWan().eval()
+    frame = torch.rand(1, 3, 1, *FRAME[1:]) * 2 - 1
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        begin = time.process_time()
+        vae.encode(frame)
+    seconds = time.process_time() - begin
+    return {"teraflop_per_frame": counter.get_total_flops() / 1e12, "processor_seconds_per_frame": seconds}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latents", type=int, default=4096)
     parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--encode", action="store_true")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.encode:
+        print(json.dumps(encode_cost()))
+        return
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), args.latents, args.pairs)
     if args.json:

@@ -11,12 +11,11 @@ import re
 import shutil
 import zlib
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import WeakFileLock
@@ -264,10 +263,12 @@ def locked(folder: Path, *, is_main: bool) -> Generator[None]:
         if is_main:
             if folder.exists() and not folder.is_dir():
                 raise ValueError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
             try:
                 stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
-            except Timeout as error:
+            except TimeoutError as error:
                 raise ValueError(
                     f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
                     "--output_dir"
@@ -275,6 +276,11 @@ def locked(folder: Path, *, is_main: bool) -> Generator[None]:
             # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
             stack.callback((folder / LOCK).unlink, missing_ok=True)
         yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _crc32(path: Path) -> int:

@@ -101,12 +101,10 @@ class TheWorldTrainer(Trainer):
         """The stock schedule; warns of one that stays in its warm-up."""
         warmup = self.args.get_warmup_steps(num_training_steps)
         if warmup >= num_training_steps and self.lr_scheduler is None:
-            logger.warning(
-                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks and begin at 0; lower "
-                "warmup_steps or train for longer",
-                warmup,
-                num_training_steps,
+            message = (
+                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks; lower warmup_steps"
             )
+            logger.warning(message, warmup, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
     # Batches

@@ -115,16 +115,9 @@ def load_video(settings: SourceSettings) -> VideoClips:
             f"{folder}: no videos; expected sub-folders of frames, or files ending in "
             f"{', '.join(sorted(ANIMATIONS | VIDEOS))}"
         )
-    unstated = [path for path in folder.iterdir() if path.is_dir() and stated_rate(path) is None]
-    if settings.clip_fps is not None and unstated:
-        logger.warning(
-            "%s: %d folders of frames without %s, such as %s: their frames are taken as %g a second",
-            folder,
-            len(unstated),
-            RATE_FILE,
-            unstated[0].name,
-            settings.clip_fps,
-        )
+    fps, unstated = settings.clip_fps, sum(path.is_dir() and stated_rate(path) is None for path in folder.iterdir())
+    if fps is not None and unstated:
+        logger.warning("%s: %d folders of frames without %s are taken as %g a second", folder, unstated, RATE_FILE, fps)
     return VideoClips(items[: settings.num_samples])
 
 
