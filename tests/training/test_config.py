@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
+from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorldConfig
 from theworld.model.components import FUSIONS, PROJECTORS, WORLD_ENCODERS
 from theworld.training.arguments import training_arguments
 from theworld.training.config import REFUSED, RunSettings, TrainingConfig
 from theworld.training.objectives import OBJECTIVES
+from theworld.training.run import train
 from theworld.utils.settings import keys
 from theworld.utils.world_settings import WorldSettings
 
@@ -263,3 +265,29 @@ def test_what_changes_the_losses_of_a_resumed_run_is_told() -> None:
 def test_the_page_lists_the_keys_as_they_are() -> None:
     page = runpy.run_path(str(FOLDER.parent / "scripts" / "configuration_page.py"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/configuration_page.py"
+
+
+def test_a_run_obeys_keys_of_the_trainer(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    given: dict[str, Any] = {"optim": "adafactor", "save_strategy": "epoch", "eval_strategy": "epoch", "do_eval": True}
+    given |= {"train_sampling_strategy": "sequential", "lr_scheduler": "polynomial", "warmup_ratio": 0.2}
+    given["eval_dataset_path"] = str(write_rows(tmp_path, 4, "eval.jsonl"))
+    result = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, **given))
+    run = Path(result.output_dir)
+    assert sorted(path.name for path in run.glob("checkpoint-*")) == ["checkpoint-3", "checkpoint-6"]
+    saved = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    assert {name: saved.get(name) for name in given} == {**given, "train_sampling_strategy": "sequential"}
+    assert sorted(history(run / "checkpoint-6", "eval_loss")) == [3, 6]
+    rates = history(run / "checkpoint-6", "learning_rate")
+    assert rates[3][0] == pytest.approx(1e-2, rel=0.3)
+
+
+def test_a_run_folder_of_version_0_1_is_read(tmp_path: Path) -> None:
+    """Its config.json has the keys that there were, and no other."""
+    given = {name: keys(RunSettings)[name].default for name in DOCUMENTED.split() if name in keys(RunSettings)}
+    given |= {"enable_world": True, "num_world_steps": 1, "max_world_steps": None, "freeze_gemma_vision": True}
+    given |= {"cosmos_model_name": None, "lora": None, "projector": None, "fusion": None}
+    del given["hf_token"]
+    (tmp_path / "config.json").write_text(json.dumps(given), encoding="utf-8")
+    config = TrainingConfig.from_file(tmp_path / "config.json")
+    assert config == TrainingConfig(num_world_steps=1)
+    assert config.changes(given) == []

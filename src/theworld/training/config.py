@@ -213,11 +213,7 @@ class TrainingConfig(PassedSettings, RunSettings):
 
             names = self.dataset_name if isinstance(self.dataset_name, list) else [self.dataset_name]
             for name in names:
-                if name not in SOURCES:
-                    hint = nearest(name, SOURCES)
-                    raise ValueError(
-                        f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}; {hint}".rstrip("; ")
-                    )
+                _refuse(name not in SOURCES, f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
         if any(getattr(self, name) is not None for name in REGISTRIES):
             from theworld.model import TheWorldConfig
             from theworld.model.components import check_choices
