@@ -18,7 +18,7 @@ from theworld.data.download import ImageStore
 from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
-from theworld.data.sources.datacomp import PROMPTS, DataCompReader, default_cache
+from theworld.data.sources.datacomp import PROMPTS, DataCompReader
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.data.sources.records import IndexedRows
 
@@ -120,6 +120,10 @@ def test_a_template_names_columns(settings: SourceSettings) -> None:
         open_source("datacomp", SourceSettings(path=settings.path, question_template="{caption}"))
 
 
-def test_pictures_go_to_the_users_cache_when_nobody_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pictures_go_to_the_users_cache_when_nobody_says(
+    settings: SourceSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "theworld" / "images"
+    monkeypatch.delenv("THEWORLD_CACHE", raising=False)
+    source: Any = open_source("datacomp", SourceSettings(path=settings.path))
+    assert source.reader.store.cache_folder == tmp_path / "theworld" / "images"

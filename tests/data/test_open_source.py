@@ -12,6 +12,8 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset
 
+from tests import tiny
+from theworld.data.collator import TheWorldCollator
 from theworld.data.open_source import as_source, open_mixture, open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
 from theworld.data.sources.records import TheWorldDataset
@@ -202,6 +204,13 @@ def test_objects_of_the_users_own(data: Any) -> None:
     assert answers(read) == ["a0", "a1"][: len(read)]
     assert read[0].images == ("0.png",)
     assert hasattr(source, "__len__") or hasattr(source, "split_by_process")
+
+
+def test_half_a_surrogate_pair_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"question": "q", "answer": "a\\ud800"}\n{"question": "q", "answer": "\\ud83d\\ude00"}\n')
+    batch = TheWorldCollator(tiny.tiny_processor())(rows_of(path))
+    assert [row.cause for row in batch["skipped"]] == ["special_token"]
 
 
 def test_objects_that_are_none(tmp_path: Path) -> None:

@@ -41,7 +41,9 @@ class LatentLookup(Protocol):
 
 
 class TheWorldCollator:
-    """Opens pictures, applies the chat template, supervises what the assistant says, pads.
+    """Opens images, applies the chat template, supervises what the assistant says, pads.
+
+    Public, as `theworld.datasets.TheWorldCollator`: the `data_collator` for rows of any source.
 
     Supervised is the content of every assistant turn with its `<end_of_turn>`; all else is -100.
 

@@ -24,11 +24,14 @@ class ChatProcessor(Protocol):
 
 
 def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """What must not stand in a text, since a tokenizer reads it as structure: turns, images, worlds, spare slots."""
+    """What must not stand in a text, since a tokenizer reads it as structure: turns, images, worlds, spare slots.
+
+    Half a surrogate pair, which JSON can hold, is no text: tokenizers raise TypeError.
+    """
     added: dict[int, Any] = tokenizer.added_tokens_decoder
     special = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     special |= {CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN}
-    return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>"]))
+    return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>", r"[\ud800-\udfff]"]))
 
 
 def chat_turns(messages: Sequence[Message], images: Sequence[Any], reserved: re.Pattern[str]) -> list[Turn]:

@@ -10,8 +10,6 @@ from typing import Any, Literal
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
 
-ROLES = ("system", "user", "assistant")
-
 
 @dataclass(frozen=True)
 class Message:

@@ -7,9 +7,9 @@ would count twice, and nobody would know how much is missing.
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 from typing import Any
+
+from theworld.utils.io import cache_folder
 
 from ..download import ImageStore
 from ..schema import BadSample, Example, Message, Skipped, SourceSettings
@@ -66,10 +66,5 @@ def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
     Raises:
         ValueError: A file that cannot be parsed.
     """
-    store = ImageStore(settings.image_folder or default_cache())
+    store = ImageStore(settings.image_folder or cache_folder() / "images")
     return load_rows(settings), DataCompReader(store, settings.question_template)
-
-
-def default_cache() -> Path:
-    """Where pictures are kept when nobody says."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "theworld" / "images"
