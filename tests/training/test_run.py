@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import datasets
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import IterableDataset
 
 from tests.training.runs import QUESTION, history, tiny_run, write_rows
 from theworld import TheWorld
@@ -286,3 +288,40 @@ def test_align_stage_then_answers(tmp_path: Path, gemma_folder: Path, cosmos_fol
         tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / "next"), resume_from=align.output_dir, **shared
     )
     assert train(answers).step == 1
+
+
+def test_a_mixture_is_trained_on_and_recorded(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_rows(tmp_path / name)
+        paths.append(str(tmp_path / name / "train.jsonl"))
+    config = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, train_dataset_path=paths, weights=[1.0, 3.0], max_steps=2, save_steps=2
+    )
+    assert train(config).step == 2
+    mixture = json.loads((Path(config.output_dir) / "manifest.json").read_text("utf-8"))["mixture"]
+    assert [(part["path"], part["weight"]) for part in mixture] == list(zip(paths, (1.0, 3.0), strict=True))
+    assert 3 * mixture[0]["rows_per_epoch"] == mixture[1]["rows_per_epoch"]
+
+
+@pytest.mark.parametrize("kind", ["list", "datasets", "stream"])
+def test_rows_can_be_objects(kind: str, tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    write_rows(tmp_path)
+    rows = [
+        {"image": str(tmp_path / row["image"]), "question": row["question"], "answer": row["answer"]}
+        for row in read_jsonl(tmp_path / "train.jsonl")
+    ]
+    given = {"list": rows, "datasets": datasets.Dataset.from_list(rows), "stream": RowsOfAStream(rows)}[kind]
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, train_dataset_path=None, max_steps=2, eval_steps=2)
+    result = train(config, train_dataset=given, eval_dataset=rows[:2])
+    assert result.step == 2
+    assert result.metrics["eval_loss"] > 0
+
+
+class RowsOfAStream(IterableDataset[Any]):
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)

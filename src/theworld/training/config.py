@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
+from theworld.data.columns import ROLES
 from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
 from .passed_keys import TRAINER, WORLD, check_enumerated, passed_fields, refusals
 
 AUTO = "auto"
-COLUMNS = ("image", "question", "answer", "choices", "id")
 REGISTRIES = ("world_encoder", "projector", "fusion")
 UNUSED_BY_STREAMS = ("dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
                      "train_sampling_strategy")  # fmt: skip
@@ -188,8 +188,8 @@ class TrainingConfig(PassedSettings, RunSettings):
         _refuse(self.encode_once and (self.objective != "align" or self.streaming), told)
 
     def _check_data(self) -> None:
-        unknown = ", ".join(sorted((self.columns or {}).keys() - set(COLUMNS)))
-        _refuse(unknown, f"columns has {unknown}: expected some of {', '.join(COLUMNS)}")
+        unknown = ", ".join(sorted((self.columns or {}).keys() - set(ROLES)))
+        _refuse(unknown, f"columns has {unknown}: expected some of {', '.join(ROLES)}")
         lists = {name: getattr(self, name) for name in ("dataset_name", "train_dataset_path", "weights")}
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
         found = ", ".join(f"{name} has {size}" for name, size in sizes.items())

@@ -29,7 +29,8 @@ from .config import TrainingConfig
 from .latents import check_cacheable
 from .objectives import OBJECTIVES
 from .resume import locked
-from .run import SKIPPED, SKIPPED_EVAL, load_data
+from .rows import load_rows
+from .run import SKIPPED, SKIPPED_EVAL
 from .stages import load_model
 from .streams import dead_workers_named
 
@@ -157,9 +158,9 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
 def _precompute(config: TrainingConfig, state: PartialState, together: int) -> PrecomputeResult:
     # 1. Data and model; one pass over a stream needs no number of steps
     one_pass = replace(config, max_steps=config.max_steps or 1)
-    data = {SKIPPED: load_data(one_pass, config.train_dataset_path, config.split)}
+    data = {SKIPPED: load_rows(one_pass)}
     if config.do_eval:
-        data[SKIPPED_EVAL] = load_data(one_pass, config.eval_dataset_path, config.eval_split)
+        data[SKIPPED_EVAL] = load_rows(one_pass, evaluation=True)
     objective = OBJECTIVES[config.objective]
     model = load_model(config, config.model_name, objective.model_class, objective.model_keys)
     encoder = model.model.world_encoder

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sized
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,8 +21,7 @@ from torch.utils.data import default_collate
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
-from theworld.data.open_source import open_source
-from theworld.data.schema import SourceSettings
+from theworld.data.mixture import Mixture
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
@@ -41,11 +40,14 @@ from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .publish import Publisher
 from .resume import STATE, Resume, locked, newest_checkpoint, resolve
+from .rows import load_rows
 from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
 MARKERS = 2  # tokens around an image, and around a world block
+OBJECT = "an object given to train"
+"""The path of rows that no file holds."""
 SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 
@@ -74,17 +76,26 @@ class RunResult:
     stopped: bool
 
 
-def train(config: TrainingConfig) -> RunResult:
-    """Run `config` to its end, or go on with it where `config.resume` says.
+def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: Any = None) -> RunResult:
+    """Run `config` to its end, or continue it where `config.resume` says.
+
+    Args:
+        train_dataset: Rows in place of those that the config names: a list of dicts, a `TheWorldDataset`, a
+            `datasets.Dataset`, a `torch.utils.data.Dataset`, or an iterable one with `max_steps`.
+        eval_dataset: Likewise, to evaluate on every `eval_steps` steps.
 
     Raises:
         ValueError: The config, the data or a checkpoint cannot be used, or the run cannot go on.
         FileNotFoundError: A file, folder or checkpoint is missing.
     """
+    if train_dataset is not None:
+        config = replace(config, train_dataset_path=OBJECT)
+    if eval_dataset is not None:
+        config = replace(config, do_eval=True, eval_dataset_path=OBJECT)
     with hub_token(config.hf_token):
         arguments = training_arguments(config)
         with locked(Path(config.output_dir), is_main=arguments.process_index == 0):
-            return _train(config, arguments)
+            return _train(config, arguments, train_dataset, eval_dataset)
 
 
 @contextmanager
@@ -102,17 +113,17 @@ def hub_token(token: str | None) -> Generator[None]:
             os.environ.update({} if before is None else {HUB_TOKEN: before})
 
 
-def _train(config: TrainingConfig, arguments: TrainingArguments) -> RunResult:
+def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, given_eval: Any) -> RunResult:
     # 1. Data and model
     resume = resolve(config)
     publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
-    data = load_data(config, config.train_dataset_path, config.split)
-    eval_data = load_data(config, config.eval_dataset_path, config.eval_split) if config.do_eval else None
+    start = config.model_name if resume is None else resume.folder
+    data = load_rows(config, start, given=given)
+    eval_data = load_rows(config, start, evaluation=True, given=given_eval) if config.do_eval else None
     if isinstance(data, StreamedRows):
         data = EndlessRows(data, config.seed, arguments.process_index, arguments.world_size)
     seed_everything(config.seed)
     objective = OBJECTIVES[config.objective]
-    start = config.model_name if resume is None else resume.folder
     model = load_model(config, start, objective.model_class, objective.model_keys)
     check_length(config, model)
     if config.compile:
@@ -139,7 +150,7 @@ def _train(config: TrainingConfig, arguments: TrainingArguments) -> RunResult:
     if publisher is not None:
         trainer.add_callback(publisher)
     if trainer.is_world_process_zero():
-        write_run(config, stage, resume)
+        write_run(config, stage, resume, data)
         logger.info("%s", stage_table(model, config))
     if resume is None or not continues:
         _run(config, trainer, None)
@@ -170,33 +181,6 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
             f"{world} tokens, and its image has {image}: more than max_seq_length={config.max_seq_length}; lower "
             "num_world_steps, or raise world_pooling or max_seq_length"
         )
-
-
-def load_data(config: TrainingConfig, path: str | None, split: str | None = None) -> Any:
-    """The rows of `split` at `path`.
-
-    Raises:
-        ValueError: As from `open_source`, or a stream without `max_steps`.
-        FileNotFoundError: The file or the image folder is missing.
-    """
-    folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
-    data = open_source(
-        config.dataset_name,
-        SourceSettings(
-            path=path,
-            image_folder=folder,
-            split=split,
-            num_samples=config.num_samples,
-            streaming=config.streaming,
-            question_template=config.question_template,
-            draw_bboxes=config.draw_bboxes,
-            clip_frames=None if config.objective == "answers" else 1 + 4 * (config.num_world_steps or 0),
-            seed=config.seed,
-        ),
-    )
-    if not isinstance(data, Sized) and config.max_steps is None:
-        raise ValueError(f"dataset {config.dataset_name!r} is a stream without a length: set max_steps")
-    return data
 
 
 def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> bool:
@@ -254,7 +238,7 @@ def build_trainer(
     return trainer
 
 
-def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None) -> None:
+def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None, data: Any) -> None:
     """`config.json` and `manifest.json` of the run folder."""
     output = Path(config.output_dir)
     write_json(output / "config.json", config.to_dict())
@@ -263,6 +247,7 @@ def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None) -> No
         {
             "environment": environment(),
             "stage": asdict(stage),
+            "mixture": data.record() if isinstance(data, Mixture) else None,
             "resumed_from": None if resume is None else str(resume.folder),
         },
     )

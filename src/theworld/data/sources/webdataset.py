@@ -17,9 +17,9 @@ from typing import Any
 from theworld.utils.image_decoding import MAX_BYTES
 from theworld.utils.imports import require
 
+from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, IMAGE_SUFFIXES
 from ..schema import BadSample, Example, Skipped, SourceSettings
-from .files import CAPTION_QUESTION, CAPTIONS, PICTURES
-from .records import CONVERSATION_KEYS, Row, RowReader
+from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
 UNREADABLE = "unreadable"
@@ -124,8 +124,8 @@ def _key(name: str) -> str:
 def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> None:
     """Add a file of the tar to its sample; what is too large is not read."""
     suffix = "." + part.name.rpartition(".")[2].lower()
-    limit = MAX_BYTES if suffix in PICTURES else TEXT_BYTES
-    if suffix not in {*PICTURES, ".txt", ".json"}:
+    limit = MAX_BYTES if suffix in IMAGE_SUFFIXES else TEXT_BYTES
+    if suffix not in {*IMAGE_SUFFIXES, ".txt", ".json"}:
         return
     if part.size > limit:
         row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
@@ -134,7 +134,7 @@ def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> No
     assert file is not None
     data = file.read()
     try:
-        if suffix in PICTURES:
+        if suffix in IMAGE_SUFFIXES:
             row["image"] = data
         elif suffix == ".txt":
             row["caption"] = data.decode().strip()
