@@ -150,7 +150,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
         OSError: The disk is full.
     """
     check_cacheable(config)
-    state = PartialState()
+    state = PartialState(cpu=not torch.accelerator.is_available())  # unsaid, CPU processes each run alone
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
         return _precompute(config, state, together)
 
