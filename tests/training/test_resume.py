@@ -283,25 +283,6 @@ def test_wrong_contents_are_one_line(whole: TrainingConfig, tmp_path: Path, name
     assert "\n" not in str(caught.value)
 
 
-def test_the_config_of_a_run_is_read_from_its_folder(whole: TrainingConfig, tmp_path: Path) -> None:
-    run = Path(leave_only(whole, 4, tmp_path / "moved"))
-    checkpoint = run / "checkpoint-4"
-    for name in (run, checkpoint):  # without the run's config.json: from the checkpoint
-        found = resume.config_of(str(name), {"max_steps": 9})
-        assert found == replace(whole, resume_from=str(name), output_dir=str(run), max_steps=9)
-    shutil.copy(Path(whole.output_dir) / "config.json", run / "config.json")
-    assert resume.config_of(str(run)) == replace(whole, resume_from=str(run), output_dir=str(run))
-    assert resume.config_of(str(run), {"output_dir": "other"}).output_dir == "other"
-    (run / "config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"config.json: damaged, expected an object"):
-        resume.config_of(str(run))
-    for name in resume.TRAINING_STATE:
-        for file in checkpoint.glob(name):
-            file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"checkpoint-4: no stage.json.*give --config"):
-        resume.config_of(str(checkpoint))
-
-
 def test_numbers_sort_as_numbers(whole: TrainingConfig, last: Path, tmp_path: Path) -> None:
     for step in (999, 1000):
         shutil.copytree(last, tmp_path / f"checkpoint-{step}")

@@ -93,8 +93,9 @@ def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
             record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "shapes", "local")}
             field = setting(key.default if flag else None, key.help, unset=shown, source=WORLD, **record)
             found.append((name, key.kind if flag else key.kind | None, field))
+    taken = own.keys() | refusals(own).keys()
     for name, node in trainer_fields().items():
-        if name not in own and name not in refusals(own):
+        if name not in taken:
             found.append((name, *_trainer_field(name, node)))
     return found
 
@@ -107,7 +108,7 @@ def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
     assert isinstance(metadata, ast.Dict)
     texts = {ast.unparse(key): text for key, text in zip(metadata.keys, metadata.values, strict=True) if key}
     help = " ".join(ast.literal_eval(texts["'help'"]).replace("%%", "%").split())
-    # Types of transformers, its enumerations of names, are text here; `enumerated` checks them where one is given
+    # Types of transformers, its enumerations of names, are text here; `check_enumerated` checks them where one is given
     names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)} - vars(builtins).keys()
     scope = {**dict.fromkeys(names, str), "Any": Any, "Literal": {False: bool}}
     kind = eval(ast.unparse(node.annotation), scope)

@@ -123,34 +123,6 @@ def check_whole(folder: Path) -> None:
             raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
 
 
-def config_of(name: str, overrides: dict[str, Any] | None = None) -> TrainingConfig:
-    """The config of the run to resume, as the run itself recorded it, with `overrides` over its keys.
-
-    Args:
-        name: A run folder, a checkpoint, or a Hub id. A run folder continues where it is now.
-
-    Raises:
-        FileNotFoundError: It names nothing, or a checkpoint without the state of its run.
-        ValueError: The recorded config cannot be used.
-    """
-    run = Path(name).expanduser()
-    if (run / CONFIG).is_file() and missing_weights(run):  # a checkpoint's `config.json` is its model's
-        values = read_object(run / CONFIG)
-    else:
-        checkpoint = locate(name)
-        if not has_state(checkpoint):
-            raise FileNotFoundError(f"{checkpoint}: no {STAGE}, so the run's config is not known; give --config")
-        values, run = (
-            read_object(checkpoint / STAGE, "stage", "config")["config"],
-            checkpoint.parent if run.is_dir() else run,
-        )
-    if numbered_checkpoints(run):
-        values["output_dir"] = str(run)
-    return TrainingConfig.from_dict(
-        {**values, "resume_from": name, "resume_from_checkpoint": None, **(overrides or {})}
-    )
-
-
 def locate(name: str) -> Path:
     """The folder of the checkpoint that `name` means: itself, or the newest of a run folder or Hub repository.
 
@@ -303,7 +275,6 @@ __all__ = [
     "Resume",
     "check_whole",
     "checkpoints",
-    "config_of",
     "is_complete",
     "locate",
     "locked",
