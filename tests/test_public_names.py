@@ -44,5 +44,5 @@ def test_spatial_rgpt_dataset(tmp_path: Path) -> None:
     example = rows[0]
     assert isinstance(example, Example)
     assert example.messages[-1].content == "Yes."
-    with pytest.raises(ValueError, match="dataset 'nothing': expected one of blink, custom"):
+    with pytest.raises(ValueError, match="dataset_name='nothing': expected one of blink, custom"):
         load_dataset("nothing")

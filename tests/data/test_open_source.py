@@ -123,7 +123,7 @@ def test_columns_that_do_not_fit(tmp_path: Path, columns: dict[str, str], reason
         ("custom", {"path": None}, "train_dataset_path"),
         ("custom", {"path": "nowhere.jsonl"}, "no such file or folder"),
         ("custom", {"image_folder": Path("nowhere")}, "image_folder=nowhere: no such folder"),
-        ("custom", {"clip_frames": 5}, "no use for clip_frames=5"),
+        ("custom", {"clip_frames": 5}, "'custom' has no clip: .* micro_world or video"),
         ("custom", {"question_template": "{"}, "question_template='{'"),
         ("video", {"columns": {"image": "a"}}, "no use for columns"),
     ],

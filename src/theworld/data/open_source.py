@@ -39,6 +39,9 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     kind = SOURCES.get(name)
     if kind is None:
         raise ValueError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
+    if settings.clip_frames is not None and "clip_frames" not in kind.uses:
+        videos = " or ".join(other for other in SOURCES if "clip_frames" in SOURCES[other].uses)
+        raise ValueError(f"dataset {name!r} has no clip: objective 'align' needs a source of videos, {videos}")
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
     template = settings.question_template or kind.template

@@ -259,8 +259,9 @@ def reader_of(
     classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
     reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
-    examples = (reader.read(row, "") for row in source.sample())
-    if not any(isinstance(example, Example) and example.images for example in examples):
+    examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
+    first = next(examples, None)  # None where every row is skipped: that is counted later
+    if first and not first.images and not any(example.images for example in examples):
         _refuse_unread_images(source, reader, columns, image_folder)
     return reader
 
