@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
-from theworld.model.checkpoints.names import WEIGHTS
 from theworld.model.world_encoders import PatchesWorldEncoder
 from theworld.training import run
 from theworld.training.config import TrainingConfig

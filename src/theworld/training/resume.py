@@ -18,8 +18,9 @@ from typing import Any
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
 from transformers.trainer_callback import TrainerState
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME as WEIGHTS_INDEX
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
-from theworld.model.checkpoints.names import WEIGHTS, WEIGHTS_INDEX
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
