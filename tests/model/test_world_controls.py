@@ -28,7 +28,6 @@ def test_still_world_repeats_the_present(pixels: torch.Tensor) -> None:
     latents = encoder.encode(pixels, 3)
     assert latents.shape[2] == 4
     assert torch.equal(latents, encoder.encode(pixels).expand_as(latents))
-    assert encoder.transformer is None
 
 
 def test_still_world_is_a_setting(load: Load, images: list[Image.Image]) -> None:
@@ -36,6 +35,7 @@ def test_still_world_is_a_setting(load: Load, images: list[Image.Image]) -> None
     inputs = encode(still.processor, [user("Hi?", images[0])])
     output = still(**inputs)
     assert output.num_world_tokens == 32
+    assert still.model.world_encoder.transformer is None
     moving = load(num_world_steps=1)
     assert not torch.equal(output.logits[:, -1], moving(**inputs).logits[:, -1])
 

@@ -19,12 +19,12 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi
 from safetensors.torch import load_file
 from transformers import Trainer
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from tests.hub_server import Hub
 from tests.training.runs import history, tiny_run
 from theworld import TheWorld
 from theworld.cli.main import main
-from theworld.model.checkpoints.names import WEIGHTS
 from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train

@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
-from theworld.model.checkpoints.names import WEIGHTS
 from theworld.model.world_encoders import PatchesWorldEncoder
 from theworld.training import run, stages
 from theworld.training.config import TrainingConfig
+from theworld.training.rows import load_rows
 from theworld.training.run import train
 from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
 
@@ -40,7 +41,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TheWorld]:
 
 
 def logits(model: TheWorld, config: TrainingConfig) -> torch.Tensor:
-    row = run.load_data(config, config.train_dataset_path)[0]
+    row = load_rows(config)[0]
     with torch.no_grad():
         batch = run.OBJECTIVES["answers"].collator(config, model)([row])
         batch.pop("skipped")

@@ -20,7 +20,8 @@ from theworld.training import objectives
 from theworld.training.arguments import training_arguments
 from theworld.training.metrics import choice_figures, choice_logs, total_norm
 from theworld.training.precompute import precompute
-from theworld.training.run import load_data, train
+from theworld.training.rows import load_rows
+from theworld.training.run import train
 from theworld.training.stages import load_model, parameter_groups
 
 UNFROZEN = {"freeze_gemma_vision": False, "freeze_gemma_language": False, "freeze_cosmos_vae": False}
@@ -82,7 +83,7 @@ def test_losses_are_those_of_the_stock_trainer(tmp_path: Path, gemma_folder: Pat
     ours = history(train(config).checkpoint, "loss", "grad_norm")
     torch.manual_seed(config.seed)
     model = load_model(config, gemma_folder)
-    data = load_data(config, config.train_dataset_path)
+    data = load_rows(config)
     arguments = training_arguments(config)
     collator = TheWorldCollator(model.processor, image_folder=tmp_path)
     arguments.output_dir = str(tmp_path / "stock")

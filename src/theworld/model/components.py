@@ -58,10 +58,15 @@ def find_component(name: str, table: dict[str, Component]) -> str | None:
     return next(owners, None)
 
 
-def assign(model: Any) -> dict[str, str]:
-    """The component of every parameter of a `TheWorld`, by the parameter's name."""
+def canonical(name: str) -> str:
+    """The name of a parameter in a checkpoint: without the wrappers of PEFT and `torch.compile` around its module."""
+    return name.replace(".base_layer.", ".").replace("._orig_mod.", ".")
+
+
+def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
+    """(name in a checkpoint, component, parameter) of every parameter of a `TheWorld`; raises as `component_of`."""
     table = component_table(model.model.world_encoder)
-    return {name: component_of(name, table) for name, _ in model.named_parameters()}
+    return [(canonical(name), component_of(name, table), value) for name, value in model.named_parameters()]
 
 
 def check_choices(config: TheWorldConfig) -> None:
@@ -73,25 +78,6 @@ def check_choices(config: TheWorldConfig) -> None:
     for name, table in (("world_encoder", WORLD_ENCODERS), ("projector", PROJECTORS), ("fusion", FUSIONS)):
         if getattr(config, name) not in table:
             raise ValueError(f"{name}={getattr(config, name)!r}: expected one of {', '.join(table)}")
-
-
-def apply_freezing(model: Any) -> None:
-    """Set `requires_grad` of every parameter of a `TheWorld` by the table and its config's flags."""
-    table = component_table(model.model.world_encoder)
-    trainable = {name for name, component in table.items() if component.trainable(model.config)}
-    for name, parameter in model.named_parameters():
-        if parameter.is_floating_point():  # quantised weights take no gradient
-            parameter.requires_grad_(component_of(name, table) in trainable)
-
-
-def trained_names(model: Any) -> set[str]:
-    """Parameters of a `TheWorld` that train now, or whose values came from its checkpoint."""
-    held = set[str](model.config.changed or ())
-    return {
-        name
-        for (name, parameter), component in zip(model.named_parameters(), assign(model).values(), strict=True)
-        if parameter.requires_grad or component in held or name in held
-    }
 
 
 UNCOUNTED = "earlier stages, not counted"
@@ -111,13 +97,12 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
     groups = cast(list[dict[str, Iterable[nn.Parameter]]], optimizer.param_groups)
     stepped: set[int] = {id(value) for group in groups for value in group["params"] if value.grad is not None}
     for model in list(_counted):
-        names = [name for name, parameter in model.named_parameters() if id(parameter) in stepped]
-        if names:
-            table, steps = component_table(model.model.world_encoder), model.config.trained_steps
-            steps = {UNCOUNTED: 0} if steps is None else dict(steps)
-            for component in {found for name in names if (found := find_component(name, table)) is not None}:
-                steps[component] = steps.get(component, 0) + 1
-            model.config.trained_steps = steps
+        table = component_table(model.model.world_encoder)
+        moved = {find_component(name, table) for name, value in model.named_parameters() if id(value) in stepped}
+        if moved - {None}:  # a module that a user added has no component
+            steps = {UNCOUNTED: 0} if model.config.trained_steps is None else model.config.trained_steps
+            counted = {component: steps.get(component, 0) + 1 for component in table if component in moved}
+            model.config.trained_steps = {**steps, **counted}
 
 
 register_optimizer_step_post_hook(_after_step)
@@ -137,51 +122,39 @@ class ComponentSize:
 
 def component_sizes(model: Any) -> dict[str, ComponentSize]:
     """Trainable and total parameters per component, in the table's order; tied weights count once."""
-    counts: dict[str, list[int]] = {}
-    for (_, parameter), component in zip(model.named_parameters(), assign(model).values(), strict=True):
-        count = counts.setdefault(component, [0, 0])
-        count[0] += parameter.numel() if parameter.requires_grad else 0
-        count[1] += parameter.numel()
-    return {name: ComponentSize(*counts[name]) for name in component_table(model.model.world_encoder) if name in counts}
-
-
-def parameter_table(model: Any) -> str:
-    """The sizes as a table for people."""
-    sizes = component_sizes(model)
-    total = ComponentSize(sum(s.trainable for s in sizes.values()), sum(s.total for s in sizes.values()))
-    lines = [f"{'component':<18}{'trainable':>16}{'total':>16}{'%':>9}"]
-    for name, size in {**sizes, "all": total}.items():
-        lines.append(f"{name:<18}{size.trainable:>16,}{size.total:>16,}{size.percentage:>9.3f}")
-    return "\n".join(lines)
+    counts = {component: [0, 0] for component in component_table(model.model.world_encoder)}
+    for _, component, parameter in named_components(model):
+        counts[component][0] += parameter.numel() if parameter.requires_grad else 0
+        counts[component][1] += parameter.numel()
+    return {component: ComponentSize(*count) for component, count in counts.items() if count[1]}
 
 
 class ComponentsMixin:
     """Counts and freezes the components of a model."""
 
+    config: TheWorldConfig
+    model: Any
+
     def get_trainable_parameters(self) -> tuple[int, int, float]:
         """(trainable, total, percentage) of all parameters."""
         sizes = component_sizes(self).values()
-        trainable, total = sum(size.trainable for size in sizes), sum(size.total for size in sizes)
-        return trainable, total, 100 * trainable / total
+        whole = ComponentSize(sum(size.trainable for size in sizes), sum(size.total for size in sizes))
+        return whole.trainable, whole.total, whole.percentage
 
     def parameter_table(self) -> str:
         """Trainable and total parameters per component, as text."""
-        return parameter_table(self)
+        trainable, total, _ = self.get_trainable_parameters()
+        lines = [f"{'component':<18}{'trainable':>16}{'total':>16}{'%':>9}"]
+        for name, size in {**component_sizes(self), "all": ComponentSize(trainable, total)}.items():
+            lines.append(f"{name:<18}{size.trainable:>16,}{size.total:>16,}{size.percentage:>9.3f}")
+        return "\n".join(lines)
 
     def freeze(self) -> None:
-        """Apply the config's `freeze_*` flags."""
-        apply_freezing(self)
+        """Set `requires_grad` of every parameter by the table and the config's `freeze_*` flags."""
+        table = component_table(self.model.world_encoder)
+        for _, component, parameter in named_components(self):
+            if parameter.is_floating_point():  # quantised weights take no gradient
+                parameter.requires_grad_(table[component].trainable(self.config))
 
 
-__all__ = [
-    "COMPONENTS",
-    "ComponentsMixin",
-    "apply_freezing",
-    "assign",
-    "component_of",
-    "component_sizes",
-    "component_table",
-    "find_component",
-    "parameter_table",
-    "trained_names",
-]
+__all__ = ["COMPONENTS", "ComponentsMixin", "component_of", "component_sizes", "component_table", "named_components"]

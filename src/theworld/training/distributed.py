@@ -15,7 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from theworld.model.checkpoints.delta import delta_names
-from theworld.model.checkpoints.names import canonical
+from theworld.model.components import named_components
 
 if TYPE_CHECKING:
     from accelerate.utils import FullyShardedDataParallelPlugin
@@ -84,7 +84,7 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
     names = set(delta_names(model))
-    for name, parameter in ((canonical(name), value) for name, value in model.named_parameters()):
+    for name, _, parameter in named_components(model):
         if name not in names:
             continue
         value = parameter.detach()

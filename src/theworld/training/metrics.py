@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from theworld.constants import IGNORE_INDEX
-from theworld.model.components import assign
+from theworld.model.components import named_components
 
 
 def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
 def trained_parameters(model: Any) -> dict[str, list[nn.Parameter]]:
     """The parameters that train, by part."""
     parts: dict[str, list[nn.Parameter]] = {}
-    for (_, parameter), part in zip(model.named_parameters(), assign(model).values(), strict=True):
+    for _, part, parameter in named_components(model):
         if parameter.requires_grad:
             parts.setdefault(part, []).append(parameter)
     return parts

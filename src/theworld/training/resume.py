@@ -21,8 +21,8 @@ from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFo
 from huggingface_hub.utils import WeakFileLock
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
+from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
-from theworld.model.checkpoints.names import WEIGHTS
 from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger

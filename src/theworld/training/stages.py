@@ -18,7 +18,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from theworld.model import TheWorld
-from theworld.model.components import assign, component_table, trained_names
+from theworld.model.components import component_table, named_components
 from theworld.utils.settings import keys as records
 
 from .config import WORLD, TrainingConfig
@@ -87,11 +87,11 @@ def load_model(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         named = ", ".join(f"{key}={getattr(config, key)}" for key in FREEZE_KEYS)
         raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
-    ever = trained_names(model)
-    for key, parameter in model.named_parameters():
-        dtype = torch.float32 if key in ever else DTYPES[config.mixed_precision]
+    held = set(model.config.changed or ())  # components, and single parameters, of the checkpoint
+    for key, part, parameter in named_components(model):
+        ever = parameter.requires_grad or part in held or key in held
         if parameter.is_floating_point():  # quantised weights stay as they are
-            parameter.data = parameter.data.to(dtype)
+            parameter.data = parameter.data.to(torch.float32 if ever else DTYPES[config.mixed_precision])
     return model
 
 
@@ -127,8 +127,7 @@ def compile_layers(model: nn.Module) -> None:
 
 def trained_parts(model: Any) -> tuple[str, ...]:
     """The parts with a parameter that trains, in the table's order."""
-    parts = assign(model)
-    names = {parts[name] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    names = {part for _, part, parameter in named_components(model) if parameter.requires_grad}
     return tuple(part for part in component_table(model.model.world_encoder) if part in names)
 
 
@@ -141,12 +140,11 @@ def learning_rate(config: TrainingConfig, part: str) -> float:
 def parameter_groups(model: Any, config: TrainingConfig) -> list[dict[str, Any]]:
     """The optimiser's groups: a part's matrices with weight decay, its norms, biases, gains and embeddings without."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    parts = assign(model)
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+    for name, part, parameter in named_components(model):
         if parameter.requires_grad:
             decays = name.endswith("weight") and parameter.ndim > 1 and id(parameter) not in embeddings
-            groups.setdefault((parts[name], decays), []).append(parameter)
+            groups.setdefault((part, decays), []).append(parameter)
     return [
         {
             "params": parameters,
@@ -207,8 +205,7 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
 
 def _part_row(part: str, model: Any) -> list[int]:
     """Parameters, trained ones, bytes of weights, gradients, optimiser."""
-    named = zip(model.named_parameters(), assign(model).values(), strict=True)
-    parameters = [parameter for (_, parameter), component in named if component == part]
+    parameters = [parameter for _, component, parameter in named_components(model) if component == part]
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in parameters)
     return [sum(parameter.numel() for parameter in parameters), trained, weights, 4 * trained, 8 * trained]

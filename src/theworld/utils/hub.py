@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,26 @@ class Source:
         name: Folder or Hub id.
         subfolder: Where in it the model lies.
         revision: Commit, tag or branch on the Hub.
+        hub: Arguments of the Hub client: `token`, `cache_dir`, `local_files_only`, ...
     """
 
     name: str
     subfolder: str = ""
     revision: str | None = None
+    hub: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """Where the model lies, as arguments of `from_pretrained` beside `name`."""
+        return {"subfolder": self.subfolder, "revision": self.revision or "main", **self.hub}
 
     def relative(self, name: str, subfolder: str, revision: str | None) -> Source:
         """A base model that this checkpoint names: `./x` and `../x` lie inside or beside the checkpoint."""
         if not name.startswith("."):
-            return Source(resolve(name), subfolder, revision)
+            return replace(self, name=resolve(name), subfolder=subfolder, revision=revision)
         if Path(self.name).is_dir():
-            return Source(str((Path(self.name) / self.subfolder / name).resolve()))
-        return Source(self.name, posixpath.normpath(posixpath.join(self.subfolder, name)), self.revision)
+            return Source(resolve((Path(self.name) / self.subfolder / name).resolve()), hub=self.hub)
+        return replace(self, subfolder=posixpath.normpath(posixpath.join(self.subfolder, name)))
 
     def folder(self, component: str) -> str:
         """Subfolder of a component of this model."""
@@ -49,26 +56,23 @@ class Source:
         """Where a component of this model lies, as arguments of `from_pretrained` and `load_config` beside `name`."""
         return {"subfolder": self.folder(component), "revision": self.revision}
 
-    def pinned(self, file: str | None, **hub: Any) -> str | None:
-        """Fetch a small `file`, which also checks the access, and return the commit that it belongs to.
+    def pinned(self, file: str | None) -> Source:
+        """This source at its present commit on the Hub, so that a checkpoint keeps to it; a folder stays as it is.
 
         Args:
-            file: Any file that the model must have. Without one nothing is checked.
-            hub: `token`, `cache_dir`, `local_files_only`.
-
-        Returns:
-            The commit on the Hub, so that a checkpoint keeps to it; `None` for a folder.
+            file: Any small file that the model must have. It is fetched, which also checks the access. Without one
+                nothing is checked.
 
         Raises:
             OSError: The repository does not exist, is gated, or lacks the file.
         """
         if file is None or Path(self.name).is_dir():
-            return self.revision
+            return self
         from transformers.utils import cached_file
         from transformers.utils.hub import extract_commit_hash
 
         try:
-            path = cached_file(self.name, file, subfolder=self.subfolder, revision=self.revision, **hub)
+            path = cached_file(self.name, file, **self.where)
         except OSError as error:
             if not isinstance(error.__cause__ or error.__context__, GatedRepoError):
                 raise
@@ -76,7 +80,7 @@ class Source:
                 f"{self.name}: you have no access to this gated repository; accept its terms on "
                 f"https://huggingface.co/{self.name}, then log in with `hf auth login` or pass token=..."
             ) from error
-        return extract_commit_hash(path, None) or self.revision
+        return replace(self, revision=extract_commit_hash(path, None) or self.revision)
 
 
 def resolve(name: Any) -> str:
@@ -99,11 +103,13 @@ def resolve(name: Any) -> str:
 
 
 def portable(name: str | Path) -> str:
-    """The name of a model that works on other machines too: folders inside the package become `nano/...`."""
+    """The name of a model that a checkpoint can hold: `nano/...` in the package, an absolute path, or its Hub id."""
     folder, package = Path(name).resolve(), NANO_WEIGHTS.resolve()
     if folder == package / "theworld":
         return NANO
-    return f"{NANO}/{folder.relative_to(package).as_posix()}" if package in folder.parents else str(name)
+    if package in folder.parents:
+        return f"{NANO}/{folder.relative_to(package).as_posix()}"
+    return str(folder) if folder.is_dir() else str(name)
 
 
 def is_local(name: str) -> bool:

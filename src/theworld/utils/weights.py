@@ -55,6 +55,11 @@ def shorten(keys: list[str]) -> str:
     return ", ".join(keys[:SHOWN_KEYS]) + more
 
 
+def listed(problems: Mapping[str, list[str]]) -> str:
+    """The kinds of problems that have keys, for one line of an error; empty if none has."""
+    return "; ".join(f"{kind}: {shorten(keys)}" for kind, keys in problems.items() if keys)
+
+
 def check_loaded(name: str, info: Mapping[str, Any]) -> None:
     """Refuse a model whose weights are not those of its config: what is missing would be random.
 
@@ -65,10 +70,9 @@ def check_loaded(name: str, info: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Lists the keys.
     """
-    wrong = {kind: sorted(map(_key, info.get(kind) or ())) for kind in WRONG}
-    listed = [f"{kind.replace('_', ' ')}: {shorten(keys)}" for kind, keys in wrong.items() if keys]
-    if listed:
-        raise ValueError(f"{name}: the weights are not those of its config: {'; '.join(listed)}; download it again")
+    wrong = listed({kind.replace("_", " "): sorted(map(_key, info.get(kind) or ())) for kind in WRONG})
+    if wrong:
+        raise ValueError(f"{name}: the weights are not those of its config: {wrong}; download it again")
 
 
 def content_key(files: Iterable[str]) -> str:

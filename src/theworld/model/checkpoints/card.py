@@ -11,9 +11,8 @@ from jinja2 import Template
 from theworld.constants import NANO
 from theworld.utils.hub import is_local, shown
 
-from ..components import UNCOUNTED, component_sizes
+from ..components import UNCOUNTED, canonical, component_sizes
 from .delta import delta_names
-from .names import canonical
 
 CARD = Path(__file__).with_suffix(".md")
 

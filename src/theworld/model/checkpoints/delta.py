@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor
 
-from theworld.utils.tensors import Snapshot, differs, snapshot
-from theworld.utils.weights import shorten
+from theworld.utils.tensors import Snapshot, differs
+from theworld.utils.weights import listed
 
-from ..components import ENCODER, FRESH, component_of, component_table, find_component
-from .names import canonical
+from ..components import ENCODER, FRESH, canonical, component_table, find_component, named_components
+
+
+def base_dtype(model: Any) -> torch.dtype:
+    """The dtype of Gemma's weights; components that train may be held in fp32 beside them."""
+    dtype = cast(nn.Embedding, model.get_input_embeddings()).weight.dtype
+    return dtype if dtype.is_floating_point else model.dtype
 
 
 def recorded(model: Any) -> dict[str, Snapshot]:
@@ -22,25 +28,15 @@ def recorded(model: Any) -> dict[str, Snapshot]:
     return {**late, **model.base_tensors}
 
 
-def remember(parameters: Iterable[tuple[str, torch.Tensor]]) -> dict[str, Snapshot]:
-    """Record named tensors as they are now."""
-    return {canonical(name): snapshot(value) for name, value in parameters}
-
-
 def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) -> list[str]:
     """Names of what a delta checkpoint of a `TheWorld` holds, in the order of the model's parameters.
 
     Args:
         values: The model's tensors as a distributed trainer gathered them; what is missing there was not changed.
-
-    Raises:
-        ValueError: The model has parameters that a delta cannot express; names them.
     """
-    table, record = component_table(model.model.world_encoder), recorded(model)
-    held, names = set[str](model.config.changed or ()), list[str]()
-    stepped = model.config.trained_steps or {}
-    for name, parameter in model.named_parameters():
-        name, component = canonical(name), component_of(name, table)
+    record, names = recorded(model), list[str]()
+    held, stepped = set[str](model.config.changed or ()), model.config.trained_steps or {}
+    for name, component, parameter in named_components(model):
         if component in FRESH or (parameter.requires_grad and component in stepped):
             names.append(name)  # also if it did not change, so that a Trainer can load this checkpoint later
         elif isinstance(parameter, DTensor) and values is None:
@@ -66,54 +62,41 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
             "TheWorld.from_pretrained"
         )
     table, record = component_table(model.model.world_encoder), recorded(model)
-    current = {canonical(name): value for name, value in (values or dict(model.named_parameters())).items()}
-    own = {canonical(name) for name, _ in model.named_parameters()}
-    problems = {
-        "added": [
-            name
-            for name in sorted(own - record.keys())
-            if find_component(name, table) not in FRESH and not name.startswith(ENCODER)
-        ],
-        "removed": sorted((record.keys() | model.fresh_tensors.keys()) - own),
-        "resized": [
-            f"{name} {tuple(record[name].shape)} to {tuple(current[name].shape)}"
-            for name in sorted(record.keys() & current.keys())
-            if current[name].shape != record[name].shape
-        ],
-        "changed while quantised": [
-            name
-            for name in sorted(record.keys() & current.keys())
-            if not record[name].dtype.is_floating_point and differs(current[name], record[name])
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {shorten(keys)}" for kind, keys in problems.items() if keys)
+    own = {canonical(name): value for name, value in model.named_parameters()}
+    both = [(name, value, record[name]) for name, value in sorted((values or own).items()) if name in record]
+    problems = listed(
+        {
+            "added": [
+                name
+                for name in sorted(own.keys() - record.keys())
+                if find_component(name, table) not in FRESH and not name.startswith(ENCODER)
+            ],
+            "removed": sorted((record.keys() | model.fresh_tensors.keys()) - own.keys()),
+            "resized": [
+                f"{name} {tuple(was.shape)} to {tuple(value.shape)}"
+                for name, value, was in both
+                if value.shape != was.shape
+            ],
+            "changed while quantised": [
+                name for name, value, was in both if not was.dtype.is_floating_point and differs(value, was)
+            ],
+        }
+    )
+    if problems:
         raise ValueError(
-            f"a checkpoint cannot express parameters that are {listed}. Undo it before saving (keep the vocabulary and "
-            "tied embeddings of the base model, and merge adapters into an unquantised model)"
+            f"a checkpoint cannot express parameters that are {problems}. Undo it before saving (keep the vocabulary "
+            "and tied embeddings of the base model, and merge adapters into an unquantised model)"
         )
 
 
 def summarise(model: Any, names: Iterable[str]) -> list[str]:
     """`names` as the config lists them: components that are complete, and single parameters of the others."""
-    table, given = component_table(model.model.world_encoder), set(names)
-    members: dict[str, list[str]] = {}
-    for name, _ in model.named_parameters():
-        members.setdefault(component_of(name, table), []).append(canonical(name))
-    listed: list[str] = []
-    for component in table:
-        own = members.get(component, [])
+    given, parameters, listing = set(names), named_components(model), list[str]()
+    for component in component_table(model.model.world_encoder):
+        own = [name for name, part, _ in parameters if part == component]
         held = [name for name in own if name in given]
-        listed += [component] if held and len(held) == len(own) else held
-    return listed
+        listing += [component] if held and held == own else held
+    return listing
 
 
-def expected_names(model: Any, changed: Iterable[str]) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """The parameters that a checkpoint whose config lists `changed` must hold, by their saved names."""
-    table, held = component_table(model.model.world_encoder), set(changed)
-    for name, parameter in model.named_parameters():
-        if component_of(name, table) in held or canonical(name) in held:
-            yield canonical(name), parameter
-
-
-__all__ = ["check_expressible", "delta_names", "expected_names", "remember", "summarise"]
+__all__ = ["base_dtype", "check_expressible", "delta_names", "recorded", "summarise"]

@@ -11,7 +11,6 @@ from torch import nn
 
 from theworld.utils.imports import require
 
-from ..components import apply_freezing
 from ..configuration_theworld import LORA, TheWorldConfig
 
 ADAPTER = "theworld"  # its name inside PEFT's layers tells our adapters from those that a user brings
@@ -101,7 +100,7 @@ def merge_lora(model: Any) -> None:
         del model.fresh_tensors[name]
     model.config.lora = None
     model.config.changed = [name for name in model.config.changed or () if name != "language_lora"]
-    apply_freezing(model)
+    model.freeze()
 
 
 __all__ = ["check_no_foreign_adapters", "check_same_lora", "inject_lora", "merge_lora"]

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
 
+from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
+from theworld.utils.weights import state_from_files, state_to_bytes
 
-from ..components import UNCOUNTED
+from ..components import UNCOUNTED, canonical
+from ..configuration_theworld import TheWorldConfig
 from .load import load_into, load_theworld
 from .lora import merge_lora
-from .names import canonical, checkpoint_subfolder
-from .save import load_optimizer, save_checkpoint, save_theworld
+from .save import save_theworld
 
-if TYPE_CHECKING:
-    from ..configuration_theworld import TheWorldConfig
+OPTIMIZER, OPTIMIZER_GROUPS = "optimizer.safetensors", "optimizer.json"
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".json")
 
 
 class CheckpointMixin:
     """Reads and writes TheWorld checkpoints."""
 
-    if TYPE_CHECKING:
-        config: TheWorldConfig
-        named_parameters: Any
+    config: TheWorldConfig
+    named_parameters: Any
 
     base_tensors: dict[str, Snapshot]
     """What the base models' tensors were when they were loaded; empty for a model without base models."""
@@ -50,20 +53,73 @@ class CheckpointMixin:
             ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
             OSError: A repository does not exist, or is gated and its terms were not accepted.
         """
-        return load_theworld(cls, pretrained_model_name_or_path, *model_args, **kwargs)
+        with broken_downloads_named(pretrained_model_name_or_path):
+            return load_theworld(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
     @classmethod
     def from_checkpoint_hub(cls, repo_id: str, checkpoint_name: str | None = None, **kwargs: Any) -> Self:
         """Load a Hub repository, or the sub-folder (or a file inside one) of it that `checkpoint_name` names."""
-        return cls.from_pretrained(repo_id, subfolder=checkpoint_subfolder(checkpoint_name), **kwargs)
+        path = Path(checkpoint_name or "")
+        folder = path.parent if path.suffix in WEIGHT_SUFFIXES else path
+        return cls.from_pretrained(repo_id, subfolder="" if folder == Path() else folder.as_posix(), **kwargs)
 
-    def save_pretrained(self, save_directory: str | Path, *, full: bool = False, **kwargs: Any) -> CommitInfo | None:
-        """Write what differs from the base models; with `full`, the base models too (a standalone folder).
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        full: bool = False,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        max_shard_size: int | str = "5GB",
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        token: str | None = None,
+        private: bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        create_pr: bool | None = None,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        save_function: Any = None,
+        beside: Mapping[str, bytes] | None = None,
+        **unknown: Any,
+    ) -> CommitInfo | None:
+        """Write what differs from the base models, config, processor and model card.
+
+        Args:
+            full: Write the base models too (a standalone folder).
+            state_dict: What a distributed trainer gathered.
+            save_function: Accepted for the recipe of accelerate (`save_function=accelerator.save`). Files are always
+                written as safetensors, by the main process.
+            beside: More files, by name.
 
         Raises:
-            ValueError: A checkpoint could not express the model; nothing is written.
+            TypeError: An argument is not one of these.
+            ValueError: The folder is that of a base model, or holds one that a delta needs; or a checkpoint could not
+                express the model. Nothing is written then.
         """
-        return save_theworld(self, save_directory, full=full, **kwargs)
+        if unknown:
+            raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
+        if not safe_serialization or variant is not None:
+            asked = f"variant={variant!r}" if variant is not None else "safe_serialization=False"
+            raise ValueError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
+        if not is_main_process:
+            return None
+        if not str(save_directory) or Path(save_directory).is_file():
+            raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
+        target = Path(save_directory).resolve()  # through a link, whose folder is replaced and not the link
+        written = save_theworld(self, target, state_dict, beside or {}, full=full, max_shard_size=max_shard_size)
+        if not push_to_hub:
+            return None
+        api = HfApi(token=token)
+        return api.upload_folder(
+            repo_id=api.create_repo(repo_id or target.name, private=private, exist_ok=True).repo_id,
+            folder_path=target,
+            allow_patterns=[*written, "README.md"],
+            commit_message=commit_message,
+            revision=revision,
+            create_pr=create_pr,
+        )
 
     def push_to_hub(self, repo_id: str, *, full: bool = False, **kwargs: Any) -> CommitInfo | None:
         """`save_pretrained` to a Hub repository; takes its `token`, `private`, `commit_message`, `create_pr`.
@@ -77,17 +133,20 @@ class CheckpointMixin:
     def save_checkpoint(
         self, path: str | Path, optimizer: torch.optim.Optimizer | None = None, epoch: int | None = None
     ) -> None:
-        """`save_pretrained`, with the optimiser's tensors and the epoch beside it."""
-        save_checkpoint(self, path, optimizer, epoch)
+        """`save_pretrained`, with the optimiser's tensors as safetensors and its groups and the epoch as JSON."""
+        state = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
+        tensors, described = state_to_bytes(state, epoch=epoch)
+        self.save_pretrained(path, beside={OPTIMIZER: tensors, OPTIMIZER_GROUPS: described})
 
     def load_checkpoint(self, path: str | Path, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
         """Read what `save_checkpoint` wrote into this model and `optimizer`; returns `{"epoch": ...}`."""
         load_into(self, path)
-        return load_optimizer(path, optimizer)
+        described = json.loads((Path(path) / OPTIMIZER_GROUPS).read_text(encoding="utf-8"))
+        if optimizer is not None:
+            optimizer.load_state_dict(state_from_files(Path(path) / OPTIMIZER, described))
+        return {"epoch": described["epoch"]}
 
-    def merge_lora(self) -> None:
-        """Fold the adapters of the config's `lora` into the language model, which a checkpoint then holds instead."""
-        merge_lora(self)
+    merge_lora = merge_lora
 
     @property
     def world_is_trained(self) -> bool:
@@ -95,11 +154,8 @@ class CheckpointMixin:
         steps = self.config.trained_steps
         if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True
-        return any(
-            differs(value, self.fresh_tensors[name], thorough=False)
-            for name, value in ((canonical(name), value) for name, value in self.named_parameters())
-            if name in self.fresh_tensors
-        )
+        now = {canonical(name): value for name, value in self.named_parameters()}
+        return any(differs(now[name], was, thorough=False) for name, was in self.fresh_tensors.items() if name in now)
 
 
 __all__ = ["CheckpointMixin"]

@@ -7,25 +7,25 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate.utils.modeling import get_state_dict_offloaded_model
-from huggingface_hub import CommitInfo, HfApi, save_torch_state_dict
-from safetensors.torch import save
-from torch import nn
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import save_file
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from theworld.constants import AUTO_MODULE
 from theworld.utils.folders import place_for, put
 from theworld.utils.io import write_bytes, write_text
-from theworld.utils.weights import state_from_files, state_to_bytes
 
+from ..components import canonical
 from .card import model_card
-from .delta import check_expressible, delta_names, summarise
+from .delta import base_dtype, check_expressible, delta_names, summarise
 from .lora import check_no_foreign_adapters
-from .names import COSMOS_FOLDER, GEMMA_FOLDER, OPTIMIZER, OPTIMIZER_GROUPS, WEIGHTS, WEIGHTS_INDEX, canonical
 
+GEMMA_FOLDER, COSMOS_FOLDER = "gemma", "cosmos"
 AUTO_CLASSES = {
     "AutoConfig": "TheWorldConfig",
     "AutoModelForImageTextToText": "TheWorld",
@@ -40,76 +40,45 @@ OURS = (
 
 def save_theworld(
     model: Any,
-    save_directory: str | Path,
+    target: Path,
+    state_dict: Mapping[str, torch.Tensor] | None,
+    beside: Mapping[str, bytes],
     *,
-    full: bool = False,
-    is_main_process: bool = True,
-    state_dict: dict[str, torch.Tensor] | None = None,
-    max_shard_size: int | str = "5GB",
-    push_to_hub: bool = False,
-    repo_id: str | None = None,
-    token: str | None = None,
-    private: bool | None = None,
-    commit_message: str | None = None,
-    revision: str | None = None,
-    create_pr: bool | None = None,
-    safe_serialization: bool = True,
-    variant: str | None = None,
-    save_function: Any = None,
-    beside: Mapping[str, bytes] | None = None,
-    **unknown: Any,
-) -> CommitInfo | None:
-    """Write delta, config, processor and model card; with `full`, the base models beside them.
+    full: bool,
+    max_shard_size: int | str,
+) -> list[str]:
+    """Replace `target` by a checkpoint, or leave it as it is; see `CheckpointMixin.save_pretrained`.
 
-    Args:
-        state_dict: What a distributed trainer gathered.
-        save_function: Accepted for the recipe of accelerate (`save_function=accelerator.save`). Files are always
-            written as safetensors, by the main process.
-        beside: More files, by name.
-
-    Raises:
-        TypeError: An argument is not one of these.
-        ValueError: The folder is that of a base model, or holds one that a delta needs; or the checkpoint could not
-            express the model. Nothing is written then.
+    Returns:
+        Patterns of what was written.
     """
-    if unknown:
-        raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
-    if not safe_serialization or variant is not None:
-        asked = f"variant={variant!r}" if variant is not None else "safe_serialization=False"
-        raise ValueError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
-    if not is_main_process:
-        return None
-    target = Path(save_directory)
-    if not str(save_directory) or target.is_file():
-        raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
-    target = target.resolve()  # through a link, whose folder is replaced and not the link
+    # 1. Refuse what a checkpoint cannot express
     check_bases_stay(model.config, target, full=full)
     check_no_foreign_adapters(model)
     gathered = None if state_dict is None else {canonical(name): value for name, value in state_dict.items()}
     check_expressible(model, gathered)
     names = delta_names(model, gathered)
+    values = model_tensors(model) if gathered is None else gathered
+    # 2. Write a new folder, and put it in place
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place_for(target), prefix=f".{target.name}.saving-") as temporary:
         folder = Path(temporary) / target.name
-        write_checkpoint(model, folder, names, gathered, full=full, max_shard_size=max_shard_size)
-        for name, content in (beside or {}).items():
+        folder.mkdir()
+        delta = {name: values[name].detach() for name in names}
+        if delta:
+            save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
+        else:
+            save_file(delta, folder / SAFE_WEIGHTS_NAME)
+        write_config(model, folder, names, values, full=full)
+        for name, content in beside.items():
             write_bytes(folder / name, content)
         if not (target / "README.md").exists():
             write_text(folder / "README.md", model_card(model, names, full=full))
+        for path in folder.rglob("*.safetensors"):  # written for their owner only
+            path.chmod((folder / "config.json").stat().st_mode)
         written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
-        put(folder, target, replaced=OURS, marks=("config.json", WEIGHTS, WEIGHTS_INDEX))
-    if not push_to_hub:
-        return None
-    api = HfApi(token=token)
-    repo = api.create_repo(repo_id or target.name, private=private, exist_ok=True).repo_id
-    return api.upload_folder(
-        repo_id=repo,
-        folder_path=target,
-        allow_patterns=[*written, "README.md"],
-        commit_message=commit_message,
-        revision=revision,
-        create_pr=create_pr,
-    )
+        put(folder, target, replaced=OURS, marks=("config.json", SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
+    return written
 
 
 def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
@@ -137,25 +106,9 @@ def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
             )
 
 
-def write_checkpoint(
-    model: Any,
-    folder: Path,
-    names: list[str],
-    gathered: Mapping[str, torch.Tensor] | None,
-    *,
-    full: bool,
-    max_shard_size: int | str,
-) -> None:
-    """Write everything but the card to a new folder."""
-    folder.mkdir()
-    # Weights
-    values = model_tensors(model) if gathered is None else gathered
-    delta = {name: values[name].detach() for name in names}
-    if delta:
-        save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
-    else:
-        write_bytes(folder / WEIGHTS, save(delta))
-    # Config
+def write_config(model: Any, folder: Path, names: list[str], values: Mapping[str, torch.Tensor], *, full: bool) -> None:
+    """Write the config, the processor and the code that loads them; with `full`, the base models in `values` too."""
+    # 1. What the config says of this checkpoint
     config = copy.deepcopy(model.config)
     config.architectures = ["TheWorld"]  # also of what a trainer derives from it
     config.auto_map = {auto: f"{AUTO_MODULE}.{name}" for auto, name in AUTO_CLASSES.items()}
@@ -164,25 +117,18 @@ def write_checkpoint(
     if model.world_is_trained and not (config.trained_steps or {}).get("projector"):
         config.trained_steps = None  # edited by hand, or trained before steps were counted
     vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
+    # 2. The base models
     if full:
         config.gemma_model_name, config.gemma_subfolder, config.gemma_revision = f"./{GEMMA_FOLDER}", "", None
         save_gemma(model, folder / GEMMA_FOLDER, values)
         if model.model.world_encoder is not None:
             config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision = f"./{COSMOS_FOLDER}", "", None
             model.model.world_encoder.save_source(folder / COSMOS_FOLDER, config.num_world_steps)
+    # 3. Files, with the module that lets transformers load them without an import of this package
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    # Processor, and the module that lets transformers load both without an import of this package
     model.processor.save_pretrained(folder)
     write_text(folder / f"{AUTO_MODULE}.py", AUTO_CODE)
-    for path in folder.rglob("*.safetensors"):  # written for their owner only
-        path.chmod((folder / "config.json").stat().st_mode)
-
-
-def base_dtype(model: Any) -> torch.dtype:
-    """The dtype of Gemma's weights; components that train may be held in fp32 beside them."""
-    dtype = cast(nn.Embedding, model.get_input_embeddings()).weight.dtype
-    return dtype if dtype.is_floating_point else model.dtype
 
 
 def model_tensors(model: Any) -> dict[str, torch.Tensor]:
@@ -194,32 +140,16 @@ def model_tensors(model: Any) -> dict[str, torch.Tensor]:
 
 def save_gemma(model: Any, folder: Path, values: Mapping[str, torch.Tensor]) -> None:
     """The Gemma 3 inside `model` as a stock repository."""
-    gemma_fields: dict[str, Any] = {**model.config.to_dict(), "model_type": "gemma3", "architectures": None}
-    for name in set(type(model.config)().to_dict()) - set(Gemma3Config().to_dict()):
-        gemma_fields.pop(name, None)
+    own = type(model.config)().to_dict().keys() - Gemma3Config().to_dict().keys()
+    fields: dict[str, Any] = {name: value for name, value in model.config.to_dict().items() if name not in own}
+    fields |= {"model_type": "gemma3", "architectures": None}
     with torch.device("meta"):
-        gemma = Gemma3ForConditionalGeneration(Gemma3Config(**gemma_fields))
+        gemma: Any = Gemma3ForConditionalGeneration(Gemma3Config(**fields))
     gemma.generation_config = model.generation_config
     gemma.config.dtype = base_dtype(model)
-    cast(Any, gemma).to(base_dtype(model)).save_pretrained(
-        folder, state_dict={name: values[name] for name in gemma.state_dict()}
-    )
+    weights = {name: values[name] for name in gemma.state_dict()}
+    gemma.to(base_dtype(model)).save_pretrained(folder, state_dict=weights)
     model.processor.save_gemma(folder)
 
 
-def save_checkpoint(model: Any, path: str | Path, optimizer: torch.optim.Optimizer | None, epoch: int | None) -> None:
-    """`save_pretrained` with the optimiser: its tensors as safetensors, its groups and the epoch as JSON."""
-    state: dict[str, Any] = {"state": {}, "param_groups": []} if optimizer is None else optimizer.state_dict()
-    tensors, described = state_to_bytes(state, epoch=epoch)
-    save_theworld(model, path, beside={OPTIMIZER: tensors, OPTIMIZER_GROUPS: described})
-
-
-def load_optimizer(path: str | Path, optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote beside the weights into `optimizer`; returns `{"epoch": ...}`."""
-    described = json.loads((Path(path) / OPTIMIZER_GROUPS).read_text(encoding="utf-8"))
-    if optimizer is not None:
-        optimizer.load_state_dict(state_from_files(Path(path) / OPTIMIZER, described))
-    return {"epoch": described["epoch"]}
-
-
-__all__ = ["load_optimizer", "save_checkpoint", "save_theworld"]
+__all__ = ["save_theworld"]
