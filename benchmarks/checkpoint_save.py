@@ -23,25 +23,27 @@ from tokenizers import Tokenizer
 
 from theworld import TheWorld, TheWorldConfig, TheWorldProcessor
 from theworld.model.checkpoints import save
-from theworld.model.checkpoints.delta import delta_names, remember
+from theworld.model.checkpoints.delta import delta_names
+from theworld.utils.tensors import snapshot
 
 TEXT = {
     "vocab_size": 262_208,
-    "hidden_size": 2560,
-    "intermediate_size": 10_240,
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 256,
 }
 VISION = {"model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "image_size": 896}
-VISION |= {"num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14, "vision_use_head": False}
+VISION |= {"num_attention_heads": 16, "patch_size": 14, "vision_use_head": False}
+VISION_LAYERS = 27
 
 
-def build(layers: int) -> TheWorld:
+def build(layers: int, width: int) -> TheWorld:
     """A model in bfloat16 whose weights count as those of its base."""
+    text = {**TEXT, "num_hidden_layers": layers, "hidden_size": width, "intermediate_size": 4 * width}
+    vision = {**VISION, "num_hidden_layers": min(layers, VISION_LAYERS)}
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("meta"):
-        model = TheWorld(TheWorldConfig(text_config={**TEXT, "num_hidden_layers": layers}, vision_config=VISION))
+        model = TheWorld(TheWorldConfig(text_config=text, vision_config=vision))
     torch.set_default_dtype(torch.float32)
     model.to_empty(device="cpu")
     for parameter in model.parameters():
@@ -79,11 +81,12 @@ def seconds(model: TheWorld, folder: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--layers", type=int, default=34)
+    parser.add_argument("--width", type=int, default=2560, help="of the language model")
     parser.add_argument("--pairs", type=int, default=5)
     args = parser.parse_args()
-    model = build(args.layers)
+    model = build(args.layers, args.width)
     begin = time.perf_counter()
-    model.base_tensors = remember((n, p) for n, p in model.named_parameters() if "world_" not in n)
+    model.base_tensors = {n: snapshot(p) for n, p in model.named_parameters() if "world_" not in n}
     print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters; remembered in {time.perf_counter() - begin:.2f} s"
     )

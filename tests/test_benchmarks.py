@@ -37,6 +37,11 @@ def test_training_step(run: Run) -> None:
     assert all(row["ours_ms"] > 0 for row in rows.values())
 
 
+def test_checkpoint_save(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_script(monkeypatch, "benchmarks/checkpoint_save.py", "--layers", "1", "--width", "32", "--pairs", "1")
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["save"] * 3
+
+
 def test_evaluation(run: Run) -> None:
     rows = run("evaluation.py", "--pairs", "1", "--items", "16")
     assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}

@@ -38,7 +38,7 @@ class CheckpointMixin:
     """Likewise of the components that no base model has."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *model_args: Any, **kwargs: Any) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """A base Gemma 3 (new fusion), a TheWorld checkpoint, or `nano`, the model inside the package.
 
         Args:
@@ -54,7 +54,7 @@ class CheckpointMixin:
             OSError: A repository does not exist, or is gated and its terms were not accepted.
         """
         with broken_downloads_named(pretrained_model_name_or_path):
-            return load_theworld(cls, pretrained_model_name_or_path, *model_args, **kwargs)
+            return load_theworld(cls, pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_checkpoint_hub(cls, repo_id: str, checkpoint_name: str | None = None, **kwargs: Any) -> Self:
