@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def vsr(folder: Path) -> tuple[Path, list[str]]:
     return lines(folder / "train.jsonl", row), ["1"]
 
 
+def webdataset(folder: Path) -> tuple[Path, list[str]]:
+    row = {"question": "What is it?", "answer": "A ball, red."}
+    with tarfile.open(folder / "a.tar", "w") as tar:
+        tar.add(folder / "a.png", "a.png")
+        tar.add(lines(folder / "a.json", row), "a.json")
+    return folder / "a.tar", ["A ball, red."]
+
+
 WRITERS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
     "blink": blink,
     "custom": custom,
@@ -85,6 +94,7 @@ WRITERS: dict[str, Callable[[Path], tuple[Path, list[str]]]] = {
     "micro_world": micro_world,
     "spatial_rgpt": spatial_rgpt,
     "vsr": vsr,
+    "webdataset": webdataset,
 }
 
 
@@ -98,13 +108,11 @@ def test_supervised_text_of_every_dataset(name: str, tmp_path: Path, monkeypatch
         Image.new("RGB", (48, 32), "red").save(tmp_path / f"a.{kind}")
     monkeypatch.setattr(ImageStore, "fetch", lambda *_, **__: tmp_path / "a.png")
     path, answers = WRITERS[name](tmp_path)
-    rows: Any = open_source(
-        name, SourceSettings(path=str(path), image_folder=None if name == "micro_world" else tmp_path)
-    )
-    assert len(rows) == 1
-    assert isinstance(rows[0], Example), rows[0]
+    folder = None if name in ("micro_world", "webdataset") else tmp_path
+    (row,) = open_source(name, SourceSettings(path=str(path), image_folder=folder))
+    assert isinstance(row, Example), row
     collator = TheWorldCollator(tiny.tiny_processor(), image_folder=tmp_path)
-    batch = collator([rows[0]])
+    batch = collator([row])
     assert batch["skipped"] == []
     assert supervised(collator, batch) == ["".join(answer + END for answer in answers)]
     assert len(batch["pixel_values"]) == 1

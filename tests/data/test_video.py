@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
-from theworld.data.sources.video import VideoClips, load_video
+from theworld.data.sources.records import IndexedRows
 
 
 def frame(index: int) -> Image.Image:
@@ -45,8 +46,10 @@ def write_video(path: Path, count: int, rate: int = 10) -> None:
             container.mux(packet)
 
 
-def load(folder: Path, **settings: Any) -> VideoClips:
-    return load_video(SourceSettings(path=str(folder), **settings))
+def load(folder: Path, **settings: Any) -> IndexedRows:
+    rows = open_source("video", SourceSettings(path=str(folder), **settings))
+    assert isinstance(rows, IndexedRows)
+    return rows
 
 
 def reds(row: Example | Skipped) -> list[int]:

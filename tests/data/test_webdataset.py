@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader
 
 from tests.training.runs import tiny_run
 from theworld.data.images import open_image
+from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
 from theworld.data.sources import webdataset
-from theworld.data.sources.webdataset import expand_braces, load_webdataset
+from theworld.data.sources.webdataset import expand_braces
 from theworld.training.precompute import precompute
 from theworld.training.run import train
 
@@ -46,8 +47,12 @@ def captioned(start: int, count: int = 3) -> dict[str, bytes]:
     }
 
 
+def opened(path: Any, **settings: Any) -> Any:
+    return open_source("webdataset", SourceSettings(path=str(path), **settings))
+
+
 def load(path: Any, **settings: Any) -> list[Example | Skipped]:
-    return list(load_webdataset(SourceSettings(path=str(path), **settings)))
+    return list(opened(path, **settings))
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ def test_any_file_system_of_fsspec(shards: Path) -> None:
 
 
 def test_processes_and_workers_share_the_files(shards: Path) -> None:
-    rows = load_webdataset(SourceSettings(path=str(shards / "*.tar")))
+    rows = opened(shards / "*.tar")
     for size in (2, 3, 4):
         shares = [[row.id for row in rows.split_by_process(rank, size)] for rank in range(size)]
         assert all(shares)
@@ -147,7 +152,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             load("a.tar", **settings)
     with pytest.raises(ValueError, match="needs train_dataset_path"):
-        list(load_webdataset(SourceSettings()))
+        open_source("webdataset", SourceSettings())
 
 
 def test_braces() -> None:

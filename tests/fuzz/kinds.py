@@ -24,8 +24,8 @@ from tests.fuzz.mutate import changed, damaged, png_with_checksums
 from theworld import TheWorld, TrainingConfig
 from theworld.data.images import open_image as open_data_image
 from theworld.data.latent_cache import LatentCache
+from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
-from theworld.data.sources import SOURCES
 from theworld.evaluation.records import Prediction, PredictionFile, read_predictions
 from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.images import open_image
@@ -147,7 +147,7 @@ class Rows(Kind):
         (path,) = case.iterdir()
         streaming = bool(path.stat().st_size % 2)
         settings = SourceSettings(path=str(path), image_folder=self.images, streaming=streaming)
-        source: Any = SOURCES["custom"](settings)
+        source: Any = open_source("custom", settings)
         for row in source if streaming else map(source.__getitem__, range(len(source))):
             if isinstance(row, Skipped):
                 assert len(row.detail.splitlines()) == 1, f"a bad reason: {row}"

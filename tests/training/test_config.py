@@ -144,6 +144,40 @@ def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
     assert "\n" not in caught.value.args[0]
 
 
+LONG = "x" * 10_000
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batch_size": LONG},
+        {"batch_size": [LONG] * 3},
+        {"lr_scheduler": LONG},
+        {"dataset_name": LONG},
+        {"eval_strategy": LONG},
+        {"optim": LONG},
+        {"projector": LONG},
+        {"columns": {LONG: "image"}},
+        {"lora": {LONG: 1}},
+        {"lora": {"r": LONG}},
+        {"weights": [1.0] * 5000},
+        {"resume_from": LONG, "resume_from_checkpoint": "b"},
+        {LONG: 1},
+    ],
+    ids=lambda values: next(iter(values))[:20],
+)
+def test_a_long_value_is_shortened_in_the_error(values: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, ValueError)) as caught:
+        TrainingConfig.from_dict(values)
+    assert len(caught.value.args[0]) < 1000
+    assert "characters)" in caught.value.args[0]
+
+
+def test_the_wrong_value_of_a_secret_is_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"hf_token=\*\*\*: expected text or null"):
+        TrainingConfig.from_dict({"hf_token": ["my-own-secret"]})
+
+
 def test_file_comments_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text('{"_why": "a test", "batch_size": 2, "learning_rate": 1, "lora": {"r": 4}}', encoding="utf-8")

@@ -1,12 +1,14 @@
 """Error lines and log lines hold no token."""
 
 import logging
+import subprocess
+import sys
 
 import pytest
 
 from theworld.cli.main import main
 from theworld.utils import errors
-from theworld.utils.errors import keep_secret, one_line, without_tokens
+from theworld.utils.errors import brief, keep_secret, one_line, without_tokens
 from theworld.utils.logging import configure_logging, logger
 
 TOKEN = "hf_" + "s" * 34
@@ -35,3 +37,34 @@ def test_a_token_under_a_wrong_key_is_not_printed(key: str, tmp_path, capsys: py
     printed = capsys.readouterr()
     assert printed.err.startswith("theworld: error: ")
     assert TOKEN not in printed.err + printed.out
+
+
+def test_a_traceback_holds_no_token(tmp_path) -> None:
+    (tmp_path / "config.json").write_text(f'{{"batch_size": "{TOKEN}"}}', encoding="utf-8")
+    command = [sys.executable, "-m", "theworld.cli.main", "--debug", "train", "--config", str(tmp_path / "config.json")]
+    done = subprocess.run([*command, "--resume_from", "from-a-shell"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ValueError: batch_size='hf_***'" in done.stderr
+    assert TOKEN not in done.stderr
+    command = [sys.executable, "-m", "theworld.cli.main", "--debug", "ask", f"{TOKEN}.png", "?"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "hf_***.png" in done.stderr
+    assert TOKEN not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["env", TOKEN], [TOKEN], ["env", f"--{TOKEN}"], ["ask", "a.png", "?", "--max_new_tokens", TOKEN]]
+)
+def test_a_token_in_the_arguments_is_not_printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    printed = capsys.readouterr()
+    assert "hf_***" in printed.err
+    assert TOKEN not in printed.err
+
+
+def test_a_long_value_is_shortened() -> None:
+    assert brief("x" * 200) == "x" * 200
+    assert brief("x" * 1000) == "x" * 200 + "... (1000 characters)"
+    assert TOKEN[:20] not in brief("x" * 180 + TOKEN)

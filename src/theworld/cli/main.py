@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 from typing_extensions import override
 
 from theworld import __version__
-from theworld.utils.errors import is_users, one_line
+from theworld.utils.errors import brief, is_users, one_line, without_tokens
 from theworld.utils.settings import nearest
 
 from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, serve, train
@@ -46,13 +47,13 @@ class Parser(argparse.ArgumentParser):
             if name in RENAMED:
                 self.error(f"{name} is now {RENAMED[name]}")
             options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown option {name}: {nearest(name, options)}".removesuffix(": "))
+            self.error(f"unknown option {brief(name)}: {nearest(name, options)}".removesuffix(": "))
         return known, unknown
 
     @override
     def error(self, message: str) -> NoReturn:
         """One line, without the usage, and exit code 2."""
-        self.exit(2, f"theworld: error: {message}; {self.prog} --help lists the options\n")
+        self.exit(2, f"theworld: error: {without_tokens(message)}; {self.prog} --help lists the options\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if "debug" in args:
+            sys.excepthook = _print_traceback
             raise
         if is_users(error):
             print(f"theworld: error: {one_line(error)}", file=sys.stderr)
@@ -96,6 +98,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _print_traceback(*error: Any) -> None:
+    sys.stderr.write(without_tokens("".join(traceback.format_exception(*error))))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
+from theworld.utils.errors import brief
+
 from .configuration_theworld import TheWorldConfig
 from .fusion import FUSIONS
 from .projectors import PROJECTORS
@@ -77,7 +79,7 @@ def check_choices(config: TheWorldConfig) -> None:
     """
     for name, table in (("world_encoder", WORLD_ENCODERS), ("projector", PROJECTORS), ("fusion", FUSIONS)):
         if getattr(config, name) not in table:
-            raise ValueError(f"{name}={getattr(config, name)!r}: expected one of {', '.join(table)}")
+            raise ValueError(f"{name}={brief(repr(getattr(config, name)))}: expected one of {', '.join(table)}")
 
 
 UNCOUNTED = "earlier stages, not counted"

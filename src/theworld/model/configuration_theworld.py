@@ -11,6 +11,7 @@ from typing import Any, Self
 from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config
 
+from theworld.utils.errors import brief
 from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check_world_settings
 
 from .fusion import FUSIONS
@@ -61,7 +62,7 @@ class TheWorldConfig(WorldSettings, Gemma3Config):
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
         if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion={self.fusion!r}: expected one of {', '.join(FUSIONS)}")
+            raise ValueError(f"fusion={brief(repr(self.fusion))}: expected one of {', '.join(FUSIONS)}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
         for name in TOKEN_IDS:
             if not 0 <= (getattr(self, name) or 0) < self.get_text_config().vocab_size:

@@ -14,6 +14,7 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
+from theworld.utils.errors import brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys
 
@@ -74,7 +75,9 @@ def other_loggers(report_to: str | list[str] | None) -> list[str]:
             raise ValueError(f"report_to={name!r}: use log_to_tensorboard and log_to_wandb; report_to takes the others")
         if name != "none" and name not in get_available_reporting_integrations():
             known = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise ValueError(f"report_to={name!r}: expected an installed one of {known}; install it with pip")
+            raise ValueError(
+                f"report_to={brief(repr(name))}: expected an installed one of {known}; install it with pip"
+            )
     return [name for name in names if name != "none"]
 
 

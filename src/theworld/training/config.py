@@ -5,12 +5,14 @@ A config file is a delta: it states what differs from the defaults here. Keys th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
 from theworld.data.columns import ROLES
+from theworld.utils.errors import brief
 from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
@@ -158,48 +160,57 @@ class TrainingConfig(PassedSettings, RunSettings):
     def __post_init__(self) -> None:
         for name, key in keys(type(self)).items():
             key.check(getattr(self, name))
-        self._check_combinations()
-        self._check_data()
+        for wrong, told in (*self._combinations(), *self._data_combinations()):
+            if wrong:
+                raise ValueError(told)
         self._check_registries()
 
-    def _check_combinations(self) -> None:
-        _refuse(self.mixed_precision == "fp16", f"mixed_precision='fp16': {FP16_REFUSED}")
-        one, other = self.resume_from, self.resume_from_checkpoint
-        told = f"resume_from={one!r} and resume_from_checkpoint={other!r} are two names of one thing: give one"
-        _refuse(one and other and one != other, told)
-        told = "do_eval=True without eval_dataset_path: name the rows to evaluate on"
-        _refuse(self.do_eval and self.eval_dataset_path is None, told)
-        told = f"eval_strategy={self.eval_strategy!r} without do_eval: set do_eval and eval_dataset_path"
-        _refuse(self.eval_strategy != "no" and not self.do_eval, told)
-        told = "push_to_hub=True without hub_model_id: name the repository, as in you/model"
-        _refuse(self.push_to_hub and self.hub_model_id is None, told)
-        told = "load_in_4bit=True and load_in_8bit=True contradict each other: choose one"
-        _refuse(self.load_in_4bit and self.load_in_8bit, told)
+    def _combinations(self) -> Iterator[tuple[object, str]]:
+        """What would be wrong, if it is true, and the message for it."""
+        show = self._show
+        yield self.mixed_precision == "fp16", f"mixed_precision='fp16': {FP16_REFUSED}"
+        names = "resume_from", "resume_from_checkpoint"
+        both = all(getattr(self, name) for name in names) and self.resume_from != self.resume_from_checkpoint
+        yield both, f"{show(*names)} are two names of one thing: give one"
+        without_rows = self.do_eval and self.eval_dataset_path is None
+        yield without_rows, "do_eval=True without eval_dataset_path: name the rows to evaluate on"
+        without_eval = self.eval_strategy != "no" and not self.do_eval
+        yield without_eval, f"{show('eval_strategy')} without do_eval: set do_eval and eval_dataset_path"
+        nowhere = self.push_to_hub and self.hub_model_id is None
+        yield nowhere, "push_to_hub=True without hub_model_id: name the repository, as in you/model"
+        names = "load_in_4bit", "load_in_8bit"
+        yield all(getattr(self, name) for name in names), f"{show(*names)} contradict each other: choose one"
         for name in ("persistent_workers", "prefetch_factor"):
-            told = f"{name}={getattr(self, name)} with num_workers=0: no process to apply it to"
-            _refuse(getattr(self, name) and self.num_workers == 0, told)
-        ratio, schedule = self.min_learning_rate_ratio, self.lr_scheduler
-        told = f"min_learning_rate_ratio={ratio} with lr_scheduler={schedule!r}: only 'cosine' has one; drop it"
-        _refuse(ratio and schedule != "cosine", told)
-        told = f"objective='align' with enable_world={self.enable_world}, num_world_steps={self.num_world_steps}: "
-        told += "expected a world and the number of latent frames to align"
-        _refuse(self.objective == "align" and not (self.enable_world and self.num_world_steps is not None), told)
-        told = "encode_once=True: only for objective='align', and not for a stream"
-        _refuse(self.encode_once and (self.objective != "align" or self.streaming), told)
+            idle = getattr(self, name) and not self.num_workers
+            yield idle, f"{show(name)} with num_workers=0: no process to apply it to"
+        other = self.min_learning_rate_ratio and self.lr_scheduler != "cosine"
+        yield other, f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it"
+        aligns = self.objective == "align"
+        nothing = aligns and not (self.enable_world and self.num_world_steps is not None)
+        told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
+        yield nothing, f"{told}: expected a world and the number of latent frames to align"
+        unusable = self.encode_once and (self.streaming or not aligns)
+        yield unusable, "encode_once=True: only for objective='align', and not for a stream"
+        changing = self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae)
+        told = f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
+        yield changing, f"{told}encoder stay the same; leave latent_cache out"
 
-    def _check_data(self) -> None:
+    def _data_combinations(self) -> Iterator[tuple[object, str]]:
         unknown = ", ".join(sorted((self.columns or {}).keys() - set(ROLES)))
-        _refuse(unknown, f"columns has {unknown}: expected some of {', '.join(ROLES)}")
+        yield unknown, f"columns has {brief(unknown)}: expected some of {', '.join(ROLES)}"
         lists = {name: getattr(self, name) for name in ("dataset_name", "train_dataset_path", "weights")}
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
         found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        told = f"a mixture of data sets: {found} entries; expected one for each data set"
-        _refuse(len(set(sizes.values())) > 1 or 0 in sizes.values(), told)
-        told = f"weights={self.weights}: expected a list of data sets too, in train_dataset_path"
-        _refuse(self.weights is not None and len(sizes) == 1, told)
+        uneven = len(set(sizes.values())) > 1 or 0 in sizes.values()
+        yield uneven, f"a mixture of data sets: {found} entries; expected one for each data set"
+        alone = self.weights is not None and len(sizes) == 1
+        yield alone, f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path"
         for name in UNUSED_BY_STREAMS if self.streaming else ():
-            told = f"{name}={getattr(self, name)!r} with streaming=True has no effect: leave it out"
-            _refuse(getattr(self, name) != keys(type(self))[name].default, told)
+            given = getattr(self, name) != keys(type(self))[name].default
+            yield given, f"{self._show(name)} with streaming=True has no effect: leave it out"
+
+    def _show(self, *names: str) -> str:
+        return " and ".join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)
 
     def _check_registries(self) -> None:
         """Check names that torch or transformers has to be imported for; so last, and only those that are given."""
@@ -213,7 +224,8 @@ class TrainingConfig(PassedSettings, RunSettings):
 
             names = self.dataset_name if isinstance(self.dataset_name, list) else [self.dataset_name]
             for name in names:
-                _refuse(name not in SOURCES, f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
+                if name not in SOURCES:
+                    raise ValueError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
         if any(getattr(self, name) is not None for name in REGISTRIES):
             from theworld.model import TheWorldConfig
             from theworld.model.components import check_choices
@@ -258,7 +270,7 @@ class TrainingConfig(PassedSettings, RunSettings):
             if name in REFUSED:
                 raise KeyError(f"config key {name!r} is not for a run: {REFUSED[name]}")
             hint = nearest(name, keys(cls)) or "docs/configuration.md lists the keys"
-            raise KeyError(f"unknown config key {name!r}: {hint}")
+            raise KeyError(f"unknown config key {brief(repr(name))}: {hint}")
         return cls(**given)
 
     @classmethod
@@ -271,11 +283,6 @@ class TrainingConfig(PassedSettings, RunSettings):
             ValueError: It is no JSON object, or as at construction.
         """
         return cls.from_dict({**read_values(Path(path)), **(overrides or {})})
-
-
-def _refuse(wrong: Any, message: str) -> None:
-    if wrong:
-        raise ValueError(message)
 
 
 __all__ = ["AUTO", "OWN", "REFUSED", "WORLD", "RunSettings", "TrainingConfig"]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from theworld.data.collator import TheWorldCollator
+from theworld.data.latent_cache import LatentCache
 from theworld.model import TheWorld
+from theworld.model.world_encoders import cache_fingerprint
 
 from .align import AlignCollator, AlignModel
 from .config import TrainingConfig
-from .latents import open_cache
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollato
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
-        latent_cache=open_cache(config, model),
+        latent_cache=_open_cache(config, model),
     )
 
 
@@ -44,12 +45,20 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
         frames_per_step=model.config.world_temporal_compression,
         true_future_share=config.true_future_share,
         image_folder=_folder(config),
-        latent_cache=open_cache(config, model),
+        latent_cache=_open_cache(config, model),
     )
 
 
 def _folder(config: TrainingConfig) -> Path | None:
     return None if config.image_folder is None else Path(config.image_folder).expanduser()
+
+
+def _open_cache(config: TrainingConfig, model: TheWorld) -> LatentCache | None:
+    """The latents of `model`'s encoder that `config.latent_cache` holds; `None` if the config names no cache."""
+    if config.latent_cache is None:
+        return None
+    assert model.model.world_encoder is not None
+    return LatentCache(config.latent_cache, cache_fingerprint(model.model.world_encoder, model.config))
 
 
 OBJECTIVES: dict[str, Objective] = {

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import brief
 from theworld.utils.settings import Key, keys, setting
 from theworld.utils.world_settings import WorldSettings
 
@@ -126,7 +127,7 @@ def check_enumerated(name: str, value: Any) -> None:
     if enumeration.isidentifier() and not hasattr(builtins, enumeration) and enumeration != "None":
         names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
         if value not in names:
-            raise ValueError(f"{name}={value!r}: expected one of {', '.join(names)}")
+            raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")
 
 
 __all__ = ["TRAINER", "WORLD", "check_enumerated", "passed_fields", "refusals", "trainer_fields"]

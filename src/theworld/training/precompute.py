@@ -26,7 +26,6 @@ from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
 
 from .config import TrainingConfig
-from .latents import check_cacheable
 from .objectives import OBJECTIVES
 from .resume import locked
 from .rows import load_rows
@@ -149,7 +148,8 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
         FileNotFoundError: A file or folder is missing.
         OSError: The disk is full.
     """
-    check_cacheable(config)
+    if config.latent_cache is None:
+        raise ValueError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")
     state = PartialState(cpu=not torch.accelerator.is_available())  # unsaid, CPU processes each run alone
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
         return _precompute(config, state, together)

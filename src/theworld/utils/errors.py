@@ -5,6 +5,7 @@ import os
 import re
 
 HUB_TOKEN = "HF_TOKEN"
+SHOWN = 200  # characters of a value in an error line
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
 
@@ -51,6 +52,12 @@ def without_tokens(text: str) -> str:
     for secret in {*_secrets, os.environ.get(HUB_TOKEN, "")}:
         text = text.replace(secret, "hf_***") if secret else text
     return _TOKEN.sub("hf_***", text)
+
+
+def brief(text: str) -> str:
+    """What an error line shows of a value: no tokens, and about 200 characters at most."""
+    text = without_tokens(text)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
 class CausedError(ValueError):

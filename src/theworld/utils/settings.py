@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from .errors import brief
+
 WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"},
     **{dict: "an object", list: "a list", tuple: "a list"},
@@ -101,7 +103,7 @@ class Key:
         """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
         if not any(self._fits(value, kind) for kind in self.kinds):
             got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
-            raise ValueError(f"{self.name}={value!r}: expected {self.expected}{got}")
+            raise ValueError(f"{self._named(value)}: expected {self.expected}{got}")
         for item in value if isinstance(value, list | tuple) else [value]:
             size = len(item) if isinstance(item, str) else item
             if isinstance(size, int | float) and not (
@@ -109,7 +111,7 @@ class Key:
                 and (self.high is None or size <= self.high)
                 and (self.above is None or size > self.above)
             ):
-                raise ValueError(f"{self.name}={value!r}: expected {self.range}")
+                raise ValueError(f"{self._named(value)}: expected {self.range}")
 
     def parse(self, text: str) -> Any:
         """The value that `text`, from a command line, means: `none`, `true`, a number as in Python, JSON, or the text.
@@ -126,14 +128,17 @@ class Key:
             try:
                 return json.loads(text)
             except ValueError as error:
-                raise ValueError(f"{self.name}={text!r}: not JSON ({error})") from error
+                raise ValueError(f"{self._named(text)}: not JSON ({error})") from error
         for number in (int, float):
             if number in kinds or float in kinds:  # a whole number stays one
                 with suppress(ValueError):
                     return number(text)
         if any(_is_text(kind) for kind in self.kinds):
             return text
-        raise ValueError(f"{self.name}={text!r}: expected {self.expected}")
+        raise ValueError(f"{self._named(text)}: expected {self.expected}")
+
+    def _named(self, value: Any) -> str:
+        return f"{self.name}={'***' if self.secret else brief(repr(value))}"
 
     def _fits(self, value: Any, kind: Any) -> bool:
         if _is_text(kind):

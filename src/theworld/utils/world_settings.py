@@ -7,6 +7,7 @@ from typing import Any
 
 from theworld.constants import DEFAULT_COSMOS_MODEL
 
+from .errors import brief
 from .settings import keys, setting
 
 BASE = "model_name says which base model"
@@ -93,7 +94,7 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
     unknown = sorted(lora.keys() - LORA.keys())
     if unknown:
-        raise ValueError(f"lora has {', '.join(unknown)}: expected {', '.join(LORA)}")
+        raise ValueError(f"lora has {brief(', '.join(unknown))}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
     names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
@@ -106,7 +107,7 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     }
     for name, (fits, expected) in checks.items():
         if not fits:
-            raise ValueError(f"lora {name}={settings[name]!r}: expected {expected}")
+            raise ValueError(f"lora {name}={brief(repr(settings[name]))}: expected {expected}")
     return {**settings, "target_modules": targets if isinstance(targets, str) else names}
 
 
