@@ -76,7 +76,7 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, text: str, streaming: b
 @pytest.mark.parametrize("streaming", [False, True])
 def test_numbers_that_are_none_are_skipped(tmp_path: Path, streaming: bool) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\ufeff{"question": "q", "answer": NaN}\r\n\r\n{"question": "q", "answer": -Infinity}\r\n')
+    path.write_text('\ufeff{"question": "q", "answer": NaN}\r\n\r\n{"question": "q", "answer": -Infinity}\r\n', "utf-8")
     read = rows_of(path, streaming=streaming)
     assert [row.cause for row in read if isinstance(row, Skipped)] == ["bad_row", "bad_row"]
 
@@ -208,7 +208,7 @@ def test_objects_of_the_users_own(data: Any) -> None:
 
 def test_half_a_surrogate_pair_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('{"question": "q", "answer": "a\\ud800"}\n{"question": "q", "answer": "\\ud83d\\ude00"}\n')
+    path.write_text('{"question": "q", "answer": "a\\ud800"}\n{"question": "q", "answer": "\\ud83d\\ude00"}\n', "utf-8")
     batch = TheWorldCollator(tiny.tiny_processor())(rows_of(path))
     assert [row.cause for row in batch["skipped"]] == ["special_token"]
 

@@ -99,8 +99,9 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
     groups = cast(list[dict[str, Iterable[nn.Parameter]]], optimizer.param_groups)
     stepped: set[int] = {id(value) for group in groups for value in group["params"] if value.grad is not None}
     for model in list(_counted):
-        table = component_table(model.model.world_encoder)
-        moved = {find_component(name, table) for name, value in model.named_parameters() if id(value) in stepped}
+        names = [name for name, value in model.named_parameters() if id(value) in stepped]
+        table = component_table(model.model.world_encoder) if names else {}
+        moved = {find_component(name, table) for name in names}
         if moved - {None}:  # a module that a user added has no component
             steps = {UNCOUNTED: 0} if model.config.trained_steps is None else model.config.trained_steps
             counted = {component: steps.get(component, 0) + 1 for component in table if component in moved}
