@@ -22,7 +22,8 @@ from theworld.data.text_rows import TextFile, TextRows
 Rows = list[dict[str, str]]
 
 LOOKS_LIKE = [
-    *"true True null None NaN NA nan Infinity -inf 007 2.50 1e3 1_000 -0 0x1F 2024-01-01 12:30 a,b a;b # =1+1 é 😀".split(),
+    *("true", "True", "null", "None", "NaN", "NA", "nan", "Infinity", "-inf", "007", "2.50", "1e3", "1_000", "-0"),
+    *("0x1F", "2024-01-01", "12:30", "a,b", "a;b", "#", "=1+1", "\u00e9", "\U0001f600"),
     *("1 January 2020", '"quoted"', "'q'", "[1, 2]", '{"a": 1}', "[", '{"', "<image>", '"', '""', 'a "b" c', " ", ""),
     *("a\tb", "a\nb", "a\r\nb", "a\rb", "\\n", "\ufeff", "\0", "\u2028"),
 ]
