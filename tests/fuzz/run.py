@@ -29,7 +29,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 from tests.fuzz.kinds import KINDS
-from theworld.cli.main import USER_ERRORS
+from theworld.utils.errors import is_users
 
 ALLOWED = 2 * 2**30  # bytes above what a process held before the case
 RIGHT, REFUSED = "right", "refused"
@@ -160,17 +160,17 @@ def read(kind: Any, case: Path) -> tuple[str, str]:
     """
     try:
         kind.check(case)
-    except USER_ERRORS as error:
+    except AssertionError:
+        return "wrong", traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - whatever else comes is what is looked for
+        if not is_users(error):
+            return "traceback", traceback.format_exc()
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         raised = traceback.extract_tb(error.__traceback__)[-1].filename
         if not message or len(message.splitlines()) > 1 or len(message) > LONGEST:
             return "not one line", traceback.format_exc()
         clear = raised.startswith(OWN) or str(case) in message
         return (REFUSED, message) if clear else ("unclear", traceback.format_exc())
-    except AssertionError:
-        return "wrong", traceback.format_exc()
-    except Exception:  # noqa: BLE001 - whatever else comes is what is looked for
-        return "traceback", traceback.format_exc()
     return RIGHT, ""
 
 

@@ -20,6 +20,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
 from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, WORLD_TOKEN
 from theworld.utils.chat_template import check_template
+from theworld.utils.hub import damage_named
 from theworld.utils.images import flatten_images, open_image, open_message_images
 
 from .configuration_theworld import TheWorldConfig, check_world_steps, image_shape
@@ -114,10 +115,11 @@ class TheWorldProcessor(Gemma3Processor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
-        """As transformers'; a ValueError if the chat template could exhaust time or memory."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        for template in (processor.chat_template, processor.tokenizer.chat_template):
-            check_template(template, str(pretrained_model_name_or_path))
+        """As transformers'; a ValueError for damaged files, or a chat template that could exhaust time or memory."""
+        with damage_named(pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            for template in (processor.chat_template, processor.tokenizer.chat_template):
+                check_template(template, str(pretrained_model_name_or_path))
         return processor
 
     @classmethod

@@ -101,7 +101,7 @@ class Key:
         """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
         if not any(self._fits(value, kind) for kind in self.kinds):
             got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
-            raise ValueError(f"{self.name}={value!r}: expected {self.expected}{got}")
+            raise ValueError(f"{self.name}={value!r:.200}: expected {self.expected}{got}")
         for item in value if isinstance(value, list | tuple) else [value]:
             size = len(item) if isinstance(item, str) else item
             if isinstance(size, int | float) and not (
@@ -109,7 +109,7 @@ class Key:
                 and (self.high is None or size <= self.high)
                 and (self.above is None or size > self.above)
             ):
-                raise ValueError(f"{self.name}={value!r}: expected {self.range}")
+                raise ValueError(f"{self.name}={value!r:.200}: expected {self.range}")
 
     def parse(self, text: str) -> Any:
         """The value that `text`, from a command line, means: `none`, `true`, a number as in Python, JSON, or the text.

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from .hub import damage_named
 from .io import write_bytes
 from .logging import quiet_third_party
 
@@ -34,9 +35,9 @@ def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = F
         settings: More arguments of `from_pretrained`.
 
     Raises:
-        ValueError: Weights are missing, unexpected or misshapen; lists them.
+        ValueError: Weights are missing, unexpected or misshapen; lists them. Or a file is damaged.
     """
-    with quiet_third_party(progress_bars=progress_bars):
+    with quiet_third_party(progress_bars=progress_bars), damage_named(name, Path(subfolder).name):
         model, info = cls.from_pretrained(
             name,
             subfolder=subfolder,

@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from typing_extensions import override
 
-from theworld.utils.hub import forget_origin
+from theworld.utils.hub import damage_named, forget_origin
 from theworld.utils.logging import quiet_third_party
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
@@ -182,7 +182,7 @@ class CosmosWorldEncoder(WorldEncoder):
         """The diffusion transformer and its scheduler from their repository."""
         transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
         where: dict[str, Any] = {**self._origin.place("scheduler"), **self._hub}
-        with quiet_third_party():
+        with quiet_third_party(), damage_named(self._origin.name, "scheduler"):
             scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
         return without_padding_mask(transformer), scheduler
 
