@@ -21,7 +21,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, FP16_REFUSED, WORLD_TOKEN
+from theworld.constants import FP16_REFUSED, MARKERS
+from theworld.utils.devices import input_device
 from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
@@ -30,7 +31,6 @@ from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of
 
 from ..components import ENCODER, FRESH, UNCOUNTED, check_choices, count_steps, named_components
 from ..configuration_theworld import TheWorldConfig, upgrade
-from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..projectors import WorldParts
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
@@ -308,12 +308,11 @@ def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:
     Raises:
         ValueError: The tokenizer lacks Gemma 3's spare slots, or the chat template of a checkpoint is not safe to run.
     """
-    slots = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
     with quiet_third_party(), damage_named(source.name):
         stock = AutoProcessor.from_pretrained(source.name, **source.where)
-        ids = stock.tokenizer.convert_tokens_to_ids(slots)
+        ids = stock.tokenizer.convert_tokens_to_ids(MARKERS)
     unknown = (None, stock.tokenizer.unk_token_id)
-    lacking = [slot for slot, token_id in zip(slots, ids, strict=True) if token_id in unknown]
+    lacking = [slot for slot, token_id in zip(MARKERS, ids, strict=True) if token_id in unknown]
     if lacking and config.enable_world:
         raise ValueError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
     config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids

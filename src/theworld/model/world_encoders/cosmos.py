@@ -198,9 +198,9 @@ class CosmosWorldEncoder(WorldEncoder):
         if not self._prompt_embeds:
             prompts, width = self.prompts(), transformer.config["text_embed_dim"]
             texts = [prompt for prompt in prompts if prompt is not None]
-            origin = self._origin
-            where: dict[str, Any] = {"revision": self._origin.revision, "device": self.vae.device, **self._hub}
-            loaded = iter(load_prompt_embeds(origin.name, texts, origin.subfolder, **where) if texts else ())
+            origin, device = self._origin, self.vae.device
+            where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
+            loaded = iter(load_prompt_embeds(origin.name, texts, device=device, **where) if texts else ())
             self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
