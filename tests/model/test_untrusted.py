@@ -16,8 +16,10 @@ from transformers import AutoProcessor
 
 from tests.model.conftest import Load
 from theworld import TheWorld, TheWorldConfig, TheWorldProcessor
+from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.utils.chat_template import check_template
 from theworld.utils.errors import is_users
+from theworld.utils.hub import Source
 
 
 @pytest.fixture
@@ -274,6 +276,12 @@ def test_damaged_configs_of_a_base_model(whole: Path, part: str, damage: bytes) 
         TheWorld.from_pretrained(whole)
         return
     refused_by_name(whole, str(whole))
+
+
+def test_a_damaged_config_is_named_where_its_size_is_asked_for(whole: Path) -> None:
+    (whole / "cosmos" / "vae" / "config.json").write_text('{"dim_mult": 3}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"cosmos \(vae\): cannot be loaded"):
+        CosmosWorldEncoder.parameter_count(TheWorldConfig(), Source(str(whole / "cosmos")))
 
 
 def test_weights_of_other_sizes_than_gemma_says(whole: Path) -> None:

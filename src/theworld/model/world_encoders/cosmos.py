@@ -234,8 +234,8 @@ class CosmosWorldEncoder(WorldEncoder):
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
         total = 0
         for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
-            settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
-            with torch.device("meta"):
+            with damage_named(source.name, name), torch.device("meta"):
+                settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
                 total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
         return total
 
