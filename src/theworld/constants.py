@@ -11,6 +11,7 @@ CUSTOM_TOKEN_SLOT_SOW, CUSTOM_TOKEN_SLOT_EOW = 6, 7
 CUSTOM_TOKEN_SOW = "<unused0>"  # start of world
 CUSTOM_TOKEN_EOW = "<unused1>"  # end of world
 WORLD_TOKEN = "<unused2>"
+MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
 
 DEFAULT_GEMMA_MODEL = "google/gemma-3-4b-it"
 DEFAULT_COSMOS_MODEL = "nvidia/Cosmos-Predict2-2B-Video2World"

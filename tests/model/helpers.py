@@ -36,7 +36,9 @@ def load_world(gemma: Path, cosmos: Path, **overrides: Any) -> TheWorld:
 def component_of(name: str) -> str:
     """The component of a parameter of a model with the Cosmos encoder."""
     encoder: Any = SimpleNamespace(components=lambda: CosmosWorldEncoder.components(cast(Any, None)))
-    return components.component_of(name, components.component_table(encoder))
+    found = components.component_of(name, components.component_table(encoder))
+    assert found is not None, f"{name} belongs to no component"
+    return found
 
 
 def user(text: str, *images: Any) -> Message:

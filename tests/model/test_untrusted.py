@@ -1,9 +1,11 @@
 """A checkpoint of a stranger cannot hang the loader, exhaust its memory, or bring in other types of weights."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 from tests.model.conftest import Load
-from theworld import TheWorld, TheWorldConfig
+from theworld import TheWorld, TheWorldConfig, TheWorldProcessor
+from theworld.model.world_encoders import CosmosWorldEncoder
 from theworld.utils.chat_template import check_template
+from theworld.utils.errors import is_users
+from theworld.utils.hub import Source
 
 
 @pytest.fixture
@@ -146,3 +151,145 @@ def test_a_config_checks_itself() -> None:
         ValueError, match="num_hidden_layers=1000000000: expected a number of at least 1 and at most 1024"
     ):
         TheWorldConfig(text_config={"num_hidden_layers": 10**9})
+
+
+def refused_by_name(folder: Path, expected: str, action: Callable[[Path], object] = TheWorld.from_pretrained) -> None:
+    """One line of an error that users understand, which gives `expected`."""
+    with pytest.raises((ValueError, OSError)) as caught:
+        action(folder)
+    message = str(caught.value)
+    assert is_users(caught.value)
+    assert expected in message
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1500
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("world_image_size", "x"),
+        ("world_image_size", "x" * 10_000),
+        ("world_image_size", ["x", 8]),
+        ("lora", 3),
+        ("lora__target_modules", 3),
+        ("changed", 5),
+        ("changed", [[]]),
+        ("trained_steps", 1),
+        ("text_config", 7),
+        ("text_config", []),
+        ("text_config__hidden_size", "x"),
+        ("vision_config", "x"),
+        ("gemma_model_name", 3),
+        ("cosmos_model_name", []),
+        ("enable_world", "yes"),
+        ("image_token_index", "x"),
+        ("tie_word_embeddings", 0.5),
+        ("model_type", []),
+    ],
+)
+def test_types_of_fields(hostile: Callable[..., Path], name: str, value: Any) -> None:
+    folder = hostile(**{name: value})
+    field = name.split("__")[0]
+    with pytest.raises((ValueError, OSError)) as caught:
+        TheWorld.from_pretrained(folder)
+    refused_by_name(folder, field if field in str(caught.value) else str(folder))
+
+
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
+DAMAGE = {
+    "a list": b"[1, 2]",
+    "a text": b'"model_type"',
+    "a number": b"3",
+    "not UTF-8": b'{"model_type": "\xff"}',
+    "cut": b'{"model_type": ',
+    "empty": b"",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+@pytest.mark.parametrize("file", FILES)
+def test_damaged_files(hostile: Callable[..., Path], file: str, damage: bytes) -> None:
+    folder = hostile()
+    (folder / file).write_bytes(damage)
+    refused_by_name(folder, str(folder))
+    if file != "generation_config.json":  # which no processor has
+        refused_by_name(folder, str(folder), TheWorldProcessor.from_pretrained)
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("tokenizer_config.json", "extra_special_tokens", 3),
+        ("tokenizer_config.json", "eos_token", 3),
+        ("tokenizer_config.json", "added_tokens_decoder", "x"),
+        ("tokenizer_config.json", "clean_up_tokenization_spaces", "x"),
+        ("tokenizer.json", "model", False),
+        ("tokenizer.json", "added_tokens", 3),
+        ("tokenizer.json", "pre_tokenizer", {"a": None}),
+        ("processor_config.json", "image_seq_length", "x"),
+        ("processor_config.json", "image_processor", 3),
+        ("processor_config.json", "num_world_steps", []),
+        ("generation_config.json", "suppress_tokens", 3.5),
+    ],
+)
+def test_types_in_files(hostile: Callable[..., Path], file: str, name: str, value: Any) -> None:
+    folder = hostile(file, **{name: value})
+    with suppress(ValueError, OSError):  # a value that nothing reads may pass
+        TheWorld.from_pretrained(folder)
+        return
+    with pytest.raises(ValueError, match=f"{name}=|{re.escape(str(folder))}"):
+        TheWorld.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("file", ["chat_template.jinja", "chat_template.json"])
+def test_a_chat_template_that_is_no_text(hostile: Callable[..., Path], file: str) -> None:
+    folder = hostile()
+    (folder / "chat_template.jinja").unlink()
+    (folder / file).write_bytes(b"{{ '\xff' }}")
+    refused_by_name(folder, str(folder))
+    refused_by_name(folder, str(folder), TheWorldProcessor.from_pretrained)
+
+
+@pytest.fixture
+def whole(load: Load, tmp_path: Path) -> Path:
+    """A checkpoint with its base models, one latent frame rolled out."""
+    load(num_world_steps=1).save_pretrained(tmp_path / "whole", full=True)
+    return tmp_path / "whole"
+
+
+@pytest.mark.parametrize("part", ["cosmos/vae", "cosmos/transformer", "gemma"])
+def test_damaged_weights_of_a_base_model(whole: Path, part: str) -> None:
+    (path,) = (whole / part).glob("*.safetensors")
+    data = path.read_bytes()
+    for damaged in (data[: len(data) // 2], b"", b"\0" * 100, data[:8] + b"\xff" * 40 + data[48:]):
+        path.write_bytes(damaged)
+        refused_by_name(whole, str(whole))
+
+
+@pytest.mark.parametrize("part", ["cosmos/vae", "cosmos/transformer", "cosmos/scheduler", "gemma"])
+@pytest.mark.parametrize("damage", [b"[1, 2]", b'{"a": "\xff"}', b"{}", b'{"dim": "x", "z_dim": [], "num_layers": {}}'])
+def test_damaged_configs_of_a_base_model(whole: Path, part: str, damage: bytes) -> None:
+    (path,) = (*(whole / part).glob("config.json"), *(whole / part).glob("scheduler_config.json"))
+    path.write_bytes(damage)
+    with suppress(ValueError, OSError):  # defaults may fit
+        TheWorld.from_pretrained(whole)
+        return
+    refused_by_name(whole, str(whole))
+
+
+def test_a_damaged_config_is_named_where_its_size_is_asked_for(whole: Path) -> None:
+    (whole / "cosmos" / "vae" / "config.json").write_text('{"dim_mult": 3}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"cosmos \(vae\): cannot be loaded"):
+        CosmosWorldEncoder.parameter_count(TheWorldConfig(), Source(str(whole / "cosmos")))
+
+
+def test_weights_of_other_sizes_than_gemma_says(whole: Path) -> None:
+    path = whole / "gemma" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["text_config"]["intermediate_size"] *= 2
+    path.write_text(json.dumps(config), encoding="utf-8")
+    saved = json.loads((whole / "config.json").read_text(encoding="utf-8"))
+    saved["text_config"]["intermediate_size"] *= 2
+    (whole / "config.json").write_text(json.dumps(saved), encoding="utf-8")
+    refused_by_name(whole, "mismatched keys: model.language_model.layers.0.mlp.down_proj.weight")

@@ -12,7 +12,8 @@ from tests.model.conftest import Load
 from tests.model.helpers import encode, user
 from tests.model.test_world_encoder import build
 from theworld import TheWorld
-from theworld.model.world_encoders import WORLD_ENCODERS, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
+from theworld.model.world_encoders import WORLD_ENCODERS
+from theworld.model.world_encoders.controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from theworld.utils.reproducibility import draw_weights
 
 SIZE, PATCH = tiny.WORLD_SIZE, 8

@@ -16,10 +16,11 @@ from tests import tiny
 from tests.model.conftest import Load
 from tests.model.helpers import WORLD, encode, user
 from theworld import TheWorldConfig
-from theworld.model.processing_theworld import world_pixel_values
-from theworld.model.world_encoders import CosmosWorldEncoder, PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
+from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.model.world_encoders.controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from theworld.model.world_encoders.cosmos import SETTINGS, stock_negative_prompt
 from theworld.model.world_encoders.cosmos_sampler import without_padding_mask
+from theworld.utils.frames import image_frames
 from theworld.utils.hub import Source
 
 SIZE = tiny.WORLD_SIZE
@@ -89,7 +90,7 @@ def noise_of(seed: int, steps: int) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def pixels(images: list[Image.Image]) -> torch.Tensor:
-    return world_pixel_values(images, (SIZE, SIZE))
+    return image_frames(images, (SIZE, SIZE))
 
 
 # --------------------------------------------------------------------------------------------- the VAE's door
@@ -117,7 +118,7 @@ def test_pixels_keep_their_place_and_order() -> None:
     image = Image.new("RGB", (8, 8))
     image.putpixel((7, 0), (255, 0, 0))
     image.putpixel((0, 7), (0, 255, 0))
-    frame = world_pixel_values([image], (8, 8))[0]
+    frame = image_frames([image], (8, 8))[0]
     assert frame.shape == (3, 8, 8)
     assert frame[0, 0, 7] == 1  # red: right of the first row
     assert frame[1, 7, 0] == 1  # green: last row, left

@@ -24,7 +24,7 @@ from torch.nn import functional
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.fusion import fit_grid
-from theworld.model.generation_theworld import input_device
+from theworld.utils.devices import input_device
 
 KINDS = ("world", "image", "text")
 

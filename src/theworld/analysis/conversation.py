@@ -10,7 +10,7 @@ from transformers import TextStreamer
 from typing_extensions import override
 
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.generation_theworld import input_device
+from theworld.utils.devices import input_device
 from theworld.utils.images import open_image
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.constants import MARKERS
+from theworld.utils.control_tokens import control_tokens
 
 from .schema import IMAGE_MARKER, BadSample, Message
 
@@ -28,9 +29,7 @@ def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
 
     Half a surrogate pair, which JSON can hold, is no text: tokenizers raise TypeError.
     """
-    added: dict[int, Any] = tokenizer.added_tokens_decoder
-    special = {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
-    special |= {CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN}
+    special = control_tokens(tokenizer) | set(MARKERS)
     return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>", r"[\ud800-\udfff]"]))
 
 

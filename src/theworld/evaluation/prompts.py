@@ -20,7 +20,7 @@ from theworld.data.prompts import Turn, chat_turns, reserved_tokens
 from theworld.data.regions import draw_regions
 from theworld.data.schema import IMAGE_MARKER, BadSample, Message
 from theworld.model import TheWorld
-from theworld.model.generation_theworld import input_device
+from theworld.utils.devices import input_device
 
 from .records import Item
 

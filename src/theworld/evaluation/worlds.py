@@ -21,9 +21,9 @@ from theworld.data.fill import fill
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
-from theworld.model.generation_theworld import input_device
 from theworld.model.projectors import PROJECTORS, WorldProjector
 from theworld.model.world_encoders import cache_fingerprint
+from theworld.utils.devices import input_device
 
 from .arms import Arm
 from .prompts import open_images

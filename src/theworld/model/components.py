@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, cast
-from weakref import WeakSet
+from typing import Any
 
 from torch import nn
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from theworld.utils.errors import brief
+from theworld.utils.optimizer_steps import after_steps
 
 from .configuration_theworld import TheWorldConfig
 from .fusion import FUSIONS
@@ -42,19 +40,7 @@ def component_table(encoder: WorldEncoder | None) -> dict[str, Component]:
     return {**COMPONENTS, **own}
 
 
-def component_of(name: str, table: dict[str, Component]) -> str:
-    """The component that a parameter belongs to.
-
-    Raises:
-        KeyError: It belongs to none.
-    """
-    component = find_component(name, table)
-    if component is None:
-        raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
-    return component
-
-
-def find_component(name: str, table: dict[str, Component]) -> str | None:
+def component_of(name: str, table: dict[str, Component]) -> str | None:
     """The component that a parameter belongs to; `None` for a module that a user added to the model."""
     owners = (key for key, entry in table.items() if name.startswith(entry.prefixes) and entry.part in name)
     return next(owners, None)
@@ -66,9 +52,18 @@ def canonical(name: str) -> str:
 
 
 def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
-    """(name in a checkpoint, component, parameter) of every parameter of a `TheWorld`; raises as `component_of`."""
-    table = component_table(model.model.world_encoder)
-    return [(canonical(name), component_of(name, table), value) for name, value in model.named_parameters()]
+    """(name in a checkpoint, component, parameter) of every parameter of a `TheWorld`.
+
+    Raises:
+        KeyError: A parameter belongs to no component.
+    """
+    table, named = component_table(model.model.world_encoder), list[tuple[str, str, nn.Parameter]]()
+    for name, value in model.named_parameters():
+        component = component_of(name, table)
+        if component is None:
+            raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
+        named.append((canonical(name), component, value))
+    return named
 
 
 def check_choices(config: TheWorldConfig) -> None:
@@ -85,30 +80,19 @@ def check_choices(config: TheWorldConfig) -> None:
 UNCOUNTED = "earlier stages, not counted"
 """Key of `config.trained_steps` in place of steps before a checkpoint that did not count them (version 0.1)."""
 
-# Optimiser steps. A global hook sees those of every loop: the Trainer's, TRL's, and one written by hand.
-
-_counted: WeakSet[Any] = WeakSet()
-
 
 def count_steps(model: Any) -> None:
     """Count from now on, in `config.trained_steps`, the optimiser steps of every component of a `TheWorld`."""
-    _counted.add(model)
+    after_steps(model, _count_step)
 
 
-def _after_step(optimizer: Optimizer, *_: Any) -> None:
-    groups = cast(list[dict[str, Iterable[nn.Parameter]]], optimizer.param_groups)
-    stepped: set[int] = {id(value) for group in groups for value in group["params"] if value.grad is not None}
-    for model in list(_counted):
-        names = [name for name, value in model.named_parameters() if id(value) in stepped]
-        table = component_table(model.model.world_encoder) if names else {}
-        moved = {find_component(name, table) for name in names}
-        if moved - {None}:  # a module that a user added has no component
-            steps = {UNCOUNTED: 0} if model.config.trained_steps is None else model.config.trained_steps
-            counted = {component: steps.get(component, 0) + 1 for component in table if component in moved}
-            model.config.trained_steps = {**steps, **counted}
-
-
-register_optimizer_step_post_hook(_after_step)
+def _count_step(model: Any, names: list[str]) -> None:
+    table = component_table(model.model.world_encoder)
+    moved = {component_of(name, table) for name in names} - {None}  # of a module that a user added
+    if moved:
+        steps = {UNCOUNTED: 0} if model.config.trained_steps is None else model.config.trained_steps
+        counted = {component: steps.get(component, 0) + 1 for component in table if component in moved}
+        model.config.trained_steps = {**steps, **counted}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any, Self
 from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config
 
+from theworld.utils.auto_classes import Installed
 from theworld.utils.errors import brief
+from theworld.utils.settings import check_numbers
 from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check_world_settings
 
 from .fusion import FUSIONS
@@ -23,11 +25,11 @@ LARGEST: dict[str, int] = {
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size"), 4096),
     **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 2**24),
 }
-"""What Gemma's fields of an untrusted config may ask a loader to allocate or repeat, from 1; 2**63 for all others."""
+"""What Gemma's fields of an untrusted config may ask a loader to allocate or repeat."""
 
 
 @strict
-class TheWorldConfig(WorldSettings, Gemma3Config):
+class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
     """Everything that a fused model needs to know: the fields of `WorldSettings`, and those of Gemma 3.
 
     Relative model names (`./x`, `../x`) are relative to the checkpoint.
@@ -40,7 +42,7 @@ class TheWorldConfig(WorldSettings, Gemma3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_world_settings(self)
-        check_numbers(vars(self))  # before the parent builds its modules, which may be as large as their numbers say
+        check_numbers(vars(self), LARGEST)  # before the parent builds configs as large as their numbers say
         self.changed = ["projector"] if self.changed is None else self.changed
         super().__post_init__(**kwargs)
         self.check_world()
@@ -54,10 +56,6 @@ class TheWorldConfig(WorldSettings, Gemma3Config):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
         """As transformers', for checkpoints of version 0.1 too."""
         return super().from_dict(upgrade(config_dict), **kwargs)
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
 
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
@@ -117,17 +115,6 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
     fields = {"world_image_fit": "squash", **saved}
     fields["changed"] = fields.pop("trained_components", None) or ["projector"]
     return fields
-
-
-def check_numbers(fields: dict[str, Any]) -> None:
-    """Raise a ValueError for numbers, also nested, that would make a loader run out of time or memory."""
-    for name, value in fields.items():
-        least, largest = (1, LARGEST[name]) if name in LARGEST else (-(2**63), 2**63)
-        for item in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(item, dict | list | tuple):
-                check_numbers(item if isinstance(item, dict) else {name: item})
-            elif isinstance(item, int | float) and not (math.isfinite(item) and least <= item <= largest):
-                raise ValueError(f"{name}={item}: expected a number of at least {least} and at most {largest}")
 
 
 def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:

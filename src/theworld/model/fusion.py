@@ -15,13 +15,9 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Fusion:
-    """How world tokens enter the language model.
+    """How world tokens enter the language model."""
 
-    Args:
-        block: Whether the prompt has a block of placeholders for them.
-    """
-
-    block: bool
+    block: bool  # whether the prompt has a block of placeholders for them
 
 
 FUSIONS: dict[str, Fusion] = {"tokens": Fusion(block=True), "gated": Fusion(block=False)}

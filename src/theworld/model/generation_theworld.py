@@ -15,7 +15,9 @@ from transformers import GenerationConfig, GenerationMixin
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.constants import MARKERS
+from theworld.utils.control_tokens import without_control
+from theworld.utils.devices import input_device
 from theworld.utils.images import open_image
 
 from .configuration_theworld import TheWorldConfig
@@ -25,7 +27,6 @@ from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, s
 
 # Arguments of transformers' `generate` after `inputs`, in their order
 POSITIONAL = tuple(inspect.signature(cast(Any, GenerationMixin).generate).parameters)[2:]
-WORD_JOINER = "\u2060"  # an invisible character that breaks a control token up, so that it stays text
 UNTRAINED = (
     "the world tokens of this fusion were never trained: answering with the world off, as plain Gemma 3; train it, or "
     "pass use_world=True"
@@ -197,14 +198,10 @@ class WorldGenerationMixin(GenerationMixin):
         if not question.strip():
             raise ValueError("the question is empty: ask something about the image")
         tokenizer = self.processor.tokenizer
-        reserved = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN, tokenizer.boi_token, tokenizer.image_token)
-        for token in reserved:
+        for token in (*MARKERS, tokenizer.boi_token, tokenizer.image_token):
             if token in question:
                 raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
-        special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
-        for token in sorted(special, key=len, reverse=True):
-            question = question.replace(token, token[0] + WORD_JOINER + token[1:])
-        return question
+        return without_control(question, tokenizer)
 
     def question_inputs(
         self, image: Any, question: str, *, num_world_steps: int | None = None, use_world: bool | None = None
@@ -248,13 +245,4 @@ class WorldGenerationMixin(GenerationMixin):
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-def input_device(model: Any) -> torch.device:
-    """The device that a model takes its inputs on: that of its embeddings, or where offloaded ones are computed."""
-    weight = model.get_input_embeddings().weight
-    if not weight.is_meta:
-        return weight.device
-    placed = [device for device in model.hf_device_map.values() if device not in ("cpu", "disk", "meta")]
-    return torch.device(placed[0] if placed else "cpu")
-
-
-__all__ = ["WorldGenerationMixin", "input_device"]
+__all__ = ["WorldGenerationMixin"]

@@ -25,6 +25,8 @@ from transformers.models.gemma3.modeling_gemma3 import (
 )
 from transformers.utils.generic import can_return_tuple
 
+from theworld.utils.auto_classes import Installed
+
 from .checkpoints.mixin import CheckpointMixin
 from .components import ComponentsMixin, check_choices
 from .configuration_theworld import TheWorldConfig
@@ -227,7 +229,7 @@ class TheWorldModel(Gemma3Model):
         return embeds
 
 
-class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
+class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
     """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
@@ -246,10 +248,6 @@ class TheWorld(CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3For
         text = config.get_text_config()
         self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
         self.post_init()
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Does nothing: checkpoints name the installed package, and a save must not copy this file into them."""
 
     @can_return_tuple
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]

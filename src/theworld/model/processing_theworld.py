@@ -11,21 +11,21 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from diffusers.image_processor import VaeImageProcessor
-from PIL import Image, ImageOps
 
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
 from transformers import AddedToken, BatchFeature, Gemma3Processor
 from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 
-from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, WORLD_TOKEN
+from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, MARKERS, WORLD_TOKEN
+from theworld.utils.auto_classes import Installed
 from theworld.utils.chat_template import check_template
+from theworld.utils.frames import image_frames
+from theworld.utils.hub import damage_named
 from theworld.utils.images import flatten_images, open_image, open_message_images
 
 from .configuration_theworld import TheWorldConfig, check_world_steps, image_shape
 from .fusion import FUSIONS
 
-MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
 WORLD_SETTINGS = (  # what a processor must know of a model's config
     *("enable_world", "world_image_size", "world_image_fit", "fusion", "world_tokens_per_frame", "num_world_steps"),
     *("max_world_steps", "world_position", "world_attention"),
@@ -61,7 +61,7 @@ class TheWorldProcessingKwargs(ProcessingKwargs, total=False):
     images_kwargs: TheWorldImagesKwargs  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-class TheWorldProcessor(Gemma3Processor):
+class TheWorldProcessor(Installed, Gemma3Processor):
     """Images and text -> every input of a TheWorld model, in one dict.
 
     A call returns Gemma 3's `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, and
@@ -109,15 +109,12 @@ class TheWorldProcessor(Gemma3Processor):
             tokenizer.add_tokens([AddedToken(token, special=True) for token in known], special_tokens=True)
 
     @classmethod
-    def register_for_auto_class(cls, auto_class: Any = None) -> None:
-        """Nothing: checkpoints name the installed package, and a save must not copy this file into them."""
-
-    @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
-        """As transformers'; a ValueError if the chat template could exhaust time or memory."""
-        processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        for template in (processor.chat_template, processor.tokenizer.chat_template):
-            check_template(template, str(pretrained_model_name_or_path))
+        """As transformers'; a ValueError for damaged files, or a chat template that could exhaust time or memory."""
+        with damage_named(pretrained_model_name_or_path):
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            for template in (processor.chat_template, processor.tokenizer.chat_template):
+                check_template(template, str(pretrained_model_name_or_path))
         return processor
 
     @classmethod
@@ -157,7 +154,7 @@ class TheWorldProcessor(Gemma3Processor):
     def world_pixels(self, images: Any) -> torch.Tensor:
         """`world_pixel_values` (M, 3, H, W) in [-1, 1] of images alone, nested in any way."""
         shape = image_shape(self.world_image_size)
-        return world_pixel_values(flatten_images(images), shape, self.world_image_fit)
+        return image_frames(flatten_images(images), shape, self.world_image_fit)
 
     @property
     def image_token_ids(self) -> list[int]:
@@ -236,30 +233,9 @@ class TheWorldProcessor(Gemma3Processor):
         if kwargs.get("tokenize"):
             conversation = open_message_images(conversation)
         world = {"num_world_steps": num_world_steps, "use_world": use_world}
-        processor_kwargs = {
-            **(processor_kwargs or {}),
-            **{name: world[name] for name in world if world[name] is not None},
-        }
+        given = {name: value for name, value in world.items() if value is not None}
+        processor_kwargs = {**(processor_kwargs or {}), **given}
         return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
-
-
-def world_pixel_values(images: list[Image.Image], size: tuple[int, int], fit: str = "crop") -> torch.Tensor:
-    """Frames (B, 3, H, W) in [-1, 1] for a world encoder, resized by Lanczos.
-
-    The arithmetic is diffusers' `VaeImageProcessor`, which the stock Cosmos pipeline uses on its conditioning image.
-
-    Args:
-        images: RGB, of any size.
-        size: `(H, W)` in pixels.
-        fit: How another aspect ratio gets that size, as `world_image_fit` of the config says.
-    """
-    height, width = size
-    if not images:
-        return torch.empty(0, 3, height, width)
-    if fit != "squash":
-        resize = ImageOps.fit if fit == "crop" else ImageOps.pad
-        images = [resize(image, (width, height), method=Image.Resampling.LANCZOS) for image in images]
-    return VaeImageProcessor(resample="lanczos").preprocess(images, height=height, width=width).contiguous()
 
 
 def gemma_arguments(processor: Gemma3Processor) -> tuple[Any, Any, str | None, int]:
@@ -281,4 +257,4 @@ def _split_block(replacement: str) -> tuple[str, str]:
     return replacement[start:end], replacement[:start] + replacement[end:]
 
 
-__all__ = ["TheWorldProcessor", "world_pixel_values"]
+__all__ = ["TheWorldProcessor"]

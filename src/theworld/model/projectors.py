@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from .configuration_theworld import TheWorldConfig
 
 
-# Tokens whose embeddings the projector's gain is measured on: a sample is enough for a root mean square
-EMBEDDING_SAMPLE = 4096
-
-
 class WorldProjector(nn.Module):
     """`body` per token, then row, column and time embeddings, then RMSNorm with a learned gain.
 
@@ -142,11 +138,11 @@ def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
     Raises:
         ValueError: The latent grid is not a multiple of `pooling`.
     """
-    batch, channels, frames, height, width = latents.shape
+    *_, height, width = latents.shape
     if height % pooling or width % pooling:
         raise ValueError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")
-    cells = latents.view(batch, channels, frames, height // pooling, pooling, width // pooling, pooling)
-    return cells.permute(0, 2, 3, 5, 1, 4, 6).flatten(4)
+    cells = functional.pixel_unshuffle(latents.transpose(1, 2), pooling)  # (B, T, C * p * p, h / p, w / p)
+    return cells.movedim(2, -1).contiguous()
 
 
 PROJECTORS: dict[str, type[WorldProjector]] = {
@@ -179,7 +175,7 @@ def make_world_parts(config: TheWorldConfig, embed: nn.Embedding) -> WorldParts:
     # 1. Measure the embeddings through their module: offloaded weights are in memory only while it runs
     device = torch.device("cpu") if weight.is_meta and hasattr(embed, "_hf_hook") else weight.device
     ids = torch.tensor([config.boi_token_index, config.eoi_token_index], device=device)
-    sample = torch.arange(min(EMBEDDING_SAMPLE, embed.num_embeddings), device=device)
+    sample = torch.arange(min(4096, embed.num_embeddings), device=device)  # enough for a root mean square
     with torch.no_grad():
         markers, rms = embed(ids).to(dtype), embed(sample).float().square().mean().sqrt()  # (2, D), ()
     # 2. Make the modules where the embeddings are computed

@@ -15,11 +15,11 @@ import torch
 from transformers import Gemma3Model
 
 from theworld.constants import FP16_REFUSED
+from theworld.utils.frames import image_frames
 from theworld.utils.images import flatten_images
 
 from .configuration_theworld import TheWorldConfig, check_world_steps
 from .fusion import FUSIONS
-from .processing_theworld import world_pixel_values
 from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_world_blocks
 
 # transformers 5.24 renamed the argument and the output of the key-value cache
@@ -27,10 +27,6 @@ CACHE = "cache" if "cache" in inspect.signature(Gemma3Model.forward).parameters 
 NO_WORLD_INPUT = (
     "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
     "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
-)
-EMBEDS_ALONE = (
-    "inputs_embeds with pixel_values in training, and the world is enabled: the place of its tokens shows in input_ids "
-    "alone; pass input_ids, or use_world=False for plain Gemma 3"
 )
 
 
@@ -72,21 +68,13 @@ class WorldRequest:
 
 @dataclass(frozen=True)
 class WorldInputs:
-    """The validated call.
+    """The validated call."""
 
-    Args:
-        prompt: What the model runs on.
-        rewritten: Set if `prompt` is not the caller's own.
-        pixels: (M, 3, H, W) in [-1, 1] to encode; `None` for plain Gemma 3 and beside `latents`.
-        num_world_steps: Future latent frames `K` of the prompt's blocks.
-        latents: (M, C, T, h, w) that were computed before.
-    """
-
-    prompt: Prompt
-    rewritten: RewrittenPrompt | None = None
-    pixels: torch.Tensor | None = None
-    num_world_steps: int = 0
-    latents: torch.Tensor | None = None
+    prompt: Prompt  # what the model runs on
+    rewritten: RewrittenPrompt | None = None  # set if `prompt` is not the caller's own
+    pixels: torch.Tensor | None = None  # (M, 3, H, W) in [-1, 1] to encode; `None` without a world, or with latents
+    num_world_steps: int = 0  # future latent frames `K` of the prompt's blocks
+    latents: torch.Tensor | None = None  # (M, C, T, h, w) that were computed before
 
 
 def is_prefill(input_ids: torch.Tensor | None, cache: Any) -> bool:
@@ -125,7 +113,10 @@ def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: 
         if weight.dtype == torch.float16 or autocast:
             raise ValueError(FP16_REFUSED)
     if hidden and config.enable_world:
-        raise ValueError(EMBEDS_ALONE)
+        raise ValueError(
+            "inputs_embeds with pixel_values in training, and the world is enabled: the place of its tokens shows in "
+            "input_ids alone; pass input_ids, or use_world=False for plain Gemma 3"
+        )
 
 
 def settle_world_inputs(
@@ -188,7 +179,7 @@ def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | Non
     """Frames (M, 3, H, W) of a request; a pipeline's batch has them flattened, (M, 3 * H * W)."""
     shape = config.world_image_shape
     if request.images is not None:
-        return world_pixel_values(flatten_images(request.images), shape, config.world_image_fit)
+        return image_frames(flatten_images(request.images), shape, config.world_image_fit)
     pixels = request.pixels
     return pixels.unflatten(1, (3, *shape)) if pixels is not None and pixels.ndim == 2 else pixels
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from theworld.model.generation_theworld import input_device
+from theworld.utils.devices import input_device
 
 from .conversations import FIRST, LAST, MULTI_VIEWS
 from .questions import Question, predictive_questions, static_questions

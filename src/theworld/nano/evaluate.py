@@ -22,8 +22,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import NANO
 from theworld.model import TheWorld
-from theworld.model.generation_theworld import input_device
 from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.utils.devices import input_device
 
 from .asking import Item, decode_answers, draw_items, encode_items
 from .conversations import FIRST

@@ -30,7 +30,7 @@ from typing_extensions import override
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.generation_theworld import input_device
+from theworld.utils.devices import input_device
 from theworld.utils.errors import one_line
 
 from .requests import check_fields, read_messages, world_settings

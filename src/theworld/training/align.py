@@ -29,8 +29,8 @@ from theworld.data.schema import BadSample, Example, Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.fusion import fit_grid
-from theworld.model.generation_theworld import input_device
 from theworld.model.processing_theworld import TheWorldProcessor
+from theworld.utils.devices import input_device
 from theworld.utils.logging import logger
 
 ENCODED_TOGETHER = 64  # clips

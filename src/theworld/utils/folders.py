@@ -106,7 +106,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
         expected = f"an object with the objects {', '.join(keys)}" if keys else "an object"

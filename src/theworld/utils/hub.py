@@ -1,4 +1,4 @@
-"""Locates models in the package, a folder or the Hub, and names the repository in the Hub client's errors."""
+"""Locates models in the package, a folder or the Hub, and names them in the errors of the libraries that load them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
 from theworld.constants import NANO
 
+from .errors import is_users, one_line
 from .io import write_json
 
 NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
@@ -143,3 +144,32 @@ def broken_downloads_named(name: object) -> Generator[None]:
         raise
     except HTTPError as error:
         raise OSError(f"{name}: download interrupted ({error}); run the same command again to resume") from error
+
+
+@contextmanager
+def damage_named(name: object, component: str = "", passed: tuple[type[Exception], ...] = ()) -> Generator[None]:
+    """Name a model in the errors of libraries that load it: of damaged files they raise any type, and name no file.
+
+    Args:
+        name: Its folder or repository.
+        component: Which component of it is loaded.
+        passed: More types of errors that pass as they are, as those do that say themselves what to do.
+
+    Raises:
+        ValueError: A file cannot be loaded.
+        OSError: A file cannot be read.
+    """
+    shown = f"{name} ({component})" if component else name
+    try:
+        yield
+    except (ImportError, MemoryError, HTTPError, *passed):
+        raise
+    except OSError as error:
+        if str(name) in str(error):
+            raise
+        raise OSError(f"{shown}: {one_line(error)}") from error
+    except Exception as error:
+        if is_users(error) and type(error).__name__ in ("ValueError", "OutOfMemoryError"):
+            raise
+        found = f"{type(error).__name__}: {one_line(error)[:500]}"
+        raise ValueError(f"{shown}: cannot be loaded ({found}); if its files are damaged, download it again") from error

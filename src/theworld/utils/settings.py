@@ -9,7 +9,7 @@ import difflib
 import json
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -177,6 +177,21 @@ def keys(config: type) -> dict[str, Key]:
     return found
 
 
+def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
+    """Raise a ValueError for numbers, also nested, that would make a loader run out of time or memory.
+
+    Args:
+        largest: What the fields of these names may be, from 1; all others may have 64 bits.
+    """
+    for name, value in fields.items():
+        least, most = (1, largest[name]) if name in largest else (-(2**63), 2**63)
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, dict | list | tuple):
+                check_numbers(item if isinstance(item, dict) else {name: item}, largest)
+            elif isinstance(item, int | float) and not (math.isfinite(item) and least <= item <= most):
+                raise ValueError(f"{name}={item}: expected a number of at least {least} and at most {most}")
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """`did you mean ...?` with the most similar of `names`; empty where none is similar."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
@@ -201,4 +216,4 @@ def read_values(path: Path) -> dict[str, Any]:
     return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
 
 
-__all__ = ["Key", "keys", "nearest", "read_values", "setting"]
+__all__ = ["Key", "check_numbers", "keys", "nearest", "read_values", "setting"]

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
-from .io import write_bytes
+from .hub import damage_named
 from .logging import quiet_third_party
 
 WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
@@ -34,9 +34,9 @@ def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = F
         settings: More arguments of `from_pretrained`.
 
     Raises:
-        ValueError: Weights are missing, unexpected or misshapen; lists them.
+        ValueError: Weights are missing, unexpected or misshapen; lists them. Or a file is damaged.
     """
-    with quiet_third_party(progress_bars=progress_bars):
+    with quiet_third_party(progress_bars=progress_bars), damage_named(name, Path(subfolder).name):
         model, info = cls.from_pretrained(
             name,
             subfolder=subfolder,
@@ -164,37 +164,6 @@ def _read(files: Iterable[str], entry: Callable[[Any, str], Any]) -> dict[str, A
         except SafetensorError as error:
             raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
     return found
-
-
-def save_signed(path: Path, name: str, tensor: torch.Tensor, text: str) -> None:
-    """Write one tensor as `name`, with a checksum of it and of the text that it belongs to, atomically."""
-    tensor = tensor.detach().contiguous().cpu()
-    write_bytes(path, save({name: tensor}, metadata={"sha256": _signature(tensor, text)}))
-
-
-def read_signed(path: str | Path, name: str, text: str, kind: str) -> torch.Tensor:
-    """The tensor that `save_signed` wrote; errors call it `kind`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, or its tensor belongs to another text.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensor = file.get_tensor(name)
-    except SafetensorError as error:
-        raise ValueError(f"{path}: damaged {kind} ({error}); delete it or download it again") from error
-    signature = _signature(tensor, text)
-    if metadata.get("sha256", signature) != signature:  # version 0.1 wrote none
-        raise ValueError(f"{path}: damaged, or not the {kind} of {text!r}; delete it or download it again")
-    return tensor
-
-
-def _signature(tensor: torch.Tensor, text: str) -> str:
-    digest = hashlib.sha256(f"{text}\0{tuple(tensor.shape)}{tensor.dtype}".encode())
-    digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def state_to_bytes(state: dict[str, Any], **more: Any) -> tuple[bytes, bytes]:

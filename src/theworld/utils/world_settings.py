@@ -97,7 +97,7 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"lora has {brief(', '.join(unknown))}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
-    names: list[Any] = [targets] if isinstance(targets, str) else list(targets)
+    names: list[Any] = list(targets) if isinstance(targets, list | tuple | set) else [targets]
     named = names and all(isinstance(name, str) and name for name in names)
     checks = {
         "r": (type(rank) is int and 1 <= rank <= MAX_RANK, f"a whole number of at least 1, and at most {MAX_RANK}"),

@@ -19,8 +19,7 @@ from lmms_eval.api.model import lmms
 from theworld.constants import NANO
 from theworld.data.prompts import Turn
 from theworld.model import TheWorld
-from theworld.model.generation_theworld import input_device
-from theworld.utils.devices import best_device
+from theworld.utils.devices import best_device, input_device
 
 from .answering import Answering, chat_prompt, text_prompt
 

@@ -14,8 +14,6 @@ from theworld.utils.hub import is_local, shown
 from ..components import UNCOUNTED, canonical, component_sizes
 from .delta import delta_names
 
-CARD = Path(__file__).with_suffix(".md")
-
 
 def model_card(
     model: Any,
@@ -35,7 +33,7 @@ def model_card(
     """
     config, held = model.config, set(delta_names(model) if names is None else names)
     bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
-    card = Template(CARD.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
+    card = Template(Path(__file__).with_suffix(".md").read_text("utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return card.render(
         config=config,
         full=full,

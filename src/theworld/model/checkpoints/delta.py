@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from theworld.utils.tensors import Snapshot, differs
 from theworld.utils.weights import listed
 
-from ..components import ENCODER, FRESH, canonical, component_table, find_component, named_components
+from ..components import ENCODER, FRESH, canonical, component_of, component_table, named_components
 
 
 def base_dtype(model: Any) -> torch.dtype:
@@ -69,7 +69,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
             "added": [
                 name
                 for name in sorted(own.keys() - record.keys())
-                if find_component(name, table) not in FRESH and not name.startswith(ENCODER)
+                if component_of(name, table) not in FRESH and not name.startswith(ENCODER)
             ],
             "removed": sorted((record.keys() | model.fresh_tensors.keys()) - own.keys()),
             "resized": [

@@ -21,16 +21,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, FP16_REFUSED, WORLD_TOKEN
+from theworld.constants import FP16_REFUSED, MARKERS
+from theworld.utils.devices import input_device
 from theworld.utils.folders import model_folder, recover
-from theworld.utils.hub import Source, portable, resolve
+from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of, shorten, weight_files
 
 from ..components import ENCODER, FRESH, UNCOUNTED, check_choices, count_steps, named_components
 from ..configuration_theworld import TheWorldConfig, upgrade
-from ..generation_theworld import input_device
 from ..processing_theworld import TheWorldProcessor
 from ..projectors import WorldParts
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
@@ -114,13 +114,14 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
         recover(Path(name) / subfolder)
     folder = resolve(name) if subfolder else model_folder(resolve(name))
     source = Source(folder, subfolder, None if revision == "main" else revision, hub).pinned("config.json")
-    saved, _ = PretrainedConfig.get_config_dict(source.name, **source.where)
-    if not saved:
-        raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
-    saved = upgrade(saved)
+    with damage_named(source.name):
+        saved, _ = PretrainedConfig.get_config_dict(source.name, **source.where)
+        if not saved:
+            raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
+        saved = upgrade(saved)
+        # 2. The config of the new model
+        config = build_config(saved, kwargs.pop("config", None), overrides, source)
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
-    # 2. The config of the new model
-    config = build_config(saved, kwargs.pop("config", None), overrides, source)
     check_choices(config)
     check_same_lora(saved, config, name)
     # 3. The base models, and access to them
@@ -227,7 +228,8 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
         kwargs["max_memory"] = memory_beside(plan.config, plan.cosmos, kwargs)
     # 2. Its weights, and never those of a pickle
     kwargs |= {"config": bare, "output_loading_info": True, "use_safetensors": True, **source.where}
-    with quiet_third_party():
+    kwargs["ignore_mismatched_sizes"] = True  # reported below with all other keys
+    with quiet_third_party(), damage_named(source.name, passed=(TypeError,)):  # which names an unknown argument
         model, info = cast(Any, super(Gemma3ForConditionalGeneration, cls)).from_pretrained(source.name, **kwargs)
     if not language_model:
         left_out = "model.language_model.layers."
@@ -239,7 +241,8 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     config.gemma_model_name, config.gemma_subfolder = portable(source.name), source.subfolder
     config.gemma_revision = source.revision
     if plan.files:
-        saved = cast(Any, GenerationConfig).from_pretrained(plan.source.name, **plan.source.where)
+        with damage_named(plan.source.name):
+            saved = cast(Any, GenerationConfig).from_pretrained(plan.source.name, **plan.source.where)
         model.generation_config = saved
     return model, info
 
@@ -305,12 +308,11 @@ def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:
     Raises:
         ValueError: The tokenizer lacks Gemma 3's spare slots, or the chat template of a checkpoint is not safe to run.
     """
-    with quiet_third_party():
+    with quiet_third_party(), damage_named(source.name):
         stock = AutoProcessor.from_pretrained(source.name, **source.where)
-    slots = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
-    ids = stock.tokenizer.convert_tokens_to_ids(slots)
+        ids = stock.tokenizer.convert_tokens_to_ids(MARKERS)
     unknown = (None, stock.tokenizer.unk_token_id)
-    lacking = [slot for slot, token_id in zip(slots, ids, strict=True) if token_id in unknown]
+    lacking = [slot for slot, token_id in zip(MARKERS, ids, strict=True) if token_id in unknown]
     if lacking and config.enable_world:
         raise ValueError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
     config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids
@@ -367,7 +369,9 @@ def load_into(model: Any, folder: str | Path) -> None:
     missing = [name for name in delta_names(model) if name not in tensors]
     if missing:
         raise ValueError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
-    load_delta(model, tensors, TheWorldConfig.from_pretrained(folder).changed or [], folder)
+    with damage_named(folder):
+        changed = TheWorldConfig.from_pretrained(folder).changed or []
+    load_delta(model, tensors, changed, folder)
 
 
 __all__ = ["load_into", "load_theworld"]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any, cast
 
-import regex
 from torch import nn
 
 from theworld.utils.imports import require
+from theworld.utils.patterns import full_matches
 
 from ..configuration_theworld import LORA, TheWorldConfig
 
 ADAPTER = "theworld"  # its name inside PEFT's layers tells our adapters from those that a user brings
-LINEAR = "all-linear"
-LONGEST_MATCH = 2  # seconds, for all names together
 
 
 def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
@@ -46,14 +43,10 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
     Raises:
         ValueError: It is no regular expression, takes too long, or matches nothing.
     """
-    if targets == LINEAR or not isinstance(targets, str):
+    if targets == "all-linear" or not isinstance(targets, str):
         return targets
     names = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
-    end, now = time.monotonic() + LONGEST_MATCH, time.monotonic
-    try:
-        matched = [name for name in names if regex.fullmatch(targets, name, timeout=max(0.001, end - now()))]
-    except (regex.error, TimeoutError) as error:
-        raise ValueError(f"lora target_modules={targets!r}: cannot be matched ({error}); name the layers") from error
+    matched = full_matches(targets, names, "lora target_modules")
     if not matched:
         raise ValueError(f"lora target_modules={targets!r}: matches no linear layer of the language model")
     return matched

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub import CommitInfo, HfApi
 
+from theworld.utils.folders import read_object
 from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
 from theworld.utils.weights import state_from_files, state_to_bytes
@@ -141,7 +141,7 @@ class CheckpointMixin:
     def load_checkpoint(self, path: str | Path, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
         """Read what `save_checkpoint` wrote into this model and `optimizer`; returns `{"epoch": ...}`."""
         load_into(self, path)
-        described = json.loads((Path(path) / OPTIMIZER_GROUPS).read_text(encoding="utf-8"))
+        described = read_object(Path(path) / OPTIMIZER_GROUPS, "scalars")
         if optimizer is not None:
             optimizer.load_state_dict(state_from_files(Path(path) / OPTIMIZER, described))
         return {"epoch": described["epoch"]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from theworld.constants import AUTO_MODULE
-from theworld.utils.folders import place_for, put
+from theworld.utils.folders import place_for, put, read_object
 from theworld.utils.io import write_bytes, write_text
 
 from ..components import canonical
@@ -89,7 +88,7 @@ def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
             delta; or a checkpoint with a world, which this model was loaded without.
     """
     saved = target / "config.json"
-    if not config.enable_world and saved.is_file() and json.loads(saved.read_text("utf-8")).get("enable_world"):
+    if not config.enable_world and saved.is_file() and read_object(saved).get("enable_world"):
         raise ValueError(
             f"{target}: it holds a checkpoint with a world, and this model has enable_world=False; save elsewhere"
         )

@@ -13,13 +13,4 @@ WORLD_ENCODERS: dict[str, type[WorldEncoder]] = {
     "patches": PatchesWorldEncoder,
 }
 
-__all__ = [
-    "WORLD_ENCODERS",
-    "Component",
-    "CosmosWorldEncoder",
-    "PatchesWorldEncoder",
-    "RandomWorldEncoder",
-    "StillWorldEncoder",
-    "WorldEncoder",
-    "cache_fingerprint",
-]
+__all__ = ["WORLD_ENCODERS", "Component", "CosmosWorldEncoder", "WorldEncoder", "cache_fingerprint"]

@@ -26,19 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Component:
-    """A named set of parameters that is frozen or trained as one.
+    """A named set of parameters that is frozen or trained as one."""
 
-    Args:
-        prefixes: Beginnings of the parameters' names.
-        freeze_flag: The config field that freezes it; `None` if no flag does.
-        trains: Whether it trains when no flag freezes it.
-        part: Text that those names must also contain.
-    """
-
-    prefixes: tuple[str, ...]
-    freeze_flag: str | None = None
-    trains: bool = True
-    part: str = ""
+    prefixes: tuple[str, ...]  # beginnings of the parameters' names
+    freeze_flag: str | None = None  # the config field that freezes it; `None` if no flag does
+    trains: bool = True  # whether it trains when no flag freezes it
+    part: str = ""  # text that those names must also contain
 
     def trainable(self, config: TheWorldConfig) -> bool:
         """Whether it trains under the flags of `config`."""

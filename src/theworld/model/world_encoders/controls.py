@@ -6,13 +6,13 @@ width, `P` pixels per latent position and side.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
 from typing_extensions import override
 
+from theworld.utils.pixel_features import lowest_frequencies, standardised
 from theworld.utils.reproducibility import draw_weights
 
 from .cosmos import CosmosWorldEncoder, Dynamics
@@ -54,12 +54,12 @@ class RandomWorldEncoder(CosmosWorldEncoder):
 
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
-        return _standardised(super()._encode_video(frames))
+        return standardised(super()._encode_video(frames))
 
     @override
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
         rolled = super().rollout(first, num_world_steps, seed)
-        return torch.cat([first, _standardised(rolled[:, :, 1:])], dim=2)
+        return torch.cat([first, standardised(rolled[:, :, 1:])], dim=2)
 
 
 class PatchesWorldEncoder(StillWorldEncoder):
@@ -75,29 +75,9 @@ class PatchesWorldEncoder(StillWorldEncoder):
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
         kept = frames[:, :, :: self.temporal_compression].float()  # (B, 3, T, H, W): the frames that end a step
-        size, (batch, _, steps) = self.spatial_compression, kept.shape[:3]
-        patches = torch.nn.functional.pixel_unshuffle(kept.transpose(1, 2).flatten(0, 1), size)  # (B T, 3 P P, h, w)
-        latents = torch.einsum("cp,bphw->bchw", _dct_channels(size, self.feature_dim).to(patches), patches)
-        return latents.unflatten(0, (batch, steps)).transpose(1, 2)
-
-
-def _standardised(latents: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance over the positions of every frame and channel, (B, C, T, h, w)."""
-    mean = latents.mean(dim=(-2, -1), keepdim=True)
-    spread = (latents - mean).square().mean(dim=(-2, -1), keepdim=True).sqrt()
-    return (latents - mean) / spread.clamp_min(1e-6)
-
-
-def _dct_channels(size: int, channels: int) -> torch.Tensor:
-    """The `channels` lowest frequencies of patches laid out by `pixel_unshuffle`: (channels, 3 P P)."""
-    places = torch.arange(size) + 0.5
-    waves = torch.cos(math.pi / size * torch.outer(torch.arange(size), places)) / size  # a flat patch keeps its value
-    if channels > (most := 3 * size**2):
-        raise ValueError(f"{channels} latent channels: patches of {size} x {size} pixels have {most} frequencies")
-    order = sorted(((v, u) for v in range(size) for u in range(size)), key=lambda vu: (sum(vu), vu))
-    patches = torch.stack([torch.outer(waves[v], waves[u]).flatten() for v, u in order])  # (P P, P P)
-    rows = torch.einsum("fp,cd->fcdp", patches, torch.eye(3))  # one row a frequency and colour, zero for other colours
-    return rows.flatten(2).flatten(0, 1)[:channels]
+        images = kept.transpose(1, 2)  # (B, T, 3, H, W)
+        latents = lowest_frequencies(images.flatten(0, 1), self.spatial_compression, self.feature_dim)  # (B T, C, h, w)
+        return latents.unflatten(0, images.shape[:2]).transpose(1, 2)
 
 
 __all__ = ["PatchesWorldEncoder", "RandomWorldEncoder", "StillWorldEncoder"]

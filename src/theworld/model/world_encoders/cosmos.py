@@ -16,7 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from typing_extensions import override
 
-from theworld.utils.hub import forget_origin
+from theworld.utils.hub import damage_named, forget_origin
 from theworld.utils.logging import quiet_third_party
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
@@ -182,7 +182,7 @@ class CosmosWorldEncoder(WorldEncoder):
         """The diffusion transformer and its scheduler from their repository."""
         transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
         where: dict[str, Any] = {**self._origin.place("scheduler"), **self._hub}
-        with quiet_third_party():
+        with quiet_third_party(), damage_named(self._origin.name, "scheduler"):
             scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
         return without_padding_mask(transformer), scheduler
 
@@ -198,9 +198,9 @@ class CosmosWorldEncoder(WorldEncoder):
         if not self._prompt_embeds:
             prompts, width = self.prompts(), transformer.config["text_embed_dim"]
             texts = [prompt for prompt in prompts if prompt is not None]
-            origin = self._origin
-            where: dict[str, Any] = {"revision": self._origin.revision, "device": self.vae.device, **self._hub}
-            loaded = iter(load_prompt_embeds(origin.name, texts, origin.subfolder, **where) if texts else ())
+            origin, device = self._origin, self.vae.device
+            where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
+            loaded = iter(load_prompt_embeds(origin.name, texts, device=device, **where) if texts else ())
             self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
@@ -234,8 +234,8 @@ class CosmosWorldEncoder(WorldEncoder):
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
         total = 0
         for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
-            settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
-            with torch.device("meta"):
+            with damage_named(source.name, name), torch.device("meta"):
+                settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
                 total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
         return total
 

@@ -21,15 +21,8 @@ from transformers import T5EncoderModel, T5Tokenizer
 from theworld.utils.devices import device_that_holds
 from theworld.utils.io import cache_folder
 from theworld.utils.logging import logger, quiet_third_party
-from theworld.utils.weights import (
-    content_key,
-    count_parameters,
-    find_file,
-    find_weight_files,
-    load_checked,
-    read_signed,
-    save_signed,
-)
+from theworld.utils.signed_tensors import read_signed, save_signed
+from theworld.utils.weights import content_key, count_parameters, find_file, find_weight_files, load_checked
 
 KEY = "prompt_embeds"  # of the tensor in a file
 MAX_PROMPT_TOKENS = 512  # as the stock Cosmos pipeline pads

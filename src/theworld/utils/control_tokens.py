@@ -1,0 +1,21 @@
+"""The control tokens of a tokenizer in a text that a person wrote, where they would be read as structure."""
+
+from typing import Any
+
+WORD_JOINER = "\u2060"  # an invisible character
+
+
+def control_tokens(tokenizer: Any) -> set[str]:
+    """The tokens that structure a prompt, such as those that end a turn."""
+    added: dict[int, Any] = tokenizer.added_tokens_decoder
+    return {str(token) for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
+
+
+def without_control(text: str, tokenizer: Any) -> str:
+    """`text` with an invisible character in each control token, so that it stays text."""
+    for token in sorted(control_tokens(tokenizer), key=len, reverse=True):
+        text = text.replace(token, token[0] + WORD_JOINER + token[1:])
+    return text
+
+
+__all__ = ["control_tokens", "without_control"]
