@@ -26,7 +26,7 @@ NO_CHOICE = -1
 
 @dataclass(frozen=True)
 class Opened:
-    """An example as the turns of a chat template, its pictures opened."""
+    """An example as the turns of a chat template, its images opened."""
 
     example: Example
     turns: list[Turn]
@@ -123,14 +123,14 @@ class TheWorldCollator:
         return {**batch, "skipped": skipped + unfit}
 
     def open(self, example: Example) -> list[Turn]:
-        """The turns of an example with its pictures.
+        """The turns of an example with its images.
 
         Raises:
-            BadSample: A picture cannot be opened, or messages and images do not make a sample.
+            BadSample: An image cannot be opened, or messages and images do not make a sample.
         """
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
-        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened picture
+        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
         images = [open_image(image, self.image_folder) for image in example.images]
         if images and example.metadata.get("draw_regions"):
             images[0] = draw_regions(images[0], example.metadata["regions"])
@@ -154,7 +154,7 @@ class TheWorldCollator:
                 fit.append(entry)
             except BadSample as error:
                 unfit.append(error.skipped(entry.example.id))
-        if unfit:  # rare, so that the processor may run again in place of taking rows and pictures out
+        if unfit:  # rare, so that the processor may run again in place of taking rows and images out
             batch, kept, _ = self.supervise(fit)
             return batch, kept, unfit
         return {**inputs, "labels": labels}, [entry.example for entry in fit], []

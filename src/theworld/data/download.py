@@ -17,14 +17,14 @@ SHOWN_OF_URL = 300
 
 
 class ImageStore:
-    """Downloaded pictures on disk, by URL. Several processes may share a folder; a copy in each is fine.
+    """Downloaded images on disk, by URL. Several processes may share a folder; a copy in each is fine.
 
     What could not be had is remembered as long as the store lives, its copies in worker processes included: a dead
     link is asked once in a run, and again in the next one.
 
     Args:
         cache_folder: Where the files lie, named by the SHA-256 of their URL.
-        timeout: Seconds for one picture altogether, redirects included, however slowly it drips.
+        timeout: Seconds for one image altogether, redirects included, however slowly it drips.
         max_bytes: Of a file.
         max_pixels: Width times height.
         allow_private: Also ask addresses that are not public. Only for servers of one's own.
@@ -47,7 +47,7 @@ class ImageStore:
         self._run = uuid.uuid4().hex
 
     def fetch(self, url: str, sha256: str | None = None) -> Path:
-        """The file of a picture, downloaded unless it is there.
+        """The file of an image, downloaded unless it is there.
 
         Args:
             url: http or https.

@@ -113,7 +113,7 @@ class LatentCache:
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
             raise KeyError(
-                f"{self.path}: {len(missing)} of {len(keys)} pictures have no latents there (content "
+                f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
             )
         return torch.stack([self._read(key, int(place)) for key, place in zip(keys, places, strict=True)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
@@ -16,7 +15,7 @@ from .mixture import Mixture, MixturePart
 from .schema import Example, Skipped, SourceSettings
 from .sources import SOURCES, SourceKind
 from .sources.hf_dataset import StreamedRows, wrap
-from .sources.records import READY, IndexedRows, reader_of
+from .sources.records import IndexedRows, RowReader, reader_of
 
 Source = IndexedRows | StreamedRows
 """Rows with a length, read in any order; or one after the other."""
@@ -103,7 +102,7 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
         raise ValueError(
             f"train_dataset of type {type(data).__name__}: expected a list of dicts, a Dataset or an IterableDataset"
         )
-    source = _taken(wrap(data, READY), settings)
+    source = _taken(wrap(data, RowReader()), settings)
     first = next(source.sample(), None)
     if first is None:
         raise ValueError("train_dataset: no rows")
@@ -126,7 +125,7 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     folder = settings.image_folder
     if settings.path is None:
         raise ValueError(f"dataset {name!r} needs train_dataset_path (`theworld evaluate`: --data): {kind.path}")
-    path = Path(settings.path).expanduser()
+    path = settings.local
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
         raise FileNotFoundError(f"{path}: no such file or folder{where}")

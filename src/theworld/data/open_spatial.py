@@ -32,7 +32,7 @@ def convert_open_spatial(
     Args:
         source_json: result_10_depth_convs.json, or any JSON array of rows.
         out_folder: What to make; takes about as much disk as the array.
-        image_folder: Keep only the rows whose picture `{filename}.jpg` is in it.
+        image_folder: Keep only the rows whose image `{filename}.jpg` is in it.
         rows_per_shard: Rows of one file.
 
     Returns:
@@ -54,7 +54,7 @@ def convert_open_spatial(
     try:
         counts = _write_shards(_array(source_json, image_folder), partial, rows_per_shard)
         if not sum(counts):
-            kept = f" whose picture is in {image_folder}" if image_folder else ""
+            kept = f" whose image is in {image_folder}" if image_folder else ""
             raise ValueError(f"{source_json}: expected an array of rows, but there is none{kept}")
         write_json(partial / MANIFEST, {"source": source_json.name, "rows": sum(counts), "shards": counts})
         partial.rename(out_folder)
@@ -89,13 +89,13 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
-            if image_folder is None or _has_picture(row, image_folder):
+            if image_folder is None or _has_image(row, image_folder):
                 yield row
     except ValueError as error:
         raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
 
 
-def _has_picture(row: Any, folder: Path) -> bool:
+def _has_image(row: Any, folder: Path) -> bool:
     return isinstance(row, dict) and (folder / f"{row.get('filename')}.jpg").is_file()
 
 

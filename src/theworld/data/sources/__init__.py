@@ -13,7 +13,7 @@ from .datacomp import load_datacomp
 from .files import HUB_ID, load_custom
 from .llava_pretrain import load_llava_pretrain
 from .micro_world import COMMAND, load_micro_world
-from .records import READY, Reader
+from .records import Reader
 from .spatial_rgpt import load_spatial_rgpt
 from .video import load_video
 from .vsr import QUESTION_TEMPLATE, load_vsr
@@ -82,7 +82,7 @@ SOURCES: dict[str, SourceKind] = {
         fields=("question",),
     ),
     "video": SourceKind(
-        lambda settings: (load_video(settings), READY),
+        load_video,
         "a folder of videos",
         uses=("clip_frames", "clip_fps"),
         hub=None,

@@ -43,17 +43,17 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
     Raises:
         ValueError: The file cannot be parsed, the split is not there, or no columns can be told apart; lists them.
     """
-    path = Path(str(settings.path)).expanduser()
+    path = settings.local
     inside = (path, path / (settings.split or "train"))
     metadata = next((place / name for place in inside for name in METADATA if (place / name).is_file()), None)
     if metadata is not None:
-        path, settings = metadata, replace(settings, path=str(metadata), split=None)
-    folder = path if path.is_dir() else path.parent
-    beside = folder if path.exists() and settings.image_folder is None else None
+        settings = replace(settings, path=str(metadata), split=None)
     rows = load_rows(settings)
     named, template = settings.columns or {}, settings.question_template
     source = wrap(rows, RowReader())
-    return rows, reader_of(source, named, template, base_folder=beside, image_folder=settings.image_folder)
+    return rows, reader_of(
+        source, named, template, base_folder=settings.base_folder, image_folder=settings.image_folder
+    )
 
 
 def load_rows(settings: SourceSettings) -> Any:
@@ -65,7 +65,7 @@ def load_rows(settings: SourceSettings) -> Any:
     """
     library = require("train", "datasets")
     path = str(settings.path)
-    local = Path(path).expanduser()
+    local = settings.local
     if local.suffix in TEXT_SUFFIXES and local.is_file():
         return _text_rows(library, {"train": [TextFile.of(local)]}, settings)
     if local.is_dir() and any((local / name).is_file() for name in SAVED):

@@ -100,12 +100,12 @@ def HFDatasetWrapper(
 ) -> IndexedRows | StreamedRows:
     """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
 
-    Its pictures stay undecoded until the collator opens them. Labels that are class numbers become their names, and
+    Its images stay undecoded until the collator opens them. Labels that are class numbers become their names, and
     all names the choices.
 
     Args:
         ds: One split.
-        image_key: Column of the picture, or of a list of them.
+        image_key: Column of the image, or of a list of them.
         text_key: Column of the question; not needed with a template that says all.
         label_key: Column of the answer.
         question_template: `str.format` template of the prompt, with the row's own columns.
@@ -164,7 +164,7 @@ def quiet() -> Generator[None]:
 
 
 class UndecodedRows(Sequence[Row]):
-    """The rows of a dataset with their pictures as bytes or paths; the user's own transform of rows still runs."""
+    """The rows of a dataset with their images as bytes or paths; the user's own transform of rows still runs."""
 
     def __init__(self, ds: datasets.Dataset) -> None:
         self._transformed = ds.format["type"] == "custom"
@@ -182,7 +182,7 @@ class UndecodedRows(Sequence[Row]):
 
 
 def row_decoder(features: Any) -> Callable[[Any], Row]:
-    """What turns a stored row into what its columns mean, except for pictures: those the collator opens."""
+    """What turns a stored row into what its columns mean, except for images: those the collator opens."""
     if not features:
         return lambda row: row
     library = require("train", "datasets")

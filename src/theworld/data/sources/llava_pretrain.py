@@ -1,6 +1,6 @@
-"""LLaVA's pre-training pictures and captions: one JSON array of `id`, `image` and a conversation about it.
+"""LLaVA's pre-training images and captions: one JSON array of `id`, `image` and a conversation about it.
 
-`chat.json` of LLaVA-CC3M-Pretrain-595K and `blip_laion_cc_sbu_558k.json` of LLaVA-Pretrain, with their pictures
+`chat.json` of LLaVA-CC3M-Pretrain-595K and `blip_laion_cc_sbu_558k.json` of LLaVA-Pretrain, with their images
 unpacked in the image folder.
 """
 
@@ -33,14 +33,11 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
         ValueError: An unknown split, or a file that cannot be parsed.
         FileNotFoundError: There is no such file.
     """
-    path = Path(str(settings.path)).expanduser()
-    if path.is_dir():
-        path = _file_in(path)
+    path = _file_in(settings.local) if settings.local.is_dir() else settings.local
     if settings.split not in (None, *SPLITS):
         raise ValueError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
     rows = _split(load_rows(SourceSettings(path=str(path))), settings)
-    base = path.parent if settings.image_folder is None else None
-    return rows, RowReader(base_folder=base)
+    return rows, RowReader(base_folder=settings.base_folder)
 
 
 def _file_in(folder: Path) -> Path:

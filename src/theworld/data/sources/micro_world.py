@@ -65,7 +65,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
         ValueError: `clip_frames` beyond the scenes' end.
         FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
-    folder = Path(str(settings.path)).expanduser() / (settings.split or "")
+    folder = settings.local / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")

@@ -1,4 +1,4 @@
-"""SpatialRGPT's conversations about regions of a picture: OpenSpatialDataset to train on, SpatialRGPT-Bench to test.
+"""SpatialRGPT's conversations about regions of an image: OpenSpatialDataset to train on, SpatialRGPT-Bench to test.
 
 Cheng et al., NeurIPS 2024. A training row has `filename` (of OpenImages, without its ending), a row of the benchmark
 `id`, `image_info` and `qa_info`; both have `conversations`, `bbox` and `rle`.
@@ -41,7 +41,7 @@ def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     Raises:
         ValueError: A large JSON array that was not converted, or a file that cannot be parsed.
     """
-    rows = _rows(settings, Path(str(settings.path)).expanduser())
+    rows = _rows(settings, settings.local)
     reader = _Reader(question_template=settings.question_template, draw=settings.draw_bboxes)
     if settings.image_folder is None and "image" not in wrap(rows, reader).columns():
         raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the images that its rows name")
@@ -62,7 +62,7 @@ class _Reader(RowReader):
         return Example(
             id=id,
             messages=tuple(messages),
-            images=(_picture(row),),
+            images=(_image(row),),
             metadata={
                 "regions": regions,
                 "draw_regions": self.draw and bool(regions),
@@ -106,7 +106,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _checked(messages: Sequence[Message]) -> list[Message]:
-    """Question and answer in turn, without markers of the picture: its one place is the start of the first question."""
+    """Question and answer in turn, without markers of the image: its one place is the start of the first question."""
     wanted = ["user", "assistant"] * (len(messages) // 2)
     if [message.role for message in messages] != wanted:
         raise BadSample(
@@ -139,15 +139,15 @@ def _of_type(value: Any, types: tuple[type, ...]) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _picture(row: Row) -> Any:
-    """What names the picture: the row's own, the benchmark's path, or OpenImages' id."""
+def _image(row: Row) -> Any:
+    """What names the image: the row's own, the benchmark's path, or OpenImages' id."""
     if row.get("image") is not None:
         return row["image"]
     path = (row.get("image_info") or {}).get("file_path")
     if path is None and row.get("filename"):
         path = f"{row['filename']}.jpg"
     if not isinstance(path, str):
-        raise BadSample("bad_row", "no picture: expected image, image_info.file_path or filename")
+        raise BadSample("bad_row", "no image: expected image, image_info.file_path or filename")
     return path
 
 
