@@ -14,7 +14,7 @@ from .columns import check_columns, template_fields
 from .mixture import Mixture, MixturePart
 from .schema import Example, Skipped, SourceSettings
 from .sources import SOURCES, SourceKind
-from .sources.hf_dataset import StreamedRows, wrap
+from .sources.hf_dataset import StreamedRows, naming, wrap
 from .sources.records import IndexedRows, RowReader, reader_of
 
 Source = IndexedRows | StreamedRows
@@ -44,17 +44,14 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
     template = settings.question_template or kind.template
-    try:
+    with naming(str(settings.path)):
         rows, reader = kind.load(replace(settings, question_template=template))
-        source = _taken(wrap(rows, reader), settings)
+        source = _taken(wrap(rows, reader, str(settings.path)), settings)
         wanted = [*kind.needs, *(template_fields(template) if template else ())]
         if wanted:
             check_columns(wanted, [*kind.fields, *source.columns()])
-    except ValueError as error:
-        path = str(settings.path)
-        raise error if path in str(error) else ValueError(f"{path}: {error}") from error
-    if isinstance(source, IndexedRows) and not len(source):
-        raise ValueError(f"{settings.path}: no rows")
+        if isinstance(source, IndexedRows) and not len(source):
+            raise ValueError("no rows")
     return source
 
 
@@ -107,8 +104,7 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
     if first is None:
         raise ValueError("train_dataset: no rows")
     if not isinstance(first, Example | Skipped):
-        named, folder = settings.columns or {}, settings.image_folder
-        source.reader = reader_of(source, named, settings.question_template, image_folder=folder)
+        source.reader = reader_of(source, settings)
     return source
 
 
@@ -129,9 +125,9 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
         raise FileNotFoundError(f"{path}: no such file or folder{where}")
-    if folder is None and kind.needs_images:
+    if folder is None and kind.images == "needed":
         raise ValueError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
-    if folder is not None and not kind.makes_images and not folder.is_dir():
+    if folder is not None and kind.images != "made" and not folder.is_dir():
         raise FileNotFoundError(f"image_folder={folder}: no such folder")
 
 

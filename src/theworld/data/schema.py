@@ -104,7 +104,7 @@ class SourceSettings:
     @property
     def base_folder(self) -> Path | None:
         """Where relative image names are looked up without an `image_folder`: beside local rows."""
-        if self.image_folder is not None or not self.local.exists():
+        if self.path is None or self.image_folder is not None or not self.local.exists():
             return None
         return self.local if self.local.is_dir() else self.local.parent
 

@@ -16,7 +16,7 @@ from theworld.utils.image_decoding import MAX_BYTES
 
 from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
 from ..images import locate
-from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped
+from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 
 Row = Mapping[Any, Any]
 
@@ -225,24 +225,18 @@ class TheWorldDataset(IndexedRows):
         if len(records):
             keys = {"image": image_key, "question": question_key, "answer": answer_key}
             named = {role: key for role, key in keys.items() if key is not None}
-            self.reader = reader_of(self, named, question_template, choices=tuple(choices))
+            settings = SourceSettings(columns=named, question_template=question_template)
+            self.reader = reader_of(self, settings, tuple(choices))
 
 
-def reader_of(
-    source: SourceRows,
-    named: Mapping[str, str],
-    template: str | None,
-    *,
-    base_folder: Path | None = None,
-    image_folder: Path | None = None,
-    choices: tuple[str, ...] = (),
-) -> RowReader:
-    """What reads the rows of `source`, its columns told by name where `named` does not say.
+def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, ...] = ()) -> RowReader:
+    """What reads the rows of `source`, its columns told by name where `settings.columns` does not say.
 
     Raises:
         ValueError: They cannot be told, or the rows have images that would not be read; lists the columns.
     """
-    columns = source.columns()
+    columns, named, template = source.columns(), settings.columns or {}, settings.question_template
+    base_folder = settings.base_folder
     answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
     classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
@@ -250,7 +244,7 @@ def reader_of(
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
     first = next(examples, None)  # None where every row is skipped: that is counted later
     if first and not first.images and not any(example.images for example in examples):
-        _refuse_unread_images(source, reader, columns, image_folder)
+        _refuse_unread_images(source, reader, columns, settings.image_folder)
     return reader
 
 
