@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,15 @@ def locate(name: str | Path, folder: Path | None) -> Path:
     if not any(path.is_relative_to(allowed) for allowed in (root, os.path.normpath(folder.absolute()))):
         raise BadSample("outside_folder", f"{name}: leads out of the image folder {folder}")
     return path
+
+
+def located(images: Iterable[Any], folder: Path | None) -> tuple[Any, ...]:
+    """Images of a row, their names as paths within `folder`; unchanged where there is none.
+
+    Raises:
+        BadSample: As from `locate`.
+    """
+    return tuple(locate(image, folder) if folder and isinstance(image, str) else image for image in images)
 
 
 @contextmanager

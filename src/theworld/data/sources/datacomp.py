@@ -7,6 +7,7 @@ would count twice, and nobody would know how much is missing.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 from theworld.utils.io import cache_folder
@@ -25,6 +26,7 @@ PROMPTS = (
 """One of them, by the row's id, where there is no `question_template`."""
 
 
+@dataclass(frozen=True)
 class DataCompReader:
     """Downloads the image of a row, and asks for its caption.
 
@@ -33,9 +35,8 @@ class DataCompReader:
         question_template: `str.format` template of the prompt, with the row's own columns.
     """
 
-    def __init__(self, store: ImageStore, question_template: str | None = None) -> None:
-        self.store = store
-        self.question_template = question_template
+    store: ImageStore
+    question_template: str | None = None
 
     def read(self, row: Row, fallback_id: str) -> Example | Skipped:
         """The example, its image on the disk, or why there is none."""
@@ -47,14 +48,11 @@ class DataCompReader:
             image = self.store.fetch(row["url"], row.get("sha256") or None)
         except BadSample as bad:
             return bad.skipped(id)
-        messages = (Message("user", self._prompt(row, id)), Message("assistant", row["text"].strip()))
+        prompt = self.question_template and self.question_template.format_map(row)
+        prompt = prompt or PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+        messages = (Message("user", prompt), Message("assistant", row["text"].strip()))
         metadata = {key: value for key, value in row.items() if key not in ("uid", "text")}
         return Example(id, messages, images=(image,), metadata=metadata)
-
-    def _prompt(self, row: Row, id: str) -> str:
-        if self.question_template is not None:
-            return self.question_template.format_map(row)
-        return PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
 
 
 def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:

@@ -15,7 +15,7 @@ from torch.utils.data import Subset
 from theworld.utils.image_decoding import MAX_BYTES
 
 from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
-from ..images import locate
+from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 
 Row = Mapping[Any, Any]
@@ -94,7 +94,7 @@ class RowReader:
         return Example(
             id=id,
             messages=messages,
-            images=tuple(self._placed(image) for image in own or inline),
+            images=located(own or inline, self.base_folder),
             choices=choices,
             metadata={key: value for key, value in row.items() if key not in (*self.keys, conversation)},
         )
@@ -125,11 +125,6 @@ class RowReader:
         if not isinstance(question, str) or not question.strip():
             raise BadSample("bad_row", f"no question in {self.question_key!r}")
         return question
-
-    def _placed(self, image: Any) -> Any:
-        if self.base_folder is None or not isinstance(image, str):
-            return image
-        return locate(image, self.base_folder)
 
 
 class Reader(Protocol):
