@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -100,28 +100,18 @@ def _has_image(row: Any, folder: Path) -> bool:
 
 
 def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:
+    """Write the rows, and where each begins in its file; how many each file holds."""
     counts: list[int] = []
     offsets: list[int] = []
-    for number in count():
-        places = _write_shard(islice(rows, rows_per_shard), folder / _shard_name(number))
-        if not places:
-            break
-        counts.append(len(places))
-        offsets += places
+    for number, shard in groupby(enumerate(rows), lambda numbered: numbered[0] // rows_per_shard):
+        with (folder / _shard_name(number)).open("wb") as file:
+            for _, row in shard:
+                offsets.append(file.tell())
+                file.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+        counts.append(len(offsets) - sum(counts))
         logger.info("%s rows converted", f"{len(offsets):,}")
-    (folder / _shard_name(len(counts))).unlink()  # the empty one
     np.save(folder / OFFSETS, np.array(offsets, dtype=np.int64))
     return counts
-
-
-def _write_shard(rows: Iterable[Any], path: Path) -> list[int]:
-    """Write rows; where each begins."""
-    places: list[int] = []
-    with path.open("wb") as file:
-        for row in rows:
-            places.append(file.tell())
-            file.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
-    return places
 
 
 def _shard_name(number: int) -> str:

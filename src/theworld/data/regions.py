@@ -49,7 +49,9 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
     Raises:
         BadSample: `bad_row`; masks and regions differ in number, or a reference leads nowhere.
     """
-    numbers, distinct = _distinct(regions)
+    keys = [repr(region.get("box") or region.get("rle")) for region in regions]
+    different = list(dict.fromkeys(keys))
+    numbers = [different.index(key) for key in keys]
     counts = [len(re.findall("<mask>", message.content)) for message in messages]
     if any(counts) and sum(counts) != len(regions):
         raise BadSample("bad_row", f"{sum(counts)} <mask> in the text, but {len(regions)} regions")
@@ -62,7 +64,7 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
         elif count:
             raise BadSample("bad_row", f"<mask> in the answer {message.content[:80]!r}; expected Region [n]")
         numbered.append(Message(message.role, _renumber(message.content, named)))
-    return numbered, distinct
+    return numbered, [regions[keys.index(key)] for key in different]
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
@@ -89,17 +91,6 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     drawn = Image.fromarray(pixels)
     _draw_labels(drawn, [_bounds(mask) for mask in masks])
     return drawn
-
-
-def _distinct(regions: Sequence[Region]) -> tuple[list[int], list[Region]]:
-    numbers: dict[str, int] = {}
-    distinct: list[Region] = []
-    for region in regions:
-        key = repr(region.get("box") or region.get("rle"))
-        if key not in numbers:
-            numbers[key] = len(distinct)
-            distinct.append(region)
-    return [numbers[repr(region.get("box") or region.get("rle"))] for region in regions], distinct
 
 
 def _renumber(text: str, named: Sequence[int]) -> str:

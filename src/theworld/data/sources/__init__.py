@@ -27,7 +27,8 @@ class SourceKind:
     """What is known of a dataset before it is opened; `open_source` checks all of it.
 
     Args:
-        load: Settings -> rows and their reader, or ValueError or FileNotFoundError in one line.
+        load: Settings -> rows and their reader. Raises ValueError for files that cannot be parsed and splits that are
+            not there, FileNotFoundError for files that are missing.
         path: What `train_dataset_path` has to be.
         uses: Settings that have an effect beside `path`, `num_samples` and `seed`; any other is refused.
         needs: Columns without which no row can be read.
@@ -49,11 +50,7 @@ class SourceKind:
 
 SOURCES: dict[str, SourceKind] = {
     "blink": SourceKind(
-        load_blink,
-        "a file, a folder or the Hub id of BLINK",
-        needs=("answer",),
-        template="{prompt}",
-        hub=BLINK_ID,
+        load_blink, "a file, a folder or the Hub id of BLINK", needs=("answer",), template="{prompt}", hub=BLINK_ID
     ),
     "custom": SourceKind(load_custom, "a file, a folder or a Hub id", uses=(*PLAIN, "columns", "streaming")),
     "datacomp": SourceKind(
@@ -67,10 +64,7 @@ SOURCES: dict[str, SourceKind] = {
         load_llava_pretrain, "LLaVA's JSON file or its folder", uses=PLAIN[:2], needs=("conversations",), hub=None
     ),
     "micro_world": SourceKind(
-        load_micro_world,
-        f"a folder made by `{COMMAND}`",
-        uses=("split", "question_template", "clip_frames"),
-        hub=None,
+        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", "clip_frames"), hub=None
     ),
     "spatial_rgpt": SourceKind(
         load_spatial_rgpt,
@@ -79,12 +73,7 @@ SOURCES: dict[str, SourceKind] = {
         needs=("conversations",),
         fields=("question",),
     ),
-    "video": SourceKind(
-        load_video,
-        "a folder of videos",
-        uses=("clip_frames", "clip_fps"),
-        hub=None,
-    ),
+    "video": SourceKind(load_video, "a folder of videos", uses=("clip_frames", "clip_fps"), hub=None),
     "vsr": SourceKind(
         load_vsr,
         "a file or folder of VSR's annotations",

@@ -84,27 +84,22 @@ def _letters(row: Row) -> list[str]:
 
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
+    """Rows of a file or a saved folder; else all sub-tasks of a repository, or the one that its name ends in."""
+    library = require("train", "datasets")
     if path.is_file():
         return load_rows(SourceSettings(path=str(path)))
     if any((path / name).is_file() for name in SAVED):
-        rows = require("train", "datasets").load_from_disk(str(path))
+        rows = library.load_from_disk(str(path))
         return rows[_answered(list(rows), settings)] if isinstance(rows, dict) else rows
-    return _load(settings, path)
-
-
-def _load(settings: SourceSettings, path: Path) -> Any:
-    """All sub-tasks of a repository, or the one that its name ends in."""
-    library = require("train", "datasets")
-    name, tasks = str(settings.path), list[str]()
+    name, tasks = str(path), list[str]()
     if not path.is_dir():
-        repository = BLINK_ID.fullmatch(name)
+        repository = BLINK_ID.fullmatch(str(settings.path))
         assert repository is not None  # as `open_source` checks
         name, tasks = repository[1], [repository[2]] if repository[2] else []
-    tasks = tasks or library.get_dataset_config_names(name)
     parts: list[Any] = []
-    for task in tasks:
-        split = _answered(library.get_dataset_split_names(name, task), settings)
-        with quiet():
+    with quiet():
+        for task in tasks or library.get_dataset_config_names(name):
+            split = _answered(library.get_dataset_split_names(name, task), settings)
             parts.append(library.load_dataset(name, task, split=split))
     return library.concatenate_datasets(parts)
 
@@ -115,7 +110,7 @@ def _answered(splits: list[str], settings: SourceSettings) -> str:
     if found is None:
         if splits == ["test"]:
             raise _hidden("test")
-        raise ValueError(f"{settings.path}: no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
+        raise ValueError(f"no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
     return found
 
 

@@ -60,9 +60,6 @@ def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
 
     Args:
         settings: Images are kept in `image_folder`, or in ~/.cache/theworld/images.
-
-    Raises:
-        ValueError: A file that cannot be parsed.
     """
     store = ImageStore(settings.image_folder or cache_folder() / "images")
     return load_rows(settings), DataCompReader(store, settings.question_template)

@@ -28,10 +28,6 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
         settings: `split` is `train` or `validation`: the latter a hundredth of the rows, one at least, drawn by `seed`
             and in no train split of that seed. None means all. Without an `image_folder` names are looked up beside the
             file.
-
-    Raises:
-        ValueError: An unknown split, or a file that cannot be parsed.
-        FileNotFoundError: There is no such file.
     """
     path = _file_in(settings.local) if settings.local.is_dir() else settings.local
     if settings.split not in (None, *SPLITS):

@@ -179,15 +179,14 @@ def _count_video(path: Path, fps: float | None) -> int:
         stream = container.streams.video[0]
         if fps is None:
             return stream.frames or sum(packet.size > 0 for packet in container.demux(video=0))
-        duration = stream.duration and float(stream.duration * stream.time_base)
-        if not duration and container.duration:
-            duration = container.duration / 1e6  # libav counts in microseconds
-        if not duration:
-            ends = [
-                packet.pts + (packet.duration or 0) for packet in container.demux(video=0) if packet.pts is not None
-            ]
-            duration = float((max(ends) - (stream.start_time or 0)) * stream.time_base) if ends else 0.0
-        return int((duration + EPSILON) * fps)
+        seconds = (container.duration or 0) / 1e6  # libav counts in microseconds
+        if stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        elif not seconds:
+            packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+            end = max((packet.pts + (packet.duration or 0) for packet in packets), default=0)
+            seconds = float((end - (stream.start_time or 0)) * stream.time_base) if packets else 0.0
+        return int((seconds + EPSILON) * fps)
 
 
 def _decode_video(path: Path, start: int, count: int, fps: float | None) -> list[Any]:

@@ -41,10 +41,6 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     Args:
         settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default.
             `question_template` may use every field of a row.
-
-    Raises:
-        ValueError: A file that cannot be parsed.
-        FileNotFoundError: There is no such file.
     """
     if settings.local.is_dir():
         path = settings.local / f"{settings.split or 'train'}.jsonl"
