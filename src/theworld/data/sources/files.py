@@ -91,7 +91,7 @@ def _built(library: Any, settings: SourceSettings, name: str, **options: Any) ->
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(settings.split)
-    return rows[_only(rows, settings)] if isinstance(rows, dict) else rows
+    return rows[_only(rows)] if isinstance(rows, dict) else rows
 
 
 def _text_builders() -> tuple[type, ...]:
@@ -112,7 +112,7 @@ def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings
 
 def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: SourceSettings) -> Any:
     """One split of text files, or slices of several: "train[:50%]+test"."""
-    split = _only(parts, settings) if settings.split is None else settings.split
+    split = _only(parts) if settings.split is None else settings.split
     if settings.streaming:
         if split not in parts:
             raise ValueError(f"no split {split!r} to stream, it has {', '.join(parts)}")
@@ -134,18 +134,17 @@ def _stream(files: list[TextFile]) -> Iterator[Any]:
 
 
 def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
-    rows = library.load_from_disk(str(folder))
-    if settings.split is not None:
-        if not isinstance(rows, dict) or settings.split not in rows:
-            there = f"the splits {', '.join(rows)}" if isinstance(rows, dict) else "one split without a name"
-            raise ValueError(f"no split {settings.split!r}, it holds {there}")
-        rows = rows[settings.split]
-    elif isinstance(rows, dict):
-        rows = rows[_only(rows, settings)]
+    rows: Any = library.load_from_disk(str(folder))
+    splits: dict[str, Any] = rows if isinstance(rows, dict) else {}
+    if settings.split not in (None, *splits):
+        there = f"the splits {', '.join(splits)}" if splits else "one split without a name"
+        raise ValueError(f"no split {settings.split!r}, it holds {there}")
+    if splits:
+        rows = splits[settings.split or _only(splits)]
     return rows.to_iterable_dataset() if settings.streaming else rows
 
 
-def _only(splits: Mapping[Any, Any], settings: SourceSettings) -> Any:
+def _only(splits: Mapping[Any, Any]) -> Any:
     """The split that is read where none is named."""
     if len(splits) > 1 and "train" not in splits:
         raise ValueError(f"several splits, {', '.join(splits)}, and none is called train: name one")

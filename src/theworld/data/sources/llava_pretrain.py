@@ -6,7 +6,6 @@ unpacked in the image folder.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,18 +28,16 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
             and in no train split of that seed. None means all. Without an `image_folder` names are looked up beside the
             file.
     """
-    path = _file_in(settings.local) if settings.local.is_dir() else settings.local
+    path = settings.local
+    if path.is_dir():
+        found = next((name for name in FILES if (path / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"{path}: none of {', '.join(FILES)} is in it")
+        path /= found
     if settings.split not in (None, *SPLITS):
         raise ValueError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
     rows = _split(load_rows(SourceSettings(path=str(path))), settings)
     return rows, RowReader(base_folder=settings.base_folder)
-
-
-def _file_in(folder: Path) -> Path:
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder}: none of {', '.join(FILES)} is in it")
 
 
 def _split(rows: Any, settings: SourceSettings) -> Any:
