@@ -134,13 +134,12 @@ def _stream(files: list[TextFile]) -> Iterator[Any]:
 
 
 def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
-    rows: Any = library.load_from_disk(str(folder))
-    splits: dict[str, Any] = rows if isinstance(rows, dict) else {}
+    saved = library.load_from_disk(str(folder))
+    splits: dict[str, Any] = saved if isinstance(saved, dict) else {}
     if settings.split not in (None, *splits):
         there = f"the splits {', '.join(splits)}" if splits else "one split without a name"
         raise ValueError(f"no split {settings.split!r}, it holds {there}")
-    if splits:
-        rows = splits[settings.split or _only(splits)]
+    rows = cast(Any, splits[settings.split or _only(splits)] if splits else saved)
     return rows.to_iterable_dataset() if settings.streaming else rows
 
 
