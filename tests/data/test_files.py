@@ -220,6 +220,19 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, text: str) -> None:
             read(tmp_path / name, streaming=True)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("place", ["page", "footer"])
+def test_a_damaged_parquet_file_is_named_on_one_line(tmp_path: Path, place: str, streaming: bool) -> None:
+    path = write(tmp_path / "rows.parquet", ROWS)
+    data = bytearray(path.read_bytes())
+    at = 4 if place == "page" else len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[at : at + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises((ValueError, OSError), match=r"rows\.parquet: ") as caught:
+        read(path, streaming=streaming, image_folder=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_not_there_is_said() -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl"):
         read("nowhere.jsonl")

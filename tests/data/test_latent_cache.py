@@ -77,7 +77,7 @@ def test_the_key_is_what_the_encoder_sees() -> None:
 
 
 def test_missing_latents_are_named_with_the_cure(filled: Path) -> None:
-    with pytest.raises(KeyError, match=r"2 of 3 pictures have no latents.*theworld precompute") as caught:
+    with pytest.raises(KeyError, match=r"2 of 3 images have no latents.*theworld precompute") as caught:
         LatentCache(filled, FINGERPRINT).lookup(torch.cat([frames(1), frames(2, start=50)]))
     assert content_key(frames(1, start=50)[0]).hex()[:16] in str(caught.value)
 

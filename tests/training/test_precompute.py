@@ -328,5 +328,5 @@ def test_two_processes_share_the_work(tmp_path: Path, gemma_folder: Path, cosmos
 
 def latents_by_key(folder: Path) -> dict[bytes, torch.Tensor]:
     cache = LatentCache(folder.parent, json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")))
-    keys = [key.ljust(32, b"\0") for key in cache._index.keys.tolist()]
+    keys = [key.ljust(32, b"\0") for key in cache._index.rows["key"].tolist()]
     return dict(zip(keys, cache.get(keys), strict=True))

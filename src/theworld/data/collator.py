@@ -7,7 +7,6 @@ question.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -24,12 +23,8 @@ START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "
 NO_CHOICE = -1
 
 
-@dataclass(frozen=True)
-class Opened:
-    """An example as the turns of a chat template, its pictures opened."""
-
-    example: Example
-    turns: list[Turn]
+Opened = tuple[Example, list[Turn]]
+"""An example, and the turns of a chat template with its opened images."""
 
 
 class LatentLookup(Protocol):
@@ -112,7 +107,7 @@ class TheWorldCollator:
                 skipped.append(item)
                 continue
             try:
-                opened.append(Opened(item, self.open(item)))
+                opened.append((item, self.open(item)))
             except BadSample as error:
                 skipped.append(error.skipped(item.id))
         batch, kept, unfit = self.supervise(opened)
@@ -123,14 +118,14 @@ class TheWorldCollator:
         return {**batch, "skipped": skipped + unfit}
 
     def open(self, example: Example) -> list[Turn]:
-        """The turns of an example with its pictures.
+        """The turns of an example with its images.
 
         Raises:
-            BadSample: A picture cannot be opened, or messages and images do not make a sample.
+            BadSample: An image cannot be opened, or messages and images do not make a sample.
         """
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
-        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened picture
+        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
         images = [open_image(image, self.image_folder) for image in example.images]
         if images and example.metadata.get("draw_regions"):
             images[0] = draw_regions(images[0], example.metadata["regions"])
@@ -141,23 +136,23 @@ class TheWorldCollator:
         if not opened:
             inputs = self.encode([chat_turns([Message("user", "-")], [], self.reserved)])
             return {**inputs, "labels": torch.full_like(inputs["input_ids"], IGNORE_INDEX)}, [], []
-        inputs = self.encode([entry.turns for entry in opened])
+        inputs = self.encode([turns for _, turns in opened])
         labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
         fit: list[Opened] = []
         unfit: list[Skipped] = []
-        for row, entry in enumerate(opened):
+        for row, (example, turns) in enumerate(opened):
             ids = inputs["input_ids"][row]
             try:
-                self.check_length(entry.example, int(inputs["attention_mask"][row].sum()))
-                for start, end in self.answer_spans(ids.tolist(), _answers(entry.example)):
+                self.check_length(example, int(inputs["attention_mask"][row].sum()))
+                for start, end in self.answer_spans(ids.tolist(), _answers(example)):
                     labels[row, start:end] = ids[start:end]
-                fit.append(entry)
+                fit.append((example, turns))
             except BadSample as error:
-                unfit.append(error.skipped(entry.example.id))
-        if unfit:  # rare, so that the processor may run again in place of taking rows and pictures out
+                unfit.append(error.skipped(example.id))
+        if unfit:  # rare, so that the processor may run again in place of taking rows and images out
             batch, kept, _ = self.supervise(fit)
             return batch, kept, unfit
-        return {**inputs, "labels": labels}, [entry.example for entry in fit], []
+        return {**inputs, "labels": labels}, [example for example, _ in fit], []
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """The processor's inputs of several conversations, padded."""

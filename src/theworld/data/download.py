@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 from theworld.utils.io import write_bytes, write_json
 from theworld.utils.public_http import FetchError, fetch
@@ -16,38 +18,33 @@ from .schema import BadSample
 SHOWN_OF_URL = 300
 
 
+@dataclass
 class ImageStore:
-    """Downloaded pictures on disk, by URL. Several processes may share a folder; a copy in each is fine.
+    """Downloaded images on disk, by URL. Several processes may share a folder; a copy in each is fine.
 
     What could not be had is remembered as long as the store lives, its copies in worker processes included: a dead
     link is asked once in a run, and again in the next one.
 
     Args:
         cache_folder: Where the files lie, named by the SHA-256 of their URL.
-        timeout: Seconds for one picture altogether, redirects included, however slowly it drips.
+        timeout: Seconds for one image altogether, redirects included, however slowly it drips.
         max_bytes: Of a file.
         max_pixels: Width times height.
         allow_private: Also ask addresses that are not public. Only for servers of one's own.
     """
 
-    def __init__(
-        self,
-        cache_folder: Path,
-        *,
-        timeout: float = 10.0,
-        max_bytes: int = 20 * 2**20,
-        max_pixels: int = 64 * 2**20,
-        allow_private: bool = False,
-    ) -> None:
-        self.cache_folder = cache_folder
-        self.timeout = timeout
-        self.max_bytes = max_bytes
-        self.max_pixels = max_pixels
-        self.allow_private = allow_private
+    cache_folder: Path
+    _: KW_ONLY
+    timeout: float = 10.0
+    max_bytes: int = 20 * 2**20
+    max_pixels: int = 64 * 2**20
+    allow_private: bool = False
+
+    def __post_init__(self) -> None:
         self._run = uuid.uuid4().hex
 
     def fetch(self, url: str, sha256: str | None = None) -> Path:
-        """The file of a picture, downloaded unless it is there.
+        """The file of an image, downloaded unless it is there.
 
         Args:
             url: http or https.
@@ -62,7 +59,9 @@ class ImageStore:
         if path.is_file() and (sha256 is None or _sha256(path.read_bytes()) == sha256.lower()):
             return path
         failure = self._path(f"{url} {sha256}").with_suffix(".failed")
-        self._raise_remembered(failure)
+        known: dict[str, Any] = json.loads(failure.read_text(encoding="utf-8")) if failure.is_file() else {"run": None}
+        if known["run"] == self._run:
+            raise BadSample(known["cause"], known["detail"])
         try:
             write_bytes(path, self._download(url, sha256))
         except BadSample as bad:
@@ -74,12 +73,6 @@ class ImageStore:
     def _path(self, key: str) -> Path:
         name = _sha256(key.encode())
         return self.cache_folder / name[:2] / name
-
-    def _raise_remembered(self, failure: Path) -> None:
-        if failure.is_file():
-            known = json.loads(failure.read_text(encoding="utf-8"))
-            if known["run"] == self._run:
-                raise BadSample(known["cause"], known["detail"])
 
     def _download(self, url: str, sha256: str | None) -> bytes:
         try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+import re
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,20 +43,14 @@ def open_image(source: Any, folder: Path | None = None) -> Image.Image:
     return image
 
 
-def count_frames(path: Path) -> int:
-    """The frames of an animation; 1 of a still image.
-
-    Raises:
-        BadSample: As from `open_image`.
-    """
-    with _bad_samples():
-        image = open_header(path)
-        with decoding(str(path)):
-            return getattr(image, "n_frames", 1)
+def in_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts names with their numbers as numbers: frame 2 before frame 10."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def frame_seconds(path: Path) -> list[float]:
-    """How long each frame of an animation is shown, in seconds, as its file says.
+    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one.
 
     Raises:
         BadSample: As from `open_image`.
@@ -63,7 +58,9 @@ def frame_seconds(path: Path) -> list[float]:
     seconds: list[float] = []
     with _bad_samples():
         image = open_header(path)
-        for index in range(count_frames(path)):
+        with decoding(str(path)):
+            count = getattr(image, "n_frames", 1)
+        for index in range(count):
             with decoding(f"{path}, frame {index}"):
                 image.seek(index)
                 seconds.append(image.info.get("duration", 100) / 1000)
@@ -107,6 +104,15 @@ def locate(name: str | Path, folder: Path | None) -> Path:
     if not any(path.is_relative_to(allowed) for allowed in (root, os.path.normpath(folder.absolute()))):
         raise BadSample("outside_folder", f"{name}: leads out of the image folder {folder}")
     return path
+
+
+def located(images: Iterable[Any], folder: Path | None) -> tuple[Any, ...]:
+    """Images of a row, their names as paths within `folder`; unchanged where there is none.
+
+    Raises:
+        BadSample: As from `locate`.
+    """
+    return tuple(locate(image, folder) if folder and isinstance(image, str) else image for image in images)
 
 
 @contextmanager

@@ -46,6 +46,9 @@ OPEN_FILES = 128
 HEADER_BYTES = 2**20
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KEY_BYTES = 32
+ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32)])
+"""Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
+
 FINGERPRINT = "fingerprint.json"
 PRECOMPUTE = "run `theworld precompute` with this config"
 
@@ -81,7 +84,7 @@ class LatentCache:
             write_json(self.path / FINGERPRINT, self.fingerprint)
         else:
             _check_there(self.folder, self.path, self.fingerprint)
-        self._index = _Index.read(self.path)
+        self._index = _Index(self.path)
         self._files: dict[int, BinaryIO] = {}
         self._pending: dict[bytes, torch.Tensor] = {}
         self._added: set[bytes] = set()
@@ -91,7 +94,7 @@ class LatentCache:
         return type(self), (self.folder, self.fingerprint)  # a worker reads, and opens the files for itself
 
     def __len__(self) -> int:
-        return len(self._index.keys) + len(self._added)
+        return len(self._index.rows) + len(self._added)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._added or self._index.find([key])[0] >= 0
@@ -113,10 +116,10 @@ class LatentCache:
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
             raise KeyError(
-                f"{self.path}: {len(missing)} of {len(keys)} pictures have no latents there (content "
+                f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
             )
-        return torch.stack([self._read(key, int(place)) for key, place in zip(keys, places, strict=True)])
+        return torch.stack([self._read(key, self._index.rows[place]) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:
         """Add latents (C, T, h, w), unless they are there; `flush` writes what a full shard has not yet.
@@ -148,9 +151,8 @@ class LatentCache:
         tensors["latents"] = torch.stack(list(pending.values()))
         metadata = {"crc32": str(_crc32(keys.tobytes(), tensors["crc32"].numpy().tobytes()))}
         try:
-            write_bytes(
-                self.path / "shards" / f"{uuid.uuid4().hex}-{len(pending)}.safetensors", save(tensors, metadata)
-            )
+            name = f"{uuid.uuid4().hex}-{len(pending)}.safetensors"
+            write_bytes(self.path / "shards" / name, save(tensors, metadata))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -160,14 +162,14 @@ class LatentCache:
                 "written before is kept: make room and run the same command again"
             ) from error
 
-    def _read(self, key: bytes, place: int) -> torch.Tensor:
-        number, row = int(self._index.numbers[place]), int(self._index.rows[place])
+    def _read(self, key: bytes, row: Any) -> torch.Tensor:
+        number = int(row["shard"])
         shard = self._index.shards[number]
         if number not in self._files:
             if len(self._files) == OPEN_FILES:
                 self._files.pop(next(iter(self._files))).close()
             self._files[number] = _open(shard.path)
-        return shard.read(self._files[number], row, key, int(self._index.crc32[place]))
+        return shard.read(self._files[number], key, row)
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,8 @@ class _Shard:
     start: int
 
     @classmethod
-    def open(cls, path: Path) -> tuple[_Shard, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """The shard, its keys (n, 32), and the crc32 (n,) of each key and its latents; the latents are not read.
+    def open(cls, path: Path) -> tuple[_Shard, np.ndarray[Any, Any]]:
+        """The shard and its rows (n,), see `ROW`; the latents are not read.
 
         Raises:
             ValueError: The file is damaged, or shorter than its header says.
@@ -205,76 +207,58 @@ class _Shard:
                     low, high = entries[name]["data_offsets"]
                     return np.frombuffer(_read_exactly(file, high - low, start + low), dtype).reshape(shape)
 
-                latents = entries["latents"]
-                (low, high), (count, *shape), dtype = (
-                    latents["data_offsets"],
-                    latents["shape"],
-                    DTYPES[latents["dtype"]],
-                )
+                (low, high), (count, *shape) = (entries["latents"][name] for name in ("data_offsets", "shape"))
+                dtype = DTYPES[entries["latents"]["dtype"]]
                 end = start + max(entry["data_offsets"][1] for entry in entries.values())
                 if high - low != count * math.prod(shape) * dtype.itemsize or os.fstat(file.fileno()).st_size != end:
                     raise ValueError("its length is not that of its header")
                 keys, crc32 = array("keys", "u1", count, KEY_BYTES), array("crc32", "<u4", count)
                 if str(_crc32(keys.tobytes(), crc32.tobytes())) != metadata["crc32"]:
                     raise ValueError("the checksum of its keys differs")
-                return cls(path, tuple(shape), dtype, start + low), keys, crc32
+                rows = np.empty(count, ROW)
+                rows["key"], rows["row"], rows["crc32"] = keys.view(ROW["key"]).ravel(), np.arange(count), crc32
+                return cls(path, tuple(shape), dtype, start + low), rows
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, str(error)) from error
 
-    def read(self, file: BinaryIO, row: int, key: bytes, crc32: int) -> torch.Tensor:
-        """Latents (C, T, h, w) of a row, verified.
+    def read(self, file: BinaryIO, key: bytes, row: Any) -> torch.Tensor:
+        """Latents (C, T, h, w) of a key, verified; `row` is its `ROW`.
 
         Raises:
             ValueError: They are damaged, or the file ends before them.
         """
         size = math.prod(self.shape) * self.dtype.itemsize
         try:
-            data = _read_exactly(file, size, self.start + row * size)
+            data = _read_exactly(file, size, self.start + int(row["row"]) * size)
         except ValueError as error:
             raise _damaged(self.path, str(error)) from error
-        if _crc32(key, data) != crc32:
-            raise _damaged(self.path, f"the checksum of row {row} differs")
+        if _crc32(key, data) != row["crc32"]:
+            raise _damaged(self.path, f"the checksum of row {row['row']} differs")
         return torch.frombuffer(data, dtype=self.dtype).view(self.shape)
 
 
-@dataclass(frozen=True)
 class _Index:
-    """The rows of all shards, in the order of their keys.
+    """The rows (n,) of all shards of a cache, in the order of their keys; see `ROW`."""
 
-    Args:
-        keys: (n,) bytes.
-        numbers: (n,) place in `shards`.
-        rows: (n,) place in the shard.
-        crc32: (n,) of a key and its latents.
-        shards: Those of the cache.
-    """
-
-    keys: np.ndarray[Any, Any]
-    numbers: np.ndarray[Any, Any]
-    rows: np.ndarray[Any, Any]
-    crc32: np.ndarray[Any, Any]
-    shards: list[_Shard]
-
-    @classmethod
-    def read(cls, path: Path) -> _Index:
+    def __init__(self, path: Path) -> None:
         _check_version(path)
-        opened = [_Shard.open(file) for file in sorted(path.glob("shards/*.safetensors"))]
-        counts = [len(keys) for _, keys, _ in opened]
-        keys = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *(keys for _, keys, _ in opened)])
-        keys = keys.view(f"S{KEY_BYTES}").ravel()
-        crc32 = np.concatenate([np.empty(0, np.uint32), *(crc32 for _, _, crc32 in opened)])
-        numbers = np.repeat(np.arange(len(opened), dtype=np.int32), counts)
-        rows = np.concatenate([np.empty(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)])
-        order = np.argsort(keys, kind="stable")
-        return cls(keys[order], numbers[order], rows[order], crc32[order], [shard for shard, _, _ in opened])
+        self.shards: list[_Shard] = []
+        parts = [np.empty(0, ROW)]
+        for number, file in enumerate(sorted(path.glob("shards/*.safetensors"))):
+            shard, rows = _Shard.open(file)
+            rows["shard"] = number
+            self.shards.append(shard)
+            parts.append(rows)
+        rows = np.concatenate(parts)
+        self.rows = rows[np.argsort(rows["key"], kind="stable")]
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray[Any, Any]:
-        """The place (M,) of each key, -1 where it is not there."""
-        wanted = np.array(keys, dtype=f"S{KEY_BYTES}")
-        if not len(self.keys):
+        """The place (M,) of each key in `rows`, -1 where it is not there."""
+        wanted = np.array(keys, dtype=ROW["key"])
+        if not len(self.rows):
             return np.full(len(wanted), -1)
-        places = np.searchsorted(self.keys, wanted).clip(max=len(self.keys) - 1)
-        return np.where(self.keys[places] == wanted, places, -1)
+        places = np.searchsorted(self.rows["key"], wanted).clip(max=len(self.rows) - 1)
+        return np.where(self.rows["key"][places] == wanted, places, -1)
 
 
 def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
@@ -304,10 +288,10 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
         if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
             continue
         try:
-            shard, keys, checksums = _Shard.open(file)
+            shard, rows = _Shard.open(file)
             with _open(file) as opened:
-                for row, (key, crc32) in enumerate(zip(keys, checksums, strict=True)):
-                    shard.read(opened, row, key.tobytes(), int(crc32))
+                for row in rows:
+                    shard.read(opened, row["key"].ljust(KEY_BYTES, b"\0"), row)  # numpy cuts zeros at the end
         except ValueError as error:
             logger.warning("%s", error)
             file.unlink(missing_ok=True)

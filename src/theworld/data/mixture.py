@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from .images import locate
+from .images import located
 from .schema import BadSample, Example, Skipped
 
 
@@ -84,12 +84,10 @@ class Mixture(Dataset["Example | Skipped"]):
         id = f"{part.name}/{item.id}"
         if isinstance(item, Skipped) or part.image_folder is None:
             return replace(item, id=id)
-        folder = part.image_folder
         try:
-            images = [locate(image, folder) if isinstance(image, str) else image for image in item.images]
+            return replace(item, id=id, images=located(item.images, part.image_folder))
         except BadSample as bad:
             return bad.skipped(id)
-        return replace(item, id=id, images=tuple(images))
 
     def take(self, count: int) -> Mixture:
         """The first `count` rows of an epoch."""
@@ -100,13 +98,8 @@ class Mixture(Dataset["Example | Skipped"]):
     def record(self) -> list[dict[str, Any]]:
         """What a manifest holds of it: each part's name, path, weight, rows and rows an epoch."""
         return [
-            {
-                "name": part.name,
-                "path": part.path,
-                "weight": part.weight,
-                "rows": len(part.rows),
-                "rows_per_epoch": count,
-            }
+            {"name": part.name, "path": part.path, "weight": part.weight}
+            | {"rows": len(part.rows), "rows_per_epoch": count}
             for part, count in zip(self.parts, self.counts, strict=True)
         ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
@@ -15,8 +14,8 @@ from .columns import check_columns, template_fields
 from .mixture import Mixture, MixturePart
 from .schema import Example, Skipped, SourceSettings
 from .sources import SOURCES, SourceKind
-from .sources.hf_dataset import StreamedRows, wrap
-from .sources.records import READY, IndexedRows, reader_of
+from .sources.hf_dataset import StreamedRows, naming, wrap
+from .sources.records import IndexedRows, RowReader, reader_of
 
 Source = IndexedRows | StreamedRows
 """Rows with a length, read in any order; or one after the other."""
@@ -45,17 +44,14 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
     template = settings.question_template or kind.template
-    try:
+    with naming(str(settings.path)):
         rows, reader = kind.load(replace(settings, question_template=template))
-        source = _taken(wrap(rows, reader), settings)
+        source = _taken(wrap(rows, reader, str(settings.path)), settings)
         wanted = [*kind.needs, *(template_fields(template) if template else ())]
         if wanted:
             check_columns(wanted, [*kind.fields, *source.columns()])
-    except ValueError as error:
-        path = str(settings.path)
-        raise error if path in str(error) else ValueError(f"{path}: {error}") from error
-    if isinstance(source, IndexedRows) and not len(source):
-        raise ValueError(f"{settings.path}: no rows")
+        if isinstance(source, IndexedRows) and not len(source):
+            raise ValueError("no rows")
     return source
 
 
@@ -103,13 +99,12 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
         raise ValueError(
             f"train_dataset of type {type(data).__name__}: expected a list of dicts, a Dataset or an IterableDataset"
         )
-    source = _taken(wrap(data, READY), settings)
+    source = _taken(wrap(data, RowReader()), settings)
     first = next(source.sample(), None)
     if first is None:
         raise ValueError("train_dataset: no rows")
     if not isinstance(first, Example | Skipped):
-        named, folder = settings.columns or {}, settings.image_folder
-        source.reader = reader_of(source, named, settings.question_template, image_folder=folder)
+        source.reader = reader_of(source, settings)
     return source
 
 
@@ -126,13 +121,13 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     folder = settings.image_folder
     if settings.path is None:
         raise ValueError(f"dataset {name!r} needs train_dataset_path (`theworld evaluate`: --data): {kind.path}")
-    path = Path(settings.path).expanduser()
+    path = settings.local
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
         raise FileNotFoundError(f"{path}: no such file or folder{where}")
-    if folder is None and kind.needs_images:
+    if folder is None and kind.images == "needed":
         raise ValueError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
-    if folder is not None and not kind.makes_images and not folder.is_dir():
+    if folder is not None and kind.images != "made" and not folder.is_dir():
         raise FileNotFoundError(f"image_folder={folder}: no such folder")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ def convert_open_spatial(
     Args:
         source_json: result_10_depth_convs.json, or any JSON array of rows.
         out_folder: What to make; takes about as much disk as the array.
-        image_folder: Keep only the rows whose picture `{filename}.jpg` is in it.
+        image_folder: Keep only the rows whose image `{filename}.jpg` is in it.
         rows_per_shard: Rows of one file.
 
     Returns:
@@ -54,7 +54,7 @@ def convert_open_spatial(
     try:
         counts = _write_shards(_array(source_json, image_folder), partial, rows_per_shard)
         if not sum(counts):
-            kept = f" whose picture is in {image_folder}" if image_folder else ""
+            kept = f" whose image is in {image_folder}" if image_folder else ""
             raise ValueError(f"{source_json}: expected an array of rows, but there is none{kept}")
         write_json(partial / MANIFEST, {"source": source_json.name, "rows": sum(counts), "shards": counts})
         partial.rename(out_folder)
@@ -89,39 +89,29 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
-            if image_folder is None or _has_picture(row, image_folder):
+            if image_folder is None or _has_image(row, image_folder):
                 yield row
     except ValueError as error:
         raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
 
 
-def _has_picture(row: Any, folder: Path) -> bool:
+def _has_image(row: Any, folder: Path) -> bool:
     return isinstance(row, dict) and (folder / f"{row.get('filename')}.jpg").is_file()
 
 
 def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:
+    """Write the rows, and where each begins in its file; how many each file holds."""
     counts: list[int] = []
     offsets: list[int] = []
-    for number in count():
-        places = _write_shard(islice(rows, rows_per_shard), folder / _shard_name(number))
-        if not places:
-            break
-        counts.append(len(places))
-        offsets += places
+    for number, shard in groupby(enumerate(rows), lambda numbered: numbered[0] // rows_per_shard):
+        with (folder / _shard_name(number)).open("wb") as file:
+            for _, row in shard:
+                offsets.append(file.tell())
+                file.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
+        counts.append(len(offsets) - sum(counts))
         logger.info("%s rows converted", f"{len(offsets):,}")
-    (folder / _shard_name(len(counts))).unlink()  # the empty one
     np.save(folder / OFFSETS, np.array(offsets, dtype=np.int64))
     return counts
-
-
-def _write_shard(rows: Iterable[Any], path: Path) -> list[int]:
-    """Write rows; where each begins."""
-    places: list[int] = []
-    with path.open("wb") as file:
-        for row in rows:
-            places.append(file.tell())
-            file.write(json.dumps(row, ensure_ascii=False).encode(errors="surrogatepass") + b"\n")
-    return places
 
 
 def _shard_name(number: int) -> str:

@@ -1,7 +1,7 @@
-"""Regions of a picture: numbered in the text, drawn with the same numbers on the picture, in training as in evaluation.
+"""Regions of an image: numbered in the text, drawn with the same numbers on the image, in training as in evaluation.
 
 A region is a dict of plain values: `box` [x1, y1, x2, y2] and/or `rle`, a COCO run-length mask {"size": [H, W],
-"counts"}, which goes first; `size` [H, W] is the picture that a box was measured on, where the row tells.
+"counts"}, which goes first; `size` [H, W] is the image that a box was measured on, where the row tells.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
     Raises:
         BadSample: `bad_row`; masks and regions differ in number, or a reference leads nowhere.
     """
-    numbers, distinct = _distinct(regions)
+    keys = [repr(region.get("box") or region.get("rle")) for region in regions]
+    different = list(dict.fromkeys(keys))
+    numbers = [different.index(key) for key in keys]
     counts = [len(re.findall("<mask>", message.content)) for message in messages]
     if any(counts) and sum(counts) != len(regions):
         raise BadSample("bad_row", f"{sum(counts)} <mask> in the text, but {len(regions)} regions")
@@ -62,18 +64,18 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
         elif count:
             raise BadSample("bad_row", f"<mask> in the answer {message.content[:80]!r}; expected Region [n]")
         numbered.append(Message(message.role, _renumber(message.content, named)))
-    return numbered, distinct
+    return numbered, [regions[keys.index(key)] for key in different]
 
 
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
-    """Draw every region's outline and its label "Region [k]" on a copy of an RGB picture.
+    """Draw every region's outline and its label "Region [k]" on a copy of an RGB image.
 
-    Colours follow the number; lines and labels have a dark rim, so that they stand out from any background. A picture
+    Colours follow the number; lines and labels have a dark rim, so that they stand out from any background. An image
     with a side below `SMALLEST_SIDE` is enlarged first, one with a side above `LARGEST_SIDE` reduced.
 
     Raises:
-        BadSample: `bad_region` for one that has no area within the picture, `size_mismatch` for one that was measured
-            on a picture of another shape.
+        BadSample: `bad_region` for one that has no area within the image, `size_mismatch` for one that was measured
+            on an image of another shape.
         ImportError: pycocotools is absent and a region is a run-length mask.
     """
     shape = (image.height, image.width)
@@ -91,17 +93,6 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     return drawn
 
 
-def _distinct(regions: Sequence[Region]) -> tuple[list[int], list[Region]]:
-    numbers: dict[str, int] = {}
-    distinct: list[Region] = []
-    for region in regions:
-        key = repr(region.get("box") or region.get("rle"))
-        if key not in numbers:
-            numbers[key] = len(distinct)
-            distinct.append(region)
-    return [numbers[repr(region.get("box") or region.get("rle"))] for region in regions], distinct
-
-
 def _renumber(text: str, named: Sequence[int]) -> str:
     masks = iter(named)
 
@@ -116,15 +107,15 @@ def _renumber(text: str, named: Sequence[int]) -> str:
 
 
 def _mask(region: Region, shape: tuple[int, int], size: tuple[int, int]) -> Mask:
-    """The region on a canvas of `size` (width, height), which shows a picture of `shape` (H, W)."""
+    """The region on a canvas of `size` (width, height), which shows an image of `shape` (H, W)."""
     rle, box = region.get("rle"), region.get("box")
     measured = (rle or {}).get("size") or region.get("size") or shape
     if not _positive_pair(measured):
-        raise BadSample("bad_region", f"region of a picture of size {measured}: expected [height, width]")
+        raise BadSample("bad_region", f"region of an image of size {measured}: expected [height, width]")
     if abs(measured[0] * shape[1] - measured[1] * shape[0]) > 0.02 * measured[0] * shape[1]:
         raise BadSample(
             "size_mismatch",
-            f"regions measured on {measured[1]} x {measured[0]} pixels, but the picture has {shape[1]} x {shape[0]}",
+            f"regions measured on {measured[1]} x {measured[0]} pixels, but the image has {shape[1]} x {shape[0]}",
         )
     mask = np.zeros((size[1], size[0]), dtype=bool)
     if rle:
@@ -132,7 +123,7 @@ def _mask(region: Region, shape: tuple[int, int], size: tuple[int, int]) -> Mask
     if box and not mask.any():
         mask = _filled_box(box, measured, size)
     if not mask.any():
-        raise BadSample("bad_region", f"region {str(region)[:120]} has no area within the picture")
+        raise BadSample("bad_region", f"region {str(region)[:120]} has no area within the image")
     return mask
 
 
@@ -158,7 +149,7 @@ def _decode_rle(rle: dict[str, Any]) -> Mask:
 
 
 def _filled_box(box: Sequence[Any], measured: Sequence[int], size: tuple[int, int]) -> Mask:
-    """All within the box, in pixels of a picture of `measured` (H, W), clamped to the canvas."""
+    """All within the box, in pixels of an image of `measured` (H, W), clamped to the canvas."""
     if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
         raise BadSample("bad_region", f"box {str(box)[:120]}: expected [x1, y1, x2, y2] in pixels")
     across, down = size[0] / measured[1], size[1] / measured[0]

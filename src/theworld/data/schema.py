@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from theworld.utils.errors import CausedError
+
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
 
@@ -21,12 +23,12 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample, its pictures not opened yet.
+    """One sample, its images not opened yet.
 
     Args:
         id: Unique within its source and stable between runs.
         messages: The conversation in order; what the assistant says is supervised.
-        images: The pictures of the prompt, in the order of their markers: whatever `images.open_image` opens.
+        images: The images of the prompt, in the order of their markers: whatever `images.open_image` opens.
         clip: Frames of a video at equal distances, the first being the present one: what label-free alignment
             regresses on. Empty where there is no video.
         choices: The answers that a closed question allows, for example ("0", "1"); empty for an open one.
@@ -56,13 +58,8 @@ class Skipped:
     detail: str
 
 
-class BadSample(ValueError):
-    """A row or picture that cannot be used; carries the `cause` that a `Skipped` counts by."""
-
-    def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(detail)
-        self.cause = cause
-        self.detail = detail
+class BadSample(CausedError):
+    """A row or image that cannot be used; carries the `cause` that a `Skipped` counts by."""
 
     def skipped(self, id: str) -> Skipped:
         """The record of this failure for row `id`."""
@@ -71,7 +68,7 @@ class BadSample(ValueError):
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """What a run tells a data source; every source takes what applies to it and refuses what cannot be.
+    """What a run tells a data source; `open_source` refuses what has no effect on it.
 
     Args:
         path: File, folder or Hub id of the rows.
@@ -80,7 +77,7 @@ class SourceSettings:
         num_samples: Read this many rows at most.
         streaming: Read rows one after the other instead of indexing them.
         question_template: `str.format` template of the prompt, with the row's own fields.
-        draw_bboxes: Draw regions onto the picture.
+        draw_bboxes: Draw regions onto the image.
         columns: Which column holds `image`, `question`, `answer`, `choices` or `id`, where its name does not tell.
         clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
         clip_fps: Frames a second of a clip, `world_fps` of the model; None takes frames as they come.
@@ -99,19 +96,17 @@ class SourceSettings:
     clip_fps: float | None = None
     seed: int = 0
 
-    def require_path(self, source: str) -> Path:
-        """The path of a source that reads local files.
+    @property
+    def local(self) -> Path:
+        """`path` as that of a local file or folder, which need not exist."""
+        return Path(str(self.path)).expanduser()
 
-        Raises:
-            ValueError: None was given.
-            FileNotFoundError: There is nothing.
-        """
-        if self.path is None:
-            raise ValueError(f"dataset {source!r} needs train_dataset_path: a file or folder")
-        path = Path(self.path).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such file or folder; check train_dataset_path")
-        return path
+    @property
+    def base_folder(self) -> Path | None:
+        """Where relative image names are looked up without an `image_folder`: beside local rows."""
+        if self.path is None or self.image_folder is not None or not self.local.exists():
+            return None
+        return self.local if self.local.is_dir() else self.local.parent
 
     def refuse(self, source: str, *names: str) -> None:
         """Refuse settings that a source has no use for, rather than leave them without effect.

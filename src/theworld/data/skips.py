@@ -58,7 +58,7 @@ class SkipLog:
         self._rows_bad += len(rows)
         new = self._count(rows)
         if new:
-            append_jsonl(self.path, [{"id": row.id, "cause": row.cause, "detail": row.detail} for row in new])
+            append_jsonl(self.path, map(vars, new))
         bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and (bad > self.budget * total or bad >= total > 0):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Self, cast, overload
+from typing import IO, Any, Self, cast
 
 import numpy as np
 from huggingface_hub import HfFileSystem
@@ -24,7 +25,7 @@ MAX_FIELD = 2**26
 """Characters of a CSV field, where the csv module allows 128 K: an image may stand in one as base64 text."""
 _NEAR_END = 16
 """Characters; an error of the JSON decoder this close to the end of what was read may only mean that more follows."""
-_SPACE = " \t\r\n"
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass
@@ -172,13 +173,9 @@ class _Text:
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
         while True:
-            rest = self.buffer[self.at : self.at + 64].lstrip(_SPACE)
-            if rest:
-                self.skip(min(64, len(self.buffer) - self.at) - len(rest))
-                return rest[0]
-            self.skip(min(64, len(self.buffer) - self.at))
-            if self.at == len(self.buffer) and not self._fill():
-                return ""
+            self.skip(len(_SPACE.match(self.buffer, self.at)[0]))  # pyright: ignore[reportOptionalSubscript]
+            if self.at < len(self.buffer) or not self._fill():
+                return self.buffer[self.at : self.at + 1]
 
     def skip(self, count: int) -> None:
         """Leave `count` characters behind."""
@@ -246,11 +243,7 @@ class TextRows(Sequence[Any]):
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    @overload
-    def __getitem__(self, index: int) -> Any: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Any]: ...
-    def __getitem__(self, index: int | slice) -> Any:
+    def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         index = range(len(self))[index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..schema import SourceSettings
 from .blink import BLINK_ID, load_blink
@@ -13,11 +13,13 @@ from .datacomp import load_datacomp
 from .files import HUB_ID, load_custom
 from .llava_pretrain import load_llava_pretrain
 from .micro_world import COMMAND, load_micro_world
-from .records import READY, Reader
+from .records import Reader
 from .spatial_rgpt import load_spatial_rgpt
 from .video import load_video
 from .vsr import QUESTION_TEMPLATE, load_vsr
 from .webdataset import load_webdataset
+
+PLAIN = ("image_folder", "split", "question_template")
 
 
 @dataclass(frozen=True)
@@ -25,74 +27,59 @@ class SourceKind:
     """What is known of a dataset before it is opened; `open_source` checks all of it.
 
     Args:
-        load: Settings -> rows and their reader, or ValueError or FileNotFoundError in one line.
+        load: Settings -> rows and their reader. Raises ValueError for files that cannot be parsed and splits that are
+            not there, FileNotFoundError for files that are missing.
         path: What `train_dataset_path` has to be.
         uses: Settings that have an effect beside `path`, `num_samples` and `seed`; any other is refused.
         needs: Columns without which no row can be read.
         template: The question template where none is given.
         fields: What a template may name beside the columns.
         hub: What a Hub id at the path looks like; None where it has to be local.
-        needs_images: Whether an `image_folder` has to be given; where False it may be.
-        makes_images: Whether images are put into the `image_folder`, which need not exist.
+        images: Whether an `image_folder` may be or has to be given, or is where images are put, which need not exist.
     """
 
     load: Callable[[SourceSettings], tuple[Any, Reader]]
     path: str
-    uses: tuple[str, ...] = ("image_folder", "split", "question_template")
+    uses: tuple[str, ...] = PLAIN
     needs: tuple[str, ...] = ()
     template: str | None = None
     fields: tuple[str, ...] = ()
     hub: re.Pattern[str] | None = HUB_ID
-    needs_images: bool = False
-    makes_images: bool = False
+    images: Literal["optional", "needed", "made"] = "optional"
 
-
-_PLAIN = ("image_folder", "split", "question_template")
 
 SOURCES: dict[str, SourceKind] = {
     "blink": SourceKind(
-        load_blink,
-        "a file, a folder or the Hub id of BLINK",
-        needs=("answer",),
-        template="{prompt}",
-        hub=BLINK_ID,
+        load_blink, "a file, a folder or the Hub id of BLINK", needs=("answer",), template="{prompt}", hub=BLINK_ID
     ),
-    "custom": SourceKind(load_custom, "a file, a folder or a Hub id", uses=(*_PLAIN, "columns", "streaming")),
+    "custom": SourceKind(load_custom, "a file, a folder or a Hub id", uses=(*PLAIN, "columns", "streaming")),
     "datacomp": SourceKind(
         load_datacomp,
         "Parquet files, or mlfoundations/datacomp_small",
-        uses=(*_PLAIN, "streaming"),
+        uses=(*PLAIN, "streaming"),
         needs=("uid", "url", "text"),
-        makes_images=True,
+        images="made",
     ),
     "llava_pretrain": SourceKind(
-        load_llava_pretrain, "LLaVA's JSON file or its folder", uses=_PLAIN[:2], needs=("conversations",), hub=None
+        load_llava_pretrain, "LLaVA's JSON file or its folder", uses=PLAIN[:2], needs=("conversations",), hub=None
     ),
     "micro_world": SourceKind(
-        load_micro_world,
-        f"a folder made by `{COMMAND}`",
-        uses=("split", "question_template", "clip_frames"),
-        hub=None,
+        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", "clip_frames"), hub=None
     ),
     "spatial_rgpt": SourceKind(
         load_spatial_rgpt,
         "a file, a folder or a Hub id",
-        uses=(*_PLAIN, "draw_bboxes"),
+        uses=(*PLAIN, "draw_bboxes"),
         needs=("conversations",),
         fields=("question",),
     ),
-    "video": SourceKind(
-        lambda settings: (load_video(settings), READY),
-        "a folder of videos",
-        uses=("clip_frames", "clip_fps"),
-        hub=None,
-    ),
+    "video": SourceKind(load_video, "a folder of videos", uses=("clip_frames", "clip_fps"), hub=None),
     "vsr": SourceKind(
         load_vsr,
         "a file or folder of VSR's annotations",
         needs=("image", "label"),
         template=QUESTION_TEMPLATE,
-        needs_images=True,
+        images="needed",
     ),
     "webdataset": SourceKind(
         load_webdataset,

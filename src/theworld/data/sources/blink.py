@@ -1,4 +1,4 @@
-"""BLINK: multiple-choice questions of fourteen kinds about one to four pictures, answered by a letter.
+"""BLINK: multiple-choice questions of fourteen kinds about one to four images, answered by a letter.
 
 Fu et al., ECCV 2024. A row has `idx`, `sub_task`, `prompt` (complete, with its options), `image_1` ... `image_4`,
 `choices` and `answer` "(A)". Only the split `val` has answers.
@@ -15,7 +15,7 @@ from typing import Any
 
 from theworld.utils.imports import require
 
-from ..images import locate
+from ..images import in_order, locate
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .files import SAVED, load_rows
 from .hf_dataset import quiet, wrap
@@ -27,7 +27,7 @@ SPLITS = ("val", "validation")
 
 _OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
 BLINK_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
-_PICTURE_TAG = re.compile(r"<img [^>]*>\s*")
+_IMAGE_TAG = re.compile(r"<img [^>]*>\s*")
 
 
 def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -35,7 +35,7 @@ def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
 
     Args:
         settings: `path` is a Parquet or JSON lines file, a folder of Parquet files or with one JSON lines file, a
-            folder written by `save_to_disk`, a folder of folders with a request.json and its pictures each, or a Hub
+            folder written by `save_to_disk`, a folder of folders with a request.json and its images each, or a Hub
             id, also with a sub-task behind it: BLINK-Benchmark/BLINK/Relative_Depth; without one all are read.
             `question_template` may use every field of a row; "{prompt}" by default.
 
@@ -44,14 +44,11 @@ def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
     """
     if (settings.split or "").startswith("test"):
         raise _hidden(settings.split)
-    path = Path(str(settings.path)).expanduser()
+    path = settings.local
     lines = list(path.glob("*.jsonl"))
     path = lines[0] if len(lines) == 1 else path
     rows = _requests(path) or _rows(settings, path)
-    folder = None
-    if settings.image_folder is None and path.exists():
-        folder = path if path.is_dir() else path.parent
-    reader = _Reader(None, None, "answer", settings.question_template, base_folder=folder)
+    reader = _Reader(None, None, "answer", settings.question_template, base_folder=settings.base_folder)
     first = next(wrap(rows, reader).sample(), None)
     if isinstance(first, Mapping) and first.get("answer") == "hidden":
         raise _hidden(path)
@@ -69,11 +66,11 @@ class _Reader(RowReader):
         if answer not in letters:
             cause = "hidden_answer" if answer == "hidden" else "bad_row"
             raise BadSample(cause, f"answer {row.get('answer')!r}: expected one of {', '.join(letters)}")
-        pictures = [row[key] for key in IMAGE_KEYS if row.get(key) is not None]
-        if not pictures:
-            raise BadSample("bad_row", "no picture in image_1")
+        images = [row[key] for key in IMAGE_KEYS if row.get(key) is not None]
+        if not images:
+            raise BadSample("bad_row", "no image in image_1")
         plain = {name: value for name, value in row.items() if name not in IMAGE_KEYS}
-        example = super()._example({**plain, "images": pictures, "answer": answer, "choices": letters}, id)
+        example = super()._example({**plain, "images": images, "answer": answer, "choices": letters}, id)
         more = {"answer": f"({answer})", "options": row.get("choices")}
         return replace(example, metadata=example.metadata | more)
 
@@ -87,27 +84,22 @@ def _letters(row: Row) -> list[str]:
 
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
+    """Rows of a file or a saved folder; else all sub-tasks of a repository, or the one that its name ends in."""
+    library = require("train", "datasets")
     if path.is_file():
         return load_rows(SourceSettings(path=str(path)))
     if any((path / name).is_file() for name in SAVED):
-        rows = require("train", "datasets").load_from_disk(str(path))
+        rows = library.load_from_disk(str(path))
         return rows[_answered(list(rows), settings)] if isinstance(rows, dict) else rows
-    return _load(settings, path)
-
-
-def _load(settings: SourceSettings, path: Path) -> Any:
-    """All sub-tasks of a repository, or the one that its name ends in."""
-    library = require("train", "datasets")
-    name, tasks = str(settings.path), list[str]()
+    name, tasks = str(path), list[str]()
     if not path.is_dir():
-        repository = BLINK_ID.fullmatch(name)
+        repository = BLINK_ID.fullmatch(str(settings.path))
         assert repository is not None  # as `open_source` checks
         name, tasks = repository[1], [repository[2]] if repository[2] else []
-    tasks = tasks or library.get_dataset_config_names(name)
     parts: list[Any] = []
-    for task in tasks:
-        split = _answered(library.get_dataset_split_names(name, task), settings)
-        with quiet():
+    with quiet():
+        for task in tasks or library.get_dataset_config_names(name):
+            split = _answered(library.get_dataset_split_names(name, task), settings)
             parts.append(library.load_dataset(name, task, split=split))
     return library.concatenate_datasets(parts)
 
@@ -118,13 +110,13 @@ def _answered(splits: list[str], settings: SourceSettings) -> str:
     if found is None:
         if splits == ["test"]:
             raise _hidden("test")
-        raise ValueError(f"{settings.path}: no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
+        raise ValueError(f"no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
     return found
 
 
 def _requests(folder: Path) -> list[dict[str, Any]]:
-    """Folders as VisualSketchpad keeps BLINK: one an item, with its pictures and {query, images, answer}."""
-    files = sorted(folder.glob("*/request.json"), key=lambda file: _natural(file.parent.name))
+    """Folders as VisualSketchpad keeps BLINK: one an item, with its images and {query, images, answer}."""
+    files = sorted(folder.glob("*/request.json"), key=lambda file: in_order(file.parent))
     return [_request(file) for file in files]
 
 
@@ -132,17 +124,12 @@ def _request(file: Path) -> dict[str, Any]:
     try:
         request = json.loads(file.read_text(encoding="utf-8"))
         query, answer = request["query"], request["answer"]
-        # Named from another folder; the pictures stand beside the request
-        pictures = [locate(Path(name).name, file.parent) for name in request["images"]]
+        # Named from another folder; the images stand beside the request
+        images = [locate(Path(name).name, file.parent) for name in request["images"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: expected query, images and answer ({error!r})") from error
-    row = {"idx": file.parent.name, "prompt": _PICTURE_TAG.sub("", query).strip(), "answer": answer}
-    return row | dict(zip(IMAGE_KEYS, pictures, strict=False))
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts val_2 before val_10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+    row = {"idx": file.parent.name, "prompt": _IMAGE_TAG.sub("", query).strip(), "answer": answer}
+    return row | dict(zip(IMAGE_KEYS, images, strict=False))
 
 
 def _hidden(what: Any) -> ValueError:

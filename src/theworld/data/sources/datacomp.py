@@ -1,12 +1,13 @@
-"""DataComp: captions of pictures that are still on the web, or were; each is downloaded when its row is read.
+"""DataComp: captions of images that are still on the web, or were; each is downloaded when its row is read.
 
-A row whose picture cannot be had is `Skipped` with the cause. No other row stands in for it: what is easy to download
+A row whose image cannot be had is `Skipped` with the cause. No other row stands in for it: what is easy to download
 would count twice, and nobody would know how much is missing.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 from theworld.utils.io import cache_folder
@@ -25,36 +26,33 @@ PROMPTS = (
 """One of them, by the row's id, where there is no `question_template`."""
 
 
+@dataclass(frozen=True)
 class DataCompReader:
-    """Downloads the picture of a row, and asks for its caption.
+    """Downloads the image of a row, and asks for its caption.
 
     Args:
-        store: Where the pictures go.
+        store: Where the images go.
         question_template: `str.format` template of the prompt, with the row's own columns.
     """
 
-    def __init__(self, store: ImageStore, question_template: str | None = None) -> None:
-        self.store = store
-        self.question_template = question_template
+    store: ImageStore
+    question_template: str | None = None
 
     def read(self, row: Row, fallback_id: str) -> Example | Skipped:
-        """The example, its picture on the disk, or why there is none."""
+        """The example, its image on the disk, or why there is none."""
         id = str(row.get("uid") or fallback_id)
         try:
             for column in ("url", "text"):
                 if not isinstance(row.get(column), str) or not row[column].strip():
                     raise BadSample("bad_row", f"{column} is {row.get(column)!r}: expected text")
-            picture = self.store.fetch(row["url"], row.get("sha256") or None)
+            image = self.store.fetch(row["url"], row.get("sha256") or None)
         except BadSample as bad:
             return bad.skipped(id)
-        messages = (Message("user", self._prompt(row, id)), Message("assistant", row["text"].strip()))
+        prompt = self.question_template and self.question_template.format_map(row)
+        prompt = prompt or PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+        messages = (Message("user", prompt), Message("assistant", row["text"].strip()))
         metadata = {key: value for key, value in row.items() if key not in ("uid", "text")}
-        return Example(id, messages, images=(picture,), metadata=metadata)
-
-    def _prompt(self, row: Row, id: str) -> str:
-        if self.question_template is not None:
-            return self.question_template.format_map(row)
-        return PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+        return Example(id, messages, images=(image,), metadata=metadata)
 
 
 def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
@@ -62,9 +60,6 @@ def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
 
     Args:
         settings: Images are kept in `image_folder`, or in ~/.cache/theworld/images.
-
-    Raises:
-        ValueError: A file that cannot be parsed.
     """
     store = ImageStore(settings.image_folder or cache_folder() / "images")
     return load_rows(settings), DataCompReader(store, settings.question_template)

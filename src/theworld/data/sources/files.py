@@ -7,8 +7,7 @@ told by its name (`theworld.data.columns`).
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -43,17 +42,13 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
     Raises:
         ValueError: The file cannot be parsed, the split is not there, or no columns can be told apart; lists them.
     """
-    path = Path(str(settings.path)).expanduser()
+    path = settings.local
     inside = (path, path / (settings.split or "train"))
     metadata = next((place / name for place in inside for name in METADATA if (place / name).is_file()), None)
     if metadata is not None:
-        path, settings = metadata, replace(settings, path=str(metadata), split=None)
-    folder = path if path.is_dir() else path.parent
-    beside = folder if path.exists() and settings.image_folder is None else None
+        settings = replace(settings, path=str(metadata), split=None)
     rows = load_rows(settings)
-    named, template = settings.columns or {}, settings.question_template
-    source = wrap(rows, RowReader())
-    return rows, reader_of(source, named, template, base_folder=beside, image_folder=settings.image_folder)
+    return rows, reader_of(wrap(rows, RowReader()), settings)
 
 
 def load_rows(settings: SourceSettings) -> Any:
@@ -65,7 +60,7 @@ def load_rows(settings: SourceSettings) -> Any:
     """
     library = require("train", "datasets")
     path = str(settings.path)
-    local = Path(path).expanduser()
+    local = settings.local
     if local.suffix in TEXT_SUFFIXES and local.is_file():
         return _text_rows(library, {"train": [TextFile.of(local)]}, settings)
     if local.is_dir() and any((local / name).is_file() for name in SAVED):
@@ -81,34 +76,22 @@ def load_rows(settings: SourceSettings) -> Any:
 
 def _built(library: Any, settings: SourceSettings, name: str, **options: Any) -> Any:
     """What a builder of the library prepares, but for text files, whose types it would infer."""
-    with _named_errors(library, settings):
+    with quiet():
         builder = library.load_dataset_builder(name, **options)
     files: Mapping[str, Any] = builder.config.data_files or {}
     if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
-        raise ValueError(f"{settings.path}: metadata within its sub-folders; name the one that holds it, or its split")
+        raise ValueError("metadata within its sub-folders; name the one that holds it, or its split")
     if isinstance(builder, _text_builders()) and not builder.info.features:
         delimiter = getattr(builder.config, "sep", None)
         parts = {str(part): list(_fetched(library, files[part], delimiter, settings)) for part in files}
         return _text_rows(library, parts, settings)
-    with _named_errors(library, settings):
+    with quiet():
         if settings.streaming:
             rows = builder.as_streaming_dataset(settings.split)
         else:
             builder.download_and_prepare()
             rows = builder.as_dataset(settings.split)
-    return rows[_only(rows, settings)] if isinstance(rows, dict) else rows
-
-
-@contextmanager
-def _named_errors(library: Any, settings: SourceSettings) -> Generator[None]:
-    try:
-        with quiet():
-            yield
-    except (library.exceptions.DatasetGenerationError, ValueError) as error:
-        reason = "no rows" if "corresponds to no data" in str(error) else error.__cause__ or error
-        raise ValueError(f"{settings.path}: {reason}") from error
-    except StopIteration as error:  # how an empty file shows
-        raise ValueError(f"{settings.path}: no rows") from error
+    return rows[_only(rows)] if isinstance(rows, dict) else rows
 
 
 def _text_builders() -> tuple[type, ...]:
@@ -129,18 +112,18 @@ def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings
 
 def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: SourceSettings) -> Any:
     """One split of text files, or slices of several: "train[:50%]+test"."""
-    split = _only(parts, settings) if settings.split is None else settings.split
+    split = _only(parts) if settings.split is None else settings.split
     if settings.streaming:
         if split not in parts:
-            raise ValueError(f"{settings.path}: no split {split!r} to stream, it has {', '.join(parts)}")
+            raise ValueError(f"no split {split!r} to stream, it has {', '.join(parts)}")
         return library.IterableDataset.from_generator(_stream, gen_kwargs={"files": parts[split]})
     if split in parts:
         return TextRows.scan(parts[split])
     rows = {name: TextRows.scan(files) for name, files in parts.items()}
     try:
         slices = library.ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in rows.items()})
-    except (ValueError, AssertionError) as error:
-        raise ValueError(f"{settings.path}: {error}") from error
+    except AssertionError as error:  # of an unknown rounding
+        raise ValueError(str(error)) from error
     return ConcatDataset([Subset(cast(Any, rows[part.splitname]), range(part.from_, part.to)) for part in slices])
 
 
@@ -151,21 +134,19 @@ def _stream(files: list[TextFile]) -> Iterator[Any]:
 
 
 def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
-    rows = library.load_from_disk(str(folder))
-    if settings.split is not None:
-        if not isinstance(rows, dict) or settings.split not in rows:
-            there = f"the splits {', '.join(rows)}" if isinstance(rows, dict) else "one split without a name"
-            raise ValueError(f"{folder}: no split {settings.split!r}, it holds {there}")
-        rows = rows[settings.split]
-    elif isinstance(rows, dict):
-        rows = rows[_only(rows, settings)]
+    saved = library.load_from_disk(str(folder))
+    splits: dict[str, Any] = saved if isinstance(saved, dict) else {}
+    if settings.split not in (None, *splits):
+        there = f"the splits {', '.join(splits)}" if splits else "one split without a name"
+        raise ValueError(f"no split {settings.split!r}, it holds {there}")
+    rows = cast(Any, splits[settings.split or _only(splits)] if splits else saved)
     return rows.to_iterable_dataset() if settings.streaming else rows
 
 
-def _only(splits: Mapping[Any, Any], settings: SourceSettings) -> Any:
+def _only(splits: Mapping[Any, Any]) -> Any:
     """The split that is read where none is named."""
     if len(splits) > 1 and "train" not in splits:
-        raise ValueError(f"{settings.path}: several splits, {', '.join(splits)}, and none is called train: name one")
+        raise ValueError(f"several splits, {', '.join(splits)}, and none is called train: name one")
     return "train" if "train" in splits else next(iter(splits))
 
 

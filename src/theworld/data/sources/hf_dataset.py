@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from logging import CRITICAL
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 from torch.utils.data import IterableDataset
 
+from theworld.utils.errors import one_line
 from theworld.utils.imports import require
 
 from ..columns import CONVERSATION_KEYS, check_columns, template_fields
@@ -33,21 +34,22 @@ class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
     Args:
         rows: What the library streams.
         reader: How a row becomes an example.
+        name: What errors call the data.
     """
 
-    def __init__(self, rows: datasets.IterableDataset, reader: Reader) -> None:
+    def __init__(self, rows: datasets.IterableDataset, reader: Reader, name: str = "") -> None:
         super().__init__(reader, rows.features)
         self._decode = row_decoder(rows.features)
         self.rows = rows.decode(False) if rows.features else rows
+        self.name = name
 
     def __iter__(self) -> Iterator[Example | Skipped]:
-        for stored in self.rows:
-            row = self._decode(stored)
+        for row in self._decoded(self.rows):
             yield self.reader.read(row, content_id(row))
 
     def sample(self) -> Iterator[Any]:
         """The first rows."""
-        return map(self._decode, self.rows.take(SAMPLE))
+        return self._decoded(self.rows.take(SAMPLE))
 
     def take(self, count: int) -> Self:
         """The first `count` rows."""
@@ -66,30 +68,16 @@ class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
         """Shuffle otherwise in every epoch."""
         self.rows.set_epoch(epoch)
 
+    def _decoded(self, rows: datasets.IterableDataset) -> Iterator[Any]:
+        with naming(self.name):
+            yield from map(self._decode, rows)
+
     def _of(self, rows: datasets.IterableDataset) -> Self:
         other = copy(self)
         other.rows = rows
         return other
 
 
-@overload
-def HFDatasetWrapper(
-    ds: datasets.Dataset,
-    image_key: str | None = ...,
-    text_key: str | None = ...,
-    label_key: str | None = ...,
-    *,
-    question_template: str | None = ...,
-) -> IndexedRows: ...
-@overload
-def HFDatasetWrapper(
-    ds: datasets.IterableDataset,
-    image_key: str | None = ...,
-    text_key: str | None = ...,
-    label_key: str | None = ...,
-    *,
-    question_template: str | None = ...,
-) -> StreamedRows: ...
 def HFDatasetWrapper(
     ds: datasets.Dataset | datasets.IterableDataset,
     image_key: str | None = "image",
@@ -100,12 +88,12 @@ def HFDatasetWrapper(
 ) -> IndexedRows | StreamedRows:
     """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
 
-    Its pictures stay undecoded until the collator opens them. Labels that are class numbers become their names, and
+    Its images stay undecoded until the collator opens them. Labels that are class numbers become their names, and
     all names the choices.
 
     Args:
         ds: One split.
-        image_key: Column of the picture, or of a list of them.
+        image_key: Column of the image, or of a list of them.
         text_key: Column of the question; not needed with a template that says all.
         label_key: Column of the answer.
         question_template: `str.format` template of the prompt, with the row's own columns.
@@ -130,7 +118,7 @@ def HFDatasetWrapper(
     return source
 
 
-def wrap(rows: Any, reader: Reader) -> IndexedRows | StreamedRows:
+def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRows:
     """Rows of any kind as a source: of `datasets`, or a sequence.
 
     Raises:
@@ -140,11 +128,33 @@ def wrap(rows: Any, reader: Reader) -> IndexedRows | StreamedRows:
     if isinstance(rows, dict):
         raise ValueError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
     if isinstance(rows, library.IterableDataset):
-        return StreamedRows(rows, reader)
+        return StreamedRows(rows, reader, name)
     if isinstance(rows, library.Dataset):
         undecoded = UndecodedRows(rows)
         return IndexedRows(undecoded, reader, undecoded.features)
     return IndexedRows(rows, reader)
+
+
+@contextmanager
+def naming(data: str) -> Generator[None]:
+    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: What the library's error is nearest to.
+    """
+    library, arrow = require("train", "datasets"), require("train", "pyarrow")
+    try:
+        yield
+    except (ValueError, OSError, StopIteration, library.exceptions.DatasetsError, arrow.ArrowException) as error:
+        reason = error.__cause__ or error if isinstance(error, library.exceptions.DatasetGenerationError) else error
+        line = one_line(reason)
+        if isinstance(reason, StopIteration) or "corresponds to no data" in line:  # how an empty file shows
+            line = "no rows"
+        line = line if data in line else f"{data}: {line}"
+        if line == str(error):
+            raise
+        kind = next((kind for kind in (FileNotFoundError, OSError) if isinstance(reason, kind)), ValueError)
+        raise kind(line) from error
 
 
 @contextmanager
@@ -164,7 +174,7 @@ def quiet() -> Generator[None]:
 
 
 class UndecodedRows(Sequence[Row]):
-    """The rows of a dataset with their pictures as bytes or paths; the user's own transform of rows still runs."""
+    """The rows of a dataset with their images as bytes or paths; the user's own transform of rows still runs."""
 
     def __init__(self, ds: datasets.Dataset) -> None:
         self._transformed = ds.format["type"] == "custom"
@@ -182,7 +192,7 @@ class UndecodedRows(Sequence[Row]):
 
 
 def row_decoder(features: Any) -> Callable[[Any], Row]:
-    """What turns a stored row into what its columns mean, except for pictures: those the collator opens."""
+    """What turns a stored row into what its columns mean, except for images: those the collator opens."""
     if not features:
         return lambda row: row
     library = require("train", "datasets")
@@ -209,4 +219,4 @@ def content_id(row: Row) -> str:
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
 
 
-__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "quiet", "row_decoder", "wrap"]
+__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "naming", "quiet", "row_decoder", "wrap"]

@@ -1,12 +1,11 @@
-"""LLaVA's pre-training pictures and captions: one JSON array of `id`, `image` and a conversation about it.
+"""LLaVA's pre-training images and captions: one JSON array of `id`, `image` and a conversation about it.
 
-`chat.json` of LLaVA-CC3M-Pretrain-595K and `blip_laion_cc_sbu_558k.json` of LLaVA-Pretrain, with their pictures
+`chat.json` of LLaVA-CC3M-Pretrain-595K and `blip_laion_cc_sbu_558k.json` of LLaVA-Pretrain, with their images
 unpacked in the image folder.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,26 +27,17 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
         settings: `split` is `train` or `validation`: the latter a hundredth of the rows, one at least, drawn by `seed`
             and in no train split of that seed. None means all. Without an `image_folder` names are looked up beside the
             file.
-
-    Raises:
-        ValueError: An unknown split, or a file that cannot be parsed.
-        FileNotFoundError: There is no such file.
     """
-    path = Path(str(settings.path)).expanduser()
+    path = settings.local
     if path.is_dir():
-        path = _file_in(path)
+        found = next((name for name in FILES if (path / name).is_file()), None)
+        if found is None:
+            raise FileNotFoundError(f"{path}: none of {', '.join(FILES)} is in it")
+        path /= found
     if settings.split not in (None, *SPLITS):
         raise ValueError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
     rows = _split(load_rows(SourceSettings(path=str(path))), settings)
-    base = path.parent if settings.image_folder is None else None
-    return rows, RowReader(base_folder=base)
-
-
-def _file_in(folder: Path) -> Path:
-    for name in FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f"{folder}: none of {', '.join(FILES)} is in it")
+    return rows, RowReader(base_folder=settings.base_folder)
 
 
 def _split(rows: Any, settings: SourceSettings) -> Any:

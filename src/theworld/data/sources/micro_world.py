@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,15 @@ from .video import check_clip_frames
 COMMAND = "theworld nano scenes FOLDER --split train"
 
 
+@dataclass(frozen=True)
 class _Questions:
     """A frame, a question about it, and its one-word answer.
 
     The prompt holds the frame alone. `clip` is the whole scene from its first frame on, whichever frame is asked about.
     """
 
-    def __init__(self, frames_file: Path, template: str | None) -> None:
-        self.frames_file = frames_file
-        self.template = template
+    frames_file: Path
+    template: str | None
 
     def read(self, row: Any, fallback_id: str) -> Example:
         """The question of a row of questions.jsonl."""
@@ -41,12 +42,12 @@ class _Questions:
         )
 
 
+@dataclass(frozen=True)
 class _Clips:
     """The first frames of every scene, without questions."""
 
-    def __init__(self, frames_file: Path, count: int) -> None:
-        self.frames_file = frames_file
-        self.count = count
+    frames_file: Path
+    count: int
 
     def read(self, row: int, fallback_id: str) -> Example:
         """The clip of scene `row`."""
@@ -65,7 +66,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
         ValueError: `clip_frames` beyond the scenes' end.
         FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
-    folder = Path(str(settings.path)).expanduser() / (settings.split or "")
+    folder = settings.local / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")

@@ -15,10 +15,10 @@ from torch.utils.data import Subset
 from theworld.utils.image_decoding import MAX_BYTES
 
 from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
-from ..images import locate
-from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped
+from ..images import located
+from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 
 SAMPLE = 200
 """Rows that are looked at before any is used, to learn the columns."""
@@ -39,7 +39,7 @@ class RowReader:
     """How a row becomes an example.
 
     Args:
-        image_key: Holds one picture, a list of them, or nothing: paths, bytes, PIL images, arrays.
+        image_key: Holds one image, a list of them, or nothing: paths, bytes, PIL images, arrays.
         question_key: Holds the question; not needed where `question_template` says all.
         answer_key: Holds the answer; a number is an index into the row's `choices`, where it is not one of them.
         question_template: `str.format` template of the prompt, with the row's own fields.
@@ -49,7 +49,8 @@ class RowReader:
         id_key: Holds the row's name.
 
     A row with `messages` or `conversations` is that conversation as it stands, and `images` are more images of any
-    row; whatever else it has becomes the example's `metadata`. None or blank text is no image.
+    row; whatever else it has becomes the example's `metadata`. None or blank text is no image. A row that is an
+    `Example` or `Skipped` already stays as it is.
     """
 
     image_key: str | None = "image"
@@ -61,8 +62,15 @@ class RowReader:
     choices_key: str = "choices"
     id_key: str = "id"
 
+    @property
+    def keys(self) -> tuple[str | None, ...]:
+        """The columns that are read, apart from conversations."""
+        return (self.image_key, self.question_key, self.answer_key, self.choices_key, self.id_key, "images")
+
     def read(self, row: Any, fallback_id: str) -> Example | Skipped:
         """The example, or what is wrong with the row; `fallback_id` names a row that has no `id`."""
+        if isinstance(row, Example | Skipped):
+            return row
         id = fallback_id
         try:
             if not isinstance(row, Mapping):
@@ -80,28 +88,19 @@ class RowReader:
             messages, inline = self._question_and_answer(row, choices), ()
         else:
             messages, inline = read_conversation(row[conversation])
-        own = (*_pictures(_filled(row, self.image_key)), *_pictures(row.get("images")))
+        own = (*_images(row.get(self.image_key)), *_images(row.get("images")))
         if own and inline:
-            raise BadSample("bad_row", f"pictures both in {conversation} and beside it: their order is not known")
-        used = {
-            self.image_key,
-            self.question_key,
-            self.answer_key,
-            conversation,
-            self.id_key,
-            "images",
-            self.choices_key,
-        }
+            raise BadSample("bad_row", f"images both in {conversation} and beside it: their order is not known")
         return Example(
             id=id,
             messages=messages,
-            images=tuple(self._placed(picture) for picture in own or inline),
+            images=located(own or inline, self.base_folder),
             choices=choices,
-            metadata={key: value for key, value in row.items() if key not in used},
+            metadata={key: value for key, value in row.items() if key not in (*self.keys, conversation)},
         )
 
     def _question_and_answer(self, row: Row, choices: tuple[str, ...]) -> tuple[Message, ...]:
-        answer = _filled(row, self.answer_key)
+        answer = row.get(self.answer_key)
         if answer is None or (isinstance(answer, str) and not answer.strip()):
             raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
         if choices and isinstance(answer, int) and str(answer) not in choices:
@@ -122,32 +121,16 @@ class RowReader:
                 return self.question_template.format_map(row)
             except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
                 raise BadSample("bad_row", f"question_template does not fit the row: {error}") from error
-        question = _filled(row, self.question_key)
+        question = row.get(self.question_key)
         if not isinstance(question, str) or not question.strip():
             raise BadSample("bad_row", f"no question in {self.question_key!r}")
         return question
-
-    def _placed(self, picture: Any) -> Any:
-        if self.base_folder is None or not isinstance(picture, str):
-            return picture
-        return locate(picture, self.base_folder)
 
 
 class Reader(Protocol):
     """Makes an example of a row, or says why there is none; `fallback_id` names a row that has no name of its own."""
 
     def read(self, row: Any, fallback_id: str) -> Example | Skipped: ...  # noqa: D102
-
-
-class _Ready:
-    """The reader of rows that are examples already."""
-
-    def read(self, row: Any, fallback_id: str) -> Example | Skipped:
-        """The row itself."""
-        return row
-
-
-READY = _Ready()
 
 
 class SourceRows:
@@ -237,24 +220,18 @@ class TheWorldDataset(IndexedRows):
         if len(records):
             keys = {"image": image_key, "question": question_key, "answer": answer_key}
             named = {role: key for role, key in keys.items() if key is not None}
-            self.reader = reader_of(self, named, question_template, choices=tuple(choices))
+            settings = SourceSettings(columns=named, question_template=question_template)
+            self.reader = reader_of(self, settings, tuple(choices))
 
 
-def reader_of(
-    source: SourceRows,
-    named: Mapping[str, str],
-    template: str | None,
-    *,
-    base_folder: Path | None = None,
-    image_folder: Path | None = None,
-    choices: tuple[str, ...] = (),
-) -> RowReader:
-    """What reads the rows of `source`, its columns told by name where `named` does not say.
+def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, ...] = ()) -> RowReader:
+    """What reads the rows of `source`, its columns told by name where `settings.columns` does not say.
 
     Raises:
         ValueError: They cannot be told, or the rows have images that would not be read; lists the columns.
     """
-    columns = source.columns()
+    columns, named, template = source.columns(), settings.columns or {}, settings.question_template
+    base_folder = settings.base_folder
     answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
     classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
@@ -262,13 +239,12 @@ def reader_of(
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
     first = next(examples, None)  # None where every row is skipped: that is counted later
     if first and not first.images and not any(example.images for example in examples):
-        _refuse_unread_images(source, reader, columns, image_folder)
+        _refuse_unread_images(source, reader, columns, settings.image_folder)
     return reader
 
 
 def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[str], folder: Path | None) -> None:
-    known = (reader.image_key, reader.question_key, reader.answer_key, reader.choices_key, reader.id_key, "images")
-    found = image_columns(source.sample(), (*known, *CONVERSATION_KEYS))
+    found = image_columns(source.sample(), (*reader.keys, *CONVERSATION_KEYS))
     if found or folder is not None:
         reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
         raise ValueError(
@@ -278,7 +254,7 @@ def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[s
 
 
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
-    """Messages, and the pictures that stand in them.
+    """Messages, and the images that stand in them.
 
     Args:
         turns: `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
@@ -290,7 +266,7 @@ def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise BadSample("bad_row", f"conversation of type {type(turns).__name__}: expected a list of turns")
     messages: list[Message] = []
-    pictures: list[Any] = []
+    images: list[Any] = []
     for turn in turns:
         if not isinstance(turn, Mapping):
             raise BadSample("bad_row", f"turn of type {type(turn).__name__}: expected a dict")
@@ -298,13 +274,13 @@ def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]
         if not isinstance(name, str) or name not in ROLE_OF:
             raise BadSample("bad_row", f"role {name!r}: expected one of {', '.join(ROLE_OF)}")
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        messages.append(Message(ROLE_OF[name], _text_of(parts, pictures)))
+        messages.append(Message(ROLE_OF[name], _text_of(parts, images)))
     if not any(message.role == "assistant" and message.content.strip() for message in messages):
         raise BadSample("bad_row", "the assistant says nothing")
-    return tuple(messages), tuple(pictures)
+    return tuple(messages), tuple(images)
 
 
-def _text_of(parts: Any, pictures: list[Any]) -> str:
+def _text_of(parts: Any, images: list[Any]) -> str:
     if not isinstance(parts, Sequence):
         raise BadSample("bad_row", f"content of type {type(parts).__name__}: expected text or a list of parts")
     text = ""
@@ -314,7 +290,7 @@ def _text_of(parts: Any, pictures: list[Any]) -> str:
             text += part["text"]
         elif kind == "image":
             text += IMAGE_MARKER
-            pictures += _pictures(part.get("image"))
+            images += _images(part.get("image"))
         else:
             raise BadSample("bad_row", f"content part {str(part)[:100]}: expected a text or an image")
     return text
@@ -334,12 +310,12 @@ def _choices(value: Any) -> tuple[str, ...]:
     return tuple(str(choice) for choice in value or ())
 
 
-def _pictures(value: Any) -> list[Any]:
-    """The pictures that a field holds, as `open_image` takes them."""
+def _images(value: Any) -> list[Any]:
+    """The images that a field holds, as `open_image` takes them."""
     if value is None:
         return []
     if isinstance(value, list | tuple):
-        return [picture for item in value for picture in _pictures(item)]
+        return [image for item in value for image in _images(item)]
     if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and "://" in value:
@@ -350,7 +326,7 @@ def _pictures(value: Any) -> list[Any]:
 def _from_hub(url: str) -> bytes:
     """A file of a data set that is streamed from the Hub."""
     if not url.startswith("hf://"):
-        raise BadSample("bad_row", f"{url}: pictures are downloaded by dataset 'datacomp' alone; expected a file name")
+        raise BadSample("bad_row", f"{url}: images are downloaded by dataset 'datacomp' alone; expected a file name")
     try:
         with HfFileSystem().open(url) as file:
             return cast(bytes, file.read(MAX_BYTES + 1))
@@ -358,13 +334,8 @@ def _from_hub(url: str) -> bytes:
         raise BadSample("connection", f"{url}: {error}") from error
 
 
-def _filled(row: Row, key: str | None) -> Any:
-    return None if key is None else row.get(key)
-
-
 __all__ = [
     "CONVERSATION_KEYS",
-    "READY",
     "IndexedRows",
     "Reader",
     "RowReader",

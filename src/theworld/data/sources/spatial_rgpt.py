@@ -1,4 +1,4 @@
-"""SpatialRGPT's conversations about regions of a picture: OpenSpatialDataset to train on, SpatialRGPT-Bench to test.
+"""SpatialRGPT's conversations about regions of an image: OpenSpatialDataset to train on, SpatialRGPT-Bench to test.
 
 Cheng et al., NeurIPS 2024. A training row has `filename` (of OpenImages, without its ending), a row of the benchmark
 `id`, `image_info` and `qa_info`; both have `conversations`, `bbox` and `rle`.
@@ -10,6 +10,7 @@ import ast
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,8 @@ def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
         settings: `path` is a folder that `convert_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
             file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the images, unless the rows do.
             `question_template` rephrases every `{question}`, and may use the row's own fields.
-
-    Raises:
-        ValueError: A large JSON array that was not converted, or a file that cannot be parsed.
     """
-    rows = _rows(settings, Path(str(settings.path)).expanduser())
+    rows = _rows(settings, settings.local)
     reader = _Reader(question_template=settings.question_template, draw=settings.draw_bboxes)
     if settings.image_folder is None and "image" not in wrap(rows, reader).columns():
         raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the images that its rows name")
@@ -62,7 +60,7 @@ class _Reader(RowReader):
         return Example(
             id=id,
             messages=tuple(messages),
-            images=(_picture(row),),
+            images=(_image(row),),
             metadata={
                 "regions": regions,
                 "draw_regions": self.draw and bool(regions),
@@ -106,16 +104,16 @@ def _parsed(value: Any) -> Any:
 
 
 def _checked(messages: Sequence[Message]) -> list[Message]:
-    """Question and answer in turn, without markers of the picture: its one place is the start of the first question."""
-    wanted = ["user", "assistant"] * (len(messages) // 2)
-    if [message.role for message in messages] != wanted:
-        raise BadSample(
-            "bad_row", f"turns of {', '.join(m.role for m in messages)}: expected question and answer in turn"
-        )
+    """Question and answer in turn, without markers of the image: its one place is the start of the first question."""
+    roles = [message.role for message in messages]
+    if roles != ["user", "assistant"] * (len(messages) // 2):
+        raise BadSample("bad_row", f"turns of {', '.join(roles)}: expected question and answer in turn")
     return [Message(m.role, m.content.replace(IMAGE_MARKER, "").strip()) for m in messages]
 
 
 def _regions(row: Row) -> list[Region]:
+    boxes: Any
+    masks: Any
     boxes, masks, info = row.get("bbox") or [], row.get("rle") or [], row.get("image_info") or {}
     if not all(isinstance(value, list | tuple) for value in (boxes, masks)) or not isinstance(info, Mapping):
         raise BadSample("bad_row", "bbox and rle: expected lists")
@@ -123,31 +121,23 @@ def _regions(row: Row) -> list[Region]:
         raise BadSample("bad_row", f"{len(boxes)} boxes, but {len(masks)} masks")
     size = {"size": [info["height"], info["width"]]} if {"height", "width"} <= set(info) else {}
     regions: list[Region] = []
-    for number in range(max(len(boxes), len(masks))):
-        region: Region = dict(size)
-        if boxes:
-            region["box"] = _of_type(boxes[number], (list, tuple))
-        if masks:
-            region["rle"] = _of_type(masks[number], (dict,))
-        regions.append(region)
+    for box, rle in zip_longest(boxes, masks):
+        if (boxes and not isinstance(box, list | tuple)) or (masks and not isinstance(rle, dict)):
+            wrong = str(rle if isinstance(box, list | tuple) else box)
+            raise BadSample("bad_row", f"region {wrong[:80]!r}: expected a box or a run-length mask")
+        regions.append(size | ({"box": list(box)} if boxes else {}) | ({"rle": rle} if masks else {}))
     return regions
 
 
-def _of_type(value: Any, types: tuple[type, ...]) -> Any:
-    if not isinstance(value, types):
-        raise BadSample("bad_row", f"region {str(value)[:80]!r}: expected a box or a run-length mask")
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _picture(row: Row) -> Any:
-    """What names the picture: the row's own, the benchmark's path, or OpenImages' id."""
+def _image(row: Row) -> Any:
+    """What names the image: the row's own, the benchmark's path, or OpenImages' id."""
     if row.get("image") is not None:
         return row["image"]
     path = (row.get("image_info") or {}).get("file_path")
     if path is None and row.get("filename"):
         path = f"{row['filename']}.jpg"
     if not isinstance(path, str):
-        raise BadSample("bad_row", "no picture: expected image, image_info.file_path or filename")
+        raise BadSample("bad_row", "no image: expected image, image_info.file_path or filename")
     return path
 
 

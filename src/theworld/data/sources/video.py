@@ -19,8 +19,9 @@ from typing import Any
 from theworld.utils.imports import require
 from theworld.utils.logging import logger
 
-from ..images import count_frames, frame_seconds, open_frames
+from ..images import frame_seconds, in_order, open_frames
 from ..schema import BadSample, Example, Skipped, SourceSettings
+from .records import Reader
 
 CLIP_FRAMES = 9
 RATE_FILE = "fps.txt"
@@ -70,55 +71,43 @@ class Window:
         return tuple(frames[pick - first] for pick in self.picks)
 
 
-class VideoClips:
-    """Consecutive clips of every video, none of them sharing a frame; a video too short for one is `Skipped`."""
+class _Clips:
+    """Opens the frames of a window."""
 
-    def __init__(self, items: list[Window | Skipped]) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Example | Skipped:
-        window = self.items[index]
-        if isinstance(window, Skipped):
-            return window
+    def read(self, row: Window | Skipped, fallback_id: str) -> Example | Skipped:
+        """The clip, without messages; a video too short for one is `Skipped` already."""
+        if isinstance(row, Skipped):
+            return row
         try:
-            frames = window.open()
+            frames = row.open()
         except BadSample as bad:
-            return bad.skipped(window.id)
-        metadata = {"video": window.path.name, "start": window.start}
-        return Example(window.id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
+            return bad.skipped(row.id)
+        metadata = {"video": row.path.name, "start": row.start}
+        return Example(row.id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
 
 
-def load_video(settings: SourceSettings) -> VideoClips:
-    """The clips of the videos in the folder `settings.path`.
+def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
+    """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame.
 
     Args:
         settings: `clip_frames` is 1 + 4K, the frames that K future latent frames stand for, `clip_fps` their rate.
 
     Raises:
-        ValueError: `clip_frames` is not 1 + 4K, there is no video, or a setting does not apply.
-        FileNotFoundError: There is no such folder.
+        ValueError: `clip_frames` is not 1 + 4K, or there is no video.
         ImportError: There are video files, and nothing to decode them with.
     """
-    settings.refuse("video", "streaming", "split", "question_template")
-    folder = settings.require_path("video")
+    folder, fps = settings.local, settings.clip_fps
     count = check_clip_frames(CLIP_FRAMES if settings.clip_frames is None else settings.clip_frames)
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder of videos")
-    items: list[Window | Skipped] = []
-    for path in sorted(folder.iterdir(), key=in_order):
-        items += _windows(path, count, settings.clip_fps)
+    items = [item for path in sorted(folder.iterdir(), key=in_order) for item in _windows(path, count, fps)]
     if not items:
-        raise ValueError(
-            f"{folder}: no videos; expected sub-folders of frames, or files ending in "
-            f"{', '.join(sorted(ANIMATIONS | VIDEOS))}"
-        )
-    fps, unstated = settings.clip_fps, sum(path.is_dir() and stated_rate(path) is None for path in folder.iterdir())
+        kinds = ", ".join(sorted(ANIMATIONS | VIDEOS))
+        raise ValueError(f"{folder}: no videos; expected sub-folders of frames, or files ending in {kinds}")
+    unstated = sum(path.is_dir() and stated_rate(path) is None for path in folder.iterdir())
     if fps is not None and unstated:
         logger.warning("%s: %d folders of frames without %s are taken as %g a second", folder, unstated, RATE_FILE, fps)
-    return VideoClips(items[: settings.num_samples])
+    return items, _Clips()
 
 
 def check_clip_frames(count: int) -> int:
@@ -159,12 +148,6 @@ def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
     return [bisect_right(ends, time + EPSILON) - 1 for time in times]
 
 
-def in_order(path: Path) -> list[tuple[int, str]]:
-    """Sorts names with their numbers as numbers: frame 2 before frame 10."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
 def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped]:
     """The clips of one video; none where an entry is no video."""
     kind = path.suffix.lower()
@@ -179,7 +162,8 @@ def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped
         elif kind in VIDEOS:
             picks = []
         else:
-            picks = list(range(count_frames(path)) if fps is None else shown_at(frame_seconds(path), fps))
+            seconds = frame_seconds(path)
+            picks = list(range(len(seconds)) if fps is None else shown_at(seconds, fps))
         total = _count_video(path, fps) if kind in VIDEOS and not path.is_dir() else len(picks)
         if total < count:
             rate = "" if fps is None else f" at {fps:g} a second"
@@ -195,15 +179,14 @@ def _count_video(path: Path, fps: float | None) -> int:
         stream = container.streams.video[0]
         if fps is None:
             return stream.frames or sum(packet.size > 0 for packet in container.demux(video=0))
-        duration = stream.duration and float(stream.duration * stream.time_base)
-        if not duration and container.duration:
-            duration = container.duration / 1e6  # libav counts in microseconds
-        if not duration:
-            ends = [
-                packet.pts + (packet.duration or 0) for packet in container.demux(video=0) if packet.pts is not None
-            ]
-            duration = float((max(ends) - (stream.start_time or 0)) * stream.time_base) if ends else 0.0
-        return int((duration + EPSILON) * fps)
+        seconds = (container.duration or 0) / 1e6  # libav counts in microseconds
+        if stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        elif not seconds:
+            packets = [packet for packet in container.demux(video=0) if packet.pts is not None]
+            end = max((packet.pts + (packet.duration or 0) for packet in packets), default=0)
+            seconds = float((end - (stream.start_time or 0)) * stream.time_base) if packets else 0.0
+        return int((seconds + EPSILON) * fps)
 
 
 def _decode_video(path: Path, start: int, count: int, fps: float | None) -> list[Any]:

@@ -1,7 +1,7 @@
-"""Visual Spatial Reasoning: is a statement about two objects of a COCO picture true? Answered by "0" or "1".
+"""Visual Spatial Reasoning: is a statement about two objects of a COCO image true? Answered by "0" or "1".
 
 Liu, Emerson and Collier, TACL 2023. Each line of train.jsonl, dev.jsonl and test.jsonl has `image`, `caption`, `label`
-and `relation`; the pictures are those of COCO 2017, called by their names in one flat folder.
+and `relation`; the images are those of COCO 2017, called by their names in one flat folder.
 """
 
 from __future__ import annotations
@@ -41,18 +41,13 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     Args:
         settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default.
             `question_template` may use every field of a row.
-
-    Raises:
-        ValueError: A file that cannot be parsed.
-        FileNotFoundError: There is no such file.
     """
-    folder = Path(str(settings.path)).expanduser()
-    if folder.is_dir():
-        path = folder / f"{settings.split or 'train'}.jsonl"
+    if settings.local.is_dir():
+        path = settings.local / f"{settings.split or 'train'}.jsonl"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
         settings = replace(settings, path=str(path), split=None)
-    elif folder.is_file():
+    elif settings.local.is_file():
         settings = replace(settings, split=None)  # the file is the split
     return load_rows(settings), _Reader("image", None, "label", settings.question_template, CHOICES)
 

@@ -18,7 +18,7 @@ from theworld.utils.image_decoding import MAX_BYTES
 from theworld.utils.imports import require
 
 from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, IMAGE_SUFFIXES
-from ..schema import BadSample, Example, Skipped, SourceSettings
+from ..schema import BadSample, Example, SourceSettings
 from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
@@ -26,36 +26,24 @@ UNREADABLE = "unreadable"
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-class SampleReader:
-    """Makes an example of a sample: its conversation, its question and answer, or its caption.
+class _Reader(RowReader):
+    """Makes an example of a sample: its conversation, its question and answer, its caption, or its image alone."""
 
-    Args:
-        question_template: `str.format` template of the prompt, with the fields of the sample.
-    """
-
-    def __init__(self, question_template: str | None = None) -> None:
-        self.template = question_template
-
-    def read(self, row: Row, fallback_id: str) -> Example | Skipped:
-        """The example, or why there is none."""
-        id = str(row["id"])
+    def _example(self, row: Row, id: str) -> Example:
         if UNREADABLE in row:
-            return BadSample(*row[UNREADABLE]).skipped(id)
+            raise BadSample(*row[UNREADABLE])
         if "image" not in row:
-            return Skipped(id, "missing", f"{id}: no image in the sample")
+            raise BadSample("missing", f"{id}: no image in the sample")
+        if row.get("answer") is not None or any(row.get(key) for key in CONVERSATION_KEYS):
+            return super()._example(row, id)
         caption = next((key for key in CAPTIONS if row.get(key)), None)
-        if any(row.get(key) for key in CONVERSATION_KEYS):
-            reader = RowReader()
-        elif row.get("answer") is not None:
-            reader = RowReader(question_template=self.template)
-        elif caption is not None:
-            reader = RowReader(answer_key=caption, question_template=self.template or CAPTION_QUESTION)
-        else:
+        if caption is None:
             return Example(id, messages=(), images=(row["image"],))
-        return reader.read(row, id)
+        template = self.question_template or CAPTION_QUESTION
+        return RowReader(answer_key=caption, question_template=template)._example(row, id)
 
 
-def load_webdataset(settings: SourceSettings) -> tuple[Any, SampleReader]:
+def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The samples of the tar files at `settings.path`, a stream, and their reader.
 
     Args:
@@ -77,7 +65,7 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, SampleReader]:
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise FileNotFoundError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
-    return rows, SampleReader(settings.question_template)
+    return rows, _Reader(question_template=settings.question_template)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -147,4 +135,4 @@ def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> No
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
 
 
-__all__ = ["SampleReader", "expand_braces", "load_webdataset", "read_samples"]
+__all__ = ["expand_braces", "load_webdataset", "read_samples"]
