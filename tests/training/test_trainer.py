@@ -144,14 +144,18 @@ def text_rows(folder: Path, images: int = 0) -> str:
 def test_rows_without_images_feed_no_world_and_stop_the_run(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, keys: dict[str, Any]
 ) -> None:
-    rows = {"train_dataset_path": text_rows(tmp_path), **keys}
+    rows = {"train_dataset_path": text_rows(tmp_path), "image_folder": None, **keys}
     for steps in (1, 40):
         config = tiny_run(
             tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / str(steps)), max_steps=steps, **rows
         )
         with pytest.raises(ValueError, match=rf"0 world tokens reached the language model in {min(steps, 10)} steps"):
             train(config)
-    plain = {"enable_world": False, "freeze_gemma_language": False, "train_dataset_path": rows["train_dataset_path"]}
+    plain = {
+        "enable_world": False,
+        "freeze_gemma_language": False,
+        **{key: rows[key] for key in ("train_dataset_path", "image_folder")},
+    }
     assert train(tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2, **plain)).step == 2
 
 

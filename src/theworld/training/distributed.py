@@ -1,7 +1,7 @@
-"""Several processes: which modules FSDP2 shards, and the delta gathered back.
+"""FSDP2: which modules are sharded, and how a delta checkpoint is gathered.
 
-`accelerate launch` with `configs/accelerate/multi_gpu_fsdp.yaml` shards by the same policy as `shard`; a test holds the
-two together.
+`accelerate launch` with `configs/accelerate/multi_gpu_fsdp.yaml` shards by the same policy as `shard`; a test compares
+the two.
 """
 
 from __future__ import annotations
@@ -50,11 +50,7 @@ def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPoli
 
 
 def check_shardable(model: TheWorld) -> None:
-    """Refuse to shard around a world encoder that trains: its gradients would not be averaged over the processes.
-
-    Raises:
-        ValueError: It trains.
-    """
+    """Raise a ValueError if the world encoder trains: its gradients would not be averaged over the processes."""
     if any(p.requires_grad for name, p in model.named_parameters() if name.startswith(f"{IGNORED_MODULE}.")):
         raise ValueError(
             "freeze_cosmos_vae=False with FSDP: the world encoder is not sharded and would drift apart between "
@@ -63,9 +59,7 @@ def check_shardable(model: TheWorld) -> None:
 
 
 def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
-    """What accelerate's plugin cannot be told in its config: gradients are averaged in fp32, outputs keep their type.
-
-    By itself it averages in bf16 and rounds the loss to it.
+    """Average gradients in fp32 and keep the dtype of outputs, which accelerate's config cannot say; its own is bf16.
 
     Raises:
         ValueError: The world encoder trains.
@@ -92,6 +86,3 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
         if is_main:
             delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need
     return delta
-
-
-__all__ = ["IGNORED_MODULE", "WRAPPED_LAYERS", "check_shardable", "gather_delta", "settle_fsdp", "shard"]

@@ -3,8 +3,6 @@
 Those of transformers are read from its source. To import it takes seconds, which `--help` and a misspelt key need not.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Mapping
@@ -128,6 +126,3 @@ def check_enumerated(name: str, value: Any) -> None:
         names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
         if value not in names:
             raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")
-
-
-__all__ = ["TRAINER", "WORLD", "check_enumerated", "passed_fields", "refusals", "trainer_fields"]
