@@ -44,7 +44,7 @@ def add_json(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:
 
 
 def report(args: argparse.Namespace, values: Any, *lines: str) -> int:
-    """Print `values` with `--json`, otherwise the non-empty `lines`, on the first process alone. Returns exit code 0."""
+    """Print `values` with `--json`, otherwise the non-empty `lines`, on the first process alone. Returns 0."""
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(values, ensure_ascii=False) if args.json else "\n".join(filter(None, lines)), flush=True)
     return 0

@@ -95,18 +95,12 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
         callbacks.append(TensorBoardCallback(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
+        settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it keeps the command line
+        named = {"project": config.wandb_project, "name": config.wandb_run_name, "dir": config.output_dir}
         try:
-            wandb.init(
-                project=config.wandb_project,
-                name=config.wandb_run_name,
-                dir=config.output_dir,
-                config=config.to_dict(),
-                settings=wandb.Settings(x_disable_meta=config.hf_token is not None),  # it keeps the command line
-            )
+            wandb.init(**named, config=config.to_dict(), settings=settings)
         except wandb.Error as error:
-            raise ValueError(
-                f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
-                "WANDB_MODE=offline"
-            ) from error
+            told = f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
+            raise ValueError(f"{told}WANDB_MODE=offline") from error
         callbacks.append(WandbCallback())
     return callbacks

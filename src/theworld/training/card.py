@@ -37,7 +37,9 @@ def training_card(
         "versions": _versions(),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    settings = json.dumps(_settings(config), indent=2)
+    values = {name: (value, keys(TrainingConfig)[name]) for name, value in config.to_dict().items()}
+    changed = {name: value for name, (value, key) in values.items() if not key.local and value != key.default}
+    settings = json.dumps(changed, indent=2)
     section = (
         f"## Training\n\n| | |\n|---|---|\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
         f"```json\n{settings}\n```\n\n"
@@ -46,9 +48,10 @@ def training_card(
 
 
 def _data(config: TrainingConfig, rows: int | None, skipped: int) -> str:
-    named = [config.dataset_name, config.train_dataset_path]
-    lists = [value if isinstance(value, list) else [value] for value in named if value]
-    source = ", ".join(shown(str(name)) for names in lists for name in names)
+    named = [
+        value if isinstance(value, list) else [value] for value in (config.dataset_name, config.train_dataset_path)
+    ]
+    source = ", ".join(shown(str(name)) for names in named for name in names if name)
     size = "a stream" if rows is None else f"{rows:,} rows"
     return f"{source}: {size}, {skipped:,} of them skipped"
 
@@ -67,9 +70,3 @@ def _versions() -> str:
     versions = [f"{name} {version}" for name, version in known["packages"].items() if version]
     commit = [f"commit {known['git']['commit'][:12]}"] if known["git"] else []
     return ", ".join([*versions, *commit, f"Python {known['python']}"])
-
-
-def _settings(config: TrainingConfig) -> dict[str, Any]:
-    known = keys(TrainingConfig)
-    values = config.to_dict().items()
-    return {name: value for name, value in values if not known[name].local and value != known[name].default}

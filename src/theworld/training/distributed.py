@@ -4,30 +4,23 @@
 the two.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import FullyShardedDataParallelPlugin
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from theworld.model import TheWorld
 from theworld.model.checkpoints.delta import delta_names
 from theworld.model.components import named_components
 
-if TYPE_CHECKING:
-    from accelerate.utils import FullyShardedDataParallelPlugin
-    from torch.distributed.device_mesh import DeviceMesh
-
-    from theworld.model import TheWorld
-
+# Layers that are gathered one after the other; everything else is one group, the root's
 WRAPPED_LAYERS = ("Gemma3DecoderLayer", "SiglipEncoderLayer")
-"""Layers that are gathered one after the other; everything else is one group, the root's."""
-
+# Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times
 IGNORED_MODULE = "model.world_encoder"
-"""Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times."""
 
 
 def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPolicy | None = None) -> TheWorld:
@@ -78,10 +71,7 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
     names = set(delta_names(model))
-    for name, _, parameter in named_components(model):
-        if name not in names:
-            continue
-        value = parameter.detach()
+    for name, value in ((name, parameter.detach()) for name, _, parameter in named_components(model) if name in names):
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:
             delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need

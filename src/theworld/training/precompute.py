@@ -40,8 +40,6 @@ class PrecomputeResult:
     """What was done.
 
     Args:
-        folder: The folder of the latents.
-        rows: Rows read.
         computed: Images encoded.
         present: Images whose latents were in the cache; an image counts as often as it occurs.
         repaired: Damaged latents that were deleted, to be computed again.

@@ -191,17 +191,13 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
             lines.append(f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}")
     if config.lora is None and table["language_lora"][1]:
         lines.append("the adapters of an earlier stage train on; freeze_language_lora=true keeps them as they are")
-    activations = _activation_bytes(model, config)
+    text = model.config.get_text_config()
+    values = (1 if config.use_gradient_checkpointing else 17) * (4 if config.mixed_precision == "no" else 2)
+    tokens = config.batch_size * config.max_seq_length
+    activations = tokens * text.hidden_size * text.num_hidden_layers * values
     most = sum(total[2:]) + activations
     lines.append(f"activations at most {_size(activations)}, all together at most {_size(most)}")
     return "\n".join(lines)
-
-
-def _activation_bytes(model: TheWorld, config: TrainingConfig) -> int:
-    text = model.config.get_text_config()
-    values = 1 if config.use_gradient_checkpointing else 17
-    width = 2 if config.mixed_precision != "no" else 4
-    return config.batch_size * config.max_seq_length * text.hidden_size * text.num_hidden_layers * values * width
 
 
 def _size(count: float) -> str:

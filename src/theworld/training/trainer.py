@@ -39,6 +39,8 @@ from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
 from .streams import EndlessRows, dead_workers_named
 
+LOADING = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
+
 
 class TheWorldTrainer(Trainer):
     """Trains a `TheWorld` on the batches of a collator.
@@ -108,11 +110,8 @@ class TheWorldTrainer(Trainer):
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            persistent_workers=self.args.dataloader_persistent_workers,
             generator=torch.Generator(),
+            **{name: getattr(self.args, f"dataloader_{name}") for name in LOADING},
         )
 
     @override
@@ -247,7 +246,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write the checkpoint to a hidden folder, and rename it when all processes are done; an OSError if it fails."""
+        """Write the checkpoint to a hidden folder, and rename it at the end; an OSError if that fails."""
         run, name = Path(cast(str, self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(run / SAVING, ignore_errors=True)  # of a run that died in a save
@@ -321,7 +320,7 @@ class TheWorldTrainer(Trainer):
 
 @contextmanager
 def readable_state(checkpoint: str | None) -> Generator[None]:
-    """Turn torch's errors about state files into a ValueError. transformers reads them with `weights_only`: no code runs."""
+    """Turn torch's errors about state files into a ValueError. transformers reads them with `weights_only`."""
     try:
         yield
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
