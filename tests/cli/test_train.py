@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,35 @@ def test_the_error_line_stands_alone_where_no_terminal_is(tmp_path: Path) -> Non
         assert done.returncode == 2
         assert done.stderr.startswith(f"theworld: error: {tmp_path / name}{reason}")
         assert done.stderr.count("\n") == 1
+
+
+def test_a_new_stage_from_the_weights_of_a_run_leaves_that_run_as_it_is(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert main(["train", "--config", config, "--max_steps", "1", "--output_dir", str(old)]) == 0
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    (tmp_path / "rows").mkdir()
+    rows = ["--train_dataset_path", str(write_rows(tmp_path / "rows", 4)), "--image_folder", str(tmp_path / "rows")]
+    stage = ["train", "--resume_from", str(old / "checkpoint-1"), *rows, "--max_steps", "2", "--json"]
+    capsys.readouterr()
+    assert main(stage) == 2
+    assert "holds checkpoint-1 of another stage, data (" in capsys.readouterr().err
+    assert main([*stage, "--output_dir", str(new)]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["step"], result["checkpoint"]) == (2, str(new / "checkpoint-2"))
+    assert "a new stage starts from its weights, because of data (" in printed.err
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
+def test_a_webdataset_without_a_number_of_steps_says_what_to_do(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as shard:
+        for name in ("0.png", "0.json"):
+            (tmp_path / name).touch()
+            shard.add(tmp_path / name, name)
+    data = ["--dataset", "webdataset", "--train_dataset_path", str(tmp_path / "shard-0.tar"), "--image_folder", "none"]
+    assert main(["train", "--config", config, *data]) == 2
+    assert "dataset 'webdataset': a stream has no length; set max_steps" in capsys.readouterr().err

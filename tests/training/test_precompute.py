@@ -26,7 +26,7 @@ from theworld.model.world_encoders import CosmosWorldEncoder, cache_fingerprint
 from theworld.training.align import AlignCollator, AlignModel
 from theworld.training.config import TrainingConfig
 from theworld.training.objectives import OBJECTIVES
-from theworld.training.precompute import Pictures, Share, encode, precompute
+from theworld.training.precompute import Images, Share, encode, precompute
 from theworld.training.run import train
 from theworld.training.stages import load_model
 
@@ -121,7 +121,7 @@ def test_clips_and_rollouts_of_their_first_frames(tmp_path: Path, gemma_folder: 
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     clip = Example("clip", (Message("user", "-"),), clip=tuple(frames))
     collator = OBJECTIVES["align"].collator(replace(config, latent_cache=None), model)
-    count, found, _ = Pictures(collator, cache)([clip])
+    count, found, _ = Images(collator, cache)([clip])
     assert (count, len(found)) == (1, 2)
     for key, pixels in found.items():
         assert pixels is not None

@@ -1,16 +1,10 @@
 """Compare projected world tokens with Gemma's image tokens and text embeddings: a figure and its numbers."""
 
-from __future__ import annotations
-
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from .loading import add_model_arguments, add_steps
-
-if TYPE_CHECKING:
-    from PIL import Image
+from .loading import add_json, add_model_arguments, add_steps, report
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -25,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_steps(parser)
     parser.add_argument("--samples", type=int, default=500, help="tokens of each kind at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and of t-SNE")
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,22 +36,23 @@ def run(args: argparse.Namespace) -> int:
     tokens = collect_tokens(model, list(images.values()), args.num_world_steps, args.samples, args.seed)
     about = {"model": args.model, "images": list(images), "num_world_steps": tokens.world.shape[1] - 1}
     metrics = save_alignment(tokens, args.output, about, args.samples, args.seed)
-    if args.json:
-        print(json.dumps(metrics, ensure_ascii=False))
-        return 0
-    print(f"{len(images)} images, {metrics['sampled']} tokens of each kind")
-    for name in ("magnitude", "cosine", "distance"):
-        print(f"{name:<16}" + "  ".join(f"{key} {value['mean']:.2f}" for key, value in metrics[name].items()))
-    print(
-        f"{'effective rank':<16}" + "  ".join(f"{key} {value:.1f}" for key, value in metrics["effective_rank"].items())
-    )
+    rows = {
+        name: {key: f"{value['mean']:.2f}" for key, value in metrics[name].items()}
+        for name in ("magnitude", "cosine", "distance")
+    }
+    rows["effective rank"] = {key: f"{value:.1f}" for key, value in metrics["effective_rank"].items()}
     place = {key.replace("_", " "): value for key, value in metrics["cosine_at_place"].items() if value is not None}
-    print(f"{'at its place':<16}" + "  ".join(f"{key} {value:.2f}" for key, value in place.items()))
-    print(f"{args.output / 'alignment.png'} and {args.output / 'alignment.json'}")
-    return 0
+    rows["at its place"] = {key: f"{value:.2f}" for key, value in place.items()}
+    return report(
+        args,
+        metrics,
+        f"{len(images)} images, {metrics['sampled']} tokens of each kind",
+        *(f"{name:<16}" + "  ".join(f"{key} {text}" for key, text in row.items()) for name, row in rows.items()),
+        f"{args.output / 'alignment.png'} and {args.output / 'alignment.json'}",
+    )
 
 
-def open_images(args: argparse.Namespace) -> dict[str, Image.Image]:
+def open_images(args: argparse.Namespace) -> dict[str, Any]:
     """The images that were named, or without any the scenes that ship with the package.
 
     Raises:

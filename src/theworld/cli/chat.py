@@ -1,10 +1,8 @@
 """Talk with a model in the terminal, about images."""
 
-from __future__ import annotations
-
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from theworld.utils.errors import one_line
 
-from .loading import add_model_arguments, add_world_arguments, check_world_arguments, load_model
+from .loading import add_world_arguments, check_world_arguments, load_model
 
 if TYPE_CHECKING:
     from theworld.analysis.conversation import Conversation
@@ -29,7 +27,6 @@ Anything else is a question."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_model_arguments(parser)
     parser.add_argument("--image", help="path or URL of an image for the first question")
     add_world_arguments(parser)
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
@@ -52,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def talk(conversation: Conversation, lines: Iterable[str], max_new_tokens: int) -> None:
+def talk(conversation: "Conversation", lines: Iterable[str], max_new_tokens: int) -> None:
     """Answer and obey `lines` until they end or one is `/quit`; a mistake is one line on stderr, and no end."""
     import torch
 
@@ -74,62 +71,46 @@ def talk(conversation: Conversation, lines: Iterable[str], max_new_tokens: int) 
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
 
 
-def obey(conversation: Conversation, text: str) -> str:
+def obey(conversation: "Conversation", text: str) -> str:
     """Run the command `text`, which begins with a slash; returns what to tell the person.
 
     Raises:
         ValueError: There is no such command, or its argument is none it takes.
     """
     name, _, argument = text.partition(" ")
-    if name not in COMMANDS:
-        raise ValueError(f"{name}: no such command; /help lists them")
-    return COMMANDS[name](conversation, argument.strip())
+    argument = argument.strip()
+    match name:
+        case "/image":
+            source = argument.strip("'\"")
+            if not source:
+                raise ValueError("/image: expected a path or URL, as in /image photo.jpg")
+            image = conversation.add_image(Path(source).expanduser() if source.startswith("~") else source)
+            waiting = len(conversation.images)
+            return f"{source}, {image.width} x {image.height} px" + (
+                f", one of {waiting} images" if waiting > 1 else ""
+            )
+        case "/world":
+            if argument not in ("on", "off", ""):
+                raise ValueError(f"/world {argument}: expected /world on or /world off")
+            if argument:
+                conversation.set_world(argument == "on")
+            return _state(conversation)
+        case "/steps":
+            if argument and not argument.isdecimal():
+                raise ValueError(f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1")
+            if argument:
+                conversation.set_steps(int(argument))
+            return _state(conversation)
+        case "/clear":
+            conversation.clear()
+            return "forgotten"
+        case "/help":
+            return HELP
+        case _:
+            raise ValueError(f"{name}: no such command; /help lists them")
 
 
-def _image(conversation: Conversation, argument: str) -> str:
-    source = argument.strip("'\"")
-    if not source:
-        raise ValueError("/image: expected a path or URL, as in /image photo.jpg")
-    image = conversation.add_image(Path(source).expanduser() if source.startswith("~") else source)
-    waiting = len(conversation.images)
-    return f"{source}, {image.width} x {image.height} px" + (f", one of {waiting} images" if waiting > 1 else "")
-
-
-def _world(conversation: Conversation, argument: str) -> str:
-    if argument not in ("on", "off", ""):
-        raise ValueError(f"/world {argument}: expected /world on or /world off")
-    if argument:
-        conversation.set_world(argument == "on")
-    return _state(conversation)
-
-
-def _steps(conversation: Conversation, argument: str) -> str:
-    if argument:
-        if not argument.isdecimal():
-            raise ValueError(f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1")
-        conversation.set_steps(int(argument))
-    return _state(conversation)
-
-
-def _clear(conversation: Conversation, argument: str) -> str:
-    conversation.clear()
-    return "forgotten"
-
-
-def _help(conversation: Conversation, argument: str) -> str:
-    return HELP
-
-
-COMMANDS: dict[str, Callable[[Conversation, str], str]] = {
-    "/image": _image,
-    "/world": _world,
-    "/steps": _steps,
-    "/clear": _clear,
-    "/help": _help,
-}
-
-
-def _state(conversation: Conversation) -> str:
+def _state(conversation: "Conversation") -> str:
     return f"world on, steps {conversation.num_world_steps}" if conversation.use_world else "world off"
 
 

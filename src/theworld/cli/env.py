@@ -1,12 +1,13 @@
 """Show versions, devices and source state: what to paste into a bug report."""
 
 import argparse
-import json
+
+from .loading import add_json, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -14,9 +15,6 @@ def run(args: argparse.Namespace) -> int:
     from theworld.utils.reproducibility import environment
 
     values = environment()
-    if args.json:
-        print(json.dumps(values, indent=2))
-        return 0
     git = values["git"]
     state = "no checkout" if git is None else git["commit"][:12] + (" with local changes" if git["dirty"] else "")
     lines = {
@@ -27,6 +25,4 @@ def run(args: argparse.Namespace) -> int:
         "threads": values["threads"],
         "git": state,
     }
-    for name, value in lines.items():
-        print(f"{name:<14}{value}")
-    return 0
+    return report(args, values, *(f"{name:<14}{value}" for name, value in lines.items()))

@@ -1,18 +1,16 @@
 """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason."""
 
-from __future__ import annotations
-
 import argparse
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
+from theworld.utils.errors import brief
+from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, read_values, setting
 
-from .loading import add_key
+from .loading import add_json, add_key, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +63,7 @@ ALIASES = {"model": ["--model_name"], "image_folder": ["--image-dir"]}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options; what `--config` says stands in for those that are not given."""
     parser.add_argument("--config", type=Path, help="JSON file of these options, by their names without dashes")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     options = parser.add_argument_group("options, over those of the file")
     for name, key in KEYS.items():
         add_key(options, key, *ALIASES.get(name, []), **({"action": "append"} if name == "control" else {}))
@@ -80,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     from theworld.evaluation.tasks import TASKS
 
     if options["task"] not in TASKS:
-        named = "--task is missing" if options["task"] is None else f"--task {options['task']}"
+        named = "--task is missing" if options["task"] is None else brief(f"--task {options['task']}")
         raise ValueError(f"{named}: expected one of {', '.join(TASKS)}")
     settings = settings_of(options)
 
@@ -95,18 +93,12 @@ def run(args: argparse.Namespace) -> int:
     metrics = write_metrics(settings.output, task, evaluation.items.items)
     items, folder = {task.name: evaluation.items.items}, settings.source.image_folder
     page = write_report(settings.output, items, rollout_of(evaluation, settings), folder)
-    if args.json:
-        described = {"metrics": metrics, "not_run": evaluation.not_run, "report": str(page)}
-        print(json.dumps(described, ensure_ascii=False))
-        return 0
-    print(terminal_report(metrics))
-    for arm, reason in evaluation.not_run.items():
-        print(f"not run       {arm}: {reason}")
-    print(f"report        {page}")
-    return 0
+    described = {"metrics": metrics, "not_run": evaluation.not_run, "report": str(page)}
+    lines = (f"not run       {arm}: {reason}" for arm, reason in evaluation.not_run.items())
+    return report(args, described, terminal_report(metrics), *lines, f"report        {page}")
 
 
-def settings_of(options: dict[str, Any]) -> EvaluationSettings:
+def settings_of(options: dict[str, Any]) -> "EvaluationSettings":
     """The settings that the options say; scenes of the micro-world are simulated if there are none.
 
     Raises:
@@ -122,43 +114,22 @@ def settings_of(options: dict[str, Any]) -> EvaluationSettings:
     output = Path(options["output"])
     data = options["data"] or HUB_IDS.get(options["task"])
     if options["task"] == "micro_world" and data is None:
-        data = str(held_out_scenes(output / "scenes", options["num_samples"]))
-    folder, latents = options["image_folder"], options["latent_cache"]
-    source = SourceSettings(
-        path=data,
-        image_folder=Path(folder) if folder else None,
-        split=options["split"],
-        num_samples=options["num_samples"],
-        question_template=options["question_template"],
-    )
+        require("nano", "pymunk")
+        from theworld.nano.recipe import scenes_to_ask
+
+        data = str(scenes_to_ask(output / "scenes", count))
+    folders = {name: Path(options[name]) if options[name] else None for name in ("image_folder", "latent_cache")}
+    alike = {name: options[name] for name in ("split", "num_samples", "question_template")}
+    source = SourceSettings(path=data, image_folder=folders["image_folder"], **alike)
     return EvaluationSettings(
-        model=options["model"],
+        **{name: options[name] for name in ("model", "scorer", "batch_size", "seed")},
         output=output,
         source=source,
         arms=tuple(ARMS) if options["arms"] == "all" else tuple(_listed(options["arms"])),
-        scorer=options["scorer"],
         num_world_steps=_steps(options["num_world_steps"]),
         controls=dict(_control(text) for text in options["control"] or []),
-        latent_cache=Path(latents) if latents else None,
-        batch_size=options["batch_size"],
-        seed=options["seed"],
+        latent_cache=folders["latent_cache"],
     )
-
-
-def held_out_scenes(folder: Path, num_samples: int | None) -> Path:
-    """Scenes of the test split in `folder`: those of the recipe, or as many as there are questions to ask."""
-    from theworld.nano.recipe import Recipe
-    from theworld.nano.scenes import generate
-    from theworld.utils.imports import require
-
-    require("nano", "pymunk")
-    counts = Recipe().counts("test")
-    share = min(1.0, (num_samples or math.inf) / sum(counts.values()))
-    counts = {kind: math.ceil(count * share) for kind, count in counts.items()}
-    path = folder / f"test-{sum(counts.values())}"
-    if not path.is_dir():
-        generate(path, "test", counts)
-    return path
 
 
 def _config(path: Path | None) -> dict[str, Any]:
@@ -166,35 +137,38 @@ def _config(path: Path | None) -> dict[str, Any]:
     options = {} if path is None else read_values(path)
     for name, value in options.items():
         if name not in KEYS:
-            raise ValueError(f"{path}: unknown option {name!r}: {nearest(name, KEYS)}".removesuffix(": "))
+            raise ValueError(f"{path}: unknown option {brief(repr(name))}: {nearest(name, KEYS)}".removesuffix(": "))
         KEYS[name].check(value)
     return options
 
 
 def _listed(value: Any) -> list[str]:
     """A list, or text with commas."""
-    parts = value if isinstance(value, list) else str(value).split(",")
-    return [str(part).strip() for part in parts]
+    items = value if isinstance(value, list) else str(value).split(",")
+    return [str(item).strip() for item in items]
 
 
 def _steps(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
     try:
-        return tuple(int(part) for part in _listed(value))
+        return tuple(int(item) for item in _listed(value))
     except ValueError as error:
-        raise ValueError(f"--num_world_steps {value}: expected whole numbers with commas, as in 0,4") from error
+        given = brief(f"--num_world_steps {value}")
+        raise ValueError(f"{given}: expected whole numbers with commas, as in 0,4") from error
 
 
 def _control(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals or not path:
-        raise ValueError(f"--control {text}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
+        raise ValueError(f"{brief(f'--control {text}')}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
     return name, path
 
 
-def rollout_of(evaluation: Evaluation, settings: EvaluationSettings) -> Callable[[Item], list[Image.Image]] | None:
-    """What the full model imagines for an item, decoded, where it ran and its pictures may be shown."""
+def rollout_of(
+    evaluation: "Evaluation", settings: "EvaluationSettings"
+) -> "Callable[[Item], list[Image.Image]] | None":
+    """What the full model imagines for an item, decoded, where it ran and its images may be shown."""
     from functools import cache
 
     from theworld.analysis.guardrail import can_show
@@ -209,13 +183,13 @@ def rollout_of(evaluation: Evaluation, settings: EvaluationSettings) -> Callable
         return None
     model = cache(lambda: load(settings.model, enable_world=True, num_world_steps=steps))
 
-    def frames(item: Item) -> list[Image.Image]:
+    def frames(item: "Item") -> "list[Image.Image]":
         encoder = model().model.world_encoder
         if encoder is None or not encoder.can_decode or not can_show(encoder, model().config.cosmos_subfolder):
             return []
         try:
             return imagine(model(), open_images(item, settings.source.image_folder)[0], steps)
-        except ValueError as error:  # the guardrail's refusal of one picture is no reason to go without a report
+        except ValueError as error:  # the guardrail's refusal of one image is no reason to go without a report
             logger.warning("item %s: %s", item.id, one_line(error))
             return []
 

@@ -1,10 +1,9 @@
 """Show what the world model imagines after an image: a GIF, an MP4 or a contact sheet."""
 
 import argparse
-import json
 from pathlib import Path
 
-from .loading import add_model_arguments, add_steps
+from .loading import add_json, add_model_arguments, add_steps, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)
     parser.add_argument("--fps", type=float, default=8, help="frames a second of GIF and MP4 (default: 8)")
-    parser.add_argument("--question", help="ask this as well, and write the answer below the pictures")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--question", help="ask this as well, and write the answer below the images")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,10 +40,5 @@ def run(args: argparse.Namespace) -> int:
     compression = model.config.world_temporal_compression
     save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")
     described = {"output": str(args.output), "frames": len(frames), "num_world_steps": steps, "answer": answer}
-    if args.json:
-        print(json.dumps(described, ensure_ascii=False))
-        return 0
-    print(f"{args.output}: the present and {len(frames) - 1} imagined frames ({steps} latent frames)")
-    if answer is not None:
-        print(f"answer: {answer}")
-    return 0
+    text = f"{args.output}: the present and {len(frames) - 1} imagined frames ({steps} latent frames)"
+    return report(args, described, text, "" if answer is None else f"answer: {answer}")

@@ -1,9 +1,10 @@
 """Let a language model judge stored answers, as a column beside the rules."""
 
 import argparse
-import json
 import os
 from typing import Any
+
+from .loading import add_json, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retries", type=int, default=5, help="further tries after a timeout, 429 or 5xx")
     parser.add_argument("--no_temperature", action="store_true", help="leave it to the server: some models refuse 0")
     parser.add_argument("--no_json_mode", action="store_true", help="for a server that knows no response_format")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for every arm."""
-    from theworld.evaluation.judges import JudgeSettings, judge_predictions, prediction_folders
+    from theworld.evaluation.judges import JudgeSettings, judge_predictions, prediction_folders, summary_line
 
     base_url = args.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if not base_url:
@@ -43,21 +44,9 @@ def run(args: argparse.Namespace) -> int:
     for folder in prediction_folders(args.predictions):
         summaries[str(folder)] = summary = judge_predictions(folder, settings)
         if not args.json:
-            print(f"{folder}: {_line(summary)}")
+            print(f"{folder}: {summary_line(summary)}")
     if summaries and not any(summary["judged"] for summary in summaries.values()):
         causes = sorted({cause for summary in summaries.values() for cause in summary["causes"]})
         if causes:
             raise ValueError(f"{base_url}: no answer was judged ({', '.join(causes)}); nothing is lost, run it again")
-    if args.json:
-        print(json.dumps(summaries, indent=2, ensure_ascii=False))
-    return 0
-
-
-def _line(summary: dict[str, Any]) -> str:
-    counts = ", ".join(f"{summary[name]} {name.replace('_', ' ')}" for name in ("unreadable", "failed", "not_asked"))
-    if "accuracy" not in summary:
-        return f"none of {summary['items']} judged; {counts}"
-    accuracy = summary["accuracy"]
-    share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
-    agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
-    return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"
+    return report(args, summaries) if args.json else 0

@@ -1,8 +1,8 @@
-"""Options that commands share: the model and its loading, and keys of a config."""
-
-from __future__ import annotations
+"""What commands share: options, the loading of a model, and the printing of a result."""
 
 import argparse
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
@@ -19,7 +19,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_world_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--num_world_steps` and `--no_world`."""
+    """Add `--model`, `--cosmos`, `--num_world_steps` and `--no_world`."""
+    add_model_arguments(parser)
     add_steps(parser)
     parser.add_argument("--no_world", action="store_true", help="plain Gemma 3, without loading the world model")
 
@@ -31,9 +32,22 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
 
 
 def check_world_arguments(args: argparse.Namespace) -> None:
-    """Refuse `--no_world` with `--num_world_steps`, before a model is loaded."""
-    if args.no_world and args.num_world_steps is not None:
-        raise ValueError(f"--no_world and --num_world_steps {args.num_world_steps} contradict each other: drop one")
+    """Refuse `--no_world` with an option of the world, before a model is loaded."""
+    given = [name for name in ("num_world_steps", "use_world", "explain") if vars(args).get(name) not in (None, False)]
+    if args.no_world and given:
+        raise ValueError(f"--no_world and --{given[0]} contradict each other: drop one")
+
+
+def add_json(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:
+    """Add `--json`, which `report` reads."""
+    parser.add_argument("--json", action="store_true", help=help)
+
+
+def report(args: argparse.Namespace, values: Any, *lines: str) -> int:
+    """Print `values` with `--json`, otherwise the non-empty `lines`, on the first process alone. Returns 0."""
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(values, ensure_ascii=False) if args.json else "\n".join(filter(None, lines)), flush=True)
+    return 0
 
 
 def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
@@ -44,7 +58,7 @@ def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
     group.add_argument(f"--{key.name}", *aliases, **settings)
 
 
-def load_model(args: argparse.Namespace, *, enable_world: bool = True, **overrides: object) -> TheWorld:
+def load_model(args: argparse.Namespace, *, enable_world: bool = True, **overrides: object) -> "TheWorld":
     """The model that `args` name, on the best device of this machine.
 
     Args:

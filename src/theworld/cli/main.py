@@ -92,11 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_users(error):
             print(f"theworld: error: {one_line(error)}", file=sys.stderr)
             return 2
-        print(
-            f"theworld: bug: {type(error).__name__}: {one_line(error)}; please report it, with what the same command "
-            "prints with --debug",
-            file=sys.stderr,
-        )
+        bug = f"theworld: bug: {type(error).__name__}: {one_line(error)}"
+        print(f"{bug}; please report it, with what the same command prints with --debug", file=sys.stderr)
         return 1
 
 

@@ -1,11 +1,12 @@
 """The nano world: simulate its scenes, train its models, measure the shipped one."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from theworld.constants import NANO
+
+from .loading import add_json, report
 
 ENCODED_TOGETHER = 64
 
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     for job in (scenes, train, evaluate):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
-        job.add_argument("--json", action="store_true", help="print JSON")
+        add_json(job)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,9 +56,7 @@ def _scenes(args: argparse.Namespace) -> int:
 
     counts = {kind: getattr(args, kind) for kind in ("drop", "race", "stack")}
     made = generate(args.folder, args.split, counts, args.workers)
-    described = {"folder": str(args.folder), "scenes": len(made)}
-    print(json.dumps(described) if args.json else f"{len(made)} scenes in {args.folder}")
-    return 0
+    return report(args, {"folder": str(args.folder), "scenes": len(made)}, f"{len(made)} scenes in {args.folder}")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -69,8 +68,7 @@ def _train(args: argparse.Namespace) -> int:
     for module in ("datasets", "pyarrow", "tensorboard"):  # the fusion's, which comes after an hour
         require("train", module)
     weights = train_nano(args.folder, run_stage, SMOKE if args.smoke else replace(Recipe(), workers=args.workers))
-    print(json.dumps({"weights": str(weights)}) if args.json else f"weights in {weights}")
-    return 0
+    return report(args, {"weights": str(weights)}, f"weights in {weights}")
 
 
 def run_stage(keys: dict[str, Any]) -> None:
@@ -92,16 +90,10 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     scenes = held_out_scenes(args.scenes, args.split, args.workers)
     model = load_for_evaluation(args.model)
-    results = evaluate_nano(
-        scenes,
-        model,
-        load_for_evaluation(args.control or control_of(args.model)),
-        per_predictive=args.predictive,
-        per_static=args.static,
-    )
+    control = load_for_evaluation(args.control or control_of(args.model))
+    results = evaluate_nano(scenes, model, control, per_predictive=args.predictive, per_static=args.static)
     if args.probes:
         results["probes"] = probe_model(model, held_out_scenes(args.scenes, "train", args.workers), scenes)
     if args.output:
         write_json(args.output, results)
-    print(json.dumps(results, indent=2) if args.json else results_text(results))
-    return 0
+    return report(args, results, results_text(results))

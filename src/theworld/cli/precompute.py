@@ -1,16 +1,11 @@
 """Fill the latent cache that a training config names."""
 
 import argparse
-import json
-import os
 import sys
 
-from . import train
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `theworld train`: one config serves both."""
-    train.add_arguments(parser)
+from .loading import report
+from .train import add_arguments as add_arguments  # one config serves both commands
+from .train import config_of
 
 
 def run(args: argparse.Namespace) -> int:
@@ -19,14 +14,12 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     with redirect_stdout(sys.stderr):  # as in `train`
-        config = train.config_of(args)
+        config = config_of(args)
         from theworld.training.precompute import precompute
     from theworld.utils.logging import configure_logging
 
     configure_logging()
     result = precompute(config)
-    if os.environ.get("RANK", "0") == "0":
-        done = f"{result.computed} pictures encoded, {result.present} were there"
-        text = f"{done}; {result.skipped} of {result.rows} rows skipped: {result.folder}"
-        print(json.dumps(asdict(result)) if args.json else "\n".join(filter(None, (text, result.skip_causes))))
-    return 0
+    done = f"{result.computed} images encoded, {result.present} were there"
+    text = f"{done}; {result.skipped} of {result.rows} rows skipped: {result.folder}"
+    return report(args, asdict(result), text, result.skip_causes)

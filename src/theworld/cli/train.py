@@ -1,13 +1,11 @@
 """Train a model as a config says, or continue a run."""
 
 import argparse
-import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .loading import add_key
+from .loading import add_json, add_key, report
 
 if TYPE_CHECKING:
     from theworld.training.config import TrainingConfig
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.usage = "%(prog)s [--config FILE] [--KEY VALUE ...]"
     parser.add_argument("--config", help="JSON file of config keys that differ from the defaults")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     groups = {
         owner: parser.add_argument_group(f"config keys, over those of the file: {title}")
         for owner, title in GROUPS.items()
@@ -45,8 +43,8 @@ def config_of(args: argparse.Namespace) -> "TrainingConfig":
     from theworld.utils.settings import keys
 
     known = keys(TrainingConfig)
-    options = {name: value for name, value in vars(args).items() if name in known or name in REFUSED}
-    options.pop("debug", None)  # the command's own option
+    names = (known.keys() | REFUSED.keys()) - {"debug"}  # which is the command's own option
+    options = {name: value for name, value in vars(args).items() if name in names}
     given = {name: known[name].parse(value) if name in known else value for name, value in options.items()}
     path, run = args.config, None
     if path is None:
@@ -74,7 +72,6 @@ def run(args: argparse.Namespace) -> int:
 
     configure_logging()
     result = train(config)
-    if os.environ.get("RANK", "0") == "0":
-        described = f"step {result.step}, loss {result.loss}, {result.skipped} rows skipped: {result.checkpoint}"
-        print(json.dumps(asdict(result)) if args.json else described)
+    text = f"step {result.step}, loss {result.loss}, {result.skipped} rows skipped: {result.checkpoint}"
+    report(args, asdict(result), text)
     return STOPPED if result.stopped else 0

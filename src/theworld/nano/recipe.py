@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import shutil
@@ -97,6 +98,17 @@ class Recipe:
     def counts(self, split: str) -> dict[str, int]:
         """Scenes per kind of `split`."""
         return dict(zip(("drop", "race", "stack"), getattr(self, split), strict=True))
+
+
+def scenes_to_ask(folder: Path, questions: int | None) -> Path:
+    """Scenes of the test split in `folder`, simulated if missing: the recipe's number, or one a question if fewer."""
+    counts = Recipe().counts("test")
+    share = min(1.0, (questions or math.inf) / sum(counts.values()))
+    counts = {kind: math.ceil(count * share) for kind, count in counts.items()}
+    path = folder / f"test-{sum(counts.values())}"
+    if not path.is_dir():
+        generate(path, "test", counts)
+    return path
 
 
 CARD = """\

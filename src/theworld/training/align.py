@@ -8,11 +8,9 @@ Shape legend: `B` clips, `C` latent channels, `T = 1 + K` latent frames, `F = 1 
 and width, `N` world tokens of a latent frame, `S` world image size, `P` side of Gemma's image, `D` width.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -20,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, StackDataset
 from transformers.utils import ModelOutput
 
 from theworld.data.images import open_image
@@ -38,12 +36,7 @@ ENCODED_TOGETHER = 64  # clips
 
 @dataclass
 class AlignOutput(ModelOutput):
-    """What alignment gives.
-
-    Args:
-        loss: Mean of `frame_errors`.
-        frame_errors: (T,) squared error of each latent frame's tokens, in units of the targets' variance.
-    """
+    """`loss`, and the squared error of each latent frame's tokens, (T,), in units of the targets' variance."""
 
     loss: Tensor | None = None
     frame_errors: Tensor | None = None
@@ -72,7 +65,7 @@ class AlignModel(TheWorld):
         if not (config.enable_world and config.freeze_gemma_vision and config.freeze_cosmos_vae):
             raise ValueError(
                 "objective='align' trains the projector alone: set enable_world, freeze_gemma_vision and "
-                "freeze_cosmos_vae to true, and train other parts in a later stage"
+                "freeze_cosmos_vae to true, and train other components in a later stage"
             )
         if not 0 <= true_future_share <= 1:
             raise ValueError(f"true_future_share={true_future_share}: expected 0 to 1")
@@ -106,14 +99,14 @@ class AlignModel(TheWorld):
         world_latents: Tensor | None = None,
         clip_latents: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Run the frozen parts.
+        """Run the frozen components.
 
         Args:
-            target_pixel_values: (B, T, 3, P, P), what Gemma sees of frames 0, 4, 8, ...
+            target_pixel_values: (B, T, 3, P, P), Gemma's inputs of frames 0, 4, 8, ...
             world_pixel_values: (B, 3, S, S) in [-1, 1], the first frames, to be rolled out.
             clip_pixel_values: (B, F, 3, S, S) in [-1, 1], the whole clips.
-            world_latents: (B, C, T, h, w) of the former, computed before.
-            clip_latents: (B, C, T, h, w) of the latter, computed before.
+            world_latents: (B, C, T, h, w) of the first frames, from a cache.
+            clip_latents: (B, C, T, h, w) of the clips, from a cache.
 
         Returns:
             `targets` (B, T, N, D), and `world_latents` and `clip_latents` where they or their pixels were given.
@@ -128,14 +121,12 @@ class AlignModel(TheWorld):
         side = math.isqrt(cast(int, self.config.mm_tokens_per_image))
         tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
         tokens = fit_grid(tokens, (side, side), self.config.world_grid)  # (B * T, N, D)
-        latents = {"world_latents": world_latents, "clip_latents": clip_latents}
-        return {
-            "targets": tokens.unflatten(0, (clips, frames)),
-            **{name: value for name, value in latents.items() if value is not None},
-        }
+        features = {"targets": tokens.unflatten(0, (clips, frames))}
+        features |= {} if world_latents is None else {"world_latents": world_latents}
+        return features | ({} if clip_latents is None else {"clip_latents": clip_latents})
 
     def _choose_latents(self, features: dict[str, Tensor]) -> Tensor:
-        """The rollouts, in training with `true_future_share` of them replaced by what did happen."""
+        """The rollouts; in training, `true_future_share` of them are replaced by the clips' own latents."""
         rolled, true = features.get("world_latents"), features.get("clip_latents")
         if rolled is None or true is None or not self.training:
             latents = true if rolled is None else rolled
@@ -145,8 +136,9 @@ class AlignModel(TheWorld):
         return torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
 
 
+@dataclass
 class AlignCollator:
-    """Clips -> what `AlignModel` takes.
+    """Clips -> the inputs of `AlignModel`.
 
     A call opens the frames and returns `target_pixel_values` (B, T, 3, P, P), `world_pixel_values` (B, 3, S, S) and
     `clip_pixel_values` (B, F, 3, S, S) as far as `true_future_share` needs them, and `skipped`, the rows that cannot be
@@ -161,38 +153,24 @@ class AlignCollator:
         latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of those pixels.
     """
 
-    def __init__(
-        self,
-        processor: TheWorldProcessor,
-        *,
-        num_world_steps: int | None = None,
-        frames_per_step: int = 4,
-        true_future_share: float = 0.25,
-        image_folder: Path | None = None,
-        latent_cache: LatentCache | None = None,
-    ) -> None:
-        self.processor = processor
-        self.num_world_steps = processor.num_world_steps if num_world_steps is None else num_world_steps
-        self.frames_per_step = frames_per_step
-        self.true_future_share = true_future_share
-        self.image_folder = image_folder
-        self.latent_cache = latent_cache
-
-    @property
-    def num_frames(self) -> int:
-        """Video frames `F` of a clip."""
-        return 1 + self.num_world_steps * self.frames_per_step
+    processor: TheWorldProcessor
+    _: KW_ONLY
+    num_world_steps: int | None = None
+    frames_per_step: int = 4
+    true_future_share: float = 0.25
+    image_folder: Path | None = None
+    latent_cache: LatentCache | None = None
 
     def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
         """One batch; see the class."""
         clips: list[list[Image.Image]] = []
         skipped: list[Skipped] = []
         for item in items:
-            if isinstance(item, Skipped):
-                skipped.append(item)
-                continue
             try:
-                clips.append(self.open_clip(item))
+                if isinstance(item, Skipped):
+                    skipped.append(item)
+                else:
+                    clips.append(self.open_clip(item))
             except BadSample as error:
                 skipped.append(error.skipped(item.id))
         return {**self.tensors(clips), "skipped": skipped}
@@ -209,12 +187,12 @@ class AlignCollator:
                 f"example {example.id!r} has no clip: objective 'align' needs a source of videos, such as dataset_name "
                 "'video' or 'micro_world'"
             )
-        frames = example.clip[: self.num_frames]
-        if len(frames) < self.num_frames:
-            raise BadSample(
-                "short_clip",
-                f"a clip of {len(frames)} frames: {self.num_world_steps} latent frames ahead need {self.num_frames}",
-            )
+        steps = self.processor.num_world_steps if self.num_world_steps is None else self.num_world_steps
+        needed = 1 + steps * self.frames_per_step
+        frames = example.clip[:needed]
+        if len(frames) < needed:
+            detail = f"a clip of {len(frames)} frames: {steps} latent frames ahead need {needed}"
+            raise BadSample("short_clip", detail)
         return [open_image(frame, self.image_folder) for frame in frames]
 
     def tensors(self, clips: list[list[Image.Image]]) -> dict[str, Tensor]:
@@ -240,33 +218,16 @@ class AlignCollator:
         return {f"{name}_latents": self.latent_cache.lookup(pixels)}
 
 
-class AlignFeatures(Dataset[dict[str, Tensor]]):
-    """What the frozen parts make of every clip, in memory: for a set that is seen many times.
-
-    Args:
-        tensors: The features of `AlignModel.encode`, each with one row a clip.
-    """
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        self.tensors = tensors
-
-    def __len__(self) -> int:
-        return len(self.tensors["targets"])
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: value[index] for name, value in self.tensors.items()}
-
-
 def encode_rows(
     model: AlignModel, rows: Dataset[Example | Skipped], collator: AlignCollator, skips: SkipLog | None = None
-) -> AlignFeatures:
-    """Run the frozen parts once over all rows.
+) -> StackDataset[dict[str, Tensor]]:
+    """The features of `AlignModel.encode` for all clips, in memory, one row a clip: for data with many epochs.
 
     Args:
         skips: Takes the rows that cannot be used.
 
     Raises:
-        ValueError: None can be used, or fewer than the skip budget allows.
+        ValueError: No clip can be used, or more are skipped than the budget allows.
     """
     encoded: dict[str, list[Tensor]] = {}
     skipped: list[Skipped] = []
@@ -281,10 +242,7 @@ def encode_rows(
         skips.record(skipped)
     if not encoded:
         raise ValueError(f"none of the {len(skipped)} clips can be used: {skipped[0].detail}")
-    features = AlignFeatures({name: torch.cat(values) for name, values in encoded.items()})
-    size = sum(value.nbytes for value in features.tensors.values())
-    logger.info("%d clips encoded, %.0f MB in memory", len(features), size / 1e6)
-    return features
-
-
-__all__ = ["AlignCollator", "AlignFeatures", "AlignModel", "AlignOutput", "encode_rows"]
+    tensors = {name: torch.cat(values) for name, values in encoded.items()}
+    size = sum(value.nbytes for value in tensors.values())
+    logger.info("%d clips encoded, %.0f MB in memory", len(tensors["targets"]), size / 1e6)
+    return StackDataset(**cast(dict[str, Any], tensors))

@@ -1,6 +1,4 @@
-"""`TrainingConfig` in the words of transformers: its `TrainingArguments`, and the loggers it reports to."""
-
-from __future__ import annotations
+"""A `TrainingConfig` as `transformers.TrainingArguments`, and the loggers it reports to."""
 
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,10 @@ SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
-    """What the stock Trainer is told; it never sees the token, and neither prunes checkpoints nor publishes by itself.
+    """The arguments of the stock Trainer, without the token; it neither prunes checkpoints nor publishes.
 
     Raises:
-        ValueError: transformers refuses a value; or a logger of `report_to` is not installed, or has a key of its own.
+        ValueError: transformers refuses a value; or as `other_loggers`.
     """
     # Keys under the names of transformers; of those passed on, the ones that differ from its defaults
     given: dict[str, Any] = {}
@@ -97,21 +95,12 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
         callbacks.append(TensorBoardCallback(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
+        settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it keeps the command line
+        named = {"project": config.wandb_project, "name": config.wandb_run_name, "dir": config.output_dir}
         try:
-            wandb.init(
-                project=config.wandb_project,
-                name=config.wandb_run_name,
-                dir=config.output_dir,
-                config=config.to_dict(),
-                settings=wandb.Settings(x_disable_meta=config.hf_token is not None),  # it keeps the command line
-            )
+            wandb.init(**named, config=config.to_dict(), settings=settings)
         except wandb.Error as error:
-            raise ValueError(
-                f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
-                "WANDB_MODE=offline"
-            ) from error
+            told = f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
+            raise ValueError(f"{told}WANDB_MODE=offline") from error
         callbacks.append(WandbCallback())
     return callbacks
-
-
-__all__ = ["reporters", "training_arguments"]

@@ -1,6 +1,4 @@
-"""What happens beside a training step: log lines at saves, norms, progress on stderr."""
-
-from __future__ import annotations
+"""Callbacks of the trainer: log lines at saves, gradient norms, checks of the first steps, progress on stderr."""
 
 import sys
 from typing import Any
@@ -39,35 +37,30 @@ class Moments(TrainerCallback):
 
 
 class GradientNorms(TrainerCallback):
-    """The norm of every part's gradients in the last optimiser step, after clipping."""
+    """The norm of every component's gradients in the last optimiser step, after clipping."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, list[nn.Parameter]] = {}
+        self.components: dict[str, list[nn.Parameter]] = {}
         self.norms: dict[str, Tensor] = {}
 
     @override
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: Any, **kwargs: Any
-    ) -> None:
-        self.parts = trained_parameters(model)
+    def on_train_begin(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        self.components = trained_parameters(model)
 
     @override
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        gradients = {part: [p.grad for p in values if p.grad is not None] for part, values in self.parts.items()}
-        self.norms = {part: total_norm(values) for part, values in gradients.items() if values}
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        gradients = {name: [p.grad for p in group if p.grad is not None] for name, group in self.components.items()}
+        self.norms = {name: total_norm(values) for name, values in gradients.items() if values}
 
 
 class FirstSteps(TrainerCallback):
     """Stops a run that cannot learn: no gradient reaches a component, or no world token reaches the model.
 
-    It looks at the first optimiser step that has an answer to learn. Rows without an image feed no world and may give
-    no gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
+    It checks the first optimiser step that has an answer to learn. Rows without an image feed no world and may give no
+    gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
 
     Args:
-        gradients: Of the same trainer.
-        enable_world: Whether world tokens have to come.
+        enable_world: Whether world tokens are expected.
         sees_gradients: False where they are not in `parameter.grad` (DeepSpeed).
     """
 
@@ -88,33 +81,31 @@ class FirstSteps(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not self.pending:
             return
-        # 1. Of all processes
+        # 1. Count the batches of all processes
         batches, images, tokens = (sum(counts) for counts in zip(*gather_object([self.fed]), strict=True))
         if not batches:  # every row was skipped, which has its own budget
             return
         self.steps += 1
         self.learns = self.learns or any(norm.item() > 0 for norm in self.gradients.norms.values())
         fed = bool(tokens) or not self.enable_world
-        # 2. Enough, or too early to say
+        # 2. Decide whether that is enough, or too early to say
         self.pending = not (self.learns and fed)
-        if not self.pending or (
-            not images and self.steps < STEPS_WITHOUT_IMAGE and state.global_step < state.max_steps
-        ):
+        early = not images and self.steps < STEPS_WITHOUT_IMAGE and state.global_step < state.max_steps
+        if not self.pending or early:
             return
-        # 3. Nothing
         if not fed:
             raise ValueError(
                 f"the world is enabled, but 0 world tokens reached the language model in {self.steps} steps: no "
                 "row has an image; give rows with images, or train with enable_world=False"
             )
         raise ValueError(
-            f"the gradients of {', '.join(self.gradients.parts)} are 0 in {self.steps} steps: nothing is learned, as "
-            "the loss does not depend on what trains; unfreeze another component, or give rows that use it"
+            f"the gradients of {', '.join(self.gradients.components)} are 0 in {self.steps} steps: nothing is learned, "
+            "as the loss does not depend on what trains; unfreeze another component, or give rows that use it"
         )
 
 
 class LogLines(TrainerCallback):
-    """A line a log on stderr: stdout belongs to the result."""
+    """One line on stderr for each log: stdout belongs to the result."""
 
     @override
     def on_log(
@@ -129,9 +120,7 @@ class ProgressBar(ProgressCallback):
     """transformers' bars, for a terminal: a file or an error line would carry their remains."""
 
     @override
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
             self.training_bar.clear()  # `LogLines` writes there
 
@@ -139,6 +128,3 @@ class ProgressBar(ProgressCallback):
 def progress() -> list[TrainerCallback]:
     """What shows how far a run is."""
     return [*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()]
-
-
-__all__ = ["FirstSteps", "GradientNorms", "Moments", "progress"]

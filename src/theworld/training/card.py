@@ -1,6 +1,4 @@
-"""The part of a checkpoint's card that only its run knows: stage, data, results, settings, versions."""
-
-from __future__ import annotations
+"""The section of a checkpoint's card about its training: stage, data, results, settings, versions."""
 
 import json
 from typing import Any
@@ -19,21 +17,15 @@ NOT_RESULTS = ("runtime", "per_second", "epoch", "step")
 
 
 def training_card(
-    model: TheWorld,
-    config: TrainingConfig,
-    stage: dict[str, Any],
-    state: TrainerState,
-    *,
-    rows: int | None,
-    skipped: int,
+    model: TheWorld, config: TrainingConfig, stage: dict[str, Any], state: TrainerState, rows: int | None, skipped: int
 ) -> str:
     """The card of a checkpoint of a run.
 
     Args:
-        stage: `objective` and `trains`, as `stage.json` has them.
-        state: Steps done, and what was logged on the way.
+        stage: `objective` and `trains`, as in `stage.json`.
+        state: Steps done, and the log.
         rows: Rows of the data; `None` for a stream.
-        skipped: How many of them could not be used.
+        skipped: The number of rows that could not be used.
     """
     start = config.model_name if config.resume in (None, "auto") else config.resume
     facts = {
@@ -45,7 +37,9 @@ def training_card(
         "versions": _versions(),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    settings = json.dumps(_settings(config), indent=2)
+    values = {name: (value, keys(TrainingConfig)[name]) for name, value in config.to_dict().items()}
+    changed = {name: value for name, (value, key) in values.items() if not key.local and value != key.default}
+    settings = json.dumps(changed, indent=2)
     section = (
         f"## Training\n\n| | |\n|---|---|\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
         f"```json\n{settings}\n```\n\n"
@@ -54,24 +48,21 @@ def training_card(
 
 
 def _data(config: TrainingConfig, rows: int | None, skipped: int) -> str:
-    named = [config.dataset_name, config.train_dataset_path]
-    lists = [value if isinstance(value, list) else [value] for value in named if value]
-    source = ", ".join(shown(str(name)) for names in lists for name in names)
+    named = [
+        value if isinstance(value, list) else [value] for value in (config.dataset_name, config.train_dataset_path)
+    ]
+    source = ", ".join(shown(str(name)) for names in named for name in names if name)
     size = "a stream" if rows is None else f"{rows:,} rows"
     return f"{source}: {size}, {skipped:,} of them skipped"
 
 
 def _results(history: list[dict[str, Any]]) -> dict[str, str]:
     """The last logged loss, and what the last evaluation said."""
-    results = {}
     losses = [row["loss"] for row in history if "loss" in row]
-    if losses:
-        results["training loss"] = f"{losses[-1]:.4f} (first {losses[0]:.4f})"
-    evaluations = [row for row in history if "eval_loss" in row]
-    for name, value in (evaluations[-1] if evaluations else {}).items():
-        if not name.endswith(NOT_RESULTS):
-            results[name.replace("_", " ")] = f"{value:.4f}"
-    return results
+    results = {"training loss": f"{losses[-1]:.4f} (first {losses[0]:.4f})"} if losses else {}
+    last = next((row for row in reversed(history) if "eval_loss" in row), {})
+    shown = {name: value for name, value in last.items() if not name.endswith(NOT_RESULTS)}
+    return results | {name.replace("_", " "): f"{value:.4f}" for name, value in shown.items()}
 
 
 def _versions() -> str:
@@ -79,12 +70,3 @@ def _versions() -> str:
     versions = [f"{name} {version}" for name, version in known["packages"].items() if version]
     commit = [f"commit {known['git']['commit'][:12]}"] if known["git"] else []
     return ", ".join([*versions, *commit, f"Python {known['python']}"])
-
-
-def _settings(config: TrainingConfig) -> dict[str, Any]:
-    known = keys(TrainingConfig)
-    values = config.to_dict().items()
-    return {name: value for name, value in values if not known[name].local and value != known[name].default}
-
-
-__all__ = ["training_card"]

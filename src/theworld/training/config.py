@@ -3,8 +3,6 @@
 A config file is a delta: it states what differs from the defaults here. Keys that begin with `_` are comments.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from theworld.utils.errors import brief
 from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
-from .passed_keys import TRAINER, WORLD, check_enumerated, passed_fields, refusals
+from .passed_keys import TRAINER, check_enumerated, passed_fields, refusals
 
 AUTO = "auto"
 REGISTRIES = ("world_encoder", "projector", "fusion")
@@ -259,12 +257,7 @@ class TrainingConfig(PassedSettings, RunSettings):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From JSON-like values; keys that begin with `_` are left out.
-
-        Raises:
-            KeyError: An unknown key; names the nearest.
-            ValueError: As at construction.
-        """
+        """From JSON-like values; keys that begin with `_` are left out. Errors as at construction."""
         given = {name: value for name, value in values.items() if not name.startswith("_")}
         for name in given.keys() - keys(cls).keys():
             if name in REFUSED:
@@ -279,10 +272,6 @@ class TrainingConfig(PassedSettings, RunSettings):
 
         Raises:
             FileNotFoundError: There is no such file.
-            KeyError: An unknown key; names the nearest.
-            ValueError: It is no JSON object, or as at construction.
+            KeyError, ValueError: It is no JSON object, or as at construction.
         """
         return cls.from_dict({**read_values(Path(path)), **(overrides or {})})
-
-
-__all__ = ["AUTO", "OWN", "REFUSED", "WORLD", "RunSettings", "TrainingConfig"]

@@ -1,33 +1,26 @@
-"""Several processes: which modules FSDP2 shards, and the delta gathered back.
+"""FSDP2: which modules are sharded, and how a delta checkpoint is gathered.
 
-`accelerate launch` with `configs/accelerate/multi_gpu_fsdp.yaml` shards by the same policy as `shard`; a test holds the
-two together.
+`accelerate launch` with `configs/accelerate/multi_gpu_fsdp.yaml` shards by the same policy as `shard`; a test compares
+the two.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import FullyShardedDataParallelPlugin
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from theworld.model import TheWorld
 from theworld.model.checkpoints.delta import delta_names
 from theworld.model.components import named_components
 
-if TYPE_CHECKING:
-    from accelerate.utils import FullyShardedDataParallelPlugin
-    from torch.distributed.device_mesh import DeviceMesh
-
-    from theworld.model import TheWorld
-
+# Layers that are gathered one after the other; everything else is one group, the root's
 WRAPPED_LAYERS = ("Gemma3DecoderLayer", "SiglipEncoderLayer")
-"""Layers that are gathered one after the other; everything else is one group, the root's."""
-
+# Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times
 IGNORED_MODULE = "model.world_encoder"
-"""Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times."""
 
 
 def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPolicy | None = None) -> TheWorld:
@@ -50,11 +43,7 @@ def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPoli
 
 
 def check_shardable(model: TheWorld) -> None:
-    """Refuse to shard around a world encoder that trains: its gradients would not be averaged over the processes.
-
-    Raises:
-        ValueError: It trains.
-    """
+    """Raise a ValueError if the world encoder trains: its gradients would not be averaged over the processes."""
     if any(p.requires_grad for name, p in model.named_parameters() if name.startswith(f"{IGNORED_MODULE}.")):
         raise ValueError(
             "freeze_cosmos_vae=False with FSDP: the world encoder is not sharded and would drift apart between "
@@ -63,9 +52,7 @@ def check_shardable(model: TheWorld) -> None:
 
 
 def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
-    """What accelerate's plugin cannot be told in its config: gradients are averaged in fp32, outputs keep their type.
-
-    By itself it averages in bf16 and rounds the loss to it.
+    """Average gradients in fp32 and keep the dtype of outputs, which accelerate's config cannot say; its own is bf16.
 
     Raises:
         ValueError: The world encoder trains.
@@ -84,14 +71,8 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
     names = set(delta_names(model))
-    for name, _, parameter in named_components(model):
-        if name not in names:
-            continue
-        value = parameter.detach()
+    for name, value in ((name, parameter.detach()) for name, _, parameter in named_components(model) if name in names):
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:
             delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need
     return delta
-
-
-__all__ = ["IGNORED_MODULE", "WRAPPED_LAYERS", "check_shardable", "gather_delta", "settle_fsdp", "shard"]

@@ -1,11 +1,9 @@
-"""Figures beside the loss: the answer of a closed question, and the size of every part's gradients and weights.
+"""Figures beside the loss: answers of closed questions, errors of latent frames, norms of gradients and weights.
 
 Shape legend: `B` batch, `L` sequence, `S` supervised positions, `V` vocabulary, `n` answers a closed question allows.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -14,6 +12,8 @@ from torch.distributed.tensor import DTensor
 
 from theworld.constants import IGNORE_INDEX
 from theworld.model.components import named_components
+
+CHOICE_FIGURES = 3
 
 
 def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor
 
 
 def choice_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
-    """`choice_loss` and `choice_accuracy` of summed figures; nothing if no closed question was asked."""
+    """`choice_loss` and `choice_accuracy` of summed `choice_figures`; empty if no closed question was asked."""
     loss, correct, count = figures.tolist()
     return {f"{prefix}choice_loss": loss / count, f"{prefix}choice_accuracy": correct / count} if count else {}
 
@@ -58,12 +58,12 @@ def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
 
 
 def trained_parameters(model: Any) -> dict[str, list[nn.Parameter]]:
-    """The parameters that train, by part."""
-    parts: dict[str, list[nn.Parameter]] = {}
-    for _, part, parameter in named_components(model):
+    """The parameters that train, by component."""
+    trained: dict[str, list[nn.Parameter]] = {}
+    for _, component, parameter in named_components(model):
         if parameter.requires_grad:
-            parts.setdefault(part, []).append(parameter)
-    return parts
+            trained.setdefault(component, []).append(parameter)
+    return trained
 
 
 @torch.no_grad()
@@ -71,11 +71,3 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """L2 norm of all values; over all processes, where each holds a shard."""
     norm = nn.utils.get_total_norm(tensors)
     return cast(Any, norm).full_tensor() if isinstance(norm, DTensor) else norm
-
-
-def norm_logs(name: str, norms: Mapping[str, Tensor]) -> dict[str, float]:
-    """`{name}/{part}` of every part."""
-    return {f"{name}/{part}": norm.item() for part, norm in norms.items()}
-
-
-__all__ = ["choice_figures", "choice_logs", "frame_logs", "norm_logs", "total_norm", "trained_parameters"]

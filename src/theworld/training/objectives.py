@@ -1,7 +1,5 @@
 """What a stage minimises: one entry an objective, the model that computes its loss and the collator that feeds it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,5 +63,3 @@ OBJECTIVES: dict[str, Objective] = {
     "answers": Objective(TheWorld, answers_collator),
     "align": Objective(AlignModel, align_collator, ("true_future_share",)),
 }
-
-__all__ = ["OBJECTIVES", "Objective"]

@@ -3,8 +3,6 @@
 Those of transformers are read from its source. To import it takes seconds, which `--help` and a misspelt key need not.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Mapping
@@ -22,38 +20,30 @@ from theworld.utils.world_settings import WorldSettings
 MODULE = "transformers.training_args"
 WORLD, TRAINER = "TheWorldConfig", "TrainingArguments"
 
-LAUNCHER = "`accelerate launch --config_file configs/accelerate/...` says how processes share the work"
-LOSS_ALONE = "an evaluation computes the loss and the figures of closed questions, and keeps no predictions"
-OWN_LOG = "the log is TheWorld's own, on stderr"
-PUBLISHER = "TheWorld pushes whole checkpoints itself"
-ANY_CHECKPOINT = "every checkpoint can be loaded: choose one by its eval_loss, and raise save_total_limit"
-EXACT = "a run that resumes repeats the uninterrupted run exactly"
-SIGNALS = "a run that gets SIGTERM saves already"
-COMMAND = "the command says it: `theworld train` trains"
-COLLATOR = "the collator makes batches as the model takes them"
-LIGER = "Liger knows no TheWorld and would change nothing"
-LOSS = "the model computes the loss, at supervised positions alone"
-
-REFUSED: dict[str, str] = {
-    **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config"), LAUNCHER),
-    **dict.fromkeys(("prediction_loss_only", "include_for_metrics", "batch_eval_metrics"), LOSS_ALONE),
-    **dict.fromkeys(("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps"), LOSS_ALONE),
-    **dict.fromkeys(("log_level", "log_level_replica", "disable_tqdm"), OWN_LOG),
-    **dict.fromkeys(("hub_always_push", "hub_revision"), PUBLISHER),
-    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), ANY_CHECKPOINT),
-    **dict.fromkeys(("ignore_data_skip", "save_only_model", "restore_callback_states_from_checkpoint"), EXACT),
-    **dict.fromkeys(("do_train", "do_predict"), COMMAND),
-    **dict.fromkeys(("remove_unused_columns", "label_names", "length_column_name"), COLLATOR),
-    **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), LIGER),
-    "label_smoothing_factor": LOSS,
-    "neftune_noise_alpha": "the places of world tokens would get noise too",
-    "auto_find_batch_size": "another batch size is another run: lower batch_size",
-    "ddp_find_unused_parameters": "every process uses the same parameters",
-    "enable_jit_checkpoint": SIGNALS,
-    "debug": "the option --debug shows tracebacks",
-    "local_rank": "the launcher sets it",
-}
-"""Fields of `TrainingArguments` that would break a run, or have no effect, and why."""
+# Fields of `TrainingArguments` that would break a run, or have no effect, by the reason
+REASONS = {
+    "`accelerate launch --config_file configs/accelerate/...` says how processes share the work":
+        "fsdp fsdp_config deepspeed accelerator_config parallelism_config",
+    "an evaluation computes the loss and the figures of closed questions, and keeps no predictions":
+        "prediction_loss_only include_for_metrics batch_eval_metrics eval_do_concat_batches eval_use_gather_object "
+        "eval_accumulation_steps",
+    "the log is TheWorld's own, on stderr": "log_level log_level_replica disable_tqdm",
+    "TheWorld pushes whole checkpoints itself": "hub_always_push hub_revision",
+    "every checkpoint can be loaded: choose one by its eval_loss, and raise save_total_limit":
+        "load_best_model_at_end metric_for_best_model greater_is_better",
+    "a run that resumes repeats the uninterrupted run exactly":
+        "ignore_data_skip save_only_model restore_callback_states_from_checkpoint",
+    "a run that gets SIGTERM saves already": "enable_jit_checkpoint",
+    "the command says it: `theworld train` trains": "do_train do_predict",
+    "the collator makes batches as the model takes them": "remove_unused_columns label_names length_column_name",
+    "Liger knows no TheWorld and would change nothing": "use_liger_kernel liger_kernel_config",
+    "the model computes the loss, at supervised positions alone": "label_smoothing_factor",
+    "the places of world tokens would get noise too": "neftune_noise_alpha",
+    "another batch size is another run: lower batch_size": "auto_find_batch_size",
+    "every process uses the same parameters": "ddp_find_unused_parameters",
+    "the option --debug shows tracebacks": "debug",
+    "the launcher sets it": "local_rank",
+}  # fmt: skip
 
 CHOICES = {"train_sampling_strategy": ("random", "sequential"), "save_strategy": ("steps", "epoch")}
 CHANGE_RUN = {
@@ -77,7 +67,7 @@ def refusals(own: Mapping[str, Key]) -> dict[str, str]:
     """Why a run does not take a field of `TheWorldConfig` or `TrainingArguments`, by name; `own` are the run's keys."""
     found = {name: key.refused for name, key in keys(WorldSettings).items() if key.refused}
     found |= {argument: f"set {name}" for name, key in own.items() for argument in key.argument.split()}
-    return found | {name: reason for name, reason in REFUSED.items() if name in trainer_fields()}
+    return found | {name: why for why, names in REASONS.items() for name in names.split() if name in trainer_fields()}
 
 
 def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
@@ -128,6 +118,3 @@ def check_enumerated(name: str, value: Any) -> None:
         names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
         if value not in names:
             raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")
-
-
-__all__ = ["TRAINER", "WORLD", "check_enumerated", "passed_fields", "refusals", "trainer_fields"]

@@ -1,6 +1,4 @@
-"""A cluster takes its machine back, or a person presses Ctrl-C: save and stop at the end of the running step."""
-
-from __future__ import annotations
+"""On SIGTERM, SIGUSR1 or Ctrl-C: save and stop at the end of the running step."""
 
 import signal
 import threading
@@ -20,8 +18,8 @@ SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGUSR1"
 class PreemptionCallback(TrainerCallback):
     """Saves a checkpoint and ends the training at the first step end after one of `SIGNALS` reached any process.
 
-    A second Ctrl-C (SIGINT) ends it at once, without a checkpoint. The handlers stand while training runs; before and
-    after, the signals do what they did. Handlers need the main thread: a trainer in another thread runs without them.
+    A second Ctrl-C (SIGINT) ends it at once, without a checkpoint. The handlers are installed while training runs.
+    They need the main thread: a trainer in another thread runs without them.
 
     Attributes:
         received: The signal, on the process that got it.
@@ -33,9 +31,7 @@ class PreemptionCallback(TrainerCallback):
         self.stopped = False
         self._previous: dict[signal.Signals, Any] = {}
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Install the handlers."""
         self.received, self.stopped = None, False
         if threading.current_thread() is threading.main_thread():
@@ -49,9 +45,7 @@ class PreemptionCallback(TrainerCallback):
         self.stopped = True
         control.should_save = control.should_training_stop = True
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Put the previous handlers back."""
         for number, handler in self._previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
@@ -64,12 +58,9 @@ class PreemptionCallback(TrainerCallback):
         self.received = signal.Signals(number)
 
     def _received_anywhere(self, device: torch.device) -> bool:
-        """All processes have to stop at the same step, and the signal may have reached only one of them by now."""
+        """Whether any process got a signal: all have to stop at the same step."""
         if not dist.is_initialized():
             return self.received is not None
         flag = torch.tensor(float(self.received is not None), device=device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
-
-
-__all__ = ["PreemptionCallback"]

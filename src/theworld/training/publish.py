@@ -1,19 +1,17 @@
-"""Checkpoints on the Hub: when a run pushes, what it pushes, and that no push is seen half.
+"""Checkpoints on the Hub: when a run pushes, and what it pushes.
 
-A push is one commit, so a reader finds the old checkpoint or the new one. transformers' own machinery makes two of one
-checkpoint, pushes from a folder that pruning empties meanwhile, and pickles its arguments, a token with them.
+A push is one commit, so a reader finds the old checkpoint or the new one. transformers pushes a checkpoint in two
+commits, from a folder that pruning may empty meanwhile, and pickles its arguments, including a token.
 """
-
-from __future__ import annotations
 
 import json
 import shlex
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
+from huggingface_hub.utils import filter_repo_objects
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
@@ -32,11 +30,8 @@ class Publisher(TrainerCallback):
     """Pushes the checkpoints of a run to `hub_model_id`, as `hub_strategy` says.
 
     `end` pushes the last checkpoint when the run is over; `every_save` every one as it is saved; `checkpoint` likewise,
-    with what continuing needs in the folder `last-checkpoint`. Training waits for a push. One that fails during the run
-    is a warning, as the next save pushes again; one that fails at the end is an error.
-
-    Args:
-        config: The run. The token is the one that the Hub's client finds: `HF_TOKEN`, or that of `hf auth login`.
+    with its trainer state in the folder `last-checkpoint`. Training waits for a push. A push that fails during the run
+    is a warning, as the next save pushes again; a failure at the end is an error.
 
     Raises:
         ValueError: There is no token, or a repository that is to be private is public.
@@ -47,10 +42,9 @@ class Publisher(TrainerCallback):
         assert config.hub_model_id is not None
         self.strategy = config.hub_strategy
         self.pushed: Path | None = None
-        token = get_token()
-        if token is None:
+        if get_token() is None:
             raise ValueError("push_to_hub=True without a Hub token: set HF_TOKEN, or log in with `hf auth login`")
-        self.api = HfApi(token=token)
+        self.api = HfApi(token=get_token())
         try:
             self.repository = self.api.create_repo(
                 config.hub_model_id, private=config.hub_private_repo, exist_ok=True
@@ -62,9 +56,8 @@ class Publisher(TrainerCallback):
                 "name, the token (HF_TOKEN, or `hf auth login`) and the connection"
             ) from error
         if config.hub_private_repo and not is_private:
-            raise ValueError(
-                f"hub_private_repo=True, but {self.repository} is public: make it private, or name another"
-            )
+            told = f"hub_private_repo=True, but {self.repository} is public: make it private, or name another"
+            raise ValueError(told)
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -78,19 +71,12 @@ class Publisher(TrainerCallback):
             logger.warning("%s: the push to %s failed (%s)", checkpoint, self.repository, _reason(error))
 
     def finish(self, checkpoint: Path) -> None:
-        """Push the run's last checkpoint, if that is not done yet.
-
-        Raises:
-            OSError: It failed; says where the checkpoint lies and how to push it again.
-        """
+        """Push the run's last checkpoint, if that is not done yet; an OSError says how to push it again."""
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         local = [name for key in BASES if (name := config.get(key)) and Path(name).is_dir()]
         if local:
-            logger.warning(
-                "%s: its base models %s are folders of this machine; whoever loads it needs them at the same place",
-                self.repository,
-                " and ".join(local),
-            )
+            message = "%s: its base models %s are folders of this machine; loading it needs them at the same place"
+            logger.warning(message, self.repository, " and ".join(local))
         if self.pushed == checkpoint:
             return
         try:
@@ -105,22 +91,17 @@ class Publisher(TrainerCallback):
 
     def push(self, checkpoint: Path) -> None:
         """Make the files of `checkpoint` those of the repository, in one commit."""
-        files = {path.name: path for path in sorted(checkpoint.iterdir()) if path.is_file()}
-        added = {name: path for name, path in files.items() if not any(fnmatch(name, p) for p in TRAINING_STATE)}
+        files = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+        model = filter_repo_objects(files, ignore_patterns=[*TRAINING_STATE, "*/*"])
+        added = {name: checkpoint / name for name in model}
         if self.strategy == "checkpoint":
-            inside = (path for path in sorted(checkpoint.rglob("*")) if path.is_file())
-            added |= {f"{LAST}/{path.relative_to(checkpoint).as_posix()}": path for path in inside}
-        replaced = (WEIGHTS, f"{LAST}/*") if self.strategy == "checkpoint" else (WEIGHTS,)
-        stale = [
-            name
-            for name in self.api.list_repo_files(self.repository)
-            if name not in added and any(fnmatch(name, pattern) for pattern in replaced)
-        ]
-        self.api.create_commit(
-            self.repository,
-            [*map(CommitOperationDelete, stale), *(CommitOperationAdd(name, path) for name, path in added.items())],
-            commit_message=f"Step {checkpoint.name.removeprefix(f'{PREFIX_CHECKPOINT_DIR}-')}",
-        )
+            added |= {f"{LAST}/{name}": checkpoint / name for name in files}
+        replaced = [WEIGHTS, *([f"{LAST}/*"] if self.strategy == "checkpoint" else [])]
+        stale = set(filter_repo_objects(self.api.list_repo_files(self.repository), allow_patterns=replaced))
+        operations = [CommitOperationDelete(name) for name in sorted(stale - added.keys())]
+        operations += [CommitOperationAdd(name, path) for name, path in added.items()]
+        step = checkpoint.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        self.api.create_commit(self.repository, operations, commit_message=f"Step {step}")
         self.pushed = checkpoint
         logger.info("%s: pushed to %s/%s", checkpoint, self.api.endpoint, self.repository)
 
@@ -131,6 +112,3 @@ def _reason(error: Exception) -> str:
         return f"{error.response.status_code} {error.server_message or ''}".strip()
     cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else None
     return _reason(cause) if cause else str(error).strip().partition("\n")[0]
-
-
-__all__ = ["Publisher"]

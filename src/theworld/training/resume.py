@@ -1,10 +1,8 @@
-"""Checkpoints of a run: where they are, whether they are whole, and how one appears at once.
+"""Checkpoints of a run: where they are, whether they are complete, and how one is written.
 
-A checkpoint is written to a hidden folder and takes its name when every file is on disk. A run that dies in the middle
-of a save leaves the folder hidden, and every `checkpoint-N` there is, is whole.
+A checkpoint is written to a hidden folder and renamed when every file is on disk. A run that dies during a save leaves
+the folder hidden, so every `checkpoint-N` is complete.
 """
-
-from __future__ import annotations
 
 import os
 import re
@@ -34,23 +32,21 @@ STATE = "trainer_state.json"
 STAGE = "stage.json"
 CHECKSUMS = "checksums.json"
 TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE, CHECKSUMS)  # what continuing needs and the model does not
-CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")
-"""Files without checksums of their own that anyone verifies; people edit the others."""
+CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")  # people edit the other files
 RNG_STATES = "rng_state*.pth"  # one a process
-OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or cut up, DeepSpeed
+OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or sharded, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
-CONFIG = "config.json"
 LOCK, LOCK_SECONDS = ".lock", 0.2
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Resume:
-    """A checkpoint to go on from.
+    """A checkpoint to start from.
 
     Args:
-        folder: Where it lies on this machine.
-        stage: What `stage.json` says of the run that wrote it; empty if it has no trainer state.
+        folder: Its folder on this machine.
+        stage: Its `stage.json`; empty without trainer state, so that only the weights can be used.
         step: Its optimiser step; 0 without trainer state.
     """
 
@@ -58,39 +54,37 @@ class Resume:
     stage: dict[str, Any]
     step: int = 0
 
-    @property
-    def has_state(self) -> bool:
-        """Whether optimiser, schedule and data order can continue, not only the weights."""
-        return bool(self.stage)
-
 
 def resolve(config: TrainingConfig) -> Resume | None:
-    """The checkpoint that `config.resume` means; `None` for a fresh start.
+    """The checkpoint that `config.resume` names; `None` for a fresh start.
 
     Raises:
         FileNotFoundError: It names nothing.
         ValueError: `output_dir` holds newer checkpoints than the one to start from, or that one is damaged.
     """
-    output = Path(config.output_dir)
-    newest = newest_checkpoint(output)
+    newest = newest_checkpoint(Path(config.output_dir))
     start = newest
     if config.resume != AUTO:
         start = None if config.resume is None else locate(config.resume)
     if newest is not None and (start is None or start.resolve() != newest.resolve()):
         raise ValueError(
-            f"{output}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or choose "
-            "another --output_dir"
+            f"{config.output_dir}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or "
+            "choose another --output_dir"
         )
     return None if start is None else read(start)
 
 
 def read(folder: Path) -> Resume:
-    """What the checkpoint in `folder` can continue.
+    """The complete checkpoint in `folder`, with verified checksums: training would not notice a flipped byte.
 
     Raises:
-        ValueError: A file of it is damaged.
+        ValueError: A file is damaged.
     """
-    check_whole(folder)
+    for path in sorted(folder.glob("*.json")):
+        read_object(path)
+    for name, checksum in _checksums(folder).items():
+        if _crc32(folder / name) != checksum:
+            raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
     if not has_state(folder):
         return Resume(folder, {})
     stage = read_object(folder / STAGE, "stage", "config")
@@ -103,56 +97,43 @@ def read(folder: Path) -> Resume:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether `value` may stand in a field with this default; None says nothing of the type."""
+    """Whether `value` has the type of a field with this default; a default of None says nothing of the type."""
     if default is None or isinstance(default, bool):
         return True
     kinds = (int, float) if isinstance(default, int | float) else type(default)
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def check_whole(folder: Path) -> None:
-    """Compare the files of a checkpoint with their checksums: a flipped byte would train on unnoticed.
-
-    Raises:
-        ValueError: One is damaged.
-    """
-    for path in sorted(folder.glob("*.json")):
-        read_object(path)
-    for name, checksum in _checksums(folder).items():
-        if _crc32(folder / name) != checksum:
-            raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
-
-
 def locate(name: str) -> Path:
-    """The folder of the checkpoint that `name` means: itself, or the newest of a run folder or Hub repository.
+    """The checkpoint `name`, or the newest one in the run folder or Hub repository `name`.
 
     Raises:
         FileNotFoundError: There is no such folder and no such repository, or it holds no complete checkpoint.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        missing = missing_files(folder)
-        found = newest_checkpoint(folder) if missing_weights(folder) else folder
-        if found is None:
+    if not folder.is_dir():
+        if not HUB_ID.fullmatch(name):
+            raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
+        return _download(name)
+    if missing_weights(folder):
+        newest = newest_checkpoint(folder)
+        if newest is None:
             raise FileNotFoundError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
-        if found == folder and missing:
-            raise FileNotFoundError(
-                f"{name}: incomplete, {', '.join(missing)} is missing, so the run cannot continue exactly; resume from "
-                "an earlier checkpoint, or start a new stage from its weights with --model_name"
-            )
-        return found
-    if not HUB_ID.fullmatch(name):
-        raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
-    return _download(name)
+        return newest
+    if missing := missing_files(folder):
+        raise FileNotFoundError(
+            f"{name}: incomplete, {', '.join(missing)} is missing, so the run cannot continue exactly; resume from "
+            "an earlier checkpoint, or start a new stage from its weights with --model_name"
+        )
+    return folder
 
 
 def _download(name: str) -> Path:
     try:
         files = HfApi().list_repo_files(name)
-        steps = [int(match[1]) for file in files if (match := NUMBERED.match(file))]
-        candidates = [f"checkpoint-{step}" for step in sorted(steps, reverse=True)[:1]] or [LAST, ""]
-        parents = {file.rpartition("/")[0] for file in files}
-        folder = next((candidate for candidate in candidates if candidate in parents), "")
+        folders = {file.rpartition("/")[0] for file in files}
+        numbers = [int(match[1]) for folder in folders if (match := NUMBERED.fullmatch(folder))]
+        folder = f"checkpoint-{max(numbers)}" if numbers else LAST if LAST in folders else ""
         wanted = [file for file in files if file.rpartition("/")[0] == folder]
         found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -168,12 +149,12 @@ def _download(name: str) -> Path:
 
 
 def has_state(folder: Path) -> bool:
-    """Whether a checkpoint was saved with what continuing needs; one that was published has its model alone."""
+    """Whether a checkpoint was saved with optimiser, schedule and data order; a published one has its model alone."""
     return (folder / CHECKSUMS).is_file() or any((folder / name).exists() for name in OPTIMIZER_STATES)
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What the checkpoint in `folder` lacks of its weights and, if it has any, of the state that continuing needs."""
+    """The files that the checkpoint in `folder` lacks of its weights and, if it has any, of its trainer state."""
     missing = missing_weights(folder)
     if has_state(folder):
         names = {*_checksums(folder), STATE, STAGE}
@@ -183,22 +164,17 @@ def missing_files(folder: Path) -> list[str]:
     return list(dict.fromkeys(missing))
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether the checkpoint in `folder` lacks nothing."""
-    return not missing_files(folder)
-
-
 def _checksums(folder: Path) -> dict[str, int]:
     return read_object(folder / CHECKSUMS) if (folder / CHECKSUMS).is_file() else {}
 
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete `checkpoint-N` of a run folder, oldest first."""
-    numbered = numbered_checkpoints(run)
-    incomplete = [path for path in numbered if not is_complete(path)]
-    for path in incomplete:
-        logger.warning("%s: not complete, ignored (%s is missing)", path, ", ".join(missing_files(path)))
-    return [path for path in numbered if path not in incomplete]
+    missing = {path: missing_files(path) for path in numbered_checkpoints(run)}
+    for path, names in missing.items():
+        if names:
+            logger.warning("%s: not complete, ignored (%s is missing)", path, ", ".join(names))
+    return [path for path, names in missing.items() if not names]
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -207,7 +183,7 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 
 def publish(written: Path, target: Path) -> None:
-    """Give a checkpoint its name, once all of its bytes are on disk and their checksums beside them."""
+    """Rename a checkpoint to `target`, once its files and their checksums are on disk."""
     binary = (path for path in written.rglob("*") if path.suffix in CHECKED)
     write_json(written / CHECKSUMS, {path.relative_to(written).as_posix(): _crc32(path) for path in sorted(binary)})
     for path in [*written.rglob("*"), written]:
@@ -219,7 +195,7 @@ def publish(written: Path, target: Path) -> None:
 
 
 def prune(run: Path, limit: int | None) -> None:
-    """Remove the oldest checkpoints past `limit`; what is not complete does not count as one."""
+    """Remove the oldest complete checkpoints past `limit`."""
     for path in checkpoints(run)[: -limit if limit else 0]:
         shutil.rmtree(path)
 
@@ -269,19 +245,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-__all__ = [
-    "Resume",
-    "check_whole",
-    "checkpoints",
-    "is_complete",
-    "locate",
-    "locked",
-    "missing_files",
-    "newest_checkpoint",
-    "prune",
-    "publish",
-    "read",
-    "resolve",
-]

@@ -1,7 +1,5 @@
 """The rows of a run: what its config names, a mixture of several data sets, or an object of the user's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sized
 from pathlib import Path
 from typing import Any
@@ -77,6 +75,3 @@ def clip_fps(config: TrainingConfig, start: str | Path | None) -> float:
         return config.world_fps
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
     return saved.get("world_fps", WorldSettings().world_fps)
-
-
-__all__ = ["load_rows"]

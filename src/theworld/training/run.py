@@ -7,15 +7,13 @@
              skipped.jsonl    rows that gave no example
 """
 
-from __future__ import annotations
-
-import os
 from collections.abc import Generator, Sized
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from accelerate.utils import patch_environment
 from torch import nn
 from torch.utils.data import default_collate
 from transformers import TrainingArguments
@@ -46,8 +44,7 @@ from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
 MARKERS = 2  # tokens around an image, and around a world block
-OBJECT = "an object given to train"
-"""The path of rows that no file holds."""
+OBJECT = "an object given to train"  # the path of rows that no file holds
 SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 
@@ -56,13 +53,12 @@ class RunResult:
     """What a run did.
 
     Args:
-        output_dir: Its folder.
-        checkpoint: Its newest checkpoint.
-        step: Optimiser steps done, with those before it was resumed.
+        checkpoint: The newest one in `output_dir`.
+        step: Optimiser steps done, including those before it was resumed.
         loss: The last logged training loss.
         metrics: The last evaluation.
         skipped: Rows that gave no example.
-        skip_causes: Those by cause, a line each.
+        skip_causes: Those by cause, one line each.
         stopped: Whether a signal ended it before its last step.
     """
 
@@ -82,7 +78,7 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
     Args:
         train_dataset: Rows in place of those that the config names: a list of dicts, a `TheWorldDataset`, a
             `datasets.Dataset`, a `torch.utils.data.Dataset`, or an iterable one with `max_steps`.
-        eval_dataset: Likewise, to evaluate on every `eval_steps` steps.
+        eval_dataset: Likewise, for an evaluation every `eval_steps` steps.
 
     Raises:
         ValueError: The config, the data or a checkpoint cannot be used, or the run cannot go on.
@@ -100,17 +96,13 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
 
 @contextmanager
 def hub_token(token: str | None) -> Generator[None]:
-    """Let every library that speaks to the Hub find `token` where it looks first: in this process's environment."""
-    before = os.environ.get(HUB_TOKEN)
-    try:
-        if token is not None:
-            os.environ[HUB_TOKEN] = token
-            keep_secret(token)
+    """Set `HF_TOKEN`, where every library that uses the Hub looks first, to `token` if there is one."""
+    if token is None:
         yield
-    finally:
-        if token is not None:
-            os.environ.pop(HUB_TOKEN)
-            os.environ.update({} if before is None else {HUB_TOKEN: before})
+        return
+    keep_secret(token)
+    with patch_environment(**{HUB_TOKEN: token}):
+        yield
 
 
 def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, given_eval: Any) -> RunResult:
@@ -129,13 +121,9 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     if config.compile:
         compile_layers(model)
     # 2. The run that continues, or a new stage
-    stage = Stage(
-        config.objective,
-        trained_parts(model),
-        data_fingerprint(config.train_dataset_path, data, config.split),
-        config.enable_world,
-        model.config.num_world_steps,
-    )
+    fingerprint = data_fingerprint(config.train_dataset_path, data, config.split)
+    world = config.enable_world, model.config.num_world_steps
+    stage = Stage(config.objective, trained_parts(model), fingerprint, *world)
     continues = resume is not None and continues_stage(config, resume, stage)
     if resume is not None and not continues and newest_checkpoint(Path(config.output_dir)) is not None:
         raise ValueError(
@@ -143,7 +131,7 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
             f"{', '.join(stage.differences(resume.stage.get('stage', {})))}; choose another --output_dir"
         )
     if not continues and arguments.process_index == 0:
-        for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: what was mended no longer counts
+        for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: rows may have been corrected since
             (Path(config.output_dir) / name).unlink(missing_ok=True)
     # 3. Train, save, push
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
@@ -152,13 +140,11 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     if trainer.is_world_process_zero():
         write_run(config, stage, resume, data)
         logger.info("%s", stage_table(model, config))
-    if resume is None or not continues:
-        _run(config, trainer, None)
-    elif resume.step < trainer.total_steps():
-        _run(config, trainer, resume)
-    else:
+    if continues and resume is not None and resume.step >= trainer.total_steps():
         logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", resume.folder)
         trainer.state = TrainerState.load_from_json(str(resume.folder / STATE))
+    else:
+        _run(config, trainer, resume if continues else None)
     result = result_of(config, trainer)
     if publisher is not None and result.checkpoint is not None and not result.stopped:
         publisher.finish(Path(result.checkpoint))
@@ -166,11 +152,7 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
 
 
 def check_length(config: TrainingConfig, model: TheWorld) -> None:
-    """Refuse a world block that fits into no sample, before any row is read.
-
-    Raises:
-        ValueError: An image and its world block alone are longer than `max_seq_length`.
-    """
+    """Raise a ValueError, before any row is read, if an image and its world block are longer than `max_seq_length`."""
     shape = model.config
     if config.objective != "answers" or not config.enable_world or not FUSIONS[shape.fusion].block:
         return
@@ -184,8 +166,8 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
 
 
 def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> bool:
-    """Whether the checkpoint's run goes on, or a new stage starts from its weights. Says which, and why."""
-    if not resume.has_state:
+    """Whether the checkpoint's run continues, or a new stage starts from its weights. Logs which, and why."""
+    if not resume.stage:
         logger.info("%s: no trainer state, a new stage starts from its weights", resume.folder)
         return False
     other = stage.differences(resume.stage["stage"])
@@ -207,10 +189,10 @@ def build_trainer(
     config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
 ) -> TheWorldTrainer:
     """The trainer with its collator, skip lists and callbacks."""
-    output = Path(config.output_dir)
-    sizes = [len(rows) if isinstance(rows, Sized) else None for rows in (data, eval_data)]
-    skips = SkipLog(output / SKIPPED, config.skip_budget, sizes[0])
-    eval_skips = SkipLog(output / SKIPPED_EVAL, config.skip_budget, sizes[1])
+    skips, eval_skips = (
+        SkipLog(Path(config.output_dir) / name, config.skip_budget, len(rows) if isinstance(rows, Sized) else None)
+        for name, rows in ((SKIPPED, data), (SKIPPED_EVAL, eval_data))
+    )
     collator = OBJECTIVES[config.objective].collator(config, model)
     if config.encode_once:
         assert isinstance(model, AlignModel)
@@ -240,17 +222,14 @@ def build_trainer(
 
 def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None, data: Any) -> None:
     """`config.json` and `manifest.json` of the run folder."""
-    output = Path(config.output_dir)
-    write_json(output / "config.json", config.to_dict())
-    write_json(
-        output / "manifest.json",
-        {
-            "environment": environment(),
-            "stage": asdict(stage),
-            "mixture": data.record() if isinstance(data, Mixture) else None,
-            "resumed_from": None if resume is None else str(resume.folder),
-        },
-    )
+    manifest = {
+        "environment": environment(),
+        "stage": asdict(stage),
+        "mixture": data.record() if isinstance(data, Mixture) else None,
+        "resumed_from": None if resume is None else str(resume.folder),
+    }
+    write_json(Path(config.output_dir) / "config.json", config.to_dict())
+    write_json(Path(config.output_dir) / "manifest.json", manifest)
 
 
 def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None) -> None:
@@ -265,22 +244,17 @@ def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None
 
 
 def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:
-    """The outcome, of a run that ended or had ended before."""
-    history = trainer.state.log_history
-    losses = [row["loss"] for row in history if "loss" in row]
-    metrics = [row for row in history if "eval_loss" in row]
+    """The result of a run that ended now or earlier."""
+    losses, metrics = ([row for row in trainer.state.log_history if name in row] for name in ("loss", "eval_loss"))
     checkpoint = newest_checkpoint(Path(config.output_dir))
     preemption = trainer.pop_callback(PreemptionCallback)
     return RunResult(
         output_dir=config.output_dir,
         checkpoint=None if checkpoint is None else str(checkpoint),
         step=trainer.state.global_step,
-        loss=losses[-1] if losses else None,
+        loss=losses[-1]["loss"] if losses else None,
         metrics=metrics[-1] if metrics else {},
         skipped=len(trainer.skips[True]),
         skip_causes=trainer.skips[True].summary(),
         stopped=isinstance(preemption, PreemptionCallback) and preemption.stopped,
     )
-
-
-__all__ = ["RunResult", "train"]

@@ -1,7 +1,5 @@
 """Rows without a length, epoch after epoch, and the processes that load rows."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
@@ -16,11 +14,7 @@ SHUFFLE_BUFFER = 1000
 
 @contextmanager
 def dead_workers_named() -> Generator[None]:
-    """Say in one line that a process that loads data died: torch raises what looks like a fault of the program.
-
-    Raises:
-        OSError: One did.
-    """
+    """Raise an OSError of one line if a process that loads data died, in place of torch's RuntimeError."""
     try:
         yield
     except RuntimeError as error:
@@ -35,13 +29,7 @@ def dead_workers_named() -> Generator[None]:
 class EndlessRows(IterableDataset["Example | Skipped"]):
     """This process's share of a stream, in another order every epoch, without an end.
 
-    A stream that ended would end at another step in every process, and those that go on would wait for it for ever.
-
-    Args:
-        rows: The whole stream.
-        seed: Of the order.
-        rank: This process's number.
-        world_size: Number of processes.
+    Otherwise it would end at another step in every process, and the other processes would wait forever.
 
     Raises:
         ValueError: While iterating; there is no row.
@@ -64,6 +52,3 @@ class EndlessRows(IterableDataset["Example | Skipped"]):
             if not count:
                 raise ValueError("the stream has no rows for this process")
             epoch += 1
-
-
-__all__ = ["EndlessRows", "dead_workers_named"]

@@ -1,10 +1,8 @@
 """`TheWorldTrainer`: transformers' `Trainer` with what a fused model needs.
 
-Parameter groups by part, logits at supervised positions only, delta checkpoints that appear whole, a check that world
-tokens are consumed, and figures of closed questions.
+Parameter groups by component, logits at supervised positions only, delta checkpoints that are renamed when complete, a
+check that world tokens are consumed, and figures of closed questions.
 """
-
-from __future__ import annotations
 
 import pickle
 import shutil
@@ -36,22 +34,23 @@ from .callbacks import FirstSteps, GradientNorms, Moments
 from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta, settle_fsdp
-from .metrics import choice_figures, choice_logs, frame_logs, norm_logs, total_norm
+from .metrics import CHOICE_FIGURES, choice_figures, choice_logs, frame_logs, total_norm
 from .resume import SAVING, STAGE, prune, publish
 from .stages import parameter_groups
 from .streams import EndlessRows, dead_workers_named
+
+LOADING = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
 
 
 class TheWorldTrainer(Trainer):
     """Trains a `TheWorld` on the batches of a collator.
 
     Args:
-        model: What to train, frozen parts already frozen.
-        config: The run.
-        stage: What `stage.json` of every checkpoint says.
+        model: The model, with its frozen components already frozen.
+        stage: The contents of `stage.json` in every checkpoint.
         skips: Takes the rows that the collator left out in training.
         eval_skips: Likewise in evaluation.
-        kwargs: Of `transformers.Trainer`.
+        kwargs: Arguments of `transformers.Trainer`.
     """
 
     def __init__(
@@ -71,21 +70,17 @@ class TheWorldTrainer(Trainer):
         self.stage = stage
         self.skips = {True: skips, False: eval_skips}
         self.gradients = GradientNorms()
-        self.add_callback(Moments())
-        self.add_callback(self.gradients)
-        self.first_steps = FirstSteps(
-            self.gradients, enable_world=config.enable_world, sees_gradients=not self.is_deepspeed_enabled
-        )
-        self.add_callback(self.first_steps)
-        self.choices = {training: torch.zeros(3, device=self.args.device) for training in (True, False)}
-        frames = 2 + (config.num_world_steps or 0)  # summed errors of every latent frame, and their count
-        self.frames = {training: torch.zeros(frames, device=self.args.device) for training in (True, False)}
+        sees_gradients = not self.is_deepspeed_enabled
+        self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, sees_gradients=sees_gradients)
+        for callback in (Moments(), self.gradients, self.first_steps):
+            self.add_callback(callback)
+        # Summed `choice_figures`; then summed errors of every latent frame, and their count
+        figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
+        self.figures = {training: torch.zeros(figures, device=self.args.device) for training in (True, False)}
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
-
-    # Optimiser
 
     @override
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -102,12 +97,10 @@ class TheWorldTrainer(Trainer):
         warmup = self.args.get_warmup_steps(num_training_steps)
         if warmup >= num_training_steps and self.lr_scheduler is None:
             message = (
-                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks; lower warmup_steps"
+                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks; lower the warm-up"
             )
             logger.warning(message, warmup, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
-
-    # Batches
 
     @override
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -117,11 +110,8 @@ class TheWorldTrainer(Trainer):
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
-            prefetch_factor=self.args.dataloader_prefetch_factor,
-            persistent_workers=self.args.dataloader_persistent_workers,
             generator=torch.Generator(),
+            **{name: getattr(self.args, f"dataloader_{name}") for name in LOADING},
         )
 
     @override
@@ -152,8 +142,6 @@ class TheWorldTrainer(Trainer):
             self.skips[training].seen(rows * self.args.world_size + len(skipped))
             self.skips[training].record(skipped)
 
-    # Loss
-
     @override
     def compute_loss(
         self,
@@ -162,11 +150,7 @@ class TheWorldTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The model's loss, weighted as the stock Trainer weights it.
-
-        Raises:
-            ValueError: The world is on and the batch has an image, but no world token reached the language model.
-        """
+        """The stock Trainer's loss; a ValueError if the batch has an image but no world token reached the model."""
         inputs = dict(inputs)
         choice_ids = inputs.pop("choice_ids", None)
         labels = inputs.get("labels")
@@ -184,11 +168,11 @@ class TheWorldTrainer(Trainer):
                 self.first_steps.note(has_image=has_image, world_tokens=outputs.num_world_tokens)
             if choice_ids is not None:
                 figures = choice_figures(outputs.logits.detach(), labels, choice_ids)
-                self.choices[model.training] += figures
+                self.figures[model.training][:CHOICE_FIGURES] += figures
         elif outputs.get("frame_errors") is not None:
             errors = outputs["frame_errors"]
             self.first_steps.note(has_image=True, world_tokens=errors.numel())
-            self.frames[model.training] += torch.cat([errors, errors.new_ones(1)])
+            self.figures[model.training][CHOICE_FIGURES:] += torch.cat([errors, errors.new_ones(1)])
         return (loss, outputs) if return_outputs else loss
 
     @override
@@ -196,8 +180,7 @@ class TheWorldTrainer(Trainer):
         """One forward and backward pass.
 
         Raises:
-            ValueError: It does not fit into memory; or the loss is not finite, and the stock Trainer would log its last
-                mean in place of it.
+            ValueError: It does not fit into memory, or the loss is not finite; the stock Trainer would go on.
         """
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
@@ -228,30 +211,26 @@ class TheWorldTrainer(Trainer):
             loss = torch.full_like(loss, float("nan"))  # nothing was asked; the mean leaves it out
         return loss, logits, labels
 
-    # Figures
-
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs |= self._summed_logs(training=True)
-            norms = norm_logs("grad_norm", self.gradients.norms)
+            norms = {component: norm.item() for component, norm in self.gradients.norms.items()}
             clipped = sum(value**2 for value in norms.values()) ** 0.5
             unclip = logs.get("grad_norm", clipped) / clipped if clipped else 1.0
-            logs |= {name: value * unclip for name, value in norms.items()}
-            gate = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model))).model.world_gate
+            logs |= {f"grad_norm/{component}": value * unclip for component, value in norms.items()}
+            gate = self.unwrapped.model.world_gate
             if gate is not None:
                 logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
-            logs |= norm_logs("param_norm", {part: total_norm(values) for part, values in self.gradients.parts.items()})
+            for component, values in self.gradients.components.items():
+                logs[f"param_norm/{component}"] = total_norm(values).item()
         super().log(logs, start_time)
 
     def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
         """Figures of closed questions and of aligned frames since the last call, over all processes."""
-        choices, frames = (
-            cast(Tensor, self.accelerator.reduce(sums[training].clone(), "sum")) for sums in (self.choices, self.frames)
-        )
-        self.choices[training].zero_()
-        self.frames[training].zero_()
-        return choice_logs(choices, prefix) | frame_logs(frames, prefix)
+        figures = cast(Tensor, self.accelerator.reduce(self.figures[training].clone(), "sum"))
+        self.figures[training].zero_()
+        return choice_logs(figures[:CHOICE_FIGURES], prefix) | frame_logs(figures[CHOICE_FIGURES:], prefix)
 
     @override
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
@@ -261,19 +240,13 @@ class TheWorldTrainer(Trainer):
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
         return output
 
-    # Checkpoints
-
     @override
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(self.args.output_dir or ".") / SAVING)
 
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write the checkpoint to a hidden folder, and give it its name when all processes are done with it.
-
-        Raises:
-            OSError: It cannot be written, for lack of space above all.
-        """
+        """Write the checkpoint to a hidden folder, and rename it at the end; an OSError if that fails."""
         run, name = Path(cast(str, self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
             shutil.rmtree(run / SAVING, ignore_errors=True)  # of a run that died in a save
@@ -295,12 +268,16 @@ class TheWorldTrainer(Trainer):
             ) from error
         self.accelerator.wait_for_everyone()
 
+    @property
+    def unwrapped(self) -> Any:
+        """The model itself, without the wrappers of DDP and `torch.compile`."""
+        return self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False)
+
     def card(self) -> str:
         """The card of the model as it is now."""
         rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
-        model = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False))
         skipped = len(self.skips[True])
-        return training_card(model, self.config, self.stage["stage"], self.state, rows=rows, skipped=skipped)
+        return training_card(self.unwrapped, self.config, self.stage["stage"], self.state, rows=rows, skipped=skipped)
 
     @override
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -312,8 +289,7 @@ class TheWorldTrainer(Trainer):
     @override
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save:
-            model = cast(Any, self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False))
-            model.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            self.unwrapped.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
 
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -344,11 +320,7 @@ class TheWorldTrainer(Trainer):
 
 @contextmanager
 def readable_state(checkpoint: str | None) -> Generator[None]:
-    """Turn what torch says of state files into one line; transformers reads them with `weights_only`, so no code runs.
-
-    Raises:
-        ValueError: A file is damaged, or the state is of other parameters.
-    """
+    """Turn torch's errors about state files into a ValueError. transformers reads them with `weights_only`."""
     try:
         yield
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
@@ -357,6 +329,3 @@ def readable_state(checkpoint: str | None) -> Generator[None]:
             f"{checkpoint}: its trainer state is damaged or of other parameters ({reason}); resume from an earlier "
             "checkpoint, or start a new stage from its weights with --model_name"
         ) from error
-
-
-__all__ = ["TheWorldTrainer"]

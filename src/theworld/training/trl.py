@@ -5,8 +5,6 @@ from theworld.training.trl import GRPOTrainer
 Shape legend: `M` images of a batch, `H, W` world image size.
 """
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 import torch
@@ -77,6 +75,3 @@ class _WithFrames:
         images = int((input_ids == self.token).sum())
         frames, self.frames = self.frames[:images], self.frames[images:]
         return self.model(input_ids=input_ids, world_pixel_values=frames if images else None, **inputs)
-
-
-__all__ = ["GRPOTrainer"]

@@ -156,4 +156,15 @@ def _summary(predictions: Sequence[Prediction], judgements: dict[str, dict[str, 
     return summary
 
 
-__all__ = ["JUDGEMENTS", "SUMMARY", "judge_predictions", "prediction_folders"]
+def summary_line(summary: dict[str, Any]) -> str:
+    """What `judge_predictions` returned, on one line."""
+    counts = ", ".join(f"{summary[name]} {name.replace('_', ' ')}" for name in ("unreadable", "failed", "not_asked"))
+    if "accuracy" not in summary:
+        return f"none of {summary['items']} judged; {counts}"
+    accuracy = summary["accuracy"]
+    share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
+    return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"
+
+
+__all__ = ["JUDGEMENTS", "SUMMARY", "judge_predictions", "prediction_folders", "summary_line"]
