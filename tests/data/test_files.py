@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -230,6 +232,17 @@ def test_a_damaged_parquet_file_is_named_on_one_line(tmp_path: Path, place: str,
     path.write_bytes(data)
     with pytest.raises((ValueError, OSError), match=r"rows\.parquet: ") as caught:
         read(path, streaming=streaming, image_folder=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("features", [[], {"question": 3}, {"question": {"_type": "Value"}}, {"question": "string"}])
+def test_damaged_columns_of_a_parquet_file_are_named(tmp_path: Path, features: Any, streaming: bool) -> None:
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pyarrow.table({"question": ["q"], "answer": ["a"]}).replace_schema_metadata(metadata)
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(ValueError, match=r"rows\.parquet: its columns cannot be read") as caught:
+        read(tmp_path / "rows.parquet", streaming=streaming)
     assert "\n" not in str(caught.value)
 
 

@@ -114,7 +114,7 @@ def HFDatasetWrapper(
         wanted = [image_key] if is_chat else [image_key, *asked, label_key]
         check_columns([key for key in wanted if key is not None], list(features))
     names = getattr(features.get(label_key or ""), "names", None) or ()  # of a ClassLabel
-    source.reader = RowReader(image_key, text_key, label_key, question_template, tuple(names))
+    source.reader = RowReader(image_key, text_key, label_key, question_template, tuple(map(str, names)))
     return source
 
 
@@ -159,7 +159,11 @@ def naming(data: str) -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Let `datasets` keep its bars for a terminal, and its log to itself: what goes wrong is raised."""
+    """Let `datasets` keep its bars for a terminal, and its log to itself: what goes wrong is raised.
+
+    Raises:
+        ValueError: The columns that a file declares are damaged; the library fails on them as on a bug of its own.
+    """
     logging, bars = require("train", "datasets.utils.logging"), require("train", "datasets.utils")
     level, hidden = logging.get_verbosity(), bars.are_progress_bars_disabled()
     try:
@@ -167,6 +171,8 @@ def quiet() -> Generator[None]:
         if not sys.stderr.isatty():
             bars.disable_progress_bars()
         yield
+    except (AttributeError, TypeError, LookupError) as error:
+        raise ValueError(f"its columns cannot be read ({type(error).__name__}: {one_line(error)})") from error
     finally:
         logging.set_verbosity(level)
         if not hidden:

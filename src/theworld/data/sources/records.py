@@ -233,9 +233,11 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
     columns, named, template = source.columns(), settings.columns or {}, settings.question_template
     base_folder = settings.base_folder
     answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
-    classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
-    choices = choices or tuple(classes or ())
-    reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
+    names = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
+    classes = tuple(map(str, names or ()))
+    reader = RowReader(
+        **choose_columns(columns, named, template, classes), choices=choices or classes, base_folder=base_folder
+    )
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
     first = next(examples, None)  # None where every row is skipped: that is counted later
     if first and not first.images and not any(example.images for example in examples):
