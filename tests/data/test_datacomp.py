@@ -91,7 +91,7 @@ def test_prompts_vary_by_the_id_alone(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(store, "fetch", lambda *_: tmp_path / "a.png")
 
     def prompts(**settings: str) -> list[str]:
-        reader = DataCompReader(store, **settings)
+        reader = DataCompReader(store=store, **settings)
         rows = [reader.read({"uid": f"{i:032x}", "url": "u", "text": "t"}, "") for i in range(40)]
         return [row.messages[0].content for row in rows if isinstance(row, Example)]
 
@@ -102,7 +102,7 @@ def test_prompts_vary_by_the_id_alone(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("row", [{"url": None, "text": "t"}, {"url": "u", "text": " "}, {"url": "u"}, {}])
 def test_a_row_without_url_or_text_is_skipped(tmp_path: Path, row: dict[str, Any]) -> None:
-    read = DataCompReader(ImageStore(tmp_path)).read(row, "7")
+    read = DataCompReader(store=ImageStore(tmp_path)).read(row, "7")
     assert isinstance(read, Skipped)
     assert (read.id, read.cause) == ("7", "bad_row")
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
 from theworld.constants import IGNORE_INDEX
 
 from .images import open_image
+from .latent_cache import LatentCache
 from .prompts import ChatProcessor, Turn, chat_turns, reserved_tokens
 from .regions import draw_regions
 from .schema import BadSample, Example, Message, Skipped
@@ -25,14 +26,6 @@ NO_CHOICE = -1
 
 Opened = tuple[Example, list[Turn]]
 """An example, and the turns of a chat template with its opened images."""
-
-
-class LatentLookup(Protocol):
-    """What is asked of a latent cache."""
-
-    def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
-        """Latents (M, C, T, h, w) of frames (M, 3, S, S)."""
-        ...
 
 
 class TheWorldCollator:
@@ -64,7 +57,7 @@ class TheWorldCollator:
         padding_side: Literal["left", "right"] = "right",
         overlong: Literal["skip", "error"] = "skip",
         num_world_steps: int | None = None,
-        latent_cache: LatentLookup | None = None,
+        latent_cache: LatentCache | None = None,
     ) -> None:
         for name, value, allowed in (
             ("padding_side", padding_side, ("left", "right")),

@@ -7,15 +7,15 @@ would count twice, and nobody would know how much is missing.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from theworld.utils.io import cache_folder
 
 from ..download import ImageStore
-from ..schema import BadSample, Example, Message, Skipped, SourceSettings
+from ..schema import BadSample, Example, Message, SourceSettings
 from .files import load_rows
-from .records import Row
+from .records import Row, RowReader
 
 PROMPTS = (
     "Describe this image.",
@@ -27,29 +27,23 @@ PROMPTS = (
 
 
 @dataclass(frozen=True)
-class DataCompReader:
+class DataCompReader(RowReader):
     """Downloads the image of a row, and asks for its caption.
 
     Args:
         store: Where the images go.
-        question_template: `str.format` template of the prompt, with the row's own columns.
     """
 
-    store: ImageStore
-    question_template: str | None = None
+    id_key: str = "uid"
+    store: ImageStore = field(kw_only=True)
 
-    def read(self, row: Row, fallback_id: str) -> Example | Skipped:
-        """The example, its image on the disk, or why there is none."""
-        id = str(row.get("uid") or fallback_id)
-        try:
-            for column in ("url", "text"):
-                if not isinstance(row.get(column), str) or not row[column].strip():
-                    raise BadSample("bad_row", f"{column} is {row.get(column)!r}: expected text")
-            image = self.store.fetch(row["url"], row.get("sha256") or None)
-        except BadSample as bad:
-            return bad.skipped(id)
-        prompt = self.question_template and self.question_template.format_map(row)
-        prompt = prompt or PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+    def _example(self, row: Row, id: str) -> Example:
+        for column in ("url", "text"):
+            if not isinstance(row.get(column), str) or not row[column].strip():
+                raise BadSample("bad_row", f"{column} is {row.get(column)!r}: expected text")
+        image = self.store.fetch(row["url"], row.get("sha256") or None)
+        drawn = PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
+        prompt = drawn if self.question_template is None else self._prompt(row)
         messages = (Message("user", prompt), Message("assistant", row["text"].strip()))
         metadata = {key: value for key, value in row.items() if key not in ("uid", "text")}
         return Example(id, messages, images=(image,), metadata=metadata)
@@ -62,4 +56,4 @@ def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
         settings: Images are kept in `image_folder`, or in ~/.cache/theworld/images.
     """
     store = ImageStore(settings.image_folder or cache_folder() / "images")
-    return load_rows(settings), DataCompReader(store, settings.question_template)
+    return load_rows(settings), DataCompReader(question_template=settings.question_template, store=store)
