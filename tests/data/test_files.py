@@ -112,6 +112,11 @@ def test_a_csv_holds_text(folder: Path) -> None:
     assert [row.messages[1].content for row in read(path)] == ["None", "007", "NA", "1.50"]
 
 
+def test_rows_with_an_empty_id_are_called_by_their_place(folder: Path) -> None:
+    rows = [{"id": "", "question": "q", "answer": "a"}, {"id": "", "question": "q", "answer": "b"}]
+    assert [row.id for row in read(write(folder / "rows.csv", rows))] == ["0", "1"]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_folder_of_classes(folder: Path, streaming: bool) -> None:
     picture(folder / "classes" / "cat" / "1.png", "red")

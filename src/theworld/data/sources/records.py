@@ -75,7 +75,7 @@ class RowReader:
         try:
             if not isinstance(row, Mapping):
                 raise BadSample("bad_row", f"expected a dict, got {type(row).__name__}")
-            if row.get(self.id_key) is not None:
+            if row.get(self.id_key) not in (None, ""):  # of a table, an empty field
                 id = str(row[self.id_key])
             return self._example(row, id)
         except BadSample as bad:
