@@ -46,7 +46,9 @@ def load_rows(
             "draw_bboxes": config.draw_bboxes,
         }
         if config.objective == "align":
-            settings |= {"clip_frames": 1 + 4 * (config.num_world_steps or 0), "clip_fps": clip_fps(config, start)}
+            settings["clip_frames"] = 1 + 4 * (config.num_world_steps or 0)
+            if names == "video":  # clips of a simulation have no rate of their own
+                settings["clip_fps"] = clip_fps(config, start)
         if isinstance(names, list) and evaluation:
             if len(set(names)) > 1:
                 raise ValueError(f"do_eval=True with dataset_name={names}: pass eval_dataset to theworld.train instead")
