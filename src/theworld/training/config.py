@@ -3,7 +3,6 @@
 A config file is a delta: it states what differs from the defaults here. Keys that begin with `_` are comments.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -158,54 +157,51 @@ class TrainingConfig(PassedSettings, RunSettings):
     def __post_init__(self) -> None:
         for name, key in keys(type(self)).items():
             key.check(getattr(self, name))
-        for wrong, told in (*self._combinations(), *self._data_combinations()):
-            if wrong:
-                raise ValueError(told)
+        self._check_combinations()
+        self._check_data()
         self._check_registries()
 
-    def _combinations(self) -> Iterator[tuple[object, str]]:
-        """What would be wrong, if it is true, and the message for it."""
+    def _check_combinations(self) -> None:
         show = self._show
-        yield self.mixed_precision == "fp16", f"mixed_precision='fp16': {FP16_REFUSED}"
-        names = "resume_from", "resume_from_checkpoint"
-        both = all(getattr(self, name) for name in names) and self.resume_from != self.resume_from_checkpoint
-        yield both, f"{show(*names)} are two names of one thing: give one"
-        without_rows = self.do_eval and self.eval_dataset_path is None
-        yield without_rows, "do_eval=True without eval_dataset_path: name the rows to evaluate on"
-        without_eval = self.eval_strategy != "no" and not self.do_eval
-        yield without_eval, f"{show('eval_strategy')} without do_eval: set do_eval and eval_dataset_path"
-        nowhere = self.push_to_hub and self.hub_model_id is None
-        yield nowhere, "push_to_hub=True without hub_model_id: name the repository, as in you/model"
-        names = "load_in_4bit", "load_in_8bit"
-        yield all(getattr(self, name) for name in names), f"{show(*names)} contradict each other: choose one"
+        if self.mixed_precision == "fp16":
+            raise ValueError(f"mixed_precision='fp16': {FP16_REFUSED}")
+        if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
+            raise ValueError(f"{show('resume_from', 'resume_from_checkpoint')} are two names of one thing: give one")
+        if self.do_eval and self.eval_dataset_path is None:
+            raise ValueError("do_eval=True without eval_dataset_path: name the rows to evaluate on")
+        if self.eval_strategy != "no" and not self.do_eval:
+            raise ValueError(f"{show('eval_strategy')} without do_eval: set do_eval and eval_dataset_path")
+        if self.push_to_hub and self.hub_model_id is None:
+            raise ValueError("push_to_hub=True without hub_model_id: name the repository, as in you/model")
+        if self.load_in_4bit and self.load_in_8bit:
+            raise ValueError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
         for name in ("persistent_workers", "prefetch_factor"):
-            idle = getattr(self, name) and not self.num_workers
-            yield idle, f"{show(name)} with num_workers=0: no process to apply it to"
-        other = self.min_learning_rate_ratio and self.lr_scheduler != "cosine"
-        yield other, f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it"
-        aligns = self.objective == "align"
-        nothing = aligns and not (self.enable_world and self.num_world_steps is not None)
-        told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
-        yield nothing, f"{told}: expected a world and the number of latent frames to align"
-        unusable = self.encode_once and (self.streaming or not aligns)
-        yield unusable, "encode_once=True: only for objective='align', and not for a stream"
-        changing = self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae)
-        told = f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
-        yield changing, f"{told}encoder stay the same; leave latent_cache out"
+            if getattr(self, name) and not self.num_workers:
+                raise ValueError(f"{show(name)} with num_workers=0: no process to apply it to")
+        if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
+            raise ValueError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
+        if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
+            told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
+            raise ValueError(f"{told}: expected a world and the number of latent frames to align")
+        if self.encode_once and (self.objective != "align" or self.streaming):
+            raise ValueError("encode_once=True: only for objective='align', and not for a stream")
+        if self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae):
+            told = f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
+            raise ValueError(f"{told}encoder stay the same; leave latent_cache out")
 
-    def _data_combinations(self) -> Iterator[tuple[object, str]]:
-        unknown = ", ".join(sorted((self.columns or {}).keys() - set(ROLES)))
-        yield unknown, f"columns has {brief(unknown)}: expected some of {', '.join(ROLES)}"
+    def _check_data(self) -> None:
+        if unknown := ", ".join(sorted((self.columns or {}).keys() - set(ROLES))):
+            raise ValueError(f"columns has {brief(unknown)}: expected some of {', '.join(ROLES)}")
         lists = {name: getattr(self, name) for name in ("dataset_name", "train_dataset_path", "weights")}
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
-        found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-        uneven = len(set(sizes.values())) > 1 or 0 in sizes.values()
-        yield uneven, f"a mixture of data sets: {found} entries; expected one for each data set"
-        alone = self.weights is not None and len(sizes) == 1
-        yield alone, f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path"
+        if len(set(sizes.values())) > 1 or 0 in sizes.values():
+            found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(f"a mixture of data sets: {found} entries; expected one for each data set")
+        if self.weights is not None and len(sizes) == 1:
+            raise ValueError(f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path")
         for name in UNUSED_BY_STREAMS if self.streaming else ():
-            given = getattr(self, name) != keys(type(self))[name].default
-            yield given, f"{self._show(name)} with streaming=True has no effect: leave it out"
+            if getattr(self, name) != keys(type(self))[name].default:
+                raise ValueError(f"{self._show(name)} with streaming=True has no effect: leave it out")
 
     def _show(self, *names: str) -> str:
         return " and ".join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)

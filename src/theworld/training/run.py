@@ -189,24 +189,25 @@ def build_trainer(
     config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
 ) -> TheWorldTrainer:
     """The trainer with its collator, skip lists and callbacks."""
-    skips, eval_skips = (
-        SkipLog(Path(config.output_dir) / name, config.skip_budget, len(rows) if isinstance(rows, Sized) else None)
-        for name, rows in ((SKIPPED, data), (SKIPPED_EVAL, eval_data))
-    )
+    skips = {
+        training: SkipLog(
+            Path(config.output_dir) / name, config.skip_budget, len(rows) if isinstance(rows, Sized) else None
+        )
+        for training, name, rows in ((True, SKIPPED, data), (False, SKIPPED_EVAL, eval_data))
+    }
     collator = OBJECTIVES[config.objective].collator(config, model)
     if config.encode_once:
         assert isinstance(model, AlignModel)
         cast(nn.Module, model).to(arguments.device)
-        is_main = arguments.process_index == 0
-        data = encode_rows(model, data, collator, skips if is_main else None)
-        eval_data = encode_rows(model, eval_data, collator, eval_skips if is_main else None) if config.do_eval else None
+        logs = skips if arguments.process_index == 0 else {}
+        data = encode_rows(model, data, collator, logs.get(True))
+        eval_data = encode_rows(model, eval_data, collator, logs.get(False)) if config.do_eval else None
         collator = default_collate
     trainer = TheWorldTrainer(
         model,
         config=config,
         stage={"stage": asdict(stage), "config": config.to_dict()},
         skips=skips,
-        eval_skips=eval_skips,
         args=arguments,
         train_dataset=data,
         eval_dataset=eval_data,

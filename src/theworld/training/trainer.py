@@ -48,27 +48,19 @@ class TheWorldTrainer(Trainer):
     Args:
         model: The model, with its frozen components already frozen.
         stage: The contents of `stage.json` in every checkpoint.
-        skips: Takes the rows that the collator left out in training.
-        eval_skips: Likewise in evaluation.
+        skips: Take the rows that the collator left out, in training (`True`) and in evaluation (`False`).
         kwargs: Arguments of `transformers.Trainer`.
     """
 
     def __init__(
-        self,
-        model: TheWorld,
-        *,
-        config: TrainingConfig,
-        stage: dict[str, Any],
-        skips: SkipLog,
-        eval_skips: SkipLog,
-        **kwargs: Any,
+        self, model: TheWorld, config: TrainingConfig, stage: dict[str, Any], skips: dict[bool, SkipLog], **kwargs: Any
     ) -> None:
         super().__init__(model, **kwargs)
         if self.is_fsdp_enabled:
             settle_fsdp(cast(Any, self.accelerator.state).fsdp_plugin, model)
         self.config = config
         self.stage = stage
-        self.skips = {True: skips, False: eval_skips}
+        self.skips = skips
         self.gradients = GradientNorms()
         sees_gradients = not self.is_deepspeed_enabled
         self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, sees_gradients=sees_gradients)
@@ -96,9 +88,7 @@ class TheWorldTrainer(Trainer):
         """The stock schedule; warns of one that stays in its warm-up."""
         warmup = self.args.get_warmup_steps(num_training_steps)
         if warmup >= num_training_steps and self.lr_scheduler is None:
-            message = (
-                "warmup_steps=%d of a run of %d steps: its learning rates stay below their peaks; lower the warm-up"
-            )
+            message = "warmup_steps=%d of a run of %d steps: its learning rates stay below the peak; lower the warm-up"
             logger.warning(message, warmup, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
