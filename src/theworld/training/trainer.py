@@ -74,6 +74,8 @@ class TheWorldTrainer(Trainer):
         """Optimiser steps of the whole run."""
         return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
 
+    # Optimiser
+
     @override
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW over the groups of `parameter_groups`."""
@@ -91,6 +93,8 @@ class TheWorldTrainer(Trainer):
             message = "warmup_steps=%d of a run of %d steps: its learning rates stay below the peak; lower the warm-up"
             logger.warning(message, warmup, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
+
+    # Batches
 
     @override
     def get_train_dataloader(self) -> DataLoader[Any]:
@@ -132,6 +136,8 @@ class TheWorldTrainer(Trainer):
             self.skips[training].seen(rows * self.args.world_size + len(skipped))
             self.skips[training].record(skipped)
 
+    # Loss
+
     @override
     def compute_loss(
         self,
@@ -141,12 +147,14 @@ class TheWorldTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The stock Trainer's loss; a ValueError if the batch has an image but no world token reached the model."""
+        # 1. The loss, with logits at supervised positions only
         inputs = dict(inputs)
         choice_ids = inputs.pop("choice_ids", None)
         labels = inputs.get("labels")
         if labels is not None:
             inputs["supervised_logits_only"] = True
         loss, outputs = cast(tuple[Tensor, Any], super().compute_loss(model, inputs, True, num_items_in_batch))
+        # 2. Its figures; a batch whose world was lost stops the run
         if labels is not None:
             has_image = inputs.get("pixel_values") is not None
             if self.config.enable_world and has_image and not outputs.num_world_tokens:
@@ -201,6 +209,8 @@ class TheWorldTrainer(Trainer):
             loss = torch.full_like(loss, float("nan"))  # nothing was asked; the mean leaves it out
         return loss, logits, labels
 
+    # Figures
+
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -229,6 +239,8 @@ class TheWorldTrainer(Trainer):
         assert output.metrics is not None
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
         return output
+
+    # Checkpoints
 
     @override
     def _get_output_dir(self, trial: Any) -> str:
