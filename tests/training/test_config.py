@@ -296,6 +296,27 @@ def test_what_changes_the_losses_of_a_resumed_run_is_told() -> None:
     assert TrainingConfig().changes({}) == []  # a run folder of an earlier version, whose keys were fewer
 
 
+STAGE = {"enable_world", "num_world_steps", "objective", "lora", "freeze_language_lora", "encode_once"}
+STAGE |= {"freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "split", "num_samples", "streaming"}
+"""Keys that another stage, or other data, shows; or that change no loss."""
+HARMLESS = {
+    "skip_budget",
+    "use_gradient_checkpointing",
+    "compile",
+    "do_eval",
+    "eval_steps",
+    "eval_batch_size",
+    "eval_split",
+}
+READ_FROM_FILES = {"world_latent_channels", "world_spatial_compression", "world_temporal_compression"}
+
+
+def test_every_key_says_whether_a_resumed_run_may_change_it() -> None:
+    own = [key for key in keys(TrainingConfig).values() if key.source != "TrainingArguments"]
+    undecided = {key.name for key in own if not (key.shapes or key.local or key.secret)}
+    assert undecided == STAGE | HARMLESS | READ_FROM_FILES
+
+
 def test_the_page_lists_the_keys_as_they_are() -> None:
     page = runpy.run_path(str(FOLDER.parent / "scripts" / "configuration_page.py"))
     assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/configuration_page.py"

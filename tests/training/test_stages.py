@@ -143,12 +143,12 @@ def test_the_table_tells_parts_rates_and_memory(tmp_path: Path, gemma_folder: Pa
 def test_the_table_says_that_saved_adapters_train_on(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, lora=LORA)
     model = load_model(config, gemma_folder)
-    assert "train on" not in stage_table(model, config)
+    assert "continues training" not in stage_table(model, config)
     model.save_pretrained(tmp_path / "adapted")
     for frozen in (False, True):
         later = tiny_run(tmp_path, gemma_folder, cosmos_folder, freeze_language_lora=frozen)
         table = stage_table(load_model(later, tmp_path / "adapted"), later)
-        assert ("adapters of an earlier stage train on; freeze_language_lora=true" in table) is not frozen
+        assert ("continues training the adapters of the checkpoint; freeze_language_lora=true" in table) is not frozen
 
 
 def test_every_field_of_the_model_is_a_key(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

@@ -69,7 +69,8 @@ class AlignModel(TheWorld):
             )
         if not 0 <= true_future_share <= 1:
             raise ValueError(f"true_future_share={true_future_share}: expected 0 to 1")
-        assert model.model.world_markers is not None
+        if model.model.world_markers is None:
+            raise ValueError("objective='align' with fusion='gated': expected fusion='tokens'")
         model.model.world_markers.requires_grad_(False)  # they belong to a prompt, and there is none
         model.true_future_share = true_future_share
         return model

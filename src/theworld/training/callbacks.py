@@ -117,7 +117,7 @@ class LogLines(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """transformers' bars, for a terminal: a file or an error line would carry their remains."""
+    """transformers' bars, for a terminal: in a file they would leave partial lines."""
 
     @override
     def on_log(self, *args: Any, **kwargs: Any) -> None:

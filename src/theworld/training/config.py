@@ -29,8 +29,8 @@ class RunSettings:
     model_name: str = setting(
         DEFAULT_GEMMA_MODEL, "A base Gemma 3, a TheWorld checkpoint, a run folder (its newest checkpoint) or `nano`: "
         "folder or Hub id.", low=1, local=True)
-    load_in_4bit: bool = setting(False, "Load Gemma 3's frozen weights in 4 bits, with bitsandbytes.")
-    load_in_8bit: bool = setting(False, "Load Gemma 3's frozen weights in 8 bits, with bitsandbytes.")
+    load_in_4bit: bool = setting(False, "Load Gemma 3's frozen weights in 4 bits, with bitsandbytes.", shapes=True)
+    load_in_8bit: bool = setting(False, "Load Gemma 3's frozen weights in 8 bits, with bitsandbytes.", shapes=True)
     objective: Literal["answers", "align"] = setting(
         "answers", "The loss: cross-entropy of the answers, or a regression of projected latents of a video on Gemma's "
         "image tokens, without labels.")
@@ -41,17 +41,19 @@ class RunSettings:
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
     train_dataset_path: str | list[str] | None = setting(
         None, "File, folder or Hub id of the rows; a list for a mixture.", low=1, local=True)
-    weights: list[float] | None = setting(None, "For a mixture: share of each data set; null is equal.", above=0)
+    weights: list[float] | None = setting(
+        None, "For a mixture: share of each data set; null is equal.", above=0, shapes=True)
     eval_dataset_path: str | None = setting(None, "File, folder or Hub id of the rows for `do_eval`.", local=True)
     split: str | None = setting(None, "Split to read where the data has several.")
     eval_split: str | None = setting(None, "Split of `eval_dataset_path`.")
     image_folder: str | None = setting(None, "Folder of relative image names.", local=True)
     columns: dict[str, str] | None = setting(
-        None, "Columns of the rows under other names, by role: `image`, `question`, `answer`, `choices`, `id`.")
+        None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.", shapes=True)
     num_samples: int | None = setting(None, "Rows to read at most.", low=1)
     streaming: bool = setting(False, "Read rows one after the other; needs `max_steps`.")
-    question_template: str | None = setting(None, "`str.format` template of the prompt, with the row's own fields.")
-    draw_bboxes: bool = setting(True, "Draw regions onto the image.")
+    question_template: str | None = setting(
+        None, "`str.format` template of the prompt, with the row's own fields.", shapes=True)
+    draw_bboxes: bool = setting(True, "Draw regions onto the image.", shapes=True)
     max_seq_length: int = setting(2048, "Longest sample in tokens, with images and world blocks.", low=1, shapes=True)
     overlong: Literal["skip", "error"] = setting("skip", "Skip and count longer samples, or stop the run.", shapes=True)
     padding: Literal["right", "left"] = setting("right", "Side of the padding.", shapes=True)

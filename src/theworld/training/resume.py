@@ -150,14 +150,15 @@ def _download(name: str) -> Path:
 
 def has_state(folder: Path) -> bool:
     """Whether a checkpoint was saved with optimiser, schedule and data order; a published one has its model alone."""
-    return (folder / CHECKSUMS).is_file() or any((folder / name).exists() for name in OPTIMIZER_STATES)
+    names = (CHECKSUMS, STATE, STAGE, SCHEDULER_NAME, *OPTIMIZER_STATES)
+    return any((folder / name).exists() for name in names) or any(folder.glob(RNG_STATES))
 
 
 def missing_files(folder: Path) -> list[str]:
     """The files that the checkpoint in `folder` lacks of its weights and, if it has any, of its trainer state."""
     missing = missing_weights(folder)
     if has_state(folder):
-        names = {*_checksums(folder), STATE, STAGE}
+        names = {*_checksums(folder), CHECKSUMS, STATE, STAGE}
         names |= {SCHEDULER_NAME} if (folder / "optimizer.pt").is_file() else set()
         missing += sorted(name for name in names if not (folder / name).is_file())
         missing += [] if any(folder.glob(RNG_STATES)) else [RNG_STATES]

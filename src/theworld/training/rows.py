@@ -46,9 +46,10 @@ def load_rows(
             "draw_bboxes": config.draw_bboxes,
         }
         if config.objective == "align":
-            settings["clip_frames"] = 1 + 4 * (config.num_world_steps or 0)
+            steps = config.num_world_steps or 0
+            settings["clip_frames"] = 1 + steps * world_setting("world_temporal_compression", config, start)
             if names == "video":  # clips of a simulation have no rate of their own
-                settings["clip_fps"] = clip_fps(config, start)
+                settings["clip_fps"] = world_setting("world_fps", config, start)
         if isinstance(names, list) and evaluation:
             if len(set(names)) > 1:
                 raise ValueError(f"do_eval=True with dataset_name={names}: pass eval_dataset to theworld.train instead")
@@ -69,9 +70,9 @@ def load_rows(
     return data
 
 
-def clip_fps(config: TrainingConfig, start: str | Path | None) -> float:
-    """Frames a second of the rollout that clips are aligned with: the config's, the checkpoint's, or the default."""
-    if config.world_fps is not None:
-        return config.world_fps
+def world_setting(name: str, config: TrainingConfig, start: str | Path | None) -> Any:
+    """A setting of the rollout that clips are aligned with: the config's, the checkpoint's, or the default."""
+    if getattr(config, name) is not None:
+        return getattr(config, name)
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
-    return saved.get("world_fps", WorldSettings().world_fps)
+    return saved.get(name, getattr(WorldSettings(), name))

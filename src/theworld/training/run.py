@@ -175,11 +175,11 @@ def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> boo
         logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, ", ".join(other))
         return False
     changed = config.changes(resume.stage["config"])
-    logger.info("%s: the run goes on after step %d", resume.folder, resume.step)
+    logger.info("%s: the run continues after step %d", resume.folder, resume.step)
     if changed:
         logger.warning(
-            "the run goes on with other %s: its losses are not those of an undisturbed run, and its learning rates and "
-            "weight decay stay the checkpoint's",
+            "resuming with changed settings: %s. Losses will differ from those of an uninterrupted run; learning rates "
+            "and weight decay stay those of the checkpoint",
             ", ".join(changed),
         )
     return True

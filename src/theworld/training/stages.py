@@ -190,7 +190,7 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
             sizes = f"{_size(weights):>10}{_size(gradients):>11}{_size(optimiser):>11}"
             lines.append(f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}")
     if config.lora is None and table["language_lora"][1]:
-        lines.append("the adapters of an earlier stage train on; freeze_language_lora=true keeps them as they are")
+        lines.append("continues training the adapters of the checkpoint; freeze_language_lora=true freezes them")
     text = model.config.get_text_config()
     values = (1 if config.use_gradient_checkpointing else 17) * (4 if config.mixed_precision == "no" else 2)
     tokens = config.batch_size * config.max_seq_length

@@ -265,8 +265,8 @@ class TheWorldTrainer(Trainer):
         except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors say so in their own types
             free = shutil.disk_usage(run).free
             raise OSError(
-                f"{run / name} cannot be written ({error}), with {free / 1e9:.1f} GB free there; the checkpoints so "
-                "far are good: make space and go on with --resume_from auto"
+                f"{run / name} cannot be written ({error}), with {free / 1e9:.1f} GB free there; earlier "
+                "checkpoints are intact: free disk space, then resume with --resume_from auto"
             ) from error
         self.accelerator.wait_for_everyone()
 

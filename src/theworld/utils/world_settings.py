@@ -30,33 +30,39 @@ class WorldSettings:
     gemma_subfolder: str = setting("", "Where in its repository the base Gemma 3 lies.", refused=BASE)
     cosmos_model_name: str = setting(
         DEFAULT_COSMOS_MODEL, "Hub id or folder of the base world model.", low=1, local=True)
-    cosmos_revision: str | None = setting(None, "Commit, tag or branch of the base world model.")
-    cosmos_subfolder: str = setting("", "Where in its repository the base world model lies.")
+    cosmos_revision: str | None = setting(None, "Commit, tag or branch of the base world model.", shapes=True)
+    cosmos_subfolder: str = setting("", "Where in its repository the base world model lies.", shapes=True)
     world_encoder: str = setting(
-        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, or the control `still`, `random` or `patches`.", low=1)
+        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, or the control `still`, `random` or `patches`.", low=1,
+        shapes=True)
     world_latent_channels: int = setting(16, "Channels `C` of a world latent.", low=1, high=65_536)
     world_spatial_compression: int = setting(8, "Pixels per latent position and side.", low=1, high=1024)
     world_temporal_compression: int = setting(4, "Video frames per latent frame after the first.", low=1, high=1024)
     world_image_size: int | list[int] | tuple[int, int] = setting(
-        224, "Height and width in pixels of the world encoder's frame; a number is a square.", low=1, high=8192)
+        224, "Height and width in pixels of the world encoder's frame; a number is a square.", low=1, high=8192,
+        shapes=True)
     world_image_fit: str = setting(
-        "crop", "How an image of another aspect ratio gets that size: its centre, black borders, or another ratio.",
-        choices=("crop", "pad", "squash"))
+        "crop", "For images of another aspect ratio: crop the centre, pad with black, or squash (stretch).",
+        choices=("crop", "pad", "squash"), shapes=True)
     num_world_steps: int = setting(0, "Future latent frames `K` to roll out.", low=0, high=1024)
     max_world_steps: int = setting(
-        16, "Largest `num_world_steps` of a call; the size of the time embedding.", low=1, high=1024)
-    world_pooling: int = setting(1, "Latent positions per side that one world token stands for.", low=1, high=256)
-    projector: str = setting("mlp", "Key of `PROJECTORS`: `linear`, `mlp` or `transformer`.", low=1)
+        16, "Largest `num_world_steps` of a call; the size of the time embedding.", low=1, high=1024, shapes=True)
+    world_pooling: int = setting(
+        1, "Latent positions per side that one world token stands for.", low=1, high=256, shapes=True)
+    projector: str = setting("mlp", "Key of `PROJECTORS`: `linear`, `mlp` or `transformer`.", low=1, shapes=True)
     projector_hidden_size: int | None = setting(
-        None, "Inner width of the projector; null is the language model's width.", low=1, high=65_536)
-    projector_layers: int = setting(2, "Layers of the `transformer` projector.", low=1, high=64)
-    projector_heads: int = setting(4, "Attention heads of the `transformer` projector.", low=1, high=1024)
+        None, "Inner width of the projector; null is the language model's width.", low=1, high=65_536, shapes=True)
+    projector_layers: int = setting(2, "Layers of the `transformer` projector.", low=1, high=64, shapes=True)
+    projector_heads: int = setting(
+        4, "Attention heads of the `transformer` projector.", low=1, high=1024, shapes=True)
     fusion: str = setting(
-        "tokens", "Key of `FUSIONS`: `tokens` have a block in the prompt; `gated` adds to the image tokens.", low=1)
+        "tokens", "Key of `FUSIONS`: `tokens` have a block in the prompt; `gated` adds to the image tokens.", low=1,
+        shapes=True)
     world_position: str = setting(
-        "after_bos", "Place of a block: behind BOS, or before its image.", choices=("after_bos", "before_image"))
+        "after_bos", "Place of a block: behind BOS, or before its image.", choices=("after_bos", "before_image"),
+        shapes=True)
     world_attention: str = setting(
-        "causal", "World tokens of a block see those before them, or all.", choices=("causal", "bidirectional"))
+        "causal", "Attention of world tokens inside their block.", choices=("causal", "bidirectional"), shapes=True)
     start_of_world_token_id: int = setting(6, "Vocabulary slot that opens a block.", refused=TOKENIZER)
     end_of_world_token_id: int = setting(7, "Vocabulary slot that closes a block.", refused=TOKENIZER)
     world_token_id: int = setting(8, "Vocabulary slot that stands for one world token.", refused=TOKENIZER)
@@ -64,12 +70,13 @@ class WorldSettings:
         0, "Seed of the rollout's noise, the same for every image.", low=0, high=2**63 - 1, shapes=True)
     world_inference_steps: int = setting(35, "Denoising steps of a rollout.", low=1, high=1000, shapes=True)
     world_guidance_scale: float = setting(
-        1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", shapes=True)
-    world_fps: int = setting(16, "Frames a second that the rollout is told.", low=1, high=1000, shapes=True)
+        1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", low=0, high=100,
+        shapes=True)
+    world_fps: int = setting(16, "Frame rate of the rollout, in frames per second.", low=1, high=1000, shapes=True)
     world_prompt: str | None = setting(
         None, "Text that conditions a rollout; null is no text, which needs no text encoder.", shapes=True)
     world_negative_prompt: str | None = setting(
-        None, "Text that guidance leads away from; null is the stock pipeline's.", shapes=True)
+        None, "Negative prompt of the rollout; null is the stock pipeline's.", shapes=True)
     freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
