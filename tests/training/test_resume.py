@@ -79,6 +79,18 @@ def test_log_lines_do_not_span_a_save(tmp_path: Path, gemma_folder: Path, cosmos
     same_end(continued(config, output_dir=leave_only(config, 4, tmp_path / "died")), undisturbed)
 
 
+def test_a_longer_run_takes_its_rates_and_log_lines_from_the_new_config(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, logging_steps=5, save_steps=4, max_steps=4, warmup_steps=0)
+    train(config)
+    longer = continued(config, max_steps=8, logging_steps=1)
+    fresh = tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=8, warmup_steps=0, output_dir=str(tmp_path / "8"))
+    rates, expected = (history(run.checkpoint, "learning_rate") for run in (longer, train(fresh)))
+    assert list(rates) == [4, 5, 6, 7, 8]
+    assert {step: rates[step] for step in (5, 6, 7, 8)} == {step: expected[step] for step in (5, 6, 7, 8)}
+
+
 def test_dropout_workers_and_evaluation_resume(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = tiny_run(
         tmp_path,

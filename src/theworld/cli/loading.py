@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--model` and `--cosmos`."""
-    parser.add_argument("--model", default=NANO, help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
+    parser.add_argument(
+        "--model",
+        default=NANO,
+        help="a TheWorld checkpoint, a run folder (its newest checkpoint), a Gemma 3, or nano (the default)",
+    )
     parser.add_argument("--cosmos", help="folder or Hub id of the base world model, in place of the checkpoint's own")
 
 

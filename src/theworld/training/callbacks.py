@@ -104,6 +104,16 @@ class FirstSteps(TrainerCallback):
         )
 
 
+class OwnSteps(TrainerCallback):
+    """Logs, evaluates and saves when the arguments say so: a resumed trainer takes these steps from the checkpoint."""
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        state.compute_steps(args, state.max_steps)
+
+
 class LogLines(TrainerCallback):
     """One line on stderr for each log: stdout belongs to the result."""
 

@@ -178,8 +178,8 @@ def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> boo
     logger.info("%s: the run continues after step %d", resume.folder, resume.step)
     if changed:
         logger.warning(
-            "resuming with changed settings: %s. Losses will differ from those of an uninterrupted run; learning rates "
-            "and weight decay stay those of the checkpoint",
+            "resuming with changed settings: %s. Losses will differ from those of an uninterrupted run; peak "
+            "learning rates and weight decay stay those of the checkpoint",
             ", ".join(changed),
         )
     return True

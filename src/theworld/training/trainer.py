@@ -16,6 +16,7 @@ from accelerate.utils import gather_object
 from accelerate.utils.fsdp_utils import save_fsdp_optimizer
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer import SCHEDULER_NAME
@@ -30,7 +31,7 @@ from theworld.model.checkpoints.load import load_into
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import logger
 
-from .callbacks import FirstSteps, GradientNorms, Moments
+from .callbacks import FirstSteps, GradientNorms, Moments, OwnSteps
 from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta, settle_fsdp
@@ -64,7 +65,7 @@ class TheWorldTrainer(Trainer):
         self.gradients = GradientNorms()
         sees_gradients = not self.is_deepspeed_enabled
         self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, sees_gradients=sees_gradients)
-        for callback in (Moments(), self.gradients, self.first_steps):
+        for callback in (OwnSteps(), Moments(), self.gradients, self.first_steps):
             self.add_callback(callback)
         # Summed `choice_figures`; then summed errors of every latent frame, and their count
         figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
@@ -313,6 +314,13 @@ class TheWorldTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with readable_state(checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and isinstance(self.lr_scheduler, LambdaLR) and self.optimizer is not None:
+            # The next step's rate was saved by the old schedule, which may have had another length
+            schedule, step = cast(Any, self.lr_scheduler), self.lr_scheduler.last_epoch
+            peaks = zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+            schedule._last_lr = [peak * share(step) for peak, share in peaks]
+            for group, rate in zip(self.optimizer.param_groups, schedule._last_lr, strict=True):
+                group["lr"] = rate
 
     @override
     def _load_rng_state(self, checkpoint: str | None) -> None:
