@@ -15,7 +15,7 @@ from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
 from theworld.utils.weights import state_from_files, state_to_bytes
 
-from ..components import UNCOUNTED, canonical
+from ..components import COMPONENTS, UNCOUNTED, canonical
 from ..configuration_theworld import TheWorldConfig
 from .load import load_into, load_theworld
 from .lora import merge_lora
@@ -154,8 +154,9 @@ class CheckpointMixin:
         steps = self.config.trained_steps
         if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True
-        now = {canonical(name): value for name, value in self.named_parameters()}
-        return any(differs(now[name], was, thorough=False) for name, was in self.fresh_tensors.items() if name in now)
+        own, now = COMPONENTS["projector"].prefixes, {canonical(name): v for name, v in self.named_parameters()}
+        fresh = {name: was for name, was in self.fresh_tensors.items() if name in now and name.startswith(own)}
+        return any(differs(now[name], was, thorough=False) for name, was in fresh.items())
 
 
 __all__ = ["CheckpointMixin"]
