@@ -676,3 +676,52 @@ def test_checkpoint_of_version_0_1(saved: Path, trained: TheWorld, example: Exam
         assert torch.equal(loaded(**given).logits, trained(**given).logits)
         loaded.save_pretrained(tmp_path / "new")
         assert json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["changed"] == ["projector"]
+
+
+# ------------------------------------------------------------------------------- a card that was there, other settings
+
+
+def test_a_card_that_nobody_edited_is_written_again(load: Load, example: Example, tmp_path: Path) -> None:
+    model, card = load(), tmp_path / "README.md"
+    model.save_pretrained(tmp_path)
+    before = card.read_text(encoding="utf-8")
+    train(model, example)
+    model.save_pretrained(tmp_path)
+    after = card.read_text(encoding="utf-8")
+    assert "| optimiser steps | projector: 1 |" in before
+    assert "| optimiser steps | projector: 1 |" not in after
+    for edited in (f"{after}mine", after.replace("What happens next?", "Where?"), after.rpartition("<!--")[0]):
+        card.write_text(edited, encoding="utf-8")
+        train(model, example)
+        model.save_pretrained(tmp_path)
+        assert card.read_text(encoding="utf-8") == edited
+
+
+def test_load_checkpoint_takes_over_the_steps(load: Load, tmp_path: Path) -> None:
+    model, other = load(), load()
+    model.config.trained_steps = {"projector": 41}
+    model.save_checkpoint(tmp_path / "trained")
+    other.load_checkpoint(tmp_path / "trained")
+    assert other.config.trained_steps == {"projector": 41}
+    fresh = TheWorld.from_pretrained(tmp_path / "trained")
+    fresh.config.trained_steps = {}
+    with torch.no_grad():
+        fresh.model.world_projector.output_norm.weight += 1  # type: ignore[union-attr]
+    fresh.fresh_tensors = {}  # so that these count as the values it was made with
+    fresh.save_checkpoint(tmp_path / "fresh")
+    other.load_checkpoint(tmp_path / "fresh")
+    assert not other.world_is_trained
+
+
+def test_load_checkpoint_refuses_other_world_tokens(load: Load, tmp_path: Path) -> None:
+    load(world_image_fit="pad", world_seed=77, world_image_size=[32, 32]).save_checkpoint(tmp_path)
+    model = load()
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    with pytest.raises(
+        ValueError, match=r"world_image_fit='pad' but 'crop', world_seed=77 but 0 in this model"
+    ) as error:
+        model.load_checkpoint(tmp_path)
+    assert "\n" not in str(error.value)
+    assert "world_image_size" not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
+    load(world_image_fit="pad", world_seed=77).load_checkpoint(tmp_path)

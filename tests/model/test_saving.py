@@ -18,6 +18,7 @@ from tests.model.conftest import Load
 from tests.model.helpers import component_of, encode, user
 from theworld import TheWorld, TheWorldConfig
 from theworld.utils import folders
+from theworld.utils.tensors import sampled
 
 MATRIX = "model.language_model.layers.1.mlp.down_proj.weight"
 
@@ -95,8 +96,30 @@ def test_a_merge_while_training_is_seen(load: Load, tmp_path: Path) -> None:
     version = weight._version
     weight.data += torch.outer(torch.randn(weight.shape[0]), torch.randn(weight.shape[1]))
     assert weight._version == version
+    model.save_pretrained(tmp_path, is_main_process=True)  # as a trainer does
+    assert held(tmp_path) == {MATRIX}
+
+
+def test_a_person_who_saves_while_training_loses_no_edit(load: Load, tmp_path: Path) -> None:
+    model = load().train()
+    by_one_value(model.get_parameter(MATRIX))
     model.save_pretrained(tmp_path)
     assert held(tmp_path) == {MATRIX}
+
+
+def by_one_value(weight: torch.Tensor) -> None:
+    """Not among those that are sampled."""
+    before = sampled(weight)
+    weight.data[1, 1] += 1
+    assert torch.equal(sampled(weight), before)
+
+
+def test_one_value_of_the_projector(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.config.trained_steps = {}
+    by_one_value(max(model.model.world_projector.parameters(), key=torch.Tensor.numel))  # type: ignore[union-attr]
+    model.save_pretrained(tmp_path)
+    assert TheWorld.from_pretrained(tmp_path).world_is_trained
 
 
 def resize(model: TheWorld) -> None:

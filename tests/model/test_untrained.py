@@ -125,3 +125,29 @@ def test_a_world_turned_on_over_a_checkpoint_without_one_is_new(
     assert not model.world_is_trained
     with pytest.warns(UserWarning, match="never trained"):
         model.ask(images[0], "Which bin?", max_new_tokens=2)
+
+
+def test_steps_without_a_world_do_not_train_it(fresh: TheWorld) -> None:
+    """The projector has a gradient then, so that every rank has one; it is exactly zero."""
+    inputs = encode(fresh.processor, [user("What colour?"), assistant("Red.")], add_generation_prompt=False)
+    step(fresh, {**inputs, "labels": inputs["input_ids"]})
+    assert fresh.config.trained_steps == {}
+    assert not fresh.world_is_trained
+
+
+def test_edited_adapters_do_not_make_the_world_trained(load: Load, tmp_path: Path) -> None:
+    model = load(lora={"r": 2})
+    model.config.trained_steps = {}
+    with torch.no_grad():
+        next(value for name, value in model.named_parameters() if ".lora_B." in name).add_(1)
+    assert not model.world_is_trained
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["trained_steps"] == {}
+
+
+def test_card_and_config_say_the_same_of_an_edited_fusion(fresh: TheWorld, tmp_path: Path) -> None:
+    with torch.no_grad():
+        fresh.model.world_projector.output_norm.weight += 1  # type: ignore[union-attr]
+    fresh.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["trained_steps"] is None
+    assert "| optimiser steps | not recorded |" in (tmp_path / "README.md").read_text(encoding="utf-8")

@@ -7,9 +7,11 @@ from transformers.trainer_callback import TrainerState
 
 from theworld.model import TheWorld
 from theworld.model.checkpoints.card import model_card
+from theworld.model.checkpoints.delta import delta_names
 from theworld.utils.hub import shown
 from theworld.utils.reproducibility import environment
 from theworld.utils.settings import keys
+from theworld.utils.signed_text import signed
 
 from .config import TrainingConfig
 
@@ -44,7 +46,8 @@ def training_card(
         f"## Training\n\n| | |\n|---|---|\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
         f"```json\n{settings}\n```\n\n"
     )
-    return model_card(model, training=section, repository=config.hub_model_id)
+    names = delta_names(model, thorough=False)
+    return signed(model_card(model, names, training=section, repository=config.hub_model_id))
 
 
 def _data(config: TrainingConfig, rows: int | None, skipped: int) -> str:

@@ -70,7 +70,7 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
     """
     is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
-    names = set(delta_names(model))
+    names = set(delta_names(model, thorough=False))
     for name, value in ((name, parameter.detach()) for name, _, parameter in named_components(model) if name in names):
         whole = value.full_tensor() if isinstance(value, DTensor) else value
         if is_main:

@@ -292,7 +292,8 @@ class TheWorldTrainer(Trainer):
     @override
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         if self.args.should_save:
-            self.unwrapped.save_pretrained(output_dir or self.args.output_dir, state_dict=state_dict)
+            folder = output_dir or self.args.output_dir
+            self.unwrapped.save_pretrained(folder, state_dict=state_dict, is_main_process=True)
 
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:

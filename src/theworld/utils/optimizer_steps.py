@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 _watched: WeakKeyDictionary[nn.Module, Callable[[Any, list[str]], None]] = WeakKeyDictionary()
@@ -13,6 +15,7 @@ _watched: WeakKeyDictionary[nn.Module, Callable[[Any, list[str]], None]] = WeakK
 def after_steps(model: nn.Module, call: Callable[[Any, list[str]], None]) -> None:
     """Call `call(model, names)` after each step that has a gradient for parameters of `model`, with their names.
 
+    A gradient of zeros is none: modules that a batch does not use get one, so that every rank has the same gradients.
     `call` must hold no reference to `model`, which is forgotten when nothing else holds it.
     """
     _watched[model] = call
@@ -22,9 +25,18 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
     groups: list[dict[str, Any]] = optimizer.param_groups
     stepped = {id(value) for group in groups for value in group["params"] if value.grad is not None}
     for model, call in list(_watched.items()):
-        names = [name for name, value in model.named_parameters() if id(value) in stepped]
+        gradients = {name: value.grad for name, value in model.named_parameters() if id(value) in stepped}
+        names = _not_zero({name: value for name, value in gradients.items() if value is not None and not value.is_meta})
         if names:
             call(model, names)
+
+
+def _not_zero(gradients: dict[str, Tensor]) -> list[str]:
+    """Names of those with a value that is not zero, of the own shard if they are sharded; one wait for the device."""
+    local = [value.to_local() if isinstance(value, DTensor) else value for value in gradients.values()]
+    flags = [value.any() for value in local]
+    found = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist() if flags else []
+    return [name for name, some in zip(gradients, found, strict=True) if some]
 
 
 register_optimizer_step_post_hook(_after_step)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import xxhash
+from torch.distributed.tensor import DTensor
 
 SAMPLED_VALUES = 256
 
@@ -73,8 +74,8 @@ def differs(value: torch.Tensor, base: Snapshot, *, thorough: bool = True) -> bo
     Args:
         thorough: Hash it even if its version counter is unchanged.
     """
-    if base.digest is None or base.sample is None or value.is_meta:
-        return False
+    if base.digest is None or base.sample is None or value.is_meta or isinstance(value, DTensor):
+        return False  # what is not here as a whole cannot be compared
     value, version = value.detach(), value._version
     if value.dtype != base.dtype:
         if torch.promote_types(value.dtype, base.dtype) != value.dtype:  # rounded with the whole model, by `.to(dtype)`

@@ -13,6 +13,8 @@ from .settings import keys, setting
 BASE = "model_name says which base model"
 TOKENIZER = "it is read from the tokenizer"
 RECORD = "a checkpoint records it"
+OF_TOKENS = ("world_", "num_world_steps", "projector", "fusion")
+"""How the names of the fields begin that change the world tokens."""
 MAX_RANK = 4096
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LORA: dict[str, Any] = {"r": 16, "alpha": 32, "dropout": 0.0, "target_modules": LINEAR_LAYERS}
@@ -97,6 +99,18 @@ def check_world_settings(settings: Any) -> None:
         key.check(getattr(settings, name))
 
 
+def check_same_world(saved: Any, given: Any, name: object) -> None:
+    """Raise a ValueError if config `given` makes other world tokens than `saved`, the config in `name`."""
+    fields = [field for field in keys(WorldSettings) if field.startswith(OF_TOKENS)]
+    both = {field: (getattr(saved, field), getattr(given, field)) for field in fields}
+    both["world_image_size"] = (list(saved.world_image_shape), list(given.world_image_shape))
+    other = [f"{field}={was!r} but {now!r}" for field, (was, now) in both.items() if was != now]
+    if other and given.enable_world:
+        raise ValueError(
+            f"{name}: saved with {brief(', '.join(other))} in this model; load the model with the checkpoint's settings"
+        )
+
+
 def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
     unknown = sorted(lora.keys() - LORA.keys())
@@ -118,4 +132,4 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "target_modules": targets if isinstance(targets, str) else names}
 
 
-__all__ = ["LORA", "WorldSettings", "check_lora", "check_world_settings"]
+__all__ = ["LORA", "WorldSettings", "check_lora", "check_same_world", "check_world_settings"]

@@ -12,26 +12,20 @@ from theworld.constants import NANO
 from theworld.utils.hub import is_local, shown
 
 from ..components import UNCOUNTED, canonical, component_sizes
-from .delta import delta_names
 
 
 def model_card(
-    model: Any,
-    names: Iterable[str] | None = None,
-    *,
-    full: bool = False,
-    training: str = "",
-    repository: str | None = None,
+    model: Any, names: Iterable[str], *, full: bool = False, training: str = "", repository: str | None = None
 ) -> str:
     """Markdown card of `model`, with numbers computed from it and no path of this machine.
 
     Args:
-        names: Names of its delta, if they are known; finding them reads every weight.
+        names: Names of its delta.
         full: Whether the base models lie beside it.
         training: Markdown about the run that it comes from, ended by an empty line.
         repository: What it will be loaded by.
     """
-    config, held = model.config, set(delta_names(model) if names is None else names)
+    config, held = model.config, set(names)
     bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
     card = Template(Path(__file__).with_suffix(".md").read_text("utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return card.render(
@@ -43,10 +37,16 @@ def model_card(
         nano=all(name.startswith(f"{NANO}/") for name in bases),
         gemma=shown(config.gemma_model_name or "unnamed"),
         cosmos=shown(config.cosmos_model_name),
-        trained=_steps(config.trained_steps),
+        trained=_steps(recorded_steps(model)),
         delta=sum(value.numel() for name, value in model.named_parameters() if canonical(name) in held),
         total=sum(size.total for size in component_sizes(model).values()),
     )
+
+
+def recorded_steps(model: Any) -> dict[str, int] | None:
+    """`trained_steps` of its checkpoint; `None` if its world was edited by hand, or trained before steps counted."""
+    steps = model.config.trained_steps
+    return None if model.world_is_trained and not (steps or {}).get("projector") else steps
 
 
 def _steps(trained_steps: dict[str, int] | None) -> str:
@@ -57,4 +57,4 @@ def _steps(trained_steps: dict[str, int] | None) -> str:
     return ", ".join([*counted.values(), *(trained_steps.keys() - counted.keys())]) or "none, never trained"
 
 
-__all__ = ["model_card"]
+__all__ = ["model_card", "recorded_steps"]

@@ -28,11 +28,12 @@ def recorded(model: Any) -> dict[str, Snapshot]:
     return {**late, **model.base_tensors}
 
 
-def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) -> list[str]:
+def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None, *, thorough: bool = True) -> list[str]:
     """Names of what a delta checkpoint of a `TheWorld` holds, in the order of the model's parameters.
 
     Args:
         values: The model's tensors as a distributed trainer gathered them; what is missing there was not changed.
+        thorough: See `differs`.
     """
     record, names = recorded(model), list[str]()
     held, stepped = set[str](model.config.changed or ()), model.config.trained_steps or {}
@@ -45,7 +46,7 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None) ->
                 names.append(name)
         elif name in record and (values is None or name in values):
             value = parameter if values is None else values[name]
-            if differs(value, record[name], thorough=not model.training):
+            if differs(value, record[name], thorough=thorough):
                 names.append(name)
     return names
 

@@ -28,6 +28,7 @@ from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of, shorten, weight_files
+from theworld.utils.world_settings import check_same_world
 
 from ..components import ENCODER, FRESH, UNCOUNTED, check_choices, count_steps, named_components
 from ..configuration_theworld import TheWorldConfig, upgrade
@@ -242,8 +243,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     config.gemma_revision = source.revision
     if plan.files:
         with damage_named(plan.source.name):
-            saved = cast(Any, GenerationConfig).from_pretrained(plan.source.name, **plan.source.where)
-        model.generation_config = saved
+            model.generation_config = cast(Any, GenerationConfig).from_pretrained(plan.source.name, **plan.source.where)
     return model, info
 
 
@@ -291,9 +291,8 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
             f"world_image_size={config.world_image_size}: {type(encoder).__name__} makes {rows} x {columns} features "
             "of it, which do not divide it; choose a multiple of its patches"
         )
-    found: dict[str, int] = dict(
-        zip(SIZES, (encoder.feature_dim, compression, encoder.temporal_compression), strict=True)
-    )
+    sizes = (encoder.feature_dim, compression, encoder.temporal_compression)
+    found: dict[str, int] = dict(zip(SIZES, sizes, strict=True))
     wrong = [f"{key}={getattr(config, key)} but {found[key]}" for key in stated if getattr(config, key) != found[key]]
     if wrong:
         raise ValueError(f"{source.name}: another world encoder than the config says: {', '.join(wrong)} in its files")
@@ -360,18 +359,22 @@ def load_delta(
 
 
 def load_into(model: Any, folder: str | Path) -> None:
-    """Copy the checkpoint in `folder` into a loaded `TheWorld`, in training say.
+    """Copy the checkpoint in `folder`, and its count of steps, into a loaded `TheWorld`, in training say.
 
     Raises:
-        ValueError: It does not fit, or the model has changed weights that the checkpoint leaves at the base model's.
+        ValueError: It does not fit, has other world tokens or adapters, or leaves out weights that the model changed.
     """
     tensors = read_weights(weight_files(folder))
     missing = [name for name in delta_names(model) if name not in tensors]
     if missing:
         raise ValueError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
     with damage_named(folder):
-        changed = TheWorldConfig.from_pretrained(folder).changed or []
-    load_delta(model, tensors, changed, folder)
+        saved = TheWorldConfig.from_pretrained(folder)
+    check_same_lora(saved.to_dict(), model.config, folder)
+    check_same_world(saved, model.config, folder)
+    load_delta(model, tensors, saved.changed or [], folder)
+    model.config.trained_steps = saved.trained_steps
+    model.fresh_tensors = {key: snapshot(v) for key, part, v in named_components(model) if part in FRESH}
 
 
 __all__ = ["load_into", "load_theworld"]

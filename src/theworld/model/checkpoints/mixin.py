@@ -15,7 +15,7 @@ from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
 from theworld.utils.weights import state_from_files, state_to_bytes
 
-from ..components import UNCOUNTED, canonical
+from ..components import COMPONENTS, UNCOUNTED, canonical
 from ..configuration_theworld import TheWorldConfig
 from .load import load_into, load_theworld
 from .lora import merge_lora
@@ -30,6 +30,7 @@ class CheckpointMixin:
 
     config: TheWorldConfig
     named_parameters: Any
+    training: bool
 
     base_tensors: dict[str, Snapshot]
     """What the base models' tensors were when they were loaded; empty for a model without base models."""
@@ -68,7 +69,7 @@ class CheckpointMixin:
         save_directory: str | Path,
         *,
         full: bool = False,
-        is_main_process: bool = True,
+        is_main_process: bool | None = None,
         state_dict: Mapping[str, torch.Tensor] | None = None,
         max_shard_size: int | str = "5GB",
         push_to_hub: bool = False,
@@ -88,6 +89,7 @@ class CheckpointMixin:
 
         Args:
             full: Write the base models too (a standalone folder).
+            is_main_process: With `False` nothing is written. Trainers give it; without it every byte is compared.
             state_dict: What a distributed trainer gathered.
             save_function: Accepted for the recipe of accelerate (`save_function=accelerator.save`). Files are always
                 written as safetensors, by the main process.
@@ -103,12 +105,13 @@ class CheckpointMixin:
         if not safe_serialization or variant is not None:
             asked = f"variant={variant!r}" if variant is not None else "safe_serialization=False"
             raise ValueError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
-        if not is_main_process:
+        if is_main_process is False:
             return None
         if not str(save_directory) or Path(save_directory).is_file():
             raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
         target = Path(save_directory).resolve()  # through a link, whose folder is replaced and not the link
-        written = save_theworld(self, target, state_dict, beside or {}, full=full, max_shard_size=max_shard_size)
+        thorough = is_main_process is None or not self.training
+        written = save_theworld(self, target, state_dict, beside or {}, max_shard_size, full=full, thorough=thorough)
         if not push_to_hub:
             return None
         api = HfApi(token=token)
@@ -122,11 +125,7 @@ class CheckpointMixin:
         )
 
     def push_to_hub(self, repo_id: str, *, full: bool = False, **kwargs: Any) -> CommitInfo | None:
-        """`save_pretrained` to a Hub repository; takes its `token`, `private`, `commit_message`, `create_pr`.
-
-        Returns:
-            The commit.
-        """
+        """`save_pretrained` to a Hub repository; takes its `token`, `private`, ... Returns the commit."""
         with tempfile.TemporaryDirectory() as folder:
             return self.save_pretrained(folder, full=full, push_to_hub=True, repo_id=repo_id, **kwargs)
 
@@ -155,7 +154,8 @@ class CheckpointMixin:
         if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True
         now = {canonical(name): value for name, value in self.named_parameters()}
-        return any(differs(now[name], was, thorough=False) for name, was in self.fresh_tensors.items() if name in now)
+        was, own = self.fresh_tensors, COMPONENTS["projector"].prefixes
+        return any(differs(now[name], was[name]) for name in now.keys() & was.keys() if name.startswith(own))
 
 
 __all__ = ["CheckpointMixin"]

@@ -18,9 +18,10 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from theworld.constants import AUTO_MODULE
 from theworld.utils.folders import place_for, put, read_object
 from theworld.utils.io import write_bytes, write_text
+from theworld.utils.signed_text import may_replace, signed
 
 from ..components import canonical
-from .card import model_card
+from .card import model_card, recorded_steps
 from .delta import base_dtype, check_expressible, delta_names, summarise
 from .lora import check_no_foreign_adapters
 
@@ -42,9 +43,10 @@ def save_theworld(
     target: Path,
     state_dict: Mapping[str, torch.Tensor] | None,
     beside: Mapping[str, bytes],
+    max_shard_size: int | str,
     *,
     full: bool,
-    max_shard_size: int | str,
+    thorough: bool,
 ) -> list[str]:
     """Replace `target` by a checkpoint, or leave it as it is; see `CheckpointMixin.save_pretrained`.
 
@@ -56,7 +58,7 @@ def save_theworld(
     check_no_foreign_adapters(model)
     gathered = None if state_dict is None else {canonical(name): value for name, value in state_dict.items()}
     check_expressible(model, gathered)
-    names = delta_names(model, gathered)
+    names = delta_names(model, gathered, thorough=thorough)
     values = model_tensors(model) if gathered is None else gathered
     # 2. Write a new folder, and put it in place
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +73,8 @@ def save_theworld(
         write_config(model, folder, names, values, full=full)
         for name, content in beside.items():
             write_bytes(folder / name, content)
-        if not (target / "README.md").exists():
-            write_text(folder / "README.md", model_card(model, names, full=full))
+        if may_replace(target / "README.md"):  # a card that nobody edited
+            write_text(folder / "README.md", signed(model_card(model, names, full=full)))
         for path in folder.rglob("*.safetensors"):  # written for their owner only
             path.chmod((folder / "config.json").stat().st_mode)
         written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
@@ -113,8 +115,7 @@ def write_config(model: Any, folder: Path, names: list[str], values: Mapping[str
     config.auto_map = {auto: f"{AUTO_MODULE}.{name}" for auto, name in AUTO_CLASSES.items()}
     config.dtype = base_dtype(model)
     config.changed = summarise(model, names)
-    if model.world_is_trained and not (config.trained_steps or {}).get("projector"):
-        config.trained_steps = None  # edited by hand, or trained before steps were counted
+    config.trained_steps = recorded_steps(model)
     vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
     # 2. The base models
     if full:
@@ -146,8 +147,7 @@ def save_gemma(model: Any, folder: Path, values: Mapping[str, torch.Tensor]) -> 
         gemma: Any = Gemma3ForConditionalGeneration(Gemma3Config(**fields))
     gemma.generation_config = model.generation_config
     gemma.config.dtype = base_dtype(model)
-    weights = {name: values[name] for name in gemma.state_dict()}
-    gemma.to(base_dtype(model)).save_pretrained(folder, state_dict=weights)
+    gemma.to(base_dtype(model)).save_pretrained(folder, state_dict={name: values[name] for name in gemma.state_dict()})
     model.processor.save_gemma(folder)
 
 
