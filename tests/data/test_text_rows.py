@@ -67,6 +67,8 @@ def test_json_in_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         ('[{"a": 1} {"a": 2}]', "expected ',' or ']'"),
         ("[" * 99_999, "not JSON"),
         ("1" * 9999, "not JSON"),
+        ('{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}', "2: .*the key 'a' is repeated in an object; remove one"),
+        ('[\n{"a": 1},\n{"b": 1, "b": 1}]', "3: .*the key 'b' is repeated"),
     ],
 )
 def test_broken_json_is_named_with_its_line(tmp_path: Path, text: str, reason: str) -> None:

@@ -28,6 +28,28 @@ _NEAR_END = 16
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
+class _Number(float):
+    """A number of JSON that is no integer; `str` gives its text as in the file: 1.50, 1e3."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {repeated!r} is repeated in an object; remove one")
+    return dict(pairs)
+
+
+JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
+"""Options that decode the JSON of users: numbers keep their text, and a repeated key is a ValueError."""
+
+
 @dataclass
 class TextFile:
     """A file of rows.
@@ -168,7 +190,7 @@ class _Text:
         self.line = 1
         self.buffer, self.at, self.ended = "", 0, False
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.parse = json.JSONDecoder().raw_decode
+        self.parse = json.JSONDecoder(**JSON).raw_decode
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
@@ -253,4 +275,4 @@ class TextRows(Sequence[Any]):
         return next(self.files[which].rows(place))[1]
 
 
-__all__ = ["DELIMITERS", "TextFile", "TextRows"]
+__all__ = ["DELIMITERS", "JSON", "TextFile", "TextRows"]
