@@ -5,9 +5,8 @@
         shards/<name>.safetensors   `latents` (n, C, T, h, w), and of each row its `keys` (n, 32) and its `crc32` (n,);
                                     of these two together the metadata hold a crc32
 
-A writer only ever adds files of its own, each of which appears whole, so nothing is locked, and if a writer is killed,
-only unwritten latents are lost. A reader reads bytes, and maps no file: a mapped file that is truncated kills its
-readers.
+A writer only adds files of its own, each of which appears whole, so nothing is locked; if a writer is killed, only
+unwritten latents are lost. A reader reads bytes, and maps no file: a mapped file that is truncated kills its readers.
 
 Shape legend: `M` frames, `F` frames of a clip, `S` world image size, `C` latent channels, `T` latent frames, `h, w`
 latent height and width, `n` rows of a shard.

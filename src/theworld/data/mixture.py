@@ -63,18 +63,17 @@ class Mixture(Dataset["Example | Skipped"]):
                 )
         names = [part.name for part in parts]
         self.parts = [
-            replace(part, name=f"{part.name}-{names[:place].count(part.name) + 1}")
-            if names.count(part.name) > 1
-            else part
+            part
+            if names.count(part.name) == 1
+            else replace(part, name=f"{part.name}-{names[:place].count(part.name) + 1}")
             for place, part in enumerate(parts)
         ]
         scale = max(len(part.rows) / part.weight for part in parts)
         total = sum(scale * part.weight for part in parts)
         if total > MAX_ROWS:
-            least = max(self.parts, key=lambda part: len(part.rows) / part.weight)
+            weights = ", ".join(f"{part.name} {part.weight:g}" for part in self.parts)
             raise ValueError(
-                f"mixture: an epoch has {total:,.0f} rows, to give each of the {len(least.rows):,} rows of "
-                f"{least.name!r} once at the weight {least.weight}; expected at most {MAX_ROWS:,}: raise that weight"
+                f"mixture: an epoch of {total:,.0f} rows, at most {MAX_ROWS:,}: raise the least of {weights}"
             )
         # Each row of the scaling dataset once; rounding must not lose one
         counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]

@@ -89,14 +89,12 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
-            if image_folder is None or _has_image(row, image_folder):
+            if image_folder is None or (
+                isinstance(row, dict) and (image_folder / f"{row.get('filename')}.jpg").is_file()
+            ):
                 yield row
     except ValueError as error:
         raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
-
-
-def _has_image(row: Any, folder: Path) -> bool:
-    return isinstance(row, dict) and (folder / f"{row.get('filename')}.jpg").is_file()
 
 
 def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:

@@ -64,8 +64,7 @@ class SkipLog:
         if enough and bad > self.budget * total:
             raise ValueError(
                 f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
-                f"{'; '.join(self._lines())}. All of them: {self.path}. Correct them and remove that list, or raise "
-                "skip_budget"
+                f"{'; '.join(self._lines())}. See {self.path}. Correct them and remove that list, or raise skip_budget"
             )
         if enough and bad >= total > 0:
             raise ValueError(f"No usable rows: all {total} were skipped. See {self.path}.")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mode
 from typing import IO, Any, Self, cast
 
 import numpy as np
@@ -39,11 +40,9 @@ class _Number(float):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {repeated!r} is repeated in an object; remove one")
-    return dict(pairs)
+    if len(row := dict(pairs)) < len(pairs):
+        raise ValueError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
+    return row
 
 
 JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}

@@ -42,8 +42,7 @@ class RowReader:
     Args:
         image_key: Holds one image, a list of them, or nothing: paths, bytes, PIL images, arrays.
         question_key: Holds the question; not needed where `question_template` says all.
-        answer_key: Holds the answer; an integer that is not one of the row's `choices` is an index into them. A boolean
-            is `true` or `false`, or the choice of that name, or one of the choices `yes` and `no`.
+        answer_key: Holds the answer; an integer that is none of the row's `choices` is an index into them.
         question_template: `str.format` template of the prompt, with the row's own fields.
         choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
         base_folder: Where the names of images are looked up, when no image folder is given for the run.
@@ -107,9 +106,7 @@ class RowReader:
             raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
         if isinstance(answer, bool):
             known = {choice.casefold(): choice for choice in choices}
-            text = _text(answer)
-            if known.keys() == {"yes", "no"}:
-                text = "yes" if answer else "no"
+            text = ("no", "yes")[answer] if known.keys() == {"yes", "no"} else str(answer).lower()
             answer = known.get(text, text)
         if choices and type(answer) is int and str(answer) not in choices:
             if not 0 <= answer < len(choices):
@@ -315,12 +312,7 @@ def _choices(value: Any) -> tuple[str, ...]:
         value = listed
     if value is not None and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise BadSample("bad_row", f"choices {str(value)[:100]}: expected a list")
-    return tuple(_text(choice) for choice in value or ())
-
-
-def _text(value: Any) -> str:
-    """As JSON writes a boolean."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return tuple(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in value or ())
 
 
 def _images(value: Any) -> list[Any]:
@@ -347,13 +339,4 @@ def _from_hub(url: str) -> bytes:
         raise BadSample("connection", f"{url}: {error}") from error
 
 
-__all__ = [
-    "CONVERSATION_KEYS",
-    "IndexedRows",
-    "Reader",
-    "RowReader",
-    "SourceRows",
-    "TheWorldDataset",
-    "read_conversation",
-    "reader_of",
-]
+__all__ = ["IndexedRows", "Reader", "RowReader", "SourceRows", "TheWorldDataset", "read_conversation", "reader_of"]

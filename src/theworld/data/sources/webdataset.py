@@ -125,17 +125,15 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
     data = file.read()
     field = "image" if suffix in IMAGE_SUFFIXES else "caption"
     try:
-        if suffix != ".json" and names.setdefault(field, part.name) != part.name:
-            raise ValueError(f"a second {field} beside {names[field]}; a sample has one")
-        if suffix in IMAGE_SUFFIXES:
-            row["image"] = data
-        elif suffix == ".txt":
-            row["caption"] = data.decode().strip()
-        else:
+        if suffix == ".json":
             fields = json.loads(data, **JSON)
             if not isinstance(fields, dict):
                 raise ValueError(f"expected an object, got {type(fields).__name__}")
             row |= {name: value for name, value in fields.items() if name not in ("id", "image", UNREADABLE)}
+        elif names.setdefault(field, part.name) != part.name:
+            raise ValueError(f"a second {field} beside {names[field]}; a sample has one")
+        else:
+            row[field] = data if field == "image" else data.decode().strip()
     except ValueError as error:  # of UTF-8 and of JSON too
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
 
