@@ -63,18 +63,15 @@ class Mixture(Dataset["Example | Skipped"]):
                 )
         names = [part.name for part in parts]
         self.parts = [
-            part
-            if names.count(part.name) == 1
-            else replace(part, name=f"{part.name}-{names[:place].count(part.name) + 1}")
-            for place, part in enumerate(parts)
+            replace(part, name=f"{part.name}-{names[:i].count(part.name) + 1}") if names.count(part.name) > 1 else part
+            for i, part in enumerate(parts)
         ]
         scale = max(len(part.rows) / part.weight for part in parts)
-        total = sum(scale * part.weight for part in parts)
-        if total > MAX_ROWS:
-            weights = ", ".join(f"{part.name} {part.weight:g}" for part in self.parts)
-            raise ValueError(
-                f"mixture: an epoch of {total:,.0f} rows, at most {MAX_ROWS:,}: raise the least of {weights}"
+        if (total := sum(scale * part.weight for part in parts)) > MAX_ROWS:
+            told = ", ".join(
+                f"{part.name} has weight {part.weight:g} and {len(part.rows):,} rows" for part in self.parts
             )
+            raise ValueError(f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}")
         # Each row of the scaling dataset once; rounding must not lose one
         counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
         which = np.repeat(np.arange(len(parts)), counts)

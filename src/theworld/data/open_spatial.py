@@ -89,9 +89,8 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
-            if image_folder is None or (
-                isinstance(row, dict) and (image_folder / f"{row.get('filename')}.jpg").is_file()
-            ):
+            name = f"{row.get('filename')}.jpg" if isinstance(row, dict) else ""
+            if image_folder is None or (image_folder / name).is_file():
                 yield row
     except ValueError as error:
         raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error

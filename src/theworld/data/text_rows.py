@@ -32,7 +32,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 class _Number(float):
     """A number of JSON that is no integer; `str` gives its text as in the file: 1.50, 1e3."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: Any = 0, /) -> None:
         self.text = text
 
     def __str__(self) -> str:
