@@ -68,9 +68,7 @@ class Mixture(Dataset["Example | Skipped"]):
         ]
         scale = max(len(part.rows) / part.weight for part in parts)
         if (total := sum(scale * part.weight for part in parts)) > MAX_ROWS:
-            told = ", ".join(
-                f"{part.name} has weight {part.weight:g} and {len(part.rows):,} rows" for part in self.parts
-            )
+            told = ", ".join(f"{part.name}: weight {part.weight:g}, {len(part.rows):,} rows" for part in self.parts)
             raise ValueError(f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}")
         # Each row of the scaling dataset once; rounding must not lose one
         counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
