@@ -138,6 +138,21 @@ def test_a_folder_with_metadata(tmp_path: Path, name: str, text: str, messages: 
     assert open_image(row.images[0]).getpixel((0, 0)) == (255, 0, 0)
 
 
+@pytest.mark.parametrize("place", [".", "train"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_split_of_a_folder_with_metadata(tmp_path: Path, place: str, kind: str) -> None:
+    rows = [{"file_name": f"{name}.png", "text": name} for name in "abcd"]
+    for row in rows:
+        picture(tmp_path / place / row["file_name"], "red")
+    write(tmp_path / place / f"metadata.{kind}", rows)
+    for split, texts in ((None, "abcd"), ("train", "abcd"), ("train[:50%]", "ab"), ("train[3:]", "d")):
+        assert "".join(row.messages[1].content for row in read(tmp_path, split=split)) == texts
+    assert len(read(tmp_path, split="train", streaming=True)) == 4
+    for split in ("test", "nonsense", "test[:1]"):
+        with pytest.raises(ValueError, match=split.partition("[")[0] if place == "." else "name the one that holds it"):
+            read(tmp_path, split=split)
+
+
 def test_saved_datasets_and_their_splits(folder: Path) -> None:
     train, test = Dataset.from_list(ROWS), Dataset.from_list(ROWS[1:])
     train.save_to_disk(folder / "one")

@@ -63,7 +63,7 @@ def test_splits_are_disjoint_complete_and_seeded(folder: Path) -> None:
 def test_what_cannot_be_is_said(folder: Path, tmp_path: Path) -> None:
     for settings, reason in (
         ({"split": "test"}, "no split 'test': expected train, validation"),
-        ({"streaming": True}, "no use for streaming=True"),
+        ({"streaming": True}, "does not use streaming=True"),
         ({"question_template": "{text}"}, "question_template"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -50,6 +50,22 @@ def test_answers_do_not_depend_on_other_rows(tmp_path: Path, name: str, streamin
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+def test_numbers_and_booleans_of_json_keep_their_text(tmp_path: Path, streaming: bool) -> None:
+    texts = ["true", "false", "1e3", "2.50", "-0.0", "12345678901234567890.125", "7"]
+    rows = "".join(f'{{"question": "q", "answer": {text}, "note": 1.50}}\n' for text in texts)
+    (tmp_path / "a.jsonl").write_text(
+        rows + '{"question": "q", "answer": 1, "choices": [0.10, 0.20]}\n', encoding="utf-8"
+    )
+    read = rows_of(tmp_path / "a.jsonl", streaming=streaming)
+    assert answers(read) == answers(pickle.loads(pickle.dumps(read))) == [*texts, "0.20"]
+    assert isinstance(read[0], Example)
+    assert json.dumps(read[0].metadata) == '{"note": 1.5}'
+    (asked, *_) = rows_of(tmp_path / "a.jsonl", streaming=streaming, question_template="{note}?")
+    assert isinstance(asked, Example)
+    assert asked.messages[0].content == "1.50?"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_conversations_of_short_answers(tmp_path: Path, streaming: bool) -> None:
     good = [
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]}
@@ -125,7 +141,7 @@ def test_columns_that_do_not_fit(tmp_path: Path, columns: dict[str, str], reason
         ("custom", {"image_folder": Path("nowhere")}, "image_folder=nowhere: no such folder"),
         ("custom", {"clip_frames": 5}, "'custom' has no clip: .* micro_world or video"),
         ("custom", {"question_template": "{"}, "question_template='{'"),
-        ("video", {"columns": {"image": "a"}}, "no use for columns"),
+        ("video", {"columns": {"image": "a"}}, "does not use columns=.*; remove it"),
     ],
 )
 def test_settings_are_checked_for_every_dataset(
@@ -163,10 +179,23 @@ def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
     assert answers(open_mixture(parts)) == answers(read) == answers(pickle.loads(pickle.dumps(mixture)))
     assert [part["rows_per_epoch"] for part in mixture.record()] == [7, 20]
     assert json.loads(json.dumps(mixture.record()))[1]["weight"] == 3.0
+    few = mixture.take(9)
+    expected = Counter(few[i].id.partition("/")[0] for i in range(len(few)))
+    assert {part["name"]: part["rows_per_epoch"] for part in few.record()} == expected
+    assert sum(expected.values()) == 9
+    assert [part["rows"] for part in few.record()] == [3, 20]
     with pytest.raises(ValueError, match=r"'custom' has the weight 0\.0 and 3 rows; expected a weight above 0"):
         open_mixture([(*parts[0][:2], 0.0)])
     with pytest.raises(ValueError, match="set streaming to false"):
         open_mixture([("custom", SourceSettings(path=parts[0][1].path, streaming=True), 1.0)])
+
+
+@pytest.mark.parametrize("weights", [(1e-12, 1.0), (1e-300, 1e300)])
+def test_a_mixture_without_end_is_refused(tmp_path: Path, weights: tuple[float, float]) -> None:
+    settings = SourceSettings(path=str(lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}] * 3)))
+    reason = r"mixture: (3,000,000,000,003|inf) rows an epoch, at most 100,000,000; bring .*: custom-1: weight 1e-"
+    with pytest.raises(ValueError, match=reason):
+        open_mixture([("custom", settings, weight) for weight in weights])
 
 
 class Rows(torch.utils.data.Dataset[dict[str, str]]):
@@ -218,7 +247,7 @@ def test_objects_that_are_none(tmp_path: Path) -> None:
         as_source(3)
     with pytest.raises(ValueError, match="no rows"):
         as_source([])
-    with pytest.raises(ValueError, match="no use for split='train'"):
+    with pytest.raises(ValueError, match="does not use split='train'"):
         as_source(LISTED, SourceSettings(split="train"))
     with pytest.raises(ValueError, match="img holds images"):
         as_source([{"img": "a.png", "question": "q", "answer": "a"}])

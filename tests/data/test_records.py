@@ -84,13 +84,23 @@ def test_other_names_and_a_template() -> None:
         ({"answer": "B", "choices": ["A", "B"]}, "B"),
         ({"answer": 1, "choices": ["a cat", "a dog"]}, "a dog"),
         ({"answer": True, "choices": ["no", "yes"]}, "yes"),
+        ({"answer": True, "choices": ["yes", "no"]}, "yes"),
+        ({"answer": False, "choices": ["Yes", "No"]}, "No"),
+        ({"answer": True, "choices": ["False", "True"]}, "True"),
+        ({"answer": False, "choices": [True, False]}, "false"),
+        ({"answer": True, "choices": '["true", "maybe", "yes"]'}, "true"),
         ({"answer": 1, "choices": [0, 1]}, "1"),
     ],
 )
 def test_a_closed_answer_is_one_of_the_choices(row: dict[str, Any], answer: str) -> None:
     read = example({**ROW, **row})
     assert read.messages[1].content == answer
-    assert read.choices == tuple(str(choice) for choice in row["choices"])
+    assert answer in read.choices
+
+
+def test_a_boolean_is_its_text_in_json() -> None:
+    assert [example({**ROW, "answer": value}).messages[1].content for value in (True, False)] == ["true", "false"]
+    assert example({**ROW, "answer": "true", "choices": [True, False]}).choices == ("true", "false")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +146,8 @@ def test_pictures_inside_a_conversation_keep_their_order() -> None:
         ({"question": "q", "answer": ["a", "b"]}, "expected text or a number"),
         ({"question": "q", "answer": "c", "choices": ["a", "b"]}, "expected one of a, b"),
         ({"question": "q", "answer": 2, "choices": ["a", "b"]}, "there are 2 choices"),
+        ({"question": "q", "answer": True, "choices": ["a", "b"]}, "answer 'true': expected one of a, b"),
+        ({"question": "q", "answer": False, "choices": ["yes", "no", "unknown"]}, "answer 'false': expected one of"),
         ({"question": "q", "answer": "a", "choices": "ab"}, "expected a list"),
         ({"messages": "hello"}, "expected a list of turns"),
         ({"messages": []}, "expected a list of turns"),

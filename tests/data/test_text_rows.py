@@ -67,6 +67,8 @@ def test_json_in_every_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
         ('[{"a": 1} {"a": 2}]', "expected ',' or ']'"),
         ("[" * 99_999, "not JSON"),
         ("1" * 9999, "not JSON"),
+        ('{"a": 1}\n{"b": [{"a": 1, "c": 2, "a": 3}]}', "2: .*the key 'a' is repeated in an object; remove one"),
+        ('[\n{"a": 1},\n{"b": 1, "b": 1}]', "3: .*the key 'b' is repeated"),
     ],
 )
 def test_broken_json_is_named_with_its_line(tmp_path: Path, text: str, reason: str) -> None:
@@ -100,3 +102,12 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str, name: str) -> 
     (tmp_path / name).write_text('[{"a": "é"}]' if name == "a.json" else "a,b\né,1\n", encoding=encoding)
     with pytest.raises(ValueError, match=rf"{name}: .*UTF-.*iconv -f .* -t utf-8"):
         TextRows.scan([TextFile.of(tmp_path / name)])
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": 1}\n' * 10, encoding="utf-8")
+    rows = TextRows.scan([TextFile.of(path)])
+    path.write_text('{"a": 1}\n', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"a\.jsonl: it changed while it was read"):
+        rows[9]

@@ -179,9 +179,9 @@ def test_a_file_that_breaks_off_is_skipped(tmp_path: Path, kind: str) -> None:
     [
         ({"clip_frames": 8}, r"clip_frames=8: expected 1 \+ 4K"),
         ({"clip_frames": 0}, "clip_frames=0"),
-        ({"streaming": True}, "no use for streaming=True"),
-        ({"split": "test"}, "no use for split='test'"),
-        ({"question_template": "?"}, "no use for question_template"),
+        ({"streaming": True}, "does not use streaming=True"),
+        ({"split": "test"}, "does not use split='test'"),
+        ({"question_template": "?"}, "does not use question_template"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path: Path, settings: dict[str, Any], reason: str) -> None:

@@ -136,6 +136,21 @@ def test_what_cannot_be_used_is_skipped_by_name(tmp_path: Path, monkeypatch: pyt
     assert causes == {"large": "too_large", **bad, "alone": "missing"}
 
 
+def test_a_second_image_or_caption_of_a_sample_is_skipped(tmp_path: Path) -> None:
+    files = {"a.png": png(1), "a.mask.png": png(2), "a.txt": b"a", **captioned(0, 1), "b.jpg": png(3), "b.txt": b"b"}
+    files |= {"b.de.txt": b"c", "c.png": png(4), "c.txt": b"c", "c.json": b'{"caption": "c"}'}
+    files |= {"d.png": png(1), "d.json": b'{"caption": "a", "caption": "b"}'}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files))
+    rows = {row.id: row for row in load(tmp_path / "a.tar")}
+    bad = {row.id: (row.cause, row.detail) for row in rows.values() if isinstance(row, Skipped)}
+    assert bad == {
+        "a": ("bad_row", "a.mask.png: a second image beside a.png; a sample has one"),
+        "b": ("bad_row", "b.de.txt: a second caption beside b.txt; a sample has one"),
+        "d": ("bad_row", "d.json: the key 'caption' is repeated in an object; remove one"),
+    }
+    assert rows.keys() - bad.keys() == {"000", "c"}
+
+
 @pytest.mark.parametrize("keep", [0, 3000, 5000])
 def test_a_damaged_tar_file_is_named(shards: Path, keep: int) -> None:
     path = shards / "01.tar"
@@ -148,7 +163,7 @@ def test_a_damaged_tar_file_is_named(shards: Path, keep: int) -> None:
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    for settings, reason in (({"split": "test"}, "no use for split"), ({"image_folder": tmp_path}, "image_folder")):
+    for settings, reason in (({"split": "test"}, "does not use split"), ({"image_folder": tmp_path}, "image_folder")):
         with pytest.raises(ValueError, match=reason):
             load("a.tar", **settings)
     with pytest.raises(ValueError, match="needs train_dataset_path"):

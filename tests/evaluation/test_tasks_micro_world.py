@@ -74,5 +74,5 @@ def test_floors(items: tuple[Item, ...]) -> None:
 
 
 def test_clips_are_no_questions(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no use for clip_frames=9"):
+    with pytest.raises(ValueError, match="does not use clip_frames=9"):
         TASK.load(SourceSettings(path=str(folder), clip_frames=9))

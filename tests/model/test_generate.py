@@ -407,3 +407,25 @@ def test_markers_are_not_suppressed_with_the_world_off(
     monkeypatch.setattr(type(world), "_get_logits_processor", spy)
     world.generate(**prompt, use_world=False, **ANSWER)
     assert seen == [None]
+
+
+def test_ask_obeys_the_settings_it_is_given(world: TheWorld, images: list[Image.Image]) -> None:
+    given = GenerationConfig(max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert world.ask(images[0], "Hi?", generation_config=given) == world.ask(
+        images[0], "Hi?", max_new_tokens=3, min_new_tokens=3
+    )
+    with pytest.raises(ValueError, match="ask returns one answer"):
+        world.ask(images[0], "Hi?", num_return_sequences=2, do_sample=True, max_new_tokens=2)
+    with pytest.raises(ValueError, match="not Unicode text"):
+        world.ask(images[0], "What \ud83d?")
+
+
+@pytest.mark.parametrize("wrong", [(1, 3, 8, 8), (1, 1, 16, 16)])
+def test_world_pixels_of_another_shape_are_refused(
+    world: TheWorld, images: list[Image.Image], wrong: tuple[int, ...]
+) -> None:
+    prompt = encode(world.processor, [user("Hi?", images[0])])
+    right = prompt["world_pixel_values"]
+    for pixels in (right.new_zeros(wrong), right.to(torch.uint8)):
+        with pytest.raises(ValueError, match=r"world_pixel_values .*expected \(images, 3"):
+            world.generate(**{**prompt, "world_pixel_values": pixels}, **ANSWER)

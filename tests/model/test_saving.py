@@ -351,3 +351,11 @@ def test_an_open_log_goes_on(load: Load, tmp_path: Path) -> None:
         model.save_pretrained(tmp_path)
         log.write("after the save")
     assert (tmp_path / "train.log").read_text(encoding="utf-8") == "after the save"
+
+
+def test_weights_that_are_not_finite_are_not_saved(load: Load, tmp_path: Path) -> None:
+    model = load()
+    model.model.world_projector.output_norm.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"world_projector\.output_norm\.weight: not finite"):
+        model.save_pretrained(tmp_path / "x")
+    assert not (tmp_path / "x").exists()

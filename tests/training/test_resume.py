@@ -186,7 +186,7 @@ def test_a_finished_run_stays_as_it_is(whole: TrainingConfig, last: Path) -> Non
 def test_a_run_goes_on_for_longer(whole: TrainingConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     longer = continued(whole, output_dir=leave_only(whole, 6, tmp_path), max_steps=8, learning_rate=1.0)
     assert longer.step == 8
-    assert "other max_steps (None -> 8), learning_rate (0.01 -> 1.0)" in caplog.text
+    assert "changed settings: max_steps (None -> 8), learning_rate (0.01 -> 1.0)" in caplog.text
 
 
 @pytest.mark.parametrize("missing", [WEIGHTS, "config.json"])

@@ -115,11 +115,4 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and looks_like_image(value))
 
 
-__all__ = [
-    "CONVERSATION_KEYS",
-    "IMAGE_SUFFIXES",
-    "check_columns",
-    "choose_columns",
-    "image_columns",
-    "template_fields",
-]
+__all__ = ["CONVERSATION_KEYS", "IMAGE_SUFFIXES", "check_columns", "choose_columns", "image_columns", "template_fields"]

@@ -5,8 +5,8 @@
         shards/<name>.safetensors   `latents` (n, C, T, h, w), and of each row its `keys` (n, 32) and its `crc32` (n,);
                                     of these two together the metadata hold a crc32
 
-A writer only ever adds files of its own, each of which appears whole, so nothing is locked and a killed writer costs
-what it had not written yet. A reader reads bytes, and maps no file: a mapped file that is truncated kills its readers.
+A writer only adds files of its own, each of which appears whole, so nothing is locked; if a writer is killed, only
+unwritten latents are lost. A reader reads bytes, and maps no file: a mapped file that is truncated kills its readers.
 
 Shape legend: `M` frames, `F` frames of a clip, `S` world image size, `C` latent channels, `T` latent frames, `h, w`
 latent height and width, `n` rows of a shard.
@@ -50,6 +50,7 @@ ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32)
 """Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
 
 FINGERPRINT = "fingerprint.json"
+SHARDS = f"shards/{'[0-9a-f]' * 32}-*.safetensors"  # files of other names are left alone
 PRECOMPUTE = "run `theworld precompute` with this config"
 
 
@@ -244,7 +245,7 @@ class _Index:
         _check_version(path)
         self.shards: list[_Shard] = []
         parts = [np.empty(0, ROW)]
-        for number, file in enumerate(sorted(path.glob("shards/*.safetensors"))):
+        for number, file in enumerate(sorted(path.glob(SHARDS))):
             shard, rows = _Shard.open(file)
             rows["shard"] = number
             self.shards.append(shard)
@@ -284,7 +285,7 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
     path = cache_path(Path(folder).expanduser(), fingerprint)
     _check_version(path)
     lost = 0
-    for file in path.glob("shards/*.safetensors"):
+    for file in path.glob(SHARDS):
         if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
             continue
         try:

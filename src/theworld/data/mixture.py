@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from torch.utils.data import Dataset
 
 from .images import located
 from .schema import BadSample, Example, Skipped
+
+MAX_ROWS = 10**8
+"""Rows of an epoch, whose order is held in memory: 16 bytes each, and 40 while it is drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,18 @@ class MixturePart:
 
 
 class Mixture(Dataset["Example | Skipped"]):
-    """A map-style source that draws from each part so many rows an epoch as its weight says.
+    """A map-style source that draws rows from each dataset in proportion to its weight.
 
-    An epoch is just long enough that every row of every part comes at least once: the part with the most rows for its
-    weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The order is
-    drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
+    An epoch is just long enough that every row of every dataset comes at least once: the dataset with the most rows
+    for its weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The
+    order is drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
 
     Args:
         parts: The datasets.
         seed: Of the order.
 
     Raises:
-        ValueError: There is no part, one is empty, or a weight is not above 0.
+        ValueError: There is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
     """
 
     def __init__(self, parts: Sequence[MixturePart], seed: int = 0) -> None:
@@ -59,18 +63,17 @@ class Mixture(Dataset["Example | Skipped"]):
                 )
         names = [part.name for part in parts]
         self.parts = [
-            replace(part, name=f"{part.name}-{names[:place].count(part.name) + 1}")
-            if names.count(part.name) > 1
-            else part
-            for place, part in enumerate(parts)
+            replace(part, name=f"{part.name}-{names[:i].count(part.name) + 1}") if names.count(part.name) > 1 else part
+            for i, part in enumerate(parts)
         ]
         scale = max(len(part.rows) / part.weight for part in parts)
-        # Each row of the scaling part once; rounding must not lose one
-        self.counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
-        which = np.repeat(np.arange(len(parts)), self.counts)
-        row = np.concatenate(
-            [np.arange(count) % len(part.rows) for part, count in zip(parts, self.counts, strict=True)]
-        )
+        if (total := sum(scale * part.weight for part in parts)) > MAX_ROWS:
+            told = ", ".join(f"{part.name}: weight {part.weight:g}, {len(part.rows):,} rows" for part in self.parts)
+            raise ValueError(f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}")
+        # Each row of the scaling dataset once; rounding must not lose one
+        counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
+        which = np.repeat(np.arange(len(parts)), counts)
+        row = np.concatenate([np.arange(count) % len(part.rows) for part, count in zip(parts, counts, strict=True)])
         order = np.random.default_rng(seed).permutation(len(which))
         self._places = np.stack([which[order], row[order]], axis=1)
 
@@ -91,16 +94,17 @@ class Mixture(Dataset["Example | Skipped"]):
 
     def take(self, count: int) -> Mixture:
         """The first `count` rows of an epoch."""
-        other = Mixture(self.parts)
+        other = copy(self)
         other._places = self._places[:count]
         return other
 
     def record(self) -> list[dict[str, Any]]:
-        """What a manifest holds of it: each part's name, path, weight, rows and rows an epoch."""
+        """What a manifest holds of it: each dataset's name, path, weight, rows and rows an epoch."""
+        counts = np.bincount(self._places[:, 0], minlength=len(self.parts))
         return [
             {"name": part.name, "path": part.path, "weight": part.weight}
-            | {"rows": len(part.rows), "rows_per_epoch": count}
-            for part, count in zip(self.parts, self.counts, strict=True)
+            | {"rows": len(part.rows), "rows_per_epoch": int(count)}
+            for part, count in zip(self.parts, counts, strict=True)
         ]
 
 

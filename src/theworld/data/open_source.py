@@ -58,7 +58,7 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
     """Several datasets as one, each with its share of every epoch: `(name, settings, weight)`.
 
-    The images of a part are looked up in its own `image_folder`. The seed is that of the first part.
+    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset.
 
     Raises:
         ValueError: As from `open_source` and `Mixture`; a stream has no share.

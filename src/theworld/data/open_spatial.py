@@ -89,14 +89,11 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
-            if image_folder is None or _has_image(row, image_folder):
+            name = f"{row.get('filename')}.jpg" if isinstance(row, dict) else ""
+            if image_folder is None or (image_folder / name).is_file():
                 yield row
     except ValueError as error:
         raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
-
-
-def _has_image(row: Any, folder: Path) -> bool:
-    return isinstance(row, dict) and (folder / f"{row.get('filename')}.jpg").is_file()
 
 
 def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:

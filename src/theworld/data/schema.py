@@ -109,11 +109,11 @@ class SourceSettings:
         return self.local if self.local.is_dir() else self.local.parent
 
     def refuse(self, source: str, *names: str) -> None:
-        """Refuse settings that a source has no use for, rather than leave them without effect.
+        """Refuse settings that a source does not use, rather than leave them without effect.
 
         Raises:
             ValueError: One of `names` is not at its default.
         """
         for name in names:
             if getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"dataset {source!r} has no use for {name}={getattr(self, name)!r}: leave it out")
+                raise ValueError(f"dataset {source!r} does not use {name}={getattr(self, name)!r}; remove it")

@@ -61,13 +61,13 @@ class SkipLog:
             append_jsonl(self.path, map(vars, new))
         bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
         enough = self.total is not None or total >= MINIMUM_SEEN
-        if enough and (bad > self.budget * total or bad >= total > 0):
-            which = "more than" if bad > self.budget * total else "which leaves none, though"
+        if enough and bad > self.budget * total:
             raise ValueError(
-                f"{bad} of {total} rows cannot be used, {which} skip_budget={self.budget:g} allows: "
-                f"{'; '.join(self._lines())}. All of them: {self.path}; mend them and remove that list, or raise "
-                "skip_budget"
+                f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
+                f"{'; '.join(self._lines())}. See {self.path}. Correct them and remove that list, or raise skip_budget"
             )
+        if enough and bad >= total > 0:
+            raise ValueError(f"No usable rows: all {total} were skipped. See {self.path}.")
 
     def summary(self) -> str:
         """One line a cause, the most frequent first; empty when nothing was skipped."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mode
 from typing import IO, Any, Self, cast
 
 import numpy as np
@@ -26,6 +27,26 @@ MAX_FIELD = 2**26
 _NEAR_END = 16
 """Characters; an error of the JSON decoder this close to the end of what was read may only mean that more follows."""
 _SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class _Number(float):
+    """A number of JSON that is no integer; `str` gives its text as in the file: 1.50, 1e3."""
+
+    def __init__(self, text: Any = 0, /) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(row := dict(pairs)) < len(pairs):
+        raise ValueError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
+    return row
+
+
+JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
+"""Options that decode the JSON of users: numbers keep their text, and a repeated key is a ValueError."""
 
 
 @dataclass
@@ -168,7 +189,7 @@ class _Text:
         self.line = 1
         self.buffer, self.at, self.ended = "", 0, False
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.parse = json.JSONDecoder().raw_decode
+        self.parse = json.JSONDecoder(**JSON).raw_decode
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
@@ -250,7 +271,10 @@ class TextRows(Sequence[Any]):
         which = int(np.searchsorted(self._ends, index, side="right"))
         place = int(self.places[which][index - int(self._ends[which])])
         # Opened anew: a shared handle would not survive a fork
-        return next(self.files[which].rows(place))[1]
+        found = next(self.files[which].rows(place), None)
+        if found is None:
+            raise ValueError(f"{self.files[which].path}: it changed while it was read; run the same command again")
+        return found[1]
 
 
-__all__ = ["DELIMITERS", "TextFile", "TextRows"]
+__all__ = ["DELIMITERS", "JSON", "TextFile", "TextRows"]

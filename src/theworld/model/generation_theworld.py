@@ -240,9 +240,10 @@ class WorldGenerationMixin(GenerationMixin):
             ValueError: The question is empty, too long or holds a reserved token, or the image cannot be read.
         """
         inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
-        options = {"max_new_tokens": 100, "do_sample": False, "use_world": use_world, **generate_kwargs}
-        output = cast(Any, self.generate)(**inputs, **options)
+        defaults: dict[str, Any] = {} if "generation_config" in generate_kwargs else {"do_sample": False}
+        if not generate_kwargs.keys() & {"generation_config", "max_length"}:
+            defaults["max_new_tokens"] = 100
+        output = cast(Any, self.generate)(**inputs, **{**defaults, "use_world": use_world, **generate_kwargs})
+        if not isinstance(output, torch.Tensor) or len(output) > 1:
+            raise ValueError("ask returns one answer as text: use model.generate for several, or for its outputs")
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
-
-
-__all__ = ["WorldGenerationMixin"]

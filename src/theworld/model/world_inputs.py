@@ -181,7 +181,12 @@ def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | Non
     if request.images is not None:
         return image_frames(flatten_images(request.images), shape, config.world_image_fit)
     pixels = request.pixels
-    return pixels.unflatten(1, (3, *shape)) if pixels is not None and pixels.ndim == 2 else pixels
+    if pixels is not None and pixels.ndim == 2 and pixels.shape[1] == 3 * shape[0] * shape[1]:
+        pixels = pixels.unflatten(1, (3, *shape))
+    if pixels is not None and (tuple(pixels.shape[1:]) != (3, *shape) or not pixels.is_floating_point()):
+        expected = f"expected (images, 3, {shape[0]}, {shape[1]}) of floats in [-1, 1]"
+        raise ValueError(f"world_pixel_values {tuple(pixels.shape)} {pixels.dtype}: {expected}")
+    return pixels
 
 
 def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:

@@ -84,6 +84,8 @@ class FirstSteps(TrainerCallback):
         # 1. Count the batches of all processes
         batches, images, tokens = (sum(counts) for counts in zip(*gather_object([self.fed]), strict=True))
         if not batches:  # every row was skipped, which has its own budget
+            if state.global_step >= state.max_steps:
+                raise ValueError("no usable rows: all that the run read were skipped; see skipped.jsonl")
             return
         self.steps += 1
         self.learns = self.learns or any(norm.item() > 0 for norm in self.gradients.norms.values())

@@ -182,6 +182,8 @@ class TrainingConfig(PassedSettings, RunSettings):
                 raise ValueError(f"{show(name)} with num_workers=0: no process to apply it to")
         if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
             raise ValueError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
+        if self.lr_scheduler == "warmup_stable_decay" and "num_decay_steps" not in (self.lr_scheduler_kwargs or {}):
+            raise ValueError("lr_scheduler='warmup_stable_decay': set lr_scheduler_kwargs={\"num_decay_steps\": N} too")
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
             told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
             raise ValueError(f"{told}: expected a world and the number of latent frames to align")

@@ -12,7 +12,13 @@ def control_tokens(tokenizer: Any) -> set[str]:
 
 
 def without_control(text: str, tokenizer: Any) -> str:
-    """`text` with an invisible character in each control token, so that it stays text."""
+    """`text` with an invisible character in each control token, so that it stays text.
+
+    Raises:
+        ValueError: It holds half a surrogate pair, which no tokenizer takes.
+    """
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{ascii(text)[:200]}: not Unicode text; expected UTF-8")
     for token in sorted(control_tokens(tokenizer), key=len, reverse=True):
         text = text.replace(token, token[0] + WORD_JOINER + token[1:])
     return text

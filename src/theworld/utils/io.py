@@ -55,6 +55,7 @@ def append_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]
     A line that an interrupted writer left unfinished is removed first.
     """
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    data = lines.encode("utf-8", "backslashreplace")  # half a surrogate pair as JSON writes it
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -62,7 +63,7 @@ def append_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]
         if file.read(1) not in (b"\n", b""):
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(lines.encode())
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

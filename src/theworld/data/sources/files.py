@@ -43,10 +43,11 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
         ValueError: The file cannot be parsed, the split is not there, or no columns can be told apart; lists them.
     """
     path = settings.local
-    inside = (path, path / (settings.split or "train"))
-    metadata = next((place / name for place in inside for name in METADATA if (place / name).is_file()), None)
-    if metadata is not None:
-        settings = replace(settings, path=str(metadata), split=None)
+    folder, bracket, rest = (settings.split or "train").partition("[")
+    inside = ((path, settings.split), (path / folder, f"train{bracket}{rest}"))  # a file alone is the split train
+    found = ((place / name, split) for place, split in inside for name in METADATA if (place / name).is_file())
+    metadata, split = next(found, (settings.path, settings.split))
+    settings = replace(settings, path=str(metadata), split=split)
     rows = load_rows(settings)
     return rows, reader_of(wrap(rows, RowReader()), settings)
 

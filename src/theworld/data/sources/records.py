@@ -17,6 +17,7 @@ from theworld.utils.image_decoding import MAX_BYTES
 from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
+from ..text_rows import JSON
 
 Row = Mapping[Any, Any]
 
@@ -41,7 +42,7 @@ class RowReader:
     Args:
         image_key: Holds one image, a list of them, or nothing: paths, bytes, PIL images, arrays.
         question_key: Holds the question; not needed where `question_template` says all.
-        answer_key: Holds the answer; a number is an index into the row's `choices`, where it is not one of them.
+        answer_key: Holds the answer; an integer that is none of the row's `choices` is an index into them.
         question_template: `str.format` template of the prompt, with the row's own fields.
         choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
         base_folder: Where the names of images are looked up, when no image folder is given for the run.
@@ -103,7 +104,11 @@ class RowReader:
         answer = row.get(self.answer_key)
         if answer is None or (isinstance(answer, str) and not answer.strip()):
             raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
-        if choices and isinstance(answer, int) and str(answer) not in choices:
+        if isinstance(answer, bool):
+            known = {choice.casefold(): choice for choice in choices}
+            text = ("no", "yes")[answer] if known.keys() == {"yes", "no"} else str(answer).lower()
+            answer = known.get(text, text)
+        if choices and type(answer) is int and str(answer) not in choices:
             if not 0 <= answer < len(choices):
                 raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
             answer = choices[answer]
@@ -299,7 +304,7 @@ def _text_of(parts: Any, images: list[Any]) -> str:
 def _choices(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):  # of a table of texts
         try:
-            listed = json.loads(value or "[]")
+            listed = json.loads(value or "[]", **JSON)
         except ValueError:
             listed = None
         if not isinstance(listed, list):
@@ -307,7 +312,7 @@ def _choices(value: Any) -> tuple[str, ...]:
         value = listed
     if value is not None and (not isinstance(value, Sequence) or isinstance(value, bytes)):
         raise BadSample("bad_row", f"choices {str(value)[:100]}: expected a list")
-    return tuple(str(choice) for choice in value or ())
+    return tuple(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in value or ())
 
 
 def _images(value: Any) -> list[Any]:
@@ -317,6 +322,9 @@ def _images(value: Any) -> list[Any]:
     if isinstance(value, list | tuple):
         return [image for item in value for image in _images(item)]
     if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
+        if not value.keys() & {"bytes", "path"}:
+            keys = ", ".join(map(str, value)) or "no keys"
+            raise BadSample("bad_row", f"an image with {keys}: expected bytes or path")
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and "://" in value:
         return [_from_hub(value)]
@@ -334,13 +342,4 @@ def _from_hub(url: str) -> bytes:
         raise BadSample("connection", f"{url}: {error}") from error
 
 
-__all__ = [
-    "CONVERSATION_KEYS",
-    "IndexedRows",
-    "Reader",
-    "RowReader",
-    "SourceRows",
-    "TheWorldDataset",
-    "read_conversation",
-    "reader_of",
-]
+__all__ = ["IndexedRows", "Reader", "RowReader", "SourceRows", "TheWorldDataset", "read_conversation", "reader_of"]

@@ -19,6 +19,7 @@ from theworld.utils.imports import require
 
 from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, IMAGE_SUFFIXES
 from ..schema import BadSample, Example, SourceSettings
+from ..text_rows import JSON
 from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
@@ -96,8 +97,9 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
                 members = (member for member in tar if member.isfile())
                 for key, parts in itertools.groupby(members, lambda member: _key(member.name)):
                     row: dict[str, Any] = {"id": key}
+                    names: dict[str, str] = {}
                     for part in parts:
-                        _add(row, tar, part)
+                        _add(row, names, tar, part)
                     if len(row) > 1:
                         yield row
         except (tarfile.TarError, EOFError) as error:
@@ -109,8 +111,8 @@ def _key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
-def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> None:
-    """Add a file of the tar to its sample; what is too large is not read."""
+def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part: tarfile.TarInfo) -> None:
+    """Add a file of the tar to its sample, whose image and caption `names` holds; what is too large is not read."""
     suffix = "." + part.name.rpartition(".")[2].lower()
     limit = MAX_BYTES if suffix in IMAGE_SUFFIXES else TEXT_BYTES
     if suffix not in {*IMAGE_SUFFIXES, ".txt", ".json"}:
@@ -121,16 +123,17 @@ def _add(row: dict[str, Any], tar: tarfile.TarFile, part: tarfile.TarInfo) -> No
     file = tar.extractfile(part)
     assert file is not None
     data = file.read()
+    field = "image" if suffix in IMAGE_SUFFIXES else "caption"
     try:
-        if suffix in IMAGE_SUFFIXES:
-            row["image"] = data
-        elif suffix == ".txt":
-            row["caption"] = data.decode().strip()
-        else:
-            fields = json.loads(data)
+        if suffix == ".json":
+            fields = json.loads(data, **JSON)
             if not isinstance(fields, dict):
                 raise ValueError(f"expected an object, got {type(fields).__name__}")
             row |= {name: value for name, value in fields.items() if name not in ("id", "image", UNREADABLE)}
+        elif names.setdefault(field, part.name) != part.name:
+            raise ValueError(f"a second {field} beside {names[field]}; a sample has one")
+        else:
+            row[field] = data if field == "image" else data.decode().strip()
     except ValueError as error:  # of UTF-8 and of JSON too
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
 

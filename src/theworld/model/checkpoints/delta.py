@@ -98,6 +98,3 @@ def summarise(model: Any, names: Iterable[str]) -> list[str]:
         held = [name for name in own if name in given]
         listing += [component] if held and held == own else held
     return listing
-
-
-__all__ = ["base_dtype", "check_expressible", "delta_names", "recorded", "summarise"]

@@ -375,6 +375,3 @@ def load_into(model: Any, folder: str | Path) -> None:
     load_delta(model, tensors, saved.changed or [], folder)
     model.config.trained_steps = saved.trained_steps
     model.fresh_tensors = {key: snapshot(v) for key, part, v in named_components(model) if part in FRESH}
-
-
-__all__ = ["load_into", "load_theworld"]

@@ -94,6 +94,3 @@ def merge_lora(model: Any) -> None:
     model.config.lora = None
     model.config.changed = [name for name in model.config.changed or () if name != "language_lora"]
     model.freeze()
-
-
-__all__ = ["check_no_foreign_adapters", "check_same_lora", "inject_lora", "merge_lora"]

@@ -19,6 +19,7 @@ from theworld.constants import AUTO_MODULE
 from theworld.utils.folders import place_for, put, read_object
 from theworld.utils.io import write_bytes, write_text
 from theworld.utils.signed_text import may_replace, signed
+from theworld.utils.weights import shorten
 
 from ..components import canonical
 from .card import model_card, recorded_steps
@@ -66,6 +67,8 @@ def save_theworld(
         folder = Path(temporary) / target.name
         folder.mkdir()
         delta = {name: values[name].detach() for name in names}
+        if broken := [name for name, value in delta.items() if not value.isfinite().all()]:
+            raise ValueError(f"{shorten(broken)}: not finite, and no such checkpoint loads; nothing is saved")
         if delta:
             save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
         else:
@@ -149,6 +152,3 @@ def save_gemma(model: Any, folder: Path, values: Mapping[str, torch.Tensor]) -> 
     gemma.config.dtype = base_dtype(model)
     gemma.to(base_dtype(model)).save_pretrained(folder, state_dict={name: values[name] for name in gemma.state_dict()})
     model.processor.save_gemma(folder)
-
-
-__all__ = ["save_theworld"]
