@@ -225,8 +225,8 @@ def trainer_row(pairs: int, tokens: int, steps: int) -> dict[str, float]:
             return cls(model, args=arguments, train_dataset=rows, **own)
 
         def run_ours() -> float:
-            logs = (SkipLog(Path(folder) / "skipped.jsonl", 0, len(rows)) for _ in range(2))
-            own = {"config": config, "stage": {}, "skips": next(logs), "eval_skips": next(logs)}
+            skips = {training: SkipLog(Path(folder) / "skipped.jsonl", 0, len(rows)) for training in (True, False)}
+            own = {"config": config, "stage": {}, "skips": skips}
             return timed(build(TheWorldTrainer, ours, **own))
 
         def run_stock() -> float:
