@@ -181,22 +181,21 @@ def test_what_was_mended_no_longer_counts(tmp_path: Path, gemma_folder: Path, co
     saved = [picture.read_bytes() for picture in pictures]
     for picture in pictures:
         picture.unlink()
-    with pytest.raises(ValueError, match="2 of 2 rows cannot be used"):
+    with pytest.raises(ValueError, match="No usable rows: all 2 were skipped"):
         train(dataclasses.replace(config, skip_budget=1.0))
     for picture, data in zip(pictures, saved, strict=True):
         picture.write_bytes(data)
     assert train(config).skipped == 0
 
 
-def test_nothing_but_bad_rows_within_the_budget_trains_nothing(
+def test_nothing_but_bad_rows_within_the_budget_is_an_error(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
 ) -> None:
     write_rows(tmp_path)
     for index in range(10):
         (tmp_path / f"{index}.png").unlink()
-    result = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, skip_budget=1.0, max_steps=1))
-    assert result.skipped == 4
-    assert result.loss == 0
+    with pytest.raises(ValueError, match="no usable rows: all that the run read were skipped"):
+        train(tiny_run(tmp_path, gemma_folder, cosmos_folder, skip_budget=1.0, max_steps=1))
 
 
 def test_a_stream_trains_by_steps(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
