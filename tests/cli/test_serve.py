@@ -41,13 +41,24 @@ def nano() -> TheWorld:
     return TheWorld.from_pretrained("nano")
 
 
+def heed_ctrl_c() -> None:
+    """Take SIGINT as a terminal's process does: shells start background jobs, and so their tests, with it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of its own process, started without options but a free port; ended by Ctrl-C."""
     log = tmp_path_factory.mktemp("serve") / "log"
     with log.open("wb") as file:
         command = [sys.executable, "-m", "theworld.cli.main", "serve", "--port", "0"]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            preexec_fn=heed_ctrl_c,
+        )
     try:
         deadline = time.monotonic() + STARTS_IN
         while not (
