@@ -18,6 +18,7 @@ from tests.training.runs import QUESTION, history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.training.config import TrainingConfig
 from theworld.training.precompute import precompute
+from theworld.training.rows import load_rows
 from theworld.training.run import RunResult, train
 from theworld.utils.io import read_jsonl
 
@@ -324,3 +325,25 @@ class RowsOfAStream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_clips_come_at_the_models_rate_also_in_a_mixture(tmp_path: Path, *, together: bool) -> None:
+    for video in ("a", "b"):
+        folder = tmp_path / video / "clip"
+        folder.mkdir(parents=True)
+        (folder / "fps.txt").write_text("32", encoding="utf-8")
+        for frame in range(10):
+            Image.new("RGB", (16, 16)).save(folder / f"{frame}.png")
+    paths = [str(tmp_path / "a"), str(tmp_path / "b")]
+    config = TrainingConfig(
+        model_name="nano",
+        objective="align",
+        num_world_steps=1,
+        world_fps=16,
+        dataset_name=["video", "video"] if together else "video",
+        train_dataset_path=paths if together else paths[0],
+    )
+    clips = [row.clip for row in load_rows(config)]
+    assert [[frame.name for frame in clip] for clip in clips] == [[f"{n}.png" for n in (0, 2, 4, 6, 8)]] * len(clips)
+    assert len(clips) == 1 + together

@@ -8,6 +8,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from theworld.data.open_source import as_source, open_mixture, open_source
 from theworld.data.schema import SourceSettings
+from theworld.data.sources import SOURCES
 from theworld.utils.hub import resolve
 from theworld.utils.world_settings import WorldSettings
 
@@ -28,9 +29,7 @@ def load_rows(
         ValueError: As from `open_source`, `open_mixture` and `as_source`; or a stream without `max_steps`.
         FileNotFoundError: The file or the image folder is missing.
     """
-    path = config.eval_dataset_path if evaluation else config.train_dataset_path
-    names = config.dataset_name
-    settings: dict[str, Any] = {
+    shared: dict[str, Any] = {
         "image_folder": None if config.image_folder is None else Path(config.image_folder).expanduser(),
         "num_samples": config.num_samples,
         "question_template": config.question_template,
@@ -38,36 +37,46 @@ def load_rows(
         "seed": config.seed,
     }
     if given is not None:
-        data = as_source(given, SourceSettings(**settings))
+        data = as_source(given, SourceSettings(**shared))
     else:
-        settings |= {
-            "split": config.eval_split if evaluation else config.split,
-            "streaming": config.streaming,
-            "draw_bboxes": config.draw_bboxes,
-        }
-        if config.objective == "align":
-            steps = config.num_world_steps or 0
-            settings["clip_frames"] = 1 + steps * world_setting("world_temporal_compression", config, start)
-            if names == "video":  # clips of a simulation have no rate of their own
-                settings["clip_fps"] = world_setting("world_fps", config, start)
-        if isinstance(names, list) and evaluation:
-            if len(set(names)) > 1:
-                raise ValueError(f"do_eval=True with dataset_name={names}: pass eval_dataset to theworld.train instead")
-            names = names[0]
-        if isinstance(names, list) or isinstance(path, list):
-            count = len(names if isinstance(names, list) else path or [])
-            all_names = names if isinstance(names, list) else [names] * count
-            paths = path if isinstance(path, list) else [path] * count
-            weights = config.weights or [1.0] * count
-            parts = zip(all_names, paths, weights, strict=True)
-            data = open_mixture([(name, SourceSettings(path=one, **settings), weight) for name, one, weight in parts])
-        else:
-            data = open_source(names, SourceSettings(path=path, **settings))
+        split = config.eval_split if evaluation else config.split
+        shared |= {"split": split, "streaming": config.streaming, "draw_bboxes": config.draw_bboxes}
+        data = _open(config, start, shared, evaluation=evaluation)
     if not isinstance(data, Sized) and config.max_steps is None:
         what = "eval_dataset" if evaluation else "train_dataset"
         named = f"{what} given" if given is not None else f"dataset {config.dataset_name!r}"
         raise ValueError(f"{named}: a stream has no length; set max_steps")
     return data
+
+
+def _open(config: TrainingConfig, start: str | Path | None, shared: dict[str, Any], *, evaluation: bool) -> Any:
+    """The data set that the config names, or the mixture of several; `shared` are the settings of all."""
+    name, path = config.dataset_name, config.eval_dataset_path if evaluation else config.train_dataset_path
+    if isinstance(name, list) and evaluation:
+        if len(set(name)) > 1:
+            raise ValueError(f"do_eval=True with dataset_name={name}: pass eval_dataset to theworld.train instead")
+        name = name[0]
+
+    def settings(name: str, path: str | None) -> SourceSettings:
+        return SourceSettings(path=path, **shared, **clip_settings(config, name, start))
+
+    if not isinstance(name, list) and not isinstance(path, list):
+        return open_source(name, settings(name, path))
+    names = name if isinstance(name, list) else [name] * len(path or ())
+    paths = path if isinstance(path, list) else [path] * len(names)
+    weights = config.weights or [1.0] * len(names)
+    return open_mixture([(n, settings(n, p), weight) for n, p, weight in zip(names, paths, weights, strict=True)])
+
+
+def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -> dict[str, Any]:
+    """How long and how fast the clips of the data set `name` are, for alignment."""
+    if config.objective != "align":
+        return {}
+    steps = config.num_world_steps or 0
+    clip = {"clip_frames": 1 + steps * world_setting("world_temporal_compression", config, start)}
+    if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
+        clip["clip_fps"] = world_setting("world_fps", config, start)
+    return clip
 
 
 def world_setting(name: str, config: TrainingConfig, start: str | Path | None) -> Any:
