@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--decoded-tokens", type=int, default=32)
+    parser.add_argument("--decoded_tokens", type=int, default=32)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     rows = measure(args.pairs, args.layers, args.decoded_tokens)

@@ -241,14 +241,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--vocabulary", type=int, default=GEMMA_VOCABULARY)
     parser.add_argument("--tokens", type=int, default=256, help="of a sample")
-    parser.add_argument("--world-steps", type=int, help="future latent frames (default: the nano model's own)")
-    parser.add_argument("--trainer-steps", type=int, default=11, help="of a run; every tenth logs")
+    parser.add_argument("--num_world_steps", type=int, help="future latent frames (default: the nano model's own)")
+    parser.add_argument("--trainer_steps", type=int, default=11, help="of a run; every tenth logs")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     transformers_logging.set_verbosity_error()
     rows = {
         "loss": loss_row(args.pairs, args.vocabulary, args.tokens),
-        **world_rows(args.pairs, args.world_steps),
+        **world_rows(args.pairs, args.num_world_steps),
         "trainer": trainer_row(args.pairs, args.tokens, args.trainer_steps),
     }
     if args.json:

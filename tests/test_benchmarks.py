@@ -28,7 +28,7 @@ def test_latent_cache(run: Run) -> None:
 
 
 def test_training_step(run: Run) -> None:
-    small = ("--vocabulary", "30000", "--tokens", "128", "--world-steps", "0", "--trainer-steps", "3")
+    small = ("--vocabulary", "30000", "--tokens", "128", "--num_world_steps", "0", "--trainer_steps", "3")
     rows = run("training_step.py", "--pairs", "1", *small)
     assert rows.keys() == {"loss", "world path", "nano step", "trainer"}
     assert rows["world path"]["encoder_calls"] == 0

@@ -48,7 +48,7 @@ def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> No
 
 
 def test_overhead_prints_ratios(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ("--pairs", "1", "--layers", "2", "--decoded-tokens", "2")
+    small = ("--pairs", "1", "--layers", "2", "--decoded_tokens", "2")
     run_script(monkeypatch, "benchmarks/overhead.py", *small, "--json")
     rows = json.loads(capsys.readouterr().out)
     assert rows["world off, forward"]["ratio"] > 0

@@ -373,40 +373,38 @@ def test_ask_nothing_is_an_error(world: TheWorld, images: list[Image.Image], que
         world.ask(images[0], question)
 
 
+@pytest.fixture
+def suppressed(world: TheWorld, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """`suppress_tokens` of every `generate` call of the test."""
+    seen: list[Any] = []
+    prepare = type(world)._get_logits_processor
+
+    def spy(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(generation_config.suppress_tokens)
+        return prepare(self, generation_config, *args, **kwargs)
+
+    monkeypatch.setattr(type(world), "_get_logits_processor", spy)
+    return seen
+
+
 def test_markers_are_suppressed_beside_both_kinds_of_settings(
-    world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    world: TheWorld, images: list[Image.Image], suppressed: list[Any]
 ) -> None:
     prompt = encode(world.processor, [user("Which bin will the ball land in?", images[0])])
     given = {"generation_config": GenerationConfig(**ANSWER), "suppress_tokens": [9]}
-    seen: list[Any] = []
-    prepare = type(world)._get_logits_processor
-
-    def spy(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(generation_config.suppress_tokens)
-        return prepare(self, generation_config, *args, **kwargs)
-
-    monkeypatch.setattr(type(world), "_get_logits_processor", spy)
     world.generate(**prompt, **given)
     config = world.config
     markers = {config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id}
-    assert seen
-    assert set(seen[0]) == {9, *markers}
+    assert suppressed
+    assert set(suppressed[0]) == {9, *markers}
 
 
 def test_markers_are_not_suppressed_with_the_world_off(
-    world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+    world: TheWorld, images: list[Image.Image], suppressed: list[Any]
 ) -> None:
     prompt = encode(world.processor, [user("Which bin will the ball land in?", images[0])])
-    seen: list[Any] = []
-    prepare = type(world)._get_logits_processor
-
-    def spy(self: Any, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        seen.append(generation_config.suppress_tokens)
-        return prepare(self, generation_config, *args, **kwargs)
-
-    monkeypatch.setattr(type(world), "_get_logits_processor", spy)
     world.generate(**prompt, use_world=False, **ANSWER)
-    assert seen == [None]
+    assert suppressed == [None]
 
 
 def test_ask_obeys_the_settings_it_is_given(world: TheWorld, images: list[Image.Image]) -> None:

@@ -273,7 +273,7 @@ class TextRows(Sequence[Any]):
         # Opened anew: a shared handle would not survive a fork
         found = next(self.files[which].rows(place), None)
         if found is None:
-            raise ValueError(f"{self.files[which].path}: it changed while it was read; run the same command again")
+            raise ValueError(f"{self.files[which]}: it changed while it was read; run the same command again")
         return found[1]
 
 

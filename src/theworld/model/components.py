@@ -66,15 +66,19 @@ def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
     return named
 
 
-def check_choices(config: TheWorldConfig) -> None:
-    """Refuse unknown registry keys before anything is loaded.
+REGISTRIES: dict[str, Any] = {"world_encoder": WORLD_ENCODERS, "projector": PROJECTORS, "fusion": FUSIONS}
 
-    Raises:
-        ValueError: Names the field, its value and the known keys.
-    """
-    for name, table in (("world_encoder", WORLD_ENCODERS), ("projector", PROJECTORS), ("fusion", FUSIONS)):
-        if getattr(config, name) not in table:
-            raise ValueError(f"{name}={brief(repr(getattr(config, name)))}: expected one of {', '.join(table)}")
+
+def check_choice(name: str, value: Any) -> None:
+    """Raise a ValueError, which names the known keys, if `value` of the config field `name` is in no registry."""
+    if value not in REGISTRIES[name]:
+        raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(REGISTRIES[name])}")
+
+
+def check_choices(config: TheWorldConfig) -> None:
+    """Check every field that names a registry's key, before anything is loaded; raises as `check_choice`."""
+    for name in REGISTRIES:
+        check_choice(name, getattr(config, name))
 
 
 UNCOUNTED = "earlier stages, not counted"

@@ -224,14 +224,11 @@ class TrainingConfig(PassedSettings, RunSettings):
             for name in names:
                 if name not in SOURCES:
                     raise ValueError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
-        if any(getattr(self, name) is not None for name in REGISTRIES):
-            from theworld.model import TheWorldConfig
-            from theworld.model.components import check_choices
+        for name in REGISTRIES:
+            if getattr(self, name) is not None:
+                from theworld.model.components import check_choice
 
-            fresh = TheWorldConfig()
-            for name in REGISTRIES:
-                setattr(fresh, name, getattr(self, name) or getattr(fresh, name))
-            check_choices(fresh)
+                check_choice(name, getattr(self, name))
 
     def changes(self, saved: dict[str, Any]) -> list[str]:
         """Keys that give a resumed run other losses than `saved`, its config, does: each as `name (was -> is)`."""

@@ -5,7 +5,6 @@ the folder hidden, so every `checkpoint-N` is complete.
 """
 
 import os
-import re
 import shutil
 import zlib
 from collections.abc import Generator
@@ -22,6 +21,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
+from theworld.utils.hub import HUB_ID
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
@@ -37,7 +37,6 @@ RNG_STATES = "rng_state*.pth"  # one a process
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or sharded, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
 LOCK, LOCK_SECONDS = ".lock", 0.2
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from theworld.constants import NANO
 from .errors import is_users, one_line
 from .io import write_json
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
 
 

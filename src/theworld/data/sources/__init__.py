@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from theworld.utils.hub import HUB_ID
+
 from ..schema import SourceSettings
 from .blink import BLINK_ID, load_blink
 from .datacomp import load_datacomp
-from .files import HUB_ID, load_custom
+from .files import load_custom
 from .llava_pretrain import load_llava_pretrain
 from .micro_world import COMMAND, load_micro_world
 from .records import Reader

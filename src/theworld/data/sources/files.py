@@ -6,7 +6,6 @@ told by its name (`theworld.data.columns`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from .records import RowReader, reader_of
 TEXT_SUFFIXES = (".json", ".jsonl", *DELIMITERS)
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """What names the images of a folder, and their texts."""
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SAVED = ("state.json", "dataset_dict.json")
 """Files of a folder that `save_to_disk` wrote."""
 
@@ -151,4 +149,4 @@ def _only(splits: Mapping[Any, Any]) -> Any:
     return "train" if "train" in splits else next(iter(splits))
 
 
-__all__ = ["HUB_ID", "SAVED", "load_custom", "load_rows"]
+__all__ = ["SAVED", "load_custom", "load_rows"]
