@@ -25,6 +25,7 @@ from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.fusion import fit_grid
 from theworld.utils.devices import input_device
+from theworld.utils.errors import TheWorldError
 
 KINDS = ("world", "image", "text")
 
@@ -84,9 +85,9 @@ def collect_tokens(
     """
     encoder = model.model.world_encoder
     if encoder is None:
-        raise ValueError("there are no world tokens to compare: load the model with enable_world=True")
+        raise TheWorldError("there are no world tokens to compare: load the model with enable_world=True")
     if not images:
-        raise ValueError("no image to compare world and image tokens on: give one at least")
+        raise TheWorldError("no image to compare world and image tokens on: give one at least")
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
     check_world_steps(steps, model.config.max_world_steps)
     device = input_device(model)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import to_rgb
 from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
@@ -47,7 +48,7 @@ def save_rollout(
     path = Path(path)
     check_ending(path)
     if not 0 < fps <= 100:
-        raise ValueError(f"fps={fps}: expected more than 0 and at most 100 frames a second")
+        raise TheWorldError(f"fps={fps}: expected more than 0 and at most 100 frames a second")
     if path.suffix.lower() == ".png":
         data = BytesIO()
         contact_sheet_of(frames, frames_per_step, caption).save(data, "PNG")
@@ -65,7 +66,7 @@ def check_ending(path: str | Path) -> None:
         ValueError: Names the path and the endings there are.
     """
     if Path(path).suffix.lower() not in (".gif", ".mp4", ".png"):
-        raise ValueError(f"{path}: expected a file that ends in .gif, .mp4 or .png (a contact sheet)")
+        raise TheWorldError(f"{path}: expected a file that ends in .gif, .mp4 or .png (a contact sheet)")
 
 
 def contact_sheet_of(frames: list[Image.Image], frames_per_step: int = 4, caption: str = "") -> Image.Image:

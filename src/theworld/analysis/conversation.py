@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.utils.devices import input_device
+from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 
@@ -51,7 +52,9 @@ class Conversation:
             ValueError: The model was loaded without a world.
         """
         if use_world and not self.model.config.enable_world:
-            raise ValueError("the model was loaded with enable_world=False and has no world to turn on: load it again")
+            raise TheWorldError(
+                "the model was loaded with enable_world=False and has no world to turn on: load it again"
+            )
         self.use_world = use_world
 
     def set_steps(self, num_world_steps: int) -> None:
@@ -91,7 +94,7 @@ class Conversation:
         ).to(input_device(self.model))
         length, limit = inputs["input_ids"].shape[1], self.model.config.get_text_config().max_position_embeddings
         if length >= limit:
-            raise ValueError(f"the conversation is {length} tokens long and the model reads {limit}: clear it")
+            raise TheWorldError(f"the conversation is {length} tokens long and the model reads {limit}: clear it")
         output = self.model.generate(
             **inputs,
             use_world=None if self.use_world else False,

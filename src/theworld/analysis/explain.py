@@ -20,6 +20,7 @@ from torch import Tensor
 
 from theworld.model import TheWorld
 from theworld.model.world_encoders import WorldEncoder
+from theworld.utils.errors import TheWorldError
 
 GROUPS = ("world", "image", "text", "start")
 
@@ -59,7 +60,7 @@ class Explanation:
         """
         layers = len(self.attention)
         if layer is not None and not -layers <= layer < layers:
-            raise ValueError(f"layer {layer}: expected 0 to {layers - 1}, or -1 for the last")
+            raise TheWorldError(f"layer {layer}: expected 0 to {layers - 1}, or -1 for the last")
         chosen = self.attention if layer is None else self.attention[layer][None]
         return chosen.mean((0, 1))[self.groups["world"]].view(self.grid)
 
@@ -101,7 +102,7 @@ def explain(
     """
     encoder = model.model.world_encoder
     if encoder is None:
-        raise ValueError("explaining shows attention to world tokens: load the model with enable_world=True")
+        raise TheWorldError("explaining shows attention to world tokens: load the model with enable_world=True")
     inputs, latents = _prompt(model, encoder, image, question, num_world_steps)
     length = inputs["input_ids"].shape[1]
     options = {"max_new_tokens": 100, "do_sample": False, **generate_kwargs}

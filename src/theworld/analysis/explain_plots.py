@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from theworld.model import TheWorld
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
 
@@ -127,7 +128,7 @@ def save_explanation(figure: Any, path: str | Path) -> Path:
 def check_ending(path: str | Path) -> None:
     """Raise `ValueError` if `path` does not end in `.png`."""
     if Path(path).suffix.lower() != ".png":
-        raise ValueError(f"{path}: expected a file that ends in .png")
+        raise TheWorldError(f"{path}: expected a file that ends in .png")
 
 
 __all__ = ["check_ending", "draw_explanation", "frames_behind", "save_explanation"]

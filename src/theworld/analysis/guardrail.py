@@ -17,6 +17,7 @@ import torch
 from transformers.utils import cached_file
 
 from theworld.model.world_encoders import WorldEncoder
+from theworld.utils.errors import MissingPackageError, TheWorldError
 from theworld.utils.imports import require
 
 EXTRA, PACKAGE = "cosmos-guardrail", "cosmos_guardrail"
@@ -66,7 +67,7 @@ def check_installed(name: str) -> None:
         ImportError: The extra `cosmos-guardrail` is not installed; names it and the licence's condition.
     """
     if importlib.util.find_spec(PACKAGE) is None:
-        raise ImportError(MISSING.format(name=name))
+        raise MissingPackageError(MISSING.format(name=name))
 
 
 @functools.cache
@@ -93,12 +94,12 @@ def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
     with torch.set_grad_enabled(torch.is_grad_enabled()):  # as above, whatever it does when it runs
         checker.to(frames.device)
         if encoder.prompt and not checker.check_text_safety(encoder.prompt):
-            raise ValueError(f"NVIDIA's guardrail refuses world_prompt={encoder.prompt!r}: choose another")
+            raise TheWorldError(f"NVIDIA's guardrail refuses world_prompt={encoder.prompt!r}: choose another")
         pixels = (frames * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (F, H, W, 3)
         passed = checker.check_video_safety(pixels)
         checker.to("cpu")
     if passed is None:
-        raise ValueError(f"NVIDIA's guardrail refuses the frames that {name} imagines here: they are not shown")
+        raise TheWorldError(f"NVIDIA's guardrail refuses the frames that {name} imagines here: they are not shown")
     return torch.from_numpy(np.asarray(passed)).permute(0, 3, 1, 2).to(frames) / 255
 
 

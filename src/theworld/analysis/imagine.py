@@ -14,6 +14,7 @@ from PIL import Image
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.world_encoders import WorldEncoder
+from theworld.utils.errors import TheWorldError
 
 from .guardrail import check_installed, guarded, needs_guardrail
 
@@ -72,7 +73,7 @@ def decoding_encoder(model: TheWorld) -> WorldEncoder:
     """
     encoder = model.model.world_encoder
     if encoder is None or not encoder.can_decode:
-        raise ValueError("imagining needs a world encoder that can decode: load the model with enable_world=True")
+        raise TheWorldError("imagining needs a world encoder that can decode: load the model with enable_world=True")
     return encoder
 
 

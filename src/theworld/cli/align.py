@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import MissingFileError, TheWorldError
+
 from .loading import add_json, add_model_arguments, add_steps, report
 
 ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from .loading import load_model
 
     if args.samples < 2:
-        raise ValueError(f"--samples {args.samples}: expected 2 tokens of each kind at least")
+        raise TheWorldError(f"--samples {args.samples}: expected 2 tokens of each kind at least")
     images = open_images(args)
     model = load_model(args)
     tokens = collect_tokens(model, list(images.values()), args.num_world_steps, args.samples, args.seed)
@@ -65,10 +67,10 @@ def open_images(args: argparse.Namespace) -> dict[str, Any]:
     names: list[str] = list(args.images)
     if args.folder is not None:
         if not args.folder.is_dir():
-            raise FileNotFoundError(f"{args.folder}: no such folder of images")
+            raise MissingFileError(f"{args.folder}: no such folder of images")
         found = sorted(str(path) for path in args.folder.iterdir() if path.suffix.lower() in ENDINGS)
         if not found:
-            raise ValueError(f"{args.folder}: no image there; expected files that end in {', '.join(ENDINGS)}")
+            raise TheWorldError(f"{args.folder}: no image there; expected files that end in {', '.join(ENDINGS)}")
         names += found
     if not names:
         return {name: load_example(name).image for name in EXAMPLES}

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from theworld.utils.errors import TheWorldError
+
 from .loading import add_json, add_world_arguments, check_world_arguments, report
 
 
@@ -54,7 +56,7 @@ def check(args: argparse.Namespace) -> None:
     """Refuse options that contradict each other, before a model is loaded."""
     check_world_arguments(args)
     if args.layer is not None and args.explain is None:
-        raise ValueError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
+        raise TheWorldError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
     if args.explain is not None:
         from theworld.analysis.explain_plots import check_ending
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from theworld.utils.errors import one_line
+from theworld.utils.errors import TheWorldError, one_line
 
 from .loading import add_world_arguments, check_world_arguments, load_model
 
@@ -83,7 +83,7 @@ def obey(conversation: "Conversation", text: str) -> str:
         case "/image":
             source = argument.strip("'\"")
             if not source:
-                raise ValueError("/image: expected a path or URL, as in /image photo.jpg")
+                raise TheWorldError("/image: expected a path or URL, as in /image photo.jpg")
             image = conversation.add_image(Path(source).expanduser() if source.startswith("~") else source)
             waiting = len(conversation.images)
             return f"{source}, {image.width} x {image.height} px" + (
@@ -91,13 +91,15 @@ def obey(conversation: "Conversation", text: str) -> str:
             )
         case "/world":
             if argument not in ("on", "off", ""):
-                raise ValueError(f"/world {argument}: expected /world on or /world off")
+                raise TheWorldError(f"/world {argument}: expected /world on or /world off")
             if argument:
                 conversation.set_world(argument == "on")
             return _state(conversation)
         case "/steps":
             if argument and not argument.isdecimal():
-                raise ValueError(f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1")
+                raise TheWorldError(
+                    f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1"
+                )
             if argument:
                 conversation.set_steps(int(argument))
             return _state(conversation)
@@ -107,7 +109,7 @@ def obey(conversation: "Conversation", text: str) -> str:
         case "/help":
             return HELP
         case _:
-            raise ValueError(f"{name}: no such command; /help lists them")
+            raise TheWorldError(f"{name}: no such command; /help lists them")
 
 
 def _state(conversation: "Conversation") -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, read_values, setting
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     if options["task"] not in TASKS:
         named = "--task is missing" if options["task"] is None else brief(f"--task {options['task']}")
-        raise ValueError(f"{named}: expected one of {', '.join(TASKS)}")
+        raise TheWorldError(f"{named}: expected one of {', '.join(TASKS)}")
     settings = settings_of(options)
 
     from theworld.evaluation.report import terminal_report, write_report
@@ -110,7 +110,7 @@ def settings_of(options: dict[str, Any]) -> "EvaluationSettings":
 
     count = options["num_samples"]
     if count is not None and count < 1:  # none would ask for all scenes
-        raise ValueError(f"--num_samples {count}: expected at least 1")
+        raise TheWorldError(f"--num_samples {count}: expected at least 1")
     output = Path(options["output"])
     data = options["data"] or HUB_IDS.get(options["task"])
     if options["task"] == "micro_world" and data is None:
@@ -137,7 +137,7 @@ def _config(path: Path | None) -> dict[str, Any]:
     options = {} if path is None else read_values(path)
     for name, value in options.items():
         if name not in KEYS:
-            raise ValueError(f"{path}: unknown option {brief(repr(name))}: {nearest(name, KEYS)}".removesuffix(": "))
+            raise TheWorldError(f"{path}: unknown option {brief(repr(name))}: {nearest(name, KEYS)}".removesuffix(": "))
         KEYS[name].check(value)
     return options
 
@@ -155,13 +155,13 @@ def _steps(value: Any) -> tuple[int, ...] | None:
         return tuple(int(item) for item in _listed(value))
     except ValueError as error:
         given = brief(f"--num_world_steps {value}")
-        raise ValueError(f"{given}: expected whole numbers with commas, as in 0,4") from error
+        raise TheWorldError(f"{given}: expected whole numbers with commas, as in 0,4") from error
 
 
 def _control(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals or not path:
-        raise ValueError(f"{brief(f'--control {text}')}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
+        raise TheWorldError(f"{brief(f'--control {text}')}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
     return name, path
 
 

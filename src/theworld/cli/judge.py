@@ -4,6 +4,8 @@ import argparse
 import os
 from typing import Any
 
+from theworld.utils.errors import TheWorldError
+
 from .loading import add_json, report
 
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     base_url = args.base_url or os.environ.get("OPENAI_BASE_URL", "")
     if not base_url:
-        raise ValueError("no endpoint: give --base_url or set OPENAI_BASE_URL")
+        raise TheWorldError("no endpoint: give --base_url or set OPENAI_BASE_URL")
     settings = JudgeSettings(
         base_url=base_url,
         model=args.model,
@@ -48,5 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if summaries and not any(summary["judged"] for summary in summaries.values()):
         causes = sorted({cause for summary in summaries.values() for cause in summary["causes"]})
         if causes:
-            raise ValueError(f"{base_url}: no answer was judged ({', '.join(causes)}); nothing is lost, run it again")
+            raise TheWorldError(
+                f"{base_url}: no answer was judged ({', '.join(causes)}); nothing is lost, run it again"
+            )
     return report(args, summaries) if args.json else 0

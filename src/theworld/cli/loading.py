@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
+from theworld.utils.errors import TheWorldError
 from theworld.utils.settings import Key
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def check_world_arguments(args: argparse.Namespace) -> None:
     """Refuse `--no_world` with an option of the world, before a model is loaded."""
     given = [name for name in ("num_world_steps", "use_world", "explain") if vars(args).get(name) not in (None, False)]
     if args.no_world and given:
-        raise ValueError(f"--no_world and --{given[0]} contradict each other: drop one")
+        raise TheWorldError(f"--no_world and --{given[0]} contradict each other: drop one")
 
 
 def add_json(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:

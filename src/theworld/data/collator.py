@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from theworld.constants import IGNORE_INDEX
+from theworld.utils.errors import TheWorldError
 
 from .images import open_image
 from .prompts import ChatProcessor, Turn, chat_turns, reserved_tokens
@@ -71,9 +72,9 @@ class TheWorldCollator:
             ("overlong", overlong, ("skip", "error")),
         ):
             if value not in allowed:
-                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+                raise TheWorldError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
         if max_length < 1:
-            raise ValueError(f"max_length={max_length}: expected at least 1")
+            raise TheWorldError(f"max_length={max_length}: expected at least 1")
         self.processor = processor
         self.image_folder = None if image_folder is None else Path(image_folder)
         self.max_length = max_length
@@ -85,7 +86,7 @@ class TheWorldCollator:
         self.reserved = reserved_tokens(tokenizer)
         self.turn_ids: list[int] = tokenizer.convert_tokens_to_ids([START_OF_TURN, END_OF_TURN])
         if tokenizer.unk_token_id in self.turn_ids:
-            raise ValueError(f"the tokenizer lacks {START_OF_TURN} or {END_OF_TURN}: expected Gemma 3's")
+            raise TheWorldError(f"the tokenizer lacks {START_OF_TURN} or {END_OF_TURN}: expected Gemma 3's")
         self.header: list[int] = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
         self.first_tokens: dict[str, int] = {}
 
@@ -172,7 +173,7 @@ class TheWorldCollator:
         if length > self.max_length:
             detail = f"{length} tokens, but max_length is {self.max_length}"
             if self.overlong == "error":
-                raise ValueError(f"{example.id}: {detail}; raise it, or set overlong=skip")
+                raise TheWorldError(f"{example.id}: {detail}; raise it, or set overlong=skip")
             raise BadSample("too_long", detail)
 
     def answer_spans(self, ids: list[int], answers: list[str]) -> list[tuple[int, int]]:

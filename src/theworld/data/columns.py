@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
 
 QUESTIONS = ("question", "prompt", "text", "caption")
@@ -40,7 +41,7 @@ def choose_columns(
     """
     for role, column in named.items():
         if role not in ROLES:
-            raise ValueError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
+            raise TheWorldError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
         check_columns([column], columns)
     image, question, answer = (
         named.get(role) or next((name for name in names if name in columns), None)
@@ -52,7 +53,7 @@ def choose_columns(
         unused = [f"column {role!r}" for role in ("question", "answer") if role in named]
         if template is not None or unused:
             what = ", ".join(unused) or "question_template"
-            raise ValueError(f"{what}: the data are conversations, in {conversation!r}; leave it out")
+            raise TheWorldError(f"{what}: the data are conversations, in {conversation!r}; leave it out")
     elif answer is None and image is not None:
         answer = next((name for name in CAPTIONS if name in columns), None)
         question = None if question == answer else question
@@ -62,7 +63,7 @@ def choose_columns(
     if template is not None:
         check_columns(template_fields(template), columns)
     if conversation is None and (answer is None or (question is None and template is None)):
-        raise ValueError(
+        raise TheWorldError(
             f"cannot tell what to ask and answer from the columns {', '.join(columns)}; expected messages or "
             f"conversations, or one of {', '.join(QUESTIONS)} (or a question_template) and one of "
             f"{', '.join(ANSWERS)}; or name them with columns"
@@ -80,7 +81,7 @@ def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
     """
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]
     if missing:
-        raise ValueError(
+        raise TheWorldError(
             f"no column {', '.join(map(repr, missing))} in the data, which has {', '.join(columns) or 'none'}"
         )
 
@@ -94,7 +95,7 @@ def template_fields(template: str) -> list[str]:
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
-        raise ValueError(f"question_template={template!r}: {error}; write {{{{ and }}}} for braces") from error
+        raise TheWorldError(f"question_template={template!r}: {error}; write {{{{ and }}}} for braces") from error
     return [field.partition(".")[0].partition("[")[0] for field in fields]
 
 

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from theworld.utils.errors import FileError, MissingFileError, TheWorldError
 from theworld.utils.io import write_bytes, write_json
 from theworld.utils.logging import logger
 
@@ -116,7 +117,7 @@ class LatentCache:
         places = self._index.find(keys)
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
-            raise KeyError(
+            raise TheWorldError(
                 f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
             )
@@ -158,7 +159,7 @@ class LatentCache:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             free = shutil.disk_usage(self.path).free
-            raise OSError(
+            raise FileError(
                 f"{self.path}: no space left for {len(pending)} latents ({free / 1e6:.0f} MB are free); what was "
                 "written before is kept: make room and run the same command again"
             ) from error
@@ -200,7 +201,7 @@ class _Shard:
             with _open(path) as file:
                 size = int.from_bytes(_read_exactly(file, 8, 0), "little")
                 if size > HEADER_BYTES:
-                    raise ValueError(f"a header of {size} bytes")
+                    raise TheWorldError(f"a header of {size} bytes")
                 entries = json.loads(_read_exactly(file, size, 8))
                 start, metadata = 8 + size, entries.pop("__metadata__")
 
@@ -212,10 +213,10 @@ class _Shard:
                 dtype = DTYPES[entries["latents"]["dtype"]]
                 end = start + max(entry["data_offsets"][1] for entry in entries.values())
                 if high - low != count * math.prod(shape) * dtype.itemsize or os.fstat(file.fileno()).st_size != end:
-                    raise ValueError("its length is not that of its header")
+                    raise TheWorldError("its length is not that of its header")
                 keys, crc32 = array("keys", "u1", count, KEY_BYTES), array("crc32", "<u4", count)
                 if str(_crc32(keys.tobytes(), crc32.tobytes())) != metadata["crc32"]:
-                    raise ValueError("the checksum of its keys differs")
+                    raise TheWorldError("the checksum of its keys differs")
                 rows = np.empty(count, ROW)
                 rows["key"], rows["row"], rows["crc32"] = keys.view(ROW["key"]).ravel(), np.arange(count), crc32
                 return cls(path, tuple(shape), dtype, start + low), rows
@@ -305,7 +306,9 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
 
 def _check_version(path: Path) -> None:
     if (path / "index").is_dir():
-        raise ValueError(f"{path}: latents of version 0.1, without their keys; remove that folder, then {PRECOMPUTE}")
+        raise TheWorldError(
+            f"{path}: latents of version 0.1, without their keys; remove that folder, then {PRECOMPUTE}"
+        )
 
 
 def _check_there(folder: Path, path: Path, fingerprint: dict[str, Any]) -> None:
@@ -313,9 +316,9 @@ def _check_there(folder: Path, path: Path, fingerprint: dict[str, Any]) -> None:
         return
     others = [_read_fingerprint(file) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
     if not others:
-        raise FileNotFoundError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
+        raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
     differing = min((_differences(other, fingerprint) for other in others), key=len)
-    raise ValueError(
+    raise TheWorldError(
         f"{folder}: holds latents of another encoder ({', '.join(differing)}); {PRECOMPUTE} to add those of this one"
     )
 
@@ -345,7 +348,7 @@ def _read_exactly(file: BinaryIO, size: int, start: int) -> bytearray:
     while len(data) < size:
         block = os.pread(file.fileno(), size - len(data), start + len(data))
         if not block:
-            raise ValueError(f"it ends before byte {start + len(data) + 1}")
+            raise TheWorldError(f"it ends before byte {start + len(data) + 1}")
         data += block
     return data
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
+from theworld.utils.errors import TheWorldError
+
 from .images import located
 from .schema import BadSample, Example, Skipped
 
@@ -54,10 +56,10 @@ class Mixture(Dataset["Example | Skipped"]):
 
     def __init__(self, parts: Sequence[MixturePart], seed: int = 0) -> None:
         if not parts:
-            raise ValueError("mixture: expected at least one dataset")
+            raise TheWorldError("mixture: expected at least one dataset")
         for part in parts:
             if not (0 < part.weight < float("inf")) or not len(part.rows):
-                raise ValueError(
+                raise TheWorldError(
                     f"mixture: {part.name!r} has the weight {part.weight} and {len(part.rows)} rows; expected a weight "
                     "above 0 and at least 1 row"
                 )
@@ -69,7 +71,9 @@ class Mixture(Dataset["Example | Skipped"]):
         scale = max(len(part.rows) / part.weight for part in parts)
         if (total := sum(scale * part.weight for part in parts)) > MAX_ROWS:
             told = ", ".join(f"{part.name}: weight {part.weight:g}, {len(part.rows):,} rows" for part in self.parts)
-            raise ValueError(f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}")
+            raise TheWorldError(
+                f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}"
+            )
         # Each row of the scaling dataset once; rounding must not lose one
         counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
         which = np.repeat(np.arange(len(parts)), counts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
 
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.imports import require
 
 from .columns import check_columns, template_fields
@@ -37,10 +38,10 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     """
     kind = SOURCES.get(name)
     if kind is None:
-        raise ValueError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
+        raise TheWorldError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
     if settings.clip_frames is not None and "clip_frames" not in kind.uses:
         videos = " or ".join(other for other in SOURCES if "clip_frames" in SOURCES[other].uses)
-        raise ValueError(f"dataset {name!r} has no clip: objective 'align' needs a source of videos, {videos}")
+        raise TheWorldError(f"dataset {name!r} has no clip: objective 'align' needs a source of videos, {videos}")
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
     template = settings.question_template or kind.template
@@ -51,7 +52,7 @@ def open_source(name: str, settings: SourceSettings) -> Source:
         if wanted:
             check_columns(wanted, [*kind.fields, *source.columns()])
         if isinstance(source, IndexedRows) and not len(source):
-            raise ValueError("no rows")
+            raise TheWorldError("no rows")
     return source
 
 
@@ -68,7 +69,7 @@ def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
     for name, settings, weight in parts:
         source = open_source(name, settings)
         if isinstance(source, StreamedRows):
-            raise ValueError(f"{settings.path}: a mixture needs rows with a length; set streaming to false")
+            raise TheWorldError(f"{settings.path}: a mixture needs rows with a length; set streaming to false")
         opened.append(MixturePart(name, source, weight, settings.image_folder, str(settings.path)))
     return Mixture(opened, parts[0][1].seed if parts else 0)
 
@@ -96,13 +97,13 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
     if not isinstance(data, Sequence | Dataset | dict | library.Dataset | library.IterableDataset) or isinstance(
         data, str
     ):
-        raise ValueError(
+        raise TheWorldError(
             f"train_dataset of type {type(data).__name__}: expected a list of dicts, a Dataset or an IterableDataset"
         )
     source = _taken(wrap(data, RowReader()), settings)
     first = next(source.sample(), None)
     if first is None:
-        raise ValueError("train_dataset: no rows")
+        raise TheWorldError("train_dataset: no rows")
     if not isinstance(first, Example | Skipped):
         source.reader = reader_of(source, settings)
     return source
@@ -120,15 +121,15 @@ def _taken(source: Any, settings: SourceSettings) -> Any:
 def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     folder = settings.image_folder
     if settings.path is None:
-        raise ValueError(f"dataset {name!r} needs train_dataset_path (`theworld evaluate`: --data): {kind.path}")
+        raise TheWorldError(f"dataset {name!r} needs train_dataset_path (`theworld evaluate`: --data): {kind.path}")
     path = settings.local
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
-        raise FileNotFoundError(f"{path}: no such file or folder{where}")
+        raise MissingFileError(f"{path}: no such file or folder{where}")
     if folder is None and kind.images == "needed":
-        raise ValueError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
+        raise TheWorldError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
     if folder is not None and kind.images != "made" and not folder.is_dir():
-        raise FileNotFoundError(f"image_folder={folder}: no such folder")
+        raise MissingFileError(f"image_folder={folder}: no such folder")
 
 
 __all__ = ["Source", "as_source", "open_mixture", "open_source"]

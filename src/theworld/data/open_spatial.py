@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
@@ -45,9 +46,9 @@ def convert_open_spatial(
     """
     for needed in (source_json, image_folder):
         if needed is not None and not needed.exists():
-            raise FileNotFoundError(f"{needed}: no such file or folder")
+            raise MissingFileError(f"{needed}: no such file or folder")
     if out_folder.exists():
-        raise FileExistsError(f"{out_folder}: is there already; name a new folder, or remove it first")
+        raise TheWorldError(f"{out_folder}: is there already; name a new folder, or remove it first")
     partial = out_folder.with_name(f"{out_folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -55,7 +56,7 @@ def convert_open_spatial(
         counts = _write_shards(_array(source_json, image_folder), partial, rows_per_shard)
         if not sum(counts):
             kept = f" whose image is in {image_folder}" if image_folder else ""
-            raise ValueError(f"{source_json}: expected an array of rows, but there is none{kept}")
+            raise TheWorldError(f"{source_json}: expected an array of rows, but there is none{kept}")
         write_json(partial / MANIFEST, {"source": source_json.name, "rows": sum(counts), "shards": counts})
         partial.rename(out_folder)
     finally:
@@ -75,9 +76,9 @@ def read_converted(folder: Path) -> TextRows:
         files = [folder / _shard_name(number) for number in range(len(counts))]
         whole = all(file.stat().st_size > int(places[-1]) for file, places in zip(files, offsets, strict=True))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{folder}: not a whole conversion ({error}); convert again") from error
+        raise TheWorldError(f"{folder}: not a whole conversion ({error}); convert again") from error
     if not whole or [len(places) for places in offsets] != counts:
-        raise ValueError(f"{folder}: not a whole conversion; convert again")
+        raise TheWorldError(f"{folder}: not a whole conversion; convert again")
     return TextRows([TextFile.of(file) for file in files], offsets)
 
 
@@ -85,7 +86,7 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
     number = 0
     with path.open("rb") as file:
         if file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] != b"[":
-            raise ValueError(f"{path}: expected an array of rows, which begins with [; download it again")
+            raise TheWorldError(f"{path}: expected an array of rows, which begins with [; download it again")
     try:
         for _, row in TextFile.of(path).rows():
             number += 1
@@ -93,7 +94,7 @@ def _array(path: Path, image_folder: Path | None) -> Iterator[Any]:
             if image_folder is None or (image_folder / name).is_file():
                 yield row
     except ValueError as error:
-        raise ValueError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
+        raise TheWorldError(f"{path}: cut off or no JSON after {number:,} rows ({error}); download it again") from error
 
 
 def _write_shards(rows: Iterator[Any], folder: Path, rows_per_shard: int) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from theworld.utils.errors import CausedError
+from theworld.utils.errors import CausedError, TheWorldError
 
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
@@ -116,4 +116,4 @@ class SourceSettings:
         """
         for name in names:
             if getattr(self, name) != getattr(type(self), name):
-                raise ValueError(f"dataset {source!r} does not use {name}={getattr(self, name)!r}; remove it")
+                raise TheWorldError(f"dataset {source!r} does not use {name}={getattr(self, name)!r}; remove it")

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
@@ -30,7 +31,7 @@ class SkipLog:
 
     def __init__(self, path: Path, budget: float, total: int | None = None) -> None:
         if not 0 <= budget <= 1:
-            raise ValueError(f"skip_budget={budget}: expected a share from 0 to 1")
+            raise TheWorldError(f"skip_budget={budget}: expected a share from 0 to 1")
         self.path = path
         self.budget = budget
         self.total = total
@@ -62,12 +63,12 @@ class SkipLog:
         bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
-            raise ValueError(
+            raise TheWorldError(
                 f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
                 f"{'; '.join(self._lines())}. See {self.path}. Correct them and remove that list, or raise skip_budget"
             )
         if enough and bad >= total > 0:
-            raise ValueError(f"No usable rows: all {total} were skipped. See {self.path}.")
+            raise TheWorldError(f"No usable rows: all {total} were skipped. See {self.path}.")
 
     def summary(self) -> str:
         """One line a cause, the most frequent first; empty when nothing was skipped."""

@@ -19,6 +19,8 @@ from typing import IO, Any, Self, cast
 import numpy as np
 from huggingface_hub import HfFileSystem
 
+from theworld.utils.errors import TheWorldError
+
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 CHUNK = 2**16
 """Bytes of JSON that are read at once."""
@@ -41,7 +43,7 @@ class _Number(float):
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(row := dict(pairs)) < len(pairs):
-        raise ValueError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
+        raise TheWorldError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
     return row
 
 
@@ -81,7 +83,7 @@ class TextFile:
                     file.seek(start)
                 yield from self._json(file, start) if self.delimiter is None else self._table(file, start)
             except UnicodeDecodeError as error:
-                raise ValueError(
+                raise TheWorldError(
                     f"{self}: not UTF-8 ({error}); convert the file, for example with "
                     "`iconv -f latin1 -t utf-8 OLD > NEW`"
                 ) from error
@@ -101,12 +103,12 @@ class TextFile:
             _, names = next(self._records(file, 0), (0, list[str]()))
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|,"):
             shown = {"\t": "tabs"}.get(cast(str, self.delimiter), f"{self.delimiter!r}")
-            raise ValueError(
+            raise TheWorldError(
                 f"{self}: one column {names[0]!r}; fields are separated by {shown} here: save a .csv with commas, a "
                 ".tsv with tabs"
             )
         if len(set(names)) < len(names):
-            raise ValueError(f"{self}: a column comes twice in the header {', '.join(names)}: rename one")
+            raise TheWorldError(f"{self}: a column comes twice in the header {', '.join(names)}: rename one")
         return names
 
     def _open(self) -> IO[bytes]:
@@ -115,7 +117,7 @@ class TextFile:
     def _skip_bom(self, file: IO[bytes]) -> None:
         head = file.read(4)
         if b"\0" in head or head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise ValueError(f"{self}: UTF-16 text; convert the file with `iconv -f utf-16 -t utf-8 OLD > NEW`")
+            raise TheWorldError(f"{self}: UTF-16 text; convert the file with `iconv -f utf-16 -t utf-8 OLD > NEW`")
         file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
 
     def _table(self, file: IO[bytes], start: int) -> Iterator[tuple[int, dict[str, str]]]:
@@ -143,7 +145,7 @@ class TextFile:
             try:
                 fields = next(reader, None)
             except csv.Error as error:
-                raise ValueError(
+                raise TheWorldError(
                     f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
                 ) from error
             if fields is None:
@@ -151,7 +153,7 @@ class TextFile:
             if fields:
                 width = width or len(fields)
                 if len(fields) != width:
-                    raise ValueError(
+                    raise TheWorldError(
                         f"{self}, line {line}: {len(fields)} fields, but the header has {width}; quote a field that "
                         f"holds the delimiter {self.delimiter!r}"
                     )
@@ -273,7 +275,7 @@ class TextRows(Sequence[Any]):
         # Opened anew: a shared handle would not survive a fork
         found = next(self.files[which].rows(place), None)
         if found is None:
-            raise ValueError(f"{self.files[which]}: it changed while it was read; run the same command again")
+            raise TheWorldError(f"{self.files[which]}: it changed while it was read; run the same command again")
         return found[1]
 
 

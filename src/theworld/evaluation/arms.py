@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from theworld.constants import NANO
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 
 MODEL, BASE = "model", "base"
@@ -100,10 +101,10 @@ def plan(
     for kind, known, given in (("arm", ARMS, names), ("control", CONTROLS, controls)):
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise ValueError(f"{kind} {unknown[0]!r}: expected one of {', '.join(known)}")
+            raise TheWorldError(f"{kind} {unknown[0]!r}: expected one of {', '.join(known)}")
     for name, path in controls.items():  # now, not after the hours that the arms before it take
         if path.startswith(("/", ".")) and not Path(path).is_dir():
-            raise FileNotFoundError(f"--control {name}={path}: no such folder")
+            raise MissingFileError(f"--control {name}={path}: no such folder")
     largest = max(steps)
     running: list[PlannedArm] = []
     not_run: dict[str, str] = {}

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from theworld.data.schema import SourceSettings
 from theworld.model import TheWorld
+from theworld.utils.errors import TheWorldError
 from theworld.utils.reproducibility import environment
 from theworld.utils.tensors import weights_digest
 
@@ -68,11 +69,11 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
-            raise ValueError(f"scorer={self.scorer!r}: expected one of {', '.join(SCORERS)}")
+            raise TheWorldError(f"scorer={self.scorer!r}: expected one of {', '.join(SCORERS)}")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: expected at least 1")
+            raise TheWorldError(f"batch_size={self.batch_size}: expected at least 1")
         if self.num_world_steps is not None and (not self.num_world_steps or min(self.num_world_steps) < 0):
-            raise ValueError(f"num_world_steps={self.num_world_steps}: expected one or more numbers from 0 on")
+            raise TheWorldError(f"num_world_steps={self.num_world_steps}: expected one or more numbers from 0 on")
 
 
 class Asker:
@@ -174,7 +175,7 @@ class Asker:
             else:
                 answers = generate(self.model, batch, world, self.task.max_new_tokens)
         if sum(consumed) != sum(batch.world_tokens):
-            raise ValueError(
+            raise TheWorldError(
                 f"{sum(consumed)} world tokens reached the model, but the prompts from {batch.items[0].id!r} on have "
                 f"{sum(batch.world_tokens)}: give a checkpoint with a world"
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from theworld.data.images import open_image
 from theworld.data.schema import BadSample
+from theworld.utils.errors import MissingFileError, TheWorldError
 
 from .audit_rows import AuditRow, picture_name, read_audit_rows
 
@@ -116,7 +117,7 @@ def audit(
         ValueError: A file has a row that cannot be read, or only one of the folders was given.
     """
     if (training_images is None) != (evaluation_images is None):
-        raise ValueError("pictures can be compared only with both folders: the training and the evaluation pictures")
+        raise TheWorldError("pictures can be compared only with both folders: the training and the evaluation pictures")
     train = [row for path in training for row in read_audit_rows(path)]
     rows = read_audit_rows(evaluation)
     contents = None
@@ -214,7 +215,7 @@ def _contents(rows: Iterable[AuditRow], folder: str | Path) -> dict[str, str]:
     """Hash of the pixels of every picture that can be read, by its name in the file."""
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures")
+        raise MissingFileError(f"{folder}: no such folder of pictures")
     found: dict[str, str] = {}
     for name in dict.fromkeys(name for row in rows for name in row.images):
         try:

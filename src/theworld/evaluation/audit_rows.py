@@ -13,6 +13,7 @@ from theworld.data.columns import CONVERSATION_KEYS
 from theworld.data.schema import BadSample
 from theworld.data.sources.records import read_conversation
 from theworld.data.text_rows import TextFile
+from theworld.utils.errors import MissingFileError, TheWorldError
 
 IDS = ("id", "idx", "question_id")
 QUESTIONS = ("prompt", "query", "question", "caption", "statement", "text")
@@ -61,14 +62,14 @@ def read_audit_rows(path: str | Path) -> list[AuditRow]:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a .jsonl file or a .json array")
+        raise MissingFileError(f"{path}: no such file; expected a .jsonl file or a .json array")
     found = [
         row
         for number, (_, raw) in enumerate(TextFile.of(path).rows(), 1)
         for row in _rows_of(raw, f"{path}, row {number}")
     ]
     if not found:
-        raise ValueError(f"{path}: no rows")
+        raise TheWorldError(f"{path}: no rows")
     return found
 
 
@@ -88,7 +89,7 @@ def picture_name(name: str) -> str:
 
 def _rows_of(row: Any, where: str) -> list[AuditRow]:
     if not isinstance(row, Mapping):
-        raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
+        raise TheWorldError(f"{where}: expected an object, got {type(row).__name__}")
     id = str(next((row[key] for key in IDS if row.get(key) is not None), ""))
     images = tuple(name for key in IMAGES for name in _names(row.get(key)))
     relation = str(row.get("relation") or "")
@@ -97,13 +98,13 @@ def _rows_of(row: Any, where: str) -> list[AuditRow]:
         try:
             turns = read_conversation(conversation)[0]
         except BadSample as bad:
-            raise ValueError(f"{where}: {bad}") from bad
+            raise TheWorldError(f"{where}: {bad}") from bad
         pairs = [(ask.content, tell.content) for ask, tell in pairwise(turns) if ask.role == "user"]
         return [AuditRow(id, normalise(ask), _answer(tell, ask), images, relation) for ask, tell in pairs]
     question = next((key for key in QUESTIONS if row.get(key) is not None), None)
     answer = next((key for key in ANSWERS if row.get(key) is not None), None)
     if question is None or answer is None:
-        raise ValueError(
+        raise TheWorldError(
             f"{where}: expected one of {', '.join(QUESTIONS)} and one of {', '.join(ANSWERS)}, it has {', '.join(row)}"
         )
     asked, value = str(row[question]), row[answer]

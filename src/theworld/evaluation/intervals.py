@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 Numbers = Sequence[float] | np.ndarray[Any, Any]
@@ -79,7 +80,7 @@ def interval(scores: Numbers, clusters: Sequence[str] | None = None) -> Interval
     if shares and se < ALIKE:
         return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson over clusters")
     if groups < 2:
-        raise ValueError(f"scores: {n} in one cluster: an interval needs scores of at least two clusters")
+        raise TheWorldError(f"scores: {n} in one cluster: an interval needs scores of at least two clusters")
     reach = se * float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, groups - 1))
     low, high = mean - reach, mean + reach
     if shares:
@@ -148,7 +149,7 @@ def pair(ours: Numbers, theirs: Numbers) -> tuple[Array, Array]:
     """
     first, second = finite("the first scores", ours), finite("the second scores", theirs)
     if len(first) != len(second):
-        raise ValueError(f"{len(first)} scores against {len(second)}: expected the same items in the same order")
+        raise TheWorldError(f"{len(first)} scores against {len(second)}: expected the same items in the same order")
     return first, second
 
 
@@ -160,9 +161,11 @@ def finite(name: str, scores: Numbers) -> Array:
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not len(values):
-        raise ValueError(f"{name}: expected a list of numbers, got shape {values.shape}")
+        raise TheWorldError(f"{name}: expected a list of numbers, got shape {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: {int((~np.isfinite(values)).sum())} of {len(values)} are not finite: leave them out")
+        raise TheWorldError(
+            f"{name}: {int((~np.isfinite(values)).sum())} of {len(values)} are not finite: leave them out"
+        )
     return values
 
 
@@ -175,7 +178,7 @@ def cluster_ids(clusters: Sequence[str] | None, n: int) -> Array:
     if clusters is None:
         return np.arange(n)
     if len(clusters) != n:
-        raise ValueError(f"{n} scores with {len(clusters)} clusters: expected one each")
+        raise TheWorldError(f"{n} scores with {len(clusters)} clusters: expected one each")
     numbers: dict[str | int, int] = {}
     return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(clusters)])
 
@@ -191,7 +194,7 @@ def _bootstrap(
 ) -> Interval:
     ids = cluster_ids(clusters, len(values))
     if strata is not None and len(strata) != len(values):
-        raise ValueError(f"{len(values)} scores with {len(strata)} strata: expected one each")
+        raise TheWorldError(f"{len(values)} scores with {len(strata)} strata: expected one each")
     names = np.asarray(["all"] * len(values) if strata is None else strata)
     rng = np.random.default_rng(seed)
     estimates: list[float] = []
@@ -202,7 +205,7 @@ def _bootstrap(
         _, own = np.unique(ids[inside], return_inverse=True)
         sums, sizes = np.bincount(own, weights=values[inside]), np.bincount(own)  # (G,) each
         if len(sums) < 2:
-            raise ValueError(f"stratum {name!r} has a single cluster: a bootstrap needs at least two")
+            raise TheWorldError(f"stratum {name!r} has a single cluster: a bootstrap needs at least two")
         groups += len(sums)
         estimates.append(float(sums.sum() / sizes.sum()))
         draws.append(_resampled_means(sums, sizes, rng, resamples))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from theworld.data.schema import Example, Message
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl, write_json, write_text
 
 MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
@@ -115,7 +116,7 @@ class PredictionFile:
             there = read_manifest(self.folder)["identity"]
             differ = sorted(key for key in {**there, **self.identity} if there.get(key) != self.identity.get(key))
             if differ:
-                raise ValueError(
+                raise TheWorldError(
                     f"{self.folder}: holds predictions made with other {', '.join(differ)}: choose another folder"
                 )
             self.done, self._seal = _read(self.folder, self.identity)
@@ -159,7 +160,7 @@ def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> Non
         lines.append(json.dumps({**row, "seal": seal}, ensure_ascii=False, allow_nan=False) + "\n")
     unscored = [[replace(p, parsed=None, score=0.0, figures={}) for p in rows] for rows in (before, predictions)]
     if unscored[0] != unscored[1]:
-        raise ValueError(f"{folder}: the predictions to write are not those that are there")
+        raise TheWorldError(f"{folder}: the predictions to write are not those that are there")
     write_text(Path(folder) / PREDICTIONS, "".join(lines))
 
 
@@ -172,13 +173,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `theworld evaluate` writes it")
+        raise MissingFileError(f"{path}: no such file; `theworld evaluate` writes it")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+        raise TheWorldError(f"{path}: not JSON ({error})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
-        raise ValueError(f"{path}: no manifest of an evaluation: evaluate again")
+        raise TheWorldError(f"{path}: no manifest of an evaluation: evaluate again")
     return manifest
 
 
@@ -226,9 +227,9 @@ def _read(folder: Path, identity: dict[str, Any]) -> tuple[list[Prediction], str
             _check_unsealed(prediction)
             seal = next_seal(seal, asdict(prediction))
         except TypeError as error:
-            raise ValueError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error
+            raise TheWorldError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error
         if seal != found:
-            raise ValueError(
+            raise TheWorldError(
                 f"{path}, line {number}: item {prediction.id!r} does not fit its seal: rows were moved, changed, "
                 "removed or copied from another arm; evaluate again into an empty folder"
             )

@@ -13,6 +13,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import MissingFileError, TheWorldError
+
 from .arms import ARMS, CONTROLS
 from .records import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
@@ -72,7 +74,7 @@ def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[st
     found = sorted((path.parent.name for path in folder.glob(f"*/{MANIFEST}")), key=_place)
     names = found if names is None else list(names)
     if not names:
-        raise FileNotFoundError(f"{folder}: no predictions of any arm; `theworld evaluate` writes them")
+        raise MissingFileError(f"{folder}: no predictions of any arm; `theworld evaluate` writes them")
     arms = {name: ArmRun(name, *read_predictions(folder / name)) for name in names}
     for arm in arms.values():
         check_arm(arm)
@@ -125,13 +127,13 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
     """
     for (first, one), (second, other) in combinations(arms.items(), 2):
         if one.identity["items"] != other.identity["items"] or _ids(one) != _ids(other):
-            raise ValueError(
+            raise TheWorldError(
                 f"arms {first!r} and {second!r} were asked other items "
                 f"({_shown(one.identity['items'])} and {_shown(other.identity['items'])}): evaluate both alike"
             )
         shared = one.name == other.name and one.name in UNTRAINED
         if not shared and identical(one.predictions, other.predictions):
-            raise ValueError(
+            raise TheWorldError(
                 f"arms {first!r} and {second!r} have identical predictions on all {len(one.predictions)} items: one "
                 "was copied, or the world path had no effect; evaluate them again, and check what the model loads"
             )
@@ -150,7 +152,7 @@ def check_alike(arms: Mapping[str, ArmRun]) -> None:
         names += ["num_world_steps"] * ({first, second} <= rolled_out)
         differ = [name for name in names if one.identity.get(name) != other.identity.get(name)]
         if differ:
-            raise ValueError(
+            raise TheWorldError(
                 f"arms {first!r} and {second!r} were made with other {', '.join(differ)}: evaluate all arms of a model "
                 "with the same settings, into a folder of its own"
             )
@@ -165,7 +167,7 @@ def check_scored(folder: Path, metrics: Mapping[str, Any]) -> None:
     there = {path.parent.name: fingerprint(path.parent) for path in folder.glob(f"*/{MANIFEST}")}
     differ = sorted(name for name in {*there, *metrics["scored"]} if there.get(name) != metrics["scored"].get(name))
     if differ:
-        raise ValueError(
+        raise TheWorldError(
             f"{folder}: predictions of {', '.join(differ)} are not those that {folder / 'metrics.json'} was made of; "
             "run the same `theworld evaluate` again, which scores what is there"
         )

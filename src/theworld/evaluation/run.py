@@ -11,6 +11,7 @@ from typing import Any
 
 from theworld.model import TheWorld
 from theworld.utils.devices import best_device
+from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
 from .arms import ARMS, BASE, MODEL, plan
@@ -77,12 +78,12 @@ def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> 
     ids = [row.id for row in (*items.items, *items.skipped)]
     if len(set(ids)) < len(ids):
         twice = next(id for id in ids if ids.count(id) > 1)
-        raise ValueError(
+        raise TheWorldError(
             f"task {task.name!r}: item {twice!r} is there more than once: give every item an id of its own"
         )
     opened = [item.id for item in items.items if not item.choices]
     if settings.scorer == "choices" and opened:
-        raise ValueError(
+        raise TheWorldError(
             f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, allow any answer: "
             "use --scorer auto or generate"
         )

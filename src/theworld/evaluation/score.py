@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.io import write_json
 
 from .comparison import USUAL_DISCORDANCE, compare, item_scores, smallest_of
@@ -56,7 +57,7 @@ def read_metrics(output: str | Path) -> dict[str, dict[str, Any]]:
         try:
             found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
+            raise TheWorldError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
     return found
 
 
@@ -72,7 +73,7 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
     arms = read_arms(folder)
     for name, arm in arms.items():
         if arm.identity["items"]["digest"] != digest:
-            raise ValueError(
+            raise TheWorldError(
                 f"{folder}: arm {name!r} was asked other items (digest {arm.identity['items']['digest']}) than those "
                 f"to score by ({digest}): give the data it was evaluated on"
             )

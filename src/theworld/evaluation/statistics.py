@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from .intervals import (
@@ -70,7 +71,7 @@ def mcnemar(ours: Numbers, theirs: Numbers) -> McNemar:
     """
     first, second = pair(ours, theirs)
     if not np.isin((first, second), (0.0, 1.0)).all():
-        raise ValueError("mcnemar: expected scores of 0 and 1; compare others by bootstrap_difference")
+        raise TheWorldError("mcnemar: expected scores of 0 and 1; compare others by bootstrap_difference")
     b, c = int((first > second).sum()), int((first < second).sum())
     p = float(require("eval", "scipy.stats").binomtest(b, b + c).pvalue) if b + c else 1.0
     return McNemar(b, c, len(first), (b - c) / len(first), p)
@@ -86,7 +87,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     wrong = [p for p in p_values if not 0 <= p <= 1]  # also NaN
     if wrong:
-        raise ValueError(f"p-values {wrong}: expected numbers from 0 to 1")
+        raise TheWorldError(f"p-values {wrong}: expected numbers from 0 to 1")
     if not p_values:
         return []
     return require("eval", "statsmodels.stats.multitest").multipletests(p_values, method="holm")[1].tolist()
@@ -111,7 +112,7 @@ def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha
         ValueError: `n` is below 1, or a share is not between 0 and 1.
     """
     if n < 1 or not 0 < discordance <= 1 or not 0 < alpha < 1 or not alpha < power < 1:
-        raise ValueError(
+        raise TheWorldError(
             f"n {n}, discordance {discordance}, power {power}, alpha {alpha}: expected n of at least 1, a discordance "
             "in (0, 1], and 0 < alpha < power < 1"
         )
@@ -139,11 +140,11 @@ def over_seeds(scores: Sequence[Numbers], clusters: Sequence[str] | None = None)
     rows = [finite(f"scores of seed {number}", row) for number, row in enumerate(scores)]
     lengths = {len(row) for row in rows}
     if len(rows) < 2 or len(lengths) > 1:
-        raise ValueError(f"{len(rows)} seeds with {sorted(lengths)} items: expected at least two, on the same items")
+        raise TheWorldError(f"{len(rows)} seeds with {sorted(lengths)} items: expected at least two, on the same items")
     table = np.stack(rows)  # (S, n)
     ids = cluster_ids(clusters, table.shape[1])
     if ids.max() < 1:
-        raise ValueError("scores: one cluster: a standard error needs at least two")
+        raise TheWorldError("scores: one cluster: a standard error needs at least two")
     means = table.mean(axis=1)
     item_se = standard_error(table.mean(axis=0), ids)
     return SeedSummary(float(means.mean()), float(means.std(ddof=1)), item_se, tuple(means.tolist()))

@@ -24,6 +24,7 @@ from theworld.model import TheWorld
 from theworld.model.projectors import PROJECTORS, WorldProjector
 from theworld.model.world_encoders import cache_fingerprint
 from theworld.utils.devices import input_device
+from theworld.utils.errors import TheWorldError
 
 from .arms import Arm
 from .prompts import open_images
@@ -59,7 +60,9 @@ class Worlds:
         """
         late = [item.id for item in items if item.id not in self.keys]
         if late:
-            raise ValueError(f"item {late[0]!r}: its picture could not be opened at first: run the same command again")
+            raise TheWorldError(
+                f"item {late[0]!r}: its picture could not be opened at first: run the same command again"
+            )
         keys = [key for item in items for key in self.keys[item.id]]
         if not keys:
             return None
@@ -154,7 +157,9 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
             start = place + max(sizes.values())
             donor = _first_other(item, family, start, keys) or _first_other(item, ranked, place, keys)
             if donor is None:
-                raise ValueError(f"item {item.id!r} has no other picture to take a world from: leave other_image out")
+                raise TheWorldError(
+                    f"item {item.id!r} has no other picture to take a world from: leave other_image out"
+                )
             taken[item.id] = donor.id
     return taken
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.optimizer_steps import after_steps
 
 from .configuration_theworld import TheWorldConfig
@@ -61,7 +61,7 @@ def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
     for name, value in model.named_parameters():
         component = component_of(name, table)
         if component is None:
-            raise KeyError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
+            raise TheWorldError(f"parameter {name!r} belongs to no component of {', '.join(table)}")
         named.append((canonical(name), component, value))
     return named
 
@@ -72,7 +72,7 @@ REGISTRIES: dict[str, Any] = {"world_encoder": WORLD_ENCODERS, "projector": PROJ
 def check_choice(name: str, value: Any) -> None:
     """Raise a ValueError, which names the known keys, if `value` of the config field `name` is in no registry."""
     if value not in REGISTRIES[name]:
-        raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(REGISTRIES[name])}")
+        raise TheWorldError(f"{name}={brief(repr(value))}: expected one of {', '.join(REGISTRIES[name])}")
 
 
 def check_choices(config: TheWorldConfig) -> None:

@@ -12,7 +12,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import Gemma3Config
 
 from theworld.utils.auto_classes import Installed
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import check_numbers
 from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check_world_settings
 
@@ -48,7 +48,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         self.check_world()
         self.lora = None if self.lora is None else check_lora(self.lora)
         if self.lora is None and "language_lora" in self.changed:
-            raise ValueError(
+            raise TheWorldError(
                 "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
             )
 
@@ -60,23 +60,25 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
     def check_world(self) -> None:
         """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
         if self.fusion not in FUSIONS:
-            raise ValueError(f"fusion={brief(repr(self.fusion))}: expected one of {', '.join(FUSIONS)}")
+            raise TheWorldError(f"fusion={brief(repr(self.fusion))}: expected one of {', '.join(FUSIONS)}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
         for name in TOKEN_IDS:
             if not 0 <= (getattr(self, name) or 0) < self.get_text_config().vocab_size:
-                raise ValueError(f"{name}={getattr(self, name)}: expected an id of the vocabulary")
+                raise TheWorldError(f"{name}={getattr(self, name)}: expected an id of the vocabulary")
         if isinstance(self.world_image_size, list | tuple):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
-                raise ValueError(f"world_image_size={self.world_image_size}: expected one number, or height and width")
+                raise TheWorldError(
+                    f"world_image_size={self.world_image_size}: expected one number, or height and width"
+                )
         cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):
-            raise ValueError(
+            raise TheWorldError(
                 f"world_image_size={self.world_image_size}: expected a multiple of {cell}, that is "
                 f"world_spatial_compression {self.world_spatial_compression} x world_pooling {self.world_pooling}"
             )
         if not self.freeze_cosmos_vae and not self.enable_world:
-            raise ValueError("freeze_cosmos_vae=False with enable_world=False: there is no VAE to train")
+            raise TheWorldError("freeze_cosmos_vae=False with enable_world=False: there is no VAE to train")
 
     @property
     def world_image_shape(self) -> tuple[int, int]:
@@ -120,7 +122,7 @@ def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
 def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     """Return `num_world_steps`; a ValueError unless it is a whole number from 0 to `max_world_steps`."""
     if type(num_world_steps) is not int or not 0 <= num_world_steps <= max_world_steps:
-        raise ValueError(
+        raise TheWorldError(
             f"num_world_steps={num_world_steps!r}: expected 0 to max_world_steps={max_world_steps} future latent frames"
         )
     return num_world_steps

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from theworld.utils.errors import TheWorldError
+
 
 @dataclass(frozen=True)
 class Fusion:
@@ -37,7 +39,7 @@ def scatter_tokens(inputs_embeds: torch.Tensor, placeholders: torch.Tensor, feat
     if not torch.compiler.is_compiling():  # a graph cannot ask for the value of a sum
         wanted, given = int(placeholders.sum()), features.shape[0] * features.shape[1]
         if wanted != given:
-            raise ValueError(
+            raise TheWorldError(
                 f"the prompt has {wanted} world tokens but the world encoder made {given} "
                 f"({features.shape[0]} images x {features.shape[1]}): build both with the same processor call"
             )

@@ -18,6 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from theworld.constants import MARKERS
 from theworld.utils.control_tokens import without_control
 from theworld.utils.devices import input_device
+from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 from .configuration_theworld import TheWorldConfig
@@ -55,10 +56,10 @@ class WorldGenerationMixin(GenerationMixin):
         False if the call continues a prompt that is in the cache, or if its images are encoded already.
         """
         if request.given and encoded is not None and encoded.get("world") is not None:
-            raise ValueError("world input was given twice: encoded in mm_encoder_outputs, and as images or settings")
+            raise TheWorldError("world input was given twice: encoded in mm_encoder_outputs, and as images or settings")
         if input_ids is None:
             if request.given:
-                raise ValueError("world input needs input_ids: inputs_embeds do not show where the block is")
+                raise TheWorldError("world input needs input_ids: inputs_embeds do not show where the block is")
             return False
         return request.given or (encoded is None and is_prefill(input_ids, cache))
 
@@ -81,7 +82,7 @@ class WorldGenerationMixin(GenerationMixin):
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
-            raise ValueError("generate(image, text) is not supported: use model.ask(image, text)")
+            raise TheWorldError("generate(image, text) is not supported: use model.ask(image, text)")
         kwargs |= dict(zip(POSITIONAL, args, strict=False))
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         run = partial(cast(Any, super()).generate, markers=use_world is False)
@@ -108,7 +109,7 @@ class WorldGenerationMixin(GenerationMixin):
         if settled.rewritten is None:
             return run(**kwargs)
         if kwargs.get("position_ids") is not None:
-            raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
+            raise TheWorldError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         length = settled.prompt.input_ids.shape[1]
         outputs = run(added_tokens=length - input_ids.shape[1], **kwargs)
         # 3. Return the caller's own prompt before the answer
@@ -196,11 +197,13 @@ class WorldGenerationMixin(GenerationMixin):
             ValueError: It is empty, or holds a token that is reserved for images and worlds.
         """
         if not question.strip():
-            raise ValueError("the question is empty: ask something about the image")
+            raise TheWorldError("the question is empty: ask something about the image")
         tokenizer = self.processor.tokenizer
         for token in (*MARKERS, tokenizer.boi_token, tokenizer.image_token):
             if token in question:
-                raise ValueError(f"the question contains {token!r}, which is reserved for images and worlds: reword it")
+                raise TheWorldError(
+                    f"the question contains {token!r}, which is reserved for images and worlds: reword it"
+                )
         return without_control(question, tokenizer)
 
     def question_inputs(
@@ -245,5 +248,5 @@ class WorldGenerationMixin(GenerationMixin):
             defaults["max_new_tokens"] = 100
         output = cast(Any, self.generate)(**inputs, **{**defaults, "use_world": use_world, **generate_kwargs})
         if not isinstance(output, torch.Tensor) or len(output) > 1:
-            raise ValueError("ask returns one answer as text: use model.generate for several, or for its outputs")
+            raise TheWorldError("ask returns one answer as text: use model.generate for several, or for its outputs")
         return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()

@@ -26,6 +26,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
 from transformers.utils.generic import can_return_tuple
 
 from theworld.utils.auto_classes import Installed
+from theworld.utils.errors import TheWorldError
 
 from .checkpoints.mixin import CheckpointMixin
 from .components import ComponentsMixin, check_choices
@@ -113,7 +114,7 @@ class TheWorldModel(Gemma3Model):
             `last_hidden_state` the latents (M, C, T, h, w), `pooler_output` the world tokens (M, N, D).
         """
         if self.world_encoder is None:
-            raise ValueError("this model has no world encoder: load it with TheWorld.from_pretrained")
+            raise TheWorldError("this model has no world encoder: load it with TheWorld.from_pretrained")
         encode = self.world_encoder.encode_one_by_one if one_by_one else self.world_encoder.encode
         return self.project_latents(encode(world_pixel_values, num_world_steps, world_seed))
 
@@ -124,9 +125,11 @@ class TheWorldModel(Gemma3Model):
             one_by_one = strict and not training
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
-            raise ValueError(f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out")
+            raise TheWorldError(
+                f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out"
+            )
         if self.training and training:
-            raise ValueError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
+            raise TheWorldError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(cast(torch.Tensor, inputs.latents))
 
     @can_return_tuple
@@ -225,7 +228,7 @@ class TheWorldModel(Gemma3Model):
             return scatter_tokens(embeds, placeholders, world)
         if check and not torch.compiler.is_compiling() and (tokens := int(placeholders.sum())):
             # An answer from placeholders that nothing fills would look like one with a world
-            raise ValueError(f"the prompt has {tokens} world tokens but no world features came with it")
+            raise TheWorldError(f"the prompt has {tokens} world tokens but no world features came with it")
         return embeds
 
 
@@ -239,7 +242,9 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
 
     def __init__(self, config: TheWorldConfig, *_: Any, **old: Any) -> None:
         if isinstance(config, str | Path):
-            raise ValueError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})")
+            raise TheWorldError(
+                f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})"
+            )
         if old:
             raise TypeError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)
@@ -291,7 +296,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
                 without world input.
         """
         if supervised_logits_only and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
-            raise ValueError("supervised_logits_only=True needs labels, and no logits_to_keep")
+            raise TheWorldError("supervised_logits_only=True needs labels, and no logits_to_keep")
         cache = past_key_values if cache is None else cache
         # 1. Validate the world's arguments; insert or remove blocks
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
@@ -301,7 +306,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
             has_image, settled = pixel_values is not None or bool(mm_encoder_outputs), True
             inputs = settle_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
         if inputs.rewritten is not None and position_ids is not None:
-            raise ValueError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
+            raise TheWorldError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         # 2. Encode the world
         if inputs.pixels is not None or inputs.latents is not None:
             world = self.model.encode_inputs(inputs, world_seed, strict=strict)

@@ -19,6 +19,7 @@ from transformers.processing_utils import ImagesKwargs, ProcessingKwargs
 from theworld.constants import AUTO_MODULE, CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, IGNORE_INDEX, MARKERS, WORLD_TOKEN
 from theworld.utils.auto_classes import Installed
 from theworld.utils.chat_template import check_template
+from theworld.utils.errors import TheWorldError
 from theworld.utils.frames import image_frames
 from theworld.utils.hub import damage_named
 from theworld.utils.images import flatten_images, open_image, open_message_images
@@ -94,7 +95,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         sizes = {"image_seq_length": image_seq_length, "world_tokens_per_frame": world_tokens_per_frame}
         for name, number in sizes.items():
             if not 1 <= number <= LARGEST_BLOCK:
-                raise ValueError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
+                raise TheWorldError(f"{name}={number}: expected 1 to {LARGEST_BLOCK}")
         super().__init__(image_processor, tokenizer, chat_template, image_seq_length, **kwargs)
         self.enable_world, self.fusion = enable_world, fusion
         self.world_image_size, self.world_image_fit = world_image_size, world_image_fit
@@ -179,7 +180,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         wanted = [sample.count(WORLD_TOKEN) for sample in text]
         if any(wanted) and (kept := [row.count(self.world_token_id) for row in rows]) != wanted:
             left = f"truncation cut a world block: {kept} of {wanted} world tokens are left"
-            raise ValueError(f"{left}. Please disable truncation or increase `max_length`.")
+            raise TheWorldError(f"{left}. Please disable truncation or increase `max_length`.")
 
     def _process_images(
         self, images: Any, num_world_steps: int | None = None, use_world: bool | None = None, **kwargs: Any

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from theworld.utils.errors import TheWorldError
+
 from .fusion import FUSIONS
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ class ProjectorLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"projector_heads={heads}: expected a divisor of projector_hidden_size={width}")
+            raise TheWorldError(f"projector_heads={heads}: expected a divisor of projector_hidden_size={width}")
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -140,7 +142,7 @@ def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
     """
     *_, height, width = latents.shape
     if height % pooling or width % pooling:
-        raise ValueError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")
+        raise TheWorldError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")
     cells = functional.pixel_unshuffle(latents.transpose(1, 2), pooling)  # (B, T, C * p * p, h / p, w / p)
     return cells.movedim(2, -1).contiguous()
 

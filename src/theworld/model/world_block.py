@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from theworld.constants import IGNORE_INDEX
+from theworld.utils.errors import TheWorldError
 
 from .configuration_theworld import TheWorldConfig
 
@@ -52,7 +53,7 @@ def insert_world_blocks(
     ids = prompt.input_ids
     images = ids == config.boi_token_index
     if int(images.sum()) != num_images:
-        raise ValueError(
+        raise TheWorldError(
             f"the prompts have {int(images.sum())} image placeholders but images= holds {num_images}: "
             "give one image per placeholder"
         )

@@ -15,6 +15,7 @@ import torch
 from transformers import Gemma3Model
 
 from theworld.constants import FP16_REFUSED
+from theworld.utils.errors import TheWorldError
 from theworld.utils.frames import image_frames
 from theworld.utils.images import flatten_images
 
@@ -47,7 +48,7 @@ class WorldRequest:
         if not isinstance(steps, torch.Tensor):
             return steps
         if len(found := set(steps.flatten().tolist())) != 1:
-            raise ValueError(f"num_world_steps={sorted(found)} in one batch: ask with one number at a time")
+            raise TheWorldError(f"num_world_steps={sorted(found)} in one batch: ask with one number at a time")
         return found.pop()
 
     def steps_of(self, config: TheWorldConfig) -> int:
@@ -90,7 +91,7 @@ def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
     """
     limit = config.get_text_config().max_position_embeddings
     if input_ids.shape[1] > limit:
-        raise ValueError(
+        raise TheWorldError(
             f"the prompt is {input_ids.shape[1]} tokens long and the model reads at most {limit}: shorten it, give "
             "fewer images, or lower num_world_steps"
         )
@@ -111,9 +112,9 @@ def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: 
         device = "cpu" if weight.is_meta else weight.device.type
         autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
         if weight.dtype == torch.float16 or autocast:
-            raise ValueError(FP16_REFUSED)
+            raise TheWorldError(FP16_REFUSED)
     if hidden and config.enable_world:
-        raise ValueError(
+        raise TheWorldError(
             "inputs_embeds with pixel_values in training, and the world is enabled: the place of its tokens shows in "
             "input_ids alone; pass input_ids, or use_world=False for plain Gemma 3"
         )
@@ -133,11 +134,13 @@ def settle_world_inputs(
     """
     if not config.enable_world:
         if request.sources() or request.use_world or request.num_world_steps:
-            raise ValueError("world input was given but enable_world=False: load the model with enable_world=True")
+            raise TheWorldError("world input was given but enable_world=False: load the model with enable_world=True")
         return WorldInputs(prompt)
     if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
         if request.images is not None or request.use_world is False:
-            raise ValueError("images= and use_world=False change the prompt: call the processor first when compiling")
+            raise TheWorldError(
+                "images= and use_world=False change the prompt: call the processor first when compiling"
+            )
         return WorldInputs(prompt, None, _pixels(config, request), request.steps_of(config), request.latents)
     # 1. Remove blocks if the world is off
     world_tokens = int((prompt.input_ids == config.world_token_id).sum())
@@ -146,7 +149,7 @@ def settle_world_inputs(
         return WorldInputs(rewritten.prompt if rewritten else prompt, rewritten)
     # 2. Take the frames from one source
     if len(request.sources()) > 1:
-        raise ValueError(f"both {' and '.join(request.sources())} were given: keep one")
+        raise TheWorldError(f"both {' and '.join(request.sources())} were given: keep one")
     pixels, latents, rewritten = _pixels(config, request), request.latents, None
     if latents is not None:
         _check_latents(config, latents)
@@ -158,17 +161,19 @@ def settle_world_inputs(
         prompt = rewritten.prompt
     if not count and not world_tokens:
         if request.use_world or (has_image and strict):
-            raise ValueError(NO_WORLD_INPUT)
+            raise TheWorldError(NO_WORLD_INPUT)
         if has_image:
             warnings.warn(NO_WORLD_INPUT, stacklevel=2)
         return WorldInputs(prompt)
     # 4. Blocks (or images), frames and steps fit
     if not block and not has_image:
-        raise ValueError("world input of 'gated' fusion without pixel_values: it enters through Gemma's image features")
+        raise TheWorldError(
+            "world input of 'gated' fusion without pixel_values: it enters through Gemma's image features"
+        )
     count_steps = _steps_of_blocks if block else _steps_of_gated
     steps = count_steps(config, prompt.input_ids, count, request)
     if latents is not None and latents.shape[2] != 1 + steps:
-        raise ValueError(
+        raise TheWorldError(
             f"world_latents hold {latents.shape[2] - 1} future latent frames and the prompt's world block {steps}: "
             "pass the num_world_steps of the latents to the processor call"
         )
@@ -185,7 +190,7 @@ def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | Non
         pixels = pixels.unflatten(1, (3, *shape))
     if pixels is not None and (tuple(pixels.shape[1:]) != (3, *shape) or not pixels.is_floating_point()):
         expected = f"expected (images, 3, {shape[0]}, {shape[1]}) of floats in [-1, 1]"
-        raise ValueError(f"world_pixel_values {tuple(pixels.shape)} {pixels.dtype}: {expected}")
+        raise TheWorldError(f"world_pixel_values {tuple(pixels.shape)} {pixels.dtype}: {expected}")
     return pixels
 
 
@@ -194,7 +199,7 @@ def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
     channels = config.world_latent_channels
     fits = latents.ndim == 5 and (latents.shape[1], *latents.shape[3:]) == (channels, rows, columns)
     if not fits or not latents.is_floating_point():
-        raise ValueError(
+        raise TheWorldError(
             f"world_latents {tuple(latents.shape)} {latents.dtype}: expected (images, {channels}, 1 + num_world_steps, "
             f"{rows}, {columns}) in floating point, as model.model.world_encoder.encode makes them"
         )
@@ -204,12 +209,12 @@ def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int
     """`K` of a call whose prompt has no block: its own, its latents', or the config's; one frame per image."""
     images = int((input_ids == config.boi_token_index).sum())
     if (input_ids == config.world_token_id).any():
-        raise ValueError(
+        raise TheWorldError(
             "the prompt has a world block and the model's fusion is 'gated', which has none: make the inputs with "
             "model.processor"
         )
     if images != frames:
-        raise ValueError(f"the prompt has {images} images and the call {frames} world images: give one per image")
+        raise TheWorldError(f"the prompt has {images} images and the call {frames} world images: give one per image")
     return request.steps_of(config)
 
 
@@ -223,14 +228,14 @@ def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: in
     latent_frames, remainder = divmod(lengths[0], per_frame) if lengths else (0, 0)
     fits = len(lengths) == frames and len(set(lengths)) == 1 and sum(lengths) == world_tokens
     if not fits or latent_frames < 1 or remainder:
-        raise ValueError(
+        raise TheWorldError(
             f"the prompt has {len(starts)} world blocks of together {world_tokens} world tokens and the call {frames} "
             f"world images of {per_frame} tokens per latent frame: these do not fit; build prompt and pixels with the "
             "same processor call"
         )
     steps = check_world_steps(latent_frames - 1, config.max_world_steps)
     if explicit is not None and explicit != steps:
-        raise ValueError(
+        raise TheWorldError(
             f"num_world_steps={explicit} does not fit the prompt, whose world block holds {steps} steps "
             f"({lengths[0]} tokens an image): pass num_world_steps to the processor call instead"
         )

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from theworld.utils.errors import TheWorldError
+
 from .outcomes import BINS, column_of, outcomes
 from .physics import (
     BALL_RADIUS,
@@ -53,7 +55,7 @@ def sample_scene(seed: int, kind: str) -> tuple[Scene, Trajectory]:
         ValueError: for an unknown kind.
     """
     if kind not in _SAMPLERS:
-        raise ValueError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
+        raise TheWorldError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     return _SAMPLERS[kind](seed, rng)
 

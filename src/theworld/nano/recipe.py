@@ -28,6 +28,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from safetensors.torch import load_file, save_file
 
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import configure_logging
@@ -296,7 +297,7 @@ def _settle(path: Path, recipe: Recipe) -> None:
     """
     settings = json.loads(json.dumps(asdict(replace(recipe, workers=0))))
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise ValueError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
+        raise TheWorldError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
     write_json(path, settings)
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from theworld.utils.errors import TheWorldError
+
 from .layouts import KINDS, sample_scene
 from .outcomes import outcomes
 from .physics import FRAMES, SIZE, Ball, Block, Ramp, Scene
@@ -69,12 +71,12 @@ def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2)
         FileExistsError: when `folder` exists.
     """
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
+        raise TheWorldError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     for kind, count in counts.items():
         if kind not in KINDS or not 0 <= count <= _SEEDS_PER_SPLIT:
-            raise ValueError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
+            raise TheWorldError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
     if folder.exists():
-        raise FileExistsError(f"{folder} exists: remove it to generate its scenes again")
+        raise TheWorldError(f"{folder} exists: remove it to generate its scenes again")
     jobs = [(SPLITS[split] + i, kind) for kind, count in counts.items() for i in range(count)]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)

@@ -11,6 +11,8 @@ from typing import Any, cast
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AddedToken, Gemma3ImageProcessorPil, Gemma3Processor, GemmaTokenizer
 
+from theworld.utils.errors import TheWorldError
+
 BOI_TOKEN = "<start_of_image>"
 EOI_TOKEN = "<end_of_image>"
 IMAGE_TOKEN = "<image_soft_token>"
@@ -87,7 +89,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokeni
     """
     fixed = [*CORE_TOKENS, *UNUSED_TOKENS, *TURN_TOKENS, *IMAGE_TOKENS.values(), "\n", "\n\n", *BYTES, SPACE, *ASCII]
     if vocab_size < len(fixed):
-        raise ValueError(
+        raise TheWorldError(
             f"vocab_size must be at least {len(fixed)} (markers, bytes, printable ASCII), got {vocab_size}."
         )
 

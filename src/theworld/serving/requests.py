@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from theworld.model import TheWorld
+from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_PIXELS, shown
 from theworld.utils.images import open_image
 
@@ -53,19 +54,19 @@ def check_fields(body: Mapping[str, Any]) -> None:
     """
     for name, harmless in UNSUPPORTED.items():
         if body.get(name) is not None and body[name] not in harmless:
-            raise ValueError(f"{name} is not supported: leave it out")
+            raise TheWorldError(f"{name} is not supported: leave it out")
     for name, (kind, low, high) in NUMBERS.items():
         value = body.get(name)
         kinds = (int, float) if kind is float else (int,)
         if value is not None and (type(value) not in kinds or not low <= value <= high):
-            raise ValueError(f"{name}={value!r}: expected a number from {low} to {high}")
+            raise TheWorldError(f"{name}={value!r}: expected a number from {low} to {high}")
     if 0 < (body.get("temperature") or 0) < COLDEST:
-        raise ValueError(f"temperature={body['temperature']!r}: expected 0 (greedy), or {COLDEST} to 2")
+        raise TheWorldError(f"temperature={body['temperature']!r}: expected 0 (greedy), or {COLDEST} to 2")
     stops = body.get("stop")
     stops = [stops] if isinstance(stops, str) else stops or []
     fits = isinstance(stops, list) and len(stops) <= MAX_STOPS
     if not fits or not all(isinstance(stop, str) and 0 < len(stop) <= LONGEST_STOP for stop in stops):
-        raise ValueError(f"stop: expected at most {MAX_STOPS} texts of 1 to {LONGEST_STOP} characters")
+        raise TheWorldError(f"stop: expected at most {MAX_STOPS} texts of 1 to {LONGEST_STOP} characters")
 
 
 def world_settings(given: Any) -> dict[str, Any]:
@@ -78,10 +79,10 @@ def world_settings(given: Any) -> dict[str, Any]:
     """
     given = {} if given is None else given
     if not isinstance(given, dict) or not given.keys() <= WORLD.keys():
-        raise ValueError(f"chat_template_kwargs: expected an object with {' and '.join(WORLD)}, and no other key")
+        raise TheWorldError(f"chat_template_kwargs: expected an object with {' and '.join(WORLD)}, and no other key")
     for name, kind in WORLD.items():
         if given.get(name) is not None and type(given[name]) is not kind:
-            raise ValueError(f"chat_template_kwargs: {name}={given[name]!r}: expected {kind.__name__}")
+            raise TheWorldError(f"chat_template_kwargs: {name}={given[name]!r}: expected {kind.__name__}")
     return {name: given.get(name) for name in WORLD}
 
 
@@ -94,11 +95,13 @@ def read_messages(messages: Any, model: TheWorld, *, max_images: int) -> list[di
         ValueError: A message is not as OpenAI's API describes it, or an image cannot be used.
     """
     if not isinstance(messages, list) or not messages:
-        raise ValueError("messages: expected a list of at least one message")
+        raise TheWorldError("messages: expected a list of at least one message")
     parts = [(position, _parts(position, message)) for position, message in enumerate(messages)]
     images = sum(part["type"] == "image_url" for _, content in parts for part in content)
     if images > max_images:
-        raise ValueError(f"the conversation has {images} images and the model reads at most {max_images}: give fewer")
+        raise TheWorldError(
+            f"the conversation has {images} images and the model reads at most {max_images}: give fewer"
+        )
     turns: list[dict[str, Any]] = []
     pixels = 0
     for position, content in parts:
@@ -110,29 +113,29 @@ def read_messages(messages: Any, model: TheWorld, *, max_images: int) -> list[di
                 pixels += opened["image"].width * opened["image"].height
             if pixels > MAX_PIXELS_TOGETHER:
                 allowed = f"more than {MAX_PIXELS_TOGETHER:,} pixels together"
-                raise ValueError(f"the images of the conversation have {allowed}: scale them down or give fewer")
+                raise TheWorldError(f"the images of the conversation have {allowed}: scale them down or give fewer")
     return turns
 
 
 def _parts(position: int, message: Any) -> list[dict[str, Any]]:
     """The content of a message as a list of texts and images, validated, nothing opened."""
     if not isinstance(message, dict) or message.get("role") not in ROLES:
-        raise ValueError(f"messages[{position}]: expected an object with a role of {', '.join(ROLES)}")
+        raise TheWorldError(f"messages[{position}]: expected an object with a role of {', '.join(ROLES)}")
     content = message.get("content")
     content = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(content, list) or not content or not all(isinstance(part, dict) for part in content):
-        raise ValueError(f"messages[{position}]: expected a text, or a list of contents")
+        raise TheWorldError(f"messages[{position}]: expected a text, or a list of contents")
     for part in content:
         kind = part.get("type")
         value = part.get("image_url") if kind == "image_url" else part.get("text")
         value = value.get("url") if kind == "image_url" and isinstance(value, dict) else value
         if kind not in ("text", "image_url") or not isinstance(value, str):
-            raise ValueError(
+            raise TheWorldError(
                 f'messages[{position}]: a content of type {kind!r}: expected {{"type": "text", "text": ...}} or '
                 '{"type": "image_url", "image_url": {"url": ...}}'
             )
         if kind == "image_url" and not value[:8].lower().startswith(URLS):
-            raise ValueError(
+            raise TheWorldError(
                 f"messages[{position}]: image {shown(value)}: expected a data: URI or a public http(s) URL"
             )
     return content

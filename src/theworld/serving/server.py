@@ -31,7 +31,7 @@ from typing_extensions import override
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
 from theworld.utils.devices import input_device
-from theworld.utils.errors import one_line
+from theworld.utils.errors import TheWorldError, one_line
 
 from .requests import check_fields, read_messages, world_settings
 
@@ -134,7 +134,9 @@ class WorldChat(ChatCompletionHandler):
         limit = self.model.config.get_text_config().max_position_embeddings
         messages = read_messages(body.get("messages"), self.model, max_images=limit // self.processor.image_seq_length)
         if world["use_world"] and not any(part["type"] == "image" for turn in messages for part in turn["content"]):
-            raise ValueError("use_world=True and the conversation has no image: add an image, or leave use_world out")
+            raise TheWorldError(
+                "use_world=True and the conversation has no image: add an image, or leave use_world out"
+            )
         # 2. The prompt
         with self.lock:
             inputs = self.processor.apply_chat_template(
@@ -142,7 +144,7 @@ class WorldChat(ChatCompletionHandler):
             )
         length = inputs["input_ids"].shape[1]
         if length >= limit:
-            raise ValueError(
+            raise TheWorldError(
                 f"the prompt is {length} tokens long and the model reads at most {limit}, the answer included: shorten "
                 "it, give fewer images, or lower num_world_steps"
             )

@@ -29,6 +29,7 @@ from theworld.model import TheWorld
 from theworld.model.fusion import fit_grid
 from theworld.model.processing_theworld import TheWorldProcessor
 from theworld.utils.devices import input_device
+from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
 ENCODED_TOGETHER = 64  # clips
@@ -63,14 +64,14 @@ class AlignModel(TheWorld):
         model = super().from_pretrained(*args, language_model=False, **kwargs)
         config = model.config
         if not (config.enable_world and config.freeze_gemma_vision and config.freeze_cosmos_vae):
-            raise ValueError(
+            raise TheWorldError(
                 "objective='align' trains the projector alone: set enable_world, freeze_gemma_vision and "
                 "freeze_cosmos_vae to true, and train other components in a later stage"
             )
         if not 0 <= true_future_share <= 1:
-            raise ValueError(f"true_future_share={true_future_share}: expected 0 to 1")
+            raise TheWorldError(f"true_future_share={true_future_share}: expected 0 to 1")
         if model.model.world_markers is None:
-            raise ValueError("objective='align' with fusion='gated': expected fusion='tokens'")
+            raise TheWorldError("objective='align' with fusion='gated': expected fusion='tokens'")
         model.model.world_markers.requires_grad_(False)  # they belong to a prompt, and there is none
         model.true_future_share = true_future_share
         return model
@@ -184,7 +185,7 @@ class AlignCollator:
             ValueError: The example has no clip at all, so its source has none.
         """
         if not example.clip:
-            raise ValueError(
+            raise TheWorldError(
                 f"example {example.id!r} has no clip: objective 'align' needs a source of videos, such as dataset_name "
                 "'video' or 'micro_world'"
             )
@@ -242,7 +243,7 @@ def encode_rows(
     if skips is not None:
         skips.record(skipped)
     if not encoded:
-        raise ValueError(f"none of the {len(skipped)} clips can be used: {skipped[0].detail}")
+        raise TheWorldError(f"none of the {len(skipped)} clips can be used: {skipped[0].detail}")
     tensors = {name: torch.cat(values) for name, values in encoded.items()}
     size = sum(value.nbytes for value in tensors.values())
     logger.info("%d clips encoded, %.0f MB in memory", len(tensors["targets"]), size / 1e6)

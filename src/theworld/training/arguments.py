@@ -12,7 +12,7 @@ from transformers.integrations.integration_utils import (
     get_available_reporting_integrations,
 )
 
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys
 
@@ -70,10 +70,12 @@ def other_loggers(report_to: str | list[str] | None) -> list[str]:
     names = [report_to] if isinstance(report_to, str) else report_to or []
     for name in names:
         if name in ("tensorboard", "wandb", "all"):
-            raise ValueError(f"report_to={name!r}: use log_to_tensorboard and log_to_wandb; report_to takes the others")
+            raise TheWorldError(
+                f"report_to={name!r}: use log_to_tensorboard and log_to_wandb; report_to takes the others"
+            )
         if name != "none" and name not in get_available_reporting_integrations():
             known = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise ValueError(
+            raise TheWorldError(
                 f"report_to={brief(repr(name))}: expected an installed one of {known}; install it with pip"
             )
     return [name for name in names if name != "none"]
@@ -101,6 +103,6 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
             wandb.init(**named, config=config.to_dict(), settings=settings)
         except wandb.Error as error:
             told = f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
-            raise ValueError(f"{told}WANDB_MODE=offline") from error
+            raise TheWorldError(f"{told}WANDB_MODE=offline") from error
         callbacks.append(WandbCallback())
     return callbacks

@@ -15,6 +15,7 @@ from transformers import (
 )
 from typing_extensions import override
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
 from .metrics import total_norm, trained_parameters
@@ -85,7 +86,7 @@ class FirstSteps(TrainerCallback):
         batches, images, tokens = (sum(counts) for counts in zip(*gather_object([self.fed]), strict=True))
         if not batches:  # every row was skipped, which has its own budget
             if state.global_step >= state.max_steps:
-                raise ValueError("no usable rows: all that the run read were skipped; see skipped.jsonl")
+                raise TheWorldError("no usable rows: all that the run read were skipped; see skipped.jsonl")
             return
         self.steps += 1
         self.learns = self.learns or any(norm.item() > 0 for norm in self.gradients.norms.values())
@@ -96,11 +97,11 @@ class FirstSteps(TrainerCallback):
         if not self.pending or early:
             return
         if not fed:
-            raise ValueError(
+            raise TheWorldError(
                 f"the world is enabled, but 0 world tokens reached the language model in {self.steps} steps: no "
                 "row has an image; give rows with images, or train with enable_world=False"
             )
-        raise ValueError(
+        raise TheWorldError(
             f"the gradients of {', '.join(self.gradients.components)} are 0 in {self.steps} steps: nothing is learned, "
             "as the loss does not depend on what trains; unfreeze another component, or give rows that use it"
         )

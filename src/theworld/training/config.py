@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
 from theworld.data.columns import ROLES
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
@@ -166,46 +166,48 @@ class TrainingConfig(PassedSettings, RunSettings):
     def _check_combinations(self) -> None:
         show = self._show
         if self.mixed_precision == "fp16":
-            raise ValueError(f"mixed_precision='fp16': {FP16_REFUSED}")
+            raise TheWorldError(f"mixed_precision='fp16': {FP16_REFUSED}")
         if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
-            raise ValueError(f"{show('resume_from', 'resume_from_checkpoint')} are two names of one thing: give one")
+            raise TheWorldError(f"{show('resume_from', 'resume_from_checkpoint')} are two names of one thing: give one")
         if self.do_eval and self.eval_dataset_path is None:
-            raise ValueError("do_eval=True without eval_dataset_path: name the rows to evaluate on")
+            raise TheWorldError("do_eval=True without eval_dataset_path: name the rows to evaluate on")
         if self.eval_strategy != "no" and not self.do_eval:
-            raise ValueError(f"{show('eval_strategy')} without do_eval: set do_eval and eval_dataset_path")
+            raise TheWorldError(f"{show('eval_strategy')} without do_eval: set do_eval and eval_dataset_path")
         if self.push_to_hub and self.hub_model_id is None:
-            raise ValueError("push_to_hub=True without hub_model_id: name the repository, as in you/model")
+            raise TheWorldError("push_to_hub=True without hub_model_id: name the repository, as in you/model")
         if self.load_in_4bit and self.load_in_8bit:
-            raise ValueError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
+            raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
         for name in ("persistent_workers", "prefetch_factor"):
             if getattr(self, name) and not self.num_workers:
-                raise ValueError(f"{show(name)} with num_workers=0: no process to apply it to")
+                raise TheWorldError(f"{show(name)} with num_workers=0: no process to apply it to")
         if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
-            raise ValueError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
+            raise TheWorldError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
         if self.lr_scheduler == "warmup_stable_decay" and "num_decay_steps" not in (self.lr_scheduler_kwargs or {}):
-            raise ValueError("lr_scheduler='warmup_stable_decay': set lr_scheduler_kwargs={\"num_decay_steps\": N} too")
+            raise TheWorldError(
+                "lr_scheduler='warmup_stable_decay': set lr_scheduler_kwargs={\"num_decay_steps\": N} too"
+            )
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
             told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
-            raise ValueError(f"{told}: expected a world and the number of latent frames to align")
+            raise TheWorldError(f"{told}: expected a world and the number of latent frames to align")
         if self.encode_once and (self.objective != "align" or self.streaming):
-            raise ValueError("encode_once=True: only for objective='align', and not for a stream")
+            raise TheWorldError("encode_once=True: only for objective='align', and not for a stream")
         if self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae):
             told = f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
-            raise ValueError(f"{told}encoder stay the same; leave latent_cache out")
+            raise TheWorldError(f"{told}encoder stay the same; leave latent_cache out")
 
     def _check_data(self) -> None:
         if unknown := ", ".join(sorted((self.columns or {}).keys() - set(ROLES))):
-            raise ValueError(f"columns has {brief(unknown)}: expected some of {', '.join(ROLES)}")
+            raise TheWorldError(f"columns has {brief(unknown)}: expected some of {', '.join(ROLES)}")
         lists = {name: getattr(self, name) for name in ("dataset_name", "train_dataset_path", "weights")}
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
         if len(set(sizes.values())) > 1 or 0 in sizes.values():
             found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-            raise ValueError(f"a mixture of data sets: {found} entries; expected one for each data set")
+            raise TheWorldError(f"a mixture of data sets: {found} entries; expected one for each data set")
         if self.weights is not None and len(sizes) == 1:
-            raise ValueError(f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path")
+            raise TheWorldError(f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path")
         for name in UNUSED_BY_STREAMS if self.streaming else ():
             if getattr(self, name) != keys(type(self))[name].default:
-                raise ValueError(f"{self._show(name)} with streaming=True has no effect: leave it out")
+                raise TheWorldError(f"{self._show(name)} with streaming=True has no effect: leave it out")
 
     def _show(self, *names: str) -> str:
         return " and ".join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)
@@ -223,7 +225,7 @@ class TrainingConfig(PassedSettings, RunSettings):
             names = self.dataset_name if isinstance(self.dataset_name, list) else [self.dataset_name]
             for name in names:
                 if name not in SOURCES:
-                    raise ValueError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
+                    raise TheWorldError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
         for name in REGISTRIES:
             if getattr(self, name) is not None:
                 from theworld.model.components import check_choice
@@ -258,9 +260,9 @@ class TrainingConfig(PassedSettings, RunSettings):
         given = {name: value for name, value in values.items() if not name.startswith("_")}
         for name in given.keys() - keys(cls).keys():
             if name in REFUSED:
-                raise KeyError(f"config key {name!r} is not for a run: {REFUSED[name]}")
+                raise TheWorldError(f"config key {name!r} is not for a run: {REFUSED[name]}")
             hint = nearest(name, keys(cls)) or "docs/configuration.md lists the keys"
-            raise KeyError(f"unknown config key {brief(repr(name))}: {hint}")
+            raise TheWorldError(f"unknown config key {brief(repr(name))}: {hint}")
         return cls(**given)
 
     @classmethod

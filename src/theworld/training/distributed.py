@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from theworld.model import TheWorld
 from theworld.model.checkpoints.delta import delta_names
 from theworld.model.components import named_components
+from theworld.utils.errors import TheWorldError
 
 # Layers that are gathered one after the other; everything else is one group, the root's
 WRAPPED_LAYERS = ("Gemma3DecoderLayer", "SiglipEncoderLayer")
@@ -45,7 +46,7 @@ def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPoli
 def check_shardable(model: TheWorld) -> None:
     """Raise a ValueError if the world encoder trains: its gradients would not be averaged over the processes."""
     if any(p.requires_grad for name, p in model.named_parameters() if name.startswith(f"{IGNORED_MODULE}.")):
-        raise ValueError(
+        raise TheWorldError(
             "freeze_cosmos_vae=False with FSDP: the world encoder is not sharded and would drift apart between "
             "processes; train it with configs/accelerate/multi_gpu_ddp.yaml"
         )

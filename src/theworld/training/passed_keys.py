@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from theworld.utils.errors import brief
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import Key, keys, setting
 from theworld.utils.world_settings import WorldSettings
 
@@ -117,4 +117,4 @@ def check_enumerated(name: str, value: Any) -> None:
     if enumeration.isidentifier() and not hasattr(builtins, enumeration) and enumeration != "None":
         names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
         if value not in names:
-            raise ValueError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")
+            raise TheWorldError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")

@@ -22,6 +22,7 @@ from theworld.data.schema import Example, Message, Skipped
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
+from theworld.utils.errors import TheWorldError
 
 from .config import TrainingConfig
 from .objectives import OBJECTIVES
@@ -133,7 +134,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
         OSError: The disk is full.
     """
     if config.latent_cache is None:
-        raise ValueError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")
+        raise TheWorldError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")
     state = PartialState(cpu=not torch.accelerator.is_available())  # otherwise each CPU process would run alone
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
         return _precompute(config, config.latent_cache, state, together)

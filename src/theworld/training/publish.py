@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from typing_extensions import override
 
+from theworld.utils.errors import FileError, TheWorldError
 from theworld.utils.logging import logger
 
 from .config import TrainingConfig
@@ -43,7 +44,7 @@ class Publisher(TrainerCallback):
         self.strategy = config.hub_strategy
         self.pushed: Path | None = None
         if get_token() is None:
-            raise ValueError("push_to_hub=True without a Hub token: set HF_TOKEN, or log in with `hf auth login`")
+            raise TheWorldError("push_to_hub=True without a Hub token: set HF_TOKEN, or log in with `hf auth login`")
         self.api = HfApi(token=get_token())
         try:
             self.repository = self.api.create_repo(
@@ -51,13 +52,13 @@ class Publisher(TrainerCallback):
             ).repo_id
             is_private = self.api.repo_info(self.repository).private
         except HUB_ERRORS as error:
-            raise OSError(
+            raise FileError(
                 f"hub_model_id={config.hub_model_id!r}: nothing can be written there ({_reason(error)}); check the "
                 "name, the token (HF_TOKEN, or `hf auth login`) and the connection"
             ) from error
         if config.hub_private_repo and not is_private:
             told = f"hub_private_repo=True, but {self.repository} is public: make it private, or name another"
-            raise ValueError(told)
+            raise TheWorldError(told)
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -84,7 +85,7 @@ class Publisher(TrainerCallback):
         except HUB_ERRORS as error:
             left_out = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in TRAINING_STATE)
             again = f"hf upload {self.repository} {shlex.quote(str(checkpoint))} . {left_out}"
-            raise OSError(
+            raise FileError(
                 f"{self.repository}: the push failed ({_reason(error)}); nothing is lost, the checkpoint is "
                 f"{checkpoint}. Push it again with: {again}"
             ) from error

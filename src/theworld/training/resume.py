@@ -20,6 +20,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
 from theworld.utils.hub import HUB_ID
 from theworld.utils.io import write_json
@@ -66,7 +67,7 @@ def resolve(config: TrainingConfig) -> Resume | None:
     if config.resume != AUTO:
         start = None if config.resume is None else locate(config.resume)
     if newest is not None and (start is None or start.resolve() != newest.resolve()):
-        raise ValueError(
+        raise TheWorldError(
             f"{config.output_dir}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or "
             "choose another --output_dir"
         )
@@ -83,7 +84,7 @@ def read(folder: Path) -> Resume:
         read_object(path)
     for name, checksum in _checksums(folder).items():
         if _crc32(folder / name) != checksum:
-            raise ValueError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
+            raise TheWorldError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
     if not has_state(folder):
         return Resume(folder, {})
     stage = read_object(folder / STAGE, "stage", "config")
@@ -91,7 +92,9 @@ def read(folder: Path) -> Resume:
     wrong = [name for name, value in saved.items() if name not in defaults or not _is_like(value, defaults[name])]
     if wrong or saved.get("global_step", 0) < 1:
         name = wrong[0] if wrong else "global_step"
-        raise ValueError(f"{folder / STATE}: damaged, {name} is {saved.get(name)!r}; resume from an earlier checkpoint")
+        raise TheWorldError(
+            f"{folder / STATE}: damaged, {name} is {saved.get(name)!r}; resume from an earlier checkpoint"
+        )
     return Resume(folder, stage, int(saved["global_step"]))
 
 
@@ -112,15 +115,15 @@ def locate(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if not HUB_ID.fullmatch(name):
-            raise FileNotFoundError(f"{name}: no such checkpoint or run folder")
+            raise MissingFileError(f"{name}: no such checkpoint or run folder")
         return _download(name)
     if missing_weights(folder):
         newest = newest_checkpoint(folder)
         if newest is None:
-            raise FileNotFoundError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
+            raise MissingFileError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
         return newest
     if missing := missing_files(folder):
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name}: incomplete, {', '.join(missing)} is missing, so the run cannot continue exactly; resume from "
             "an earlier checkpoint, or start a new stage from its weights with --model_name"
         )
@@ -137,13 +140,11 @@ def _download(name: str) -> Path:
         found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
         ) from error
     if missing := missing_files(found):
-        raise FileNotFoundError(
-            f"{name}: the repository holds no complete checkpoint ({', '.join(missing)} is missing)"
-        )
+        raise MissingFileError(f"{name}: the repository holds no complete checkpoint ({', '.join(missing)} is missing)")
     return found
 
 
@@ -210,14 +211,14 @@ def locked(folder: Path, *, is_main: bool) -> Generator[None]:
     with ExitStack() as stack:
         if is_main:
             if folder.exists() and not folder.is_dir():
-                raise ValueError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
+                raise TheWorldError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
             if not folder.is_dir():
                 folder.mkdir(parents=True)
                 stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
             try:
                 stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
             except TimeoutError as error:
-                raise ValueError(
+                raise TheWorldError(
                     f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
                     "--output_dir"
                 ) from error

@@ -9,6 +9,7 @@ from transformers.configuration_utils import PretrainedConfig
 from theworld.data.open_source import as_source, open_mixture, open_source
 from theworld.data.schema import SourceSettings
 from theworld.data.sources import SOURCES
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import resolve
 from theworld.utils.world_settings import WorldSettings
 
@@ -45,7 +46,7 @@ def load_rows(
     if not isinstance(data, Sized) and config.max_steps is None:
         what = "eval_dataset" if evaluation else "train_dataset"
         named = f"{what} given" if given is not None else f"dataset {config.dataset_name!r}"
-        raise ValueError(f"{named}: a stream has no length; set max_steps")
+        raise TheWorldError(f"{named}: a stream has no length; set max_steps")
     return data
 
 
@@ -54,7 +55,7 @@ def _open(config: TrainingConfig, start: str | Path | None, shared: dict[str, An
     name, path = config.dataset_name, config.eval_dataset_path if evaluation else config.train_dataset_path
     if isinstance(name, list) and evaluation:
         if len(set(name)) > 1:
-            raise ValueError(f"do_eval=True with dataset_name={name}: pass eval_dataset to theworld.train instead")
+            raise TheWorldError(f"do_eval=True with dataset_name={name}: pass eval_dataset to theworld.train instead")
         name = name[0]
 
     def settings(name: str, path: str | None) -> SourceSettings:

@@ -24,7 +24,7 @@ from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
 from theworld.model.fusion import FUSIONS
-from theworld.utils.errors import HUB_TOKEN, keep_secret
+from theworld.utils.errors import HUB_TOKEN, TheWorldError, keep_secret
 from theworld.utils.imports import require
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
@@ -126,7 +126,7 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     stage = Stage(config.objective, trained_parts(model), fingerprint, *world)
     continues = resume is not None and continues_stage(config, resume, stage)
     if resume is not None and not continues and newest_checkpoint(Path(config.output_dir)) is not None:
-        raise ValueError(
+        raise TheWorldError(
             f"{config.output_dir}: holds {resume.folder.name} of another stage, "
             f"{', '.join(stage.differences(resume.stage.get('stage', {})))}; choose another --output_dir"
         )
@@ -158,7 +158,7 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
         return
     world, image = shape.world_tokens(shape.num_world_steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
     if world + image > config.max_seq_length:
-        raise ValueError(
+        raise TheWorldError(
             f"num_world_steps={shape.num_world_steps} with world_pooling={shape.world_pooling} gives a world block of "
             f"{world} tokens, and its image has {image}: more than max_seq_length={config.max_seq_length}; lower "
             "num_world_steps, or raise world_pooling or max_seq_length"

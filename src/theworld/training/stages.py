@@ -16,6 +16,7 @@ from transformers import BitsAndBytesConfig
 
 from theworld.model import TheWorld
 from theworld.model.components import component_table, named_components
+from theworld.utils.errors import FileError, MissingPackageError, TheWorldError
 from theworld.utils.settings import keys as records
 
 from .config import TrainingConfig
@@ -78,10 +79,12 @@ def load_model(
     except OSError as error:
         if str(name) in str(error):
             raise
-        raise OSError(f"model_name={str(name)!r}: it or its base models cannot be loaded ({error})") from error
+        raise FileError(f"model_name={str(name)!r}: it or its base models cannot be loaded ({error})") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
         named = ", ".join(f"{key}={getattr(config, key)}" for key in FREEZE_KEYS)
-        raise ValueError(f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora")
+        raise TheWorldError(
+            f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora"
+        )
     held = set(model.config.changed or ())  # components, and single parameters, of the checkpoint
     for key, component, parameter in named_components(model):
         ever = parameter.requires_grad or component in held or key in held
@@ -100,7 +103,7 @@ def quantization(config: TrainingConfig) -> dict[str, Any]:
     if key is None:
         return {}
     if find_spec("bitsandbytes") is None:
-        raise ImportError(f"{key}=True needs bitsandbytes: pip install bitsandbytes, or leave {key} out")
+        raise MissingPackageError(f"{key}=True needs bitsandbytes: pip install bitsandbytes, or leave {key} out")
     dtype = DTYPES[config.mixed_precision]
     settings = BitsAndBytesConfig(bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4", **{key: True})
     return {"quantization_config": settings}

@@ -7,7 +7,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from theworld.data.schema import Example, Skipped
 from theworld.data.sources.hf_dataset import StreamedRows
-from theworld.utils.errors import one_line
+from theworld.utils.errors import FileError, TheWorldError, one_line
 
 SHUFFLE_BUFFER = 1000
 
@@ -20,7 +20,7 @@ def dead_workers_named() -> Generator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise OSError(
+        raise FileError(
             f"a process that loads data died ({one_line(error)}), for lack of memory above all; lower num_workers or "
             "prefetch_factor, and run the same command again to resume"
         ) from error
@@ -50,5 +50,5 @@ class EndlessRows(IterableDataset["Example | Skipped"]):
             if not count and get_worker_info() is not None:
                 return  # fewer shards than workers
             if not count:
-                raise ValueError("the stream has no rows for this process")
+                raise TheWorldError("the stream has no rows for this process")
             epoch += 1

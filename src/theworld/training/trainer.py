@@ -28,6 +28,7 @@ from theworld.data.schema import Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
 from theworld.model.checkpoints.load import load_into
+from theworld.utils.errors import FileError, TheWorldError
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import logger
 
@@ -125,7 +126,9 @@ class TheWorldTrainer(Trainer):
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
         skipped = [row for batch in batches for row in batch.pop("skipped", [])]
         if not skipped and items is not None and not int(torch.as_tensor(items).max()):
-            raise ValueError("every label is masked: the answers of these rows are empty, or max_seq_length cuts them")
+            raise TheWorldError(
+                "every label is masked: the answers of these rows are empty, or max_seq_length cuts them"
+            )
         self._note_skipped(skipped, rows, training=True)
         return batches, items
 
@@ -159,7 +162,7 @@ class TheWorldTrainer(Trainer):
         if labels is not None:
             has_image = inputs.get("pixel_values") is not None
             if self.config.enable_world and has_image and not outputs.num_world_tokens:
-                raise ValueError(
+                raise TheWorldError(
                     "the world is enabled and the batch has an image, but no world token reached the language model: "
                     "make batches with TheWorldCollator, or train with enable_world=False"
                 )
@@ -184,12 +187,12 @@ class TheWorldTrainer(Trainer):
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise TheWorldError(
                 "out of memory: lower batch_size (and raise gradient_accumulation_steps), set "
                 f"use_gradient_checkpointing, or train less at once ({str(error).partition('. ')[0]})"
             ) from error
         if not torch.isfinite(loss):
-            raise ValueError(
+            raise TheWorldError(
                 f"the loss is {loss.item()} after step {self.state.global_step}: lower the learning rates, raise "
                 "warmup_steps or use mixed_precision=bf16; the checkpoints so far are good"
             )
@@ -265,7 +268,7 @@ class TheWorldTrainer(Trainer):
                 prune(run, self.config.save_total_limit)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors say so in their own types
             free = shutil.disk_usage(run).free
-            raise OSError(
+            raise FileError(
                 f"{run / name} cannot be written ({error}), with {free / 1e9:.1f} GB free there; earlier "
                 "checkpoints are intact: free disk space, then resume with --resume_from auto"
             ) from error
@@ -336,7 +339,7 @@ def readable_state(checkpoint: str | None) -> Generator[None]:
         yield
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(
+        raise TheWorldError(
             f"{checkpoint}: its trainer state is damaged or of other parameters ({reason}); resume from an earlier "
             "checkpoint, or start a new stage from its weights with --model_name"
         ) from error

@@ -12,6 +12,7 @@ from trl import GRPOTrainer as _GRPOTrainer
 
 from theworld.constants import CUSTOM_TOKEN_SOW
 from theworld.model.fusion import FUSIONS
+from theworld.utils.errors import TheWorldError
 
 
 class GRPOTrainer(_GRPOTrainer):
@@ -30,7 +31,7 @@ class GRPOTrainer(_GRPOTrainer):
         super().__init__(*args, **kwargs)
         for name in ("num_world_steps", "use_world"):
             if name in self.chat_template_kwargs:  # TRL's second processor call, for scoring, does not get them
-                raise ValueError(
+                raise TheWorldError(
                     f"chat_template_kwargs has {name!r}: set it when loading the model, or on its processor"
                 )
 

@@ -13,6 +13,8 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 
+from .errors import TheWorldError
+
 LONGEST = 100_000  # characters
 FILTERS = {
     *("trim", "length", "count", "string", "list", "first", "last", "upper", "lower", "int", "items", "default"),
@@ -47,7 +49,7 @@ def check_template(template: Any, name: str) -> None:
     for text in template.values() if isinstance(template, dict) else [template]:
         reason = None if text is None else _problem(text)
         if reason:
-            raise ValueError(
+            raise TheWorldError(
                 f"{name}: its chat template {reason}, which could exhaust time or memory; save the checkpoint again "
                 "with the template of its base model"
             )

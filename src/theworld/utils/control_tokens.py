@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .errors import TheWorldError
+
 WORD_JOINER = "\u2060"  # an invisible character
 
 
@@ -18,7 +20,7 @@ def without_control(text: str, tokenizer: Any) -> str:
         ValueError: It holds half a surrogate pair, which no tokenizer takes.
     """
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{ascii(text)[:200]}: not Unicode text; expected UTF-8")
+        raise TheWorldError(f"{ascii(text)[:200]}: not Unicode text; expected UTF-8")
     for token in sorted(control_tokens(tokenizer), key=len, reverse=True):
         text = text.replace(token, token[0] + WORD_JOINER + token[1:])
     return text

@@ -1,36 +1,48 @@
 """Errors: those that a user can correct, and their messages on one line, without secrets."""
 
-import dis
 import os
 import re
+import traceback
 
+PACKAGE = "theworld"
 HUB_TOKEN = "HF_TOKEN"
 SHOWN = 200  # characters of a value in an error line
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
 
-USERS = (ValueError, KeyError, ImportError, OSError, MemoryError)
-USERS_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
+FROM_OUTSIDE = (OSError, ImportError, MemoryError)
+FROM_OUTSIDE_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
 """Classes of torch, safetensors and huggingface_hub: to import them here would import those packages."""
+
+
+class TheWorldError(ValueError):
+    """Base class of every error that a user can correct: one line with the value, what was expected and what to do."""
+
+
+class FileError(TheWorldError, OSError):
+    """A file or an address that cannot be read or written."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A file or folder that does not exist."""
+
+
+class MissingPackageError(TheWorldError, ImportError):
+    """A package that an extra of TheWorld installs."""
 
 
 def is_users(error: BaseException) -> bool:
     """Whether a user can correct `error`; anything else is a bug.
 
-    The package raises ValueError, KeyError, ImportError and OSError with a message for users, as do the libraries it
-    stands on. A ValueError or KeyError that no `raise` statement made, but Python itself (a missing key, a wrong number
-    of values to unpack), has no such message: it is a bug.
+    A user can correct a `TheWorldError`, what the machine refuses (files, network, memory, packages), and a
+    `ValueError` or `KeyError` of a library, which refuses what it was given. One of this package's own code is a bug.
     """
-    if not isinstance(error, USERS):
-        return any(base.__name__ in USERS_BY_NAME for base in type(error).__mro__)
-    place = error.__traceback__
-    if type(error) not in (ValueError, KeyError) or place is None:
+    if isinstance(error, (TheWorldError, *FROM_OUTSIDE)):
         return True
-    while place.tb_next is not None:
-        place = place.tb_next
-    code = place.tb_frame.f_code
-    compiled = not code.co_filename.endswith(".py")  # Cython: what it raises, it raises on purpose
-    return compiled or code.co_code[place.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    if not isinstance(error, (ValueError, KeyError)) or error.__traceback__ is None:
+        return any(base.__name__ in FROM_OUTSIDE_BY_NAME for base in type(error).__mro__)
+    *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
+    return innermost.f_globals.get("__name__", "").partition(".")[0] != PACKAGE
 
 
 def one_line(error: BaseException) -> str:
@@ -60,7 +72,7 @@ def brief(text: str) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
-class CausedError(ValueError):
+class CausedError(TheWorldError):
     """An error that is counted by its cause.
 
     Args:

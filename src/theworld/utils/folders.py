@@ -14,6 +14,8 @@ from typing import Any
 
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
 
+from .errors import FileError, MissingFileError, TheWorldError
+
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
 
@@ -35,7 +37,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
         return
     has_older = any((target / name).exists() for name in marks)
     if has_older and target in folder.parents:
-        raise OSError(
+        raise FileError(
             f"{target}: cannot be replaced at once, because its parent folder cannot be written to or is another file "
             "system; save to a new folder"
         )
@@ -107,10 +109,10 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
+        raise TheWorldError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
         expected = f"an object with the objects {', '.join(keys)}" if keys else "an object"
-        raise ValueError(f"{path}: damaged, expected {expected}; resume from an earlier checkpoint")
+        raise TheWorldError(f"{path}: damaged, expected {expected}; resume from an earlier checkpoint")
     return value
 
 
@@ -139,7 +141,5 @@ def model_folder(name: str) -> str:
         return name
     whole = [path for path in checkpoints if not missing_weights(path)]
     if not whole:
-        raise FileNotFoundError(
-            f"{name}: no complete checkpoint in this run folder; expected {SAFETENSORS_SINGLE_FILE}"
-        )
+        raise MissingFileError(f"{name}: no complete checkpoint in this run folder; expected {SAFETENSORS_SINGLE_FILE}")
     return str(whole[-1])

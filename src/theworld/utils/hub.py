@@ -15,7 +15,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
 from theworld.constants import NANO
 
-from .errors import is_users, one_line
+from .errors import FileError, MissingFileError, TheWorldError, is_users, one_line
 from .io import write_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -79,7 +79,7 @@ class Source:
         except OSError as error:
             if not isinstance(error.__cause__ or error.__context__, GatedRepoError):
                 raise
-            raise OSError(
+            raise FileError(
                 f"{self.name}: you have no access to this gated repository; accept its terms on "
                 f"https://huggingface.co/{self.name}, then log in with `hf auth login` or pass token=..."
             ) from error
@@ -95,13 +95,13 @@ def resolve(name: Any) -> str:
     """
     text = str(name)
     if not isinstance(name, str | Path) or not text:
-        raise ValueError(f"{name!r}: expected the folder or Hub id of a model")
+        raise TheWorldError(f"{name!r}: expected the folder or Hub id of a model")
     if text == NANO:
         return str(NANO_WEIGHTS / "theworld")
     if text.startswith(f"{NANO}/"):
         text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
     if (text.startswith(("/", ".")) or text.count("/") != 1) and not Path(text).is_dir():
-        raise FileNotFoundError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
+        raise MissingFileError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
     return text
 
 
@@ -145,7 +145,7 @@ def broken_downloads_named(name: object) -> Generator[None]:
     except HfHubHTTPError:  # names the repository itself
         raise
     except HTTPError as error:
-        raise OSError(f"{name}: download interrupted ({error}); run the same command again to resume") from error
+        raise FileError(f"{name}: download interrupted ({error}); run the same command again to resume") from error
 
 
 @contextmanager
@@ -169,9 +169,11 @@ def damage_named(name: object, component: str = "", passed: tuple[type[Exception
     except OSError as error:
         if str(name) in str(error):
             raise
-        raise OSError(f"{shown}: {one_line(error)}") from error
+        raise FileError(f"{shown}: {one_line(error)}") from error
     except Exception as error:
-        if is_users(error) and type(error).__name__ in ("ValueError", "OutOfMemoryError"):
+        if is_users(error) and (isinstance(error, ValueError) or type(error).__name__ == "OutOfMemoryError"):
             raise
         found = f"{type(error).__name__}: {one_line(error)[:500]}"
-        raise ValueError(f"{shown}: cannot be loaded ({found}); if its files are damaged, download it again") from error
+        raise TheWorldError(
+            f"{shown}: cannot be loaded ({found}); if its files are damaged, download it again"
+        ) from error

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import CausedError, one_line
+from .errors import CausedError, MissingFileError, one_line
 
 MAX_PIXELS = 64 * 2**20
 """Width times height: 8,192 x 8,192, which is 256 MiB once decoded."""
@@ -155,9 +155,9 @@ def _read(path: Path) -> bytes:
     except PermissionError as error:
         raise ImageError("missing", f"{name}: cannot be read ({error.strerror})") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte
-        raise FileNotFoundError(f"{name}: no such image file") from error
+        raise MissingFileError(f"{name}: no such image file") from error
     if not stat.S_ISREG(mode):
-        raise FileNotFoundError(f"{name}: {'a folder' if stat.S_ISDIR(mode) else 'a special file'}, not an image file")
+        raise MissingFileError(f"{name}: {'a folder' if stat.S_ISDIR(mode) else 'a special file'}, not an image file")
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)

@@ -3,6 +3,8 @@
 import importlib
 from types import ModuleType
 
+from .errors import MissingPackageError
+
 
 def require(extra: str, module: str) -> ModuleType:
     """Import an optional dependency.
@@ -21,4 +23,6 @@ def require(extra: str, module: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise ImportError(f'`{package}` is not installed. Install it with: pip install "theworld[{extra}]"') from error
+        raise MissingPackageError(
+            f'`{package}` is not installed. Install it with: pip install "theworld[{extra}]"'
+        ) from error

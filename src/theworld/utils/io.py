@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import TheWorldError
+
 
 def cache_folder() -> Path:
     """`$THEWORLD_CACHE`, or `theworld` in the user's cache folder."""
@@ -82,9 +84,9 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line.decode())
             except (ValueError, RecursionError) as error:  # of the encoding, the syntax, or a too long number
-                raise ValueError(f"{path}, line {number}: not JSON ({error}).") from error
+                raise TheWorldError(f"{path}, line {number}: not JSON ({error}).") from error
             if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}.")
+                raise TheWorldError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}.")
             yield row
 
 

@@ -2,6 +2,8 @@
 
 import socket
 
+from .errors import FileError
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes any free one.
@@ -13,7 +15,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        raise OSError(
+        raise FileError(
             f"cannot listen on {host}, port {port}: the port is in use, or this machine does not have the address; "
             "choose another (port 0 takes any free port)"
         ) from error

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import regex
 
+from .errors import TheWorldError
+
 
 def full_matches(pattern: str, names: Iterable[str], label: str, seconds: float = 2) -> list[str]:
     """The names that the whole of `pattern` matches, within `seconds` for all together.
@@ -16,7 +18,7 @@ def full_matches(pattern: str, names: Iterable[str], label: str, seconds: float 
     try:
         return [name for name in names if regex.fullmatch(pattern, name, timeout=max(0.001, end - now()))]
     except (regex.error, TimeoutError) as error:
-        raise ValueError(f"{label}={pattern!r}: cannot be matched ({error}); list the names") from error
+        raise TheWorldError(f"{label}={pattern!r}: cannot be matched ({error}); list the names") from error
 
 
 __all__ = ["full_matches"]

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from .errors import TheWorldError
+
 
 def standardised(features: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance over the positions of every image and channel, (..., h, w)."""
@@ -34,7 +36,7 @@ def _transform(size: int, channels: int) -> torch.Tensor:
     places = torch.arange(size) + 0.5
     waves = torch.cos(math.pi / size * torch.outer(torch.arange(size), places)) / size
     if channels > (most := 3 * size**2):
-        raise ValueError(f"{channels} latent channels: patches of {size} x {size} pixels have {most} frequencies")
+        raise TheWorldError(f"{channels} latent channels: patches of {size} x {size} pixels have {most} frequencies")
     order = sorted(((v, u) for v in range(size) for u in range(size)), key=lambda vu: (sum(vu), vu))
     patches = torch.stack([torch.outer(waves[v], waves[u]).flatten() for v, u in order])  # (size size, size size)
     rows = torch.einsum("fp,cd->fcdp", patches, torch.eye(3))  # one row a frequency and colour, zero for other colours

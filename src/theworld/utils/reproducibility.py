@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .errors import TheWorldError
+
 PACKAGES = ("theworld", "torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy", "pymunk")
 
 
@@ -22,7 +24,7 @@ def seed_everything(seed: int) -> None:
         ValueError: if `seed` is outside [0, 2**32), which NumPy cannot take.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
+        raise TheWorldError(f"seed must be in [0, 2**32), got {seed}.")
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

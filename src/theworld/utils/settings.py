@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import brief
+from .errors import MissingFileError, TheWorldError, brief
 
 WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"},
@@ -103,7 +103,7 @@ class Key:
         """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
         if not any(self._fits(value, kind) for kind in self.kinds):
             got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
-            raise ValueError(f"{self._named(value)}: expected {self.expected}{got}")
+            raise TheWorldError(f"{self._named(value)}: expected {self.expected}{got}")
         for item in value if isinstance(value, list | tuple) else [value]:
             size = len(item) if isinstance(item, str) else item
             if isinstance(size, int | float) and not (
@@ -111,7 +111,7 @@ class Key:
                 and (self.high is None or size <= self.high)
                 and (self.above is None or size > self.above)
             ):
-                raise ValueError(f"{self._named(value)}: expected {self.range}")
+                raise TheWorldError(f"{self._named(value)}: expected {self.range}")
 
     def parse(self, text: str) -> Any:
         """The value that `text`, from a command line, means: `none`, `true`, a number as in Python, JSON, or the text.
@@ -128,14 +128,14 @@ class Key:
             try:
                 return json.loads(text)
             except ValueError as error:
-                raise ValueError(f"{self._named(text)}: not JSON ({error})") from error
+                raise TheWorldError(f"{self._named(text)}: not JSON ({error})") from error
         for number in (int, float):
             if number in kinds or float in kinds:  # a whole number stays one
                 with suppress(ValueError):
                     return number(text)
         if any(_is_text(kind) for kind in self.kinds):
             return text
-        raise ValueError(f"{self._named(text)}: expected {self.expected}")
+        raise TheWorldError(f"{self._named(text)}: expected {self.expected}")
 
     def _named(self, value: Any) -> str:
         return f"{self.name}={'***' if self.secret else brief(repr(value))}"
@@ -189,7 +189,7 @@ def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
             if isinstance(item, dict | list | tuple):
                 check_numbers(item if isinstance(item, dict) else {name: item}, largest)
             elif isinstance(item, int | float) and not (math.isfinite(item) and least <= item <= most):
-                raise ValueError(f"{name}={item}: expected a number of at least {least} and at most {most}")
+                raise TheWorldError(f"{name}={item}: expected a number of at least {least} and at most {most}")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -206,13 +206,13 @@ def read_values(path: Path) -> dict[str, Any]:
         ValueError: It is no JSON object.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file")
+        raise MissingFileError(f"{path}: no such config file")
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
+        raise TheWorldError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
+        raise TheWorldError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
     return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from .errors import TheWorldError
 from .io import write_bytes
 
 
@@ -28,10 +29,10 @@ def read_signed(path: str | Path, name: str, text: str, kind: str) -> torch.Tens
             metadata = file.metadata() or {}
             tensor = file.get_tensor(name)
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged {kind} ({error}); delete it or download it again") from error
+        raise TheWorldError(f"{path}: damaged {kind} ({error}); delete it or download it again") from error
     signature = _signature(tensor, text)
     if metadata.get("sha256", signature) != signature:  # version 0.1 wrote none
-        raise ValueError(f"{path}: damaged, or not the {kind} of {text!r}; delete it or download it again")
+        raise TheWorldError(f"{path}: damaged, or not the {kind} of {text!r}; delete it or download it again")
     return tensor
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
+from .errors import MissingFileError, TheWorldError
 from .hub import damage_named
 from .logging import quiet_third_party
 
@@ -72,7 +73,7 @@ def check_loaded(name: str, info: Mapping[str, Any]) -> None:
     """
     wrong = listed({kind.replace("_", " "): sorted(map(_key, info.get(kind) or ())) for kind in WRONG})
     if wrong:
-        raise ValueError(f"{name}: the weights are not those of its config: {wrong}; download it again")
+        raise TheWorldError(f"{name}: the weights are not those of its config: {wrong}; download it again")
 
 
 def content_key(files: Iterable[str]) -> str:
@@ -111,7 +112,7 @@ def weight_files(name: str | Path, subfolder: str = "", **hub: Any) -> list[str]
     files = find_weight_files(name, subfolder, **hub)
     if not files:
         names = f"no {SAFE_WEIGHTS_NAME} and no {SAFE_WEIGHTS_INDEX_NAME}"
-        raise FileNotFoundError(f"{name}: {names}; only safetensors checkpoints are read")
+        raise MissingFileError(f"{name}: {names}; only safetensors checkpoints are read")
     return files
 
 
@@ -162,7 +163,7 @@ def _read(files: Iterable[str], entry: Callable[[Any, str], Any]) -> dict[str, A
             with safe_open(path, framework="pt") as file:
                 found |= {key: entry(file, key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         except SafetensorError as error:
-            raise ValueError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
+            raise TheWorldError(f"{path}: damaged safetensors file ({error}); copy or download it again") from error
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from theworld.constants import DEFAULT_COSMOS_MODEL
 
-from .errors import brief
+from .errors import TheWorldError, brief
 from .settings import keys, setting
 
 BASE = "model_name says which base model"
@@ -106,7 +106,7 @@ def check_same_world(saved: Any, given: Any, name: object) -> None:
     both["world_image_size"] = (list(saved.world_image_shape), list(given.world_image_shape))
     other = [f"{field}={was!r} but {now!r}" for field, (was, now) in both.items() if was != now]
     if other and given.enable_world:
-        raise ValueError(
+        raise TheWorldError(
             f"{name}: saved with {brief(', '.join(other))} in this model; load the model with the checkpoint's settings"
         )
 
@@ -115,7 +115,7 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     """Settings of adapters with every default filled in; a ValueError names one that is unknown or out of range."""
     unknown = sorted(lora.keys() - LORA.keys())
     if unknown:
-        raise ValueError(f"lora has {brief(', '.join(unknown))}: expected {', '.join(LORA)}")
+        raise TheWorldError(f"lora has {brief(', '.join(unknown))}: expected {', '.join(LORA)}")
     settings = {**LORA, **lora}
     rank, alpha, dropout, targets = (settings[name] for name in LORA)
     names: list[Any] = list(targets) if isinstance(targets, list | tuple | set) else [targets]
@@ -128,7 +128,7 @@ def check_lora(lora: dict[str, Any]) -> dict[str, Any]:
     }
     for name, (fits, expected) in checks.items():
         if not fits:
-            raise ValueError(f"lora {name}={brief(repr(settings[name]))}: expected {expected}")
+            raise TheWorldError(f"lora {name}={brief(repr(settings[name]))}: expected {expected}")
     return {**settings, "target_modules": targets if isinstance(targets, str) else names}
 
 

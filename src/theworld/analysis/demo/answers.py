@@ -14,6 +14,7 @@ from PIL import Image
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
+from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 from ..animate import save_rollout
@@ -65,7 +66,7 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
         ValueError: There is no image or none that can be read, no question, or steps out of range.
     """
     if image is None:
-        raise ValueError(NO_IMAGE)
+        raise TheWorldError(NO_IMAGE)
     image = open_image(image)
     check_world_steps(num_world_steps, model.config.max_world_steps)
     shown = Shown(plain=model.ask(image, question, use_world=False))

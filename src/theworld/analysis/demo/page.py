@@ -12,7 +12,7 @@ from gradio.data_classes import ImageData
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.utils.errors import one_line
+from theworld.utils.errors import TheWorldError, one_line
 from theworld.utils.images import open_image
 
 from ..animate import enlarge
@@ -104,7 +104,7 @@ class Asking:
         """
         try:
             if image is None:
-                raise ValueError(NO_IMAGE)
+                raise TheWorldError(NO_IMAGE)
             opened = open_image(image)
             scene = self.scene_of(opened)
             for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):

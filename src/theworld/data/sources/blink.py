@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from ..images import in_order, locate
@@ -110,7 +111,7 @@ def _answered(splits: list[str], settings: SourceSettings) -> str:
     if found is None:
         if splits == ["test"]:
             raise _hidden("test")
-        raise ValueError(f"no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
+        raise TheWorldError(f"no split {settings.split or SPLITS[0]!r}, it has {', '.join(splits)}")
     return found
 
 
@@ -127,7 +128,7 @@ def _request(file: Path) -> dict[str, Any]:
         # Named from another folder; the images stand beside the request
         images = [locate(Path(name).name, file.parent) for name in request["images"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: expected query, images and answer ({error!r})") from error
+        raise TheWorldError(f"{file}: expected query, images and answer ({error!r})") from error
     row = {"idx": file.parent.name, "prompt": _IMAGE_TAG.sub("", query).strip(), "answer": answer}
     return row | dict(zip(IMAGE_KEYS, images, strict=False))
 

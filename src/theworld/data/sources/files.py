@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from torch.utils.data import ConcatDataset, Subset
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from ..columns import IMAGE_SUFFIXES
@@ -66,7 +67,7 @@ def load_rows(settings: SourceSettings) -> Any:
         return _saved(library, local, settings)
     if local.is_file():
         if local.suffix != ".parquet":
-            raise ValueError(f"{local}: expected a folder or a file ending in {', '.join(TEXT_SUFFIXES)}, .parquet")
+            raise TheWorldError(f"{local}: expected a folder or a file ending in {', '.join(TEXT_SUFFIXES)}, .parquet")
         return _built(library, settings, "parquet", data_files=str(local))
     if local.is_dir() and any(file.suffix.lower() in IMAGE_SUFFIXES for file in local.rglob("*")):
         return _built(library, settings, "imagefolder", data_dir=str(local))
@@ -79,7 +80,7 @@ def _built(library: Any, settings: SourceSettings, name: str, **options: Any) ->
         builder = library.load_dataset_builder(name, **options)
     files: Mapping[str, Any] = builder.config.data_files or {}
     if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
-        raise ValueError("metadata within its sub-folders; name the one that holds it, or its split")
+        raise TheWorldError("metadata within its sub-folders; name the one that holds it, or its split")
     if isinstance(builder, _text_builders()) and not builder.info.features:
         delimiter = getattr(builder.config, "sep", None)
         parts = {str(part): list(_fetched(library, files[part], delimiter, settings)) for part in files}
@@ -114,7 +115,7 @@ def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: Sour
     split = _only(parts) if settings.split is None else settings.split
     if settings.streaming:
         if split not in parts:
-            raise ValueError(f"no split {split!r} to stream, it has {', '.join(parts)}")
+            raise TheWorldError(f"no split {split!r} to stream, it has {', '.join(parts)}")
         return library.IterableDataset.from_generator(_stream, gen_kwargs={"files": parts[split]})
     if split in parts:
         return TextRows.scan(parts[split])
@@ -122,7 +123,7 @@ def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: Sour
     try:
         slices = library.ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in rows.items()})
     except AssertionError as error:  # of an unknown rounding
-        raise ValueError(str(error)) from error
+        raise TheWorldError(str(error)) from error
     return ConcatDataset([Subset(cast(Any, rows[part.splitname]), range(part.from_, part.to)) for part in slices])
 
 
@@ -137,7 +138,7 @@ def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
     splits: dict[str, Any] = saved if isinstance(saved, dict) else {}
     if settings.split not in (None, *splits):
         there = f"the splits {', '.join(splits)}" if splits else "one split without a name"
-        raise ValueError(f"no split {settings.split!r}, it holds {there}")
+        raise TheWorldError(f"no split {settings.split!r}, it holds {there}")
     rows = cast(Any, splits[settings.split or _only(splits)] if splits else saved)
     return rows.to_iterable_dataset() if settings.streaming else rows
 
@@ -145,7 +146,7 @@ def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
 def _only(splits: Mapping[Any, Any]) -> Any:
     """The split that is read where none is named."""
     if len(splits) > 1 and "train" not in splits:
-        raise ValueError(f"several splits, {', '.join(splits)}, and none is called train: name one")
+        raise TheWorldError(f"several splits, {', '.join(splits)}, and none is called train: name one")
     return "train" if "train" in splits else next(iter(splits))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch.utils.data import IterableDataset
 
-from theworld.utils.errors import one_line
+from theworld.utils.errors import FileError, MissingFileError, TheWorldError, one_line
 from theworld.utils.imports import require
 
 from ..columns import CONVERSATION_KEYS, check_columns, template_fields
@@ -103,13 +103,13 @@ def HFDatasetWrapper(
     """
     library = require("train", "datasets")
     if not isinstance(ds, library.Dataset | library.IterableDataset | dict):
-        raise ValueError(f"{type(ds).__name__}: expected a datasets.Dataset or IterableDataset")
+        raise TheWorldError(f"{type(ds).__name__}: expected a datasets.Dataset or IterableDataset")
     source = wrap(ds, RowReader())
     features = source.features or {}
     if features:
         is_chat = any(key in features for key in CONVERSATION_KEYS)
         if is_chat and question_template is not None:
-            raise ValueError("question_template: the data are conversations; leave it out")
+            raise TheWorldError("question_template: the data are conversations; leave it out")
         asked = [text_key] if question_template is None else template_fields(question_template)
         wanted = [image_key] if is_chat else [image_key, *asked, label_key]
         check_columns([key for key in wanted if key is not None], list(features))
@@ -126,7 +126,7 @@ def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRow
     """
     library = require("train", "datasets")
     if isinstance(rows, dict):
-        raise ValueError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
+        raise TheWorldError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
     if isinstance(rows, library.IterableDataset):
         return StreamedRows(rows, reader, name)
     if isinstance(rows, library.Dataset):
@@ -153,7 +153,8 @@ def naming(data: str) -> Generator[None]:
         line = line if data in line else f"{data}: {line}"
         if line == str(error):
             raise
-        kind = next((kind for kind in (FileNotFoundError, OSError) if isinstance(reason, kind)), ValueError)
+        missing = isinstance(reason, FileNotFoundError)
+        kind = MissingFileError if missing else FileError if isinstance(reason, OSError) else TheWorldError
         raise kind(line) from error
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
+from theworld.utils.errors import MissingFileError, TheWorldError
+
 from ..schema import SourceSettings
 from .files import load_rows
 from .records import RowReader
@@ -32,10 +34,10 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
     if path.is_dir():
         found = next((name for name in FILES if (path / name).is_file()), None)
         if found is None:
-            raise FileNotFoundError(f"{path}: none of {', '.join(FILES)} is in it")
+            raise MissingFileError(f"{path}: none of {', '.join(FILES)} is in it")
         path /= found
     if settings.split not in (None, *SPLITS):
-        raise ValueError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
+        raise TheWorldError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
     rows = _split(load_rows(SourceSettings(path=str(path))), settings)
     return rows, RowReader(base_folder=settings.base_folder)
 
@@ -45,6 +47,6 @@ def _split(rows: Any, settings: SourceSettings) -> Any:
         return rows
     size = max(1, round(VALIDATION_SHARE * len(rows)))
     if len(rows) <= size:
-        raise ValueError(f"{settings.path}: {len(rows)} rows are too few to split")
+        raise TheWorldError(f"{settings.path}: {len(rows)} rows are too few to split")
     order = np.random.default_rng(settings.seed).permutation(len(rows))
     return Subset(rows, (order[size:] if settings.split == "train" else order[:size]).tolist())

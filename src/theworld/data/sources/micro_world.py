@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from theworld.utils.errors import MissingFileError, TheWorldError
+
 from ..schema import Example, Message, SourceSettings
 from ..text_rows import TextFile, TextRows
 from .records import Reader
@@ -69,7 +71,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     folder = settings.local / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")
+            raise MissingFileError(f"{folder / name}: no such file; make scenes with `{COMMAND}`")
     frames_file, count = folder / "frames.npy", settings.clip_frames
     if count is None:
         rows = TextRows.scan([TextFile.of(folder / "questions.jsonl")])
@@ -77,7 +79,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     settings.refuse("micro_world", "question_template")
     scenes, frames = np.load(frames_file, mmap_mode="r").shape[:2]
     if check_clip_frames(count) > frames:
-        raise ValueError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
+        raise TheWorldError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
     return range(scenes), _Clips(frames_file, count)
 
 

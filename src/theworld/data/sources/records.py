@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, cast
 from huggingface_hub import HfFileSystem
 from torch.utils.data import Subset
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
 from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
@@ -165,7 +166,9 @@ class SourceRows:
         rows = list(self.sample())
         names = list(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
         if not names:
-            raise ValueError(f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows")
+            raise TheWorldError(
+                f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows"
+            )
         return names
 
 
@@ -252,7 +255,7 @@ def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[s
     found = image_columns(source.sample(), (*reader.keys, *CONVERSATION_KEYS))
     if found or folder is not None:
         reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
-        raise ValueError(
+        raise TheWorldError(
             f"no image in the columns {', '.join(columns)}, but {reason}; expected a column {', '.join(IMAGES)}, "
             f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
         )

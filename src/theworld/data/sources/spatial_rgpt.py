@@ -14,6 +14,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import TheWorldError
+
 from ..open_spatial import MANIFEST, read_converted
 from ..regions import Region, number_regions
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, SourceSettings
@@ -42,7 +44,7 @@ def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     rows = _rows(settings, settings.local)
     reader = _Reader(question_template=settings.question_template, draw=settings.draw_bboxes)
     if settings.image_folder is None and "image" not in wrap(rows, reader).columns():
-        raise ValueError("dataset 'spatial_rgpt' needs image_folder: the folder of the images that its rows name")
+        raise TheWorldError("dataset 'spatial_rgpt' needs image_folder: the folder of the images that its rows name")
     return rows, reader
 
 
@@ -83,7 +85,7 @@ def _rows(settings: SourceSettings, path: Path) -> Any:
     if path.is_file():
         settings = replace(settings, split=None)
         if path.suffix == ".json" and path.stat().st_size > MAX_ARRAY_BYTES:
-            raise ValueError(
+            raise TheWorldError(
                 f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
                 f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
             )

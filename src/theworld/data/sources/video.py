@@ -16,6 +16,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 from theworld.utils.logging import logger
 
@@ -99,11 +100,11 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
     folder, fps = settings.local, settings.clip_fps
     count = check_clip_frames(CLIP_FRAMES if settings.clip_frames is None else settings.clip_frames)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder of videos")
+        raise TheWorldError(f"{folder}: expected a folder of videos")
     items = [item for path in sorted(folder.iterdir(), key=in_order) for item in _windows(path, count, fps)]
     if not items:
         kinds = ", ".join(sorted(ANIMATIONS | VIDEOS))
-        raise ValueError(f"{folder}: no videos; expected sub-folders of frames, or files ending in {kinds}")
+        raise TheWorldError(f"{folder}: no videos; expected sub-folders of frames, or files ending in {kinds}")
     unstated = sum(path.is_dir() and stated_rate(path) is None for path in folder.iterdir())
     if fps is not None and unstated:
         logger.warning("%s: %d folders of frames without %s are taken as %g a second", folder, unstated, RATE_FILE, fps)
@@ -117,7 +118,7 @@ def check_clip_frames(count: int) -> int:
         ValueError: It is not 1 + 4K.
     """
     if count < 1 or count % 4 != 1:
-        raise ValueError(f"clip_frames={count}: expected 1 + 4K for K future latent frames: 1, 5, 9, ...")
+        raise TheWorldError(f"clip_frames={count}: expected 1 + 4K for K future latent frames: 1, 5, 9, ...")
     return count
 
 
@@ -132,7 +133,7 @@ def stated_rate(folder: Path) -> float | None:
         return None
     text = file.read_text(encoding="utf-8").strip()
     if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
-        raise ValueError(f"{file}: {text[:20]!r}; expected the frames a second of the images beside it, such as 30")
+        raise TheWorldError(f"{file}: {text[:20]!r}; expected the frames a second of the images beside it, such as 30")
     return float(text)
 
 

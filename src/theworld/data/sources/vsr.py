@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import MissingFileError
+
 from ..schema import BadSample, Example, SourceSettings
 from .files import load_rows
 from .records import Row, RowReader
@@ -45,7 +47,7 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     if settings.local.is_dir():
         path = settings.local / f"{settings.split or 'train'}.jsonl"
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
+            raise MissingFileError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
         settings = replace(settings, path=str(path), split=None)
     elif settings.local.is_file():
         settings = replace(settings, split=None)  # the file is the split

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Any
 
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 from theworld.utils.imports import require
 
@@ -64,7 +65,7 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
         else:
             shards.append(pattern)
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
-        raise FileNotFoundError(f"{settings.path}: no such tar files; check train_dataset_path")
+        raise MissingFileError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
     return rows, _Reader(question_template=settings.question_template)
 
@@ -103,7 +104,7 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
                     if len(row) > 1:
                         yield row
         except (tarfile.TarError, EOFError) as error:
-            raise ValueError(f"{shard}: damaged ({error}); download it again") from error
+            raise TheWorldError(f"{shard}: damaged ({error}); download it again") from error
 
 
 def _key(name: str) -> str:
@@ -128,10 +129,10 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
         if suffix == ".json":
             fields = json.loads(data, **JSON)
             if not isinstance(fields, dict):
-                raise ValueError(f"expected an object, got {type(fields).__name__}")
+                raise TheWorldError(f"expected an object, got {type(fields).__name__}")
             row |= {name: value for name, value in fields.items() if name not in ("id", "image", UNREADABLE)}
         elif names.setdefault(field, part.name) != part.name:
-            raise ValueError(f"a second {field} beside {names[field]}; a sample has one")
+            raise TheWorldError(f"a second {field} beside {names[field]}; a sample has one")
         else:
             row[field] = data if field == "image" else data.decode().strip()
     except ValueError as error:  # of UTF-8 and of JSON too

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 NO_KEY = "none"
@@ -45,13 +46,13 @@ class JudgeSettings:
         if (
             parts.username or parts.password or parts.query or parts.fragment
         ):  # and it is not shown, as one may be a key
-            raise ValueError("base_url holds credentials or a query: give the key by an environment variable")
+            raise TheWorldError("base_url holds credentials or a query: give the key by an environment variable")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url={self.base_url!r}: expected such as http://127.0.0.1:8000/v1")
+            raise TheWorldError(f"base_url={self.base_url!r}: expected such as http://127.0.0.1:8000/v1")
         if not self.model.strip():
-            raise ValueError("model='': name the model that judges")
+            raise TheWorldError("model='': name the model that judges")
         if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
-            raise ValueError(
+            raise TheWorldError(
                 f"concurrency={self.concurrency}, retries={self.retries}, timeout={self.timeout:g}: expected at least "
                 "1, at least 0, and above 0 seconds"
             )
@@ -108,7 +109,7 @@ class Endpoint:
             self.openai.PermissionDeniedError,
             self.openai.NotFoundError,
         ) as error:
-            raise ValueError(self._told(error, "check the key's variable, --base_url and --model")) from None
+            raise TheWorldError(self._told(error, "check the key's variable, --base_url and --model")) from None
         except self.openai.OpenAIError as error:
             return Reply(None, self._told(error))
         except ValueError as error:  # the body of the answer is no JSON

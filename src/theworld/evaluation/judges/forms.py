@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.utils.errors import TheWorldError
 
 from ..answers import parse_clock, parse_metres
 from ..records import Prediction
@@ -54,26 +55,26 @@ class Form:
 def _mark(reply: dict[str, Any], answer: str) -> Verdict:
     mark = _number(reply, "mark")
     if mark not in (0.0, 1.0):
-        raise ValueError(f"mark {mark:g}: expected 0 or 1")
+        raise TheWorldError(f"mark {mark:g}: expected 0 or 1")
     return Verdict(mark)
 
 
 def _metres(reply: dict[str, Any], answer: str) -> Verdict:
     truth, known = _number(reply, "answer_metres"), parse_metres(answer)
     if truth <= 0 or (known is not None and abs(truth - known) > MISREAD * known):
-        raise ValueError(f"answer_metres {truth:g}: the right answer says {answer[:80]!r}")
+        raise TheWorldError(f"answer_metres {truth:g}: the right answer says {answer[:80]!r}")
     if _given(reply, "response_metres") is None:
         return Verdict(0.0)
     said = _number(reply, "response_metres")
     if said < 0:
-        raise ValueError(f"response_metres {said:g}: a length is not negative")
+        raise TheWorldError(f"response_metres {said:g}: a length is not negative")
     return Verdict(float(0.75 * truth <= said <= 1.25 * truth), {"relative_error": abs(said - truth) / truth})
 
 
 def _hours(reply: dict[str, Any], answer: str) -> Verdict:
     truth, known = _hour(reply, "answer_hour"), parse_clock(answer)
     if known is not None and truth != known:
-        raise ValueError(f"answer_hour {truth}: the right answer says {answer[:80]!r}")
+        raise TheWorldError(f"answer_hour {truth}: the right answer says {answer[:80]!r}")
     if _given(reply, "response_hour") is None:
         return Verdict(0.0)
     apart = hours_apart(_hour(reply, "response_hour"), truth)
@@ -162,22 +163,22 @@ def read_reply(form: str, text: str, answer: str) -> Verdict:
     try:
         reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
         if not isinstance(reply, dict):
-            raise ValueError(f"a JSON {type(reply).__name__}: expected an object")
+            raise TheWorldError(f"a JSON {type(reply).__name__}: expected an object")
         return FORMS[form].read(reply, answer)
     except (OverflowError, RecursionError) as error:  # a number of 400 digits, 10,000 brackets
-        raise ValueError(str(error)) from error
+        raise TheWorldError(str(error)) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys come once: of two marks none is the mark."""
     if len(dict(pairs)) < len(pairs):
-        raise ValueError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
+        raise TheWorldError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
     return dict(pairs)
 
 
 def _given(reply: dict[str, Any], key: str) -> Any:
     if key not in reply:
-        raise ValueError(f"no {key!r} among {', '.join(map(repr, reply)) or 'no keys'}")
+        raise TheWorldError(f"no {key!r} among {', '.join(map(repr, reply)) or 'no keys'}")
     return reply[key]
 
 
@@ -185,17 +186,17 @@ def _number(reply: dict[str, Any], key: str) -> float:
     """A finite number, also one in quotes."""
     value = _given(reply, key)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{key} {value!r}: expected a number")
+        raise TheWorldError(f"{key} {value!r}: expected a number")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{key} {value!r}: expected a finite number")
+        raise TheWorldError(f"{key} {value!r}: expected a finite number")
     return number
 
 
 def _hour(reply: dict[str, Any], key: str) -> int:
     hour = _number(reply, key)
     if not (hour.is_integer() and 1 <= hour <= 12):
-        raise ValueError(f"{key} {hour:g}: expected an hour from 1 to 12")
+        raise TheWorldError(f"{key} {hour:g}: expected an hour from 1 to 12")
     return int(hour)
 
 

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl, write_json
 
 from ..intervals import interval
@@ -67,7 +68,7 @@ def prediction_folders(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     found = [path.parent for path in sorted(folder.rglob(PREDICTIONS)) if (path.parent / MANIFEST).is_file()]
     if not found:
-        raise FileNotFoundError(f"{folder}: no {PREDICTIONS} there or below; `theworld evaluate` writes them")
+        raise MissingFileError(f"{folder}: no {PREDICTIONS} there or below; `theworld evaluate` writes them")
     return [folder] if folder in found else found
 
 
@@ -81,7 +82,7 @@ def _claim(home: Path, settings: JudgeSettings) -> None:
     there = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["identity"]
     differ = sorted(key for key in identity if there.get(key) != identity[key])
     if differ:
-        raise ValueError(f"{home}: holds judgements made with other {', '.join(differ)}: move them away first")
+        raise TheWorldError(f"{home}: holds judgements made with other {', '.join(differ)}: move them away first")
 
 
 def _ask_all(home: Path, task: str, predictions: Sequence[Prediction], settings: JudgeSettings) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from theworld.data.prompts import Turn
 from theworld.model import TheWorld
+from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
 from ..prompts import Batch, PromptBuilder
@@ -109,7 +110,7 @@ class Answering:
             return inputs, None
         for held, row in zip(pictures, inputs["input_ids"], strict=True):
             if held and not bool((row == self.model.config.world_token_id).any()):
-                raise ValueError(
+                raise TheWorldError(
                     f"a prompt with {len(held)} pictures has no world tokens although enable_world=true: the "
                     "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
                 )
@@ -123,7 +124,7 @@ class Answering:
         with consumed_world_tokens(self.model) as counts:
             yield
         if sum(counts) < expected:  # more with beams
-            raise ValueError(
+            raise TheWorldError(
                 f"the model consumed {sum(counts)} of {expected} world tokens: the answers would be plain Gemma 3's"
             )
 
@@ -153,7 +154,7 @@ def _part(part: Turn) -> Turn:
         return {"type": "text", "text": part["text"].replace("<image>", "")}
     if part["type"] == "image":
         return {"type": "image", "image": part["url"]}
-    raise ValueError(
+    raise TheWorldError(
         f"a message holds a part of type {part['type']!r}: TheWorld takes text and pictures; choose a task"
     )
 

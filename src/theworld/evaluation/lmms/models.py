@@ -20,6 +20,7 @@ from theworld.constants import NANO
 from theworld.data.prompts import Turn
 from theworld.model import TheWorld
 from theworld.utils.devices import best_device, input_device
+from theworld.utils.errors import TheWorldError
 
 from .answering import Answering, chat_prompt, text_prompt
 
@@ -56,15 +57,15 @@ class _TheWorld(lmms):
     ) -> None:
         super().__init__()
         if enable_world not in (True, False):
-            raise ValueError(f"enable_world={enable_world!r}: expected true or false")
+            raise TheWorldError(f"enable_world={enable_world!r}: expected true or false")
         if not enable_world and num_world_steps is not None:
-            raise ValueError(
+            raise TheWorldError(
                 f"enable_world=false and num_world_steps={num_world_steps} contradict each other: drop one"
             )
         if dtype is not None and dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
+            raise TheWorldError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ValueError(f"batch_size={batch_size!r}: expected a number of prompts")
+            raise TheWorldError(f"batch_size={batch_size!r}: expected a number of prompts")
         self.accelerator = Accelerator()
         place, usual = best_device()
         if device is not None:
@@ -134,7 +135,7 @@ class TheWorldSimple(_TheWorld):
         """
         for request in requests:
             if len(request.args) != 6 or not isinstance(request.args[1], str):
-                raise ValueError(
+                raise TheWorldError(
                     f"task {request.task_name!r}: expected multiple_choice with acc or acc_norm; output_type "
                     "loglikelihood and acc_mutual_info expect log-likelihoods where lmms-eval otherwise takes losses"
                 )

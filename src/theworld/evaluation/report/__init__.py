@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from theworld.utils.errors import MissingFileError, TheWorldError
+
 from ..records import Item
 from ..refusals import read_arms
 from ..score import read_metrics
@@ -65,15 +67,15 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
     folders = [Path(run).resolve() for run in runs]
     twice = [folder for folder in folders if folders.count(folder) > 1]
     if twice:
-        raise ValueError(f"{twice[0]}: given twice: every run is an evaluation of its own")
+        raise TheWorldError(f"{twice[0]}: given twice: every run is an evaluation of its own")
     names = [folder.name for folder in folders] if labels is None else list(labels)
     if labels is None and len(set(names)) < len(names):
         names = [str(run) for run in runs]
     if len(names) != len(folders):
-        raise ValueError(f"{len(names)} labels for {len(folders)} runs: give one each")
+        raise TheWorldError(f"{len(names)} labels for {len(folders)} runs: give one each")
     for folder in folders:
         if not read_metrics(folder):
-            raise FileNotFoundError(f"{folder}: no metrics of any task there; `theworld evaluate` writes them")
+            raise MissingFileError(f"{folder}: no metrics of any task there; `theworld evaluate` writes them")
     report = gather(list(zip(names, folders, strict=True)), f"Comparison of {', '.join(dict.fromkeys(names))}")
     _write(report, Path(output))
     return report

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import MissingFileError
+
 from ..refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..score import read_metrics, task_numbers
 from ..tasks import TASKS
@@ -78,7 +80,7 @@ def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
     tasks = list(dict.fromkeys(task for metrics in stored for task in metrics))
     if not tasks:
         folders = ", ".join(str(folder) for _, folder in runs)
-        raise FileNotFoundError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
+        raise MissingFileError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
     arms = {task: _arms_of(task, runs, stored) for task in tasks}
     metrics = stored[0] if len(runs) == 1 else correct({task: _numbers_of(task, arms[task], stored) for task in tasks})
     sections = [_section(task, metrics[task], arms[task], runs, stored) for task in tasks]

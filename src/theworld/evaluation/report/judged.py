@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from theworld.utils.errors import TheWorldError
+
 from ..judges import SUMMARY
 from .tables import Table
 
@@ -40,7 +42,7 @@ def _row(name: str, path: Path) -> tuple[str, ...]:
     try:
         summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); judge again, which keeps the judgements") from error
+        raise TheWorldError(f"{path}: not JSON ({error}); judge again, which keeps the judgements") from error
     counts = (str(summary[key]) for key in ("judged", "unreadable", "failed", "not_asked"))
     if "accuracy" not in summary:
         return (name, path.parent.name, "", "", *counts, "")

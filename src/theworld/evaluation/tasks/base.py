@@ -14,6 +14,7 @@ from PIL import Image
 
 from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
+from theworld.utils.errors import TheWorldError
 
 from ..records import Item, Prediction
 
@@ -92,7 +93,7 @@ def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Ex
         items.append(item if ids[item.id] == 1 else replace(item, id=f"{item.id}#{ids[item.id]}"))
     if not items:
         why = f": {skipped[0].id}: {skipped[0].detail}" if skipped else ""
-        raise ValueError(f"none of {len(skipped)} rows can be asked{why}")
+        raise TheWorldError(f"none of {len(skipped)} rows can be asked{why}")
     return TaskItems(tuple(items), tuple(skipped))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.tensors import Snapshot, differs
 from theworld.utils.weights import listed
 
@@ -58,7 +59,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
         ValueError: Parameters were added, removed or resized, or quantised ones were changed; names them.
     """
     if not model.base_tensors:
-        raise ValueError(
+        raise TheWorldError(
             "this model was not loaded from base models, so it is unknown what differs from them: load it with "
             "TheWorld.from_pretrained"
         )
@@ -84,7 +85,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
         }
     )
     if problems:
-        raise ValueError(
+        raise TheWorldError(
             f"a checkpoint cannot express parameters that are {problems}. Undo it before saving (keep the vocabulary "
             "and tied embeddings of the base model, and merge adapters into an unquantised model)"
         )

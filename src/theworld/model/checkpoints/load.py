@@ -23,6 +23,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from theworld.constants import FP16_REFUSED, MARKERS
 from theworld.utils.devices import input_device
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
@@ -118,7 +119,7 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
     with damage_named(source.name):
         saved, _ = PretrainedConfig.get_config_dict(source.name, **source.where)
         if not saved:
-            raise FileNotFoundError(f"{Path(source.name) / source.subfolder}: no config.json there")
+            raise MissingFileError(f"{Path(source.name) / source.subfolder}: no config.json there")
         saved = upgrade(saved)
         # 2. The config of the new model
         config = build_config(saved, kwargs.pop("config", None), overrides, source)
@@ -129,7 +130,7 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
     gemma, cosmos = source, None
     if is_checkpoint:
         if config.gemma_model_name is None:
-            raise ValueError(f"{source.name}: the checkpoint does not name its base Gemma 3 (gemma_model_name)")
+            raise TheWorldError(f"{source.name}: the checkpoint does not name its base Gemma 3 (gemma_model_name)")
         gemma = source.relative(config.gemma_model_name, config.gemma_subfolder, config.gemma_revision)
         gemma = gemma.pinned("config.json")
     if config.enable_world:
@@ -151,13 +152,13 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
     """Raise a ValueError for old names and for types that cannot work; it says what to use instead."""
     for old, new in OLD_ARGUMENTS.items():
         if old in kwargs:
-            raise ValueError(f"from_pretrained({old}=...): not an argument; use {new}")
+            raise TheWorldError(f"from_pretrained({old}=...): not an argument; use {new}")
     if "torch_dtype" in kwargs:
         kwargs["dtype"] = kwargs.pop("torch_dtype")
     if kwargs.get("dtype") in (torch.float16, "float16", "fp16", "half"):
-        raise ValueError(FP16_REFUSED)
+        raise TheWorldError(FP16_REFUSED)
     if kwargs.pop("variant", None) is not None:
-        raise ValueError("variant=...: TheWorld checkpoints have none; leave it out")
+        raise TheWorldError("variant=...: TheWorld checkpoints have none; leave it out")
 
 
 def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], source: Source) -> TheWorldConfig:
@@ -168,7 +169,7 @@ def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], s
     """
     model_type = saved.get("model_type")
     if model_type not in ("gemma3", TheWorldConfig.model_type):
-        raise ValueError(
+        raise TheWorldError(
             f"{source.name}: model type {model_type!r}; expected a Gemma 3 with vision ('gemma3', "
             "such as google/gemma-3-4b-it) or a TheWorld checkpoint"
         )
@@ -176,7 +177,7 @@ def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], s
     if given is not None:
         if not isinstance(given, TheWorldConfig):
             kind = type(given).__name__
-            raise ValueError(f"config= is a {kind}: expected a TheWorldConfig, or its fields as keywords")
+            raise TheWorldError(f"config= is a {kind}: expected a TheWorldConfig, or its fields as keywords")
         # An Auto class puts the keyword `attn_implementation` there, and `to_dict` leaves it out
         fields = {**given.to_dict(), "attn_implementation": cast(Any, given)._attn_implementation}
     fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures", "auto_map")}
@@ -194,13 +195,13 @@ def check_sizes(config: TheWorldConfig, files: list[str], name: object, *, has_w
     if config.lora is not None and "language_lora" in (config.changed or ()):
         ranks = {shape[0] for key, shape in shapes.items() if ".lora_A." in key and shape}
         if ranks - {config.lora["r"]}:
-            raise ValueError(f"lora r={config.lora['r']}: the checkpoint's adapters have rank {sorted(ranks)}")
+            raise TheWorldError(f"lora r={config.lora['r']}: the checkpoint's adapters have rank {sorted(ranks)}")
     if has_world and config.enable_world:
         with torch.device("meta"):
             wanted = sum(value.numel() for value in WorldParts(config).state_dict().values())
         held = sum(math.prod(shape) for shape in shapes.values())
         if wanted > 2 * held + 2**20:
-            raise ValueError(
+            raise TheWorldError(
                 f"{name}: its config describes world parts of {wanted:,} parameters, but the checkpoint holds "
                 f"{held:,}; download it again"
             )
@@ -220,7 +221,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     if not language_model:
         trained = [part for part in bare.changed or () if "language" in part]
         if trained or not bare.freeze_gemma_language:
-            raise ValueError(
+            raise TheWorldError(
                 f"{plan.source.name}: language_model=False, but {shorten(trained) or 'the language model'} of it is "
                 "trained; load it whole, or start from an earlier checkpoint"
             )
@@ -287,7 +288,7 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
     _, rows, columns = encoder.grid(height, width, 0)
     compression = height // rows
     if (height // compression, width // compression) != (rows, columns):
-        raise ValueError(
+        raise TheWorldError(
             f"world_image_size={config.world_image_size}: {type(encoder).__name__} makes {rows} x {columns} features "
             "of it, which do not divide it; choose a multiple of its patches"
         )
@@ -295,7 +296,9 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
     found: dict[str, int] = dict(zip(SIZES, sizes, strict=True))
     wrong = [f"{key}={getattr(config, key)} but {found[key]}" for key in stated if getattr(config, key) != found[key]]
     if wrong:
-        raise ValueError(f"{source.name}: another world encoder than the config says: {', '.join(wrong)} in its files")
+        raise TheWorldError(
+            f"{source.name}: another world encoder than the config says: {', '.join(wrong)} in its files"
+        )
     vars(config).update(found)
     config.check_world()
     return encoder
@@ -313,7 +316,7 @@ def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:
     unknown = (None, stock.tokenizer.unk_token_id)
     lacking = [slot for slot, token_id in zip(MARKERS, ids, strict=True) if token_id in unknown]
     if lacking and config.enable_world:
-        raise ValueError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
+        raise TheWorldError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
     config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids
     return TheWorldProcessor.from_gemma(stock, config)
 
@@ -348,7 +351,7 @@ def load_delta(
         }
     )
     if problems:
-        raise ValueError(f"{name}: the checkpoint does not fit its config: {problems}")
+        raise TheWorldError(f"{name}: the checkpoint does not fit its config: {problems}")
     for key, value in values:
         parameter = parameters[key]
         if keep_dtype:
@@ -367,7 +370,7 @@ def load_into(model: Any, folder: str | Path) -> None:
     tensors = read_weights(weight_files(folder))
     missing = [name for name in delta_names(model) if name not in tensors]
     if missing:
-        raise ValueError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
+        raise TheWorldError(f"{folder}: the checkpoint does not fit the model: missing: {shorten(missing)}")
     with damage_named(folder):
         saved = TheWorldConfig.from_pretrained(folder)
     check_same_lora(saved.to_dict(), model.config, folder)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 from theworld.utils.patterns import full_matches
 
@@ -29,7 +30,9 @@ def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
     adapters = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     embeddings = [name for name, module in language.named_modules() if isinstance(module, nn.Embedding)]
     if any(target in named for target in embeddings):
-        raise ValueError(f"lora target_modules={named!r}: adapters go on linear layers, not on {', '.join(embeddings)}")
+        raise TheWorldError(
+            f"lora target_modules={named!r}: adapters go on linear layers, not on {', '.join(embeddings)}"
+        )
     peft.inject_adapter_in_model(adapters, language, adapter_name=ADAPTER)
     dtype = next(language.parameters()).dtype
     for name, parameter in language.named_parameters():
@@ -48,7 +51,7 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
     names = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]
     matched = full_matches(targets, names, "lora target_modules")
     if not matched:
-        raise ValueError(f"lora target_modules={targets!r}: matches no linear layer of the language model")
+        raise TheWorldError(f"lora target_modules={targets!r}: matches no linear layer of the language model")
     return matched
 
 
@@ -56,7 +59,7 @@ def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object)
     """Raise a ValueError for other adapters than those that a checkpoint was saved with; their dropout may change."""
     was, now = ({**(lora or {}), "dropout": None} for lora in (saved.get("lora"), config.lora))
     if "language_lora" in (saved.get("changed") or ()) and was != now:
-        raise ValueError(
+        raise TheWorldError(
             f"{name}: its adapters were trained with lora={saved['lora']}, not {config.lora}: leave lora out, or fold "
             "them into the language model with merge_lora() first"
         )
@@ -71,7 +74,7 @@ def check_no_foreign_adapters(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, wrappers) and cast(Any, module).active_adapters != [ADAPTER]:
             how = "save the PeftModel around this model, or set lora= when loading in place of peft.get_peft_model"
-            raise ValueError(f"{name} has an adapter that PEFT put there: {how}")
+            raise TheWorldError(f"{name} has an adapter that PEFT put there: {how}")
 
 
 def merge_lora(model: Any) -> None:
@@ -81,7 +84,7 @@ def merge_lora(model: Any) -> None:
         ValueError: There are none, or PEFT cannot merge them.
     """
     if model.config.lora is None:
-        raise ValueError("merge_lora: the model has no adapters (config.lora is None)")
+        raise TheWorldError("merge_lora: the model has no adapters (config.lora is None)")
     tuner_layer = require("train", "peft.tuners.tuners_utils").BaseTunerLayer
     language: Any = model.model.language_model
     for name, module in list(language.named_modules()):

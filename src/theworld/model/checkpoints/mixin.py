@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub import CommitInfo, HfApi
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import read_object
 from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
@@ -104,11 +105,11 @@ class CheckpointMixin:
             raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
         if not safe_serialization or variant is not None:
             asked = f"variant={variant!r}" if variant is not None else "safe_serialization=False"
-            raise ValueError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
+            raise TheWorldError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
         if is_main_process is False:
             return None
         if not str(save_directory) or Path(save_directory).is_file():
-            raise ValueError(f"save_directory={str(save_directory)!r}: expected a folder")
+            raise TheWorldError(f"save_directory={str(save_directory)!r}: expected a folder")
         target = Path(save_directory).resolve()  # through a link, whose folder is replaced and not the link
         thorough = is_main_process is None or not self.training
         written = save_theworld(self, target, state_dict, beside or {}, max_shard_size, full=full, thorough=thorough)

@@ -16,6 +16,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from theworld.constants import AUTO_MODULE
+from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import place_for, put, read_object
 from theworld.utils.io import write_bytes, write_text
 from theworld.utils.signed_text import may_replace, signed
@@ -68,7 +69,7 @@ def save_theworld(
         folder.mkdir()
         delta = {name: values[name].detach() for name in names}
         if broken := [name for name, value in delta.items() if not value.isfinite().all()]:
-            raise ValueError(f"{shorten(broken)}: not finite, and no such checkpoint loads; nothing is saved")
+            raise TheWorldError(f"{shorten(broken)}: not finite, and no such checkpoint loads; nothing is saved")
         if delta:
             save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
         else:
@@ -94,7 +95,7 @@ def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
     """
     saved = target / "config.json"
     if not config.enable_world and saved.is_file() and read_object(saved).get("enable_world"):
-        raise ValueError(
+        raise TheWorldError(
             f"{target}: it holds a checkpoint with a world, and this model has enable_world=False; save elsewhere"
         )
     replaced = () if full else (target / GEMMA_FOLDER, target / COSMOS_FOLDER)
@@ -103,9 +104,9 @@ def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
             continue
         folder = Path(base).resolve()
         if folder == target:
-            raise ValueError(f"{target}: this is the folder of a base model; save to another folder")
+            raise TheWorldError(f"{target}: this is the folder of a base model; save to another folder")
         if any(own in (folder, *folder.parents) for own in replaced):
-            raise ValueError(
+            raise TheWorldError(
                 f"{target}: it holds the base models of this checkpoint; save with full=True, or to another folder"
             )
 

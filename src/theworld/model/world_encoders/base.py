@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import nn
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.tensors import Snapshot, weights_digest
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class WorldEncoder(nn.Module, ABC):
 
         F is `1 + (T - 1) * temporal_compression`.
         """
-        raise ValueError(f"{type(self).__name__} encodes single images only: train without an alignment stage")
+        raise TheWorldError(f"{type(self).__name__} encodes single images only: train without an alignment stage")
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Frames (B, F, 3, H, W) in [0, 1] of features (B, C, T, h, w); a ValueError if the encoder cannot."""
-        raise ValueError(f"{type(self).__name__} cannot decode: imagining needs world_encoder='cosmos'")
+        raise TheWorldError(f"{type(self).__name__} cannot decode: imagining needs world_encoder='cosmos'")
 
     def save_source(self, folder: Any, num_world_steps: int) -> None:
         """Write what `from_pretrained` needs for `num_world_steps` to `folder`; nothing without a source."""

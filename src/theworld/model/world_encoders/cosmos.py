@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 from typing_extensions import override
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import damage_named, forget_origin
 from theworld.utils.logging import quiet_third_party
 from theworld.utils.tensors import snapshot
@@ -154,7 +155,7 @@ class CosmosWorldEncoder(WorldEncoder):
         transformer, scheduler = self.dynamics()
         patch = transformer.config["patch_size"][1:]
         if any(side % size for side, size in zip(first.shape[-2:], patch, strict=True)):
-            raise ValueError(
+            raise TheWorldError(
                 f"a latent grid of {tuple(first.shape[-2:])} does not divide into patches of {patch}: "
                 f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
             )
@@ -244,7 +245,9 @@ def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) ->
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
     folder = Path(source.name) / source.folder(name)
     if Path(source.name).is_dir() and not folder.is_dir():
-        raise ValueError(f"{folder.parent}: no {name!r} folder; expected {', '.join(MODELS)}, scheduler as Cosmos has")
+        raise TheWorldError(
+            f"{folder.parent}: no {name!r} folder; expected {', '.join(MODELS)}, scheduler as Cosmos has"
+        )
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
 
 

@@ -19,6 +19,7 @@ from huggingface_hub.utils import WeakFileLock
 from transformers import T5EncoderModel, T5Tokenizer
 
 from theworld.utils.devices import device_that_holds
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import cache_folder
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.signed_tensors import read_signed, save_signed
@@ -92,9 +93,9 @@ def check_embeds(embeds: torch.Tensor, name: object) -> None:
     """Raise a ValueError, which names `name`, unless `embeds` is (1, S, E), floating-point and finite."""
     if embeds.ndim != 3 or len(embeds) != 1 or not embeds.numel() or not embeds.is_floating_point():
         found = f"{tuple(embeds.shape)} of {embeds.dtype}"
-        raise ValueError(f"{name}: {found}, expected (1, prompt tokens, text width) of a floating-point type")
+        raise TheWorldError(f"{name}: {found}, expected (1, prompt tokens, text width) of a floating-point type")
     if not embeds.isfinite().all():
-        raise ValueError(f"{name}: values that are not finite; use a text encoder in bfloat16 or float32")
+        raise TheWorldError(f"{name}: values that are not finite; use a text encoder in bfloat16 or float32")
 
 
 def encode_prompts(
@@ -146,7 +147,7 @@ def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) 
         fetch = f"run `hf download {name} --include 'text_encoder/*' --include 'tokenizer/*'`"
         how = f"{'add them' if Path(name).is_dir() else fetch}, or leave the prompt out"
         missing = f"no embedding of the prompt {prompt!r}, and to compute it no {', '.join(lacking)}"
-        raise FileNotFoundError(f"{name}: {missing}; {how}")
+        raise MissingFileError(f"{name}: {missing}; {how}")
     return [*tokenizer, config, *sorted(weights)]
 
 

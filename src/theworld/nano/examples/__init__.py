@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 from theworld.utils.io import write_json
 
@@ -32,7 +33,7 @@ def load_example(name: str) -> Example:
         ValueError: No scene has that name.
     """
     if name not in EXAMPLES:
-        raise ValueError(f"example {name!r}: expected one of {', '.join(EXAMPLES)}")
+        raise TheWorldError(f"example {name!r}: expected one of {', '.join(EXAMPLES)}")
     strip = open_image(FOLDER / f"{name}-clip.png")
     size, frames = strip.height, strip.width // strip.height
     clip = [strip.crop((i * size, 0, (i + 1) * size, size)) for i in range(frames)]
