@@ -13,12 +13,12 @@ from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.analysis.alignment import collect_tokens
 from theworld.data.schema import Message
-from theworld.evaluation.arms import ARMS
+from theworld.evaluation.ask.arms import ARMS
+from theworld.evaluation.ask.prompts import PromptBuilder
+from theworld.evaluation.ask.scorers import choices, generate
+from theworld.evaluation.ask.worlds import encode_worlds
 from theworld.evaluation.lmms.answering import Answering, text_prompt
-from theworld.evaluation.prompts import PromptBuilder
-from theworld.evaluation.records import Item
-from theworld.evaluation.scorers import choices, generate
-from theworld.evaluation.worlds import encode_worlds
+from theworld.evaluation.store.predictions import Item
 from theworld.nano.asking import Item as NanoItem
 from theworld.nano.asking import answer_items
 from theworld.nano.evaluate import answer

@@ -22,8 +22,8 @@ from theworld.cli.chat import talk
 from theworld.cli.main import main
 from theworld.data.collator import TheWorldCollator
 from theworld.data.schema import Example, Message, Skipped
-from theworld.evaluation.prompts import PromptBuilder
-from theworld.evaluation.records import Item
+from theworld.evaluation.ask.prompts import PromptBuilder
+from theworld.evaluation.store.predictions import Item
 from theworld.nano.examples import FOLDER
 from theworld.serving.requests import read_messages
 from theworld.training.align import AlignCollator

@@ -12,7 +12,7 @@ from PIL import Image
 
 from theworld.cli import evaluate
 from theworld.cli.main import build_parser, main
-from theworld.evaluation.arms import ARMS
+from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.run import Evaluation
 from theworld.evaluation.tasks import TASKS
 

@@ -8,8 +8,8 @@ from typing import Any
 from PIL import Image
 
 from theworld.data.schema import Message
-from theworld.evaluation.records import Item, Prediction, PredictionFile, items_digest
-from theworld.evaluation.refusals import WITHOUT_WORLD
+from theworld.evaluation.store.predictions import Item, Prediction, PredictionFile, items_digest
+from theworld.evaluation.store.refusals import WITHOUT_WORLD
 from theworld.evaluation.tasks.base import Score, Task, TaskItems
 
 PICTURE = Image.new("RGB", (64, 64), (40, 80, 160))

@@ -1,6 +1,6 @@
 import pytest
 
-from theworld.evaluation.answers import (
+from theworld.evaluation.tasks.answers import (
     parse_binary,
     parse_choice,
     parse_clock,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from theworld.evaluation.audit import Audit, audit
-from theworld.evaluation.audit_rows import normalise, read_audit_rows
-from theworld.evaluation.statistics import interval
+from theworld.evaluation.audit.overlaps import Audit, audit
+from theworld.evaluation.audit.rows import normalise, read_audit_rows
+from theworld.evaluation.stats.significance import interval
 
 BLINK_OPTIONS = "\nSelect from the following choices.\n(A) yes\n(B) no"
 

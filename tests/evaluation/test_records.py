@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from theworld.data.schema import Example, Message
-from theworld.evaluation.records import (
+from theworld.evaluation.store.predictions import (
     MANIFEST,
     PREDICTIONS,
     Item,

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
-from theworld.evaluation.arms import ARMS
-from theworld.evaluation.records import PREDICTIONS, Prediction, read_predictions
-from theworld.evaluation.refusals import ORDER, WITHOUT_WORLD, ArmRun, read_arms, warnings_of
+from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.report import write_report
 from theworld.evaluation.score import write_metrics
+from theworld.evaluation.store.predictions import PREDICTIONS, Prediction, read_predictions
+from theworld.evaluation.store.refusals import ORDER, WITHOUT_WORLD, ArmRun, read_arms, warnings_of
 
 ITEMS = make_items(12)
 RIGHT = {"gemma": [n % 2 == 0 for n in range(12)], "world": [n % 3 != 0 for n in range(12)]}

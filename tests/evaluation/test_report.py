@@ -12,14 +12,14 @@ from PIL import Image
 
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
 from theworld.data.schema import Message
-from theworld.evaluation.records import Item
-from theworld.evaluation.refusals import ArmRun, read_arms
 from theworld.evaluation.report import compare_runs, terminal_report, write_report
 from theworld.evaluation.report.examples import draw_examples, readable
 from theworld.evaluation.report.pictures import save_pictures, strip
 from theworld.evaluation.report.plots import MAX_FAMILIES, answer_plot, family_plot, forest_plot
 from theworld.evaluation.report.tables import comparison_table, markdown
 from theworld.evaluation.score import task_numbers, write_metrics
+from theworld.evaluation.store.predictions import Item
+from theworld.evaluation.store.refusals import ArmRun, read_arms
 from theworld.evaluation.verdict import correct
 from theworld.utils.io import write_json
 

@@ -19,10 +19,11 @@ from PIL import Image
 from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
-from theworld.evaluation import asking, run
-from theworld.evaluation.asking import EvaluationSettings
-from theworld.evaluation.records import Item, read_predictions
+from theworld.evaluation.ask import asker as asking
+from theworld.evaluation.ask import run
+from theworld.evaluation.ask.asker import EvaluationSettings
 from theworld.evaluation.run import Evaluation, evaluate
+from theworld.evaluation.store.predictions import Item, read_predictions
 from theworld.evaluation.tasks.base import Score, Task, TaskItems
 
 WORLD_ARMS = ("world_0", "world", "random_projection", "zeroed", "other_image", "other_future", "noise")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.arms import answer_rows, identity, make_items, make_task, write_arm, write_arms
-from theworld.evaluation.comparison import compare
-from theworld.evaluation.records import Prediction, PredictionFile, items_digest, read_predictions
-from theworld.evaluation.refusals import ArmRun
 from theworld.evaluation.score import describe, read_metrics, rescore, task_numbers, write_metrics
+from theworld.evaluation.stats.comparison import compare
+from theworld.evaluation.store.predictions import Prediction, PredictionFile, items_digest, read_predictions
+from theworld.evaluation.store.refusals import ArmRun
 from theworld.evaluation.tasks.base import Score
 from theworld.evaluation.verdict import DECISIVE, correct
 

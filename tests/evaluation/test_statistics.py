@@ -6,7 +6,7 @@ from scipy import stats
 from statsmodels.api import OLS
 from statsmodels.stats.proportion import proportion_confint
 
-from theworld.evaluation.statistics import (
+from theworld.evaluation.stats.significance import (
     bootstrap_difference,
     holm,
     interval,
@@ -172,7 +172,7 @@ def test_bootstrap_is_seeded() -> None:
 
 def test_draws_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bootstrap_difference(*paired(9, 4, 40), resamples=500)
-    monkeypatch.setattr("theworld.evaluation.intervals._CHUNK", 1000)
+    monkeypatch.setattr("theworld.evaluation.stats.intervals._CHUNK", 1000)
     assert bootstrap_difference(*paired(9, 4, 40), resamples=500) == whole
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.evaluation.reference import reference_data
 from theworld.data.images import open_image
 from theworld.data.schema import SourceSettings
-from theworld.evaluation.records import Item, Prediction
+from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.tasks import TASKS
 
 BLINK = TASKS["blink"]

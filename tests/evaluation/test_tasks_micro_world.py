@@ -10,7 +10,7 @@ import pytest
 
 from theworld.cli.main import main
 from theworld.data.schema import SourceSettings
-from theworld.evaluation.records import Item, Prediction
+from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.tasks import TASKS
 from theworld.utils.io import read_jsonl
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from theworld.data.schema import SourceSettings
-from theworld.evaluation.records import Item, Prediction
+from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.tasks import TASKS
 from theworld.evaluation.tasks.spatial_rgpt import best_constant, group_of, hours_apart
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluation.reference import reference_data
 from theworld.data.schema import SourceSettings
-from theworld.evaluation.records import Item, Prediction
+from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.tasks import TASKS
 
 VSR = TASKS["vsr"]

@@ -12,9 +12,9 @@ from PIL import Image
 from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.data.schema import Message
-from theworld.evaluation.arms import ARMS, BASE, CONTROLS, plan
-from theworld.evaluation.records import Item
-from theworld.evaluation.worlds import Worlds, donors, encode_worlds, noise_like
+from theworld.evaluation.ask.arms import ARMS, BASE, CONTROLS, plan
+from theworld.evaluation.ask.worlds import Worlds, donors, encode_worlds, noise_like
+from theworld.evaluation.store.predictions import Item
 
 STEPS = 2
 

@@ -26,7 +26,7 @@ from theworld.data.images import open_image as open_data_image
 from theworld.data.latent_cache import LatentCache
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
-from theworld.evaluation.records import Prediction, PredictionFile, read_predictions
+from theworld.evaluation.store.predictions import Prediction, PredictionFile, read_predictions
 from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.images import open_image
 

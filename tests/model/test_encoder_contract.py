@@ -13,7 +13,7 @@ from tests.evaluation.test_run import TASK
 from tests.model.helpers import assistant, encode, user
 from tests.training.runs import tiny_run, write_rows
 from theworld import TheWorld
-from theworld.evaluation.asking import EvaluationSettings
+from theworld.evaluation.ask.asker import EvaluationSettings
 from theworld.evaluation.run import evaluate
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.training.precompute import precompute

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found."""
     from dataclasses import asdict
 
-    from theworld.evaluation.audit import audit, audit_text
+    from theworld.evaluation.audit.overlaps import audit, audit_text
 
     found = audit(args.train, args.eval, args.train_images, args.eval_images)
     return report(args, asdict(found), audit_text(found))

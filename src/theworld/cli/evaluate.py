@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from theworld.evaluation.asking import EvaluationSettings
-    from theworld.evaluation.records import Item
+    from theworld.evaluation.ask.asker import EvaluationSettings
     from theworld.evaluation.run import Evaluation
+    from theworld.evaluation.store.predictions import Item
 
 HUB_IDS = {
     "blink": "BLINK-Benchmark/BLINK",
@@ -105,8 +105,8 @@ def settings_of(options: dict[str, Any]) -> "EvaluationSettings":
         ValueError: An option does not parse or is out of range.
     """
     from theworld.data.schema import SourceSettings
-    from theworld.evaluation.arms import ARMS
-    from theworld.evaluation.asking import EvaluationSettings
+    from theworld.evaluation.ask.arms import ARMS
+    from theworld.evaluation.ask.asker import EvaluationSettings
 
     count = options["num_samples"]
     if count is not None and count < 1:  # none would ask for all scenes
@@ -173,7 +173,7 @@ def rollout_of(
 
     from theworld.analysis.guardrail import can_show
     from theworld.analysis.imagine import imagine
-    from theworld.evaluation.prompts import open_images
+    from theworld.evaluation.ask.prompts import open_images
     from theworld.evaluation.run import load
     from theworld.utils.errors import one_line
     from theworld.utils.logging import logger

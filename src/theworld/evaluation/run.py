@@ -14,10 +14,10 @@ from theworld.utils.devices import best_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
-from .arms import ARMS, BASE, MODEL, plan
-from .asking import Asker, EvaluationSettings
-from .records import Prediction
-from .refusals import FULL
+from .ask.arms import ARMS, BASE, MODEL, plan
+from .ask.asker import Asker, EvaluationSettings
+from .store.predictions import Prediction
+from .store.refusals import FULL
 from .tasks.base import Task, TaskItems
 
 

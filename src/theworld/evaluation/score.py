@@ -17,10 +17,10 @@ import numpy as np
 from theworld.utils.errors import TheWorldError
 from theworld.utils.io import write_json
 
-from .comparison import USUAL_DISCORDANCE, compare, item_scores, smallest_of
-from .records import Item, Prediction, items_digest, rewrite_scores
-from .refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
-from .statistics import interval, over_seeds
+from .stats.comparison import USUAL_DISCORDANCE, compare, item_scores, smallest_of
+from .stats.significance import interval, over_seeds
+from .store.predictions import Item, Prediction, items_digest, rewrite_scores
+from .store.refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
 from .tasks.base import Task
 from .verdict import correct
 
@@ -33,7 +33,7 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
 
     Raises:
         FileNotFoundError: There are no predictions.
-        ValueError: They are refused (`refusals.py`), or are of other items.
+        ValueError: They are refused (`store/refusals.py`), or are of other items.
     """
     output = Path(output)
     arms = rescore(output / task.name, task, items)
@@ -66,7 +66,7 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
 
     Raises:
         FileNotFoundError: There are no predictions in `folder`.
-        ValueError: They are refused (`refusals.py`), or are of other items.
+        ValueError: They are refused (`store/refusals.py`), or are of other items.
     """
     by_id = {item.id: item for item in items}
     digest = items_digest(items)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .refusals import FULL
-from .statistics import holm
+from .stats.significance import holm
+from .store.refusals import FULL
 
 ALPHA = 0.05
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from theworld.evaluation.judges.forms import FORMS, form_of, messages_for, question_of, read_reply
-from theworld.evaluation.records import Prediction
+from theworld.evaluation.store.predictions import Prediction
 
 WIDTH, HOUR = "The width of Region [0] is 2 feet.", "Region [1] is at 12 o'clock."
 

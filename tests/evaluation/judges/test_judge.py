@@ -8,7 +8,7 @@ import pytest
 
 from theworld.cli.main import main
 from theworld.evaluation.judges import JUDGEMENTS, JudgeSettings, judge_predictions
-from theworld.evaluation.records import Prediction, PredictionFile, read_predictions
+from theworld.evaluation.store.predictions import Prediction, PredictionFile, read_predictions
 from theworld.utils.io import read_jsonl
 
 from .server import Judge, running

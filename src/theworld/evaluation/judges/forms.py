@@ -17,8 +17,8 @@ from typing import Any
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 from theworld.utils.errors import TheWorldError
 
-from ..answers import parse_clock, parse_metres
-from ..records import Prediction
+from ..store.predictions import Prediction
+from ..tasks.answers import parse_clock, parse_metres
 from ..tasks.spatial_rgpt import hours_apart
 
 OPENING = (

@@ -21,8 +21,8 @@ from typing import Any
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl, write_json
 
-from ..intervals import interval
-from ..records import MANIFEST, PREDICTIONS, Prediction, read_predictions
+from ..stats.intervals import interval
+from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 from .endpoint import Endpoint, JudgeSettings, Reply
 from .forms import FORMS, form_of, messages_for, read_reply
 

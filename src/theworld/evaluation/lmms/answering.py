@@ -18,9 +18,9 @@ from theworld.model import TheWorld
 from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
-from ..prompts import Batch, PromptBuilder
-from ..records import Item
-from ..scorers import choices, consumed_world_tokens, world_inputs
+from ..ask.prompts import Batch, PromptBuilder
+from ..ask.scorers import choices, consumed_world_tokens, world_inputs
+from ..store.predictions import Item
 
 MAX_NEW_TOKENS = 128
 """Of a task that names none; what lmms-eval's own Gemma 3 takes."""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 
-from ..records import Item
-from ..refusals import read_arms
 from ..score import read_metrics
+from ..store.predictions import Item
+from ..store.refusals import read_arms
 from .content import Report, full_arm, gather
 from .examples import draw_examples
 from .html import write_html
@@ -38,7 +38,7 @@ def write_report(
 
     Raises:
         FileNotFoundError: There are no metrics.
-        ValueError: Predictions are refused (`evaluation/refusals.py`).
+        ValueError: Predictions are refused (`store/refusals.py`).
     """
     output = Path(output)
     for task, known in (items or {}).items():
@@ -62,7 +62,7 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
     Raises:
         FileNotFoundError: A folder holds no evaluation.
         ValueError: A run is given twice, there are not as many labels as runs, or predictions are refused
-            (`evaluation/refusals.py`).
+            (`store/refusals.py`).
     """
     folders = [Path(run).resolve() for run in runs]
     twice = [folder for folder in folders if folders.count(folder) > 1]

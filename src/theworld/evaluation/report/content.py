@@ -9,8 +9,8 @@ from typing import Any
 
 from theworld.utils.errors import MissingFileError
 
-from ..refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..score import read_metrics, task_numbers
+from ..store.refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
@@ -74,7 +74,7 @@ def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
 
     Raises:
         FileNotFoundError: There is nothing to report.
-        ValueError: Predictions are refused (`evaluation/refusals.py`).
+        ValueError: Predictions are refused (`store/refusals.py`).
     """
     stored = [read_metrics(folder) for _, folder in runs]
     tasks = list(dict.fromkeys(task for metrics in stored for task in metrics))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..refusals import FULL, ArmRun
+from ..store.refusals import FULL, ArmRun
 from ..verdict import DECISIVE
 from .pictures import find_pictures, find_rollout
 

@@ -12,8 +12,8 @@ from PIL import Image
 from theworld.data.schema import BadSample
 from theworld.utils.io import write_bytes
 
-from ..prompts import open_images
-from ..records import Item
+from ..ask.prompts import open_images
+from ..store.predictions import Item
 
 EXAMPLES = "examples"
 SIDE, FRAME, MAX_FRAMES = 320, 96, 9

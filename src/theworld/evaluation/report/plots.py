@@ -9,7 +9,7 @@ from typing import Any
 
 from theworld.utils.imports import require
 
-from ..refusals import FULL
+from ..store.refusals import FULL
 from ..verdict import ALPHA, DECISIVE
 from .tables import decides
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..arms import ARMS
+from ..ask.arms import ARMS
 from ..verdict import ALPHA, DECISIVE, p_text
 
 

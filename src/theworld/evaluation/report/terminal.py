@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import compress
 from typing import Any
 
-from ..arms import ARMS
-from ..refusals import FULL
+from ..ask.arms import ARMS
+from ..store.refusals import FULL
 from ..verdict import DECISIVE
 from .tables import Table, task_tables, warning_lines
 

@@ -16,7 +16,7 @@ from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
 from theworld.utils.errors import TheWorldError
 
-from ..records import Item, Prediction
+from ..store.predictions import Item, Prediction
 
 Row = TypeVar("Row", Item, Prediction)
 

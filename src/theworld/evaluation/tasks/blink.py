@@ -13,8 +13,8 @@ from dataclasses import replace
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
-from ..answers import parse_letter
-from ..records import Item, Prediction
+from ..store.predictions import Item, Prediction
+from .answers import parse_letter
 from .base import Score, Task, TaskItems, accuracy, by_family, majority, of_known_family, picture_name, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
-from ..answers import parse_choice
-from ..records import Item
+from ..store.predictions import Item
+from .answers import parse_choice
 from .base import Score, Task, TaskItems, majority, picture_name, read_items
 
 _QUOTES = "\"'`“”\u2018\u2019"

@@ -10,8 +10,8 @@ import numpy as np
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 
-from ..answers import parse_choice
-from ..records import Item, Prediction
+from ..store.predictions import Item, Prediction
+from .answers import parse_choice
 from .base import Score, Task, TaskItems, accuracy, majority, of_known_family, read_items
 
 

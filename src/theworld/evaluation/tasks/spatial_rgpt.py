@@ -16,8 +16,8 @@ from typing import Any
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
-from ..answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from ..records import Item, Prediction
+from ..store.predictions import Item, Prediction
+from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
 from .base import Score, Task, TaskItems, accuracy, by_family, of_known_family, picture_name, read_items
 
 NO = ("actually", "in fact")

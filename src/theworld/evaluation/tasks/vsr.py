@@ -16,10 +16,10 @@ from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources.vsr import META_CATEGORIES
 
-from ..answers import parse_binary
-from ..audit import NO, YES, blind_rules
-from ..audit_rows import AuditRow, normalise, read_audit_rows
-from ..records import Item, Prediction
+from ..audit.overlaps import NO, YES, blind_rules
+from ..audit.rows import AuditRow, normalise, read_audit_rows
+from ..store.predictions import Item, Prediction
+from .answers import parse_binary
 from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"

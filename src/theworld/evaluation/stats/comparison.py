@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..store.refusals import ArmRun
 from .intervals import cluster_ids, standard_error
-from .refusals import ArmRun
-from .statistics import bootstrap_difference, mcnemar, smallest_difference
+from .significance import bootstrap_difference, mcnemar, smallest_difference
 
 USUAL_DISCORDANCE = 0.2
 """Share of items that just one of two arms gets right, assumed where no second arm says what it is."""

@@ -26,9 +26,9 @@ from theworld.model.world_encoders import cache_fingerprint
 from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 
+from ..store.predictions import Item
 from .arms import Arm
 from .prompts import open_images
-from .records import Item
 
 
 @dataclass

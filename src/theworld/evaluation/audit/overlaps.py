@@ -16,7 +16,7 @@ from theworld.data.images import open_image
 from theworld.data.schema import BadSample
 from theworld.utils.errors import MissingFileError, TheWorldError
 
-from .audit_rows import AuditRow, picture_name, read_audit_rows
+from .rows import AuditRow, picture_name, read_audit_rows
 
 YES, NO = "yes", "no"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 
-from .arms import ARMS, CONTROLS
-from .records import MANIFEST, PREDICTIONS, Prediction, read_predictions
+from ..ask.arms import ARMS, CONTROLS
+from .predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
 FULL = "world"
 """The arm that the others are compared with: the full model."""

@@ -21,12 +21,12 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.reproducibility import environment
 from theworld.utils.tensors import weights_digest
 
+from ..store.predictions import Item, Prediction, PredictionFile, items_digest
+from ..store.refusals import ArmRun, check_arm
+from ..tasks.base import Task, TaskItems
 from .arms import ARMS, PlannedArm
 from .prompts import PromptBuilder
-from .records import Item, Prediction, PredictionFile, items_digest
-from .refusals import ArmRun, check_arm
 from .scorers import SCORERS, Answer, answer_ids, choices, consumed_world_tokens, generate
-from .tasks.base import Task, TaskItems
 from .worlds import Worlds, encode_worlds
 
 _Builders = Mapping[bool, PromptBuilder]

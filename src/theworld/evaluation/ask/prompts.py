@@ -22,7 +22,7 @@ from theworld.data.schema import IMAGE_MARKER, BadSample, Message
 from theworld.model import TheWorld
 from theworld.utils.devices import input_device
 
-from .records import Item
+from ..store.predictions import Item
 
 
 @dataclass(frozen=True)

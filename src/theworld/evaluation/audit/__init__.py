@@ -1,0 +1,1 @@
+"""Overlaps of training and evaluation data."""
