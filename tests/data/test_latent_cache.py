@@ -77,14 +77,14 @@ def test_the_key_is_what_the_encoder_sees() -> None:
 
 
 def test_missing_latents_are_named_with_the_cure(filled: Path) -> None:
-    with pytest.raises(KeyError, match=r"2 of 3 images have no latents.*theworld precompute") as caught:
+    with pytest.raises(ValueError, match=r"2 of 3 images have no latents.*theworld precompute") as caught:
         LatentCache(filled, FINGERPRINT).lookup(torch.cat([frames(1), frames(2, start=50)]))
     assert content_key(frames(1, start=50)[0]).hex()[:16] in str(caught.value)
 
 
 def test_an_empty_cache_misses_everything(tmp_path: Path) -> None:
     LatentCache(tmp_path, FINGERPRINT, writable=True)
-    with pytest.raises(KeyError, match="1 of 1"):
+    with pytest.raises(ValueError, match="1 of 1"):
         LatentCache(tmp_path, FINGERPRINT).lookup(frames(1))
 
 
@@ -191,7 +191,7 @@ def test_a_lost_shard_is_found_and_rebuilt(filled: Path) -> None:
     only(filled, "*/shards/*").unlink()
     with pytest.raises(ValueError, match=r"safetensors: damaged \(it is gone\)"):
         cache.lookup(frames(1))
-    with pytest.raises(KeyError, match="theworld precompute"):
+    with pytest.raises(ValueError, match="theworld precompute"):
         LatentCache(filled, FINGERPRINT).lookup(frames(1))
     assert rebuild(filled) == 0
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))

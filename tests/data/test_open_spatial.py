@@ -86,7 +86,7 @@ def test_folders_that_are_there_or_not(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="pictures"):
         convert_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures")
     (tmp_path / "out").mkdir()
-    with pytest.raises(FileExistsError, match="out: is there already"):
+    with pytest.raises(ValueError, match="out: is there already"):
         convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
 
 
