@@ -90,6 +90,8 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
         config = replace(config, do_eval=True, eval_dataset_path=OBJECT)
     with hub_token(config.hf_token):
         arguments = training_arguments(config)
+        for line in config.without_effect() if arguments.process_index == 0 else ():
+            logger.warning("%s", line)
         with locked(Path(config.output_dir), is_main=arguments.process_index == 0):
             return _train(config, arguments, train_dataset, eval_dataset)
 
