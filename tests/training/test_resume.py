@@ -198,16 +198,16 @@ def test_an_incomplete_checkpoint_is_ignored(
     (run / "checkpoint-5" / missing).unlink()
     assert resume.newest_checkpoint(run) == run / "checkpoint-4"
     assert "checkpoint-5: not complete, ignored" in caplog.text
-    resume.prune(run, 1)
+    resume.prune(resume.checkpoints(run), 1)
     assert (run / "checkpoint-4").is_dir()
 
 
 def test_pruning_keeps_the_newest(tmp_path: Path, whole: TrainingConfig) -> None:
     for step in (1, 2, 3):
         leave_only(whole, step, tmp_path)
-    resume.prune(tmp_path, None)
+    resume.prune(resume.checkpoints(tmp_path), None)
     assert len(resume.checkpoints(tmp_path)) == 3
-    resume.prune(tmp_path, 2)
+    resume.prune(resume.checkpoints(tmp_path), 2)
     assert [path.name for path in resume.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
 
 
@@ -291,6 +291,18 @@ def test_wrong_contents_are_one_line(whole: TrainingConfig, tmp_path: Path, name
     with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, .*; resume from an earlier") as caught:
         continued(whole, output_dir=str(run))
     assert "\n" not in str(caught.value)
+
+
+def test_the_checkpoints_of_a_run_are_listed_once_and_a_damaged_one_is_told_once(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=1, max_steps=4, save_total_limit=2)
+    (Path(config.output_dir) / "checkpoint-2").mkdir(parents=True)
+    caplog.clear()
+    result = train(config)
+    assert result.checkpoint == str(Path(config.output_dir) / "checkpoint-4")
+    assert [path.name for path in resume.checkpoints(Path(config.output_dir))] == ["checkpoint-3", "checkpoint-4"]
+    assert caplog.text.count("not complete, ignored") == 2  # where the run looks for one to continue, and at its saves
 
 
 def test_numbers_sort_as_numbers(whole: TrainingConfig, last: Path, tmp_path: Path) -> None:

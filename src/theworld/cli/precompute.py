@@ -15,6 +15,9 @@ def run(args: argparse.Namespace) -> int:
 
     with redirect_stdout(sys.stderr):  # as in `train`
         config = config_of(args)
+        from theworld.training.rows import check_rows
+
+        check_rows(config)
         from theworld.training.precompute import precompute
     from theworld.utils.logging import configure_logging
 

@@ -67,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
 
     with redirect_stdout(sys.stderr):  # transformers greets W&B's offline mode there when it is imported
         config = config_of(args)
+        from theworld.training.rows import check_rows
+
+        check_rows(config)  # before all that is slow to import
         from theworld.training.run import train
     from theworld.utils.logging import configure_logging
 

@@ -249,11 +249,10 @@ def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None
 def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:
     """The result of a run that ended now or earlier."""
     losses, metrics = ([row for row in trainer.state.log_history if name in row] for name in ("loss", "eval_loss"))
-    checkpoint = newest_checkpoint(Path(config.output_dir))
     preemption = trainer.pop_callback(PreemptionCallback)
     return RunResult(
         output_dir=config.output_dir,
-        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint=str(trainer.saved[-1]) if trainer.saved else None,
         step=trainer.state.global_step,
         loss=losses[-1]["loss"] if losses else None,
         metrics=metrics[-1] if metrics else {},
