@@ -95,6 +95,7 @@ def read(folder: Path) -> Resume:
         whole = {
             "global_step": saved.get("global_step", 0) >= 1,
             "log_history": all(_is_log(line) for line in saved.get("log_history", ())),
+            "train_batch_size": isinstance(saved.get("train_batch_size", 0), int | None),
             "stateful_callbacks": CONTROL in saved.get("stateful_callbacks", {}),
         }
         wrong = [name for name, fits in whole.items() if not fits]
