@@ -28,6 +28,7 @@ from theworld.cli.main import main
 from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train
+from theworld.utils.errors import TheWorldError
 
 KILLS = 10
 
@@ -285,7 +286,6 @@ def copied(folder: Path, target: Path) -> Path:
         ("trainer_state.json", '{"global_step": 4, "log_history": [{"loss": "x"}]}'),
         ("trainer_state.json", '{"global_step": 4, "stateful_callbacks": {}}'),
         ("trainer_state.json", '{"global_step": 4, "train_batch_size": ""}'),
-        ("checksums.json", '{"model.safetensors": [1]}'),
         ("checksums.json", "[1]"),
         ("config.json", "3"),
     ],
@@ -392,6 +392,12 @@ def test_a_path_that_does_not_exist_is_an_error(whole: TrainingConfig, tmp_path:
         continued(whole, output_dir=str(tmp_path), resume_from=name)
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         continued(whole, output_dir=str(tmp_path / "other"), resume_from=str(tmp_path))
+
+
+def test_a_file_in_place_of_a_checkpoint_is_named(whole: TrainingConfig, last: Path) -> None:
+    for key in ("resume_from", "resume_from_checkpoint"):
+        with pytest.raises(TheWorldError, match=r"config.json: is a file; name the folder of a checkpoint or of a run"):
+            resume.resolve(TrainingConfig(output_dir=whole.output_dir, **{key: str(last / "config.json")}))
 
 
 def test_auto_without_a_run_starts_one(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def locate(name: str) -> Path:
         FileNotFoundError: There is no such folder and no such repository, or it holds no complete checkpoint.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise TheWorldError(f"{name}: is a file; name the folder of a checkpoint or of a run")
     if not folder.is_dir():
         if not HUB_ID.fullmatch(name):
             raise MissingFileError(f"{name}: no such checkpoint or run folder")

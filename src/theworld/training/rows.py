@@ -32,15 +32,10 @@ def load_rows(
         FileNotFoundError: The file or the image folder is missing.
     """
     if given is not None:
-        unread = {"split": None, "streaming": False, "draw_bboxes": True}
-        data = as_source(given, replace(_settings(config, None), **unread))
+        data = as_source(given, replace(_settings(config, None), split=None, streaming=False, draw_bboxes=True))
     else:
         parts = [
-            (
-                name,
-                replace(_settings(config, path, evaluation=evaluation), **clip_settings(config, name, start)),
-                weight,
-            )
+            (name, replace(_settings(config, path, evaluation), **clip_settings(config, name, start)), weight)
             for name, path, weight in _entries(config, evaluation=evaluation)
         ]
         mixed = isinstance(config.dataset_name, list) or isinstance(config.train_dataset_path, list)
@@ -62,7 +57,7 @@ def check_rows(config: TrainingConfig) -> None:
     """
     for evaluation in (False, True) if config.do_eval else (False,):
         for name, path, _ in _entries(config, evaluation=evaluation):
-            settings = _settings(config, path, evaluation=evaluation)
+            settings = _settings(config, path, evaluation)
             if path is None or not settings.local.exists():
                 hub = SOURCES[name].hub
                 known_later = config.resume is not None if path is None else hub is not None and hub.fullmatch(path)
@@ -72,7 +67,7 @@ def check_rows(config: TrainingConfig) -> None:
                 open_source(name, replace(settings, streaming=config.streaming or name == "custom"))
 
 
-def _settings(config: TrainingConfig, path: str | None, *, evaluation: bool = False) -> SourceSettings:
+def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False) -> SourceSettings:
     """What the config says to every data set."""
     return SourceSettings(
         path=path,
