@@ -181,6 +181,19 @@ def test_a_new_stage_from_the_weights_of_a_run_leaves_that_run_as_it_is(
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
 
+def test_columns_are_named_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    renamed = [{"img": row["image"], "question": row["question"], "gold": row["answer"]} for row in rows]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed), encoding="utf-8")
+    command = ["train", "--config", config, "--train_dataset_path", str(tmp_path / "own.jsonl"), "--max_steps", "1"]
+    assert main([*command, "--columns", '{"answer": "gold"}']) == 2
+    error = capsys.readouterr().err
+    assert "img holds images" in error
+    assert 'columns={"image": "img"}' in error
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--columns", '{"image": "img", "answer": "gold"}', "--learning_rate", ".001"]) == 0
+
+
 def test_a_webdataset_without_a_number_of_steps_says_what_to_do(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

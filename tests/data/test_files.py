@@ -192,6 +192,17 @@ def test_names_that_lead_out_of_the_folder_are_skipped(folder: Path) -> None:
     assert row.cause == "outside_folder"
 
 
+def test_a_file_beside_links_is_read(folder: Path, tmp_path: Path) -> None:
+    """As a snapshot of the Hub: its files are links to `../../blobs`."""
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    write(folder / "rows.jsonl", ROWS)
+    for name in ("a.png", "b.png", "rows.jsonl"):
+        (snapshot / name).symlink_to(Path("../..") / folder.name / name)
+    for row, colour in zip(read(snapshot / "rows.jsonl"), ((255, 0, 0), (0, 0, 255)), strict=True):
+        assert open_image(row.images[0]).getpixel((0, 0)) == colour
+
+
 def test_a_template_asks(folder: Path) -> None:
     path = write(folder / "rows.jsonl", [{"image": "a.png", "caption": "A cat.", "label": 1}])
     (plain,) = read(path)

@@ -50,6 +50,28 @@ def test_answers_do_not_depend_on_other_rows(tmp_path: Path, name: str, streamin
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ({}, {"answer": 7, "image": ["a.png"]}),
+        ({}, {"choices": ["x", "y"]}),
+        ({"note": None}, {"note": "text"}),
+        ({"note": [1]}, {"note": "text"}),
+        ({"answer": 7}, {"answer": "text"}),
+    ],
+)
+def test_rows_past_ten_megabytes_are_read_as_the_first(
+    tmp_path: Path, early: dict[str, Any], late: dict[str, Any], streaming: bool
+) -> None:
+    """Libraries that infer types do so for some megabytes at a time."""
+    row = {"image": "a.png", "question": "q", "answer": "x", "padding": "x" * 2**20, **early}
+    written = [*[row] * 11, row | late, row]
+    read = rows_of(lines(tmp_path / "a.jsonl", written), streaming=streaming)
+    assert answers(read) == [str(one["answer"]) for one in written]
+    assert all(one.images == (tmp_path / "a.png",) for one in read if isinstance(one, Example))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_numbers_and_booleans_of_json_keep_their_text(tmp_path: Path, streaming: bool) -> None:
     texts = ["true", "false", "1e3", "2.50", "-0.0", "12345678901234567890.125", "7"]
     rows = "".join(f'{{"question": "q", "answer": {text}, "note": 1.50}}\n' for text in texts)
@@ -66,12 +88,10 @@ def test_numbers_and_booleans_of_json_keep_their_text(tmp_path: Path, streaming:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_conversations_of_short_answers(tmp_path: Path, streaming: bool) -> None:
-    good = [
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]}
-        for text in CHAT_ANSWERS
-    ]
-    user = {"role": "user", "content": "q"}
+@pytest.mark.parametrize("question", ["q", [{"type": "text", "text": "q"}]])
+def test_conversations_of_short_answers(tmp_path: Path, question: Any, streaming: bool) -> None:
+    user = {"role": "user", "content": question}
+    good = [{"messages": [user, {"role": "assistant", "content": text}]} for text in CHAT_ANSWERS]
     bad: list[dict[str, Any]] = [
         {"messages": [user, {"role": "assistant", "content": value}]} for value in (2, None, {"a": 1}, [3], "")
     ]
@@ -92,9 +112,10 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, text: str, streaming: b
 @pytest.mark.parametrize("streaming", [False, True])
 def test_numbers_that_are_none_are_skipped(tmp_path: Path, streaming: bool) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\ufeff{"question": "q", "answer": NaN}\r\n\r\n{"question": "q", "answer": -Infinity}\r\n', "utf-8")
+    rows = [f'{{"question": "q", "answer": {text}}}' for text in ("NaN", "Infinity", "-Infinity")]
+    path.write_text("\ufeff" + "\r\n\r\n".join(rows) + "\r\n", "utf-8")
     read = rows_of(path, streaming=streaming)
-    assert [row.cause for row in read if isinstance(row, Skipped)] == ["bad_row", "bad_row"]
+    assert [row.cause for row in read if isinstance(row, Skipped)] == ["bad_row"] * 3
 
 
 @pytest.mark.parametrize("streaming", [False, True])

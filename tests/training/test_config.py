@@ -90,6 +90,9 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
     [
         ({"lerning_rate": 1e-3}, "unknown config key 'lerning_rate': did you mean 'learning_rate'"),
         ({"zzz": 1}, "unknown config key 'zzz'"),
+        ({"nothing": 1}, "unknown config key 'nothing': docs/configuration.md lists the keys"),
+        ({"world_promt": "a"}, "did you mean 'world_prompt'?"),
+        ({"report_too": "none"}, "did you mean 'report_to'?"),
         ({"batch_size": "4"}, "batch_size='4': expected a whole number, got str"),
         ({"batch_size": 4.0}, "batch_size=4.0: expected a whole number, got float"),
         ({"batch_size": True}, "batch_size=True: expected a whole number, got bool"),

@@ -267,6 +267,20 @@ def test_a_checkpoint_without_a_file_of_its_state_is_not_complete(
     assert train(stage).step == 1  # its weights are whole
 
 
+def test_any_file_of_the_checksums_counts(whole: TrainingConfig, tmp_path: Path) -> None:
+    run = Path(leave_only(whole, 4, tmp_path))
+    shard = Path(leave_only(whole, 5, tmp_path)) / "checkpoint-5" / "optimizer_0" / "shard.distcp"
+    checksums = shard.parents[1] / resume.CHECKSUMS
+    known = json.loads(checksums.read_text(encoding="utf-8"))
+    checksums.write_text(json.dumps({**known, "optimizer_0/shard.distcp": 0}), encoding="utf-8")
+    assert resume.newest_checkpoint(run) == run / "checkpoint-4"
+    with pytest.raises(FileNotFoundError, match=r"incomplete, optimizer_0/shard\.distcp is missing"):
+        continued(whole, output_dir=str(tmp_path / "next"), resume_from=str(run / "checkpoint-5"))
+    shard.parent.mkdir()
+    shard.touch()  # whose checksum is 0
+    assert resume.newest_checkpoint(run) == run / "checkpoint-5"
+
+
 def copied(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target))
 
