@@ -47,8 +47,20 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
-"""Options that decode the JSON of users: numbers keep their text, and a repeated key is a ValueError."""
+_JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
+"""Numbers keep their text, and a repeated key is a ValueError."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What the JSON of a user says; a number that is no integer keeps its text.
+
+    Raises:
+        ValueError: It is no JSON, a key is repeated in an object, or it is nested too deep.
+    """
+    try:
+        return json.loads(text, **_JSON)
+    except RecursionError as error:
+        raise TheWorldError("nested too deep") from error
 
 
 @dataclass
@@ -191,7 +203,7 @@ class _Text:
         self.line = 1
         self.buffer, self.at, self.ended = "", 0, False
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.parse = json.JSONDecoder(**JSON).raw_decode
+        self.parse = json.JSONDecoder(**_JSON).raw_decode
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
@@ -279,4 +291,4 @@ class TextRows(Sequence[Any]):
         return found[1]
 
 
-__all__ = ["DELIMITERS", "JSON", "TextFile", "TextRows"]
+__all__ = ["DELIMITERS", "TextFile", "TextRows", "parse_json"]

@@ -7,18 +7,18 @@ Cheng et al., NeurIPS 2024. A training row has `filename` (of OpenImages, withou
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from theworld.utils.errors import TheWorldError
 
-from ..open_spatial import MANIFEST, read_converted
+from ..open_spatial import MANIFEST, read_indexed
 from ..regions import Region, number_regions
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, SourceSettings
+from ..text_rows import parse_json
 from .files import load_rows
 from .hf_dataset import wrap
 from .records import Row, RowReader, read_conversation
@@ -37,7 +37,7 @@ def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     `regions` in the order of their numbers, and as `draw_regions` whether to draw them.
 
     Args:
-        settings: `path` is a folder that `convert_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
+        settings: `path` is a folder that `index_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
             file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the images, unless the rows do.
             `question_template` rephrases every `{question}`, and may use the row's own fields.
     """
@@ -81,14 +81,12 @@ class _Reader(RowReader):
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
     if (path / MANIFEST).is_file():
-        return read_converted(path)
-    if path.is_file():
-        settings = replace(settings, split=None)
-        if path.suffix == ".json" and path.stat().st_size > MAX_ARRAY_BYTES:
-            raise TheWorldError(
-                f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
-                f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
-            )
+        return read_indexed(path)
+    if path.suffix == ".json" and path.is_file() and path.stat().st_size > MAX_ARRAY_BYTES:
+        raise TheWorldError(
+            f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; index it once: "
+            f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
+        )
     return load_rows(settings)
 
 
@@ -96,7 +94,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError:
         pass
     try:
