@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,9 @@ SHOWN_NAMES = 5
 
 
 class SkipLog:
-    """The rows that gave no example, each counted once, however often it comes and however often a run resumes.
+    """The rows that gave no example, each listed and counted once, however often it comes and a run resumes.
+
+    Rows that share an id are listed once, but each counts.
 
     Args:
         path: JSON lines of `id`, `cause` and `detail`; what lies there already counts.
@@ -39,7 +42,8 @@ class SkipLog:
         self._known: set[str] = set()
         self._rows_seen = 0
         self._rows_bad = 0
-        if path.exists():
+        self._resumed = path.exists()
+        if self._resumed:
             self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
 
     def __len__(self) -> int:
@@ -60,7 +64,11 @@ class SkipLog:
         new = self._count(rows)
         if new:
             append_jsonl(self.path, map(vars, new))
-        bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
+        bad, total = self._rows_bad, self._rows_seen
+        if self.total:
+            # A row comes at most once a pass; a resumed run begins within one
+            passes = math.ceil(self._rows_seen / self.total) + self._resumed
+            bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
             raise TheWorldError(
