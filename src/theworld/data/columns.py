@@ -11,18 +11,22 @@ from PIL import Image
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
 
-QUESTIONS = ("question", "prompt", "text", "caption")
-ANSWERS = ("answer", "label", "response")
-IMAGES = ("image", "images", "file_name")
+from .images import IMAGE_SUFFIXES
+
+TOLD = {
+    "image": ("image", "images", "file_name"),
+    "question": ("question", "prompt", "text", "caption"),
+    "answer": ("answer", "label", "response"),
+}
+"""What a column is named for -> the names that tell it."""
 CAPTIONS = ("caption", "text")
-"""The answer where no column of `ANSWERS` is there: images with captions."""
+"""The answer where no column is told to be one: images with captions."""
 CONVERSATION_KEYS = ("messages", "conversations")
-ROLES = ("image", "question", "answer", "choices", "id")
+ROLES = (*TOLD, "choices", "id")
 """What a column can be named for."""
 
 CAPTION_QUESTION = "Describe this image."
 CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def choose_columns(
@@ -32,7 +36,7 @@ def choose_columns(
 
     Args:
         columns: What the rows have.
-        named: Of `ROLES`, the columns that the user names; the others are told by `QUESTIONS`, `ANSWERS` and `IMAGES`.
+        named: Of `ROLES`, the columns that the user names; the others are told by `TOLD`.
         template: The question template, if one is given.
         classes: Names of the classes, where the answer is a class number.
 
@@ -43,10 +47,7 @@ def choose_columns(
         if role not in ROLES:
             raise TheWorldError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
         check_columns([column], columns)
-    image, question, answer = (
-        named.get(role) or next((name for name in names if name in columns), None)
-        for role, names in (("image", IMAGES), ("question", QUESTIONS), ("answer", ANSWERS))
-    )
+    image, question, answer = (column_of(role, named, columns) for role in TOLD)
     keys: dict[str, Any] = {f"{role}_key": named.get(role, role) for role in ("choices", "id")}
     conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
     if conversation is not None:
@@ -65,12 +66,17 @@ def choose_columns(
     if conversation is None and (answer is None or (question is None and template is None)):
         raise TheWorldError(
             f"cannot tell what to ask and answer from the columns {', '.join(columns)}; expected messages or "
-            f"conversations, or one of {', '.join(QUESTIONS)} (or a question_template) and one of "
-            f"{', '.join(ANSWERS)}; or name them with columns"
+            f"conversations, or one of {', '.join(TOLD['question'])} (or a question_template) and one of "
+            f"{', '.join(TOLD['answer'])}; or name them with columns"
         )
     # Every reader reads `images` as well; a column that only later rows have is called `image`
     image = None if image == "images" else image or "image"
     return keys | {"image_key": image, "question_key": question, "answer_key": answer, "question_template": template}
+
+
+def column_of(role: str, named: Mapping[str, str], columns: Sequence[str]) -> str | None:
+    """The column that the user names for a role of `TOLD`, or the first of `columns` that its name tells."""
+    return named.get(role) or next((name for name in TOLD[role] if name in columns), None)
 
 
 def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
@@ -116,4 +122,4 @@ def _is_image(value: Any) -> bool:
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and looks_like_image(value))
 
 
-__all__ = ["CONVERSATION_KEYS", "IMAGE_SUFFIXES", "check_columns", "choose_columns", "image_columns", "template_fields"]
+__all__ = ["CONVERSATION_KEYS", "check_columns", "choose_columns", "image_columns", "template_fields"]

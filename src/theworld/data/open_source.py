@@ -44,6 +44,8 @@ def open_source(name: str, settings: SourceSettings) -> Source:
         raise TheWorldError(f"dataset {name!r} has no clip: objective 'align' needs a source of videos, {videos}")
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
+    if kind.file_is_split and settings.split is not None and settings.local.is_file():
+        raise TheWorldError(f"split={settings.split!r}: {settings.local} is one file, so one split; remove split")
     template = settings.question_template or kind.template
     with naming(str(settings.path)):
         rows, reader = kind.load(replace(settings, question_template=template))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from theworld.utils.errors import CausedError, TheWorldError
+from theworld.utils.world_settings import WorldSettings
 
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
@@ -79,9 +80,13 @@ class SourceSettings:
         question_template: `str.format` template of the prompt, with the row's own fields.
         draw_bboxes: Draw regions onto the image.
         columns: Which column holds `image`, `question`, `answer`, `choices` or `id`, where its name does not tell.
-        clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
+        clip_frames: Frames of a clip, 1 + K `frames_per_step` for K future latent frames; None leaves it to the source.
         clip_fps: Frames a second of a clip, `world_fps` of the model; None takes frames as they come.
+        frames_per_step: Frames of a clip for one latent frame, `world_temporal_compression` of the model.
         seed: Of anything drawn at random.
+
+    Raises:
+        ValueError: `clip_frames` is not the frames of whole latent frames.
     """
 
     path: str | None = None
@@ -94,7 +99,14 @@ class SourceSettings:
     columns: Mapping[str, str] | None = None
     clip_frames: int | None = None
     clip_fps: float | None = None
+    frames_per_step: int = WorldSettings.world_temporal_compression
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        count, step = self.clip_frames, self.frames_per_step
+        if count is not None and (count < 1 or (count - 1) % step):
+            first = ", ".join(str(1 + step * steps) for steps in range(3))
+            raise TheWorldError(f"clip_frames={count}: expected 1 + {step}K for K future latent frames: {first}, ...")
 
     @property
     def local(self) -> Path:

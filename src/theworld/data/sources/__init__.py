@@ -22,6 +22,7 @@ from .vsr import QUESTION_TEMPLATE, load_vsr
 from .webdataset import load_webdataset
 
 PLAIN = ("image_folder", "split", "question_template")
+CLIP = ("clip_frames", "frames_per_step")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class SourceKind:
         fields: What a template may name beside the columns.
         hub: What a Hub id at the path looks like; None where it has to be local.
         images: Whether an `image_folder` may be or has to be given, or is where images are put, which need not exist.
+        file_is_split: Whether one file is one split, so that `split` has no effect on it.
     """
 
     load: Callable[[SourceSettings], tuple[Any, Reader]]
@@ -48,6 +50,7 @@ class SourceKind:
     fields: tuple[str, ...] = ()
     hub: re.Pattern[str] | None = HUB_ID
     images: Literal["optional", "needed", "made"] = "optional"
+    file_is_split: bool = False
 
 
 SOURCES: dict[str, SourceKind] = {
@@ -66,7 +69,7 @@ SOURCES: dict[str, SourceKind] = {
         load_llava_pretrain, "LLaVA's JSON file or its folder", uses=PLAIN[:2], needs=("conversations",), hub=None
     ),
     "micro_world": SourceKind(
-        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", "clip_frames"), hub=None
+        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", *CLIP), hub=None
     ),
     "spatial_rgpt": SourceKind(
         load_spatial_rgpt,
@@ -74,19 +77,21 @@ SOURCES: dict[str, SourceKind] = {
         uses=(*PLAIN, "draw_bboxes"),
         needs=("conversations",),
         fields=("question",),
+        file_is_split=True,
     ),
-    "video": SourceKind(load_video, "a folder of videos", uses=("clip_frames", "clip_fps"), hub=None),
+    "video": SourceKind(load_video, "a folder of videos", uses=(*CLIP, "clip_fps"), hub=None),
     "vsr": SourceKind(
         load_vsr,
         "a file or folder of VSR's annotations",
         needs=("image", "label"),
         template=QUESTION_TEMPLATE,
         images="needed",
+        file_is_split=True,
     ),
     "webdataset": SourceKind(
         load_webdataset,
         "tar files, as in shards/{000..099}.tar",
-        uses=("question_template", "streaming"),
+        uses=("question_template", "columns", "streaming"),
         hub=re.compile(r".+"),  # a pattern or a URL, looked up when it is opened
     ),
 }

@@ -6,7 +6,6 @@ Fu et al., ECCV 2024. A row has `idx`, `sub_task`, `prompt` (complete, with its 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from theworld.utils.imports import require
 
 from ..images import in_order, locate
 from ..schema import BadSample, Example, Skipped, SourceSettings
+from ..text_rows import parse_json
 from .files import SAVED, load_rows
 from .hf_dataset import quiet, wrap
 from .records import Row, RowReader
@@ -123,7 +123,7 @@ def _requests(folder: Path) -> list[dict[str, Any]]:
 
 def _request(file: Path) -> dict[str, Any]:
     try:
-        request = json.loads(file.read_text(encoding="utf-8"))
+        request = parse_json(file.read_text(encoding="utf-8"))
         query, answer = request["query"], request["answer"]
         # Named from another folder; the images stand beside the request
         images = [locate(Path(name).name, file.parent) for name in request["images"]]

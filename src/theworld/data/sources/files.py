@@ -16,7 +16,7 @@ from torch.utils.data import ConcatDataset, Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-from ..columns import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES
 from ..schema import SourceSettings
 from ..text_rows import DELIMITERS, TextFile, TextRows
 from .hf_dataset import quiet, wrap

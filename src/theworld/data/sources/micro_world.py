@@ -15,7 +15,6 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 from ..schema import Example, Message, SourceSettings
 from ..text_rows import TextFile, TextRows
 from .records import Reader
-from .video import check_clip_frames
 
 COMMAND = "theworld nano scenes FOLDER --split train"
 
@@ -78,7 +77,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
         return rows, _Questions(frames_file, settings.question_template)
     settings.refuse("micro_world", "question_template")
     scenes, frames = np.load(frames_file, mmap_mode="r").shape[:2]
-    if check_clip_frames(count) > frames:
+    if count > frames:
         raise TheWorldError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
     return range(scenes), _Clips(frames_file, count)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from torch.utils.data import Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
-from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
+from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, image_columns
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
-from ..text_rows import JSON
+from ..text_rows import parse_json
 
 Row = Mapping[Any, Any]
 
@@ -240,8 +239,8 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
     """
     columns, named, template = source.columns(), settings.columns or {}, settings.question_template
     base_folder = settings.base_folder
-    answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
-    classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
+    answer = column_of("answer", named, columns) or ""
+    classes: Sequence[str] | None = getattr((source.features or {}).get(answer), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
     reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
@@ -256,7 +255,8 @@ def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[s
     if found or folder is not None:
         reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
         raise TheWorldError(
-            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column {', '.join(IMAGES)}, "
+            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column "
+            f"{', '.join(TOLD['image'])}, "
             f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
         )
 
@@ -307,7 +307,7 @@ def _text_of(parts: Any, images: list[Any]) -> str:
 def _choices(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):  # of a table of texts
         try:
-            listed = json.loads(value or "[]", **JSON)
+            listed = parse_json(value or "[]")
         except ValueError:
             listed = None
         if not isinstance(listed, list):

@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from theworld.utils.errors import TheWorldError
+from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.imports import require
 from theworld.utils.logging import logger
 
-from ..images import frame_seconds, in_order, open_frames
+from ..images import IMAGE_SUFFIXES, frame_seconds, in_order, open_frames
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .records import Reader
 
-CLIP_FRAMES = 9
+CLIP_STEPS = 2
+"""Future latent frames of a clip where `clip_frames` does not say."""
 RATE_FILE = "fps.txt"
 EPSILON = 1e-4
 """Seconds within which two times are one: files round theirs."""
 
-FRAME_FILES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+FRAME_FILES = {*IMAGE_SUFFIXES} - {".gif"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 
@@ -91,14 +93,14 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
     """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame.
 
     Args:
-        settings: `clip_frames` is 1 + 4K, the frames that K future latent frames stand for, `clip_fps` their rate.
+        settings: `clip_frames` are the frames that future latent frames stand for, `clip_fps` their rate.
 
     Raises:
-        ValueError: `clip_frames` is not 1 + 4K, or there is no video.
+        ValueError: There is no video.
         ImportError: There are video files, and nothing to decode them with.
     """
     folder, fps = settings.local, settings.clip_fps
-    count = check_clip_frames(CLIP_FRAMES if settings.clip_frames is None else settings.clip_frames)
+    count = settings.clip_frames or 1 + CLIP_STEPS * settings.frames_per_step
     if not folder.is_dir():
         raise TheWorldError(f"{folder}: expected a folder of videos")
     items = [item for path in sorted(folder.iterdir(), key=in_order) for item in _windows(path, count, fps)]
@@ -109,17 +111,6 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
     if fps is not None and unstated:
         logger.warning("%s: %d folders of frames without %s are taken as %g a second", folder, unstated, RATE_FILE, fps)
     return items, _Clips()
-
-
-def check_clip_frames(count: int) -> int:
-    """`count`, if it is the frames of whole latent frames.
-
-    Raises:
-        ValueError: It is not 1 + 4K.
-    """
-    if count < 1 or count % 4 != 1:
-        raise TheWorldError(f"clip_frames={count}: expected 1 + 4K for K future latent frames: 1, 5, 9, ...")
-    return count
 
 
 def stated_rate(folder: Path) -> float | None:
@@ -223,10 +214,15 @@ def _at_times(container: Any, times: list[float]) -> list[Any]:
 @contextmanager
 def _open_video(path: Path) -> Generator[Any]:
     av = require("train", "av")
+    limit = {"max_pixels": str(MAX_PIXELS)}  # of each frame, whatever the header says; also while its size is probed
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=limit) as container:
             if not container.streams.video:
                 raise BadSample("not_a_video", f"{path}: no video in it")
+            codec = container.streams.video[0].codec_context
+            if not 0 < codec.width * codec.height <= MAX_PIXELS:  # libav gives no size where it is too large
+                raise BadSample("too_large", f"{path}: a frame has no pixels, or more than {MAX_PIXELS:,}")
+            codec.options = limit
             yield container
     except (av.error.FFmpegError, OSError) as error:
         raise BadSample("not_a_video", f"{path}: cannot be read ({error})") from error

@@ -41,7 +41,8 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The statements at `settings.path`: a file, a folder that holds {split}.jsonl, or a Hub id.
 
     Args:
-        settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default.
+        settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default. A
+            file is one split.
             `question_template` may use every field of a row.
     """
     if settings.local.is_dir():
@@ -49,8 +50,6 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
         settings = replace(settings, path=str(path), split=None)
-    elif settings.local.is_file():
-        settings = replace(settings, split=None)  # the file is the split
     return load_rows(settings), _Reader("image", None, "label", settings.question_template, CHOICES)
 
 
