@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
@@ -15,7 +16,7 @@ from .columns import check_columns, template_fields
 from .mixture import Mixture, MixturePart
 from .schema import Example, Skipped, SourceSettings
 from .sources import SOURCES, SourceKind
-from .sources.hf_dataset import StreamedRows, naming, wrap
+from .sources.hf_dataset import StreamedRows, content_id, naming, wrap
 from .sources.records import IndexedRows, RowReader, reader_of
 
 Source = IndexedRows | StreamedRows
@@ -111,6 +112,14 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
     return source
 
 
+def rows_fingerprint(data: Any) -> str:
+    """A hash of some rows of a source with a length, their images left out; of no row where they come at random."""
+    sources = [part.rows for part in data.parts] if isinstance(data, Mixture) else [data]
+    indexed = [source for source in sources if isinstance(source, IndexedRows)]
+    first, again = (content_id([list(islice(rows.sample(), 0, None, 8)) for rows in indexed]) for _ in range(2))
+    return first if first == again else ""
+
+
 def _rows_of(data: list[Any]) -> Any:
     for rows in data:
         yield from rows
@@ -134,4 +143,4 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
         raise MissingFileError(f"image_folder={folder}: no such folder")
 
 
-__all__ = ["Source", "as_source", "open_mixture", "open_source"]
+__all__ = ["Source", "as_source", "open_mixture", "open_source", "rows_fingerprint"]

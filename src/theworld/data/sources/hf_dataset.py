@@ -18,7 +18,7 @@ from theworld.utils.errors import FileError, MissingFileError, TheWorldError, on
 from theworld.utils.imports import require
 
 from ..columns import CONVERSATION_KEYS, check_columns, template_fields
-from ..schema import Example, Skipped
+from ..schema import Example, Message, Skipped
 from .records import SAMPLE, IndexedRows, Reader, Row, RowReader, SourceRows
 
 if TYPE_CHECKING:
@@ -211,10 +211,12 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
     return library.Features(keep_stored(dict(deepcopy(features)))).decode_example
 
 
-def content_id(row: Row) -> str:
-    """A name of 16 hex digits for what a row holds."""
+def content_id(row: Any) -> str:
+    """A name of 16 hex digits for what a row holds, or a list of them."""
 
-    def digest(value: Any) -> str:
+    def digest(value: Any) -> Any:
+        if isinstance(value, Example | Skipped | Message):
+            return vars(value)
         return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else type(value).__name__
 
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
