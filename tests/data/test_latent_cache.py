@@ -354,7 +354,7 @@ def test_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:
     second.add(content_key(frames(1, start=1)[0]), torch.zeros(4, 3, 3, 3))
     for cache in (first, second):
         cache.flush()
-    with pytest.raises(ValueError, match="latents of .*, but there are some of .*; remove that folder"):
+    with pytest.raises(ValueError, match=r"latents of .*, but there are some of .*; remove that folder"):
         LatentCache(tmp_path, FINGERPRINT)
 
 

@@ -44,11 +44,7 @@ class ImageStore:
         self._run = uuid.uuid4().hex
 
     def fetch(self, url: str, sha256: str | None = None) -> Path:
-        """The file of an image, downloaded unless it is there.
-
-        Args:
-            url: http or https.
-            sha256: What the file must hash to, in hex; one on disk that does not is downloaded again.
+        """The file of an image at an http(s) URL, downloaded unless it is there and hashes to `sha256`, in hex.
 
         Raises:
             BadSample: With the cause `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`,

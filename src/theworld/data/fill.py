@@ -18,7 +18,7 @@ def fill(
     """Add the latents of images and clips that are not there.
 
     Batches are formed of all images, also of those that are there, so that an interrupted run makes the same batches
-    when it is started again: the last bits of latents depend on what is encoded with them.
+    again: the last bits of latents depend on what is encoded with them.
 
     Args:
         cache: Where they go; it is flushed also after an error.

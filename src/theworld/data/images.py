@@ -69,11 +69,7 @@ def frame_seconds(path: Path) -> list[float]:
 
 
 def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
-    """Frames `start` to `start + count - 1` of an animation, each as `open_image` would give it.
-
-    Raises:
-        BadSample: As from `open_image`; `truncated` also where there are not as many.
-    """
+    """`count` frames of an animation from `start` on, as from `open_image`; `truncated` also if there are fewer."""
     frames: list[Image.Image] = []
     with _bad_samples():
         image = open_header(path)
@@ -86,10 +82,9 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 
 
 def locate(name: str | Path, folder: Path | None) -> Path:
-    """The path of `name`, which must lie within `folder` when there is one.
+    """The path of `name`, which must lie within `folder` when there is one: `..` and absolute names are refused.
 
-    The name alone decides: `..` and absolute names that lead elsewhere are refused. Links within the folder are
-    followed: snapshots of the Hub, git-annex and DVC consist of them, and the user chose the folder.
+    Links within the folder are followed: snapshots of the Hub, git-annex and DVC consist of them.
 
     Raises:
         BadSample: `outside_folder`, or `missing` for what cannot be a path.
@@ -108,11 +103,7 @@ def locate(name: str | Path, folder: Path | None) -> Path:
 
 
 def located(images: Iterable[Any], folder: Path | None) -> tuple[Any, ...]:
-    """Images of a row, their names as paths within `folder`; unchanged where there is none.
-
-    Raises:
-        BadSample: As from `locate`.
-    """
+    """Images of a row, their names located within `folder`; unchanged where there is none."""
     return tuple(locate(image, folder) if folder and isinstance(image, str) else image for image in images)
 
 

@@ -149,11 +149,7 @@ class LatentCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as a shard.
-
-        Raises:
-            OSError: The disk is full.
-        """
+        """Write what was added as a shard; OSError where the disk is full."""
         pending, self._pending = self._pending, {}
         self._flushed_at = time.monotonic()
         if not pending:
@@ -196,11 +192,7 @@ class _Shard:
 
     @classmethod
     def open(cls, path: Path) -> tuple[_Shard, np.ndarray[Any, Any]]:
-        """The shard and its rows (n,), see `ROW`; the latents are not read.
-
-        Raises:
-            ValueError: The file is damaged, or shorter than its header says.
-        """
+        """The shard and its rows (n,), see `ROW`; the latents are not read. ValueError if the file is damaged."""
         try:
             with _open(path) as file:
                 size = int.from_bytes(_read_exactly(file, 8, 0), "little")
@@ -228,11 +220,7 @@ class _Shard:
             raise _damaged(path, str(error)) from error
 
     def read(self, file: BinaryIO, key: bytes, row: Any) -> torch.Tensor:
-        """Latents (C, T, h, w) of a key, verified; `row` is its `ROW`.
-
-        Raises:
-            ValueError: They are damaged, or the file ends before them.
-        """
+        """Latents (C, T, h, w) of a key, whose `ROW` is `row`; ValueError if they are damaged."""
         size = math.prod(self.shape) * self.dtype.itemsize
         try:
             data = _read_exactly(file, size, self.start + int(row["row"]) * size)

@@ -22,21 +22,13 @@ MAX_ROWS = 10**8
 
 @dataclass(frozen=True)
 class MixturePart:
-    """One dataset of a mixture.
+    """One dataset of a mixture."""
 
-    Args:
-        name: What its rows are called by, before their own id.
-        rows: A map-style source.
-        weight: Its share of an epoch, in relation to the other weights; above 0.
-        image_folder: Where its relative image names are looked up; None leaves them to the collator.
-        path: Where the rows are, for the record.
-    """
-
-    name: str
-    rows: Any
-    weight: float
-    image_folder: Path | None = None
-    path: str | None = None
+    name: str  # what its rows are called by, before their own id
+    rows: Any  # a map-style source
+    weight: float  # its share of an epoch, in relation to the other weights; above 0
+    image_folder: Path | None = None  # where relative image names are looked up; None leaves them to the collator
+    path: str | None = None  # where the rows are, for the record
 
 
 class Mixture(Dataset["Example | Skipped"]):

@@ -46,24 +46,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row that gives no example.
+    """A row that gives no example."""
 
-    Args:
-        id: The row's id, or its place in the file.
-        cause: One of a few words to count by: `missing`, `truncated`, `not_an_image`, `timeout`, `bad_row`, ...
-        detail: One line for a person.
-    """
-
-    id: str
-    cause: str
-    detail: str
+    id: str  # the row's, or its place in the file
+    cause: str  # one of a few words to count by: missing, truncated, not_an_image, timeout, bad_row, ...
+    detail: str  # one line for a person
 
 
 class BadSample(CausedError):
     """A row or image that cannot be used; carries the `cause` that a `Skipped` counts by."""
 
     def skipped(self, id: str) -> Skipped:
-        """The record of this failure for row `id`."""
+        """What is recorded of row `id`."""
         return Skipped(id, self.cause, self.detail)
 
 

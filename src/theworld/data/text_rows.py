@@ -65,17 +65,11 @@ def parse_json(text: str | bytes) -> Any:
 
 @dataclass
 class TextFile:
-    """A file of rows.
+    """A file of rows."""
 
-    Args:
-        path: Of the file; `hf://` for one on the Hub.
-        delimiter: Of a CSV or TSV file; None for JSON, an array of rows or one value after the other.
-        name: What errors call the file, where its path is that of a copy.
-    """
-
-    path: str
-    delimiter: str | None = None
-    name: str = ""
+    path: str  # `hf://` for one on the Hub
+    delimiter: str | None = None  # of a CSV or TSV file; None for JSON, an array of rows or one value after the other
+    name: str = ""  # what errors call the file, where its path is that of a copy
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -253,12 +247,7 @@ class _Text:
 
 
 class TextRows(Sequence[Any]):
-    """The rows of `files`, one after the other, read from disk when asked for; memory holds their places alone.
-
-    Args:
-        files: What holds the rows.
-        places: Where the rows of each file begin, in bytes.
-    """
+    """The rows of `files`, read from disk when asked for; memory holds their `places` alone, in bytes of each file."""
 
     def __init__(self, files: Sequence[TextFile], places: Sequence[np.ndarray[Any, Any]]) -> None:
         self.files = list(files)
@@ -267,11 +256,7 @@ class TextRows(Sequence[Any]):
 
     @classmethod
     def scan(cls, files: Iterable[TextFile]) -> Self:
-        """The rows of files that are read through once.
-
-        Raises:
-            ValueError: As from `TextFile.rows`.
-        """
+        """The rows of files that are read through once."""
         files = list(files)
         return cls(files, [np.fromiter((place for place, _ in file.rows()), np.int64) for file in files])
 

@@ -29,28 +29,19 @@ CLIP = ("clip_frames", "frames_per_step")
 class SourceKind:
     """What is known of a dataset before it is opened; `open_source` checks all of it.
 
-    Args:
-        load: Settings -> rows and their reader. Raises ValueError for files that cannot be parsed and splits that are
-            not there, FileNotFoundError for files that are missing.
-        path: What `train_dataset_path` has to be.
-        uses: Settings that have an effect beside `path`, `num_samples` and `seed`; any other is refused.
-        needs: Columns without which no row can be read.
-        template: The question template where none is given.
-        fields: What a template may name beside the columns.
-        hub: What a Hub id at the path looks like; None where it has to be local.
-        images: Whether an `image_folder` may be or has to be given, or is where images are put, which need not exist.
-        file_is_split: Whether one file is one split, so that `split` has no effect on it.
+    `load` makes rows and their reader of settings. It raises ValueError for files that cannot be parsed and splits that
+    are not there, FileNotFoundError for files that are missing.
     """
 
     load: Callable[[SourceSettings], tuple[Any, Reader]]
-    path: str
-    uses: tuple[str, ...] = PLAIN
-    needs: tuple[str, ...] = ()
-    template: str | None = None
-    fields: tuple[str, ...] = ()
-    hub: re.Pattern[str] | None = HUB_ID
-    images: Literal["optional", "needed", "made"] = "optional"
-    file_is_split: bool = False
+    path: str  # what `train_dataset_path` has to be
+    uses: tuple[str, ...] = PLAIN  # settings with an effect beside `path`, `num_samples` and `seed`; others are refused
+    needs: tuple[str, ...] = ()  # columns without which no row can be read
+    template: str | None = None  # the question template where none is given
+    fields: tuple[str, ...] = ()  # what a template may name beside the columns
+    hub: re.Pattern[str] | None = HUB_ID  # what a Hub id at the path looks like; None where it has to be local
+    images: Literal["optional", "needed", "made"] = "optional"  # the image folder; one that is made need not exist
+    file_is_split: bool = False  # whether one file is one split, so that `split` has no effect on it
 
 
 SOURCES: dict[str, SourceKind] = {

@@ -29,12 +29,7 @@ class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
     """A source that gives its rows one after the other, each worker of a DataLoader its own share of the shards.
 
     Several processes share the rows by `split_by_process`. A row without an `id` is called by a hash of its content:
-    its place depends on who reads it.
-
-    Args:
-        rows: What the library streams.
-        reader: How a row becomes an example.
-        name: What errors call the data.
+    its place depends on who reads it. Errors call the data `name`.
     """
 
     def __init__(self, rows: datasets.IterableDataset, reader: Reader, name: str = "") -> None:
@@ -89,14 +84,8 @@ def HFDatasetWrapper(
     """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
 
     Its images stay undecoded until the collator opens them. Labels that are class numbers become their names, and
-    all names the choices.
-
-    Args:
-        ds: One split.
-        image_key: Column of the image, or of a list of them.
-        text_key: Column of the question; not needed with a template that says all.
-        label_key: Column of the answer.
-        question_template: `str.format` template of the prompt, with the row's own columns.
+    all names the choices. The keys name the columns of image (or images), question and answer; a `question_template`
+    of `str.format` with the row's own columns takes the place of `text_key`.
 
     Raises:
         ValueError: A column does not exist, or `ds` is no single split; the message lists what there is.

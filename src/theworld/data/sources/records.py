@@ -108,14 +108,14 @@ class RowReader:
             known = {choice.casefold(): choice for choice in choices}
             text = ("no", "yes")[answer] if known.keys() == {"yes", "no"} else str(answer).lower()
             answer = known.get(text, text)
-        if choices and type(answer) is int and str(answer) not in choices:
+        elif choices and isinstance(answer, int) and str(answer) not in choices:
             if not 0 <= answer < len(choices):
                 raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
             answer = choices[answer]
-        unreadable = isinstance(answer, Mapping | list | bytes) or (
-            isinstance(answer, float) and not math.isfinite(answer)
+        readable = (
+            math.isfinite(answer) if isinstance(answer, float) else not isinstance(answer, Mapping | list | bytes)
         )
-        if unreadable or (choices and str(answer) not in choices):
+        if not readable or (choices and str(answer) not in choices):
             expected = f"one of {', '.join(choices[:10])}" if choices else "text or a number"
             raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected {expected}")
         return Message("user", self._prompt(row)), Message("assistant", str(answer))
@@ -139,12 +139,7 @@ class Reader(Protocol):
 
 
 class SourceRows:
-    """What indexed and streamed sources share.
-
-    Args:
-        reader: How a row becomes an example.
-        features: What is known of the columns; None where only the rows tell.
-    """
+    """What indexed and streamed sources share; `features` is what is known of the columns, None where the rows tell."""
 
     def __init__(self, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
         self.reader = reader
@@ -165,9 +160,8 @@ class SourceRows:
         rows = list(self.sample())
         names = list(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
         if not names:
-            raise TheWorldError(
-                f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows"
-            )
+            found = f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows"
+            raise TheWorldError(found)
         return names
 
 
@@ -197,17 +191,9 @@ class IndexedRows(SourceRows):
 class TheWorldDataset(IndexedRows):
     """A list of dicts as a data source: `[{"image": "a.png", "question": "...", "answer": "..."}]`.
 
-    Args:
-        records: The rows; a Hugging Face dataset is one for `HFDatasetWrapper`.
-        image_key: Holds a path, bytes, PIL image or uint8 array (H, W, 3), a list of them, or nothing.
-        question_key: Holds the question.
-        answer_key: Holds the answer.
-        question_template: `str.format` template of the prompt, with the row's own fields.
-        choices: The answers of every row, when they are closed.
-
-    A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. Rows may also hold
-    `id`, `images`, `choices`, and `messages` (or `conversations`) in place of question and answer. A row without an
-    `id` is called by its place. One that cannot be used comes out as `Skipped`.
+    The arguments are those of `RowReader`, and rows are read as it reads them; a Hugging Face dataset is for
+    `HFDatasetWrapper`. A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. A
+    row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
 
     Raises:
         ValueError: The rows have neither a conversation nor what the keys and the template name.
@@ -264,9 +250,8 @@ def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[s
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
     """Messages, and the images that stand in them.
 
-    Args:
-        turns: `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
-            `{type: "image"}` parts, the latter with or without its `image`.
+    Turns are `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
+    `{type: "image"}` parts, the latter with or without its `image`.
 
     Raises:
         BadSample: `bad_row`: it is no such conversation, or the assistant says nothing.
@@ -305,16 +290,14 @@ def _text_of(parts: Any, images: list[Any]) -> str:
 
 
 def _choices(value: Any) -> tuple[str, ...]:
+    shown = str(value)[:100]
     if isinstance(value, str):  # of a table of texts
         try:
-            listed = parse_json(value or "[]")
+            value = parse_json(value or "[]")
         except ValueError:
-            listed = None
-        if not isinstance(listed, list):
-            raise BadSample("bad_row", f'choices {value[:100]!r}: expected a list, as text in JSON: ["yes", "no"]')
-        value = listed
-    if value is not None and (not isinstance(value, Sequence) or isinstance(value, bytes)):
-        raise BadSample("bad_row", f"choices {str(value)[:100]}: expected a list")
+            value = ""
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
+        raise BadSample("bad_row", f'choices {shown!r}: expected a list; as text in JSON: ["yes", "no"]')
     return tuple(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in value or ())
 
 

@@ -38,33 +38,16 @@ VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 
 @dataclass(frozen=True)
 class Window:
-    """A clip of a video.
-
-    Args:
-        path: The video.
-        start: Place of its first frame among those of the video at the clip's rate.
-        frames: How many it has.
-        fps: Frames a second; None takes frames as they come.
-        picks: Names of the frames where the video is a folder, their places in the file where it is an animation.
-    """
+    """A clip of a video."""
 
     path: Path
-    start: int
+    start: int  # place of the first frame among those of the video at the clip's rate
     frames: int
-    fps: float | None = None
-    picks: tuple[Any, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """`<video>:<first frame>`."""
-        return f"{self.path.name}:{self.start}"
+    fps: float | None = None  # frames a second; None takes frames as they come
+    picks: tuple[Any, ...] = ()  # names of the frames of a folder, places of those of an animation
 
     def open(self) -> tuple[Any, ...]:
-        """The frames, as `open_image` takes them.
-
-        Raises:
-            BadSample: The file is damaged.
-        """
+        """The frames, as `open_image` takes them; BadSample if the file is damaged."""
         if not self.picks:
             return tuple(_decode_video(self.path, self.start, self.frames, self.fps))
         if self.path.is_dir():
@@ -81,12 +64,13 @@ class _Clips:
         """The clip, without messages; a video too short for one is `Skipped` already."""
         if isinstance(row, Skipped):
             return row
+        id = f"{row.path.name}:{row.start}"
         try:
             frames = row.open()
         except BadSample as bad:
-            return bad.skipped(row.id)
+            return bad.skipped(id)
         metadata = {"video": row.path.name, "start": row.start}
-        return Example(row.id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
+        return Example(id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
 
 
 def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
@@ -114,11 +98,7 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
 
 
 def stated_rate(folder: Path) -> float | None:
-    """Frames a second of the frames in `folder`; None where no `fps.txt` says.
-
-    Raises:
-        ValueError: It holds no positive number.
-    """
+    """Frames a second of the frames in `folder`; None where no `fps.txt` says, ValueError where it holds no number."""
     file = next((path for path in (folder / RATE_FILE, folder.parent / RATE_FILE) if path.is_file()), None)
     if file is None:
         return None
@@ -131,9 +111,7 @@ def stated_rate(folder: Path) -> float | None:
 def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
     """The place of the frame that is shown at each of the times 0, 1 / fps, 2 / fps, ... of a video.
 
-    Args:
-        seconds: How long each of its frames is shown.
-        fps: Times a second.
+    `seconds` is how long each of its frames is shown.
     """
     ends = list(accumulate(seconds, initial=0.0))
     times = (number / fps for number in range(int((ends[-1] + EPSILON) * fps)))
