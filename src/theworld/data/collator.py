@@ -24,14 +24,11 @@ from .schema import BadSample, Example, Message, Skipped
 START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
 NO_CHOICE = -1
 
-Opened = tuple[Example, list[Turn]]
-"""An example, and the turns of a chat template with its opened images."""
+Opened = tuple[Example, list[Turn]]  # an example, and the turns of a chat template with its opened images
 
 
 class TheWorldCollator:
     """Opens images, applies the chat template, supervises what the assistant says, pads.
-
-    Public, as `theworld.datasets.TheWorldCollator`: the `data_collator` for rows of any source.
 
     Supervised is the content of every assistant turn with its `<end_of_turn>`; all else is -100.
 
@@ -39,7 +36,6 @@ class TheWorldCollator:
         processor: Of the model; what it returns for a conversation is what the batch holds.
         image_folder: Where relative image names are looked up.
         max_length: Most tokens of a sample, images and worlds included. Nothing is ever cut.
-        padding_side: Where padding goes.
         overlong: `skip` a sample past `max_length`, or raise an `error`.
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
         latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
@@ -186,6 +182,3 @@ class TheWorldCollator:
 def _answers(example: Example) -> list[str]:
     """As the chat template trims them."""
     return [message.content.strip() for message in example.messages if message.role == "assistant"]
-
-
-__all__ = ["TheWorldCollator"]

@@ -19,11 +19,9 @@ TOLD = {
     "answer": ("answer", "label", "response"),
 }
 """What a column is named for -> the names that tell it."""
-CAPTIONS = ("caption", "text")
-"""The answer where no column is told to be one: images with captions."""
+CAPTIONS = ("caption", "text")  # the answer where no column is told to be one: images with captions
 CONVERSATION_KEYS = ("messages", "conversations")
-ROLES = (*TOLD, "choices", "id")
-"""What a column can be named for."""
+ROLES = (*TOLD, "choices", "id")  # what a column can be named for
 
 CAPTION_QUESTION = "Describe this image."
 CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
@@ -80,11 +78,7 @@ def column_of(role: str, named: Mapping[str, str], columns: Sequence[str]) -> st
 
 
 def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
-    """Refuse names that the rows do not have.
-
-    Raises:
-        ValueError: Names them and the columns.
-    """
+    """Raise a ValueError for names that the rows do not have."""
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]
     if missing:
         raise TheWorldError(
@@ -93,11 +87,7 @@ def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
 
 
 def template_fields(template: str) -> list[str]:
-    """The columns that a `str.format` template names.
-
-    Raises:
-        ValueError: It is no such template.
-    """
+    """The columns that a `str.format` template names; ValueError where it is none."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
@@ -120,6 +110,3 @@ def _is_image(value: Any) -> bool:
     if isinstance(value, str):
         return value.lower().endswith(IMAGE_SUFFIXES) or value.startswith("data:image/")
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and looks_like_image(value))
-
-
-__all__ = ["CONVERSATION_KEYS", "check_columns", "choose_columns", "image_columns", "template_fields"]

@@ -24,21 +24,14 @@ class ImageStore:
 
     What could not be had is remembered as long as the store lives, its copies in worker processes included: a dead
     link is asked once in a run, and again in the next one.
-
-    Args:
-        cache_folder: Where the files lie, named by the SHA-256 of their URL.
-        timeout: Seconds for one image altogether, redirects included, however slowly it drips.
-        max_bytes: Of a file.
-        max_pixels: Width times height.
-        allow_private: Also ask addresses that are not public. Only for servers of one's own.
     """
 
-    cache_folder: Path
+    cache_folder: Path  # where the files lie, named by the SHA-256 of their URL
     _: KW_ONLY
-    timeout: float = 10.0
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 64 * 2**20
-    allow_private: bool = False
+    timeout: float = 10.0  # seconds for one image altogether, redirects included, however slowly it drips
+    max_bytes: int = 20 * 2**20  # of a file
+    max_pixels: int = 64 * 2**20  # width times height
+    allow_private: bool = False  # also ask addresses that are not public; only for servers of one's own
 
     def __post_init__(self) -> None:
         self._run = uuid.uuid4().hex

@@ -29,9 +29,6 @@ def fill(
 
     Returns:
         How many were encoded, and how many were there; an image counts as often as it comes.
-
-    Raises:
-        OSError: The disk is full.
     """
     encoded = count = 0
     seen: set[bytes] = set()
@@ -62,6 +59,3 @@ def fill(
     finally:
         cache.flush()
     return encoded, count - encoded
-
-
-__all__ = ["fill"]

@@ -17,8 +17,7 @@ from theworld.utils.image_decoding import ImageError, decoding, open_header, sho
 from .schema import BadSample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-MIN_SIDE = 16
-"""Pixels; below are tracking pixels, icons and rules."""
+MIN_SIDE = 16  # pixels; below are tracking pixels, icons and rules
 
 
 def open_image(source: Any, folder: Path | None = None) -> Image.Image:

@@ -38,11 +38,9 @@ from theworld.utils.io import write_bytes, write_json
 from theworld.utils.logging import logger
 
 SHARD_BYTES = 64 * 2**20
-FLUSH_SECONDS = 60.0
-"""A shard is written at this size or age, whichever comes first: what a killed writer can lose."""
+FLUSH_SECONDS = 60.0  # a shard is written at this size or age, whichever comes first: what a killed writer can lose
 
-STALE_SECONDS = 3600.0
-"""Age at which an unfinished file is what a killed writer left behind."""
+STALE_SECONDS = 3600.0  # age at which an unfinished file is what a killed writer left behind
 
 OPEN_FILES = 128
 HEADER_BYTES = 2**20
@@ -51,8 +49,7 @@ KEY_BYTES = 32
 ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32)])
 """Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
 
-Kind = tuple[tuple[int, ...], torch.dtype]
-"""Shape (C, T, h, w) and dtype of latents."""
+Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
 
 FINGERPRINT = "fingerprint.json"
 SHARDS = f"shards/{'[0-9a-f]' * 32}-*.safetensors"  # files of other names are left alone
@@ -69,9 +66,9 @@ def content_key(pixels: torch.Tensor) -> bytes:
 
 
 class LatentCache:
-    """The latents that one encoder makes of frames, on disk.
+    """The latents that one encoder makes of frames, on disk: what was there when it was opened.
 
-    It reads what was there when it was opened. It can be pickled, and used in forked processes.
+    It can be pickled, and used in forked processes.
 
     Args:
         folder: Where the caches of any number of encoders lie beside one another.
@@ -306,22 +303,17 @@ def _check_version(path: Path) -> None:
         )
 
 
-def _check_there(folder: Path, path: Path, fingerprint: dict[str, Any]) -> None:
+def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
     if (path / FINGERPRINT).is_file():
         return
     cure = f"{PRECOMPUTE} to rebuild it"
     others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
     if not others:
         raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
-    differing = min((_differences(other, fingerprint) for other in others), key=len)
-    raise TheWorldError(
-        f"{folder}: holds latents of another encoder ({', '.join(differing)}); {PRECOMPUTE} to add those of this one"
-    )
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    names = sorted({*there, *here})
-    return [f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names if there.get(n) != here.get(n)]
+    differing = [[n for n in sorted({*there, *here}) if there.get(n) != here.get(n)] for there in others]
+    names, there = min(zip(differing, others, strict=True), key=lambda pair: len(pair[0]))
+    shown = ", ".join(f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names)
+    raise TheWorldError(f"{folder}: holds latents of another encoder ({shown}); {PRECOMPUTE} to add those of this one")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -348,6 +340,3 @@ def _crc32(key: bytes, data: Any) -> int:
 
 def _damaged(file: Path, reason: str) -> TheWorldError:
     return TheWorldError(f"{file}: damaged ({reason}); {PRECOMPUTE} to rebuild it")
-
-
-__all__ = ["LatentCache", "cache_path", "content_key", "drop_damaged"]

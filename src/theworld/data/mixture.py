@@ -16,8 +16,7 @@ from theworld.utils.errors import TheWorldError
 from .images import located
 from .schema import BadSample, Example, Skipped
 
-MAX_ROWS = 10**8
-"""Rows of an epoch, whose order is held in memory: 16 bytes each, and 40 while it is drawn."""
+MAX_ROWS = 10**8  # rows of an epoch, whose order is held in memory: 16 bytes each, and 40 while it is drawn
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,6 @@ class Mixture(Dataset["Example | Skipped"]):
     An epoch is just long enough that every row of every dataset comes at least once: the dataset with the most rows
     for its weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The
     order is drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
-
-    Args:
-        parts: The datasets.
-        seed: Of the order.
 
     Raises:
         ValueError: There is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
@@ -102,6 +97,3 @@ class Mixture(Dataset["Example | Skipped"]):
             | {"rows": len(part.rows), "rows_per_epoch": int(count)}
             for part, count in zip(self.parts, counts, strict=True)
         ]
-
-
-__all__ = ["Mixture", "MixturePart"]

@@ -19,22 +19,16 @@ from .sources import SOURCES, SourceKind
 from .sources.hf_dataset import StreamedRows, content_id, naming, wrap
 from .sources.records import IndexedRows, RowReader, reader_of
 
-Source = IndexedRows | StreamedRows
-"""Rows with a length, read in any order; or one after the other."""
+Source = IndexedRows | StreamedRows  # rows with a length, read in any order; or one after the other
 
-ALWAYS = ("path", "num_samples", "seed")
-"""Settings that every dataset uses."""
+ALWAYS = ("path", "num_samples", "seed")  # settings that every dataset uses
 
 
 def open_source(name: str, settings: SourceSettings) -> Source:
     """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`.
 
-    Args:
-        name: Key of `SOURCES`.
-        settings: What to read; a setting without an effect on this dataset is refused.
-
     Raises:
-        ValueError: The name is unknown, a setting does not fit, or the rows cannot be used.
+        ValueError: The name is no key of `SOURCES`, a setting has no effect on it, or the rows cannot be used.
         FileNotFoundError: There is nothing at the path, or no image folder.
     """
     kind = SOURCES.get(name)
@@ -62,11 +56,8 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
     """Several datasets as one, each with its share of every epoch: `(name, settings, weight)`.
 
-    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset.
-
-    Raises:
-        ValueError: As from `open_source` and `Mixture`; a stream has no share.
-        FileNotFoundError: As from `open_source`.
+    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset. Errors are
+    those of `open_source` and `Mixture`; a stream has no share, which is a ValueError.
     """
     opened: list[MixturePart] = []
     for name, settings, weight in parts:
@@ -141,6 +132,3 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
         raise TheWorldError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
     if folder is not None and kind.images != "made" and not folder.is_dir():
         raise MissingFileError(f"image_folder={folder}: no such folder")
-
-
-__all__ = ["Source", "as_source", "open_mixture", "open_source", "rows_fingerprint"]

@@ -20,15 +20,10 @@ REPORTED_ROWS = 8192
 
 
 def index_open_spatial(source_json: Path, out_folder: Path, image_folder: Path | None = None) -> int:
-    """Note where the rows of the array begin, in one pass that holds one row in memory. The array stays where it is.
+    """Note where the rows of a JSON array begin, and return their number; one row is in memory at a time.
 
-    Args:
-        source_json: result_10_depth_convs.json, or any JSON array of rows.
-        out_folder: What to make, 8 bytes a row.
-        image_folder: Keep only the rows whose image `{filename}.jpg` is in it.
-
-    Returns:
-        The number of rows.
+    The array stays where it is; `out_folder` takes 8 bytes a row. With an `image_folder`, only the rows are kept whose
+    image `{filename}.jpg` is in it.
 
     Raises:
         FileNotFoundError: There is no `source_json` or no `image_folder`.
@@ -51,11 +46,7 @@ def index_open_spatial(source_json: Path, out_folder: Path, image_folder: Path |
 
 
 def read_indexed(folder: Path) -> TextRows:
-    """The rows that `index_open_spatial` noted in `folder`.
-
-    Raises:
-        ValueError: The index is incomplete, or its array changed or is gone.
-    """
+    """The rows that `index_open_spatial` noted in `folder`; ValueError if the array changed or is gone."""
     again = "index it again with scripts/convert_open_spatial.py"
     manifest = read_object(folder / MANIFEST, cure=again)
     try:

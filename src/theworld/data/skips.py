@@ -12,8 +12,7 @@ from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
 
-MINIMUM_SEEN = 200
-"""Rows of a stream that must have come before its share of bad ones says anything."""
+MINIMUM_SEEN = 200  # rows of a stream that must have come before its share of bad ones says anything
 SHOWN_NAMES = 5
 
 
@@ -38,8 +37,7 @@ class SkipLog:
         self.path = path
         self.budget = budget
         self.total = total
-        self._names: dict[str, list[str]] = defaultdict(list)
-        self._known: set[str] = set()
+        self._causes: dict[str, str] = {}
         self._rows_seen = 0
         self._rows_bad = 0
         self._resumed = path.exists()
@@ -47,7 +45,7 @@ class SkipLog:
             self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._causes)
 
     def seen(self, count: int) -> None:
         """Note that `count` rows came, good or bad."""
@@ -61,8 +59,7 @@ class SkipLog:
         """
         rows = list(skipped)
         self._rows_bad += len(rows)
-        new = self._count(rows)
-        if new:
+        if new := self._count(rows):
             append_jsonl(self.path, map(vars, new))
         bad, total = self._rows_bad, self._rows_seen
         if self.total:
@@ -85,14 +82,16 @@ class SkipLog:
     def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:
         new: list[Skipped] = []
         for row in rows:
-            if row.id not in self._known:
-                self._known.add(row.id)
-                self._names[row.cause].append(row.id)
+            if row.id not in self._causes:
+                self._causes[row.id] = row.cause
                 new.append(row)
         return new
 
     def _lines(self) -> list[str]:
-        causes = sorted(self._names.items(), key=lambda cause: -len(cause[1]))
+        ids: dict[str, list[str]] = defaultdict(list)
+        for id, cause in self._causes.items():
+            ids[cause].append(id)
+        causes = sorted(ids.items(), key=lambda cause: -len(cause[1]))
         return [
             f"{cause} {len(names)} ({', '.join(names[:SHOWN_NAMES])}{', ...' if len(names) > SHOWN_NAMES else ''})"
             for cause, names in causes

@@ -22,8 +22,7 @@ from huggingface_hub import HfFileSystem
 from theworld.utils.errors import TheWorldError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-CHUNK = 2**16
-"""Bytes of JSON that are read at once."""
+CHUNK = 2**16  # bytes of JSON that are read at once
 MAX_FIELD = 2**26
 """Characters of a CSV field, where the csv module allows 128 K: an image may stand in one as base64 text."""
 _NEAR_END = 16
@@ -147,24 +146,21 @@ class TextFile:
         csv.field_size_limit(MAX_FIELD)
         reader = csv.reader(lines(), delimiter=cast(str, self.delimiter), strict=True)
         width, line = None, 1
-        while True:
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                raise TheWorldError(
-                    f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
-                ) from error
-            if fields is None:
-                return
-            if fields:
+        try:
+            for fields in reader:
                 width = width or len(fields)
-                if len(fields) != width:
+                if fields and len(fields) != width:
                     raise TheWorldError(
                         f"{self}, line {line}: {len(fields)} fields, but the header has {width}; quote a field that "
                         f"holds the delimiter {self.delimiter!r}"
                     )
-                yield place, fields
-            place, line = consumed, reader.line_num + 1
+                if fields:
+                    yield place, fields
+                place, line = consumed, reader.line_num + 1
+        except csv.Error as error:
+            raise TheWorldError(
+                f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
+            ) from error
 
     def _json(self, file: IO[bytes], start: int) -> Iterator[tuple[int, Any]]:
         """The items of an array, or values one after the other, wherever lines end."""
@@ -274,6 +270,3 @@ class TextRows(Sequence[Any]):
         if found is None:
             raise TheWorldError(f"{self.files[which]}: it changed while it was read; run the same command again")
         return found[1]
-
-
-__all__ = ["DELIMITERS", "TextFile", "TextRows", "parse_json"]

@@ -23,8 +23,7 @@ from .hf_dataset import quiet, wrap
 from .records import Row, RowReader
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
-SPLITS = ("val", "validation")
-"""What the split with answers is called."""
+SPLITS = ("val", "validation")  # what the split with answers is called
 
 _OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
 BLINK_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
@@ -135,6 +134,3 @@ def _request(file: Path) -> dict[str, Any]:
 
 def _hidden(what: Any) -> TheWorldError:
     return TheWorldError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
-
-
-__all__ = ["BLINK_ID", "load_blink"]

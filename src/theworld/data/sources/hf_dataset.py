@@ -108,11 +108,7 @@ def HFDatasetWrapper(
 
 
 def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRows:
-    """Rows of any kind as a source: of `datasets`, or a sequence.
-
-    Raises:
-        ValueError: These are several splits.
-    """
+    """Rows of any kind as a source: of `datasets`, or a sequence; several splits are a ValueError."""
     library = require("train", "datasets")
     if isinstance(rows, dict):
         raise TheWorldError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
@@ -126,11 +122,7 @@ def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRow
 
 @contextmanager
 def naming(data: str) -> Generator[None]:
-    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: What the library's error is nearest to.
-    """
+    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read."""
     library, arrow = require("train", "datasets"), require("train", "pyarrow")
     try:
         yield
@@ -209,6 +201,3 @@ def content_id(row: Any) -> str:
         return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else type(value).__name__
 
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
-
-
-__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "naming", "quiet", "row_decoder", "wrap"]

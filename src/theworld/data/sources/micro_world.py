@@ -59,9 +59,7 @@ class _Clips:
 def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     """The questions about the scenes in the folder `settings.path`, or their clips where `clip_frames` is given.
 
-    Args:
-        settings: `split` is a sub-folder of `path`; `question_template` may name `{question}`, `{choices}` and the
-            other fields of questions.jsonl.
+    `split` is a sub-folder of `path`; `question_template` may name the fields of questions.jsonl.
 
     Raises:
         ValueError: `clip_frames` beyond the scenes' end.

@@ -21,8 +21,7 @@ from ..text_rows import parse_json
 
 Row = Mapping[Any, Any]
 
-SAMPLE = 200
-"""Rows that are looked at before any is used, to learn the columns."""
+SAMPLE = 200  # rows that are looked at before any is used, to learn the columns
 
 ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -39,28 +38,18 @@ ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
 class RowReader:
     """How a row becomes an example.
 
-    Args:
-        image_key: Holds one image, a list of them, or nothing: paths, bytes, PIL images, arrays.
-        question_key: Holds the question; not needed where `question_template` says all.
-        answer_key: Holds the answer; an integer that is none of the row's `choices` is an index into them.
-        question_template: `str.format` template of the prompt, with the row's own fields.
-        choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
-        base_folder: Where the names of images are looked up, when no image folder is given for the run.
-        choices_key: Holds the answers that the row's question allows.
-        id_key: Holds the row's name.
-
     A row with `messages` or `conversations` is that conversation as it stands, and `images` are more images of any
     row; whatever else it has becomes the example's `metadata`. None or blank text is no image. A row that is an
     `Example` or `Skipped` already stays as it is.
     """
 
-    image_key: str | None = "image"
-    question_key: str | None = "question"
-    answer_key: str | None = "answer"
-    question_template: str | None = None
-    choices: tuple[str, ...] = ()
-    base_folder: Path | None = None
-    choices_key: str = "choices"
+    image_key: str | None = "image"  # one image, a list, or nothing: paths, bytes, PIL images, uint8 arrays (H, W, 3)
+    question_key: str | None = "question"  # not needed where `question_template` says all
+    answer_key: str | None = "answer"  # an integer that is none of the row's `choices` is an index into them
+    question_template: str | None = None  # `str.format` template of the prompt, with the row's own fields
+    choices: tuple[str, ...] = ()  # the answers of every row, when they are closed
+    base_folder: Path | None = None  # where images are looked up, when no image folder is given for the run
+    choices_key: str = "choices"  # the answers that the row's question allows
     id_key: str = "id"
 
     @property
@@ -231,20 +220,18 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
     reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
     first = next(examples, None)  # None where every row is skipped: that is counted later
-    if first and not first.images and not any(example.images for example in examples):
-        _refuse_unread_images(source, reader, columns, settings.image_folder)
-    return reader
-
-
-def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[str], folder: Path | None) -> None:
+    if first is None or first.images or any(example.images for example in examples):
+        return reader
+    # No row has an image: one that would not be read is an error
     found = image_columns(source.sample(), (*reader.keys, *CONVERSATION_KEYS))
-    if found or folder is not None:
-        reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
+    if found or settings.image_folder is not None:
+        reason = f"{', '.join(found)} holds images" if found else f"image_folder={settings.image_folder} is given"
         raise TheWorldError(
             f"no image in the columns {', '.join(columns)}, but {reason}; expected a column "
             f"{', '.join(TOLD['image'])}, "
             f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
         )
+    return reader
 
 
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
@@ -326,6 +313,3 @@ def _from_hub(url: str) -> bytes:
             return cast(bytes, file.read(MAX_BYTES + 1))
     except OSError as error:
         raise BadSample("connection", f"{url}: {error}") from error
-
-
-__all__ = ["IndexedRows", "Reader", "RowReader", "SourceRows", "TheWorldDataset", "read_conversation", "reader_of"]

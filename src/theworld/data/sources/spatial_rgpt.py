@@ -139,6 +139,3 @@ def _image(row: Row) -> Any:
     if not isinstance(path, str):
         raise BadSample("bad_row", "no image: expected image, image_info.file_path or filename")
     return path
-
-
-__all__ = ["load_spatial_rgpt"]

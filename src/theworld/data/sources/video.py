@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,9 @@ from ..images import IMAGE_SUFFIXES, frame_seconds, in_order, open_frames
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .records import Reader
 
-CLIP_STEPS = 2
-"""Future latent frames of a clip where `clip_frames` does not say."""
+CLIP_STEPS = 2  # future latent frames of a clip where `clip_frames` does not say
 RATE_FILE = "fps.txt"
-EPSILON = 1e-4
-"""Seconds within which two times are one: files round theirs."""
+EPSILON = 1e-4  # seconds within which two times are one: files round theirs
 
 FRAME_FILES = {*IMAGE_SUFFIXES} - {".gif"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
@@ -177,15 +175,14 @@ def _at_times(container: Any, times: list[float]) -> list[Any]:
     container.seek(begin + int(times[0] / stream.time_base), stream=stream)  # to the key frame before it
     frames: list[Any] = []
     before, end = None, 0.0
-    for frame in container.decode(stream):
-        time = float((frame.pts - begin) * stream.time_base)
+    for frame in chain(container.decode(stream), [None]):
+        # The last frame is shown until its end
+        time = end + 2 * EPSILON if frame is None else float((frame.pts - begin) * stream.time_base)
         while before is not None and len(frames) < len(times) and times[len(frames)] + EPSILON < time:
             frames.append(before.to_image())
-        if len(frames) == len(times):
+        if frame is None or len(frames) == len(times):
             break
         before, end = frame, time + float((frame.duration or 0) * stream.time_base)
-    while before is not None and len(frames) < len(times) and times[len(frames)] < end + EPSILON:
-        frames.append(before.to_image())  # the last frame, as long as it is shown
     return frames
 
 

@@ -40,10 +40,8 @@ _CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() fo
 def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The statements at `settings.path`: a file, a folder that holds {split}.jsonl, or a Hub id.
 
-    Args:
-        settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default. A
-            file is one split.
-            `question_template` may use every field of a row.
+    `image_folder` holds the images. `split` of a folder is train, dev or test; train by default. A file is one split.
+    `question_template` may use every field of a row.
     """
     if settings.local.is_dir():
         path = settings.local / f"{settings.split or 'train'}.jsonl"
@@ -64,6 +62,3 @@ class _Reader(RowReader):
             "meta_category": _CATEGORY_OF.get(row.get("relation", ""), "Unallocated"),
         }
         return replace(example, metadata=example.metadata | more)
-
-
-__all__ = ["CHOICES", "META_CATEGORIES", "QUESTION_TEMPLATE", "load_vsr"]

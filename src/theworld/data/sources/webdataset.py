@@ -12,7 +12,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import IO, Any, cast
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
@@ -25,8 +25,7 @@ from ..text_rows import parse_json
 from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
-NAMED = ("question", "answer", "choices")
-"""What fields of the JSON can be named for by `columns`."""
+NAMED = ("question", "answer", "choices")  # what fields of the JSON can be named for by `columns`
 UNREADABLE = "unreadable"
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
@@ -145,9 +144,7 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
     if part.size > limit:
         row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
         return
-    file = tar.extractfile(part)
-    assert file is not None
-    data = file.read()
+    data = cast(IO[bytes], tar.extractfile(part)).read()
     field = "image" if suffix in IMAGE_SUFFIXES else "caption"
     try:
         if suffix == ".json":
@@ -161,6 +158,3 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
             row[field] = data if field == "image" else data.decode().strip()
     except ValueError as error:  # of UTF-8 and of JSON too
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
-
-
-__all__ = ["expand_braces", "load_webdataset", "read_samples"]
