@@ -105,11 +105,7 @@ class TheWorldCollator:
         return {**batch, "skipped": skipped + unfit}
 
     def open(self, example: Example) -> list[Turn]:
-        """The turns of an example with its images.
-
-        Raises:
-            BadSample: An image cannot be opened, or messages and images do not make a sample.
-        """
+        """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
         chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
@@ -155,8 +151,7 @@ class TheWorldCollator:
     def answer_spans(self, ids: list[int], answers: list[str]) -> list[tuple[int, int]]:
         """Where the assistant's turns, without header and with `<end_of_turn>`, stand in the final `ids`.
 
-        Raises:
-            BadSample: `not_reproduced`; the tokens there are not the answers, so another text would be learned.
+        BadSample `not_reproduced` if the tokens there are not the answers: another text would be learned.
         """
         start_of_turn, end_of_turn = self.turn_ids
         spans: list[tuple[int, int]] = []

@@ -30,16 +30,12 @@ CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
 def choose_columns(
     columns: Sequence[str], named: Mapping[str, str], template: str | None, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The keys and the template of a `RowReader`.
+    """The keys and the template of a `RowReader` of rows with these `columns`.
 
-    Args:
-        columns: What the rows have.
-        named: Of `ROLES`, the columns that the user names; the others are told by `TOLD`.
-        template: The question template, if one is given.
-        classes: Names of the classes, where the answer is a class number.
+    `named` are the columns that the user names for `ROLES`; the others are told by `TOLD`. `classes` are the names of
+    the classes, where the answer is a class number.
 
-    Raises:
-        ValueError: `named` or `template` do not fit the columns, or question and answer cannot be told; lists them.
+    ValueError, which lists them, if `named` or `template` do not fit, or question and answer cannot be told.
     """
     for role, column in named.items():
         if role not in ROLES:

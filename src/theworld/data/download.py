@@ -42,7 +42,6 @@ class ImageStore:
         Raises:
             BadSample: With the cause `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`,
                 `redirects`, `too_large`, `sha256`, or one of those of `open_image`.
-            OSError: The folder cannot be written.
         """
         path = self._path(url)
         if path.is_file() and (sha256 is None or _sha256(path.read_bytes()) == sha256.lower()):

@@ -50,11 +50,7 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 
 
 def frame_seconds(path: Path) -> list[float]:
-    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one.
-
-    Raises:
-        BadSample: As from `open_image`.
-    """
+    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one."""
     seconds: list[float] = []
     with _bad_samples():
         image = open_header(path)
@@ -83,10 +79,8 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 def locate(name: str | Path, folder: Path | None) -> Path:
     """The path of `name`, which must lie within `folder` when there is one: `..` and absolute names are refused.
 
-    Links within the folder are followed: snapshots of the Hub, git-annex and DVC consist of them.
-
-    Raises:
-        BadSample: `outside_folder`, or `missing` for what cannot be a path.
+    Links within the folder are followed: snapshots of the Hub, git-annex and DVC consist of them. BadSample
+    `outside_folder`, or `missing` for what cannot be a path.
     """
     try:
         root = None if folder is None else folder.resolve()

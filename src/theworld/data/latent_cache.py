@@ -66,9 +66,7 @@ def content_key(pixels: torch.Tensor) -> bytes:
 
 
 class LatentCache:
-    """The latents that one encoder makes of frames, on disk: what was there when it was opened.
-
-    It can be pickled, and used in forked processes.
+    """The latents that one encoder makes of frames, on disk: what was there when it was opened. It can be pickled.
 
     Args:
         folder: Where the caches of any number of encoders lie beside one another.
@@ -110,9 +108,7 @@ class LatentCache:
     def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
         """Latents (M, C, T, h, w) of frames (M, 3, S, S), or of clips (M, F, 3, S, S), in the encoder's dtype.
 
-        Raises:
-            KeyError: Some are not in the cache.
-            ValueError: A shard is damaged.
+        Raises KeyError for frames that are not in the cache, ValueError for a damaged shard.
         """
         return self.get([content_key(pixels) for pixels in world_pixel_values])
 

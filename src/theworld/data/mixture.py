@@ -37,8 +37,7 @@ class Mixture(Dataset["Example | Skipped"]):
     for its weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The
     order is drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
 
-    Raises:
-        ValueError: There is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
+    ValueError if there is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
     """
 
     def __init__(self, parts: Sequence[MixturePart], seed: int = 0) -> None:

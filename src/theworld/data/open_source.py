@@ -71,10 +71,9 @@ def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
 def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mixture:
     """An object of the user's own as a source.
 
-    Args:
-        data: A list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or
-            `IterableDataset` whose rows are dicts or `Example`, or a source, which stays as it is.
-        settings: `columns`, `question_template`, `image_folder` and `num_samples`; all else is refused.
+    It is a list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or `IterableDataset`
+    whose rows are dicts or `Example`, or a source, which stays as it is. Of the settings, all but `columns`,
+    `question_template`, `image_folder` and `num_samples` are refused.
 
     Raises:
         ValueError: It is something else, it has no rows, or its columns cannot be told.

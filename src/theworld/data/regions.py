@@ -41,13 +41,9 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
 
     The k-th `<mask>` of the whole conversation is `regions[k]`, while "Region [n]" is the n-th `<mask>` of its own
     turn. Both become "Region [g]", where `g` counts distinct regions. Without any `<mask>`, "Region [n]" is
-    `regions[n]`.
+    `regions[n]`. Returns the messages, and the distinct regions in the order of their numbers.
 
-    Returns:
-        The messages, and the distinct regions in the order of their numbers.
-
-    Raises:
-        BadSample: `bad_row`; masks and regions differ in number, or a reference leads nowhere.
+    BadSample `bad_row` if masks and regions differ in number, or a reference leads nowhere.
     """
     keys = [repr(region.get("box") or region.get("rle")) for region in regions]
     different = list(dict.fromkeys(keys))
@@ -76,7 +72,6 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     Raises:
         BadSample: `bad_region` for one that has no area within the image, `size_mismatch` for one that was measured
             on an image of another shape.
-        ImportError: pycocotools is absent and a region is a run-length mask.
     """
     shape = (image.height, image.width)
     scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # 1 lies between them: unchanged

@@ -26,9 +26,6 @@ class SkipLog:
         budget: Share of the data, 0 to 1, that may be bad.
         total: Rows of the data; None for a stream, whose bad share is that of the rows `seen` since the start of this
             process, repeated ones included.
-
-    Raises:
-        ValueError: `budget` is no share, or what lies at `path` is no such list.
     """
 
     def __init__(self, path: Path, budget: float, total: int | None = None) -> None:

@@ -98,11 +98,7 @@ class TextFile:
 
     @cached_property
     def header(self) -> list[str]:
-        """The column names of a CSV or TSV file; empty if it is empty.
-
-        Raises:
-            ValueError: They are not told apart by the delimiter, or one comes twice.
-        """
+        """The column names of a CSV or TSV file; empty if it is empty."""
         with self._open() as file:
             self._skip_bom(file)
             _, names = next(self._records(file, 0), (0, list[str]()))

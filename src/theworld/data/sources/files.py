@@ -96,11 +96,9 @@ def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings
     """Text files of the Hub: read from there when streaming, else from copies, which also are unpacked."""
     manager = library.DownloadManager()
     for name in files:
-        if settings.streaming and name.endswith(TEXT_SUFFIXES):
-            yield TextFile(name, delimiter)
-        else:
-            for copy in manager.iter_files([manager.download_and_extract(name)]):
-                yield TextFile(copy, delimiter, name)
+        streamed = settings.streaming and name.endswith(TEXT_SUFFIXES)
+        for copy in [name] if streamed else manager.iter_files([manager.download_and_extract(name)]):
+            yield TextFile(copy, delimiter, name)
 
 
 def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: SourceSettings) -> Any:

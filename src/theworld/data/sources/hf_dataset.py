@@ -87,8 +87,7 @@ def HFDatasetWrapper(
     all names the choices. The keys name the columns of image (or images), question and answer; a `question_template`
     of `str.format` with the row's own columns takes the place of `text_key`.
 
-    Raises:
-        ValueError: A column does not exist, or `ds` is no single split; the message lists what there is.
+    ValueError, which lists what there is, if a column does not exist or `ds` is no single split.
     """
     library = require("train", "datasets")
     if not isinstance(ds, library.Dataset | library.IterableDataset | dict):

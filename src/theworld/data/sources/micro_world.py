@@ -45,7 +45,7 @@ class _Questions:
 
 @dataclass(frozen=True)
 class _Clips:
-    """The first frames of every scene, without questions."""
+    """The first `count` frames of every scene, without questions."""
 
     frames_file: Path
     count: int

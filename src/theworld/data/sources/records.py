@@ -139,11 +139,7 @@ class SourceRows:
         raise NotImplementedError
 
     def columns(self) -> list[str]:
-        """The names of the columns; of the sample's rows, where nothing else tells.
-
-        Raises:
-            ValueError: The rows are no objects with names, or there are none.
-        """
+        """The names of the columns; of the sample's rows, where nothing else tells; ValueError where there are none."""
         if self.features:
             return list(self.features)
         rows = list(self.sample())
@@ -184,8 +180,7 @@ class TheWorldDataset(IndexedRows):
     `HFDatasetWrapper`. A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. A
     row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
 
-    Raises:
-        ValueError: The rows have neither a conversation nor what the keys and the template name.
+    ValueError if the rows have neither a conversation nor what the keys and the template name.
     """
 
     def __init__(
@@ -209,8 +204,7 @@ class TheWorldDataset(IndexedRows):
 def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, ...] = ()) -> RowReader:
     """What reads the rows of `source`, its columns told by name where `settings.columns` does not say.
 
-    Raises:
-        ValueError: They cannot be told, or the rows have images that would not be read; lists the columns.
+    ValueError, which lists the columns, if they cannot be told or the rows have images that would not be read.
     """
     columns, named, template = source.columns(), settings.columns or {}, settings.question_template
     base_folder = settings.base_folder

@@ -23,11 +23,9 @@ from .files import load_rows
 from .hf_dataset import wrap
 from .records import Row, RowReader, read_conversation
 
+# Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB
 MAX_ARRAY_BYTES = 256 * 2**20
-"""Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB."""
-
-NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")
-"""Columns that tables hold as text, Python's or JSON's."""
+NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")  # what tables hold as text, Python's or JSON's
 
 
 def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -57,7 +55,10 @@ class _Reader(RowReader):
         messages, _ = read_conversation(row.get("conversations"))
         messages, regions = number_regions(_checked(messages), _regions(row))
         if self.question_template is not None:
-            messages = [self._rephrased(message, row) for message in messages]
+            messages = [
+                Message("user", self._prompt({**row, "question": m.content})) if m.role == "user" else m
+                for m in messages
+            ]
         qa_info: Any = row.get("qa_info") or {}
         return Example(
             id=id,
@@ -72,11 +73,6 @@ class _Reader(RowReader):
                 "ground_truth": messages[1].content,
             },
         )
-
-    def _rephrased(self, message: Message, row: Row) -> Message:
-        if message.role != "user":
-            return message
-        return Message("user", self._prompt({**row, "question": message.content}))
 
 
 def _rows(settings: SourceSettings, path: Path) -> Any:

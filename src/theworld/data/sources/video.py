@@ -74,12 +74,8 @@ class _Clips:
 def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
     """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame.
 
-    Args:
-        settings: `clip_frames` are the frames that future latent frames stand for, `clip_fps` their rate.
-
     Raises:
         ValueError: There is no video.
-        ImportError: There are video files, and nothing to decode them with.
     """
     folder, fps = settings.local, settings.clip_fps
     count = settings.clip_frames or 1 + CLIP_STEPS * settings.frames_per_step
@@ -121,17 +117,17 @@ def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped
     kind = path.suffix.lower()
     if path.name.startswith(".") or not (path.is_dir() or kind in ANIMATIONS | VIDEOS):
         return []
+    picks, seconds = list[Any](), list[float]()
     try:
         if path.is_dir():
-            names = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
+            picks = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
             rate = stated_rate(path)
-            resampled = None if fps is None or rate is None else shown_at([1 / rate] * len(names), fps)
-            picks = names if resampled is None else [names[pick] for pick in resampled]
-        elif kind in VIDEOS:
-            picks = []
-        else:
+            seconds = [1 / rate] * len(picks) if rate else []
+        elif kind not in VIDEOS:
             seconds = frame_seconds(path)
-            picks = list(range(len(seconds)) if fps is None else shown_at(seconds, fps))
+            picks = list(range(len(seconds)))
+        if fps is not None and seconds:
+            picks = [picks[place] for place in shown_at(seconds, fps)]
         total = _count_video(path, fps) if kind in VIDEOS and not path.is_dir() else len(picks)
         if total < count:
             rate = "" if fps is None else f" at {fps:g} a second"

@@ -61,9 +61,8 @@ class _Reader(RowReader):
 def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The samples of the tar files at `settings.path`, a stream, and their reader.
 
-    Args:
-        settings: `path` is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
-            `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
+    The path is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
+    `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
 
     Raises:
         ValueError: `columns` names an image or an id. While iterating: as from `read_samples`.
@@ -76,10 +75,8 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     shards: list[str] = []
     for pattern in expand_braces(str(settings.path)):
         files, paths = fsspec.core.url_to_fs(pattern)
-        if any(sign in paths for sign in "*?["):
-            shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))]
-        else:
-            shards.append(pattern)
+        several = any(sign in paths for sign in "*?[")
+        shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))] if several else [pattern]
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise MissingFileError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
