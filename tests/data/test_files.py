@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,13 @@ def test_answers_of_mixed_types_come_as_they_stand(folder: Path, streaming: bool
         write(folder / "rows.jsonl", [{"prompt": "q", "response": r} for r in ("two", 2, 2.5)]), streaming=streaming
     )
     assert [row.messages[1].content for row in rows] == ["two", "2", "2.5"]
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_a_pipe_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=rf"{name}: a special file; expected"):
+        open_source("custom", SourceSettings(path=str(tmp_path / name)))
 
 
 def test_a_csv_holds_text(folder: Path) -> None:

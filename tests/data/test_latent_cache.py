@@ -335,3 +335,32 @@ def test_writers_at_once_and_killed_lose_nothing_that_was_written(tmp_path: Path
         assert sum(there) == there.index(False)  # the first ones, without a gap
         written = frames(sum(there), start=start)
         assert torch.equal(cache.lookup(written), latents_of(written))
+
+
+# --------------------------------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize("other", [torch.zeros(4, 3, 3, 3), torch.zeros(SHAPE, dtype=torch.bfloat16)])
+def test_latents_of_two_shapes_or_dtypes_are_refused(filled: Path, other: torch.Tensor) -> None:
+    cache = LatentCache(filled, FINGERPRINT, writable=True)
+    with pytest.raises(
+        ValueError, match=r"latents of .*, but there are some of .*; remove that folder, then run `thew"
+    ):
+        cache.add(content_key(frames(1, start=9)[0]), other)
+
+
+def test_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:
+    first, second = (LatentCache(tmp_path, FINGERPRINT, writable=True) for _ in range(2))  # writers at once
+    first.add(content_key(frames(1)[0]), torch.zeros(SHAPE))
+    second.add(content_key(frames(1, start=1)[0]), torch.zeros(4, 3, 3, 3))
+    for cache in (first, second):
+        cache.flush()
+    with pytest.raises(ValueError, match=r"latents of .*, but there are some of .*; remove that folder"):
+        LatentCache(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "7", "[" * 100_000])
+def test_a_fingerprint_that_is_no_object_is_named(filled: Path, text: str) -> None:
+    only(filled, "*/fingerprint.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"fingerprint\.json: damaged, .*; run `theworld precompute`"):
+        LatentCache(filled, {**FINGERPRINT, "seed": 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from PIL import Image
 
 from tests import tiny
 from theworld.data.collator import TheWorldCollator
-from theworld.data.open_source import as_source, open_mixture, open_source
-from theworld.data.schema import Example, Skipped, SourceSettings
+from theworld.data.open_source import as_source, open_mixture, open_source, rows_fingerprint
+from theworld.data.schema import Example, Message, Skipped, SourceSettings
 from theworld.data.sources.records import TheWorldDataset
 
 
@@ -272,3 +274,25 @@ def test_objects_that_are_none(tmp_path: Path) -> None:
         as_source(LISTED, SourceSettings(split="train"))
     with pytest.raises(ValueError, match="img holds images"):
         as_source([{"img": "a.png", "question": "q", "answer": "a"}])
+
+
+def test_rows_given_are_told_by_their_content() -> None:
+    rows = [{"question": f"What is {i}?", "answer": str(i)} for i in range(100)]
+    other = [{**row, "answer": "no"} for row in rows]
+    said = [(Message("user", row["question"]), Message("assistant", row["answer"])) for row in rows]
+    made = [Example(str(i), messages) for i, messages in enumerate(said)]
+    prints = [rows_fingerprint(as_source(data)) for data in (rows, other, made, Dataset.from_list(rows))]
+    assert prints == [rows_fingerprint(as_source(data)) for data in (rows, other, made, Dataset.from_list(rows))]
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
+    pictures = [{**row, "image": Image.new("RGB", (16, 16), (i, 0, 0))} for i, row in enumerate(rows)]
+    assert rows_fingerprint(as_source(pictures)) != prints[0]
+
+    class Drawn(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, index: int) -> Any:
+            return {"question": random.choice("abcdefgh") * index, "answer": "x"}
+
+    assert rows_fingerprint(as_source(Drawn())) == ""

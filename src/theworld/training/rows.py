@@ -101,7 +101,8 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     if config.objective != "align":
         return {}
     steps = config.num_world_steps or 0
-    clip = {"clip_frames": 1 + steps * world_setting("world_temporal_compression", config, start)}
+    frames_per_step = world_setting("world_temporal_compression", config, start)
+    clip = {"clip_frames": 1 + steps * frames_per_step, "frames_per_step": frames_per_step}
     if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
         clip["clip_fps"] = world_setting("world_fps", config, start)
     return clip

@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from theworld.data.mixture import Mixture
+from theworld.data.open_source import rows_fingerprint
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
@@ -123,7 +124,8 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     if config.compile:
         compile_layers(model)
     # 2. The run that continues, or a new stage
-    fingerprint = data_fingerprint(config.train_dataset_path, data, config.split)
+    paths = config.train_dataset_path if given is None else rows_fingerprint(data)
+    fingerprint = data_fingerprint(paths, data, config.split)
     world = config.enable_world, model.config.num_world_steps
     stage = Stage(config.objective, trained_parts(model), fingerprint, *world)
     continues = resume is not None and continues_stage(config, resume, stage)

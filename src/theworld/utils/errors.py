@@ -27,6 +27,10 @@ class MissingFileError(FileError, FileNotFoundError):
     """A file or folder that does not exist."""
 
 
+class ExistingFileError(FileError, FileExistsError):
+    """A file or folder that exists already and would be replaced."""
+
+
 class MissingPackageError(TheWorldError, ImportError):
     """A package that an extra of TheWorld installs."""
 

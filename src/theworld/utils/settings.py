@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import MissingFileError, TheWorldError, brief
+from .folders import read_object
 
 WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"},
@@ -215,13 +216,8 @@ def read_values(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such config file")
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TheWorldError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
-    if not isinstance(values, dict):
-        raise TheWorldError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
-    return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
+    values = read_object(path, cure="its keys are those of the config, and comments are keys that begin with '_'")
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 __all__ = ["Key", "check_numbers", "keys", "nearest", "read_values", "setting"]
