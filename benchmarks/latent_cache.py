@@ -2,7 +2,7 @@
 
     python benchmarks/latent_cache.py             # 4,096 latents of 16 x 28 x 28 in bf16, in a temporary folder
     python benchmarks/latent_cache.py --pairs 31 --json
-    python benchmarks/latent_cache.py --encode    # what filling it costs: the VAE at its full width, random weights
+    python benchmarks/latent_cache.py --encode    # what filling it costs: the VAE at its full width
 
 Rows, in latents a second, by the clock and by the processor's time:
     write                add, checksum and flush to disk
@@ -27,6 +27,7 @@ from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 
 from theworld.data.latent_cache import LatentCache, content_key
+from theworld.utils.devices import best_device
 
 SHAPE, FRAME, BATCH = (16, 1, 28, 28), (3, 224, 224), 32
 FINGERPRINT = {"encoder": "benchmark", "dtype": "bfloat16"}
@@ -88,15 +89,42 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
     return {**medians, "bytes_per_latent": used / count, "raw_bytes": raw, "overhead": used / count / raw - 1}
 
 
-def encode_cost() -> dict[str, float]:
-    """Operations and processor time of one frame, once, in the VAE's encoder of Cosmos-Predict2 in fp32."""
-    vae = AutoencoderKLWan().eval()
-    frame = torch.rand(1, 3, 1, *FRAME[1:]) * 2 - 1
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        begin = time.process_time()
-        vae.encode(frame)
-    seconds = time.process_time() - begin
-    return {"teraflop_per_frame": counter.get_total_flops() / 1e12, "processor_seconds_per_frame": seconds}
+def encode_cost() -> dict[str, float | str]:
+    """What one frame costs in the VAE's encoder of Cosmos-Predict2 (random weights): operations, and seconds by batch.
+
+    On the best device of the machine: an accelerator in bf16, or one CPU core in fp32.
+    """
+    device, dtype = best_device()
+    vae = AutoencoderKLWan().eval().to(device, dtype)
+    figures: dict[str, float | str] = {"device": str(device), "dtype": str(dtype)}
+    with torch.no_grad():
+        frames = torch.rand(64, 3, 1, *FRAME[1:], device=device, dtype=dtype) * 2 - 1
+        with FlopCounterMode(display=False) as counter:
+            begin = time.process_time()
+            vae.encode(frames[:1])
+        figures |= {
+            "teraflop_per_frame": counter.get_total_flops() / 1e12,
+            "processor_seconds_per_frame": time.process_time() - begin,
+        }
+        if device.type != "cpu":
+            figures["device"] = torch.get_device_module(device).get_device_name(device)
+            for together in (1, 8, 64):
+                figures[f"seconds_per_frame_in_batches_of_{together}"] = (
+                    seconds_on(device, lambda count=together: vae.encode(frames[:count])) / together
+                )
+    return figures
+
+
+def seconds_on(device: torch.device, run: Callable[[], object], repeats: int = 20) -> float:
+    """Median seconds of a call on an accelerator, after three that warm up."""
+    found: list[float] = []
+    for _ in range(3 + repeats):
+        torch.accelerator.synchronize(device)
+        begin = time.perf_counter()
+        run()
+        torch.accelerator.synchronize(device)
+        found.append(time.perf_counter() - begin)
+    return statistics.median(found[3:])
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Convert OpenSpatialDataset's JSON array of 31.9 GB into files that training reads row by row, in little memory.
+"""Index OpenSpatialDataset's JSON array of 31.9 GB, so that training reads it row by row, in little memory.
 
 python scripts/convert_open_spatial.py result_10_depth_convs.json open-spatial [--image_folder openimages]
 """
@@ -7,19 +7,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from theworld.data.open_spatial import convert_open_spatial
+from theworld.data.open_spatial import index_open_spatial
 from theworld.utils.logging import configure_logging
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source_json", type=Path, help="the downloaded array")
+    parser.add_argument("source_json", type=Path, help="the downloaded array, which stays where it is")
     parser.add_argument("out_folder", type=Path, help="the folder to make; goes into train_dataset_path")
     parser.add_argument("--image_folder", type=Path, help="keep only the rows whose picture is here")
     arguments = parser.parse_args()
     configure_logging()
     try:
-        rows = convert_open_spatial(arguments.source_json, arguments.out_folder, arguments.image_folder)
+        rows = index_open_spatial(arguments.source_json, arguments.out_folder, arguments.image_folder)
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

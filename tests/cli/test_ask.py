@@ -115,6 +115,20 @@ def test_a_model_folder_that_does_not_exist(picture: Path, capsys: pytest.Captur
     one_line(capsys, "no/such/model")
 
 
+def test_a_run_folder_is_its_newest_checkpoint(
+    checkpoint: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoint-1000")
+    (tmp_path / "run" / "checkpoint-999").mkdir()
+    (tmp_path / "run" / "checkpoint-999" / "config.json").write_text("damaged", encoding="utf-8")
+    assert ask(picture, "What?", "--model", tmp_path / "run", "--use_world") == 0
+    assert main(["imagine", str(picture), "--model", str(tmp_path / "run"), "-o", str(tmp_path / "a.gif")]) == 0
+    capsys.readouterr()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-1000")
+    assert ask(picture, "What?", "--model", tmp_path / "run") == 2
+    one_line(capsys, str(tmp_path / "run"))
+
+
 def test_a_world_folder_without_a_vae(
     gemma_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

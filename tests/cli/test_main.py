@@ -64,7 +64,7 @@ def test_our_own_faults_are_called_bugs(failing, capsys, error: Exception) -> No
 )
 def test_a_value_error_that_python_itself_raises_is_a_bug(monkeypatch, capsys, mistake: str) -> None:
     def run(args: argparse.Namespace) -> int:
-        exec(compile(mistake, "module.py", "exec"))
+        exec(compile(mistake, "module.py", "exec"), {"__name__": "theworld.cli.fail"})
         return 0
 
     command = SimpleNamespace(__doc__="Fail.", add_arguments=lambda parser: None, run=run)
@@ -86,7 +86,9 @@ def test_a_value_error_that_python_itself_raises_is_a_bug(monkeypatch, capsys, m
 )
 def test_errors_of_files_and_libraries_are_the_users(monkeypatch, capsys, mistake: str) -> None:
     command = SimpleNamespace(
-        __doc__="Fail.", add_arguments=lambda parser: None, run=lambda args: exec(compile(mistake, "module.py", "exec"))
+        __doc__="Fail.",
+        add_arguments=lambda parser: None,
+        run=lambda args: exec(mistake, {"__name__": "theworld.cli.fail"}),
     )
     monkeypatch.setitem(cli.COMMANDS, "fail", command)
     assert cli.main(["fail"]) == 2

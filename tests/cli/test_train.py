@@ -90,6 +90,37 @@ def test_help_needs_no_torch() -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+IN_THE_DATA = [
+    ([], "dataset 'custom' needs train_dataset_path"),
+    (["--train_dataset_path", "nowhere.jsonl"], "nowhere.jsonl: no such file or folder"),
+    (["--train_dataset_path", "rows.jsonl", "--image_folder", "nowhere"], "image_folder=nowhere: no such folder"),
+    (["--train_dataset_path", "rows.jsonl", "--columns", '{"question": "zz"}'], "no column 'zz' in the data, which"),
+    (["--train_dataset_path", "rows.txt"], "expected a folder or a file ending in"),
+    (["--train_dataset_path", '["rows.jsonl", "nowhere.jsonl"]'], "nowhere.jsonl: no such file or folder"),
+    (["--train_dataset_path", "rows.jsonl", "--do_eval", "--eval_dataset_path", "no.csv"], "no.csv: no such file"),
+    (["--dataset", "vsr", "--train_dataset_path", "nowhere"], "nowhere: no such file or folder"),
+]
+
+
+@pytest.mark.parametrize("command", ["train", "precompute"])
+def test_mistakes_in_the_data_are_told_before_the_model_is_imported(command: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"image": "0.png", "question": "?", "answer": "!"}\n', encoding="utf-8")
+    (tmp_path / "rows.txt").touch()
+    code = "from theworld.cli.main import main; import sys\n"
+    code += "".join(f"assert main({[command, *arguments]}) == 2\n" for arguments, _ in IN_THE_DATA)
+    code += "assert not {'transformers.trainer', 'theworld.model', 'diffusers'} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for told, (_, line) in zip(done.stderr.splitlines(), IN_THE_DATA, strict=True):
+        assert line in told
+
+
+def test_a_second_value_of_an_option_is_told_to_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--train_dataset_path", "a.jsonl", "b.jsonl"])
+    assert "unexpected 'b.jsonl': quote a value with spaces, and a list, which is JSON" in capsys.readouterr().err
+
+
 def test_resume_from_alone_reads_the_config_of_the_run(
     config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +179,19 @@ def test_a_new_stage_from_the_weights_of_a_run_leaves_that_run_as_it_is(
     assert (result["step"], result["checkpoint"]) == (2, str(new / "checkpoint-2"))
     assert "a new stage starts from its weights, because of data (" in printed.err
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
+def test_columns_are_named_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    renamed = [{"img": row["image"], "question": row["question"], "gold": row["answer"]} for row in rows]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in renamed), encoding="utf-8")
+    command = ["train", "--config", config, "--train_dataset_path", str(tmp_path / "own.jsonl"), "--max_steps", "1"]
+    assert main([*command, "--columns", '{"answer": "gold"}']) == 2
+    error = capsys.readouterr().err
+    assert "img holds images" in error
+    assert 'columns={"image": "img"}' in error
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--columns", '{"image": "img", "answer": "gold"}', "--learning_rate", ".001"]) == 0
 
 
 def test_a_webdataset_without_a_number_of_steps_says_what_to_do(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_answers_of_mixed_types_come_as_they_stand(folder: Path, streaming: bool
     assert [row.messages[1].content for row in rows] == ["two", "2", "2.5"]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.csv", "rows.parquet"])
+def test_a_pipe_is_not_opened(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=rf"{name}: a special file; expected"):
+        open_source("custom", SourceSettings(path=str(tmp_path / name)))
+
+
 def test_a_csv_holds_text(folder: Path) -> None:
     rows = [{"image": "a.png", "question": "q", "answer": text} for text in ("None", "007", "NA", "1.50")]
     path = write(folder / "rows.csv", rows)
@@ -190,6 +198,17 @@ def test_names_that_lead_out_of_the_folder_are_skipped(folder: Path) -> None:
     row = source[0]  # type: ignore[index]
     assert isinstance(row, Skipped)
     assert row.cause == "outside_folder"
+
+
+def test_a_file_beside_links_is_read(folder: Path, tmp_path: Path) -> None:
+    """As a snapshot of the Hub: its files are links to `../../blobs`."""
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    write(folder / "rows.jsonl", ROWS)
+    for name in ("a.png", "b.png", "rows.jsonl"):
+        (snapshot / name).symlink_to(Path("../..") / folder.name / name)
+    for row, colour in zip(read(snapshot / "rows.jsonl"), ((255, 0, 0), (0, 0, 255)), strict=True):
+        assert open_image(row.images[0]).getpixel((0, 0)) == colour
 
 
 def test_a_template_asks(folder: Path) -> None:

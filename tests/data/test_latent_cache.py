@@ -77,14 +77,14 @@ def test_the_key_is_what_the_encoder_sees() -> None:
 
 
 def test_missing_latents_are_named_with_the_cure(filled: Path) -> None:
-    with pytest.raises(KeyError, match=r"2 of 3 images have no latents.*theworld precompute") as caught:
+    with pytest.raises(ValueError, match=r"2 of 3 images have no latents.*theworld precompute") as caught:
         LatentCache(filled, FINGERPRINT).lookup(torch.cat([frames(1), frames(2, start=50)]))
     assert content_key(frames(1, start=50)[0]).hex()[:16] in str(caught.value)
 
 
 def test_an_empty_cache_misses_everything(tmp_path: Path) -> None:
     LatentCache(tmp_path, FINGERPRINT, writable=True)
-    with pytest.raises(KeyError, match="1 of 1"):
+    with pytest.raises(ValueError, match="1 of 1"):
         LatentCache(tmp_path, FINGERPRINT).lookup(frames(1))
 
 
@@ -191,7 +191,7 @@ def test_a_lost_shard_is_found_and_rebuilt(filled: Path) -> None:
     only(filled, "*/shards/*").unlink()
     with pytest.raises(ValueError, match=r"safetensors: damaged \(it is gone\)"):
         cache.lookup(frames(1))
-    with pytest.raises(KeyError, match="theworld precompute"):
+    with pytest.raises(ValueError, match="theworld precompute"):
         LatentCache(filled, FINGERPRINT).lookup(frames(1))
     assert rebuild(filled) == 0
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
@@ -207,16 +207,17 @@ def test_a_flipped_bit_never_gives_other_latents(filled: Path, where: int) -> No
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
 
 
-def test_a_shard_that_is_truncated_under_a_reader_is_an_error(filled: Path) -> None:
-    """A mapped file would end the reader with SIGBUS."""
-    cache = LatentCache(filled, FINGERPRINT)
-    cache.lookup(frames(5))
-    shard = only(filled, "*/shards/*")
+def test_a_shard_that_is_truncated_under_a_reader_is_an_error(tmp_path: Path) -> None:
+    """A mapped file of several pages would end the reader with SIGBUS."""
+    write(tmp_path, frames(100))
+    cache = LatentCache(tmp_path, FINGERPRINT)
+    cache.lookup(frames(1))
+    shard = only(tmp_path, "*/shards/*")
     os.truncate(shard, 100)
     with pytest.raises(
         ValueError, match=rf"{shard.name}: damaged \(it ends before byte \d+\); run `theworld precompute`"
     ):
-        cache.lookup(frames(5))
+        cache.lookup(frames(1, start=99))
 
 
 def test_a_cache_of_version_0_1_is_refused_with_what_to_do(filled: Path) -> None:
@@ -334,3 +335,32 @@ def test_writers_at_once_and_killed_lose_nothing_that_was_written(tmp_path: Path
         assert sum(there) == there.index(False)  # the first ones, without a gap
         written = frames(sum(there), start=start)
         assert torch.equal(cache.lookup(written), latents_of(written))
+
+
+# --------------------------------------------------------------------------------------------------------- shapes
+
+
+@pytest.mark.parametrize("other", [torch.zeros(4, 3, 3, 3), torch.zeros(SHAPE, dtype=torch.bfloat16)])
+def test_latents_of_two_shapes_or_dtypes_are_refused(filled: Path, other: torch.Tensor) -> None:
+    cache = LatentCache(filled, FINGERPRINT, writable=True)
+    with pytest.raises(
+        ValueError, match=r"latents of .*, but there are some of .*; remove that folder, then run `thew"
+    ):
+        cache.add(content_key(frames(1, start=9)[0]), other)
+
+
+def test_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:
+    first, second = (LatentCache(tmp_path, FINGERPRINT, writable=True) for _ in range(2))  # writers at once
+    first.add(content_key(frames(1)[0]), torch.zeros(SHAPE))
+    second.add(content_key(frames(1, start=1)[0]), torch.zeros(4, 3, 3, 3))
+    for cache in (first, second):
+        cache.flush()
+    with pytest.raises(ValueError, match=r"latents of .*, but there are some of .*; remove that folder"):
+        LatentCache(tmp_path, FINGERPRINT)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "7", "[" * 100_000])
+def test_a_fingerprint_that_is_no_object_is_named(filled: Path, text: str) -> None:
+    only(filled, "*/fingerprint.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"fingerprint\.json: damaged, .*; run `theworld precompute`"):
+        LatentCache(filled, {**FINGERPRINT, "seed": 1})

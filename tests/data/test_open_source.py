@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, IterableDataset
+from PIL import Image
 
 from tests import tiny
 from theworld.data.collator import TheWorldCollator
-from theworld.data.open_source import as_source, open_mixture, open_source
-from theworld.data.schema import Example, Skipped, SourceSettings
+from theworld.data.open_source import as_source, open_mixture, open_source, rows_fingerprint
+from theworld.data.schema import Example, Message, Skipped, SourceSettings
 from theworld.data.sources.records import TheWorldDataset
 
 
@@ -50,6 +52,28 @@ def test_answers_do_not_depend_on_other_rows(tmp_path: Path, name: str, streamin
 
 
 @pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("early", "late"),
+    [
+        ({}, {"answer": 7, "image": ["a.png"]}),
+        ({}, {"choices": ["x", "y"]}),
+        ({"note": None}, {"note": "text"}),
+        ({"note": [1]}, {"note": "text"}),
+        ({"answer": 7}, {"answer": "text"}),
+    ],
+)
+def test_rows_past_ten_megabytes_are_read_as_the_first(
+    tmp_path: Path, early: dict[str, Any], late: dict[str, Any], streaming: bool
+) -> None:
+    """Libraries that infer types do so for some megabytes at a time."""
+    row = {"image": "a.png", "question": "q", "answer": "x", "padding": "x" * 2**20, **early}
+    written = [*[row] * 11, row | late, row]
+    read = rows_of(lines(tmp_path / "a.jsonl", written), streaming=streaming)
+    assert answers(read) == [str(one["answer"]) for one in written]
+    assert all(one.images == (tmp_path / "a.png",) for one in read if isinstance(one, Example))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
 def test_numbers_and_booleans_of_json_keep_their_text(tmp_path: Path, streaming: bool) -> None:
     texts = ["true", "false", "1e3", "2.50", "-0.0", "12345678901234567890.125", "7"]
     rows = "".join(f'{{"question": "q", "answer": {text}, "note": 1.50}}\n' for text in texts)
@@ -66,12 +90,10 @@ def test_numbers_and_booleans_of_json_keep_their_text(tmp_path: Path, streaming:
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_conversations_of_short_answers(tmp_path: Path, streaming: bool) -> None:
-    good = [
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": text}]}
-        for text in CHAT_ANSWERS
-    ]
-    user = {"role": "user", "content": "q"}
+@pytest.mark.parametrize("question", ["q", [{"type": "text", "text": "q"}]])
+def test_conversations_of_short_answers(tmp_path: Path, question: Any, streaming: bool) -> None:
+    user = {"role": "user", "content": question}
+    good = [{"messages": [user, {"role": "assistant", "content": text}]} for text in CHAT_ANSWERS]
     bad: list[dict[str, Any]] = [
         {"messages": [user, {"role": "assistant", "content": value}]} for value in (2, None, {"a": 1}, [3], "")
     ]
@@ -92,9 +114,10 @@ def test_a_file_without_rows_is_an_error(tmp_path: Path, text: str, streaming: b
 @pytest.mark.parametrize("streaming", [False, True])
 def test_numbers_that_are_none_are_skipped(tmp_path: Path, streaming: bool) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text('\ufeff{"question": "q", "answer": NaN}\r\n\r\n{"question": "q", "answer": -Infinity}\r\n', "utf-8")
+    rows = [f'{{"question": "q", "answer": {text}}}' for text in ("NaN", "Infinity", "-Infinity")]
+    path.write_text("\ufeff" + "\r\n\r\n".join(rows) + "\r\n", "utf-8")
     read = rows_of(path, streaming=streaming)
-    assert [row.cause for row in read if isinstance(row, Skipped)] == ["bad_row", "bad_row"]
+    assert [row.cause for row in read if isinstance(row, Skipped)] == ["bad_row"] * 3
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -251,3 +274,25 @@ def test_objects_that_are_none(tmp_path: Path) -> None:
         as_source(LISTED, SourceSettings(split="train"))
     with pytest.raises(ValueError, match="img holds images"):
         as_source([{"img": "a.png", "question": "q", "answer": "a"}])
+
+
+def test_rows_given_are_told_by_their_content() -> None:
+    rows = [{"question": f"What is {i}?", "answer": str(i)} for i in range(100)]
+    other = [{**row, "answer": "no"} for row in rows]
+    said = [(Message("user", row["question"]), Message("assistant", row["answer"])) for row in rows]
+    made = [Example(str(i), messages) for i, messages in enumerate(said)]
+    prints = [rows_fingerprint(as_source(data)) for data in (rows, other, made, Dataset.from_list(rows))]
+    assert prints == [rows_fingerprint(as_source(data)) for data in (rows, other, made, Dataset.from_list(rows))]
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
+    pictures = [{**row, "image": Image.new("RGB", (16, 16), (i, 0, 0))} for i, row in enumerate(rows)]
+    assert rows_fingerprint(as_source(pictures)) != prints[0]
+
+    class Drawn(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return 100
+
+        def __getitem__(self, index: int) -> Any:
+            return {"question": random.choice("abcdefgh") * index, "answer": "x"}
+
+    assert rows_fingerprint(as_source(Drawn())) == ""

@@ -1,4 +1,4 @@
-"""The array of 31.9 GB, at sizes for tests: converted in one pass, in bounded memory, whole or not at all."""
+"""The array of 31.9 GB, at sizes for tests: indexed in one pass, in bounded memory, whole or not at all."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from theworld.data.open_spatial import MANIFEST, convert_open_spatial, read_converted
+from theworld.data.open_spatial import MANIFEST, OFFSETS, index_open_spatial, read_indexed
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_open_spatial.py"
 
@@ -32,15 +32,14 @@ def write(path: Path, count: int, padding: int = 0, indent: int | None = None) -
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-@pytest.mark.parametrize("per_shard", [1, 3, 10, 100])
-def test_every_row_comes_out_as_it_went_in(tmp_path: Path, indent: int | None, per_shard: int) -> None:
+def test_every_row_is_read_by_its_place(tmp_path: Path, indent: int | None) -> None:
     rows = write(tmp_path / "all.json", 10, indent=indent)
-    assert convert_open_spatial(tmp_path / "all.json", tmp_path / "out", rows_per_shard=per_shard) == 10
-    read = read_converted(tmp_path / "out")
+    assert index_open_spatial(tmp_path / "all.json", tmp_path / "out") == 10
+    read = read_indexed(tmp_path / "out")
     assert list(read) == rows
     assert read[7] == rows[7]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "out"]
-    assert len(list((tmp_path / "out").glob("*.jsonl"))) == -(-10 // per_shard)
+    assert sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) < 1000
 
 
 def test_only_rows_with_their_picture(tmp_path: Path) -> None:
@@ -48,8 +47,8 @@ def test_only_rows_with_their_picture(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for number in (1, 4):
         (tmp_path / "pictures" / f"{number:016x}.jpg").touch()
-    assert convert_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures") == 2
-    assert list(read_converted(tmp_path / "out")) == [rows[1], rows[4]]
+    assert index_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures") == 2
+    assert list(read_indexed(tmp_path / "out")) == [rows[1], rows[4]]
 
 
 def test_an_array_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
@@ -58,67 +57,61 @@ def test_an_array_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
     for size in (len(data) - 1, len(data) // 2):
         (tmp_path / "cut.json").write_bytes(data[:size])
         with pytest.raises(ValueError, match=r"cut\.json: cut off or no JSON after \d+ rows"):
-            convert_open_spatial(tmp_path / "cut.json", tmp_path / "out", rows_per_shard=2)
+            index_open_spatial(tmp_path / "cut.json", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all.json", "cut.json"]
-
-
-def test_what_a_killed_conversion_left_is_replaced(tmp_path: Path) -> None:
-    rows = write(tmp_path / "all.json", 3)
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "rows-00009.jsonl").write_text("half", encoding="utf-8")
-    convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
-    assert list(read_converted(tmp_path / "out")) == rows
-    assert not list((tmp_path / "out").glob("*00009*"))
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "version https://git-lfs.github.com/spec/v1\n", "", '{"rows": [1]}'])
 def test_what_is_no_array_of_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / "all.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"all\.json"):
-        convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
+        index_open_spatial(tmp_path / "all.json", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["all.json"]
 
 
 def test_folders_that_are_there_or_not(tmp_path: Path) -> None:
     write(tmp_path / "all.json", 1)
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        convert_open_spatial(tmp_path / "none.json", tmp_path / "out")
+        index_open_spatial(tmp_path / "none.json", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="pictures"):
-        convert_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures")
+        index_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures")
     (tmp_path / "out").mkdir()
-    with pytest.raises(FileExistsError, match="out: is there already"):
-        convert_open_spatial(tmp_path / "all.json", tmp_path / "out")
+    with pytest.raises(ValueError, match="out: is there already"):
+        index_open_spatial(tmp_path / "all.json", tmp_path / "out")
 
 
-def test_a_conversion_that_lost_files_is_refused(tmp_path: Path) -> None:
+def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "all.json", 6)
-    convert_open_spatial(tmp_path / "all.json", tmp_path / "out", rows_per_shard=3)
-    last = sorted((tmp_path / "out").glob("*.jsonl"))[-1]
-    whole = last.read_bytes()
-    last.write_bytes(whole[:50])
-    with pytest.raises(ValueError, match="not a whole conversion"):
-        read_converted(tmp_path / "out")
-    last.unlink()
-    with pytest.raises(ValueError, match="not a whole conversion"):
-        read_converted(tmp_path / "out")
-    last.write_bytes(whole)
-    read_converted(tmp_path / "out")
-    (tmp_path / "out" / MANIFEST).write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match="not a whole conversion"):
-        read_converted(tmp_path / "out")
+    index_open_spatial(tmp_path / "all.json", tmp_path / "out")
+    whole = (tmp_path / "all.json").read_bytes()
+    (tmp_path / "all.json").write_bytes(whole[:50])
+    with pytest.raises(ValueError, match=r"all\.json has changed since it was indexed; index it again"):
+        read_indexed(tmp_path / "out")
+    (tmp_path / "all.json").unlink()
+    with pytest.raises(ValueError, match=r"not a whole index .*all\.json"):
+        read_indexed(tmp_path / "out")
+    (tmp_path / "all.json").write_bytes(whole)
+    assert len(read_indexed(tmp_path / "out")) == 6
+    (tmp_path / "out" / OFFSETS).write_bytes(b"")
+    with pytest.raises(ValueError, match="not a whole index"):
+        read_indexed(tmp_path / "out")
+    for text in ("{}", '{"rows": 6, "shards": [6]}'):  # the latter of a version that copied the rows
+        (tmp_path / "out" / MANIFEST).write_text(text, encoding="utf-8")
+        with pytest.raises(ValueError, match="not a whole index"):
+            read_indexed(tmp_path / "out")
 
 
 MEASURE = """
 import resource, sys
 from pathlib import Path
-from theworld.data.open_spatial import convert_open_spatial, read_converted
+from theworld.data.open_spatial import index_open_spatial, read_indexed
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 folder = Path(sys.argv[1])
-convert_open_spatial(folder / "small.json", folder / "small")
-read_converted(folder / "small")[0]
+index_open_spatial(folder / "small.json", folder / "small")
+read_indexed(folder / "small")[0]
 before = peak()
-convert_open_spatial(folder / "large.json", folder / "large")
-rows = read_converted(folder / "large")
+index_open_spatial(folder / "large.json", folder / "large")
+rows = read_indexed(folder / "large")
 rows[len(rows) - 1]
 print(peak() - before)
 """
@@ -143,7 +136,7 @@ def test_the_script(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "3 rows" in done.stdout
-    assert len(read_converted(tmp_path / "out")) == 3
+    assert len(read_indexed(tmp_path / "out")) == 3
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")

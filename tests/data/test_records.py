@@ -210,3 +210,10 @@ def test_pictures_on_the_hub_are_read_from_there(monkeypatch: pytest.MonkeyPatch
     read = one({**ROW, "image": "hf://datasets/me/mine/b.png"})
     assert isinstance(read, Skipped)
     assert read.cause == "connection"
+
+
+def test_choices_nested_too_deep_are_a_bad_row() -> None:
+    row = {"question": "?", "answer": "a", "choices": "[" * 100_000 + "]" * 100_000}
+    skipped = RowReader().read(row, "0")
+    assert isinstance(skipped, Skipped)
+    assert skipped.cause == "bad_row"

@@ -94,3 +94,24 @@ def test_a_budget_of_all_still_leaves_something_to_learn(tmp_path: Path) -> None
     log.record(bad("a", "b"))
     with pytest.raises(ValueError, match=r"^No usable rows: all 3 were skipped\. See .*skipped\.jsonl\.$"):
         log.record(bad("c"))
+
+
+def test_rows_that_share_an_id_all_count(tmp_path: Path) -> None:
+    log = SkipLog(tmp_path / "skipped.jsonl", budget=0.05, total=100)
+    for _ in range(5):
+        log.seen(10)
+        log.record(bad("same"))
+    log.seen(10)
+    with pytest.raises(ValueError, match="6 of 100 rows cannot be used"):
+        log.record(bad("same"))
+    assert len(list(read_jsonl(tmp_path / "skipped.jsonl"))) == 1
+
+
+def test_a_row_that_comes_in_every_epoch_counts_once(tmp_path: Path) -> None:
+    for start in range(2):  # the second time it resumes within an epoch
+        log = SkipLog(tmp_path / "skipped.jsonl", budget=0.05, total=20)
+        for _ in range(5 - start):
+            log.seen(1)
+            log.record(bad("one"))
+            log.seen(19 if start == 0 else 9)
+    assert len(log) == 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from theworld.data import schema
 from theworld.data.open_source import open_source
-from theworld.data.open_spatial import convert_open_spatial
+from theworld.data.open_spatial import index_open_spatial
 from theworld.data.regions import draw_regions
 from theworld.data.schema import Example, Message, Skipped, SourceSettings
 from theworld.data.sources import spatial_rgpt
@@ -72,13 +72,13 @@ def supervised(example: Example | Skipped) -> list[str]:
     return [message.content for message in example.messages if message.role == "assistant"]
 
 
-@pytest.mark.parametrize("form", ["json", "jsonl", "converted"])
+@pytest.mark.parametrize("form", ["json", "jsonl", "indexed"])
 def test_training_rows(tmp_path: Path, form: str) -> None:
     rows = [train_row(number) for number in range(5)]
     path = write(tmp_path / ("rows.jsonl" if form == "jsonl" else "rows.json"), *rows)
-    if form == "converted":
-        convert_open_spatial(path, tmp_path / "converted", rows_per_shard=2)
-        path = tmp_path / "converted"
+    if form == "indexed":
+        index_open_spatial(path, tmp_path / "index")
+        path = tmp_path / "index"
     source = open_source("spatial_rgpt", SourceSettings(path=str(path), image_folder=tmp_path))
     assert len(source) == 5
     assert [supervised(source[n]) for n in range(5)] == [
@@ -166,7 +166,7 @@ def test_a_template_rephrases_every_question(tmp_path: Path) -> None:
         load(path, question_template="{prompt}")
 
 
-def test_the_array_that_was_not_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_array_that_was_not_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "result_10_depth_convs.json", train_row())
     monkeypatch.setattr(spatial_rgpt, "MAX_ARRAY_BYTES", 100)
     with pytest.raises(ValueError, match=r"python scripts/convert_open_spatial.py \S+convs.json \S+convs"):

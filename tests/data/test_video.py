@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from PIL import Image
 from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, Skipped, SourceSettings
+from theworld.data.sources import video
 from theworld.data.sources.records import IndexedRows
 
 
@@ -190,6 +193,13 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path, settings: dict[str,
         load(tmp_path, **settings)
 
 
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    (row,) = open_source("video", SourceSettings(path=str(tmp_path), clip_frames=5))
+    assert isinstance(row, Skipped)
+    assert row.detail.endswith("a.mp4: not a regular file")
+
+
 def test_a_folder_without_videos_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no videos; expected sub-folders of frames"):
         load(tmp_path)
@@ -198,3 +208,39 @@ def test_a_folder_without_videos_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="expected a folder"):
         load(tmp_path / "file")
+
+
+def test_the_frames_of_a_latent_frame_are_the_models(tmp_path: Path) -> None:
+    write_frames(tmp_path / "a", 9)
+    assert len(load(tmp_path, clip_frames=3, frames_per_step=2)) == 3
+    assert len(load(tmp_path, frames_per_step=2)) == 1  # 5 frames
+    with pytest.raises(ValueError, match=r"clip_frames=5: expected 1 \+ 8K .*: 1, 9, 17"):
+        load(tmp_path, clip_frames=5, frames_per_step=8)
+
+
+def write_mjpeg(path: Path, *sides: int) -> None:
+    """An AVI of one JPEG frame a side, of a header that says the first."""
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("mjpeg", rate=10)
+        stream.width = stream.height = sides[0]
+        stream.pix_fmt = "yuvj420p"
+        for place, side in enumerate(sides):
+            encoder: Any = av.CodecContext.create("mjpeg", "w")
+            encoder.width = encoder.height = side
+            encoder.pix_fmt, encoder.time_base = "yuvj420p", stream.time_base or Fraction(1, 10)
+            for packet in encoder.encode(av.VideoFrame.from_image(frame(place).resize((side, side)))):
+                packet.stream, packet.pts, packet.dts = stream, place, place
+                container.mux(packet)
+
+
+def test_a_video_of_huge_frames_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "MAX_PIXELS", 64 * 64 - 1)
+    for name, *sides in (("fine", *[32] * 5), ("all", *[64] * 5), ("last", *[32] * 4, 64)):
+        write_mjpeg(tmp_path / f"{name}.avi", *sides)
+    everything, fine, last = load(tmp_path, clip_frames=5)
+    assert len(reds(fine)) == 5
+    assert isinstance(everything, Skipped)
+    assert (everything.cause, "more than 4,095" in everything.detail) == ("too_large", True)
+    assert isinstance(last, Skipped)

@@ -129,3 +129,9 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 def test_a_relation_has_one_category() -> None:
     relations = [relation for names in META_CATEGORIES.values() for relation in names.split(", ")]
     assert len(relations) == len(set(relations)) == 70
+
+
+def test_a_split_of_one_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.jsonl", RANDOM)
+    with pytest.raises(ValueError, match=r"split='dev': \S+train.jsonl is one file, so one split; remove split"):
+        open_source("vsr", settings(path, split="dev"))

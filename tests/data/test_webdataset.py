@@ -187,3 +187,50 @@ def test_precompute_takes_images_alone_and_training_captions(
     assert (done.rows, done.computed, done.skipped, done.skip_causes) == (16, 15, 1, "not_an_image 1 (bad)")
     assert precompute(config).computed == 0
     assert train(config).step == 2
+
+
+@pytest.mark.parametrize("key", ["image", "images"])
+def test_a_row_beside_an_image_never_opens_a_file_of_this_machine(tmp_path: Path, key: str) -> None:
+    (tmp_path / "secret.png").write_bytes(png(255))
+    row = {"question": "What?", "answer": "that", key: [str(tmp_path / "secret.png")]}
+    said = {"role": "user", "content": [{"type": "image", "image": str(tmp_path / "secret.png")}]}
+    chat = {"messages": [said, {"role": "assistant", "content": "Ho"}]}
+    files = {"a.png": png(7), "a.json": json.dumps(row).encode(), "b.png": png(8), "b.json": json.dumps(chat).encode()}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files))
+    row_a, row_b = load(tmp_path / "a.tar")
+    assert isinstance(row_a, Example)
+    assert [open_image(image).getpixel((0, 0)) for image in row_a.images] == [(7, 0, 0)]
+    assert isinstance(row_b, Skipped)
+    with pytest.raises(ValueError, match="columns: 'image' of tar files cannot be named"):
+        load(tmp_path / "a.tar", columns={"image": "path"})
+
+
+def test_rows_beside_images_are_told_as_in_other_sources(tmp_path: Path) -> None:
+    rows: dict[str, dict[str, Any]] = {
+        "a": {"prompt": "What?", "label": "that"},
+        "b": {"prompt": "What?", "response": 2, "choices": ["x", "y", "z"]},
+        "c": {"prompt": "What?", "response": "that", "gold": "this"},
+    }
+    files = {}
+    for key, row in rows.items():
+        files |= {f"{key}.png": png(1), f"{key}.json": json.dumps(row).encode()}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files))
+
+    def answers(**settings: Any) -> dict[str, str]:
+        found = load(tmp_path / "a.tar", **settings)
+        return {row.id: row.messages[1].content if isinstance(row, Example) else row.cause for row in found}
+
+    assert answers() == {"a": "that", "b": "z", "c": "that"}
+    assert answers(columns={"answer": "gold"}) == {"a": "bad_row", "b": "bad_row", "c": "this"}
+
+
+def test_files_of_a_sample_that_do_not_follow_each_other(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(tar_bytes({"a.png": png(1), "b.png": png(2), "a.txt": b"a", "b.txt": b"b"}))
+    with pytest.raises(ValueError, match=r"a\.tar: the files of a do not follow each other; .*tar --sort=name"):
+        load(tmp_path / "a.tar")
+
+
+def test_a_row_nested_too_deep_is_skipped(tmp_path: Path) -> None:
+    deep = b'{"answer": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    (tmp_path / "a.tar").write_bytes(tar_bytes({"a.png": png(1), "a.json": deep}))
+    assert [row.detail for row in load(tmp_path / "a.tar") if isinstance(row, Skipped)] == ["a.json: nested too deep"]

@@ -33,7 +33,7 @@ def model(gemma_folder: Path, cosmos_folder: Path) -> TheWorld:
 
 
 def test_every_part_is_on_the_device(model: TheWorld, images: list[Image.Image]) -> None:
-    model.generate(**prompt(model, images[0], num_world_steps=1), max_new_tokens=2)
+    model.generate(**prompt(model, images[0], num_world_steps=1), max_new_tokens=2, use_world=True)
     assert {parameter.device.type for parameter in model.parameters()} == {"cuda"}
 
 
@@ -46,8 +46,9 @@ def test_world_off_is_gemma(model: TheWorld, gemma_folder: Path, images: list[Im
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 def test_answers_do_not_depend_on_the_cache(model: TheWorld, images: list[Image.Image], cache: str) -> None:
     inputs = prompt(model, images[0], num_world_steps=1)
-    expected = model.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=False)
-    found = model.generate(**inputs, max_new_tokens=6, do_sample=False, cache_implementation=cache)
+    expected = model.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=False, use_world=True)
+    options = {"cache_implementation": cache, "use_world": True}  # an untrained fusion answers without it
+    found = model.generate(**inputs, max_new_tokens=6, do_sample=False, **options)
     assert found.tolist() == expected.tolist()
 
 

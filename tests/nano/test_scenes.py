@@ -145,5 +145,5 @@ def test_bad_requests_are_named(tmp_path: Path):
         generate(tmp_path / "x", "dev", {"race": 1})
     with pytest.raises(ValueError, match="'fall'"):
         generate(tmp_path / "x", "test", {"fall": 1})
-    with pytest.raises(FileExistsError, match="remove it"):
+    with pytest.raises(ValueError, match="remove it"):
         generate(tmp_path, "test", {"race": 1})

@@ -150,7 +150,7 @@ def test_cached_latents_take_the_place_of_the_encoder(
     for method in ("encode", "encode_clip"):
         monkeypatch.setattr(model.model.world_encoder, method, None)
     assert torch.equal(model(**cached).loss, expected)
-    with pytest.raises(KeyError, match="theworld precompute"):
+    with pytest.raises(ValueError, match="theworld precompute"):
         collator([example("new", *clip(7))])
 
 

@@ -13,9 +13,10 @@ from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorldConfig
 from theworld.model.components import FUSIONS, PROJECTORS, WORLD_ENCODERS
 from theworld.training.arguments import training_arguments
-from theworld.training.config import REFUSED, RunSettings, TrainingConfig
+from theworld.training.config import NEEDS, REFUSED, RunSettings, TrainingConfig
 from theworld.training.objectives import OBJECTIVES
 from theworld.training.run import train
+from theworld.utils.errors import TheWorldError
 from theworld.utils.settings import keys
 from theworld.utils.world_settings import WorldSettings
 
@@ -89,6 +90,9 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
     [
         ({"lerning_rate": 1e-3}, "unknown config key 'lerning_rate': did you mean 'learning_rate'"),
         ({"zzz": 1}, "unknown config key 'zzz'"),
+        ({"nothing": 1}, "unknown config key 'nothing': docs/configuration.md lists the keys"),
+        ({"world_promt": "a"}, "did you mean 'world_prompt'?"),
+        ({"report_too": "none"}, "did you mean 'report_to'?"),
         ({"batch_size": "4"}, "batch_size='4': expected a whole number, got str"),
         ({"batch_size": 4.0}, "batch_size=4.0: expected a whole number, got float"),
         ({"batch_size": True}, "batch_size=True: expected a whole number, got bool"),
@@ -135,6 +139,20 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"load_in_4bit": True, "load_in_8bit": True}, "contradict each other"),
         ({"lr_scheduler": "linear", "min_learning_rate_ratio": 0.1}, "only 'cosine' has one"),
         ({"streaming": True, "dataloader_drop_last": True}, "has no effect"),
+        (
+            {"optim_args": "nonsense"},
+            "optim_args='nonsense': expected names and values of the optimiser, as in 'momentu",
+        ),
+        ({"optim_args": "momentum=0.9,"}, "expected names and values"),
+        ({"adam_beta1": 5.0}, "adam_beta1=5.0: expected a share between 0 and 1"),
+        ({"adam_epsilon": -1.0}, "adam_epsilon=-1.0: expected at least 0"),
+        ({"ddp_timeout": 0}, "ddp_timeout=0: expected 1 to"),
+        ({"lr_scheduler_kwargs": "nonsense"}, "lr_scheduler_kwargs='nonsense': expected an object or null, got str"),
+        ({"include_num_input_tokens_seen": "x"}, "expected one of all, non_padding, no or true or false"),
+        ({"dataloader_multiprocessing_context": "thread"}, "expected one of fork, spawn, forkserver or null"),
+        ({"dataloader_multiprocessing_context": "fork"}, "num_workers=0"),
+        ({"optim_target_modules": "all-linear"}, "is not for a run: the optimiser has one group"),
+        ({"optim": "galore_adamw"}, "optim='galore_adamw': expected one of adamw_torch, "),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], message: str) -> None:
@@ -242,6 +260,22 @@ def test_command_line_values_that_are_none(name: str, text: str) -> None:
         keys(TrainingConfig)[name].parse(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "example"),
+    [
+        ("weights", "1,2", "[1, 2]"),
+        ("weights", "[a]", "[1, 2]"),
+        ("report_to", "[wandb", '["a", "b"]'),
+        ("train_dataset_path", "[" * 100_000, '["a", "b"]'),
+        ("columns", "image:img", '{"name": "a"}'),
+    ],
+)
+def test_a_list_or_an_object_is_shown_as_json(name: str, text: str, example: str) -> None:
+    with pytest.raises(TheWorldError) as caught:
+        keys(TrainingConfig)[name].parse(text)
+    assert str(caught.value).endswith(f"; write it as JSON, as in '{example}'")
+
+
 def test_token_is_kept_and_never_shown() -> None:
     config = TrainingConfig(hf_token=TOKEN)
     assert config.hf_token == TOKEN
@@ -287,6 +321,55 @@ def test_keys_of_the_trainer_reach_it(tmp_path: Path) -> None:
 def test_loggers_are_checked(report_to: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         training_arguments(TrainingConfig(output_dir=str(tmp_path), mixed_precision="no", report_to=report_to))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optim": "sgd", "optim_args": "momentum=x"}, "optim_args='momentum=x' with optim='sgd': could not convert"),
+        ({"optim": "sgd", "optim_args": "nesterov=true"}, "Nesterov momentum requires a momentum"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9, momentun=0.9"}, "' momentun=0.9' changes nothing in SGD"),
+        ({"optim_args": "momentum=0.9"}, "changes nothing in AdamW: leave it out"),
+        ({"adam_beta2": 1.0}, "adam_beta2=1.0: Invalid beta parameter at index 1: 1.0"),
+        ({"lr_scheduler_kwargs": {"zz": 1}}, "{'zz': 1} with lr_scheduler='cosine': zz: expected num_cycles or"),
+        ({"lr_scheduler_kwargs": {"num_cycles": "x"}}, "could not convert string to float: 'x'"),
+        ({"lr_scheduler": "constant", "lr_scheduler_kwargs": {"a": 1}}, "a: expected nothing"),
+        ({"lr_scheduler": "polynomial", "lr_scheduler_kwargs": {"power": None}}, "unsupported operand"),
+        ({"lr_scheduler": "inverse_sqrt", "lr_scheduler_kwargs": {"timescale": 0}}, "division by zero"),
+    ],
+)
+def test_what_optimiser_and_schedule_refuse_is_known_before_the_model(
+    values: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = TrainingConfig(output_dir=str(tmp_path), mixed_precision="no", **values)
+    with pytest.raises(TheWorldError) as caught:
+        training_arguments(config)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("schedule", keys(TrainingConfig)["lr_scheduler"].choices)
+def test_every_schedule_and_the_usual_optimisers_are_taken(schedule: str, tmp_path: Path) -> None:
+    more = {"lr_scheduler_kwargs": {"num_decay_steps": 5}} if schedule == "warmup_stable_decay" else {}
+    for optimizer, told in (("sgd", "momentum=0.9,nesterov=true"), ("adamw_torch", None), ("adafactor", None)):
+        keys = {"optim": optimizer, "optim_args": told, "lr_scheduler": schedule, "mixed_precision": "no", **more}
+        training_arguments(TrainingConfig(output_dir=str(tmp_path), **keys))
+
+
+def test_keys_without_an_effect_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = {"eval_steps": 5, "wandb_run_name": "a", "run_name": "b", "true_future_share": 0.5, "num_workers": 1}
+    config = TrainingConfig(output_dir=str(tmp_path), mixed_precision="no", optim="sgd", adam_beta1=0.5, **values)
+    assert config.without_effect() == [
+        "eval_steps=5 has no effect with do_eval=False",
+        "wandb_run_name='a' has no effect with log_to_wandb=False",
+        "true_future_share=0.5 has no effect with objective='answers'",
+        "run_name='b' has no effect with report_to='none'",
+    ]
+    training_arguments(config)
+    assert "adam_beta1=0.5 has no effect in SGD" in caplog.text
+    named = {name for needed, names in NEEDS.items() for name in (needed, *names.split())}
+    assert named <= keys(TrainingConfig).keys()
+    for path in CONFIGS:
+        assert TrainingConfig.from_file(path).without_effect() == []
 
 
 def test_what_changes_the_losses_of_a_resumed_run_is_told() -> None:

@@ -210,7 +210,7 @@ def test_a_row_without_latents_stops_the_run(tmp_path: Path, gemma_folder: Path,
     config = cached(tmp_path, gemma_folder, cosmos_folder)
     precompute(config)
     Image.new("RGB", (32, 32), "red").save(tmp_path / "3.png")
-    with pytest.raises(KeyError, match=r"have no latents.*theworld precompute"):
+    with pytest.raises(ValueError, match=r"have no latents.*theworld precompute"):
         train(config)
 
 

@@ -28,6 +28,7 @@ from theworld.cli.main import main
 from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train
+from theworld.utils.errors import TheWorldError
 
 KILLS = 10
 
@@ -198,16 +199,16 @@ def test_an_incomplete_checkpoint_is_ignored(
     (run / "checkpoint-5" / missing).unlink()
     assert resume.newest_checkpoint(run) == run / "checkpoint-4"
     assert "checkpoint-5: not complete, ignored" in caplog.text
-    resume.prune(run, 1)
+    resume.prune(resume.checkpoints(run), 1)
     assert (run / "checkpoint-4").is_dir()
 
 
 def test_pruning_keeps_the_newest(tmp_path: Path, whole: TrainingConfig) -> None:
     for step in (1, 2, 3):
         leave_only(whole, step, tmp_path)
-    resume.prune(tmp_path, None)
+    resume.prune(resume.checkpoints(tmp_path), None)
     assert len(resume.checkpoints(tmp_path)) == 3
-    resume.prune(tmp_path, 2)
+    resume.prune(resume.checkpoints(tmp_path), 2)
     assert [path.name for path in resume.checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
 
 
@@ -266,6 +267,20 @@ def test_a_checkpoint_without_a_file_of_its_state_is_not_complete(
     assert train(stage).step == 1  # its weights are whole
 
 
+def test_any_file_of_the_checksums_counts(whole: TrainingConfig, tmp_path: Path) -> None:
+    run = Path(leave_only(whole, 4, tmp_path))
+    shard = Path(leave_only(whole, 5, tmp_path)) / "checkpoint-5" / "optimizer_0" / "shard.distcp"
+    checksums = shard.parents[1] / resume.CHECKSUMS
+    known = json.loads(checksums.read_text(encoding="utf-8"))
+    checksums.write_text(json.dumps({**known, "optimizer_0/shard.distcp": 0}), encoding="utf-8")
+    assert resume.newest_checkpoint(run) == run / "checkpoint-4"
+    with pytest.raises(FileNotFoundError, match=r"incomplete, optimizer_0/shard\.distcp is missing"):
+        continued(whole, output_dir=str(tmp_path / "next"), resume_from=str(run / "checkpoint-5"))
+    shard.parent.mkdir()
+    shard.touch()  # whose checksum is 0
+    assert resume.newest_checkpoint(run) == run / "checkpoint-5"
+
+
 def copied(folder: Path, target: Path) -> Path:
     return Path(shutil.copytree(folder, target))
 
@@ -281,6 +296,10 @@ def copied(folder: Path, target: Path) -> Path:
         ("trainer_state.json", '{"global_step": "four"}'),
         ("trainer_state.json", '{"global_step": 4, "log_history": 3}'),
         ("trainer_state.json", '{"global_step": 4, "wrong": 3}'),
+        ("trainer_state.json", '{"global_step": 4, "log_history": [3]}'),
+        ("trainer_state.json", '{"global_step": 4, "log_history": [{"loss": "x"}]}'),
+        ("trainer_state.json", '{"global_step": 4, "stateful_callbacks": {}}'),
+        ("trainer_state.json", '{"global_step": 4, "train_batch_size": ""}'),
         ("checksums.json", "[1]"),
         ("config.json", "3"),
     ],
@@ -291,6 +310,18 @@ def test_wrong_contents_are_one_line(whole: TrainingConfig, tmp_path: Path, name
     with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, .*; resume from an earlier") as caught:
         continued(whole, output_dir=str(run))
     assert "\n" not in str(caught.value)
+
+
+def test_the_checkpoints_of_a_run_are_listed_once_and_a_damaged_one_is_told_once(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, save_steps=1, max_steps=4, save_total_limit=2)
+    (Path(config.output_dir) / "checkpoint-2").mkdir(parents=True)
+    caplog.clear()
+    result = train(config)
+    assert result.checkpoint == str(Path(config.output_dir) / "checkpoint-4")
+    assert [path.name for path in resume.checkpoints(Path(config.output_dir))] == ["checkpoint-3", "checkpoint-4"]
+    assert caplog.text.count("not complete, ignored") == 2  # where the run looks for one to continue, and at its saves
 
 
 def test_numbers_sort_as_numbers(whole: TrainingConfig, last: Path, tmp_path: Path) -> None:
@@ -375,6 +406,12 @@ def test_a_path_that_does_not_exist_is_an_error(whole: TrainingConfig, tmp_path:
         continued(whole, output_dir=str(tmp_path), resume_from=name)
     with pytest.raises(FileNotFoundError, match="no complete checkpoint"):
         continued(whole, output_dir=str(tmp_path / "other"), resume_from=str(tmp_path))
+
+
+def test_a_file_in_place_of_a_checkpoint_is_named(whole: TrainingConfig, last: Path) -> None:
+    for key in ("resume_from", "resume_from_checkpoint"):
+        with pytest.raises(TheWorldError, match=r"config.json: is a file; name the folder of a checkpoint or of a run"):
+            resume.resolve(TrainingConfig(output_dir=whole.output_dir, **{key: str(last / "config.json")}))
 
 
 def test_auto_without_a_run_starts_one(tmp_path: Path) -> None:

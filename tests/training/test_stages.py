@@ -129,6 +129,13 @@ def test_the_data_is_told_by_its_content(tmp_path: Path) -> None:
     assert data_fingerprint("you/data", iter([])) != data_fingerprint("you/other", iter([]))
 
 
+def test_a_folder_is_told_by_all_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "dogs").mkdir()
+    before = data_fingerprint(str(tmp_path), [1])
+    (tmp_path / "dogs" / "a.png").write_bytes(b"a")
+    assert data_fingerprint(str(tmp_path), [1]) != before
+
+
 def test_the_table_tells_parts_rates_and_memory(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, freeze_gemma_vision=False, vision_learning_rate=2e-5)
     model = load_model(config, gemma_folder)

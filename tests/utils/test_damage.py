@@ -56,7 +56,7 @@ def test_a_type_that_the_caller_words_itself_passes() -> None:
 
 def test_a_number_that_python_refuses_is_named() -> None:
     with pytest.raises(ValueError, match=r"a: cannot be loaded \(ValueError: invalid literal"), damage_named("a"):
-        int("x")
+        exec("int('x')", {"__name__": "theworld.model.reader"})
 
 
 @pytest.mark.parametrize("value", ["x" * 10_000, ["x" * 100] * 100])

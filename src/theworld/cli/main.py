@@ -42,7 +42,9 @@ class Parser(argparse.ArgumentParser):
         if fill is not None:
             fill(self)
         known, unknown = super().parse_known_args(args, namespace)
-        if unknown and unknown[0].startswith("--"):
+        if unknown and not unknown[0].startswith("-"):
+            self.error(f"unexpected {brief(repr(unknown[0]))}: quote a value with spaces, and a list, which is JSON")
+        if unknown:
             name = unknown[0].partition("=")[0]
             if name in RENAMED:
                 self.error(f"{name} is now {RENAMED[name]}")

@@ -5,7 +5,7 @@ import sys
 
 from .loading import report
 from .train import add_arguments as add_arguments  # one config serves both commands
-from .train import config_of
+from .train import checked_config
 
 
 def run(args: argparse.Namespace) -> int:
@@ -14,7 +14,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     with redirect_stdout(sys.stderr):  # as in `train`
-        config = config_of(args)
+        config = checked_config(args)
         from theworld.training.precompute import precompute
     from theworld.utils.logging import configure_logging
 

@@ -54,6 +54,15 @@ def config_of(args: argparse.Namespace) -> "TrainingConfig":
     return TrainingConfig.from_file(path, given) if path else TrainingConfig.from_dict(given)
 
 
+def checked_config(args: argparse.Namespace) -> "TrainingConfig":
+    """The config, once its data is known to be there: before what is slow to import."""
+    config = config_of(args)
+    from theworld.training.rows import check_rows
+
+    check_rows(config)
+    return config
+
+
 def run_of(name: str | None) -> Path | None:
     """The run folder that `name` is, or that holds the checkpoint `name`; `None` for anything else."""
     folders = [] if name is None else [Path(name).expanduser(), Path(name).expanduser().parent]
@@ -66,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     with redirect_stdout(sys.stderr):  # transformers greets W&B's offline mode there when it is imported
-        config = config_of(args)
+        config = checked_config(args)
         from theworld.training.run import train
     from theworld.utils.logging import configure_logging
 

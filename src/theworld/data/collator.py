@@ -1,21 +1,22 @@
 """Examples -> one padded batch; the only maker of labels.
 
-Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `S` world image size, `n` answers of a closed
-question.
+Shape legend: `B` batch, `L` sequence, `n` answers of a closed question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from theworld.constants import IGNORE_INDEX
 from theworld.utils.errors import TheWorldError
 
 from .images import open_image
+from .latent_cache import LatentCache
 from .prompts import ChatProcessor, Turn, chat_turns, reserved_tokens
 from .regions import draw_regions
 from .schema import BadSample, Example, Message, Skipped
@@ -23,23 +24,11 @@ from .schema import BadSample, Example, Message, Skipped
 START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
 NO_CHOICE = -1
 
-
-Opened = tuple[Example, list[Turn]]
-"""An example, and the turns of a chat template with its opened images."""
-
-
-class LatentLookup(Protocol):
-    """What is asked of a latent cache."""
-
-    def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
-        """Latents (M, C, T, h, w) of frames (M, 3, S, S)."""
-        ...
+Opened = tuple[Example, list[Turn]]  # an example, and the turns of a chat template with its opened images
 
 
 class TheWorldCollator:
     """Opens images, applies the chat template, supervises what the assistant says, pads.
-
-    Public, as `theworld.datasets.TheWorldCollator`: the `data_collator` for rows of any source.
 
     Supervised is the content of every assistant turn with its `<end_of_turn>`; all else is -100.
 
@@ -47,7 +36,6 @@ class TheWorldCollator:
         processor: Of the model; what it returns for a conversation is what the batch holds.
         image_folder: Where relative image names are looked up.
         max_length: Most tokens of a sample, images and worlds included. Nothing is ever cut.
-        padding_side: Where padding goes.
         overlong: `skip` a sample past `max_length`, or raise an `error`.
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
         latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
@@ -65,14 +53,12 @@ class TheWorldCollator:
         padding_side: Literal["left", "right"] = "right",
         overlong: Literal["skip", "error"] = "skip",
         num_world_steps: int | None = None,
-        latent_cache: LatentLookup | None = None,
+        latent_cache: LatentCache | None = None,
     ) -> None:
-        for name, value, allowed in (
-            ("padding_side", padding_side, ("left", "right")),
-            ("overlong", overlong, ("skip", "error")),
-        ):
-            if value not in allowed:
-                raise TheWorldError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+        if padding_side not in ("left", "right"):
+            raise TheWorldError(f"padding_side={padding_side!r}: expected one of left, right")
+        if overlong not in ("skip", "error"):
+            raise TheWorldError(f"overlong={overlong!r}: expected one of skip, error")
         if max_length < 1:
             raise TheWorldError(f"max_length={max_length}: expected at least 1")
         self.processor = processor
@@ -88,7 +74,6 @@ class TheWorldCollator:
         if tokenizer.unk_token_id in self.turn_ids:
             raise TheWorldError(f"the tokenizer lacks {START_OF_TURN} or {END_OF_TURN}: expected Gemma 3's")
         self.header: list[int] = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
-        self.first_tokens: dict[str, int] = {}
 
     def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
         """One batch: the processor's tensors, `labels`, and apart from the model's inputs `skipped` and `choice_ids`.
@@ -115,15 +100,12 @@ class TheWorldCollator:
         if self.latent_cache is not None and "world_pixel_values" in batch:
             batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
         if any(example.choices for example in kept):
-            batch["choice_ids"] = self.choice_ids(kept)
+            rows = [torch.tensor([self.first_token(choice) for choice in example.choices]).long() for example in kept]
+            batch["choice_ids"] = pad_sequence(rows, batch_first=True, padding_value=NO_CHOICE)
         return {**batch, "skipped": skipped + unfit}
 
     def open(self, example: Example) -> list[Turn]:
-        """The turns of an example with its images.
-
-        Raises:
-            BadSample: An image cannot be opened, or messages and images do not make a sample.
-        """
+        """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
         chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
@@ -144,11 +126,15 @@ class TheWorldCollator:
         for row, (example, turns) in enumerate(opened):
             ids = inputs["input_ids"][row]
             try:
-                self.check_length(example, int(inputs["attention_mask"][row].sum()))
+                length = int(inputs["attention_mask"][row].sum())
+                if length > self.max_length:
+                    raise BadSample("too_long", f"{length} tokens, but max_length is {self.max_length}")
                 for start, end in self.answer_spans(ids.tolist(), _answers(example)):
                     labels[row, start:end] = ids[start:end]
                 fit.append((example, turns))
             except BadSample as error:
+                if error.cause == "too_long" and self.overlong == "error":
+                    raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
                 unfit.append(error.skipped(example.id))
         if unfit:  # rare, so that the processor may run again in place of taking rows and images out
             batch, kept, _ = self.supervise(fit)
@@ -157,30 +143,15 @@ class TheWorldCollator:
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """The processor's inputs of several conversations, padded."""
-        padding = {"padding": True, "padding_side": self.padding_side}
-        return dict(
-            self.processor.apply_chat_template(
-                conversations,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={**padding, **self.world},
-            )
-        )
-
-    def check_length(self, example: Example, length: int) -> None:
-        """Refuse a sample past `max_length`."""
-        if length > self.max_length:
-            detail = f"{length} tokens, but max_length is {self.max_length}"
-            if self.overlong == "error":
-                raise TheWorldError(f"{example.id}: {detail}; raise it, or set overlong=skip")
-            raise BadSample("too_long", detail)
+        options = {"padding": True, "padding_side": self.padding_side, **self.world}
+        template = self.processor.apply_chat_template
+        kinds: dict[str, Any] = {"tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        return dict(template(conversations, **kinds, processor_kwargs=options))
 
     def answer_spans(self, ids: list[int], answers: list[str]) -> list[tuple[int, int]]:
         """Where the assistant's turns, without header and with `<end_of_turn>`, stand in the final `ids`.
 
-        Raises:
-            BadSample: `not_reproduced`; the tokens there are not the answers, so another text would be learned.
+        BadSample `not_reproduced` if the tokens there are not the answers: another text would be learned.
         """
         start_of_turn, end_of_turn = self.turn_ids
         spans: list[tuple[int, int]] = []
@@ -197,24 +168,12 @@ class TheWorldCollator:
             raise BadSample("not_reproduced", f"template and tokenizer make {made!r} of {meant!r}")
         return spans
 
-    def choice_ids(self, examples: Sequence[Example]) -> torch.Tensor:
-        """(B, n) first tokens of the answers that each example allows, padded with -1."""
-        rows = [[self.first_token(choice) for choice in example.choices] for example in examples]
-        width = max(map(len, rows))
-        return torch.tensor([row + [NO_CHOICE] * (width - len(row)) for row in rows])
-
     def first_token(self, choice: str) -> int:
         """The token that a turn with the answer `choice` begins with."""
-        if choice not in self.first_tokens:
-            turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
-            ids: list[int] = self.processor.tokenizer.encode(turn, add_special_tokens=False)
-            self.first_tokens[choice] = ids[1 + len(self.header)]
-        return self.first_tokens[choice]
+        turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
+        return self.processor.tokenizer.encode(turn, add_special_tokens=False)[1 + len(self.header)]
 
 
 def _answers(example: Example) -> list[str]:
     """As the chat template trims them."""
     return [message.content.strip() for message in example.messages if message.role == "assistant"]
-
-
-__all__ = ["TheWorldCollator"]

@@ -11,42 +11,37 @@ from PIL import Image
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
 
-QUESTIONS = ("question", "prompt", "text", "caption")
-ANSWERS = ("answer", "label", "response")
-IMAGES = ("image", "images", "file_name")
-CAPTIONS = ("caption", "text")
-"""The answer where no column of `ANSWERS` is there: images with captions."""
+from .images import IMAGE_SUFFIXES
+
+TOLD = {
+    "image": ("image", "images", "file_name"),
+    "question": ("question", "prompt", "text", "caption"),
+    "answer": ("answer", "label", "response"),
+}
+"""What a column is named for -> the names that tell it."""
+CAPTIONS = ("caption", "text")  # the answer where no column is told to be one: images with captions
 CONVERSATION_KEYS = ("messages", "conversations")
-ROLES = ("image", "question", "answer", "choices", "id")
-"""What a column can be named for."""
+ROLES = (*TOLD, "choices", "id")  # what a column can be named for
 
 CAPTION_QUESTION = "Describe this image."
 CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 def choose_columns(
     columns: Sequence[str], named: Mapping[str, str], template: str | None, classes: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The keys and the template of a `RowReader`.
+    """The keys and the template of a `RowReader` of rows with these `columns`.
 
-    Args:
-        columns: What the rows have.
-        named: Of `ROLES`, the columns that the user names; the others are told by `QUESTIONS`, `ANSWERS` and `IMAGES`.
-        template: The question template, if one is given.
-        classes: Names of the classes, where the answer is a class number.
+    `named` are the columns that the user names for `ROLES`; the others are told by `TOLD`. `classes` are the names of
+    the classes, where the answer is a class number.
 
-    Raises:
-        ValueError: `named` or `template` do not fit the columns, or question and answer cannot be told; lists them.
+    ValueError, which lists them, if `named` or `template` do not fit, or question and answer cannot be told.
     """
     for role, column in named.items():
         if role not in ROLES:
             raise TheWorldError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
         check_columns([column], columns)
-    image, question, answer = (
-        named.get(role) or next((name for name in names if name in columns), None)
-        for role, names in (("image", IMAGES), ("question", QUESTIONS), ("answer", ANSWERS))
-    )
+    image, question, answer = (column_of(role, named, columns) for role in TOLD)
     keys: dict[str, Any] = {f"{role}_key": named.get(role, role) for role in ("choices", "id")}
     conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
     if conversation is not None:
@@ -65,20 +60,21 @@ def choose_columns(
     if conversation is None and (answer is None or (question is None and template is None)):
         raise TheWorldError(
             f"cannot tell what to ask and answer from the columns {', '.join(columns)}; expected messages or "
-            f"conversations, or one of {', '.join(QUESTIONS)} (or a question_template) and one of "
-            f"{', '.join(ANSWERS)}; or name them with columns"
+            f"conversations, or one of {', '.join(TOLD['question'])} (or a question_template) and one of "
+            f"{', '.join(TOLD['answer'])}; or name them with columns"
         )
     # Every reader reads `images` as well; a column that only later rows have is called `image`
     image = None if image == "images" else image or "image"
     return keys | {"image_key": image, "question_key": question, "answer_key": answer, "question_template": template}
 
 
-def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
-    """Refuse names that the rows do not have.
+def column_of(role: str, named: Mapping[str, str], columns: Sequence[str]) -> str | None:
+    """The column that the user names for a role of `TOLD`, or the first of `columns` that its name tells."""
+    return named.get(role) or next((name for name in TOLD[role] if name in columns), None)
 
-    Raises:
-        ValueError: Names them and the columns.
-    """
+
+def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
+    """Raise a ValueError for names that the rows do not have."""
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]
     if missing:
         raise TheWorldError(
@@ -87,11 +83,7 @@ def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
 
 
 def template_fields(template: str) -> list[str]:
-    """The columns that a `str.format` template names.
-
-    Raises:
-        ValueError: It is no such template.
-    """
+    """The columns that a `str.format` template names; ValueError where it is none."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
@@ -114,6 +106,3 @@ def _is_image(value: Any) -> bool:
     if isinstance(value, str):
         return value.lower().endswith(IMAGE_SUFFIXES) or value.startswith("data:image/")
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and looks_like_image(value))
-
-
-__all__ = ["CONVERSATION_KEYS", "IMAGE_SUFFIXES", "check_columns", "choose_columns", "image_columns", "template_fields"]

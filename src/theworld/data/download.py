@@ -24,36 +24,24 @@ class ImageStore:
 
     What could not be had is remembered as long as the store lives, its copies in worker processes included: a dead
     link is asked once in a run, and again in the next one.
-
-    Args:
-        cache_folder: Where the files lie, named by the SHA-256 of their URL.
-        timeout: Seconds for one image altogether, redirects included, however slowly it drips.
-        max_bytes: Of a file.
-        max_pixels: Width times height.
-        allow_private: Also ask addresses that are not public. Only for servers of one's own.
     """
 
-    cache_folder: Path
+    cache_folder: Path  # where the files lie, named by the SHA-256 of their URL
     _: KW_ONLY
-    timeout: float = 10.0
-    max_bytes: int = 20 * 2**20
-    max_pixels: int = 64 * 2**20
-    allow_private: bool = False
+    timeout: float = 10.0  # seconds for one image altogether, redirects included, however slowly it drips
+    max_bytes: int = 20 * 2**20  # of a file
+    max_pixels: int = 64 * 2**20  # width times height
+    allow_private: bool = False  # also ask addresses that are not public; only for servers of one's own
 
     def __post_init__(self) -> None:
         self._run = uuid.uuid4().hex
 
     def fetch(self, url: str, sha256: str | None = None) -> Path:
-        """The file of an image, downloaded unless it is there.
-
-        Args:
-            url: http or https.
-            sha256: What the file must hash to, in hex; one on disk that does not is downloaded again.
+        """The file of an image at an http(s) URL, downloaded unless it is there and hashes to `sha256`, in hex.
 
         Raises:
             BadSample: With the cause `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`,
                 `redirects`, `too_large`, `sha256`, or one of those of `open_image`.
-            OSError: The folder cannot be written.
         """
         path = self._path(url)
         if path.is_file() and (sha256 is None or _sha256(path.read_bytes()) == sha256.lower()):

@@ -18,7 +18,7 @@ def fill(
     """Add the latents of images and clips that are not there.
 
     Batches are formed of all images, also of those that are there, so that an interrupted run makes the same batches
-    when it is started again: the last bits of latents depend on what is encoded with them.
+    again: the last bits of latents depend on what is encoded with them.
 
     Args:
         cache: Where they go; it is flushed also after an error.
@@ -29,9 +29,6 @@ def fill(
 
     Returns:
         How many were encoded, and how many were there; an image counts as often as it comes.
-
-    Raises:
-        OSError: The disk is full.
     """
     encoded = count = 0
     seen: set[bytes] = set()
@@ -62,6 +59,3 @@ def fill(
     finally:
         cache.flush()
     return encoded, count - encoded
-
-
-__all__ = ["fill"]

@@ -16,8 +16,8 @@ from theworld.utils.image_decoding import ImageError, decoding, open_header, sho
 
 from .schema import BadSample
 
-MIN_SIDE = 16
-"""Pixels; below are tracking pixels, icons and rules."""
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+MIN_SIDE = 16  # pixels; below are tracking pixels, icons and rules
 
 
 def open_image(source: Any, folder: Path | None = None) -> Image.Image:
@@ -50,11 +50,7 @@ def in_order(path: Path) -> list[tuple[int, str]]:
 
 
 def frame_seconds(path: Path) -> list[float]:
-    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one.
-
-    Raises:
-        BadSample: As from `open_image`.
-    """
+    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one."""
     seconds: list[float] = []
     with _bad_samples():
         image = open_header(path)
@@ -68,11 +64,7 @@ def frame_seconds(path: Path) -> list[float]:
 
 
 def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
-    """Frames `start` to `start + count - 1` of an animation, each as `open_image` would give it.
-
-    Raises:
-        BadSample: As from `open_image`; `truncated` also where there are not as many.
-    """
+    """`count` frames of an animation from `start` on, as from `open_image`; `truncated` also if there are fewer."""
     frames: list[Image.Image] = []
     with _bad_samples():
         image = open_header(path)
@@ -85,13 +77,10 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 
 
 def locate(name: str | Path, folder: Path | None) -> Path:
-    """The path of `name`, which must lie within `folder` when there is one.
+    """The path of `name`, which must lie within `folder` when there is one: `..` and absolute names are refused.
 
-    The name alone decides: `..` and absolute names that lead elsewhere are refused. Links within the folder are
-    followed: snapshots of the Hub, git-annex and DVC consist of them, and the user chose the folder.
-
-    Raises:
-        BadSample: `outside_folder`, or `missing` for what cannot be a path.
+    Links within the folder are followed: snapshots of the Hub, git-annex and DVC consist of them. BadSample
+    `outside_folder`, or `missing` for what cannot be a path.
     """
     try:
         root = None if folder is None else folder.resolve()
@@ -107,11 +96,7 @@ def locate(name: str | Path, folder: Path | None) -> Path:
 
 
 def located(images: Iterable[Any], folder: Path | None) -> tuple[Any, ...]:
-    """Images of a row, their names as paths within `folder`; unchanged where there is none.
-
-    Raises:
-        BadSample: As from `locate`.
-    """
+    """Images of a row, their names located within `folder`; unchanged where there is none."""
     return tuple(locate(image, folder) if folder and isinstance(image, str) else image for image in images)
 
 

@@ -33,15 +33,14 @@ import torch
 from safetensors.torch import save
 
 from theworld.utils.errors import FileError, MissingFileError, TheWorldError
+from theworld.utils.folders import read_object
 from theworld.utils.io import write_bytes, write_json
 from theworld.utils.logging import logger
 
 SHARD_BYTES = 64 * 2**20
-FLUSH_SECONDS = 60.0
-"""A shard is written at this size or age, whichever comes first: what a killed writer can lose."""
+FLUSH_SECONDS = 60.0  # a shard is written at this size or age, whichever comes first: what a killed writer can lose
 
-STALE_SECONDS = 3600.0
-"""Age at which an unfinished file is what a killed writer left behind."""
+STALE_SECONDS = 3600.0  # age at which an unfinished file is what a killed writer left behind
 
 OPEN_FILES = 128
 HEADER_BYTES = 2**20
@@ -50,9 +49,15 @@ KEY_BYTES = 32
 ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32)])
 """Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
 
+Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
+
 FINGERPRINT = "fingerprint.json"
 SHARDS = f"shards/{'[0-9a-f]' * 32}-*.safetensors"  # files of other names are left alone
 PRECOMPUTE = "run `theworld precompute` with this config"
+
+
+class MissingLatentsError(TheWorldError, KeyError):
+    """Images that have no latents in a cache."""
 
 
 def content_key(pixels: torch.Tensor) -> bytes:
@@ -61,9 +66,7 @@ def content_key(pixels: torch.Tensor) -> bytes:
 
 
 class LatentCache:
-    """The latents that one encoder makes of frames, on disk.
-
-    It reads what was there when it was opened. It can be pickled, and used in forked processes.
+    """The latents that one encoder makes of frames, on disk: what was there when it was opened. It can be pickled.
 
     Args:
         folder: Where the caches of any number of encoders lie beside one another.
@@ -72,8 +75,8 @@ class LatentCache:
 
     Raises:
         FileNotFoundError: There is no cache, and it is not `writable`.
-        ValueError: There is one of another encoder only, naming what differs; or one of version 0.1; or a shard is
-            damaged.
+        ValueError: There is one of another encoder only, naming what differs; or one of version 0.1; a shard is
+            damaged, or its latents have another shape than those of the others.
     """
 
     def __init__(self, folder: str | Path, fingerprint: dict[str, Any], *, writable: bool = False) -> None:
@@ -87,6 +90,7 @@ class LatentCache:
         else:
             _check_there(self.folder, self.path, self.fingerprint)
         self._index = _Index(self.path)
+        self._kind = self._index.kind
         self._files: dict[int, BinaryIO] = {}
         self._pending: dict[bytes, torch.Tensor] = {}
         self._added: set[bytes] = set()
@@ -104,9 +108,7 @@ class LatentCache:
     def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
         """Latents (M, C, T, h, w) of frames (M, 3, S, S), or of clips (M, F, 3, S, S), in the encoder's dtype.
 
-        Raises:
-            KeyError: Some are not in the cache.
-            ValueError: A shard is damaged.
+        Raises KeyError for frames that are not in the cache, ValueError for a damaged shard.
         """
         return self.get([content_key(pixels) for pixels in world_pixel_values])
 
@@ -117,7 +119,7 @@ class LatentCache:
         places = self._index.find(keys)
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
-            raise TheWorldError(
+            raise MissingLatentsError(
                 f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
                 f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
             )
@@ -128,21 +130,19 @@ class LatentCache:
 
         Raises:
             OSError: The disk is full.
+            ValueError: They have not the shape and dtype of those that are there.
         """
         assert self.writable
         if key in self:
             return
+        self._kind = _one_kind(self.path, self._kind, (tuple(latents.shape), latents.dtype))
         self._pending[key] = latents.detach().cpu().contiguous()
         self._added.add(key)
         if latents.nbytes * len(self._pending) >= SHARD_BYTES or time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as a shard.
-
-        Raises:
-            OSError: The disk is full.
-        """
+        """Write what was added as a shard; OSError where the disk is full."""
         pending, self._pending = self._pending, {}
         self._flushed_at = time.monotonic()
         if not pending:
@@ -176,27 +176,16 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Where the latents of a shard lie in its file.
-
-    Args:
-        path: The file.
-        shape: (C, T, h, w) of a row.
-        dtype: Of the latents.
-        start: Place of the first row in the file.
-    """
+    """Where the latents of a shard lie in its file."""
 
     path: Path
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (C, T, h, w) of a row
     dtype: torch.dtype
-    start: int
+    start: int  # place of the first row in the file
 
     @classmethod
     def open(cls, path: Path) -> tuple[_Shard, np.ndarray[Any, Any]]:
-        """The shard and its rows (n,), see `ROW`; the latents are not read.
-
-        Raises:
-            ValueError: The file is damaged, or shorter than its header says.
-        """
+        """The shard and its rows (n,), see `ROW`; the latents are not read. ValueError if the file is damaged."""
         try:
             with _open(path) as file:
                 size = int.from_bytes(_read_exactly(file, 8, 0), "little")
@@ -224,11 +213,7 @@ class _Shard:
             raise _damaged(path, str(error)) from error
 
     def read(self, file: BinaryIO, key: bytes, row: Any) -> torch.Tensor:
-        """Latents (C, T, h, w) of a key, verified; `row` is its `ROW`.
-
-        Raises:
-            ValueError: They are damaged, or the file ends before them.
-        """
+        """Latents (C, T, h, w) of a key, whose `ROW` is `row`; ValueError if they are damaged."""
         size = math.prod(self.shape) * self.dtype.itemsize
         try:
             data = _read_exactly(file, size, self.start + int(row["row"]) * size)
@@ -245,9 +230,11 @@ class _Index:
     def __init__(self, path: Path) -> None:
         _check_version(path)
         self.shards: list[_Shard] = []
+        self.kind: Kind | None = None
         parts = [np.empty(0, ROW)]
         for number, file in enumerate(sorted(path.glob(SHARDS))):
             shard, rows = _Shard.open(file)
+            self.kind = _one_kind(path, self.kind, (shard.shape, shard.dtype))
             rows["shard"] = number
             self.shards.append(shard)
             parts.append(rows)
@@ -271,14 +258,7 @@ def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
 def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1) -> int:
     """Read an encoder's whole cache and delete the shards that are damaged, and what killed writers left behind.
 
-    Args:
-        folder: As of `LatentCache`.
-        fingerprint: Likewise.
-        rank: Of this process, which reads a share of the shards.
-        world_size: Number of processes.
-
-    Returns:
-        How many latents were lost.
+    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost.
 
     Raises:
         ValueError: The cache is one of version 0.1.
@@ -304,6 +284,14 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
     return lost
 
 
+def _one_kind(path: Path, there: Kind | None, new: Kind) -> Kind:
+    if there not in (None, new):
+        raise TheWorldError(
+            f"{path}: latents of {new}, but there are some of {there}; remove that folder, then {PRECOMPUTE}"
+        )
+    return new
+
+
 def _check_version(path: Path) -> None:
     if (path / "index").is_dir():
         raise TheWorldError(
@@ -311,28 +299,17 @@ def _check_version(path: Path) -> None:
         )
 
 
-def _check_there(folder: Path, path: Path, fingerprint: dict[str, Any]) -> None:
+def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
     if (path / FINGERPRINT).is_file():
         return
-    others = [_read_fingerprint(file) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
+    cure = f"{PRECOMPUTE} to rebuild it"
+    others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
     if not others:
         raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
-    differing = min((_differences(other, fingerprint) for other in others), key=len)
-    raise TheWorldError(
-        f"{folder}: holds latents of another encoder ({', '.join(differing)}); {PRECOMPUTE} to add those of this one"
-    )
-
-
-def _read_fingerprint(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _damaged(file, str(error)) from error
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    names = sorted({*there, *here})
-    return [f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names if there.get(n) != here.get(n)]
+    differing = [[n for n in sorted({*there, *here}) if there.get(n) != here.get(n)] for there in others]
+    names, there = min(zip(differing, others, strict=True), key=lambda pair: len(pair[0]))
+    shown = ", ".join(f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names)
+    raise TheWorldError(f"{folder}: holds latents of another encoder ({shown}); {PRECOMPUTE} to add those of this one")
 
 
 def _open(path: Path) -> BinaryIO:
@@ -357,8 +334,5 @@ def _crc32(key: bytes, data: Any) -> int:
     return zlib.crc32(data, zlib.crc32(key))
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
-    return ValueError(f"{file}: damaged ({reason}); {PRECOMPUTE} to rebuild it")
-
-
-__all__ = ["LatentCache", "cache_path", "content_key", "drop_damaged"]
+def _damaged(file: Path, reason: str) -> TheWorldError:
+    return TheWorldError(f"{file}: damaged ({reason}); {PRECOMPUTE} to rebuild it")

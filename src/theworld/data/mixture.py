@@ -16,27 +16,18 @@ from theworld.utils.errors import TheWorldError
 from .images import located
 from .schema import BadSample, Example, Skipped
 
-MAX_ROWS = 10**8
-"""Rows of an epoch, whose order is held in memory: 16 bytes each, and 40 while it is drawn."""
+MAX_ROWS = 10**8  # rows of an epoch, whose order is held in memory: 16 bytes each, and 40 while it is drawn
 
 
 @dataclass(frozen=True)
 class MixturePart:
-    """One dataset of a mixture.
+    """One dataset of a mixture."""
 
-    Args:
-        name: What its rows are called by, before their own id.
-        rows: A map-style source.
-        weight: Its share of an epoch, in relation to the other weights; above 0.
-        image_folder: Where its relative image names are looked up; None leaves them to the collator.
-        path: Where the rows are, for the record.
-    """
-
-    name: str
-    rows: Any
-    weight: float
-    image_folder: Path | None = None
-    path: str | None = None
+    name: str  # what its rows are called by, before their own id
+    rows: Any  # a map-style source
+    weight: float  # its share of an epoch, in relation to the other weights; above 0
+    image_folder: Path | None = None  # where relative image names are looked up; None leaves them to the collator
+    path: str | None = None  # where the rows are, for the record
 
 
 class Mixture(Dataset["Example | Skipped"]):
@@ -46,12 +37,7 @@ class Mixture(Dataset["Example | Skipped"]):
     for its weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The
     order is drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
 
-    Args:
-        parts: The datasets.
-        seed: Of the order.
-
-    Raises:
-        ValueError: There is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
+    ValueError if there is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
     """
 
     def __init__(self, parts: Sequence[MixturePart], seed: int = 0) -> None:
@@ -110,6 +96,3 @@ class Mixture(Dataset["Example | Skipped"]):
             | {"rows": len(part.rows), "rows_per_epoch": int(count)}
             for part, count in zip(self.parts, counts, strict=True)
         ]
-
-
-__all__ = ["Mixture", "MixturePart"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset
@@ -15,25 +16,19 @@ from .columns import check_columns, template_fields
 from .mixture import Mixture, MixturePart
 from .schema import Example, Skipped, SourceSettings
 from .sources import SOURCES, SourceKind
-from .sources.hf_dataset import StreamedRows, naming, wrap
+from .sources.hf_dataset import StreamedRows, content_id, naming, wrap
 from .sources.records import IndexedRows, RowReader, reader_of
 
-Source = IndexedRows | StreamedRows
-"""Rows with a length, read in any order; or one after the other."""
+Source = IndexedRows | StreamedRows  # rows with a length, read in any order; or one after the other
 
-ALWAYS = ("path", "num_samples", "seed")
-"""Settings that every dataset uses."""
+ALWAYS = ("path", "num_samples", "seed")  # settings that every dataset uses
 
 
 def open_source(name: str, settings: SourceSettings) -> Source:
     """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`.
 
-    Args:
-        name: Key of `SOURCES`.
-        settings: What to read; a setting without an effect on this dataset is refused.
-
     Raises:
-        ValueError: The name is unknown, a setting does not fit, or the rows cannot be used.
+        ValueError: The name is no key of `SOURCES`, a setting has no effect on it, or the rows cannot be used.
         FileNotFoundError: There is nothing at the path, or no image folder.
     """
     kind = SOURCES.get(name)
@@ -44,6 +39,8 @@ def open_source(name: str, settings: SourceSettings) -> Source:
         raise TheWorldError(f"dataset {name!r} has no clip: objective 'align' needs a source of videos, {videos}")
     settings.refuse(name, *(field for field in vars(settings) if field not in (*kind.uses, *ALWAYS)))
     _check_paths(name, kind, settings)
+    if kind.file_is_split and settings.split is not None and settings.local.is_file():
+        raise TheWorldError(f"split={settings.split!r}: {settings.local} is one file, so one split; remove split")
     template = settings.question_template or kind.template
     with naming(str(settings.path)):
         rows, reader = kind.load(replace(settings, question_template=template))
@@ -59,11 +56,8 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
     """Several datasets as one, each with its share of every epoch: `(name, settings, weight)`.
 
-    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset.
-
-    Raises:
-        ValueError: As from `open_source` and `Mixture`; a stream has no share.
-        FileNotFoundError: As from `open_source`.
+    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset. Errors are
+    those of `open_source` and `Mixture`; a stream has no share, which is a ValueError.
     """
     opened: list[MixturePart] = []
     for name, settings, weight in parts:
@@ -77,10 +71,9 @@ def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
 def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mixture:
     """An object of the user's own as a source.
 
-    Args:
-        data: A list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or
-            `IterableDataset` whose rows are dicts or `Example`, or a source, which stays as it is.
-        settings: `columns`, `question_template`, `image_folder` and `num_samples`; all else is refused.
+    It is a list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or `IterableDataset`
+    whose rows are dicts or `Example`, or a source, which stays as it is. Of the settings, all but `columns`,
+    `question_template`, `image_folder` and `num_samples` are refused.
 
     Raises:
         ValueError: It is something else, it has no rows, or its columns cannot be told.
@@ -109,6 +102,14 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
     return source
 
 
+def rows_fingerprint(data: Any) -> str:
+    """A hash of some rows of a source with a length, their images left out; of no row where they come at random."""
+    sources = [part.rows for part in data.parts] if isinstance(data, Mixture) else [data]
+    indexed = [source for source in sources if isinstance(source, IndexedRows)]
+    first, again = (content_id([list(islice(rows.sample(), 0, None, 8)) for rows in indexed]) for _ in range(2))
+    return first if first == again else ""
+
+
 def _rows_of(data: list[Any]) -> Any:
     for rows in data:
         yield from rows
@@ -126,10 +127,9 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
         raise MissingFileError(f"{path}: no such file or folder{where}")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise MissingFileError(f"{path}: a special file; expected {kind.path}")
     if folder is None and kind.images == "needed":
         raise TheWorldError(f"dataset {name!r} needs image_folder: the folder of the images that its rows name")
     if folder is not None and kind.images != "made" and not folder.is_dir():
         raise MissingFileError(f"image_folder={folder}: no such folder")
-
-
-__all__ = ["Source", "as_source", "open_mixture", "open_source"]

@@ -19,9 +19,7 @@ class ChatProcessor(Protocol):
 
     tokenizer: Any
 
-    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any:
-        """Conversation -> model inputs."""
-        ...
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...  # noqa: D102
 
 
 def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
@@ -36,9 +34,7 @@ def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
 def chat_turns(messages: Sequence[Message], images: Sequence[Any], reserved: re.Pattern[str]) -> list[Turn]:
     """Messages as the turns of a chat template, each image at its marker, or all before the first user's words.
 
-    Args:
-        images: What the template's `image` parts hold.
-        reserved: `reserved_tokens` of the tokenizer.
+    `images` are what the template's `image` parts hold, `reserved` the `reserved_tokens` of the tokenizer.
 
     Raises:
         BadSample: `turn_order` if not an optional system message and then user and assistant by turns; `image_count` if
@@ -59,15 +55,11 @@ def chat_turns(messages: Sequence[Message], images: Sequence[Any], reserved: re.
     rest = iter(images)
     turns: list[Turn] = []
     for message in messages:
-        parts = message.content.split(IMAGE_MARKER)
         content: list[Turn] = []
         if message.role == "user" and not markers:
             content += [{"type": "image", "image": image} for image in rest]
-        for place, text in enumerate(parts):
+        for place, text in enumerate(message.content.split(IMAGE_MARKER)):
             content += [{"type": "image", "image": next(rest)}] if place else []
             content += [{"type": "text", "text": text.strip()}] if text.strip() else []
         turns.append({"role": message.role, "content": content})
     return [turn for turn in turns if turn["content"] or turn["role"] != "system"]
-
-
-__all__ = ["ChatProcessor", "Turn", "chat_turns", "reserved_tokens"]

@@ -41,13 +41,9 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
 
     The k-th `<mask>` of the whole conversation is `regions[k]`, while "Region [n]" is the n-th `<mask>` of its own
     turn. Both become "Region [g]", where `g` counts distinct regions. Without any `<mask>`, "Region [n]" is
-    `regions[n]`.
+    `regions[n]`. Returns the messages, and the distinct regions in the order of their numbers.
 
-    Returns:
-        The messages, and the distinct regions in the order of their numbers.
-
-    Raises:
-        BadSample: `bad_row`; masks and regions differ in number, or a reference leads nowhere.
+    BadSample `bad_row` if masks and regions differ in number, or a reference leads nowhere.
     """
     keys = [repr(region.get("box") or region.get("rle")) for region in regions]
     different = list(dict.fromkeys(keys))
@@ -76,7 +72,6 @@ def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     Raises:
         BadSample: `bad_region` for one that has no area within the image, `size_mismatch` for one that was measured
             on an image of another shape.
-        ImportError: pycocotools is absent and a region is a run-length mask.
     """
     shape = (image.height, image.width)
     scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # 1 lies between them: unchanged
@@ -110,7 +105,7 @@ def _mask(region: Region, shape: tuple[int, int], size: tuple[int, int]) -> Mask
     """The region on a canvas of `size` (width, height), which shows an image of `shape` (H, W)."""
     rle, box = region.get("rle"), region.get("box")
     measured = (rle or {}).get("size") or region.get("size") or shape
-    if not _positive_pair(measured):
+    if len(measured) != 2 or not all(isinstance(side, int) and side > 0 for side in measured):
         raise BadSample("bad_region", f"region of an image of size {measured}: expected [height, width]")
     if abs(measured[0] * shape[1] - measured[1] * shape[0]) > 0.02 * measured[0] * shape[1]:
         raise BadSample(
@@ -125,10 +120,6 @@ def _mask(region: Region, shape: tuple[int, int], size: tuple[int, int]) -> Mask
     if not mask.any():
         raise BadSample("bad_region", f"region {str(region)[:120]} has no area within the image")
     return mask
-
-
-def _positive_pair(value: Any) -> bool:
-    return len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
 
 
 def _decode_rle(rle: dict[str, Any]) -> Mask:
@@ -153,8 +144,8 @@ def _filled_box(box: Sequence[Any], measured: Sequence[int], size: tuple[int, in
     if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
         raise BadSample("bad_region", f"box {str(box)[:120]}: expected [x1, y1, x2, y2] in pixels")
     across, down = size[0] / measured[1], size[1] / measured[0]
-    left, top = max(0, math.floor(box[0] * across)), max(0, math.floor(box[1] * down))
-    right, bottom = max(0, math.ceil(box[2] * across)), max(0, math.ceil(box[3] * down))
+    left, top = math.floor(max(0, box[0] * across)), math.floor(max(0, box[1] * down))
+    right, bottom = math.ceil(max(0, box[2] * across)), math.ceil(max(0, box[3] * down))
     mask = np.zeros((size[1], size[0]), dtype=bool)
     mask[top:bottom, left:right] = True
     return mask
@@ -162,8 +153,9 @@ def _filled_box(box: Sequence[Any], measured: Sequence[int], size: tuple[int, in
 
 def _bounds(mask: Mask) -> Box:
     """The smallest box (left, top, right, bottom) around a mask; right and bottom lie outside."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    box = Image.fromarray(mask).getbbox()
+    assert box is not None  # as `_mask` checks
+    return box
 
 
 def _grow(mask: Mask, width: int) -> Mask:
@@ -202,10 +194,9 @@ def _draw_labels(image: Image.Image, bounds: Sequence[Box]) -> None:
         size = (round(draw.textlength(text, font)) + 2 * pad, round(font_size) + 2 * pad)
         place = _place_label(size, bounds, number, placed, image.size)
         placed.append(place)
-        draw.rectangle(
-            (place[0], place[1], place[2] - 1, place[3] - 1), fill=colour, outline=INK, width=max(1, pad // 2)
-        )
-        draw.text(((place[0] + place[2]) / 2, (place[1] + place[3]) / 2), text, fill=INK, font=font, anchor="mm")
+        left, top, right, bottom = place
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=colour, outline=INK, width=max(1, pad // 2))
+        draw.text(((left + right) / 2, (top + bottom) / 2), text, fill=INK, font=font, anchor="mm")
 
 
 def _place_label(

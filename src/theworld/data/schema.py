@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from theworld.utils.errors import CausedError, TheWorldError
+from theworld.utils.world_settings import WorldSettings
 
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
@@ -23,46 +24,30 @@ class Message:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample, its images not opened yet.
+    """One sample, its images not opened yet."""
 
-    Args:
-        id: Unique within its source and stable between runs.
-        messages: The conversation in order; what the assistant says is supervised.
-        images: The images of the prompt, in the order of their markers: whatever `images.open_image` opens.
-        clip: Frames of a video at equal distances, the first being the present one: what label-free alignment
-            regresses on. Empty where there is no video.
-        choices: The answers that a closed question allows, for example ("0", "1"); empty for an open one.
-        metadata: Whatever else the row says: relation, category, ground truth.
-    """
-
-    id: str
-    messages: tuple[Message, ...]
-    images: tuple[Any, ...] = ()
-    clip: tuple[Any, ...] = ()
-    choices: tuple[str, ...] = ()
-    metadata: dict[str, Any] = field(default_factory=dict)
+    id: str  # unique within its source and stable between runs
+    messages: tuple[Message, ...]  # the conversation in order; what the assistant says is supervised
+    images: tuple[Any, ...] = ()  # of the prompt, in the order of their markers: whatever `images.open_image` opens
+    clip: tuple[Any, ...] = ()  # frames at equal distances, the present one first: what alignment regresses on
+    choices: tuple[str, ...] = ()  # the answers that a closed question allows, ("0", "1"); empty for an open one
+    metadata: dict[str, Any] = field(default_factory=dict)  # whatever else the row says: relation, ground truth
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A row that gives no example.
+    """A row that gives no example."""
 
-    Args:
-        id: The row's id, or its place in the file.
-        cause: One of a few words to count by: `missing`, `truncated`, `not_an_image`, `timeout`, `bad_row`, ...
-        detail: One line for a person.
-    """
-
-    id: str
-    cause: str
-    detail: str
+    id: str  # the row's, or its place in the file
+    cause: str  # one of a few words to count by: missing, truncated, not_an_image, timeout, bad_row, ...
+    detail: str  # one line for a person
 
 
 class BadSample(CausedError):
     """A row or image that cannot be used; carries the `cause` that a `Skipped` counts by."""
 
     def skipped(self, id: str) -> Skipped:
-        """The record of this failure for row `id`."""
+        """What is recorded of row `id`."""
         return Skipped(id, self.cause, self.detail)
 
 
@@ -70,31 +55,28 @@ class BadSample(CausedError):
 class SourceSettings:
     """What a run tells a data source; `open_source` refuses what has no effect on it.
 
-    Args:
-        path: File, folder or Hub id of the rows.
-        image_folder: Where relative image names are looked up; names that lead out of it are refused.
-        split: The split to read where the source has several.
-        num_samples: Read this many rows at most.
-        streaming: Read rows one after the other instead of indexing them.
-        question_template: `str.format` template of the prompt, with the row's own fields.
-        draw_bboxes: Draw regions onto the image.
-        columns: Which column holds `image`, `question`, `answer`, `choices` or `id`, where its name does not tell.
-        clip_frames: Frames of a clip, 1 + 4K for K future latent frames; None leaves it to the source.
-        clip_fps: Frames a second of a clip, `world_fps` of the model; None takes frames as they come.
-        seed: Of anything drawn at random.
+    Raises:
+        ValueError: `clip_frames` is not the frames of whole latent frames.
     """
 
-    path: str | None = None
-    image_folder: Path | None = None
-    split: str | None = None
-    num_samples: int | None = None
-    streaming: bool = False
-    question_template: str | None = None
-    draw_bboxes: bool = True
-    columns: Mapping[str, str] | None = None
-    clip_frames: int | None = None
-    clip_fps: float | None = None
-    seed: int = 0
+    path: str | None = None  # file, folder or Hub id of the rows
+    image_folder: Path | None = None  # where relative image names are looked up; names that lead out are refused
+    split: str | None = None  # the split to read where the source has several
+    num_samples: int | None = None  # read this many rows at most
+    streaming: bool = False  # read rows one after the other instead of indexing them
+    question_template: str | None = None  # `str.format` template of the prompt, with the row's own fields
+    draw_bboxes: bool = True  # draw regions onto the image
+    columns: Mapping[str, str] | None = None  # which column holds `image`, `question`, `answer`, `choices` or `id`
+    clip_frames: int | None = None  # 1 + K `frames_per_step` for K future latent frames; None: the source's default
+    clip_fps: float | None = None  # frames a second, `world_fps` of the model; None takes frames as they come
+    frames_per_step: int = WorldSettings.world_temporal_compression  # frames of a clip for one latent frame
+    seed: int = 0  # of anything drawn at random
+
+    def __post_init__(self) -> None:
+        count, step = self.clip_frames, self.frames_per_step
+        if count is not None and (count < 1 or (count - 1) % step):
+            first = ", ".join(str(1 + step * steps) for steps in range(3))
+            raise TheWorldError(f"clip_frames={count}: expected 1 + {step}K for K future latent frames: {first}, ...")
 
     @property
     def local(self) -> Path:
@@ -109,11 +91,7 @@ class SourceSettings:
         return self.local if self.local.is_dir() else self.local.parent
 
     def refuse(self, source: str, *names: str) -> None:
-        """Refuse settings that a source does not use, rather than leave them without effect.
-
-        Raises:
-            ValueError: One of `names` is not at its default.
-        """
+        """Raise a ValueError for settings that a source does not use and that are not at their default."""
         for name in names:
             if getattr(self, name) != getattr(type(self), name):
                 raise TheWorldError(f"dataset {source!r} does not use {name}={getattr(self, name)!r}; remove it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,22 +12,20 @@ from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
 
-MINIMUM_SEEN = 200
-"""Rows of a stream that must have come before its share of bad ones says anything."""
+MINIMUM_SEEN = 200  # rows of a stream that must have come before its share of bad ones says anything
 SHOWN_NAMES = 5
 
 
 class SkipLog:
-    """The rows that gave no example, each counted once, however often it comes and however often a run resumes.
+    """The rows that gave no example, each listed and counted once, however often it comes and a run resumes.
+
+    Rows that share an id are listed once, but each counts.
 
     Args:
         path: JSON lines of `id`, `cause` and `detail`; what lies there already counts.
         budget: Share of the data, 0 to 1, that may be bad.
         total: Rows of the data; None for a stream, whose bad share is that of the rows `seen` since the start of this
             process, repeated ones included.
-
-    Raises:
-        ValueError: `budget` is no share, or what lies at `path` is no such list.
     """
 
     def __init__(self, path: Path, budget: float, total: int | None = None) -> None:
@@ -35,15 +34,15 @@ class SkipLog:
         self.path = path
         self.budget = budget
         self.total = total
-        self._names: dict[str, list[str]] = defaultdict(list)
-        self._known: set[str] = set()
+        self._causes: dict[str, str] = {}
         self._rows_seen = 0
         self._rows_bad = 0
-        if path.exists():
+        self._resumed = path.exists()
+        if self._resumed:
             self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._causes)
 
     def seen(self, count: int) -> None:
         """Note that `count` rows came, good or bad."""
@@ -57,10 +56,13 @@ class SkipLog:
         """
         rows = list(skipped)
         self._rows_bad += len(rows)
-        new = self._count(rows)
-        if new:
+        if new := self._count(rows):
             append_jsonl(self.path, map(vars, new))
-        bad, total = (self._rows_bad, self._rows_seen) if self.total is None else (len(self), self.total)
+        bad, total = self._rows_bad, self._rows_seen
+        if self.total:
+            # A row comes at most once a pass; a resumed run begins within one
+            passes = math.ceil(self._rows_seen / self.total) + self._resumed
+            bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
             raise TheWorldError(
@@ -77,14 +79,16 @@ class SkipLog:
     def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:
         new: list[Skipped] = []
         for row in rows:
-            if row.id not in self._known:
-                self._known.add(row.id)
-                self._names[row.cause].append(row.id)
+            if row.id not in self._causes:
+                self._causes[row.id] = row.cause
                 new.append(row)
         return new
 
     def _lines(self) -> list[str]:
-        causes = sorted(self._names.items(), key=lambda cause: -len(cause[1]))
+        ids: dict[str, list[str]] = defaultdict(list)
+        for id, cause in self._causes.items():
+            ids[cause].append(id)
+        causes = sorted(ids.items(), key=lambda cause: -len(cause[1]))
         return [
             f"{cause} {len(names)} ({', '.join(names[:SHOWN_NAMES])}{', ...' if len(names) > SHOWN_NAMES else ''})"
             for cause, names in causes

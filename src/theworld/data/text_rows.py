@@ -22,8 +22,7 @@ from huggingface_hub import HfFileSystem
 from theworld.utils.errors import TheWorldError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-CHUNK = 2**16
-"""Bytes of JSON that are read at once."""
+CHUNK = 2**16  # bytes of JSON that are read at once
 MAX_FIELD = 2**26
 """Characters of a CSV field, where the csv module allows 128 K: an image may stand in one as base64 text."""
 _NEAR_END = 16
@@ -47,23 +46,29 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
-"""Options that decode the JSON of users: numbers keep their text, and a repeated key is a ValueError."""
+_JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
+"""Numbers keep their text, and a repeated key is a ValueError."""
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What the JSON of a user says; a number that is no integer keeps its text.
+
+    Raises:
+        ValueError: It is no JSON, a key is repeated in an object, or it is nested too deep.
+    """
+    try:
+        return json.loads(text, **_JSON)
+    except RecursionError as error:
+        raise TheWorldError("nested too deep") from error
 
 
 @dataclass
 class TextFile:
-    """A file of rows.
+    """A file of rows."""
 
-    Args:
-        path: Of the file; `hf://` for one on the Hub.
-        delimiter: Of a CSV or TSV file; None for JSON, an array of rows or one value after the other.
-        name: What errors call the file, where its path is that of a copy.
-    """
-
-    path: str
-    delimiter: str | None = None
-    name: str = ""
+    path: str  # `hf://` for one on the Hub
+    delimiter: str | None = None  # of a CSV or TSV file; None for JSON, an array of rows or one value after the other
+    name: str = ""  # what errors call the file, where its path is that of a copy
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -93,11 +98,7 @@ class TextFile:
 
     @cached_property
     def header(self) -> list[str]:
-        """The column names of a CSV or TSV file; empty if it is empty.
-
-        Raises:
-            ValueError: They are not told apart by the delimiter, or one comes twice.
-        """
+        """The column names of a CSV or TSV file; empty if it is empty."""
         with self._open() as file:
             self._skip_bom(file)
             _, names = next(self._records(file, 0), (0, list[str]()))
@@ -141,24 +142,21 @@ class TextFile:
         csv.field_size_limit(MAX_FIELD)
         reader = csv.reader(lines(), delimiter=cast(str, self.delimiter), strict=True)
         width, line = None, 1
-        while True:
-            try:
-                fields = next(reader, None)
-            except csv.Error as error:
-                raise TheWorldError(
-                    f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
-                ) from error
-            if fields is None:
-                return
-            if fields:
+        try:
+            for fields in reader:
                 width = width or len(fields)
-                if len(fields) != width:
+                if fields and len(fields) != width:
                     raise TheWorldError(
                         f"{self}, line {line}: {len(fields)} fields, but the header has {width}; quote a field that "
                         f"holds the delimiter {self.delimiter!r}"
                     )
-                yield place, fields
-            place, line = consumed, reader.line_num + 1
+                if fields:
+                    yield place, fields
+                place, line = consumed, reader.line_num + 1
+        except csv.Error as error:
+            raise TheWorldError(
+                f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
+            ) from error
 
     def _json(self, file: IO[bytes], start: int) -> Iterator[tuple[int, Any]]:
         """The items of an array, or values one after the other, wherever lines end."""
@@ -191,7 +189,7 @@ class _Text:
         self.line = 1
         self.buffer, self.at, self.ended = "", 0, False
         self.decode = codecs.getincrementaldecoder("utf-8")().decode
-        self.parse = json.JSONDecoder(**JSON).raw_decode
+        self.parse = json.JSONDecoder(**_JSON).raw_decode
 
     def peek(self) -> str:
         """The next character that is no space; empty at the end."""
@@ -225,9 +223,9 @@ class _Text:
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
                 raise self.error(str(error)) from error
 
-    def error(self, reason: str) -> ValueError:
+    def error(self, reason: str) -> TheWorldError:
         """What is wrong here."""
-        return ValueError(f"{self.name}, line {self.line}: not JSON ({reason})")
+        return TheWorldError(f"{self.name}, line {self.line}: not JSON ({reason})")
 
     def _fill(self) -> bool:
         """Read on, twice as much as is waiting; whether there was more."""
@@ -241,12 +239,7 @@ class _Text:
 
 
 class TextRows(Sequence[Any]):
-    """The rows of `files`, one after the other, read from disk when asked for; memory holds their places alone.
-
-    Args:
-        files: What holds the rows.
-        places: Where the rows of each file begin, in bytes.
-    """
+    """The rows of `files`, read from disk when asked for; memory holds their `places` alone, in bytes of each file."""
 
     def __init__(self, files: Sequence[TextFile], places: Sequence[np.ndarray[Any, Any]]) -> None:
         self.files = list(files)
@@ -255,11 +248,7 @@ class TextRows(Sequence[Any]):
 
     @classmethod
     def scan(cls, files: Iterable[TextFile]) -> Self:
-        """The rows of files that are read through once.
-
-        Raises:
-            ValueError: As from `TextFile.rows`.
-        """
+        """The rows of files that are read through once."""
         files = list(files)
         return cls(files, [np.fromiter((place for place, _ in file.rows()), np.int64) for file in files])
 
@@ -277,6 +266,3 @@ class TextRows(Sequence[Any]):
         if found is None:
             raise TheWorldError(f"{self.files[which]}: it changed while it was read; run the same command again")
         return found[1]
-
-
-__all__ = ["DELIMITERS", "JSON", "TextFile", "TextRows"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import ExistingFileError, TheWorldError
 
 from .layouts import KINDS, sample_scene
 from .outcomes import outcomes
@@ -76,7 +76,7 @@ def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2)
         if kind not in KINDS or not 0 <= count <= _SEEDS_PER_SPLIT:
             raise TheWorldError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
     if folder.exists():
-        raise TheWorldError(f"{folder} exists: remove it to generate its scenes again")
+        raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
     jobs = [(SPLITS[split] + i, kind) for kind, count in counts.items() for i in range(count)]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)

@@ -1,19 +1,27 @@
 """A `TrainingConfig` as `transformers.TrainingArguments`, and the loggers it reports to."""
 
+import inspect
+import math
+from collections.abc import Generator
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import (
     INTEGRATION_TO_CALLBACK,
     TensorBoardCallback,
     WandbCallback,
     get_available_reporting_integrations,
 )
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
-from theworld.utils.errors import TheWorldError, brief
+from theworld.utils.errors import TheWorldError, brief, one_line
 from theworld.utils.imports import require
+from theworld.utils.logging import logger
 from theworld.utils.settings import keys
 
 from .config import OWN, TrainingConfig
@@ -21,6 +29,9 @@ from .passed_keys import trainer_fields
 
 SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
 """Names of transformers for schedules that have another name here."""
+ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
+OF_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+SCHEDULE_STEPS = 1000  # at which a schedule is tried
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
@@ -58,7 +69,62 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
         "accelerator_config": {"dispatch_batches": False},
         "ddp_find_unused_parameters": False,
     }
-    return TrainingArguments(**given)
+    try:
+        arguments = TrainingArguments(**given)
+    except (ValueError, TypeError) as error:
+        raise TheWorldError(f"transformers does not take these settings: {error}") from error
+    check_optimizer(arguments, config)
+    return arguments
+
+
+def check_optimizer(arguments: TrainingArguments, config: TrainingConfig) -> None:
+    """Build optimiser and schedule for a single weight, so that what they refuse is known before the model is loaded.
+
+    Raises:
+        ValueError: They refuse a value, or a part of `optim_args` or `lr_scheduler_kwargs` changes nothing.
+    """
+    # 1. The optimiser, and whether what it was told changes it
+    pairs = config.optim_args.split(",") if config.optim_args else []
+    with told("optim", "optim_args", *ADAM, config=config):
+        make, options = optimizer_options(arguments)
+        optimizer = make([nn.Parameter(torch.zeros(1, device=arguments.device))], **options)
+        for pair in pairs:
+            if optimizer_options(arguments, optim_args=",".join({*pairs} - {pair}))[1] == options:
+                raise TheWorldError(f"{brief(repr(pair))} changes nothing in {make.__name__}: leave it out")
+        for name in ADAM:
+            default, value = keys(TrainingConfig)[name].default, getattr(config, name)
+            if value != default and optimizer_options(arguments, **{name: default})[1] == options:
+                logger.warning("%s=%s has no effect in %s", name, value, make.__name__)
+    # 2. The schedule at each of its steps
+    name, settings = cast(Any, arguments.lr_scheduler_type), cast(Any, arguments.lr_scheduler_kwargs or {})
+    with told("lr_scheduler", "lr_scheduler_kwargs", config=config):
+        taken = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[name]).parameters.keys()
+        taken = [name for name in taken if name not in OF_SCHEDULES]
+        if unknown := settings.keys() - set(taken):
+            raise TheWorldError(f"{brief(', '.join(sorted(unknown)))}: expected {' or '.join(taken) or 'nothing'}")
+        schedule: Any = get_scheduler(name, optimizer, 0, SCHEDULE_STEPS, settings)
+        shares = [schedule.lr_lambdas[0](step) for step in range(SCHEDULE_STEPS)]
+        if not all(math.isfinite(share) for share in shares):
+            raise TheWorldError("its rates are not finite")
+
+
+def optimizer_options(arguments: TrainingArguments, **changed: Any) -> tuple[Any, dict[str, Any]]:
+    """Class of the optimiser and what it is made with, from `arguments` with some of them `changed`."""
+    other = copy(arguments)
+    vars(other).update(changed)
+    return Trainer.get_optimizer_cls_and_kwargs(other, cast(Any, nn.Linear(1, 1)))
+
+
+@contextmanager
+def told(first: str, *others: str, config: TrainingConfig) -> Generator[None]:
+    """Name the keys, `others` as far as they are set, in the error of a library that was given their values."""
+    try:
+        yield
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        given = [name for name in others if getattr(config, name) != keys(TrainingConfig)[name].default]
+        given += [] if getattr(config, first) is None else [first]
+        shown = " with ".join(f"{name}={brief(repr(getattr(config, name)))}" for name in given)
+        raise TheWorldError(f"{shown}: {one_line(error)}") from error
 
 
 def other_loggers(report_to: str | list[str] | None) -> list[str]:

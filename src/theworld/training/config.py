@@ -17,6 +17,15 @@ from .passed_keys import TRAINER, check_enumerated, passed_fields, refusals
 
 AUTO = "auto"
 REGISTRIES = ("world_encoder", "projector", "fusion")
+NEEDS = {
+    "do_eval": "eval_dataset_path eval_split eval_steps eval_batch_size eval_delay eval_on_start",
+    "log_to_wandb": "wandb_project wandb_run_name",
+    "num_workers": "dataloader_in_order",
+    "objective": "true_future_share",
+    "push_to_hub": "hub_strategy hub_private_repo",
+    "report_to": "project run_name trackio_space_id trackio_bucket_id trackio_static_space_id",
+}
+"""Keys without an effect as long as another key, by which they are listed, has its default."""
 UNUSED_BY_STREAMS = ("dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
                      "train_sampling_strategy")  # fmt: skip
 
@@ -177,7 +186,7 @@ class TrainingConfig(PassedSettings, RunSettings):
             raise TheWorldError("push_to_hub=True without hub_model_id: name the repository, as in you/model")
         if self.load_in_4bit and self.load_in_8bit:
             raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
-        for name in ("persistent_workers", "prefetch_factor"):
+        for name in ("persistent_workers", "prefetch_factor", "dataloader_multiprocessing_context"):
             if getattr(self, name) and not self.num_workers:
                 raise TheWorldError(f"{show(name)} with num_workers=0: no process to apply it to")
         if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
@@ -186,6 +195,10 @@ class TrainingConfig(PassedSettings, RunSettings):
             raise TheWorldError(
                 "lr_scheduler='warmup_stable_decay': set lr_scheduler_kwargs={\"num_decay_steps\": N} too"
             )
+        pairs = [pair.strip().split("=") for pair in self.optim_args.split(",")] if self.optim_args else []
+        if not all(len(pair) == 2 and all(pair) for pair in pairs):
+            told = "expected names and values of the optimiser, as in 'momentum=0.9,nesterov=true'"
+            raise TheWorldError(f"{show('optim_args')}: {told}")
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
             told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
             raise TheWorldError(f"{told}: expected a world and the number of latent frames to align")
@@ -238,6 +251,16 @@ class TrainingConfig(PassedSettings, RunSettings):
             f"{name} ({saved.get(name, key.default)} -> {getattr(self, name)})"
             for name, key in keys(type(self)).items()
             if key.shapes and saved.get(name, key.default) != getattr(self, name)
+        ]
+
+    def without_effect(self) -> list[str]:
+        """Keys that change nothing under the other settings, each as a line of text."""
+        changed = {name for name, key in keys(type(self)).items() if getattr(self, name) != key.default}
+        return [
+            f"{self._show(name)} has no effect with {self._show(needed)}"
+            for needed, names in NEEDS.items()
+            for name in names.split()
+            if name in changed and needed not in changed
         ]
 
     @property

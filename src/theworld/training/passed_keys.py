@@ -41,11 +41,22 @@ REASONS = {
     "the places of world tokens would get noise too": "neftune_noise_alpha",
     "another batch size is another run: lower batch_size": "auto_find_batch_size",
     "every process uses the same parameters": "ddp_find_unused_parameters",
+    "the optimiser has one group of parameters a component": "optim_target_modules",
     "the option --debug shows tracebacks": "debug",
     "the launcher sets it": "local_rank",
 }  # fmt: skip
 
-CHOICES = {"train_sampling_strategy": ("random", "sequential"), "save_strategy": ("steps", "epoch")}
+# What transformers checks late, or not at all
+RECORDS: dict[str, dict[str, Any]] = {
+    "train_sampling_strategy": {"choices": ("random", "sequential")},
+    "save_strategy": {"choices": ("steps", "epoch")},
+    "include_num_input_tokens_seen": {"choices": ("all", "non_padding", "no")},
+    **{name: {"low": 0, "high": 1} for name in ("adam_beta1", "adam_beta2")},
+    **{name: {"low": 0} for name in ("adam_epsilon", "eval_delay")},
+    **{name: {"low": 1, "high": 10**9} for name in ("torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout")},
+}
+OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
+"""How the names of optimisers begin that make parameter groups of their own; a run has one group a component."""
 CHANGE_RUN = {
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs"),
     *("average_tokens_across_devices", "dataloader_drop_last", "train_sampling_strategy"),
@@ -99,13 +110,16 @@ def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
     assert isinstance(metadata, ast.Dict)
     texts = {ast.unparse(key): text for key, text in zip(metadata.keys, metadata.values, strict=True) if key}
     help = " ".join(ast.literal_eval(texts["'help'"]).replace("%%", "%").split())
-    # Types of transformers, its enumerations of names, are text here; `check_enumerated` checks them where one is given
+    # Types of transformers, its names of names, are text here; `check_enumerated` checks them where one is given
     names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)} - vars(builtins).keys()
     scope = {**dict.fromkeys(names, str), "Any": Any, "Literal": {False: bool}}
-    kind = eval(ast.unparse(node.annotation), scope)
+    # transformers also takes objects as JSON text, which `Key.parse` has read already
+    kind: Any = eval(ast.unparse(node.annotation).replace("dict | str", "dict"), scope)
     default = given.get("default")
     known = isinstance(default, (ast.Constant, ast.UnaryOp))  # else it depends on the machine
-    record = {"choices": CHOICES.get(name, ()), "shapes": name in CHANGE_RUN, "source": TRAINER}
+    record: dict[str, Any] = {"shapes": name in CHANGE_RUN, "source": TRAINER, **RECORDS.get(name, {})}
+    if isinstance(choices := texts.get("'choices'"), ast.List):
+        record.setdefault("choices", tuple(ast.literal_eval(choices)))
     value = ast.literal_eval(default) if known else None
     sentence, unset = help.partition(". ")[0].rstrip(".") + ".", None if known else "transformers' own"
     return kind if known else kind | None, setting(value, sentence, unset=unset, **record)
@@ -116,5 +130,6 @@ def check_enumerated(name: str, value: Any) -> None:
     enumeration = ast.unparse(trainer_fields()[name].annotation).partition(" | str")[0]
     if enumeration.isidentifier() and not hasattr(builtins, enumeration) and enumeration != "None":
         names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
+        names = [entry for entry in names if not entry.startswith(OWN_GROUPS)]
         if value not in names:
             raise TheWorldError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")

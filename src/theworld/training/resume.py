@@ -20,7 +20,7 @@ from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
-from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.errors import MissingFileError, TheWorldError, brief
 from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
 from theworld.utils.hub import HUB_ID
 from theworld.utils.io import write_json
@@ -37,6 +37,7 @@ CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")  # people edit the 
 RNG_STATES = "rng_state*.pth"  # one a process
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or sharded, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
+CONTROL = "TrainerControl"  # which transformers expects in the state at the next save
 LOCK, LOCK_SECONDS = ".lock", 0.2
 
 
@@ -90,12 +91,22 @@ def read(folder: Path) -> Resume:
     stage = read_object(folder / STAGE, "stage", "config")
     saved, defaults = read_object(folder / STATE), asdict(TrainerState())
     wrong = [name for name, value in saved.items() if name not in defaults or not _is_like(value, defaults[name])]
-    if wrong or saved.get("global_step", 0) < 1:
-        name = wrong[0] if wrong else "global_step"
-        raise TheWorldError(
-            f"{folder / STATE}: damaged, {name} is {saved.get(name)!r}; resume from an earlier checkpoint"
-        )
+    if not wrong:
+        whole = {
+            "global_step": saved.get("global_step", 0) >= 1,
+            "log_history": all(_is_log(line) for line in saved.get("log_history", ())),
+            "train_batch_size": isinstance(saved.get("train_batch_size", 0), int | None),
+            "stateful_callbacks": CONTROL in saved.get("stateful_callbacks", {}),
+        }
+        wrong = [name for name, fits in whole.items() if not fits]
+    if wrong:
+        told = brief(repr(saved.get(wrong[0])))
+        raise TheWorldError(f"{folder / STATE}: damaged, {wrong[0]} is {told}; resume from an earlier checkpoint")
     return Resume(folder, stage, int(saved["global_step"]))
+
+
+def _is_log(line: Any) -> bool:
+    return isinstance(line, dict) and all(isinstance(line.get(name, 0), int | float) for name in ("loss", "eval_loss"))
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -113,6 +124,8 @@ def locate(name: str) -> Path:
         FileNotFoundError: There is no such folder and no such repository, or it holds no complete checkpoint.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise TheWorldError(f"{name}: is a file; name the folder of a checkpoint or of a run")
     if not folder.is_dir():
         if not HUB_ID.fullmatch(name):
             raise MissingFileError(f"{name}: no such checkpoint or run folder")
@@ -195,10 +208,10 @@ def publish(written: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def prune(run: Path, limit: int | None) -> None:
-    """Remove the oldest complete checkpoints past `limit`."""
-    for path in checkpoints(run)[: -limit if limit else 0]:
-        shutil.rmtree(path)
+def prune(saved: list[Path], limit: int | None) -> None:
+    """Remove the first of the checkpoints `saved` until there are at most `limit`."""
+    while limit and len(saved) > limit:
+        shutil.rmtree(saved.pop(0))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The rows of a run: what its config names, a mixture of several data sets, or an object of the user's own."""
 
 from collections.abc import Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,15 @@ def load_rows(
         ValueError: As from `open_source`, `open_mixture` and `as_source`; or a stream without `max_steps`.
         FileNotFoundError: The file or the image folder is missing.
     """
-    shared: dict[str, Any] = {
-        "image_folder": None if config.image_folder is None else Path(config.image_folder).expanduser(),
-        "num_samples": config.num_samples,
-        "question_template": config.question_template,
-        "columns": config.columns,
-        "seed": config.seed,
-    }
     if given is not None:
-        data = as_source(given, SourceSettings(**shared))
+        data = as_source(given, replace(_settings(config, None), split=None, streaming=False, draw_bboxes=True))
     else:
-        split = config.eval_split if evaluation else config.split
-        shared |= {"split": split, "streaming": config.streaming, "draw_bboxes": config.draw_bboxes}
-        data = _open(config, start, shared, evaluation=evaluation)
+        parts = [
+            (name, replace(_settings(config, path, evaluation), **clip_settings(config, name, start)), weight)
+            for name, path, weight in _entries(config, evaluation=evaluation)
+        ]
+        mixed = isinstance(config.dataset_name, list) or isinstance(config.train_dataset_path, list)
+        data = open_mixture(parts) if mixed and not evaluation else open_source(*parts[0][:2])
     if not isinstance(data, Sized) and config.max_steps is None:
         what = "eval_dataset" if evaluation else "train_dataset"
         named = f"{what} given" if given is not None else f"dataset {config.dataset_name!r}"
@@ -50,23 +47,53 @@ def load_rows(
     return data
 
 
-def _open(config: TrainingConfig, start: str | Path | None, shared: dict[str, Any], *, evaluation: bool) -> Any:
-    """The data set that the config names, or the mixture of several; `shared` are the settings of all."""
+def check_rows(config: TrainingConfig) -> None:
+    """Look for the local files that the config names, and at the first rows of a file of the user's own.
+
+    It takes seconds and imports neither the model nor transformers' Trainer. `load_rows` reads everything.
+
+    Raises:
+        ValueError, FileNotFoundError: As from `load_rows`.
+    """
+    for evaluation in (False, True) if config.do_eval else (False,):
+        for name, path, _ in _entries(config, evaluation=evaluation):
+            settings = _settings(config, path, evaluation)
+            if path is None or not settings.local.exists():
+                hub = SOURCES[name].hub
+                known_later = config.resume is not None if path is None else hub is not None and hub.fullmatch(path)
+            else:
+                known_later = name != "custom" or not settings.local.is_file() or settings.split is not None
+            if not known_later:
+                open_source(name, replace(settings, streaming=config.streaming or name == "custom"))
+
+
+def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False) -> SourceSettings:
+    """What the config says to every data set."""
+    return SourceSettings(
+        path=path,
+        image_folder=None if config.image_folder is None else Path(config.image_folder).expanduser(),
+        split=config.eval_split if evaluation else config.split,
+        num_samples=config.num_samples,
+        streaming=config.streaming,
+        question_template=config.question_template,
+        draw_bboxes=config.draw_bboxes,
+        columns=config.columns,
+        seed=config.seed,
+    )
+
+
+def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str | None, float]]:
+    """Name, path and weight of every data set that the config names."""
     name, path = config.dataset_name, config.eval_dataset_path if evaluation else config.train_dataset_path
-    if isinstance(name, list) and evaluation:
+    if evaluation and isinstance(name, list):
         if len(set(name)) > 1:
             raise TheWorldError(f"do_eval=True with dataset_name={name}: pass eval_dataset to theworld.train instead")
         name = name[0]
-
-    def settings(name: str, path: str | None) -> SourceSettings:
-        return SourceSettings(path=path, **shared, **clip_settings(config, name, start))
-
-    if not isinstance(name, list) and not isinstance(path, list):
-        return open_source(name, settings(name, path))
-    names = name if isinstance(name, list) else [name] * len(path or ())
-    paths = path if isinstance(path, list) else [path] * len(names)
-    weights = config.weights or [1.0] * len(names)
-    return open_mixture([(n, settings(n, p), weight) for n, p, weight in zip(names, paths, weights, strict=True)])
+    count = next((len(value) for value in (name, path) if isinstance(value, list)), 1)
+    names = name if isinstance(name, list) else [name] * count
+    paths = path if isinstance(path, list) else [path] * count
+    weights = [1.0] * count if evaluation or config.weights is None else config.weights
+    return list(zip(names, paths, weights, strict=True))
 
 
 def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -> dict[str, Any]:
@@ -74,7 +101,8 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     if config.objective != "align":
         return {}
     steps = config.num_world_steps or 0
-    clip = {"clip_frames": 1 + steps * world_setting("world_temporal_compression", config, start)}
+    frames_per_step = world_setting("world_temporal_compression", config, start)
+    clip = {"clip_frames": 1 + steps * frames_per_step, "frames_per_step": frames_per_step}
     if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
         clip["clip_fps"] = world_setting("world_fps", config, start)
     return clip

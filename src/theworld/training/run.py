@@ -20,6 +20,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from theworld.data.mixture import Mixture
+from theworld.data.open_source import rows_fingerprint
 from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
@@ -90,6 +91,8 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
         config = replace(config, do_eval=True, eval_dataset_path=OBJECT)
     with hub_token(config.hf_token):
         arguments = training_arguments(config)
+        for line in config.without_effect() if arguments.process_index == 0 else ():
+            logger.warning("%s", line)
         with locked(Path(config.output_dir), is_main=arguments.process_index == 0):
             return _train(config, arguments, train_dataset, eval_dataset)
 
@@ -121,7 +124,8 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     if config.compile:
         compile_layers(model)
     # 2. The run that continues, or a new stage
-    fingerprint = data_fingerprint(config.train_dataset_path, data, config.split)
+    paths = config.train_dataset_path if given is None else rows_fingerprint(data)
+    fingerprint = data_fingerprint(paths, data, config.split)
     world = config.enable_world, model.config.num_world_steps
     stage = Stage(config.objective, trained_parts(model), fingerprint, *world)
     continues = resume is not None and continues_stage(config, resume, stage)
@@ -247,11 +251,10 @@ def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None
 def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:
     """The result of a run that ended now or earlier."""
     losses, metrics = ([row for row in trainer.state.log_history if name in row] for name in ("loss", "eval_loss"))
-    checkpoint = newest_checkpoint(Path(config.output_dir))
     preemption = trainer.pop_callback(PreemptionCallback)
     return RunResult(
         output_dir=config.output_dir,
-        checkpoint=None if checkpoint is None else str(checkpoint),
+        checkpoint=str(trainer.saved[-1]) if trainer.saved else None,
         step=trainer.state.global_step,
         loss=losses[-1]["loss"] if losses else None,
         metrics=metrics[-1] if metrics else {},

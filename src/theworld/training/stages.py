@@ -162,7 +162,8 @@ def data_fingerprint(paths: str | list[str] | None, data: Any, split: str | None
                 file.seek(max(0, source.stat().st_size - FINGERPRINT_BYTES))
                 digest.update(file.read())
         elif path and source.is_dir():
-            listing = sorted((entry.name, entry.stat().st_size if entry.is_file() else 0) for entry in source.iterdir())
+            entries = ((str(entry.relative_to(source)), entry) for entry in source.rglob("*"))
+            listing = sorted((name, entry.stat().st_size if entry.is_file() else 0) for name, entry in entries)
             digest.update(repr(listing).encode())
         else:
             digest.update(str(path).encode())

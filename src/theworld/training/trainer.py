@@ -8,6 +8,7 @@ import pickle
 import shutil
 from collections.abc import Generator, Iterator, Sized
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta, settle_fsdp
 from .metrics import CHOICE_FIGURES, choice_figures, choice_logs, frame_logs, total_norm
-from .resume import SAVING, STAGE, prune, publish
+from .resume import SAVING, STAGE, checkpoints, prune, publish
 from .stages import parameter_groups
 from .streams import EndlessRows, dead_workers_named
 
@@ -265,7 +266,8 @@ class TheWorldTrainer(Trainer):
                 write_text(run / SAVING / name / "README.md", self.card())
                 publish(run / SAVING / name, run / name)
                 (run / SAVING).rmdir()
-                prune(run, self.config.save_total_limit)
+                self.saved[:] = [path for path in self.saved if path != run / name] + [run / name]
+                prune(self.saved, self.config.save_total_limit)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors say so in their own types
             free = shutil.disk_usage(run).free
             raise FileError(
@@ -273,6 +275,11 @@ class TheWorldTrainer(Trainer):
                 "checkpoints are intact: free disk space, then resume with --resume_from auto"
             ) from error
         self.accelerator.wait_for_everyone()
+
+    @cached_property
+    def saved(self) -> list[Path]:
+        """The complete checkpoints in the run folder, oldest first. Listed once, as the check reads files of each."""
+        return checkpoints(Path(cast(str, self.args.output_dir)))
 
     @property
     def unwrapped(self) -> Any:

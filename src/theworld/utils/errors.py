@@ -10,7 +10,7 @@ SHOWN = 200  # characters of a value in an error line
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
 
-FROM_OUTSIDE = (OSError, ImportError, MemoryError)
+FROM_OUTSIDE = (OSError, ImportError, MemoryError, UnicodeError)
 FROM_OUTSIDE_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
 """Classes of torch, safetensors and huggingface_hub: to import them here would import those packages."""
 
@@ -25,6 +25,10 @@ class FileError(TheWorldError, OSError):
 
 class MissingFileError(FileError, FileNotFoundError):
     """A file or folder that does not exist."""
+
+
+class ExistingFileError(FileError, FileExistsError):
+    """A file or folder that exists already and would be replaced."""
 
 
 class MissingPackageError(TheWorldError, ImportError):

@@ -100,19 +100,19 @@ def recover(target: Path) -> None:
         aside(target).rename(target)
 
 
-def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """The JSON object in a file of a checkpoint, in which objects stand under `keys`.
+def read_object(path: Path, *keys: str, cure: str = "resume from an earlier checkpoint") -> dict[str, Any]:
+    """The JSON object in a file, in which objects stand under `keys`.
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: It holds something else; `cure` is what to do.
     """
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise TheWorldError(f"{path}: damaged, not JSON ({error}); resume from an earlier checkpoint") from error
+        raise TheWorldError(f"{path}: damaged, not JSON ({error}); {cure}") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
-        expected = f"an object with the objects {', '.join(keys)}" if keys else "an object"
-        raise TheWorldError(f"{path}: damaged, expected {expected}; resume from an earlier checkpoint")
+        expected = f" with the objects {', '.join(keys)}" if keys else f", got {type(value).__name__}"
+        raise TheWorldError(f"{path}: damaged, expected a JSON object{expected}; {cure}")
     return value
 
 

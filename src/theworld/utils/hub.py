@@ -171,7 +171,8 @@ def damage_named(name: object, component: str = "", passed: tuple[type[Exception
             raise
         raise FileError(f"{shown}: {one_line(error)}") from error
     except Exception as error:
-        if is_users(error) and (isinstance(error, ValueError) or type(error).__name__ == "OutOfMemoryError"):
+        refused = isinstance(error, TheWorldError) or (type(error) is ValueError and is_users(error))
+        if refused or type(error).__name__ == "OutOfMemoryError":
             raise
         found = f"{type(error).__name__}: {one_line(error)[:500]}"
         raise TheWorldError(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import MissingFileError, TheWorldError, brief
+from .folders import read_object
 
 WORDS: dict[Any, str] = {
     **{int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"},
@@ -95,6 +96,14 @@ class Key:
         return f"{self.expected}, {self.range}" if self.range else self.expected
 
     @property
+    def example(self) -> str:
+        """How a list or an object is written on a command line; empty for other types."""
+        kind = next((kind for kind in self.kinds if (get_origin(kind) or kind) in (list, dict)), None)
+        items = [1, 2] if {int, float} & set(get_args(kind)) else ["a", "b"]
+        written = json.dumps({"name": items[0]} if (get_origin(kind) or kind) is dict else items)
+        return "" if kind is None else f"; write it as JSON, as in '{written}'"
+
+    @property
     def shown_default(self) -> str:
         """The default as a person writes it."""
         return self.unset or (self.default if isinstance(self.default, str) else json.dumps(self.default))
@@ -127,15 +136,15 @@ class Key:
         if (dict in kinds and text.startswith("{")) or (list in kinds and text.startswith("[")):
             try:
                 return json.loads(text)
-            except ValueError as error:
-                raise TheWorldError(f"{self._named(text)}: not JSON ({error})") from error
+            except (ValueError, RecursionError) as error:
+                raise TheWorldError(f"{self._named(text)}: not JSON ({error}){self.example}") from error
         for number in (int, float):
             if number in kinds or float in kinds:  # a whole number stays one
                 with suppress(ValueError):
                     return number(text)
         if any(_is_text(kind) for kind in self.kinds):
             return text
-        raise TheWorldError(f"{self._named(text)}: expected {self.expected}")
+        raise TheWorldError(f"{self._named(text)}: expected {self.expected}{self.example}")
 
     def _named(self, value: Any) -> str:
         return f"{self.name}={'***' if self.secret else brief(repr(value))}"
@@ -207,13 +216,8 @@ def read_values(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such config file")
-    try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TheWorldError(f"{path}: not JSON ({error}); comments are keys that begin with '_'") from error
-    if not isinstance(values, dict):
-        raise TheWorldError(f"{path}: expected a JSON object of config keys, got {type(values).__name__}")
-    return {str(name): value for name, value in values.items() if not str(name).startswith("_")}
+    values = read_object(path, cure="its keys are those of the config, and comments are keys that begin with '_'")
+    return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
 __all__ = ["Key", "check_numbers", "keys", "nearest", "read_values", "setting"]

@@ -22,32 +22,26 @@ from .vsr import QUESTION_TEMPLATE, load_vsr
 from .webdataset import load_webdataset
 
 PLAIN = ("image_folder", "split", "question_template")
+CLIP = ("clip_frames", "frames_per_step")
 
 
 @dataclass(frozen=True)
 class SourceKind:
     """What is known of a dataset before it is opened; `open_source` checks all of it.
 
-    Args:
-        load: Settings -> rows and their reader. Raises ValueError for files that cannot be parsed and splits that are
-            not there, FileNotFoundError for files that are missing.
-        path: What `train_dataset_path` has to be.
-        uses: Settings that have an effect beside `path`, `num_samples` and `seed`; any other is refused.
-        needs: Columns without which no row can be read.
-        template: The question template where none is given.
-        fields: What a template may name beside the columns.
-        hub: What a Hub id at the path looks like; None where it has to be local.
-        images: Whether an `image_folder` may be or has to be given, or is where images are put, which need not exist.
+    `load` makes rows and their reader of settings. It raises ValueError for files that cannot be parsed and splits that
+    are not there, FileNotFoundError for files that are missing.
     """
 
     load: Callable[[SourceSettings], tuple[Any, Reader]]
-    path: str
-    uses: tuple[str, ...] = PLAIN
-    needs: tuple[str, ...] = ()
-    template: str | None = None
-    fields: tuple[str, ...] = ()
-    hub: re.Pattern[str] | None = HUB_ID
-    images: Literal["optional", "needed", "made"] = "optional"
+    path: str  # what `train_dataset_path` has to be
+    uses: tuple[str, ...] = PLAIN  # settings with an effect beside `path`, `num_samples` and `seed`; others are refused
+    needs: tuple[str, ...] = ()  # columns without which no row can be read
+    template: str | None = None  # the question template where none is given
+    fields: tuple[str, ...] = ()  # what a template may name beside the columns
+    hub: re.Pattern[str] | None = HUB_ID  # what a Hub id at the path looks like; None where it has to be local
+    images: Literal["optional", "needed", "made"] = "optional"  # the image folder; one that is made need not exist
+    file_is_split: bool = False  # whether one file is one split, so that `split` has no effect on it
 
 
 SOURCES: dict[str, SourceKind] = {
@@ -66,7 +60,7 @@ SOURCES: dict[str, SourceKind] = {
         load_llava_pretrain, "LLaVA's JSON file or its folder", uses=PLAIN[:2], needs=("conversations",), hub=None
     ),
     "micro_world": SourceKind(
-        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", "clip_frames"), hub=None
+        load_micro_world, f"a folder made by `{COMMAND}`", uses=("split", "question_template", *CLIP), hub=None
     ),
     "spatial_rgpt": SourceKind(
         load_spatial_rgpt,
@@ -74,19 +68,21 @@ SOURCES: dict[str, SourceKind] = {
         uses=(*PLAIN, "draw_bboxes"),
         needs=("conversations",),
         fields=("question",),
+        file_is_split=True,
     ),
-    "video": SourceKind(load_video, "a folder of videos", uses=("clip_frames", "clip_fps"), hub=None),
+    "video": SourceKind(load_video, "a folder of videos", uses=(*CLIP, "clip_fps"), hub=None),
     "vsr": SourceKind(
         load_vsr,
         "a file or folder of VSR's annotations",
         needs=("image", "label"),
         template=QUESTION_TEMPLATE,
         images="needed",
+        file_is_split=True,
     ),
     "webdataset": SourceKind(
         load_webdataset,
         "tar files, as in shards/{000..099}.tar",
-        uses=("question_template", "streaming"),
+        uses=("question_template", "columns", "streaming"),
         hub=re.compile(r".+"),  # a pattern or a URL, looked up when it is opened
     ),
 }

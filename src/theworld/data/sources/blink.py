@@ -6,7 +6,6 @@ Fu et al., ECCV 2024. A row has `idx`, `sub_task`, `prompt` (complete, with its 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,13 +17,13 @@ from theworld.utils.imports import require
 
 from ..images import in_order, locate
 from ..schema import BadSample, Example, Skipped, SourceSettings
+from ..text_rows import parse_json
 from .files import SAVED, load_rows
 from .hf_dataset import quiet, wrap
 from .records import Row, RowReader
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
-SPLITS = ("val", "validation")
-"""What the split with answers is called."""
+SPLITS = ("val", "validation")  # what the split with answers is called
 
 _OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
 BLINK_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
@@ -123,7 +122,7 @@ def _requests(folder: Path) -> list[dict[str, Any]]:
 
 def _request(file: Path) -> dict[str, Any]:
     try:
-        request = json.loads(file.read_text(encoding="utf-8"))
+        request = parse_json(file.read_text(encoding="utf-8"))
         query, answer = request["query"], request["answer"]
         # Named from another folder; the images stand beside the request
         images = [locate(Path(name).name, file.parent) for name in request["images"]]
@@ -133,8 +132,5 @@ def _request(file: Path) -> dict[str, Any]:
     return row | dict(zip(IMAGE_KEYS, images, strict=False))
 
 
-def _hidden(what: Any) -> ValueError:
-    return ValueError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
-
-
-__all__ = ["BLINK_ID", "load_blink"]
+def _hidden(what: Any) -> TheWorldError:
+    return TheWorldError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")

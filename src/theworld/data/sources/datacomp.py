@@ -28,12 +28,7 @@ PROMPTS = (
 
 @dataclass(frozen=True)
 class DataCompReader:
-    """Downloads the image of a row, and asks for its caption.
-
-    Args:
-        store: Where the images go.
-        question_template: `str.format` template of the prompt, with the row's own columns.
-    """
+    """Downloads the image of a row, and asks for its caption."""
 
     store: ImageStore
     question_template: str | None = None
@@ -56,10 +51,6 @@ class DataCompReader:
 
 
 def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
-    """Rows of metadata at `settings.path`: a Parquet file, a folder of them, or a Hub id.
-
-    Args:
-        settings: Images are kept in `image_folder`, or in ~/.cache/theworld/images.
-    """
+    """Rows of metadata at `settings.path`; images are kept in `image_folder`, or in ~/.cache/theworld/images."""
     store = ImageStore(settings.image_folder or cache_folder() / "images")
     return load_rows(settings), DataCompReader(store, settings.question_template)

@@ -16,17 +16,15 @@ from torch.utils.data import ConcatDataset, Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-from ..columns import IMAGE_SUFFIXES
+from ..images import IMAGE_SUFFIXES
 from ..schema import SourceSettings
 from ..text_rows import DELIMITERS, TextFile, TextRows
 from .hf_dataset import quiet, wrap
 from .records import RowReader, reader_of
 
 TEXT_SUFFIXES = (".json", ".jsonl", *DELIMITERS)
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""What names the images of a folder, and their texts."""
-SAVED = ("state.json", "dataset_dict.json")
-"""Files of a folder that `save_to_disk` wrote."""
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # what names the images of a folder, and their texts
+SAVED = ("state.json", "dataset_dict.json")  # files of a folder that `save_to_disk` wrote
 
 
 def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -52,12 +50,7 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
 
 
 def load_rows(settings: SourceSettings) -> Any:
-    """One split at `settings.path`: a `datasets.Dataset`, an `IterableDataset` when streaming, or `TextRows`.
-
-    Raises:
-        ValueError: It cannot be parsed, or the split is not there.
-        FileNotFoundError: There is nothing on the Hub.
-    """
+    """One split at `settings.path`: a `datasets.Dataset`, an `IterableDataset` when streaming, or `TextRows`."""
     library = require("train", "datasets")
     path = str(settings.path)
     local = settings.local
@@ -103,11 +96,9 @@ def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings
     """Text files of the Hub: read from there when streaming, else from copies, which also are unpacked."""
     manager = library.DownloadManager()
     for name in files:
-        if settings.streaming and name.endswith(TEXT_SUFFIXES):
-            yield TextFile(name, delimiter)
-        else:
-            for copy in manager.iter_files([manager.download_and_extract(name)]):
-                yield TextFile(copy, delimiter, name)
+        streamed = settings.streaming and name.endswith(TEXT_SUFFIXES)
+        for copy in [name] if streamed else manager.iter_files([manager.download_and_extract(name)]):
+            yield TextFile(copy, delimiter, name)
 
 
 def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: SourceSettings) -> Any:
@@ -148,6 +139,3 @@ def _only(splits: Mapping[Any, Any]) -> Any:
     if len(splits) > 1 and "train" not in splits:
         raise TheWorldError(f"several splits, {', '.join(splits)}, and none is called train: name one")
     return "train" if "train" in splits else next(iter(splits))
-
-
-__all__ = ["SAVED", "load_custom", "load_rows"]

@@ -18,7 +18,7 @@ from theworld.utils.errors import FileError, MissingFileError, TheWorldError, on
 from theworld.utils.imports import require
 
 from ..columns import CONVERSATION_KEYS, check_columns, template_fields
-from ..schema import Example, Skipped
+from ..schema import Example, Message, Skipped
 from .records import SAMPLE, IndexedRows, Reader, Row, RowReader, SourceRows
 
 if TYPE_CHECKING:
@@ -29,12 +29,7 @@ class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
     """A source that gives its rows one after the other, each worker of a DataLoader its own share of the shards.
 
     Several processes share the rows by `split_by_process`. A row without an `id` is called by a hash of its content:
-    its place depends on who reads it.
-
-    Args:
-        rows: What the library streams.
-        reader: How a row becomes an example.
-        name: What errors call the data.
+    its place depends on who reads it. Errors call the data `name`.
     """
 
     def __init__(self, rows: datasets.IterableDataset, reader: Reader, name: str = "") -> None:
@@ -89,17 +84,10 @@ def HFDatasetWrapper(
     """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
 
     Its images stay undecoded until the collator opens them. Labels that are class numbers become their names, and
-    all names the choices.
+    all names the choices. The keys name the columns of image (or images), question and answer; a `question_template`
+    of `str.format` with the row's own columns takes the place of `text_key`.
 
-    Args:
-        ds: One split.
-        image_key: Column of the image, or of a list of them.
-        text_key: Column of the question; not needed with a template that says all.
-        label_key: Column of the answer.
-        question_template: `str.format` template of the prompt, with the row's own columns.
-
-    Raises:
-        ValueError: A column does not exist, or `ds` is no single split; the message lists what there is.
+    ValueError, which lists what there is, if a column does not exist or `ds` is no single split.
     """
     library = require("train", "datasets")
     if not isinstance(ds, library.Dataset | library.IterableDataset | dict):
@@ -119,11 +107,7 @@ def HFDatasetWrapper(
 
 
 def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRows:
-    """Rows of any kind as a source: of `datasets`, or a sequence.
-
-    Raises:
-        ValueError: These are several splits.
-    """
+    """Rows of any kind as a source: of `datasets`, or a sequence; several splits are a ValueError."""
     library = require("train", "datasets")
     if isinstance(rows, dict):
         raise TheWorldError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
@@ -137,11 +121,7 @@ def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRow
 
 @contextmanager
 def naming(data: str) -> Generator[None]:
-    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: What the library's error is nearest to.
-    """
+    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read."""
     library, arrow = require("train", "datasets"), require("train", "pyarrow")
     try:
         yield
@@ -211,13 +191,12 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
     return library.Features(keep_stored(dict(deepcopy(features)))).decode_example
 
 
-def content_id(row: Row) -> str:
-    """A name of 16 hex digits for what a row holds."""
+def content_id(row: Any) -> str:
+    """A name of 16 hex digits for what a row holds, or a list of them."""
 
-    def digest(value: Any) -> str:
+    def digest(value: Any) -> Any:
+        if isinstance(value, Example | Skipped | Message):
+            return vars(value)
         return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else type(value).__name__
 
     return hashlib.sha256(json.dumps(row, sort_keys=True, default=digest).encode()).hexdigest()[:16]
-
-
-__all__ = ["HFDatasetWrapper", "StreamedRows", "UndecodedRows", "content_id", "naming", "quiet", "row_decoder", "wrap"]

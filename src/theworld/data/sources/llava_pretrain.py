@@ -25,10 +25,8 @@ SPLITS = ("train", "validation")
 def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The rows at `settings.path`, the JSON file or a folder that holds one of `FILES`.
 
-    Args:
-        settings: `split` is `train` or `validation`: the latter a hundredth of the rows, one at least, drawn by `seed`
-            and in no train split of that seed. None means all. Without an `image_folder` names are looked up beside the
-            file.
+    `split` is `train` or `validation`: the latter a hundredth of the rows, one at least, drawn by `seed` and in no
+    train split of that seed. None means all. Without an `image_folder` names are looked up beside the file.
     """
     path = settings.local
     if path.is_dir():
@@ -38,15 +36,11 @@ def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
         path /= found
     if settings.split not in (None, *SPLITS):
         raise TheWorldError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")
-    rows = _split(load_rows(SourceSettings(path=str(path))), settings)
-    return rows, RowReader(base_folder=settings.base_folder)
-
-
-def _split(rows: Any, settings: SourceSettings) -> Any:
+    rows, reader = load_rows(SourceSettings(path=str(path))), RowReader(base_folder=settings.base_folder)
     if settings.split is None:
-        return rows
+        return rows, reader
     size = max(1, round(VALIDATION_SHARE * len(rows)))
     if len(rows) <= size:
         raise TheWorldError(f"{settings.path}: {len(rows)} rows are too few to split")
     order = np.random.default_rng(settings.seed).permutation(len(rows))
-    return Subset(rows, (order[size:] if settings.split == "train" else order[:size]).tolist())
+    return Subset(rows, (order[size:] if settings.split == "train" else order[:size]).tolist()), reader

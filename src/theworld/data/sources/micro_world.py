@@ -15,7 +15,6 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 from ..schema import Example, Message, SourceSettings
 from ..text_rows import TextFile, TextRows
 from .records import Reader
-from .video import check_clip_frames
 
 COMMAND = "theworld nano scenes FOLDER --split train"
 
@@ -46,7 +45,7 @@ class _Questions:
 
 @dataclass(frozen=True)
 class _Clips:
-    """The first frames of every scene, without questions."""
+    """The first `count` frames of every scene, without questions."""
 
     frames_file: Path
     count: int
@@ -60,9 +59,7 @@ class _Clips:
 def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     """The questions about the scenes in the folder `settings.path`, or their clips where `clip_frames` is given.
 
-    Args:
-        settings: `split` is a sub-folder of `path`; `question_template` may name `{question}`, `{choices}` and the
-            other fields of questions.jsonl.
+    `split` is a sub-folder of `path`; `question_template` may name the fields of questions.jsonl.
 
     Raises:
         ValueError: `clip_frames` beyond the scenes' end.
@@ -78,7 +75,7 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
         return rows, _Questions(frames_file, settings.question_template)
     settings.refuse("micro_world", "question_template")
     scenes, frames = np.load(frames_file, mmap_mode="r").shape[:2]
-    if check_clip_frames(count) > frames:
+    if count > frames:
         raise TheWorldError(f"clip_frames={count}: the scenes in {folder} have {frames} frames")
     return range(scenes), _Clips(frames_file, count)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,14 @@ from torch.utils.data import Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
-from ..columns import ANSWERS, CONVERSATION_KEYS, IMAGES, choose_columns, image_columns
+from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, image_columns
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
-from ..text_rows import JSON
+from ..text_rows import parse_json
 
 Row = Mapping[Any, Any]
 
-SAMPLE = 200
-"""Rows that are looked at before any is used, to learn the columns."""
+SAMPLE = 200  # rows that are looked at before any is used, to learn the columns
 
 ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -40,28 +38,18 @@ ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
 class RowReader:
     """How a row becomes an example.
 
-    Args:
-        image_key: Holds one image, a list of them, or nothing: paths, bytes, PIL images, arrays.
-        question_key: Holds the question; not needed where `question_template` says all.
-        answer_key: Holds the answer; an integer that is none of the row's `choices` is an index into them.
-        question_template: `str.format` template of the prompt, with the row's own fields.
-        choices: The answers of every row, when they are closed; an answer that is an int is an index into them.
-        base_folder: Where the names of images are looked up, when no image folder is given for the run.
-        choices_key: Holds the answers that the row's question allows.
-        id_key: Holds the row's name.
-
     A row with `messages` or `conversations` is that conversation as it stands, and `images` are more images of any
     row; whatever else it has becomes the example's `metadata`. None or blank text is no image. A row that is an
     `Example` or `Skipped` already stays as it is.
     """
 
-    image_key: str | None = "image"
-    question_key: str | None = "question"
-    answer_key: str | None = "answer"
-    question_template: str | None = None
-    choices: tuple[str, ...] = ()
-    base_folder: Path | None = None
-    choices_key: str = "choices"
+    image_key: str | None = "image"  # one image, a list, or nothing: paths, bytes, PIL images, uint8 arrays (H, W, 3)
+    question_key: str | None = "question"  # not needed where `question_template` says all
+    answer_key: str | None = "answer"  # an integer that is none of the row's `choices` is an index into them
+    question_template: str | None = None  # `str.format` template of the prompt, with the row's own fields
+    choices: tuple[str, ...] = ()  # the answers of every row, when they are closed
+    base_folder: Path | None = None  # where images are looked up, when no image folder is given for the run
+    choices_key: str = "choices"  # the answers that the row's question allows
     id_key: str = "id"
 
     @property
@@ -109,14 +97,14 @@ class RowReader:
             known = {choice.casefold(): choice for choice in choices}
             text = ("no", "yes")[answer] if known.keys() == {"yes", "no"} else str(answer).lower()
             answer = known.get(text, text)
-        if choices and type(answer) is int and str(answer) not in choices:
+        elif choices and isinstance(answer, int) and str(answer) not in choices:
             if not 0 <= answer < len(choices):
                 raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
             answer = choices[answer]
-        unreadable = isinstance(answer, Mapping | list | bytes) or (
-            isinstance(answer, float) and not math.isfinite(answer)
+        readable = (
+            math.isfinite(answer) if isinstance(answer, float) else not isinstance(answer, Mapping | list | bytes)
         )
-        if unreadable or (choices and str(answer) not in choices):
+        if not readable or (choices and str(answer) not in choices):
             expected = f"one of {', '.join(choices[:10])}" if choices else "text or a number"
             raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected {expected}")
         return Message("user", self._prompt(row)), Message("assistant", str(answer))
@@ -140,12 +128,7 @@ class Reader(Protocol):
 
 
 class SourceRows:
-    """What indexed and streamed sources share.
-
-    Args:
-        reader: How a row becomes an example.
-        features: What is known of the columns; None where only the rows tell.
-    """
+    """What indexed and streamed sources share; `features` is what is known of the columns, None where the rows tell."""
 
     def __init__(self, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
         self.reader = reader
@@ -156,19 +139,14 @@ class SourceRows:
         raise NotImplementedError
 
     def columns(self) -> list[str]:
-        """The names of the columns; of the sample's rows, where nothing else tells.
-
-        Raises:
-            ValueError: The rows are no objects with names, or there are none.
-        """
+        """The names of the columns; of the sample's rows, where nothing else tells; ValueError where there are none."""
         if self.features:
             return list(self.features)
         rows = list(self.sample())
         names = list(dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row))
         if not names:
-            raise TheWorldError(
-                f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows"
-            )
+            found = f"expected rows with columns, the first is {str(rows[0])[:80]!r}" if rows else "no rows"
+            raise TheWorldError(found)
         return names
 
 
@@ -198,20 +176,11 @@ class IndexedRows(SourceRows):
 class TheWorldDataset(IndexedRows):
     """A list of dicts as a data source: `[{"image": "a.png", "question": "...", "answer": "..."}]`.
 
-    Args:
-        records: The rows; a Hugging Face dataset is one for `HFDatasetWrapper`.
-        image_key: Holds a path, bytes, PIL image or uint8 array (H, W, 3), a list of them, or nothing.
-        question_key: Holds the question.
-        answer_key: Holds the answer.
-        question_template: `str.format` template of the prompt, with the row's own fields.
-        choices: The answers of every row, when they are closed.
+    The arguments are those of `RowReader`, and rows are read as it reads them; a Hugging Face dataset is for
+    `HFDatasetWrapper`. A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. A
+    row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
 
-    A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. Rows may also hold
-    `id`, `images`, `choices`, and `messages` (or `conversations`) in place of question and answer. A row without an
-    `id` is called by its place. One that cannot be used comes out as `Skipped`.
-
-    Raises:
-        ValueError: The rows have neither a conversation nor what the keys and the template name.
+    ValueError if the rows have neither a conversation nor what the keys and the template name.
     """
 
     def __init__(
@@ -235,38 +204,35 @@ class TheWorldDataset(IndexedRows):
 def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, ...] = ()) -> RowReader:
     """What reads the rows of `source`, its columns told by name where `settings.columns` does not say.
 
-    Raises:
-        ValueError: They cannot be told, or the rows have images that would not be read; lists the columns.
+    ValueError, which lists the columns, if they cannot be told or the rows have images that would not be read.
     """
     columns, named, template = source.columns(), settings.columns or {}, settings.question_template
     base_folder = settings.base_folder
-    answer = named.get("answer") or next((name for name in ANSWERS if name in columns), None)
-    classes: Sequence[str] | None = getattr((source.features or {}).get(answer or ""), "names", None)  # of a ClassLabel
+    answer = column_of("answer", named, columns) or ""
+    classes: Sequence[str] | None = getattr((source.features or {}).get(answer), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
     reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
     examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
     first = next(examples, None)  # None where every row is skipped: that is counted later
-    if first and not first.images and not any(example.images for example in examples):
-        _refuse_unread_images(source, reader, columns, settings.image_folder)
-    return reader
-
-
-def _refuse_unread_images(source: SourceRows, reader: RowReader, columns: list[str], folder: Path | None) -> None:
+    if first is None or first.images or any(example.images for example in examples):
+        return reader
+    # No row has an image: one that would not be read is an error
     found = image_columns(source.sample(), (*reader.keys, *CONVERSATION_KEYS))
-    if found or folder is not None:
-        reason = f"{', '.join(found)} holds images" if found else f"image_folder={folder} is given"
+    if found or settings.image_folder is not None:
+        reason = f"{', '.join(found)} holds images" if found else f"image_folder={settings.image_folder} is given"
         raise TheWorldError(
-            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column {', '.join(IMAGES)}, "
+            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column "
+            f"{', '.join(TOLD['image'])}, "
             f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
         )
+    return reader
 
 
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
     """Messages, and the images that stand in them.
 
-    Args:
-        turns: `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
-            `{type: "image"}` parts, the latter with or without its `image`.
+    Turns are `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
+    `{type: "image"}` parts, the latter with or without its `image`.
 
     Raises:
         BadSample: `bad_row`: it is no such conversation, or the assistant says nothing.
@@ -305,16 +271,14 @@ def _text_of(parts: Any, images: list[Any]) -> str:
 
 
 def _choices(value: Any) -> tuple[str, ...]:
+    shown = str(value)[:100]
     if isinstance(value, str):  # of a table of texts
         try:
-            listed = json.loads(value or "[]", **JSON)
+            value = parse_json(value or "[]")
         except ValueError:
-            listed = None
-        if not isinstance(listed, list):
-            raise BadSample("bad_row", f'choices {value[:100]!r}: expected a list, as text in JSON: ["yes", "no"]')
-        value = listed
-    if value is not None and (not isinstance(value, Sequence) or isinstance(value, bytes)):
-        raise BadSample("bad_row", f"choices {str(value)[:100]}: expected a list")
+            value = ""
+    if value is not None and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
+        raise BadSample("bad_row", f'choices {shown!r}: expected a list; as text in JSON: ["yes", "no"]')
     return tuple(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in value or ())
 
 
@@ -343,6 +307,3 @@ def _from_hub(url: str) -> bytes:
             return cast(bytes, file.read(MAX_BYTES + 1))
     except OSError as error:
         raise BadSample("connection", f"{url}: {error}") from error
-
-
-__all__ = ["IndexedRows", "Reader", "RowReader", "SourceRows", "TheWorldDataset", "read_conversation", "reader_of"]

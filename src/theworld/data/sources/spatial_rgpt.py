@@ -7,27 +7,25 @@ Cheng et al., NeurIPS 2024. A training row has `filename` (of OpenImages, withou
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from theworld.utils.errors import TheWorldError
 
-from ..open_spatial import MANIFEST, read_converted
+from ..open_spatial import MANIFEST, read_indexed
 from ..regions import Region, number_regions
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, SourceSettings
+from ..text_rows import parse_json
 from .files import load_rows
 from .hf_dataset import wrap
 from .records import Row, RowReader, read_conversation
 
+# Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB
 MAX_ARRAY_BYTES = 256 * 2**20
-"""Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB."""
-
-NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")
-"""Columns that tables hold as text, Python's or JSON's."""
+NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")  # what tables hold as text, Python's or JSON's
 
 
 def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -37,7 +35,7 @@ def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     `regions` in the order of their numbers, and as `draw_regions` whether to draw them.
 
     Args:
-        settings: `path` is a folder that `convert_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
+        settings: `path` is a folder that `index_open_spatial` made, a JSON lines file, a small JSON array, a Parquet
             file, or a Hub id or folder of Hugging Face datasets. `image_folder` holds the images, unless the rows do.
             `question_template` rephrases every `{question}`, and may use the row's own fields.
     """
@@ -57,7 +55,10 @@ class _Reader(RowReader):
         messages, _ = read_conversation(row.get("conversations"))
         messages, regions = number_regions(_checked(messages), _regions(row))
         if self.question_template is not None:
-            messages = [self._rephrased(message, row) for message in messages]
+            messages = [
+                Message("user", self._prompt({**row, "question": m.content})) if m.role == "user" else m
+                for m in messages
+            ]
         qa_info: Any = row.get("qa_info") or {}
         return Example(
             id=id,
@@ -73,22 +74,15 @@ class _Reader(RowReader):
             },
         )
 
-    def _rephrased(self, message: Message, row: Row) -> Message:
-        if message.role != "user":
-            return message
-        return Message("user", self._prompt({**row, "question": message.content}))
-
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
     if (path / MANIFEST).is_file():
-        return read_converted(path)
-    if path.is_file():
-        settings = replace(settings, split=None)
-        if path.suffix == ".json" and path.stat().st_size > MAX_ARRAY_BYTES:
-            raise TheWorldError(
-                f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; convert it once: "
-                f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
-            )
+        return read_indexed(path)
+    if path.suffix == ".json" and path.is_file() and path.stat().st_size > MAX_ARRAY_BYTES:
+        raise TheWorldError(
+            f"{path}: one JSON array of {path.stat().st_size / 1e9:.1f} GB; index it once: "
+            f"python scripts/convert_open_spatial.py {path} {path.with_suffix('')}"
+        )
     return load_rows(settings)
 
 
@@ -96,7 +90,7 @@ def _parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return parse_json(value)
     except ValueError:
         pass
     try:
@@ -141,6 +135,3 @@ def _image(row: Row) -> Any:
     if not isinstance(path, str):
         raise BadSample("bad_row", "no image: expected image, image_info.file_path or filename")
     return path
-
-
-__all__ = ["load_spatial_rgpt"]

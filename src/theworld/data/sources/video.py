@@ -12,57 +12,40 @@ from bisect import bisect_right
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
 from theworld.utils.errors import TheWorldError
+from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.imports import require
 from theworld.utils.logging import logger
 
-from ..images import frame_seconds, in_order, open_frames
+from ..images import IMAGE_SUFFIXES, frame_seconds, in_order, open_frames
 from ..schema import BadSample, Example, Skipped, SourceSettings
 from .records import Reader
 
-CLIP_FRAMES = 9
+CLIP_STEPS = 2  # future latent frames of a clip where `clip_frames` does not say
 RATE_FILE = "fps.txt"
-EPSILON = 1e-4
-"""Seconds within which two times are one: files round theirs."""
+EPSILON = 1e-4  # seconds within which two times are one: files round theirs
 
-FRAME_FILES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm"}
+FRAME_FILES = {*IMAGE_SUFFIXES} - {".gif"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v"}
 
 
 @dataclass(frozen=True)
 class Window:
-    """A clip of a video.
-
-    Args:
-        path: The video.
-        start: Place of its first frame among those of the video at the clip's rate.
-        frames: How many it has.
-        fps: Frames a second; None takes frames as they come.
-        picks: Names of the frames where the video is a folder, their places in the file where it is an animation.
-    """
+    """A clip of a video."""
 
     path: Path
-    start: int
+    start: int  # place of the first frame among those of the video at the clip's rate
     frames: int
-    fps: float | None = None
-    picks: tuple[Any, ...] = ()
-
-    @property
-    def id(self) -> str:
-        """`<video>:<first frame>`."""
-        return f"{self.path.name}:{self.start}"
+    fps: float | None = None  # frames a second; None takes frames as they come
+    picks: tuple[Any, ...] = ()  # names of the frames of a folder, places of those of an animation
 
     def open(self) -> tuple[Any, ...]:
-        """The frames, as `open_image` takes them.
-
-        Raises:
-            BadSample: The file is damaged.
-        """
+        """The frames, as `open_image` takes them; BadSample if the file is damaged."""
         if not self.picks:
             return tuple(_decode_video(self.path, self.start, self.frames, self.fps))
         if self.path.is_dir():
@@ -79,26 +62,23 @@ class _Clips:
         """The clip, without messages; a video too short for one is `Skipped` already."""
         if isinstance(row, Skipped):
             return row
+        id = f"{row.path.name}:{row.start}"
         try:
             frames = row.open()
         except BadSample as bad:
-            return bad.skipped(row.id)
+            return bad.skipped(id)
         metadata = {"video": row.path.name, "start": row.start}
-        return Example(row.id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
+        return Example(id, messages=(), images=frames[:1], clip=frames, metadata=metadata)
 
 
 def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
     """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame.
 
-    Args:
-        settings: `clip_frames` is 1 + 4K, the frames that K future latent frames stand for, `clip_fps` their rate.
-
     Raises:
-        ValueError: `clip_frames` is not 1 + 4K, or there is no video.
-        ImportError: There are video files, and nothing to decode them with.
+        ValueError: There is no video.
     """
     folder, fps = settings.local, settings.clip_fps
-    count = check_clip_frames(CLIP_FRAMES if settings.clip_frames is None else settings.clip_frames)
+    count = settings.clip_frames or 1 + CLIP_STEPS * settings.frames_per_step
     if not folder.is_dir():
         raise TheWorldError(f"{folder}: expected a folder of videos")
     items = [item for path in sorted(folder.iterdir(), key=in_order) for item in _windows(path, count, fps)]
@@ -111,23 +91,8 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
     return items, _Clips()
 
 
-def check_clip_frames(count: int) -> int:
-    """`count`, if it is the frames of whole latent frames.
-
-    Raises:
-        ValueError: It is not 1 + 4K.
-    """
-    if count < 1 or count % 4 != 1:
-        raise TheWorldError(f"clip_frames={count}: expected 1 + 4K for K future latent frames: 1, 5, 9, ...")
-    return count
-
-
 def stated_rate(folder: Path) -> float | None:
-    """Frames a second of the frames in `folder`; None where no `fps.txt` says.
-
-    Raises:
-        ValueError: It holds no positive number.
-    """
+    """Frames a second of the frames in `folder`; None where no `fps.txt` says, ValueError where it holds no number."""
     file = next((path for path in (folder / RATE_FILE, folder.parent / RATE_FILE) if path.is_file()), None)
     if file is None:
         return None
@@ -140,9 +105,7 @@ def stated_rate(folder: Path) -> float | None:
 def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
     """The place of the frame that is shown at each of the times 0, 1 / fps, 2 / fps, ... of a video.
 
-    Args:
-        seconds: How long each of its frames is shown.
-        fps: Times a second.
+    `seconds` is how long each of its frames is shown.
     """
     ends = list(accumulate(seconds, initial=0.0))
     times = (number / fps for number in range(int((ends[-1] + EPSILON) * fps)))
@@ -154,17 +117,17 @@ def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped
     kind = path.suffix.lower()
     if path.name.startswith(".") or not (path.is_dir() or kind in ANIMATIONS | VIDEOS):
         return []
+    picks, seconds = list[Any](), list[float]()
     try:
         if path.is_dir():
-            names = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
+            picks = [file.name for file in sorted(path.iterdir(), key=in_order) if file.suffix.lower() in FRAME_FILES]
             rate = stated_rate(path)
-            resampled = None if fps is None or rate is None else shown_at([1 / rate] * len(names), fps)
-            picks = names if resampled is None else [names[pick] for pick in resampled]
-        elif kind in VIDEOS:
-            picks = []
-        else:
+            seconds = [1 / rate] * len(picks) if rate else []
+        elif kind not in VIDEOS:
             seconds = frame_seconds(path)
-            picks = list(range(len(seconds)) if fps is None else shown_at(seconds, fps))
+            picks = list(range(len(seconds)))
+        if fps is not None and seconds:
+            picks = [picks[place] for place in shown_at(seconds, fps)]
         total = _count_video(path, fps) if kind in VIDEOS and not path.is_dir() else len(picks)
         if total < count:
             rate = "" if fps is None else f" at {fps:g} a second"
@@ -208,25 +171,31 @@ def _at_times(container: Any, times: list[float]) -> list[Any]:
     container.seek(begin + int(times[0] / stream.time_base), stream=stream)  # to the key frame before it
     frames: list[Any] = []
     before, end = None, 0.0
-    for frame in container.decode(stream):
-        time = float((frame.pts - begin) * stream.time_base)
+    for frame in chain(container.decode(stream), [None]):
+        # The last frame is shown until its end
+        time = end + 2 * EPSILON if frame is None else float((frame.pts - begin) * stream.time_base)
         while before is not None and len(frames) < len(times) and times[len(frames)] + EPSILON < time:
             frames.append(before.to_image())
-        if len(frames) == len(times):
+        if frame is None or len(frames) == len(times):
             break
         before, end = frame, time + float((frame.duration or 0) * stream.time_base)
-    while before is not None and len(frames) < len(times) and times[len(frames)] < end + EPSILON:
-        frames.append(before.to_image())  # the last frame, as long as it is shown
     return frames
 
 
 @contextmanager
 def _open_video(path: Path) -> Generator[Any]:
     av = require("train", "av")
+    if not path.is_file():  # to open a pipe would wait for a writer
+        raise BadSample("not_a_video", f"{path}: not a regular file")
+    limit = {"max_pixels": str(MAX_PIXELS)}  # of each frame, whatever the header says; also while its size is probed
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), options=limit) as container:
             if not container.streams.video:
                 raise BadSample("not_a_video", f"{path}: no video in it")
+            codec = container.streams.video[0].codec_context
+            if not 0 < codec.width * codec.height <= MAX_PIXELS:  # libav gives no size where it is too large
+                raise BadSample("too_large", f"{path}: a frame has no pixels, or more than {MAX_PIXELS:,}")
+            codec.options = limit
             yield container
     except (av.error.FFmpegError, OSError) as error:
         raise BadSample("not_a_video", f"{path}: cannot be read ({error})") from error

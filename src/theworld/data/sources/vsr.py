@@ -40,17 +40,14 @@ _CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() fo
 def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The statements at `settings.path`: a file, a folder that holds {split}.jsonl, or a Hub id.
 
-    Args:
-        settings: `image_folder` holds the images. `split` of a folder is train, dev or test; train by default.
-            `question_template` may use every field of a row.
+    `image_folder` holds the images. `split` of a folder is train, dev or test; train by default. A file is one split.
+    `question_template` may use every field of a row.
     """
     if settings.local.is_dir():
         path = settings.local / f"{settings.split or 'train'}.jsonl"
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
         settings = replace(settings, path=str(path), split=None)
-    elif settings.local.is_file():
-        settings = replace(settings, split=None)  # the file is the split
     return load_rows(settings), _Reader("image", None, "label", settings.question_template, CHOICES)
 
 
@@ -65,6 +62,3 @@ class _Reader(RowReader):
             "meta_category": _CATEGORY_OF.get(row.get("relation", ""), "Unallocated"),
         }
         return replace(example, metadata=example.metadata | more)
-
-
-__all__ = ["CHOICES", "META_CATEGORIES", "QUESTION_TEMPLATE", "load_vsr"]

@@ -8,66 +8,80 @@ or `000017.json` (a row, with the columns of dataset 'custom'). A sample that is
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import tarfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import IO, Any, cast
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 from theworld.utils.imports import require
 
-from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, IMAGE_SUFFIXES
+from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, column_of
+from ..images import IMAGE_SUFFIXES
 from ..schema import BadSample, Example, SourceSettings
-from ..text_rows import JSON
+from ..text_rows import parse_json
 from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
+NAMED = ("question", "answer", "choices")  # what fields of the JSON can be named for by `columns`
 UNREADABLE = "unreadable"
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
+OWN = ("id", "image", "images", UNREADABLE)
+"""Fields that the tar file alone fills: a name in its JSON would open a file of this machine."""
+
+
+@dataclass(frozen=True)
 class _Reader(RowReader):
     """Makes an example of a sample: its conversation, its question and answer, its caption, or its image alone."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
 
     def _example(self, row: Row, id: str) -> Example:
         if UNREADABLE in row:
             raise BadSample(*row[UNREADABLE])
         if "image" not in row:
             raise BadSample("missing", f"{id}: no image in the sample")
-        if row.get("answer") is not None or any(row.get(key) for key in CONVERSATION_KEYS):
+        if any(row.get(key) for key in CONVERSATION_KEYS):
             return super()._example(row, id)
-        caption = next((key for key in CAPTIONS if row.get(key)), None)
-        if caption is None:
+        filled = [name for name, value in row.items() if value is not None]
+        question, answer = (column_of(role, self.columns, filled) for role in ("question", "answer"))
+        template = self.question_template
+        if answer is None:
+            answer, template = next((key for key in CAPTIONS if row.get(key)), None), template or CAPTION_QUESTION
+        if answer is None:
             return Example(id, messages=(), images=(row["image"],))
-        template = self.question_template or CAPTION_QUESTION
-        return RowReader(answer_key=caption, question_template=template)._example(row, id)
+        keys = {"question_key": question, "answer_key": answer, "question_template": template}
+        return super(_Reader, replace(self, **keys))._example(row, id)
 
 
 def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The samples of the tar files at `settings.path`, a stream, and their reader.
 
-    Args:
-        settings: `path` is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
-            `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
+    The path is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
+    `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
 
     Raises:
-        ValueError: While iterating: a tar file is damaged.
+        ValueError: `columns` names an image or an id. While iterating: as from `read_samples`.
         FileNotFoundError: No file is there. While iterating: one is not.
     """
     library, fsspec = require("train", "datasets"), require("train", "fsspec")
+    named = dict(settings.columns or {})
+    if unknown := next((role for role in named if role not in NAMED), None):
+        raise TheWorldError(f"columns: {unknown!r} of tar files cannot be named; expected some of {', '.join(NAMED)}")
     shards: list[str] = []
     for pattern in expand_braces(str(settings.path)):
         files, paths = fsspec.core.url_to_fs(pattern)
-        if any(sign in paths for sign in "*?["):
-            shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))]
-        else:
-            shards.append(pattern)
+        several = any(sign in paths for sign in "*?[")
+        shards += [files.unstrip_protocol(path) for path in sorted(files.glob(paths))] if several else [pattern]
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise MissingFileError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
-    return rows, _Reader(question_template=settings.question_template)
+    reader = _Reader(question_template=settings.question_template, columns=named)
+    return rows, replace(reader, choices_key=named.get("choices", reader.choices_key))
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -88,15 +102,21 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
     """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files.
 
     Raises:
-        ValueError: A file is no tar file, or is cut.
+        ValueError: A file is no tar file, is cut, or the files of a sample do not follow each other.
         FileNotFoundError: One is not there.
     """
     fsspec = require("train", "fsspec")
     for shard in shards:
+        done: set[str] = set()
         try:
             with fsspec.open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
                 members = (member for member in tar if member.isfile())
                 for key, parts in itertools.groupby(members, lambda member: _key(member.name)):
+                    if key in done:
+                        raise TheWorldError(
+                            f"{shard}: the files of {key} do not follow each other; make it with `tar --sort=name`"
+                        )
+                    done.add(key)
                     row: dict[str, Any] = {"id": key}
                     names: dict[str, str] = {}
                     for part in parts:
@@ -121,22 +141,17 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
     if part.size > limit:
         row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
         return
-    file = tar.extractfile(part)
-    assert file is not None
-    data = file.read()
+    data = cast(IO[bytes], tar.extractfile(part)).read()
     field = "image" if suffix in IMAGE_SUFFIXES else "caption"
     try:
         if suffix == ".json":
-            fields = json.loads(data, **JSON)
+            fields = parse_json(data)
             if not isinstance(fields, dict):
                 raise TheWorldError(f"expected an object, got {type(fields).__name__}")
-            row |= {name: value for name, value in fields.items() if name not in ("id", "image", UNREADABLE)}
+            row |= {name: value for name, value in fields.items() if name not in OWN}
         elif names.setdefault(field, part.name) != part.name:
             raise TheWorldError(f"a second {field} beside {names[field]}; a sample has one")
         else:
             row[field] = data if field == "image" else data.decode().strip()
     except ValueError as error:  # of UTF-8 and of JSON too
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")
-
-
-__all__ = ["expand_braces", "load_webdataset", "read_samples"]

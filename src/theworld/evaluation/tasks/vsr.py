@@ -32,14 +32,15 @@ def load(settings: SourceSettings) -> TaskItems:
 
     Args:
         settings: `path` is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is
-            taken, or a Hub id. `split` is test by default.
+            taken, or a Hub id. `split` is test by default; a file has none.
 
     Raises:
         ValueError: As `open_source`.
         FileNotFoundError: There is nothing at `path`.
     """
-    settings = replace(settings, split=settings.split or "test")
     path = Path(settings.path or "").expanduser()
+    if not path.is_file():
+        settings = replace(settings, split=settings.split or "test")
     if settings.path is not None and (path / PRIMARY).is_dir():
         path = path / PRIMARY
         settings = replace(settings, path=str(path))
