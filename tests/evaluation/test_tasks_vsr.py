@@ -74,6 +74,12 @@ def test_which_file_is_read(folder: Path) -> None:
         load(folder / "random", split="val")
 
 
+def test_words_stand_for_the_label_where_there_is_no_digit(folder: Path) -> None:
+    item = load(folder / "random")[1]
+    said = ["The statement is true.", "It is not true.", "False", "True or false", "No, 1", "2 cats. True"]
+    assert [VSR.score(item, output).parsed for output in said] == ["1", "0", "0", None, None, None]
+
+
 def test_measures(folder: Path) -> None:
     items = load(folder / "random")
     rows = predictions(items, ["1", "1", "0", "", "1"])

@@ -19,7 +19,7 @@ from theworld.data.sources.vsr import META_CATEGORIES
 from ..audit.overlaps import NO, YES, blind_rules
 from ..audit.rows import AuditRow, normalise, read_audit_rows
 from ..store.predictions import Item, Prediction
-from .answers import parse_binary
+from .answers import parse_binary, parse_yes_no
 from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
@@ -60,8 +60,9 @@ def _item(example: Example, known: dict[str, str]) -> Item:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the row's label."""
-    label = parse_binary(output)
+    """Right is the row's label; "true" and "false" stand for it where there is no digit."""
+    words = None if any(map(str.isdigit, output)) else parse_yes_no(output)
+    label = parse_binary(output) if words is None else str(int(words == "yes"))
     return Score(label, float(label == item.answer))
 
 
