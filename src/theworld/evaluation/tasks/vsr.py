@@ -16,8 +16,8 @@ from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources.vsr import META_CATEGORIES
 
-from ..audit.overlaps import NO, YES, blind_rules
-from ..audit.rows import AuditRow, normalise, read_audit_rows
+from ..audit.overlaps import blind_rules
+from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..store.predictions import Item, Prediction
 from .answers import parse_binary, parse_yes_no
 from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
