@@ -6,9 +6,12 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+from theworld.data.schema import Message, SourceSettings
 from theworld.utils.errors import MissingFileError, TheWorldError, brief
 
-from .base import Task
+from ..store.predictions import Item
+from .answers import parse_choice
+from .base import Score, Task, TaskItems
 from .blink import BLINK
 from .custom import CUSTOM
 from .micro_world import MICRO_WORLD
@@ -56,4 +59,14 @@ def find_task(name: str) -> Task:
     return found
 
 
-__all__ = ["TASKS", "Task", "find_task"]
+__all__ = [
+    "TASKS",
+    "Item",
+    "Message",
+    "Score",
+    "SourceSettings",
+    "Task",
+    "TaskItems",
+    "find_task",
+    "parse_choice",
+]
