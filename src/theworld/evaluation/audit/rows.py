@@ -112,7 +112,7 @@ def _answer(value: Any, asked: str, choices: Any = None) -> str:
     if isinstance(choices, Sequence) and not isinstance(choices, str):
         options = options or {chr(ord("A") + place): str(choice) for place, choice in enumerate(choices)}
     text = options.get(text.strip("()"), text).casefold().rstrip(".")
-    return {"true": YES, "false": NO}.get(text, text)
+    return YES if text == "true" else NO if text == "false" else text
 
 
 def _names(value: Any) -> list[str]:

@@ -17,6 +17,7 @@ from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
 from theworld.utils.errors import TheWorldError
 
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 
 Row = TypeVar("Row", Item, Prediction)
@@ -178,9 +179,12 @@ def accuracy(predictions: Sequence[Prediction]) -> float:
     return sum(row.score for row in predictions) / len(predictions)
 
 
-def majority(items: Iterable[Item]) -> dict[str, int]:
-    """By family, how many items its most frequent answer gets right."""
-    return {family: max(Counter(item.answer for item in rows).values()) for family, rows in by_family(items).items()}
+def majority(items: Sequence[Item]) -> dict[str, float]:
+    """By family, how many items the most frequent answer of other items gets right (`stats/baseline.py`)."""
+    right = dict.fromkeys((item.family for item in items), 0.0)
+    for item, score in zip(items, majority_baseline(items), strict=True):
+        right[item.family] += float(score)
+    return right
 
 
 __all__ = [

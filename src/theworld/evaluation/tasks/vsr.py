@@ -7,7 +7,6 @@ the opposite, without looking, is a floor that `floors` measures where train.jso
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from theworld.data.sources.vsr import META_CATEGORIES
 
 from ..audit.overlaps import blind_rules
 from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_binary, parse_yes_no
 from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
@@ -77,7 +77,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
-    found = {"majority_answer": max(Counter(item.answer for item in items).values()) / len(items)}
+    found = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
     train = items[0].metadata.get("train_file")
     if train is None:
         return found
