@@ -23,9 +23,9 @@ def files(tmp_path: Path) -> list[str]:
 def test_prints_overlaps_and_floors(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(files) == 0
     printed = capsys.readouterr().out
-    assert "2 evaluation rows with 2 pictures, 1 training rows" in printed
+    assert "2 evaluation rows with 2 images, 1 training rows" in printed
     assert "statements in training 1 rows (50.0%), such as 'the cat on the mat'" in printed
-    assert "pictures in training   1 rows (50.0%): 1 by name" in printed
+    assert "images in training     1 rows (50.0%): 1 by name" in printed
     assert "opposite of training   50.0% (1 of 1 decidable rows, yes elsewhere)" in printed
     assert "more frequent answer of the relation 50.0%" in printed
 

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from theworld.evaluation.tasks.answers import (
@@ -284,3 +286,162 @@ def test_choices_keep_their_own_spelling() -> None:
     assert parse_choice("no.", ("Yes", "No")) == "No"
     assert parse_choice("There is no ball.", ("Yes", "No")) is None
     assert parse_choice("anything", ()) is None
+
+
+OPTION_WORDS = {"A": "red", "B": "blue", "C": "green", "D": "black"}
+PHRASINGS: dict[str, tuple[Callable[[str], object], dict[str, object]]] = {
+    "letter": (
+        lambda text: parse_letter(text, LETTERS, OPTION_WORDS),
+        {
+            # A list of options that is repeated says nothing; what stands beside it may
+            "A) red\nB) blue\nC) green": None,
+            "A. red\nB. blue": None,
+            "A: red\n\nB: blue": None,
+            "(A) red\n(B) blue\n(C) green\n(D) black": None,
+            "**A)** red\n**B)** blue": None,
+            "(A) red (B) blue (C) green": None,
+            "A) red B) blue": None,
+            "The options are A) red, B) blue.": None,
+            "Answer: A) red\nB) blue\nC) green": None,
+            "Answer:\n(A) red\n(B) blue": None,
+            "A) red\nB) blue\nC) green\nAnswer: C": "C",
+            "A) red\nB) blue\nC) green\n\nThe answer is B) blue": "B",
+            "B) blue\nB) blue\nB) blue": "B",
+            "Answer: (B) blue\nExplanation: (A) is red": "B",
+            # Two answers are none
+            "(A)(C)": None,
+            "(A) (C)": None,
+            "(A), (B), (C)": None,
+            "A or B": None,
+            "A/B": None,
+            "A, B": None,
+            "A & B": None,
+            "A and B": None,
+            "A B": None,
+            "A (B)": None,
+            "A\nB": None,
+            "A.\nB.": None,
+            "both A and B": None,
+            "Both (A) and (B)": None,
+            "A and C are right": None,
+            "A. red or B. blue": None,
+            "Option A or B": None,
+            "Option A and option B": None,
+            "I choose option A or C": None,
+            "It could be A or B": None,
+            "The answer is (A)(C)": None,
+            "The answer is A/B": None,
+            "The answer is A, C": None,
+            "The answer is either A or B": None,
+            "The answer is both A and B": None,
+            "The answer is A) red, B) blue": None,
+            "(A) is closer than (B).": None,
+            "It is (B) or A": None,
+            "red and blue": None,
+            # One answer
+            "\\boxed{B}": "B",
+            "So we get $\\boxed{\\text{B}}$, the blue one.": "B",
+            "\\boxed{(C)}": "C",
+            "\\boxed{A} is wrong, hence \\boxed{D}": "D",
+            "\\boxed{}": None,
+            "\\boxed{A, B}": None,
+            "B, not A": "B",
+            "The answer is (B), not (A).": "B",
+            "The answer is (B) rather than (A).": "B",
+            "B. A car stands before it.": "B",
+            "B, because the blue one is near": "B",
+            "(A) is red, (B) is blue. So (B).": "B",
+        },
+    ),
+    "yes_no": (
+        parse_yes_no,
+        {
+            "The statement is true.": "yes",
+            "The statement is not true.": "no",
+            "The statement is false because the cat sits.": "no",
+            "This statement is not correct.": "no",
+            "The claim is incorrect.": "no",
+            "The caption is accurate.": "yes",
+            "It is true.": "yes",
+            "It is not true.": "no",
+            "It isn't true.": "no",
+            "It's not correct": "no",
+            "This is false.": "no",
+            "That is not false.": "yes",
+            "\\boxed{Yes}": "yes",
+            "The answer is: not true": "no",
+            "The statement is true or false.": None,
+            "The statement is neither true nor false.": None,
+            "It is true that the car is near.": None,
+            "Whether the statement is true is unclear.": None,
+            "The statement is true. No, it is false.": None,
+            "Yes, it is not true.": None,
+            "Yes. The statement is false.": None,
+            "Yes, but no": None,
+            "Yes and no": None,
+            "Both yes and no": None,
+            "Yes, the car is near.\nNo": None,
+            "It is right of the car": None,
+        },
+    ),
+    "binary": (
+        parse_binary,
+        {
+            "\\boxed{1}": "1",
+            "0, since the cat sits": "0",
+            "0, 1": None,
+            "0 and 1": None,
+            "Answer: 0, 1": None,
+            "0\n1": None,
+            "1. True\n0. False": None,
+            "0: false\n1: true": None,
+        },
+    ),
+    "metres": (
+        parse_metres,
+        {
+            "1 1/2 feet": 0.4572,
+            "5 feet 3 1/2 inches": 1.6129,
+            "\u00bd m": 0.5,
+            "1\u00bd m": 1.5,
+            "1 \u00be m": 1.75,
+            "1 meter 50 centimeters": 1.5,
+            "1 meter and 50 centimeters": 1.5,
+            "1 m, 50 cm": 1.5,
+            "2 km 300 m": 2300.0,
+            "1 yard 2 feet": 1.524,
+            "1 yard 2 feet 3 inches": 1.6002,
+            "1.2e-1 m": 0.12,
+            "1.2E+1 m": 12.0,
+            "\\boxed{1.5\\text{ m}}": 1.5,
+            "1.5 m 50 cm": None,
+            "1 meter 150 centimeters": None,
+            "1 cm 5 m": None,
+            "1 m 3 feet": None,
+            "1 metre or 50 centimetres": None,
+            "2 1/2 to 3 feet": None,
+            "between 1\u00bd and 2 m": None,
+            "6 feet 1/2 inch": None,
+            "1 1/0 feet": None,
+            "1 m 50": None,
+        },
+    ),
+    "others": (
+        lambda text: (parse_clock(text), parse_region(text, (0, 1)), parse_choice(text, ("left", "right"))),
+        {
+            "\\boxed{1}": (1, 1, None),
+            "\\boxed{left}": (None, None, "left"),
+            "3 o'clock and 9 o'clock": (None, None, None),
+            "Region [0]\nRegion [1]": (None, None, None),
+            "left\nright": (None, None, None),
+            "both left and right": (None, None, None),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PHRASINGS)
+def test_phrasings(kind: str) -> None:
+    parse, table = PHRASINGS[kind]
+    expected = {text: pytest.approx(said) if isinstance(said, float) else said for text, said in table.items()}
+    assert {text: parse(text) for text in table} == expected

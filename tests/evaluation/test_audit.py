@@ -64,7 +64,7 @@ def test_blink_questions_are_found_among_vsr_statements(tmp_path: Path) -> None:
     found = audit([write(tmp_path / "vsr.jsonl", rows)], write(tmp_path / "blink.jsonl", questions))
     assert found.overlap.statements == ("the bus contain the person", "the car beneath the cat", "the dog on the bed")
     assert (found.overlap.statement_rows, found.overlap.same_answer_rows) == (3, 2)
-    assert (found.overlap.pictures, found.overlap.clean_rows) == ((), 1)
+    assert (found.overlap.images, found.overlap.clean_rows) == ((), 1)
     assert found.shortcuts is not None
     assert (found.shortcuts.decidable, found.shortcuts.opposite_right) == (3, 1)
 
@@ -91,7 +91,7 @@ def test_rules_that_do_not_look(tmp_path: Path) -> None:
     assert (rules.opposite, rules.same, rules.always_yes) == (0.8, 0.4, 0.6)
     assert rules.relation_prior == 0.8  # "on" ties, so yes; "at" no; "in" is unknown
     assert (found.twice, found.contrasted) == (2, 2)
-    assert (found.overlap.picture_rows, found.overlap.pair_rows, found.overlap.clean_rows) == (1, 1, 2)
+    assert (found.overlap.image_rows, found.overlap.pair_rows, found.overlap.clean_rows) == (1, 1, 2)
 
 
 def test_open_questions_have_overlaps_and_no_rules(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_open_questions_have_overlaps_and_no_rules(tmp_path: Path) -> None:
     found = audit([write(tmp_path / "train.json", train)], write(tmp_path / "eval.json", rows))
     assert found.training_rows == 3
     assert found.shortcuts is None
-    assert (found.overlap.ids, found.overlap.pictures) == (("7",), ("one",))
+    assert (found.overlap.ids, found.overlap.images) == (("7",), ("one",))
     assert (found.overlap.statement_rows, found.overlap.same_answer_rows, found.overlap.id_rows) == (2, 1, 1)
 
 
-def test_pictures_are_found_under_another_name(tmp_path: Path) -> None:
+def test_images_are_found_under_another_name(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture, other = (Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)) for _ in range(2))
     for folder in ("train", "eval"):
@@ -131,9 +131,9 @@ def test_pictures_are_found_under_another_name(tmp_path: Path) -> None:
     rows = [vsr(name, f"The {name} is there.", 1) for name in ("b.bmp", "c.png", "absent.png")]
     evaluation = write(tmp_path / "eval.jsonl", rows)
     found = audit([train], evaluation, tmp_path / "train", tmp_path / "eval").overlap
-    assert (found.pictures, found.same_pictures, found.unread_pictures) == ((), ("b.bmp",), 1)
-    assert (found.picture_rows, found.clean_rows) == (1, 2)
-    assert audit([train], evaluation).overlap.same_pictures is None
+    assert (found.images, found.same_images, found.unread_images) == ((), ("b.bmp",), 1)
+    assert (found.image_rows, found.clean_rows) == (1, 2)
+    assert audit([train], evaluation).overlap.same_images is None
     with pytest.raises(ValueError, match="both folders"):
         audit([train], evaluation, tmp_path / "train")
     with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -180,8 +180,8 @@ def test_random_split_of_vsr_is_solved_without_looking(annotations: Path) -> Non
     found = of(annotations, ["random/train"], "random/test")
     overlap, rules = found.overlap, found.shortcuts
     assert rules is not None
-    assert (found.rows, found.pictures, found.training_rows) == (2195, 1874, 7680)
-    assert (overlap.statement_rows, len(overlap.pictures), overlap.picture_rows) == (1666, 978, 1226)
+    assert (found.rows, found.images, found.training_rows) == (2195, 1874, 7680)
+    assert (overlap.statement_rows, len(overlap.images), overlap.image_rows) == (1666, 978, 1226)
     assert overlap.clean_rows == 224
     assert (rules.decidable, rules.opposite_right) == (1404, 1179)
     assert [round(100 * share, 1) for share in (rules.opposite, rules.always_yes)] == [73.1, 53.8]
@@ -193,7 +193,7 @@ def test_random_split_of_vsr_is_solved_without_looking(annotations: Path) -> Non
 
 def test_zeroshot_split_of_vsr_is_not(annotations: Path) -> None:
     found = of(annotations, ["zeroshot/train"], "zeroshot/test")
-    assert (found.overlap.statement_rows, len(found.overlap.pictures), found.overlap.picture_rows) == (0, 2, 3)
+    assert (found.overlap.statement_rows, len(found.overlap.images), found.overlap.image_rows) == (0, 2, 3)
     assert found.shortcuts is not None
     assert round(100 * found.shortcuts.opposite, 1) == 51.5
 
@@ -213,7 +213,7 @@ def test_the_two_splits_of_vsr_leak_into_each_other(
 
 
 def test_errors_of_vsr_are_those_of_another_harness(annotations: Path) -> None:
-    """lmms-eval 0.7.3 gives always-true .538 +/- .0106, and .0107 clustered by picture."""
+    """lmms-eval 0.7.3 gives always-true .538 +/- .0106, and .0107 clustered by image."""
     rows = read_audit_rows(annotations / "random/test.jsonl")
     scores = [float(row.answer == "yes") for row in rows]
     assert round(interval(scores).se, 4) == 0.0106

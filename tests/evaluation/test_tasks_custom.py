@@ -124,8 +124,11 @@ def test_streams(tmp_path: Path) -> None:
 
 
 def test_the_most_frequent_answer_of_a_family(tmp_path: Path) -> None:
-    rows = [{**ROWS[0], "id": str(n), "answer": answer} for n, answer in enumerate(("red", "red", "blue"))]
-    assert TASK.floors(load(write(tmp_path, "jsonl", [*rows, ROWS[1]])).items) == {"majority_answer": 3 / 4}
+    """Of the other items: red and blue tie for a red one, red is wrong for the blue one, and names have no other."""
+    answers = enumerate(("red", "red", "blue"))
+    rows = [{**ROWS[0], "id": str(n), "answer": answer, "cluster": str(n)} for n, answer in answers]
+    rows.append({**ROWS[1], "cluster": "3"})
+    assert TASK.floors(load(write(tmp_path, "jsonl", rows)).items) == {"majority_answer": 1 / 4}
 
 
 def test_pictures_are_told_apart_by_name_or_content(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_floors(items: tuple[Item, ...]) -> None:
     for family in {item.family for item in items}:
         most += Counter(item.answer for item in items if item.family == family).most_common(1)[0][1]
     floors = TASK.floors(items)
-    assert floors["majority_answer"] == most / len(items)
+    assert 0 < floors["majority_answer"] < most / len(items)  # counted on other items than those that are scored
     assert floors["chance"] == pytest.approx(np.mean([1 / len(item.choices) for item in items]))
     assert 0.2 < floors["chance"] < 0.5
 

@@ -191,19 +191,19 @@ def test_hours(one: int, other: int, apart: int) -> None:
 
 
 def test_floors(tmp_path: Path) -> None:
-    """1.5 m gets both 2 m and 1.25 m; 1 o'clock gets 12, 1 and 2; no category is known better than by one answer."""
+    """Of the other items: 1.5 m gets 1.25 m and ties; 1 o'clock gets 12, 1 and 2, twice in a tie; yes ties for yes."""
     widths = [row("width_data", WIDE, f"It is {metres} meters wide.", n) for n, metres in enumerate((2, 1.25, 0.3))]
     hours = [row("direction", WHERE, f"It is at {hour} o'clock.", 3 + n) for n, hour in enumerate((12, 1, 2, 7))]
     asked = [
         row("small_predicate", SMALLER, f"{word}, so it is.", 7 + n) for n, word in enumerate(("Yes", "Yes", "No"))
     ]
     items = load(write(tmp_path, [*widths, *hours, *asked]))
-    assert [best_constant(items[:3]), best_constant(items[3:7]), best_constant(items[7:])] == [2, 3, 2]
+    assert [best_constant(items[:3]), best_constant(items[3:7]), best_constant(items[7:])] == [0.5, 2, 1]
     assert TASK.floors(items) == {
-        "best_constant": 7 / 10,
-        "best_constant_width_data": 2 / 3,
-        "best_constant_direction": 3 / 4,
-        "best_constant_small_predicate": 2 / 3,
+        "best_constant": 3.5 / 10,
+        "best_constant_width_data": 0.5 / 3,
+        "best_constant_direction": 2 / 4,
+        "best_constant_small_predicate": 1 / 3,
     }
 
 

@@ -74,6 +74,12 @@ def test_which_file_is_read(folder: Path) -> None:
         load(folder / "random", split="val")
 
 
+def test_words_stand_for_the_label_where_there_is_no_digit(folder: Path) -> None:
+    item = load(folder / "random")[1]
+    said = ["The statement is true.", "It is not true.", "False", "True or false", "No, 1", "2 cats. True"]
+    assert [VSR.score(item, output).parsed for output in said] == ["1", "0", "0", None, None, None]
+
+
 def test_measures(folder: Path) -> None:
     items = load(folder / "random")
     rows = predictions(items, ["1", "1", "0", "", "1"])
@@ -89,14 +95,14 @@ def test_measures(folder: Path) -> None:
 
 def test_floors(folder: Path) -> None:
     assert VSR.floors(load(folder / "random")) == {
-        "majority_answer": 3 / 5,
+        "majority_answer": 2.5 / 5,  # of the other images: 1, a tie, 1
         "opposite_of_training": 4 / 5,  # two captions by their opposite, true for the others
         "same_as_training": 2 / 5,
         "relation_prior": 2 / 5,
     }
     (folder / "random" / "train.jsonl").unlink()
-    assert VSR.floors(load(folder / "random")) == {"majority_answer": 3 / 5}
-    assert VSR.floors(load(folder / "zeroshot", split="train")) == {"majority_answer": 0.5}
+    assert VSR.floors(load(folder / "random")) == {"majority_answer": 2.5 / 5}
+    assert VSR.floors(load(folder / "zeroshot", split="train")) == {"majority_answer": 0.0}
 
 
 SIZES = {("random", "train"): 7680, ("random", "dev"): 1097, ("random", "test"): 2195}

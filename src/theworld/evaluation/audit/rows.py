@@ -28,32 +28,29 @@ _AROUND = re.compile(
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _AUXILIARIES = frozenset({"is", "are", "does", "do"})
 _BARE: dict[str, str] = {"contains": "contain", "consists": "consist", "has": "have"}
-_TRUE, _FALSE = ("yes", "true"), ("no", "false")
+YES, NO = "yes", "no"
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One question of a file.
+    """One question of a file."""
 
-    Args:
-        id: The file's own; empty if it gives none.
-        statement: The question or caption in the form of `normalise`.
-        answer: `yes`, `no`, or the answer's words in lower case.
-        images: Names as the file gives them.
-        relation: Of VSR; empty elsewhere.
-    """
+    id: str  # the file's own; empty if it gives none
+    statement: str  # the question or caption in the form of `normalise`
+    answer: str  # `yes`, `no`, or the answer's words in lower case
+    images: tuple[str, ...]  # names as the file gives them
+    relation: str = ""  # of VSR; empty elsewhere
 
-    id: str
-    statement: str
-    answer: str
-    images: tuple[str, ...]
-    relation: str = ""
+    @property
+    def names(self) -> set[str]:
+        """What the images are called, without folders and endings."""
+        return {Path(name).stem.casefold() for name in self.images}
 
 
 def read_audit_rows(path: str | Path) -> list[AuditRow]:
     """The questions of a JSON, JSON lines, CSV or TSV file.
 
-    A row has a question (`QUESTIONS`; a caption counts), an answer (`ANSWERS`) and pictures (`IMAGES`), or is a
+    A row has a question (`QUESTIONS`; a caption counts), an answer (`ANSWERS`) and images (`IMAGES`), or is a
     conversation, of which every turn is a question. BLINK's letters are replaced by the options they stand for.
 
     Raises:
@@ -80,11 +77,6 @@ def normalise(text: str) -> str:
     """
     words: list[str] = _WORD.findall(_AROUND.sub(" ", _OPTION.sub(" ", text)).casefold())
     return " ".join(_BARE.get(word, word) for word in words if word not in _AUXILIARIES)
-
-
-def picture_name(name: str) -> str:
-    """What a picture is called, without folders and ending."""
-    return Path(name).stem.casefold()
 
 
 def _rows_of(row: Any, where: str) -> list[AuditRow]:
@@ -120,7 +112,7 @@ def _answer(value: Any, asked: str, choices: Any = None) -> str:
     if isinstance(choices, Sequence) and not isinstance(choices, str):
         options = options or {chr(ord("A") + place): str(choice) for place, choice in enumerate(choices)}
     text = options.get(text.strip("()"), text).casefold().rstrip(".")
-    return "yes" if text in _TRUE else "no" if text in _FALSE else text
+    return YES if text == "true" else NO if text == "false" else text
 
 
 def _names(value: Any) -> list[str]:
@@ -129,4 +121,4 @@ def _names(value: Any) -> list[str]:
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
-__all__ = ["AuditRow", "normalise", "picture_name", "read_audit_rows"]
+__all__ = ["NO", "YES", "AuditRow", "normalise", "read_audit_rows"]

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint, asked politely: retries with growing pauses, and a key that is written nowhere."""
+"""An OpenAI-compatible endpoint. The `openai` client retries with growing pauses; the key is written nowhere."""
 
 from __future__ import annotations
 
@@ -43,19 +43,15 @@ class JudgeSettings:
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
-        if (
-            parts.username or parts.password or parts.query or parts.fragment
-        ):  # and it is not shown, as one may be a key
+        if parts.username or parts.password or parts.query or parts.fragment:  # not shown, as one may be a key
             raise TheWorldError("base_url holds credentials or a query: give the key by an environment variable")
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise TheWorldError(f"base_url={self.base_url!r}: expected such as http://127.0.0.1:8000/v1")
         if not self.model.strip():
             raise TheWorldError("model='': name the model that judges")
-        if self.concurrency < 1 or self.retries < 0 or self.timeout <= 0:
-            raise TheWorldError(
-                f"concurrency={self.concurrency}, retries={self.retries}, timeout={self.timeout:g}: expected at least "
-                "1, at least 0, and above 0 seconds"
-            )
+        for name, low in (("concurrency", 1), ("retries", 0), ("timeout", 0.001)):
+            if getattr(self, name) < low:
+                raise TheWorldError(f"{name}={getattr(self, name)}: expected at least {low}")
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -92,6 +88,9 @@ class Endpoint:
             timeout=settings.timeout,
             max_retries=settings.retries,
         )
+        self.options: dict[str, Any] = {"model": settings.model}
+        self.options |= {} if settings.temperature is None else {"temperature": settings.temperature}
+        self.options |= {"response_format": {"type": "json_object"}} if settings.json_mode else {}
 
     def ask(self, messages: list[dict[str, str]]) -> Reply:
         """The reply to `messages`; a failure that outlives the retries is reported, not raised.
@@ -99,28 +98,20 @@ class Endpoint:
         Raises:
             ValueError: The endpoint refuses the key, or knows no such model or path: nothing else would be answered.
         """
-        settings = self.settings
-        options: dict[str, Any] = {} if settings.temperature is None else {"temperature": settings.temperature}
-        options |= {"response_format": {"type": "json_object"}} if settings.json_mode else {}
+        openai = self.openai
         try:
-            completion = self.client.chat.completions.create(model=settings.model, messages=messages, **options)
-        except (
-            self.openai.AuthenticationError,
-            self.openai.PermissionDeniedError,
-            self.openai.NotFoundError,
-        ) as error:
-            raise TheWorldError(self._told(error, "check the key's variable, --base_url and --model")) from None
-        except self.openai.OpenAIError as error:
-            return Reply(None, self._told(error))
-        except ValueError as error:  # the body of the answer is no JSON
+            completion = self.client.chat.completions.create(messages=messages, **self.options)
+        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
+            advice = "check the key's variable, --base_url and --model"
+            raise TheWorldError(f"{self.settings.base_url}: {self._told(error)}; {advice}") from None
+        except (openai.OpenAIError, ValueError) as error:  # a ValueError if the body of the answer is no JSON
             return Reply(None, self._told(error))
         text = completion.choices[0].message.content if getattr(completion, "choices", None) else None
         return Reply(text, None if text else "EmptyReply: the endpoint answered without a text")
 
-    def _told(self, error: Exception, advice: str = "") -> str:
+    def _told(self, error: Exception) -> str:
         told = " ".join(self.settings.without_key(str(error)).split())[:300]  # cut last: half a key is no longer found
-        text = f"{type(error).__name__}: {told}"
-        return f"{self.settings.base_url}: {text}; {advice}" if advice else text
+        return f"{type(error).__name__}: {told}"
 
 
 __all__ = ["Endpoint", "JudgeSettings", "Reply"]

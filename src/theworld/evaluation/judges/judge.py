@@ -12,11 +12,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl, write_json
@@ -89,27 +90,17 @@ def _ask_all(home: Path, task: str, predictions: Sequence[Prediction], settings:
     """Ask about `predictions`, a few at a time, and append each reply as it comes."""
     if not predictions:
         return
-    endpoint, waiting = Endpoint(settings), iter(predictions)
-    running: dict[Future[Reply], Prediction] = {}
-    with ThreadPoolExecutor(settings.concurrency) as pool:
-        try:
-            while True:
-                for row in islice(waiting, settings.concurrency - len(running)):
-                    running[pool.submit(endpoint.ask, messages_for(form_of(task, row.family), row))] = row
-                if not running:
-                    return
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                rows = [_judgement(task, running[future], future, settings) for future in done]
-                append_jsonl(home / JUDGEMENTS, rows)
-                for future in done:
-                    del running[future]
-        except ValueError:
-            pool.shutdown(cancel_futures=True)
-            raise
+    endpoint, pool = Endpoint(settings), ThreadPoolExecutor(settings.concurrency)
+    asked = {pool.submit(endpoint.ask, messages_for(form_of(task, row.family), row)): row for row in predictions}
+    try:
+        for done in as_completed(asked):
+            append_jsonl(home / JUDGEMENTS, [_judgement(task, asked[done], done.result(), settings)])
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _judgement(task: str, row: Prediction, future: Future[Reply], settings: JudgeSettings) -> dict[str, Any]:
-    form, reply = form_of(task, row.family), future.result()
+def _judgement(task: str, row: Prediction, reply: Reply, settings: JudgeSettings) -> dict[str, Any]:
+    form = form_of(task, row.family)
     judged: dict[str, Any] = {"id": row.id, "evidence": _evidence(task, row), "form": form}
     judged |= {"raw": None, "mark": None, "figures": {}, "unreadable": None, "failed": reply.failed}
     if reply.text is not None:
@@ -134,26 +125,21 @@ def _read(home: Path) -> dict[str, dict[str, Any]]:
 
 
 def _summary(predictions: Sequence[Prediction], judgements: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    asked = [row for row in predictions if row.failed is None]
-    found = [judgements[row.id] for row in asked]
-    judged = [(row, one) for row, one in zip(asked, found, strict=True) if one["mark"] is not None]
+    found = [(row, judgements[row.id]) for row in predictions if row.failed is None]
+    judged = [(row, one) for row, one in found if one["mark"] is not None]
     summary: dict[str, Any] = {
         "items": len(predictions),
         "judged": len(judged),
-        "unreadable": sum(one["unreadable"] is not None for one in found),
-        "failed": sum(one["failed"] is not None for one in found),
-        "not_asked": len(predictions) - len(asked),
-        "causes": dict(Counter(one["failed"].partition(":")[0] for one in found if one["failed"] is not None)),
+        "unreadable": sum(one["unreadable"] is not None for _, one in found),
+        "failed": sum(one["failed"] is not None for _, one in found),
+        "not_asked": len(predictions) - len(found),
+        "causes": dict(Counter(one["failed"].partition(":")[0] for _, one in found if one["failed"] is not None)),
     }
-    if not judged:
-        return summary
-    figures: dict[str, list[float]] = {}
-    for _, one in judged:
-        for name, value in one["figures"].items():
-            figures.setdefault(name, []).append(value)
-    summary["accuracy"] = asdict(interval([one["mark"] for _, one in judged], [row.cluster for row, _ in judged]))
-    summary["figures"] = {name: sum(values) / len(values) for name, values in figures.items()}
-    summary["agreement"] = sum(one["mark"] == row.score for row, one in judged) / len(judged)
+    if judged:
+        marks, figures = [one["mark"] for _, one in judged], pd.DataFrame([one["figures"] for _, one in judged])
+        summary["accuracy"] = asdict(interval(marks, [row.cluster for row, _ in judged]))
+        summary["figures"] = figures.mean().to_dict()
+        summary["agreement"] = sum(one["mark"] == row.score for row, one in judged) / len(judged)
     return summary
 
 

@@ -17,14 +17,18 @@ _DECLARED = re.compile(
     r"\b(?:answer|correct (?:option|choice|region))(?:\s*\([^)]*\))?(?:\s+is(?!\s*not\b)|\s+would be|\s*[:=])\s*:?",
     re.IGNORECASE,
 )
-_NEGATED = re.compile(r"(?:\b(?:not|never|neither|cannot)|n't)(?:\s+\S+)?\s*$", re.IGNORECASE)
+_NEGATED = re.compile(r"(?:\b(?:not|never|neither|cannot|rather than|instead of)|n't)(?:\s+\S+)?\s*$", re.IGNORECASE)
+_CONCLUSION = re.compile(r"\b(?:so|therefore|thus|hence|must be|choose|pick|select|go with)\b[^.()\n]*$", re.IGNORECASE)
+_BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 # A "no" before a noun ("No cars are here") denies the cars, not the question
+_SUBJECT = r"(?:it|this|that|(?:the|this)\s(?:answer|caption|claim|description|statement|sentence|above))"
 _YES_NO = re.compile(
-    r"(?:(yes|yeah|yep|correct|indeed|true|that(?: i|')s (?:true|correct))"
-    r"|(?:no|nope|incorrect|false|wrong|not true|that(?: i|')s (?:false|incorrect|wrong|not true|not correct)))"
-    r"(?=\s*(?:$|[,.;:!\n-]|\b(?:the|it|its|there|this|that|these|they|he|she|region|both|neither|because)\b))",
-    re.IGNORECASE,
+    rf"""(?:(?P<yes>yes|yeah|yep|indeed)|nope|no
+    |{_SUBJECT}\sisn't\s(?:true|correct|accurate)
+    |(?:{_SUBJECT}(?:\sis|'s)\s)?(?P<not>not\s)?(?:(?P<true>true|correct|accurate)|false|incorrect|wrong|inaccurate)(?!\sthat))
+    (?=\s*(?:$|[,.;:!\n-]|\b(?:the|it|its|there|this|that|these|they|he|she|region|both|neither|because)\b))""",
+    re.IGNORECASE | re.VERBOSE,
 )
 _OPENING = re.compile(r"\s*(?:(?:actually|in fact|well|so|therefore)\b\s*,?\s*)*", re.IGNORECASE)
 
@@ -40,65 +44,97 @@ _CLOCK_RANGE = re.compile(rf"\b{_HOUR}(?:\s*[-/]\s*|\s+(?:to|or|and)\s+){_HOUR}\
 def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str] | None = None) -> str | None:
     """The letter of an option: "B", "(B)", "B.", "The correct answer is (B)", "B is closer".
 
-    In this order: a first line that is nothing else, the last declaration, the last letter in brackets, the one that is
-    called an option, a letter that opens the text, and the one option whose own words are said. Declarations before
-    brackets before an opening letter is the order of lmms-eval since 0.7.3 (its pull request 1435).
+    In this order: a first line that is nothing else, the last declaration, a letter in brackets, the one that is called
+    an option, a letter that opens the text, and the one option whose own words are said. Declarations before brackets
+    before an opening letter is the order of lmms-eval since 0.7.3 (its pull request 1435). A repeated list of options
+    is left out. Where another letter is joined to the one that is found ("A or B", "(A)(C)"), there is no answer.
 
     Args:
         text: What the model said.
         letters: Capital letters that the question offers; others do not count.
         options: Text of every letter's option, when it may stand for the letter.
     """
-    text = _plain(text)
     one = f"[{''.join(sorted(letters))}]"
-    alone = re.fullmatch(rf"(?i:option\s+|choice\s+)?\(?((?i:{one}))[).:,\s]*", text.partition("\n")[0])
-    if alone:
-        return alone[1].upper()
+    text = _without_lists(_plain(text), one)
+    alone = re.compile(rf"(?i)^[ \t]*(?:option |choice )?\(?({one})[).:,\s]*$", re.MULTILINE)
+    if alone.match(text.partition("\n")[0]):
+        lines = {match[1].upper() for match in alone.finditer(text)}
+        return lines.pop() if len(lines) == 1 else None
+
+    # A declaration
+    said = re.compile(
+        rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one})(?=\s*(?:$|[).:,;!/&\n-])|\s+(?:because|since|as|is|or|and)\b))"
+    )
     for tail in _declarations(text):
-        said = re.match(
-            rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one})(?=\s*(?:$|[).:,;!\n-])|\s+(?:because|since|as|is)\b))",
-            tail,
-        )
-        if said and not re.match(rf"\s*(?:,|/|&|or\b|and\b)\s*\(?{one}\b", tail[said.end() :]):
-            return (said[1] or said[2]).upper()
+        found = said.match(tail)
+        if found:
+            return None if _another(tail, found, one) else (found[1] or found[2]).upper()
+
+    # Letters in brackets: the only one, or of several the last one if the text concludes with it
     brackets = [match for match in re.finditer(rf"\(((?i:{one}))\)", text) if not _denied(text, match)]
     if brackets:
-        return _last_in_brackets(text, brackets)
-    named = {match[1] for match in re.finditer(rf"\b(?i:option|choice)\s+({one})\b", text) if not _denied(text, match)}
-    if len(named) == 1:
-        return named.pop()
-    opening = re.match(rf"({one})(?:[).:,]|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b))", text)
-    if opening and not named:
-        return opening[1]
+        last = brackets[-1]
+        several = len({match[1].upper() for match in brackets}) > 1
+        joined = _another(text, last, one) or re.search(
+            rf"(?:(?<!\w){one}\)?\s*(?:,|/|&|or|and)?|\))\s*$", text[: last.start()]
+        )
+        concluded = _CONCLUSION.search(text[: last.start()])
+        return None if joined or (several and not concluded) else last[1].upper()
+
+    # One that is called an option, or that opens the text
+    named = [match for match in re.finditer(rf"\b(?i:option|choice)\s+({one})\b", text) if not _denied(text, match)]
+    opening = re.match(
+        rf"({one})(?:[).:]|(?=[,/&]|\s+(?:and|or)\b|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b)))", text
+    )
+    for found in named if len({match[1] for match in named}) == 1 else [opening] if opening and not named else []:
+        return None if _another(text, found, one) else found[1]
     said_option = parse_choice(text, tuple((options or {}).values()))
     return next((letter for letter, option in (options or {}).items() if option == said_option), None)
 
 
 def parse_yes_no(text: str) -> str | None:
-    """`yes` or `no`: declared, or by the words that open the text, such as "True", "Incorrect", "That is false".
+    """`yes` or `no`: declared, or by what opens the text, such as "True", "Incorrect", "The statement is not true".
 
     A "no" before a noun ("No cars are visible") answers nothing, nor does a text that begins otherwise, unless its last
-    line is the answer alone.
+    line is the answer alone. What is taken back at once ("Yes. No.") or by the last line is no answer.
     """
     text = _plain(text)
-    for part in (*_declarations(text), text, text.rpartition("\n")[2]):
-        opening = _OPENING.match(part)
-        said = _YES_NO.match(part, opening.end() if opening else 0)
-        if said:
-            then = _YES_NO.match(re.sub(r"^[\s,.;:!-]+", "", part[said.end() :]))
-            return None if then and bool(then[1]) != bool(said[1]) else "yes" if said[1] else "no"
-    return None
+    declared = next(filter(None, map(_opening_yes_no, _declarations(text))), None)
+    said = declared or _opening_yes_no(text) | _opening_yes_no(text.rpartition("\n")[2])
+    return said.pop() if len(said) == 1 else None
+
+
+def _opening_yes_no(text: str) -> set[str]:
+    """What a text says at its beginning, and the words right behind it."""
+    said: set[str] = set()
+    for _ in range(2):
+        opening = _OPENING.match(text)
+        found = _YES_NO.match(text, opening.end() if opening else 0)
+        if not found:
+            break
+        right = bool(found["yes"] or found["true"])
+        said.add("yes" if right != bool(found["not"]) else "no")
+        text = re.sub(r"^[\s,.;:!-]+(?:(?:but|and|or)\s)?", "", text[found.end() :])
+    return said
 
 
 def parse_binary(text: str) -> str | None:
-    """`0` or `1`: alone on the first or last line, declared, or opening the text with a mark behind it."""
+    """`0` or `1`: alone on the first or last line, declared, or opening the text with a mark behind it.
+
+    Where lines begin with both, or both are joined ("0, 1"), there is no answer.
+    """
     text = _plain(text)
     lines = text.split("\n")
+    begun = [re.match(r"\W*([01])(?:['\")\]]*\s*$|['\")\]]*[.:,)=](?!\d))", line) for line in lines]
+    if len({match[1] for match in begun if match}) > 1:
+        return None
     alone = re.compile(r"['\"(\[]*([01])['\")\]]*\.?")
+    another = r"(?!\d|\.\d|['\")]*\s*(?:/|or\b|and\b|,\s*['\"(]*[01]\b|o'?\s*clock|of\b))"
     said = alone.fullmatch(lines[0].strip())
     for tail in _declarations(text):
-        said = said or re.match(r"\s*['\"(]*([01])(?!\d|\.\d|['\")]*\s*(?:/|or\b|o'?\s*clock|of\b))", tail)
-    said = said or re.match(r"['\"]?([01])['\"]?(?:\s*[,;:(]|\.(?!\d))", text) or alone.fullmatch(lines[-1].strip())
+        said = said or re.match(rf"\s*['\"(]*([01]){another}", tail)
+    said = said or re.match(rf"['\"]?([01]){another}['\"]?(?:\s*[,;:(]|\.(?!\d))", text)
+    said = said or alone.fullmatch(lines[-1].strip())
     return said[1] if said else None
 
 
@@ -173,9 +209,10 @@ def parse_choice(text: str, choices: Collection[str]) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Without Markdown's marks, typographic quotes, and quotes around the whole."""
+    """Without Markdown's marks, typographic quotes, and quotes around the whole; of a text with boxes, the last box."""
     text = text.translate(_STRAIGHT).replace("\u2013", "-").replace("\u2014", "-")
-    text = re.sub(r"[*_`$]+|\\boxed|[{}]", "", text).strip()
+    text = re.sub(r"[*_`$]+|\\(?:text|mathrm|textbf|mathbf)\b", "", next(reversed(_BOX.findall(text)), text))
+    text = re.sub(r"[{}]", "", text).strip()
     return text[1:-1].strip() if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
@@ -189,15 +226,21 @@ def _denied(text: str, match: re.Match[str]) -> bool:
     return _NEGATED.search(text[max(0, match.start() - 40) : match.start()]) is not None
 
 
-def _last_in_brackets(text: str, found: list[re.Match[str]]) -> str | None:
-    """The last letter, unless the text joins it to another one by "or", or only lists the options."""
-    letters = [match[1].upper() for match in found]
-    if len(found) > 1 and letters[-1] != letters[-2]:
-        joined = re.fullmatch(r"\s*(?:,|/|&|or|and)*\s*", text[found[-2].end() : found[-1].start()], re.IGNORECASE)
-        listed = len(re.findall(r"^ *\([A-Za-z]\)", text, re.MULTILINE)) == len(found)
-        if joined or listed:
-            return None
-    return letters[-1]
+def _without_lists(text: str, one: str) -> str:
+    """Without two or more lines in a row that begin with different letters of options: "A) red", "B) blue"."""
+    listed = rf"\(?({one})[).:][ \t]*\S.*"
+    lists = re.compile(rf"(?:^|(?<=:))[ \t]*{listed}(?:\n\s*{listed})+".replace(f"({one})", one), re.MULTILINE)
+    letters = re.compile(rf"^[ \t]*{listed}", re.MULTILINE)
+    return lists.sub(lambda block: block[0] if len(set(letters.findall(block[0]))) == 1 else "", text).strip()
+
+
+def _another(text: str, found: re.Match[str], one: str) -> bool:
+    """Whether the sentence that goes on behind a letter names another one that is not denied: "A or B", "(A)(C)"."""
+    sentence = re.split(r"[.!?](?:\s|$)|\n", text[found.end() :], maxsplit=1)[0]
+    letter = next(filter(None, found.groups())).upper()
+    joined = rf"^\)?\s*(?:(?:[,/&;+]\s*)?(?:and|or)\b|[,/&;+])\s*\(?({one})\b|\bor\s+\(?({one})\b(?!\s+is\b)"
+    others = re.finditer(rf"{joined}|\(({one})\)|(?<![\w(])({one})[):]", sentence)
+    return any(match[match.lastindex or 0] != letter and not _denied(sentence, match) for match in others)
 
 
 def _hour(word: str) -> int | None:

@@ -7,7 +7,6 @@ the opposite, without looking, is a floor that `floors` measures where train.jso
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +15,11 @@ from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources.vsr import META_CATEGORIES
 
-from ..audit.overlaps import NO, YES, blind_rules
-from ..audit.rows import AuditRow, normalise, read_audit_rows
+from ..audit.overlaps import blind_rules
+from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
-from .answers import parse_binary
+from .answers import parse_binary, parse_yes_no
 from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
@@ -61,8 +61,9 @@ def _item(example: Example, known: dict[str, str]) -> Item:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the row's label."""
-    label = parse_binary(output)
+    """Right is the row's label; "true" and "false" stand for it where there is no digit."""
+    words = None if any(map(str.isdigit, output)) else parse_yes_no(output)
+    label = parse_binary(output) if words is None else str(int(words == "yes"))
     return Score(label, float(label == item.answer))
 
 
@@ -77,7 +78,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
-    found = {"majority_answer": max(Counter(item.answer for item in items).values()) / len(items)}
+    found = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
     train = items[0].metadata.get("train_file")
     if train is None:
         return found
