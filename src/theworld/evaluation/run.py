@@ -1,77 +1,271 @@
-"""A checkpoint and a task -> predictions of every arm, on disk as they come.
+"""A checkpoint and tasks -> predictions of every arm and their metrics, on disk as they come.
 
-Killed at any time, the same command goes on where it was.
+Works on one process and under `accelerate launch` or `torchrun`, whose processes share the output folder. If
+interrupted, the same command resumes, also with another number of processes, and produces identical predictions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from theworld.model import TheWorld
-from theworld.utils.devices import best_device
-from theworld.utils.errors import TheWorldError
-from theworld.utils.logging import logger
+import torch
+from accelerate import PartialState
 
-from .ask.arms import ARMS, BASE, MODEL, plan
-from .ask.asker import Asker, EvaluationSettings
-from .store.predictions import Prediction
-from .store.refusals import FULL
-from .tasks.base import Task, TaskItems
+from theworld.data.latent_cache import LatentCache
+from theworld.data.schema import SourceSettings
+from theworld.model import TheWorld
+from theworld.model.checkpoints.load import Plan, make_plan
+from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
+from theworld.utils.devices import best_device
+from theworld.utils.errors import FileError, TheWorldError, one_line
+from theworld.utils.folders import locked
+from theworld.utils.io import write_json
+from theworld.utils.logging import logger
+from theworld.utils.quantization import quantization
+
+from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
+from .ask.asker import Asker, asked, described, failed, merged, scored
+from .ask.scorers import Answer
+from .result import Result
+from .score import read_metrics, write_metrics
+from .settings import EvaluationSettings, listed
+from .store.predictions import NO_LEARNER, Item, Prediction, PredictionFile
+from .tasks import find_task
+from .tasks.base import Task, TaskItems, kind_of
+
+HUB_IDS = {
+    "blink": "BLINK-Benchmark/BLINK",
+    "vsr": "cambridgeltl/vsr_zeroshot",
+    "spatial_rgpt": "a8cheng/SpatialRGPT-Bench",
+}
+"""Where a task's data is, unless it is given or the task says so itself."""
+
+LEARNERS, TRACING = "learners.json", "tracing.json"
+
+
+def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "all", **settings: Any) -> Result:
+    """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason.
+
+        result = theworld.evaluate("nano", "micro_world", arms="gemma,world", num_samples=100)
+        print(result.table())
+
+    Args:
+        model: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
+        task: Name of a benchmark, `path/to/file.py:NAME`, or a `Task`.
+        arms: Names of arms, as a list or as text with commas, or `all`.
+        settings: Fields of `EvaluationSettings`, which are the options of `theworld evaluate`: `output`, `data`,
+            `num_world_steps`, `control`, ...
+
+    Raises:
+        ValueError: Settings are wrong or contradict each other or the task, the output holds predictions of other
+            settings, or an arm is refused (`store/refusals.py`).
+        FileNotFoundError: The task's data or a checkpoint is missing.
+    """
+    names = arms if isinstance(arms, str) else list(arms)
+    known = EvaluationSettings(model=str(model), arms=names, **settings)
+    return evaluate_tasks([task if isinstance(task, Task) else find_task(task)], known)[0]
+
+
+def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
+    """`evaluate` for several tasks: each checkpoint is loaded once."""
+    # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
+    state = PartialState(cpu=settings.device == "cpu" or not torch.accelerator.is_available())
+    _check_tasks(tasks, settings)
+    chosen = _choose(settings)
+    with locked(settings.folder, is_main=state.is_main_process, option="output"):
+        state.wait_for_everyone()
+        # 2. The items of all tasks, and which arms can run on them
+        jobs = [_prepare(task, settings, chosen) for task in tasks]
+        # 3. One checkpoint at a time, as two may not fit
+        for checkpoint in (MODEL, BASE, *CONTROLS):
+            groups = [[planned for planned in job.arms if planned.arm.checkpoint == checkpoint] for job in jobs]
+            first = next((group[0] for group in groups if group), None)
+            if first is not None:
+                model = _load(first, settings, chosen)
+                for job, group in zip(jobs, groups, strict=True):
+                    if group:
+                        job.ask(model, group)
+                del model
+        # 4. What needs no model
+        return [job.finish() for job in jobs]
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was done.
+class Chosen:
+    """What the settings choose, whatever the task.
 
     Args:
-        folder: <output>/<task>.
-        items: Of the task.
-        arms: Predictions by arm, in the items' order.
-        not_run: By arm, why it did not run and what it needs.
-        num_world_steps: Future latent frames of the full model; `None` if it did not run.
+        arms: Those that can run.
+        not_run: By arm, why others do not.
+        found: Where the model and its base are, and its config.
+        num_world_steps: Most future latent frames of any arm.
     """
 
-    folder: Path
-    items: TaskItems
-    arms: dict[str, list[Prediction]]
+    arms: list[PlannedArm]
     not_run: dict[str, str]
-    num_world_steps: int | None = None
+    found: Plan
+    num_world_steps: int
 
 
-def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
-    """Ask every item of `task` in every arm that can run; what is on disk already is not asked again.
+@dataclass
+class Job:
+    """The evaluation of one task.
+
+    Args:
+        task: What is asked.
+        items: Of the task.
+        arms: Those that run on it.
+        not_run: By arm, why others do not.
+        settings: Of the evaluation.
+        source: Where the items come from.
+        largest_steps: Most future latent frames of any arm.
+
+    Attributes:
+        done: Predictions by arm.
+        rolled_out: Cache of the full model's latents, and the keys of each item's images in it.
+    """
+
+    task: Task
+    items: TaskItems
+    arms: list[PlannedArm]
+    not_run: dict[str, str]
+    settings: EvaluationSettings
+    source: SourceSettings
+    largest_steps: int
+    done: dict[str, list[Prediction]] = field(default_factory=dict[str, list[Prediction]])
+    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """<output>/<task>."""
+        return self.settings.folder / self.task.name
+
+    def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
+        """Ask the arms of one checkpoint."""
+        asker = Asker(self.task, self.items, self.settings, model, self.largest_steps)
+        self.done |= asker.run(group)
+        worlds = asker.worlds.get(self.largest_steps)
+        if worlds is not None and any(planned.arm.name == FULL for planned in group):
+            self.rolled_out = worlds.cache, worlds.keys
+
+    def finish(self) -> Result:
+        """Answer by learners, trace the errors, and score."""
+        state = PartialState()
+        for planned in self.arms:
+            if planned.arm.checkpoint == LEARNER:
+                self.learn(planned)
+        if state.is_main_process:
+            self.trace()
+            write_metrics(self.settings.folder, self.task, self.items.items)
+            for name, reason in self.not_run.items():
+                logger.warning("arm %s not run: %s", name, reason)
+        state.wait_for_everyone()
+        metrics = read_metrics(self.settings.folder)[self.task.name]
+        done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms}
+        return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.largest_steps)
+
+    def learn(self, planned: PlannedArm) -> None:
+        """The arm of the best static learner; it runs on the main process."""
+        items, seed, folder = self.items.items, self.settings.seed, self.folder / planned.arm.name
+        identity = asked(self.task, self.items, self.settings, planned)
+        manifest = {"label": planned.arm.label, "source": described(self.settings)}
+        file = PredictionFile(folder, identity, manifest, PartialState().process_index)
+        if PartialState().is_main_process and any(item.id not in file.done for item in items):
+            assert self.task.learn is not None
+            learned = self.task.learn(items, self.source, self.settings.folder, seed)
+            write_json(self.folder / LEARNERS, list(learned.table))
+            for item in items:
+                said, why = learned.answers.get(item.id), f"{NO_LEARNER}: no static learner answers {item.family}"
+                file.append([failed(item, why) if said is None else scored(self.task, item, Answer(said))])
+        self.done[planned.arm.name] = merged(file, self.items)
+
+    def trace(self) -> None:
+        """Whether the full model's answers follow the future that it imagines."""
+        if self.task.trace is None or self.rolled_out is None or not self.largest_steps:
+            return
+        cache, keys = self.rolled_out
+
+        def last_latents(items: Sequence[Item]) -> torch.Tensor:
+            return cache.get([key for item in items for key in keys[item.id]])
+
+        answers = {row.id: row.parsed for row in self.done[FULL] if row.parsed is not None}
+        seen = [item for item in self.items.items if item.id in keys]
+        write_json(self.folder / TRACING, self.task.trace(seen, last_latents, answers))
+
+
+def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise TheWorldError(f"tasks {', '.join(names)}: give every task once")
+    if len(tasks) > 1 and (settings.data or settings.split):
+        raise TheWorldError("--data and --split are those of one task: give one task, or leave them out")
+    for task in tasks:
+        for family in listed(settings.families):
+            kind = family.partition("/")[0]
+            if task.kinds and kind not in task.kinds:
+                expected = ", ".join(task.kinds)
+                raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
+
+
+def _choose(settings: EvaluationSettings) -> Chosen:
+    """The arms to run; reads the configs of the model and of the controls, and no weights."""
+    asked_for = [ARMS[name] for name in settings.arm_names]
+    world = any(arm.world != "none" and arm.checkpoint == MODEL for arm in asked_for)
+    options = _world(max(settings.steps or (0,))) if world and settings.steps else {"enable_world": world}
+    found = make_plan(settings.model, {"revision": settings.revision, **options})
+    steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
+    arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
+    for planned in arms:
+        name, path = planned.arm.checkpoint, planned.checkpoint
+        if name not in CONTROLS or path is None:
+            continue
+        try:
+            make_plan(path, _world(planned.num_world_steps))
+        except (OSError, ValueError) as error:
+            raise FileError(f"control {name}={path}: {one_line(error)}") from error
+    return Chosen(arms, not_run, found, max(steps))
+
+
+def _prepare(task: Task, settings: EvaluationSettings, chosen: Chosen) -> Job:
+    """The items of a task, and which arms can run on them.
 
     Raises:
-        ValueError: Settings contradict each other or the task, the output holds predictions of other settings, or an
-            arm is refused: all its outputs are empty, or it should have consumed world tokens and did not.
-        FileNotFoundError: The task's data or a checkpoint is missing.
+        ValueError: An id is there more than once, no item is of the families that are asked for, or the scorer does
+            not fit.
     """
-    plan(settings.arms, settings.model, (0,), settings.controls)  # names are checked before anything is loaded
-    items = task.load(settings.source)
+    # 1. Load them; the main process makes what is not there
+    source, state = settings.source, PartialState()
+    with state.main_process_first():
+        if source.path is None and task.default_source is not None:
+            source = replace(source, path=task.default_source(settings.folder, settings.num_samples))
+        elif source.path is None:
+            source = replace(source, path=HUB_IDS.get(task.name))
+        items = task.load(source)
+    # 2. Check them
+    wanted, families = listed(settings.families), sorted({item.family for item in items.items})
+    for name in wanted:
+        if name not in (*families, *task.kinds):
+            raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
+    if wanted:
+        of_family = [i for i in items.items if i.family in wanted or kind_of(i.family, task.kinds) in wanted]
+        items = TaskItems(tuple(of_family))
     _check_items(task, items, settings)
-    model = _load_model(settings)
-    steps = settings.num_world_steps or tuple(sorted({0, model.config.num_world_steps}))
-    planned, not_run = plan(settings.arms, settings.model, steps, settings.controls)
-    config = model.config
-    where = {"subfolder": config.gemma_subfolder, "revision": config.gemma_revision}
-    base = config.gemma_model_name, {**where, "enable_world": False}
-    done: dict[str, list[Prediction]] = {}
-    for checkpoint in sorted({arm.arm.checkpoint for arm in planned}, key=lambda name: (name != MODEL, name)):
-        group = [arm for arm in planned if arm.arm.checkpoint == checkpoint]
-        if checkpoint != MODEL:
-            del model  # the next one may not fit beside it
-            other = group[0].checkpoint, _world_options(group[0].num_world_steps)
-            name, options = base if checkpoint == BASE else other
-            assert name is not None
-            model = load(name, **options)
-        done |= Asker(task, items, settings, model, max(steps)).run(group)
-    for name, reason in not_run.items():
-        logger.warning("arm %s not run: %s", name, reason)
-    full = next((arm.num_world_steps for arm in planned if arm.arm.name == FULL), None)
-    arms = {arm.arm.name: done[arm.arm.name] for arm in planned}
-    return Evaluation(settings.output / task.name, items, arms, not_run, full)
+    # 3. Leave out the arms that this task cannot have
+    not_run = dict(chosen.not_run)
+    encoder = WORLD_ENCODERS[chosen.found.config.world_encoder]
+    for planned in chosen.arms:
+        arm = planned.arm
+        if arm.checkpoint == LEARNER and task.learn is None:
+            not_run[arm.name] = f"task {task.name!r} has no labels to learn from"
+        elif arm.world == "true_future" and not all(item.clip and len(item.images) == 1 for item in items.items):
+            not_run[arm.name] = f"task {task.name!r} does not know what happens next"
+        elif arm.world == "true_future" and encoder.encode_clip is WorldEncoder.encode_clip:
+            not_run[arm.name] = f"the world encoder {chosen.found.config.world_encoder!r} encodes no clips"
+    arms = [planned for planned in chosen.arms if planned.arm.name not in not_run]
+    return Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 
 
 def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
@@ -89,25 +283,38 @@ def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> 
         )
 
 
-def _load_model(settings: EvaluationSettings) -> TheWorld:
-    """The model that is evaluated, without its world if no arm needs it."""
-    asked = [ARMS[name] for name in settings.arms if ARMS[name].checkpoint == MODEL]
-    world = any(arm.world != "none" for arm in asked)
-    largest = max(settings.num_world_steps) if settings.num_world_steps else None
-    options = {"num_world_steps": largest} if world and largest is not None else {}
-    return load(settings.model, enable_world=world, **options)
+def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: Chosen) -> TheWorld:
+    """The checkpoint of an arm and of all others that it answers."""
+    if planned.arm.checkpoint == BASE:
+        base = chosen.found.gemma
+        return load(base.name, settings, enable_world=False, **base.where)
+    assert planned.checkpoint is not None
+    if planned.arm.checkpoint != MODEL:
+        return load(planned.checkpoint, settings, **_world(planned.num_world_steps))
+    world = _world(chosen.num_world_steps if chosen.found.config.enable_world else None)
+    return load(planned.checkpoint, settings, revision=settings.revision, **world)
 
 
-def _world_options(num_world_steps: int | None) -> dict[str, Any]:
+def _world(num_world_steps: int | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained`; `None` turns the world off."""
     if num_world_steps is None:
         return {"enable_world": False}
     return {"enable_world": True, "num_world_steps": num_world_steps}
 
 
-def load(name: str, **options: Any) -> TheWorld:
-    """The checkpoint or Gemma 3 that `name` says, ready to be asked on the best device of this machine."""
+def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:
+    """The checkpoint or Gemma 3 `name`, ready to be asked, on the device and in the dtype of the settings."""
+    state = PartialState()
     device, dtype = best_device()
+    if settings.device is not None or state.num_processes > 1:
+        device = torch.device(settings.device or str(state.device))
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    if settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    options |= quantization(settings, dtype)
     return TheWorld.from_pretrained(name, dtype=dtype, device_map={"": device}, **options).eval()
 
 
-__all__ = ["Evaluation", "evaluate", "load"]
+__all__ = ["evaluate", "evaluate_tasks", "load"]

@@ -1,6 +1,6 @@
 """Items -> one left-padded batch of prompts, as every arm gets them.
 
-Shape legend: `B` items that could be asked, `L` sequence, `M` pictures of all of them.
+Shape legend: `B` items that could be asked, `L` sequence, `M` images of all of them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class PromptBuilder:
     Args:
         model: Whose processor, and whose limit of positions.
         num_world_steps: Future latent frames of the world blocks; `None` for prompts without a world.
-        image: Whether the pictures are shown at all.
+        image: Whether the images are shown at all.
         instruction: Added to the question on a line of its own.
         room: Tokens that have to fit behind a prompt.
         image_folder: Where relative image names are looked up.
@@ -103,7 +103,7 @@ class PromptBuilder:
         """The item as the turns of a chat template.
 
         Raises:
-            BadSample: A picture cannot be opened, or words and pictures do not make a prompt.
+            BadSample: An image cannot be opened, or words and images do not make a prompt.
         """
         messages = list(item.messages)
         if self.instruction:
@@ -131,7 +131,7 @@ class PromptBuilder:
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
-    """The item's pictures, with its regions drawn on where the task wants that.
+    """The item's images, with its regions drawn on where the task asks for it.
 
     Raises:
         BadSample: One cannot be opened.

@@ -1,6 +1,6 @@
-"""The arms of a task as they lie on disk, or the reason why nothing may be concluded from them.
+"""The arms of a task as they are on disk, or the reason why no conclusion may be drawn from them.
 
-What an arm's `identity` must hold for this: `task`, `arm`, and `items` with `count` and `digest` (`items_digest`).
+For this the `identity` of an arm must hold `task`, `arm`, and `items` with `count` and `digest` (`items_digest`).
 """
 
 from __future__ import annotations
@@ -15,23 +15,11 @@ from typing import Any
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 
-from ..ask.arms import ARMS, CONTROLS
+from ..ask.arms import ARMS, FULL, MODEL
 from .predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
-FULL = "world"
-"""The arm that the others are compared with: the full model."""
-
-ORDER = (
-    *("world", "world_0", "gemma", "gemma_tuned", "other_image", "random_encoder", "random_projection", "zeroed"),
-    *("noise", "other_future", "other_source", "no_image"),
-)
-"""How a reader meets the arms: the full model, what it has to beat, the other controls; any others follow."""
-
-WITHOUT_WORLD = ("gemma", "gemma_tuned", "no_image")
+WITHOUT_WORLD = tuple(name for name, arm in ARMS.items() if arm.world == "none")
 """Arms whose prompts hold no world tokens; every other arm has to consume some."""
-
-UNTRAINED = ("gemma", "no_image")
-"""Arms that are the same for every checkpoint: two runs may well agree on them."""
 
 ASKED = ("scorer", "instruction", "max_new_tokens", "dtype")
 """What the arms of one evaluation have in common."""
@@ -64,15 +52,16 @@ class ArmRun:
 
 
 def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, ArmRun]:
-    """Every arm in the folder of a task, checked; `names` says which ones only.
+    """Every arm in the folder of a task in the order of `ARMS`, checked; `names` says which ones only.
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: One of the refusals in this file, or a row that does not fit its seal.
+        ValueError: One of the refusals in this file, or a row that does not fit its digest.
     """
     folder = Path(folder)
-    found = sorted((path.parent.name for path in folder.glob(f"*/{MANIFEST}")), key=_place)
-    names = found if names is None else list(names)
+    order = {name: place for place, name in enumerate(ARMS)}
+    found = (path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    names = sorted(found, key=lambda name: (order.get(name, len(order)), name)) if names is None else list(names)
     if not names:
         raise MissingFileError(f"{folder}: no predictions of any arm; `theworld evaluate` writes them")
     arms = {name: ArmRun(name, *read_predictions(folder / name)) for name in names}
@@ -90,40 +79,31 @@ def check_arm(arm: ArmRun) -> None:
         ValueError: It holds another arm's predictions, is empty or incomplete, has an item twice, consumed no world
             tokens where it should have or some where it should not, or its answers are hidden.
     """
-    identity, rows = arm.identity, arm.predictions
-    if identity["arm"] != arm.name:
-        raise _refusal(arm.name, f"holds predictions of arm {identity['arm']!r}", "evaluate into an empty folder")
-    count = identity["items"]["count"]
-    if not rows:
-        raise _refusal(arm.name, "there are no predictions", "evaluate into an empty folder")
-    if not any(row.output.strip() for row in rows):
-        reasons = ", ".join(sorted({row.failed for row in rows if row.failed})[:3])
-        raise _refusal(
-            arm.name,
-            f"every one of {len(rows)} outputs is empty{f' ({reasons})' if reasons else ''}",
-            "look at what failed, and evaluate again into another folder",
-        )
-    if len(rows) != count:
-        raise _refusal(arm.name, f"{len(rows)} of {count} items are there", "run the same command again to finish")
-    twice = [id for id, times in Counter(row.id for row in rows).items() if times > 1]
-    if twice:
-        raise _refusal(arm.name, f"item {twice[0]!r} is there more than once", "give every item an id of its own")
-    if all(row.answer.strip().lower() in ("", HIDDEN) for row in rows):
-        raise _refusal(arm.name, "the answers of this split are hidden", "use a split that has them, such as val")
+    identity, rows, count = arm.identity, arm.predictions, arm.identity["items"]["count"]
+    causes = ", ".join(sorted({row.failed for row in rows if row.failed})[:3])
+    empty = f"every one of {len(rows)} outputs is empty{f' ({causes})' if causes else ''}"
+    twice = next((id for id, times in Counter(row.id for row in rows).items() if times > 1), None)
     tokens = sum(row.world_tokens for row in rows)
-    if arm.name in WITHOUT_WORLD and tokens:
-        raise _refusal(arm.name, f"consumed {tokens} world tokens", "an arm without the world must not see any")
-    if arm.name not in WITHOUT_WORLD and not tokens:
-        raise _refusal(
-            arm.name, "consumed no world tokens", "its answers are plain Gemma's: give a checkpoint with a world"
-        )
+    without, hidden = arm.name in WITHOUT_WORLD, all(row.answer.strip().lower() in ("", HIDDEN) for row in rows)
+    for refused, reason, remedy in (
+        (identity["arm"] != arm.name, f"holds predictions of arm {identity['arm']!r}", "evaluate into an empty folder"),
+        (not rows, "there are no predictions", "run the same command again"),
+        (not any(row.output.strip() for row in rows), empty, "see what failed, and evaluate into another folder"),
+        (twice is not None, f"item {twice!r} is there more than once", "evaluate into an empty folder"),
+        (len(rows) != count, f"{len(rows)} of {count} items are there", "run the same command again to finish"),
+        (hidden, "the answers of this split are hidden", "use a split that has them, such as val"),
+        (without and tokens, f"consumed {tokens} world tokens", "an arm without the world must not have any"),
+        (not without and not tokens, "consumed no world tokens", "give a checkpoint with a world"),
+    ):
+        if refused:
+            raise TheWorldError(f"arm {arm.name!r} is refused: {reason}; {remedy}")
 
 
 def check_together(arms: Mapping[str, ArmRun]) -> None:
-    """Refuse arms that cannot be compared.
+    """Refuse arms that were asked other items, which cannot be compared.
 
     Raises:
-        ValueError: They were asked other items, or two have the same outputs and the same log-probabilities.
+        ValueError: Names two of them.
     """
     for (first, one), (second, other) in combinations(arms.items(), 2):
         if one.identity["items"] != other.identity["items"] or _ids(one) != _ids(other):
@@ -131,31 +111,32 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
                 f"arms {first!r} and {second!r} were asked other items "
                 f"({_shown(one.identity['items'])} and {_shown(other.identity['items'])}): evaluate both alike"
             )
-        shared = one.name == other.name and one.name in UNTRAINED
-        if not shared and identical(one.predictions, other.predictions):
-            raise TheWorldError(
-                f"arms {first!r} and {second!r} have identical predictions on all {len(one.predictions)} items: one "
-                "was copied, or the world path had no effect; evaluate them again, and check what the model loads"
-            )
 
 
 def check_alike(arms: Mapping[str, ArmRun]) -> None:
     """Refuse arms in one folder that come from two evaluations.
 
     Raises:
-        ValueError: They were asked in other ways, or the model has other weights or looks further ahead.
+        ValueError: They were asked in other ways, or the model has other weights or another number of steps.
     """
-    own = {name for name in arms if name not in (*WITHOUT_WORLD, *CONTROLS)}
+    own = {name for name in arms if name not in ARMS or ARMS[name].checkpoint == MODEL}
+    own -= set(WITHOUT_WORLD)  # asked without loading the world, so that other weights are there
     rolled_out = {name for name in arms if name in ARMS and name not in WITHOUT_WORLD and ARMS[name].steps == "K"}
     for (first, one), (second, other) in combinations(arms.items(), 2):
         names = [*ASKED, *["weights"] * ({first, second} <= own)]
         names += ["num_world_steps"] * ({first, second} <= rolled_out)
-        differ = [name for name in names if one.identity.get(name) != other.identity.get(name)]
+        known = [name for name in names if name in one.identity and name in other.identity]  # a learner has no dtype
+        differ = [name for name in known if one.identity[name] != other.identity[name]]
         if differ:
             raise TheWorldError(
                 f"arms {first!r} and {second!r} were made with other {', '.join(differ)}: evaluate all arms of a model "
                 "with the same settings, into a folder of its own"
             )
+
+
+def same_arm(one: ArmRun, other: ArmRun) -> bool:
+    """Whether two runs are one arm: the same weights and settings asked the same items, as a control of two models."""
+    return one.identity == other.identity
 
 
 def check_scored(folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -224,10 +205,6 @@ def _rate_warning(rows: Sequence[Prediction]) -> list[str]:
     return [f"says {positive!r} to {rate:.0%} of what it answers, which is right for {base:.0%}"]
 
 
-def _place(name: str) -> tuple[int, str]:
-    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
-
-
 def _ids(arm: ArmRun) -> list[str]:
     return [row.id for row in arm.predictions]
 
@@ -236,13 +213,8 @@ def _shown(items: Mapping[str, Any]) -> str:
     return f"{items['count']} with digest {items['digest']}"
 
 
-def _refusal(arm: str, reason: str, remedy: str) -> ValueError:
-    return ValueError(f"arm {arm!r} is refused: {reason}; {remedy}")
-
-
 __all__ = [
     "FULL",
-    "ORDER",
     "WITHOUT_WORLD",
     "ArmRun",
     "check_alike",
@@ -252,5 +224,6 @@ __all__ = [
     "fingerprint",
     "identical",
     "read_arms",
+    "same_arm",
     "warnings_of",
 ]
