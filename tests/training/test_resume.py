@@ -28,6 +28,7 @@ from theworld.cli.main import main
 from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train
+from theworld.utils.folders import locked
 
 KILLS = 10
 

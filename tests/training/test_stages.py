@@ -13,11 +13,12 @@ from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.world_encoders.controls import PatchesWorldEncoder
-from theworld.training import run, stages
+from theworld.training import run
 from theworld.training.config import TrainingConfig
 from theworld.training.rows import load_rows
 from theworld.training.run import train
 from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from theworld.utils import quantization
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 SCHEDULE = (

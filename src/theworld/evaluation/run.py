@@ -31,17 +31,10 @@ from .ask.asker import Asker, asked, described, failed, merged, scored
 from .ask.scorers import Answer
 from .result import Result
 from .score import read_metrics, write_metrics
-from .settings import EvaluationSettings, listed
+from .settings import HUB_IDS, EvaluationSettings, listed
 from .store.predictions import NO_LEARNER, Item, Prediction, PredictionFile
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
-
-HUB_IDS = {
-    "blink": "BLINK-Benchmark/BLINK",
-    "vsr": "cambridgeltl/vsr_zeroshot",
-    "spatial_rgpt": "a8cheng/SpatialRGPT-Bench",
-}
-"""Where a task's data is, unless it is given or the task says so itself."""
 
 LEARNERS, TRACING = "learners.json", "tracing.json"
 
@@ -225,7 +218,7 @@ def _choose(settings: EvaluationSettings) -> Chosen:
         try:
             make_plan(path, _world(planned.num_world_steps))
         except (OSError, ValueError) as error:
-            raise FileError(f"control {name}={path}: {one_line(error)}") from error
+            raise FileError(f"control {name}: {one_line(error)}") from error
     return Chosen(arms, not_run, found, max(steps))
 
 

@@ -15,6 +15,13 @@ from theworld.utils.settings import keys, nearest, setting
 if TYPE_CHECKING:
     from theworld.data.schema import SourceSettings
 
+HUB_IDS = {
+    "blink": "BLINK-Benchmark/BLINK",
+    "vsr": "cambridgeltl/vsr_zeroshot",
+    "spatial_rgpt": "a8cheng/SpatialRGPT-Bench",
+}
+"""Where a task's data is, unless it is given or the task says so itself."""
+
 EXTRAS = {"card": ("eval", "huggingface_hub"), "tensorboard": ("train", "tensorboard"), "wandb": ("wandb", "wandb")}
 """Where results can be reported to: the extra and the package that it takes."""
 
@@ -144,4 +151,4 @@ def _pair(text: str) -> tuple[str, str]:
     return name, path
 
 
-__all__ = ["EXTRAS", "EvaluationSettings", "listed"]
+__all__ = ["EXTRAS", "HUB_IDS", "EvaluationSettings", "listed"]
