@@ -1,6 +1,7 @@
 """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason."""
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
     settings = EvaluationSettings(**options)
 
     from theworld.evaluation.report import terminal_report
-    from theworld.evaluation.result import REPORTERS
     from theworld.evaluation.run import evaluate_tasks
     from theworld.evaluation.tasks import TASKS, find_task
     from theworld.utils.logging import configure_logging
@@ -61,24 +61,15 @@ def run(args: argparse.Namespace) -> int:
         raise TheWorldError(f"--task is missing: expected one of {', '.join(TASKS)}, or path/to/file.py:NAME")
     configure_logging()
     results = evaluate_tasks([find_task(name) for name in names], settings)
-    if not is_main():
+    if os.environ.get("RANK", "0") != "0":  # the main process scores and reports
         return 0
     page, lines = "", []
     for result in results:
         page = str(result.report(rollout=rollout_of(result)))
-        for name in settings.reporters:
-            REPORTERS[name](result)
         lines += [terminal_report(result.metrics), *(f"not run       {n}: {why}" for n, why in result.not_run.items())]
     told: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
     described = {**(told[results[0].task.name] if len(results) == 1 else {"tasks": told}), "report": page}
     return report(args, described, *lines, f"report        {page}")
-
-
-def is_main() -> bool:
-    """Whether this is the process that scores and reports."""
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
 
 
 def _config(path: Path | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_updat
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import model_folder
 from theworld.utils.hub import NANO_WEIGHTS, resolve
 from theworld.utils.imports import require
 
@@ -49,22 +50,28 @@ class Result:
     settings: EvaluationSettings
     num_world_steps: int
 
-    @cached_property
+    @property
     def verdict(self) -> dict[str, Verdict]:
         """Whether the world helps, by kind of question."""
         return {kind: Verdict(**told) for kind, told in self.metrics["verdicts"].items()}
 
+    @cached_property
+    def accuracies(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """By arm, the accuracy on all questions as `accuracy` and on each kind by its name, with n and interval."""
+        arms = self.metrics["arms"]
+        return {name: {"accuracy": arm["accuracy"], **arm.get("kinds", {})} for name, arm in arms.items()}
+
     def table(self) -> pd.DataFrame:
-        """A row an arm: accuracy with its 95 % interval, n, and the accuracy on every kind of question."""
-        rows = {}
-        for name, arm in self.metrics["arms"].items():
-            accuracy = {key: arm["accuracy"][key] for key in ("estimate", "low", "high", "n")}
-            kinds = {kind: numbers["estimate"] for kind, numbers in arm.get("kinds", {}).items()}
-            rows[name] = {"label": arm.get("label", name), **accuracy, **kinds, "unparsed": arm["unparsed"]}
-        return require("eval", "pandas").DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+        """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
+        rows = {
+            arm: {**dict.fromkeys(("low", "high", "n")), **found["accuracy"], **_estimates(found)}
+            for arm, found in self.accuracies.items()
+        }
+        columns = ["accuracy", "low", "high", "n", *self.metrics.get("kinds", [])]
+        return require("eval", "pandas").DataFrame.from_dict(rows, orient="index")[columns].rename_axis("arm")
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row an item and arm: the fields of `Prediction`, with `arm` in front."""
+        """A row an item and arm: `arm` and the fields of `Prediction`."""
         rows = [{"arm": arm, **asdict(row)} for arm, found in self.predictions.items() for row in found]
         return require("eval", "pandas").DataFrame(rows)
 
@@ -86,52 +93,11 @@ class Result:
         compare_runs([output], path)
         return Path(path) / "report.html"
 
-    @cached_property
+    @property
     def scalars(self) -> dict[str, float]:
-        """Accuracy of every arm by `<task>/<arm>`, and of every kind of question by `<task>/<arm>/<kind>`."""
-        found: dict[str, float] = {}
-        for name, arm in self.metrics["arms"].items():
-            found[f"{self.task.name}/{name}"] = arm["accuracy"]["estimate"]
-            for kind, numbers in arm.get("kinds", {}).items():
-                found[f"{self.task.name}/{name}/{kind}"] = numbers["estimate"]
-        return found
-
-    def eval_results(self) -> list[EvalResult]:
-        """The accuracies of the full model, as the `model-index` of a card has them; empty if it was not run."""
-        arm = self.metrics["arms"].get(FULL)
-        if arm is None:
-            return []
-        kinds = {f"accuracy ({kind})": numbers for kind, numbers in arm.get("kinds", {}).items()}
-        return [
-            EvalResult(
-                task_type="image-text-to-text",
-                dataset_type=self.task.name,
-                dataset_name=self.task.title,
-                metric_type="accuracy",
-                metric_name=name,
-                metric_value=round(numbers["estimate"], 4),
-            )
-            for name, numbers in {"accuracy": arm["accuracy"], **kinds}.items()
-        ]
-
-    def to_card(self) -> None:
-        """Write the accuracies to the `model-index` of the model's card, in its folder or on the Hub.
-
-        Raises:
-            ValueError: The model has no card of its own.
-        """
-        name, results = self.settings.model, self.eval_results()
-        if not Path(resolve(name)).is_dir():
-            metadata_update(name, {"model-index": eval_results_to_model_index(name, results)}, overwrite=True)
-            return
-        path = Path(resolve(name)) / "README.md"
-        if not path.is_file() or NANO_WEIGHTS in path.parents:
-            raise TheWorldError(f"report_to card: {name} has no card to write to; save the model to a folder first")
-        card = ModelCard.load(path)
-        data = cast(ModelCardData, card.data)
-        others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
-        data.model_name, data.eval_results = data.model_name or path.parent.name, others + results
-        card.save(path)
+        """Accuracies by `eval/<task>/<arm>/accuracy` and `eval/<task>/<arm>/<kind>`."""
+        arms = self.accuracies.items()
+        return {f"eval/{self.task.name}/{arm}/{k}": value for arm, all in arms for k, value in _estimates(all).items()}
 
     def to_tensorboard(self) -> None:
         """Write `scalars` to <output>/logs."""
@@ -140,15 +106,64 @@ class Result:
 
         with SummaryWriter(self.settings.folder / "logs") as writer:
             for name, value in self.scalars.items():
-                writer.add_scalar(f"eval/{name}", value)
+                writer.add_scalar(name, value)
 
     def to_wandb(self) -> None:
         """Write `scalars` to the summary of the running W&B run, or of a new one."""
         wandb = require("wandb", "wandb")
-        with wandb.init(
-            project="theworld", job_type="evaluation", dir=self.settings.folder, reinit="return_previous"
-        ) as run:
-            run.summary.update({f"eval/{name}": value for name, value in self.scalars.items()})
+        active = wandb.run
+        run = active or wandb.init(project="theworld", job_type="evaluation", dir=self.settings.folder)
+        run.summary.update(self.scalars)
+        if active is None:
+            run.finish()
+
+    def to_card(self) -> None:
+        """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub.
+
+        Raises:
+            ValueError: The model has no card, or the full model was not run.
+        """
+        path, name = card_of(self.settings.model), Path(self.settings.model).name
+        if FULL not in self.accuracies:
+            raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
+        results = [
+            EvalResult(
+                task_type="image-text-to-text",
+                dataset_type=self.task.name,
+                dataset_name=self.task.title,
+                metric_type="accuracy",
+                metric_name=kind,
+                metric_value=round(value, 4),
+            )
+            for kind, value in _estimates(self.accuracies[FULL]).items()
+        ]
+        if path is None:
+            index = eval_results_to_model_index(name, results)
+            metadata_update(self.settings.model, {"model-index": index}, overwrite=True)
+            return
+        card = ModelCard.load(path)
+        data = cast(ModelCardData, card.data)
+        others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
+        data.model_name, data.eval_results = data.model_name or name, [*others, *results]
+        card.save(path)
+
+
+def card_of(model: str) -> Path | None:
+    """The card in a model's folder; `None` for a model on the Hub.
+
+    Raises:
+        ValueError: The folder has none, or it is part of the package.
+    """
+    folder = Path(model_folder(resolve(model)))
+    if not folder.is_dir():
+        return None
+    if not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents:
+        raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
+    return folder / "README.md"
+
+
+def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {kind: numbers["estimate"] for kind, numbers in found.items()}
 
 
 REPORTERS: dict[str, Callable[[Result], None]] = {
@@ -158,4 +173,4 @@ REPORTERS: dict[str, Callable[[Result], None]] = {
 }
 """`report_to` -> what writes there."""
 
-__all__ = ["REPORTERS", "Result"]
+__all__ = ["REPORTERS", "Result", "card_of"]

@@ -29,14 +29,12 @@ from theworld.utils.quantization import quantization
 from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
 from .ask.asker import Asker, asked, described, failed, merged, scored
 from .ask.scorers import Answer
-from .result import Result
+from .result import REPORTERS, Result, card_of
 from .score import read_metrics, write_metrics
 from .settings import HUB_IDS, EvaluationSettings, listed
 from .store.predictions import NO_LEARNER, Item, Prediction, PredictionFile
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
-
-LEARNERS, TRACING = "learners.json", "tracing.json"
 
 
 def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "all", **settings: Any) -> Result:
@@ -57,13 +55,12 @@ def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "a
             settings, or an arm is refused (`store/refusals.py`).
         FileNotFoundError: The task's data or a checkpoint is missing.
     """
-    names = arms if isinstance(arms, str) else list(arms)
-    known = EvaluationSettings(model=str(model), arms=names, **settings)
+    known = EvaluationSettings(model=str(model), arms=arms if isinstance(arms, str) else list(arms), **settings)
     return evaluate_tasks([task if isinstance(task, Task) else find_task(task)], known)[0]
 
 
 def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
-    """`evaluate` for several tasks: each checkpoint is loaded once."""
+    """`evaluate` for several tasks: each checkpoint is loaded once. Writes to `settings.reporters` as well."""
     # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
     state = PartialState(cpu=settings.device == "cpu" or not torch.accelerator.is_available())
     _check_tasks(tasks, settings)
@@ -79,97 +76,79 @@ def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[
             if first is not None:
                 model = _load(first, settings, chosen)
                 for job, group in zip(jobs, groups, strict=True):
-                    if group:
-                        job.ask(model, group)
+                    job.ask(model, group)
                 del model
         # 4. What needs no model
-        return [job.finish() for job in jobs]
+        results = [job.finish() for job in jobs]
+    for result in results if state.is_main_process else ():
+        for name in settings.reporters:
+            REPORTERS[name](result)
+    return results
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the settings choose, whatever the task.
+class _Chosen:
+    """What the settings choose, whatever the task."""
 
-    Args:
-        arms: Those that can run.
-        not_run: By arm, why others do not.
-        found: Where the model and its base are, and its config.
-        num_world_steps: Most future latent frames of any arm.
-    """
-
-    arms: list[PlannedArm]
-    not_run: dict[str, str]
-    found: Plan
-    num_world_steps: int
+    arms: list[PlannedArm]  # those that can run
+    not_run: dict[str, str]  # by arm, why others do not
+    found: Plan  # where the model and its base are, and its config
+    num_world_steps: int  # the most of any arm
 
 
 @dataclass
-class Job:
-    """The evaluation of one task.
-
-    Args:
-        task: What is asked.
-        items: Of the task.
-        arms: Those that run on it.
-        not_run: By arm, why others do not.
-        settings: Of the evaluation.
-        source: Where the items come from.
-        largest_steps: Most future latent frames of any arm.
-
-    Attributes:
-        done: Predictions by arm.
-        rolled_out: Cache of the full model's latents, and the keys of each item's images in it.
-    """
+class _Job:
+    """The evaluation of one task."""
 
     task: Task
     items: TaskItems
-    arms: list[PlannedArm]
-    not_run: dict[str, str]
+    arms: list[PlannedArm]  # those that run on it
+    not_run: dict[str, str]  # by arm, why others do not
     settings: EvaluationSettings
-    source: SourceSettings
-    largest_steps: int
-    done: dict[str, list[Prediction]] = field(default_factory=dict[str, list[Prediction]])
-    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None
-
-    @property
-    def folder(self) -> Path:
-        """<output>/<task>."""
-        return self.settings.folder / self.task.name
+    source: SourceSettings  # where the items come from
+    num_world_steps: int  # the most of any arm
+    done: dict[str, list[Prediction]] = field(default_factory=dict[str, list[Prediction]])  # by arm
+    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None  # of the full model, with keys by item
 
     def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
         """Ask the arms of one checkpoint."""
-        asker = Asker(self.task, self.items, self.settings, model, self.largest_steps)
+        if not group:
+            return
+        asker = Asker(self.task, self.items, self.settings, model, self.num_world_steps)
         self.done |= asker.run(group)
-        worlds = asker.worlds.get(self.largest_steps)
+        worlds = asker.worlds.get(self.num_world_steps)
         if worlds is not None and any(planned.arm.name == FULL for planned in group):
             self.rolled_out = worlds.cache, worlds.keys
 
     def finish(self) -> Result:
         """Answer by learners, trace the errors, and score."""
-        state = PartialState()
+        state, output = PartialState(), self.settings.folder
         for planned in self.arms:
             if planned.arm.checkpoint == LEARNER:
                 self.learn(planned)
         if state.is_main_process:
             self.trace()
-            write_metrics(self.settings.folder, self.task, self.items.items)
+            write_metrics(output, self.task, self.items.items)
             for name, reason in self.not_run.items():
                 logger.warning("arm %s not run: %s", name, reason)
         state.wait_for_everyone()
-        metrics = read_metrics(self.settings.folder)[self.task.name]
-        done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms}
-        return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.largest_steps)
+        metrics, done = (
+            read_metrics(output)[self.task.name],
+            {arm.arm.name: self.done[arm.arm.name] for arm in self.arms},
+        )
+        return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
 
     def learn(self, planned: PlannedArm) -> None:
         """The arm of the best static learner; it runs on the main process."""
-        items, seed, folder = self.items.items, self.settings.seed, self.folder / planned.arm.name
-        identity = asked(self.task, self.items, self.settings, planned)
-        manifest = {"label": planned.arm.label, "source": described(self.settings)}
-        file = PredictionFile(folder, identity, manifest, PartialState().process_index)
-        if PartialState().is_main_process and any(item.id not in file.done for item in items):
+        items, settings, state = self.items.items, self.settings, PartialState()
+        folder = settings.folder / self.task.name
+        manifest = {"label": planned.arm.label, "source": described(settings)}
+        identity = asked(self.task, self.items, settings, planned)
+        file = PredictionFile(folder / planned.arm.name, identity, manifest, state.process_index)
+        if state.is_main_process and any(item.id not in file.done for item in items):
             assert self.task.learn is not None
-            learned = self.task.learn(items, self.source, self.settings.folder, seed)
-            write_json(self.folder / LEARNERS, list(learned.table))
+            learned = self.task.learn(items, self.source, settings.folder, settings.seed)
+            write_json(folder / "learners.json", list(learned.table))
             for item in items:
                 said, why = learned.answers.get(item.id), f"{NO_LEARNER}: no static learner answers {item.family}"
                 file.append([failed(item, why) if said is None else scored(self.task, item, Answer(said))])
@@ -177,7 +156,7 @@ class Job:
 
     def trace(self) -> None:
         """Whether the full model's answers follow the future that it imagines."""
-        if self.task.trace is None or self.rolled_out is None or not self.largest_steps:
+        if self.task.trace is None or self.rolled_out is None or not self.num_world_steps:
             return
         cache, keys = self.rolled_out
 
@@ -185,8 +164,9 @@ class Job:
             return cache.get([key for item in items for key in keys[item.id]])
 
         answers = {row.id: row.parsed for row in self.done[FULL] if row.parsed is not None}
-        seen = [item for item in self.items.items if item.id in keys]
-        write_json(self.folder / TRACING, self.task.trace(seen, last_latents, answers))
+        seen = [item for item in self.items.items if keys.get(item.id)]
+        traced = self.task.trace(seen, last_latents, answers)
+        write_json(self.settings.folder / self.task.name / "tracing.json", traced)
 
 
 def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
@@ -203,12 +183,14 @@ def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
                 raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
 
 
-def _choose(settings: EvaluationSettings) -> Chosen:
+def _choose(settings: EvaluationSettings) -> _Chosen:
     """The arms to run; reads the configs of the model and of the controls, and no weights."""
     asked_for = [ARMS[name] for name in settings.arm_names]
     world = any(arm.world != "none" and arm.checkpoint == MODEL for arm in asked_for)
     options = _world(max(settings.steps or (0,))) if world and settings.steps else {"enable_world": world}
     found = make_plan(settings.model, {"revision": settings.revision, **options})
+    if "card" in settings.reporters:
+        card_of(settings.model)
     steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
     arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
     for planned in arms:
@@ -219,10 +201,10 @@ def _choose(settings: EvaluationSettings) -> Chosen:
             make_plan(path, _world(planned.num_world_steps))
         except (OSError, ValueError) as error:
             raise FileError(f"control {name}: {one_line(error)}") from error
-    return Chosen(arms, not_run, found, max(steps))
+    return _Chosen(arms, not_run, found, max(steps))
 
 
-def _prepare(task: Task, settings: EvaluationSettings, chosen: Chosen) -> Job:
+def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     """The items of a task, and which arms can run on them.
 
     Raises:
@@ -258,7 +240,7 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: Chosen) -> Job:
         elif arm.world == "true_future" and encoder.encode_clip is WorldEncoder.encode_clip:
             not_run[arm.name] = f"the world encoder {chosen.found.config.world_encoder!r} encodes no clips"
     arms = [planned for planned in chosen.arms if planned.arm.name not in not_run]
-    return Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
+    return _Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 
 
 def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
@@ -276,7 +258,7 @@ def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> 
         )
 
 
-def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: Chosen) -> TheWorld:
+def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
     """The checkpoint of an arm and of all others that it answers."""
     if planned.arm.checkpoint == BASE:
         base = chosen.found.gemma
