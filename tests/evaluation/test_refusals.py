@@ -12,7 +12,7 @@ from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm,
 from theworld.evaluation.report import write_report
 from theworld.evaluation.score import write_metrics
 from theworld.evaluation.store.predictions import PREDICTIONS, Prediction, read_predictions
-from theworld.evaluation.store.refusals import ArmRun, check_together, read_arms, same_arm, warnings_of
+from theworld.evaluation.store.refusals import ArmRun, check_together, read_arms, warnings_of
 
 ITEMS = make_items(12)
 RIGHT = {"gemma": [n % 2 == 0 for n in range(12)], "world": [n % 3 != 0 for n in range(12)]}
@@ -131,10 +131,9 @@ def test_two_models_that_share_a_control_and_a_rerun_are_compared(tmp_path: Path
         write_arms(tmp_path / run, ITEMS, {"gemma_tuned": RIGHT["gemma"]}, weights="c")
     runs = {run: read_arms(tmp_path / run / "balls") for run in ("first", "second", "again")}
     check_together({f"{run}/{name}": arm for run, arms in runs.items() for name, arm in arms.items()})
-    first, second, again = runs.values()
-    assert same_arm(first["gemma_tuned"], second["gemma_tuned"])
-    assert same_arm(first["world"], again["world"])
-    assert not same_arm(first["world"], second["world"])
+    assert runs["first"]["gemma_tuned"].identity == runs["second"]["gemma_tuned"].identity
+    assert runs["first"]["world"].identity == runs["again"]["world"].identity
+    assert runs["first"]["world"].identity != runs["second"]["world"].identity
 
 
 def test_arms_of_other_items(tmp_path: Path) -> None:

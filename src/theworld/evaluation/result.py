@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_update
-from huggingface_hub.repocard_data import eval_results_to_model_index
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder
@@ -76,14 +75,10 @@ class Result:
         return require("eval", "pandas").DataFrame(rows)
 
     def report(self, path: str | Path | None = None, rollout: Rollout | None = None) -> Path:
-        """Write report.md and report.html.
+        """Write report.md and report.html to `path`, by default beside the predictions, and return the page's path.
 
         Args:
-            path: Folder to write to; by default that of the predictions, with examples.
-            rollout: The decoded frames that the model imagines for an item.
-
-        Returns:
-            The path of the page.
+            rollout: The decoded frames that the model imagines for an item, for the examples beside the predictions.
         """
         from .report import compare_runs, write_report  # draws, which needs matplotlib
 
@@ -123,43 +118,31 @@ class Result:
         Raises:
             ValueError: The model has no card, or the full model was not run.
         """
-        path, name = card_of(self.settings.model), Path(self.settings.model).name
+        path, name = card_of(self.settings.model), self.settings.model
         if FULL not in self.accuracies:
             raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
+        about = {"task_type": "image-text-to-text", "dataset_type": self.task.name, "dataset_name": self.task.title}
+        values = _estimates(self.accuracies[FULL])
         results = [
-            EvalResult(
-                task_type="image-text-to-text",
-                dataset_type=self.task.name,
-                dataset_name=self.task.title,
-                metric_type="accuracy",
-                metric_name=kind,
-                metric_value=round(value, 4),
-            )
-            for kind, value in _estimates(self.accuracies[FULL]).items()
+            EvalResult(**cast(Any, about), metric_type="accuracy", metric_name=kind, metric_value=round(value, 4))
+            for kind, value in values.items()
         ]
-        if path is None:
-            index = eval_results_to_model_index(name, results)
-            metadata_update(self.settings.model, {"model-index": index}, overwrite=True)
-            return
-        card = ModelCard.load(path)
+        card = ModelCard.load(path or name)
         data = cast(ModelCardData, card.data)
         others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
-        data.model_name, data.eval_results = data.model_name or name, [*others, *results]
-        card.save(path)
+        data.model_name, data.eval_results = data.model_name or Path(name).name, [*others, *results]
+        if path is None:
+            card.push_to_hub(name, commit_message=f"Accuracy on {self.task.title}")
+        else:
+            card.save(path)
 
 
 def card_of(model: str) -> Path | None:
-    """The card in a model's folder; `None` for a model on the Hub.
-
-    Raises:
-        ValueError: The folder has none, or it is part of the package.
-    """
+    """The card in a model's folder, `None` for a model on the Hub; a ValueError if the folder has none of its own."""
     folder = Path(model_folder(resolve(model)))
-    if not folder.is_dir():
-        return None
-    if not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents:
+    if folder.is_dir() and (not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents):
         raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
-    return folder / "README.md"
+    return folder / "README.md" if folder.is_dir() else None
 
 
 def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

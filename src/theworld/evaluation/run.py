@@ -6,6 +6,8 @@ interrupted, the same command resumes, also with another number of processes, an
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,12 +29,12 @@ from theworld.utils.logging import logger
 from theworld.utils.quantization import quantization
 
 from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
-from .ask.asker import Asker, asked, described, failed, merged, scored
+from .ask.asker import Asker, asked, failed, merged, open_file, scored
 from .ask.scorers import Answer
 from .result import REPORTERS, Result, card_of
 from .score import read_metrics, write_metrics
 from .settings import HUB_IDS, EvaluationSettings, listed
-from .store.predictions import NO_LEARNER, Item, Prediction, PredictionFile
+from .store.predictions import NO_LEARNER, Item, Prediction
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
 
@@ -140,15 +142,12 @@ class _Job:
 
     def learn(self, planned: PlannedArm) -> None:
         """The arm of the best static learner; it runs on the main process."""
-        items, settings, state = self.items.items, self.settings, PartialState()
-        folder = settings.folder / self.task.name
-        manifest = {"label": planned.arm.label, "source": described(settings)}
-        identity = asked(self.task, self.items, settings, planned)
-        file = PredictionFile(folder / planned.arm.name, identity, manifest, state.process_index)
-        if state.is_main_process and any(item.id not in file.done for item in items):
+        items, settings = self.items.items, self.settings
+        file = open_file(settings, asked(self.task, self.items, settings, planned), {"label": planned.arm.label})
+        if PartialState().is_main_process and any(item.id not in file.done for item in items):
             assert self.task.learn is not None
             learned = self.task.learn(items, self.source, settings.folder, settings.seed)
-            write_json(folder / "learners.json", list(learned.table))
+            write_json(settings.folder / self.task.name / "learners.json", list(learned.table))
             for item in items:
                 said, why = learned.answers.get(item.id), f"{NO_LEARNER}: no static learner answers {item.family}"
                 file.append([failed(item, why) if said is None else scored(self.task, item, Answer(said))])
@@ -175,12 +174,10 @@ def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
         raise TheWorldError(f"tasks {', '.join(names)}: give every task once")
     if len(tasks) > 1 and (settings.data or settings.split):
         raise TheWorldError("--data and --split are those of one task: give one task, or leave them out")
-    for task in tasks:
-        for family in listed(settings.families):
-            kind = family.partition("/")[0]
-            if task.kinds and kind not in task.kinds:
-                expected = ", ".join(task.kinds)
-                raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
+    for task, family in itertools.product(tasks, listed(settings.families)):
+        if task.kinds and family.partition("/")[0] not in task.kinds:
+            expected = ", ".join(task.kinds)
+            raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
 
 
 def _choose(settings: EvaluationSettings) -> _Chosen:
@@ -194,13 +191,11 @@ def _choose(settings: EvaluationSettings) -> _Chosen:
     steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
     arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
     for planned in arms:
-        name, path = planned.arm.checkpoint, planned.checkpoint
-        if name not in CONTROLS or path is None:
-            continue
-        try:
-            make_plan(path, _world(planned.num_world_steps))
-        except (OSError, ValueError) as error:
-            raise FileError(f"control {name}: {one_line(error)}") from error
+        if planned.arm.checkpoint in CONTROLS:
+            try:
+                make_plan(str(planned.checkpoint), _world(planned.num_world_steps))
+            except (OSError, ValueError) as error:
+                raise FileError(f"control {planned.arm.checkpoint}: {one_line(error)}") from error
     return _Chosen(arms, not_run, found, max(steps))
 
 
@@ -219,14 +214,14 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
         elif source.path is None:
             source = replace(source, path=HUB_IDS.get(task.name))
         items = task.load(source)
-    # 2. Check them
+    # 2. Choose and check them
     wanted, families = listed(settings.families), sorted({item.family for item in items.items})
     for name in wanted:
         if name not in (*families, *task.kinds):
             raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
-    if wanted:
-        of_family = [i for i in items.items if i.family in wanted or kind_of(i.family, task.kinds) in wanted]
-        items = TaskItems(tuple(of_family))
+    if wanted:  # nobody knows of which family a skipped row is
+        kept = (i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted))
+        items = TaskItems(tuple(kept))
     _check_items(task, items, settings)
     # 3. Leave out the arms that this task cannot have
     not_run = dict(chosen.not_run)
@@ -244,12 +239,9 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
 
 
 def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
-    ids = [row.id for row in (*items.items, *items.skipped)]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise TheWorldError(
-            f"task {task.name!r}: item {twice!r} is there more than once: give every item an id of its own"
-        )
+    id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
+    if times > 1:
+        raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")
     opened = [item.id for item in items.items if not item.choices]
     if settings.scorer == "choices" and opened:
         raise TheWorldError(

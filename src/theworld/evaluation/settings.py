@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from theworld.constants import NANO
+from theworld.data.schema import SourceSettings
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, setting
-
-if TYPE_CHECKING:
-    from theworld.data.schema import SourceSettings
 
 HUB_IDS = {
     "blink": "BLINK-Benchmark/BLINK",
@@ -79,55 +76,49 @@ class EvaluationSettings:
         for name in self.reporters:
             require(*EXTRAS[name])
 
-    @cached_property
+    @property
     def folder(self) -> Path:
         """Where predictions go: <output>/<task>/<arm>."""
         return Path(self.output).expanduser()
 
-    @cached_property
+    @property
     def arm_names(self) -> tuple[str, ...]:
         """Keys of `ARMS`."""
         from .ask.arms import ARMS
 
         return tuple(ARMS) if self.arms == "all" else _known("arm", listed(self.arms), ARMS)
 
-    @cached_property
+    @property
     def controls(self) -> dict[str, str]:
         """Checkpoint of each control that is given, by name."""
         from .ask.arms import CONTROLS
 
-        given = self.control.items() if isinstance(self.control, dict) else map(_pair, self.control or [])
-        controls = dict(given)
-        _known("control", controls, CONTROLS)
-        return controls
+        given = self.control if isinstance(self.control, dict) else dict(map(_pair, self.control or []))
+        _known("control", given, CONTROLS)
+        return given
 
-    @cached_property
+    @property
     def steps(self) -> tuple[int, ...] | None:
         """Numbers of future latent frames to compare; `None`: 0 and the model's own."""
         if self.num_world_steps is None:
             return None
-        try:
-            steps = tuple(map(int, listed(self.num_world_steps)))
-        except ValueError:
-            steps = ()
-        if not steps or min(steps) < 0:
+        texts = listed(self.num_world_steps)
+        if not texts or not all(text.isdecimal() for text in texts):
             given = brief(f"num_world_steps={self.num_world_steps!r}")
             raise TheWorldError(f"{given}: expected whole numbers from 0 on with commas, as in 0,4")
-        return steps
+        return tuple(map(int, texts))
 
-    @cached_property
+    @property
     def reporters(self) -> tuple[str, ...]:
         """Keys of `EXTRAS`."""
         return _known("report_to", listed(self.report_to), EXTRAS)
 
-    @cached_property
+    @property
     def source(self) -> SourceSettings:
         """Where the items come from."""
-        from theworld.data.schema import SourceSettings
-
         folder = Path(self.image_folder) if self.image_folder else None
-        alike = {name: getattr(self, name) for name in ("split", "num_samples", "question_template")}
-        return SourceSettings(path=self.data, image_folder=folder, **alike)
+        more = {name: getattr(self, name) for name in ("split", "num_samples", "question_template")}
+        return SourceSettings(path=self.data, image_folder=folder, **more)
 
 
 def listed(value: Any) -> list[str]:

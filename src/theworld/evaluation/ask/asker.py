@@ -46,9 +46,6 @@ class Asker:
         settings: Of the evaluation.
         model: Which answers.
         largest_steps: Most future latent frames of any arm.
-
-    Attributes:
-        worlds: What was encoded, by number of future latent frames.
     """
 
     def __init__(
@@ -56,10 +53,9 @@ class Asker:
     ) -> None:
         self.task, self.items, self.settings, self.model = task, items, settings, model
         self.largest_steps = largest_steps
-        self.weights = weights_digest(
-            {name: value for name, value in model.state_dict().items() if not name.startswith("model.world_encoder.")}
-        )
-        self.worlds: dict[int, Worlds] = {}
+        own = {name: v for name, v in model.state_dict().items() if not name.startswith("model.world_encoder.")}
+        self.weights = weights_digest(own)
+        self.worlds: dict[int, Worlds] = {}  # what was encoded, by number of future latent frames
 
     def run(self, group: Sequence[PlannedArm]) -> dict[str, list[Prediction]]:
         """The predictions of every arm of the group, complete and checked."""
@@ -68,49 +64,34 @@ class Asker:
 
     def run_arm(self, planned: PlannedArm, *, clips: bool = False) -> list[Prediction]:
         """The predictions of one arm, complete and checked."""
-        arm, items, size, state = planned.arm, self.items.items, self.settings.batch_size, PartialState()
+        items, size, state = self.items.items, self.settings.batch_size, PartialState()
         # 1. What the arm needs
         steps = planned.num_world_steps
         worlds = None if steps is None else self.worlds_of(steps, clips=clips)
         builders = {closed: self.builder(planned, closed=closed) for closed in (True, False)}
+        file = open_file(self.settings, self.identity(planned, worlds), self.manifest(planned))
 
         def world_of(asked: Sequence[Item]) -> torch.Tensor | None:
-            return None if worlds is None or steps is None else worlds.tokens(asked, arm, steps)
+            return None if worlds is None or steps is None else worlds.tokens(asked, planned.arm, steps)
 
-        file = PredictionFile(
-            self.settings.folder / self.task.name / arm.name,
-            self.identity(planned, worlds),
-            self.manifest(planned),
-            state.process_index,
-        )
         # 2. This process's share of the batches
         mine = range(size * state.process_index, len(items), size * state.num_processes)
-        with tqdm(total=len(items), desc=arm.name, unit="item", disable=not state.is_main_process) as bar:
-            for start in mine:
-                batch = items[start : start + size]
-                # A kill between two rows of a batch: the whole batch is formed again for the rows that are missing
-                if any(item.id not in file.done for item in batch):
-                    file.append(self.ask(batch, builders, world_of))
-                bar.update(len(items[start : start + size * state.num_processes]))
+        for start in tqdm(mine, planned.arm.name, unit="batch", disable=not state.is_main_process):
+            batch = items[start : start + size]
+            # A kill between two rows of a batch: the whole batch is formed again for the rows that are missing
+            if any(item.id not in file.done for item in batch):
+                file.append(self.ask(batch, builders, world_of))
         # 3. All rows in one file
         return merged(file, self.items)
 
     def worlds_of(self, num_world_steps: int, *, clips: bool = False) -> Worlds:
         """The worlds of a number of steps; the present alone is part of the longest rollout."""
-        steps = num_world_steps or self.largest_steps
+        steps, settings = num_world_steps or self.largest_steps, self.settings
         if steps not in self.worlds:
             self.model.config.num_world_steps = steps
-            settings = self.settings
-            folder = settings.folder / LATENTS if settings.latent_cache is None else settings.latent_cache
-            self.worlds[steps] = encode_worlds(
-                self.model,
-                self.items.items,
-                settings.source.image_folder,
-                Path(folder),
-                settings.batch_size,
-                settings.seed,
-                clips=clips and steps == self.largest_steps,
-            )
+            folder = Path(settings.latent_cache or settings.folder / LATENTS)
+            asked = (self.items.items, settings.source.image_folder, folder, settings.batch_size, settings.seed)
+            self.worlds[steps] = encode_worlds(self.model, *asked, clips=clips and steps == self.largest_steps)
         return self.worlds[steps]
 
     def builder(self, planned: PlannedArm, *, closed: bool) -> PromptBuilder:
@@ -161,15 +142,14 @@ class Asker:
 
     def identity(self, planned: PlannedArm, worlds: Worlds | None) -> dict[str, Any]:
         """All that decides the predictions."""
-        settings = self.settings
         return {
-            **asked(self.task, self.items, settings, planned),
+            **asked(self.task, self.items, self.settings, planned),
             "weights": self.weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attn_implementation": settings.attn_implementation,
+            "attn_implementation": self.settings.attn_implementation,
             "num_world_steps": planned.num_world_steps,
             "world_encoder": None if worlds is None else worlds.cache.fingerprint,
-            "batch_size": settings.batch_size,
+            "batch_size": self.settings.batch_size,
         }
 
     def manifest(self, planned: PlannedArm) -> dict[str, Any]:
@@ -180,8 +160,6 @@ class Asker:
             "model": self.settings.model,
             "checkpoint": planned.checkpoint or self.model.config.gemma_model_name,
             "chat_template": hashlib.sha256(template.encode()).hexdigest()[:16],
-            "source": described(self.settings),
-            "environment": environment(),
         }
 
 
@@ -198,10 +176,13 @@ def asked(task: Task, items: TaskItems, settings: EvaluationSettings, planned: P
     }
 
 
-def described(settings: EvaluationSettings) -> dict[str, Any]:
-    """Where the items come from, ready for JSON."""
+def open_file(settings: EvaluationSettings, identity: dict[str, Any], manifest: dict[str, Any]) -> PredictionFile:
+    """This process's file of the predictions of an arm."""
     source = {name: value for name, value in asdict(settings.source).items() if value is not None}
-    return {name: value if isinstance(value, int) else str(value) for name, value in source.items()}
+    described = {name: value if isinstance(value, int) else str(value) for name, value in source.items()}
+    manifest = {**manifest, "source": described, "environment": environment()}
+    folder = settings.folder / identity["task"] / identity["arm"]
+    return PredictionFile(folder, identity, manifest, PartialState().process_index)
 
 
 def merged(file: PredictionFile, items: TaskItems) -> list[Prediction]:
@@ -213,7 +194,7 @@ def merged(file: PredictionFile, items: TaskItems) -> list[Prediction]:
         file.merge([row.id for row in (*items.items, *items.skipped)])
     state.wait_for_everyone()
     manifest, rows = read_predictions(file.folder)
-    check_arm(ArmRun(manifest["identity"]["arm"], manifest, rows))
+    check_arm(ArmRun(file.identity["arm"], manifest, rows))
     return rows
 
 
@@ -240,4 +221,4 @@ def failed(item: Item, reason: str) -> Prediction:
     return Prediction(item.id, "", item.answer, "", item.family, item.cluster, failed=reason)
 
 
-__all__ = ["Asker", "asked", "described", "failed", "merged", "scored"]
+__all__ = ["Asker", "asked", "failed", "merged", "open_file", "scored"]

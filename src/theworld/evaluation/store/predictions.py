@@ -1,12 +1,12 @@
 """What is asked, what came back, and the file that keeps it.
 
-<folder>/manifest.json           what made the predictions; `identity` may not change when a run is resumed
-         predictions.jsonl       a row per item, in the items' order once the arm is complete
-         predictions-<r>.jsonl   rows of process r of a launch, until the main process merges them
+<folder>/manifest.json       what made the predictions; `identity` may not change when a run is resumed
+         predictions.jsonl   a row per item, in the items' order once the arm is complete; other processes of a launch
+                             add to predictions-<rank>.jsonl, which the main process merges
 
-Rows are only added. The `digest` of a row covers the identity and the row's evidence: what was asked and what came
-back. It shows accidents, such as a damaged line or rows of another arm. It is no protection against forgery.
-`parsed`, `score` and `figures` follow from the evidence and can be computed anew.
+The `digest` of a row covers the identity and the row's evidence: what was asked and what came back. It shows accidents,
+such as a damaged line or rows of another arm, and is no protection against forgery. `parsed`, `score` and `figures`
+follow from the evidence and can be computed anew.
 """
 
 from __future__ import annotations
@@ -23,13 +23,9 @@ from theworld.data.schema import Example, Message
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import append_jsonl, read_jsonl, write_bytes, write_json
 
-MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
-FORMAT = 2
-"""Of the files; those of version 0.1 have none."""
-
+MANIFEST, PREDICTIONS, FORMAT = "manifest.json", "predictions.jsonl", 2
 DERIVED = ("parsed", "score", "figures")
-NO_LEARNER = "no_learner"
-"""Cause of failure of an item that no static learner can answer."""
+NO_LEARNER = "no_learner"  # cause of failure of an item that no static learner can answer
 
 
 @dataclass(frozen=True)
@@ -105,16 +101,13 @@ EVIDENCE = tuple(entry.name for entry in fields(Prediction) if entry.name not in
 
 
 class PredictionFile:
-    """The predictions of one arm on one task, as far as they are there; open it again to resume.
+    """The predictions of one arm on one task; open it again to resume. `done` holds those that are there, by item id.
 
     Args:
         folder: Where they are.
         identity: All that decides the predictions: task, arm, scorer, model, items, settings; ready for JSON.
         manifest: More to note, such as versions and machine.
         rank: Of this process: each adds its rows to a file of its own.
-
-    Attributes:
-        done: Predictions by item id.
 
     Raises:
         ValueError: The folder holds predictions of another identity (names what differs), or a row does not fit its
@@ -169,22 +162,13 @@ class PredictionFile:
 
 
 def read_predictions(folder: str | Path) -> tuple[dict[str, Any], list[Prediction]]:
-    """The manifest and the predictions in `folder`.
-
-    Raises:
-        FileNotFoundError: There are none.
-        ValueError: A row does not fit its digest, or version 0.1 wrote them.
-    """
+    """The manifest and the predictions in `folder`; an error if there are none, or a row does not fit its digest."""
     manifest, path = read_manifest(Path(folder)), Path(folder) / PREDICTIONS
     return manifest, _read(path, manifest["identity"]) if path.is_file() else []
 
 
 def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> None:
-    """Write `predictions` in place of those in `folder`: the same evidence, scored anew.
-
-    Raises:
-        ValueError: The evidence is not the same.
-    """
+    """Write `predictions` in place of those in `folder`: a ValueError unless they have the same evidence."""
     manifest, before = read_predictions(folder)
     rows, there = ([_with_digest(row, manifest["identity"]) for row in rows] for rows in (predictions, before))
     if [row["digest"] for row in rows] != [row["digest"] for row in there]:
@@ -194,12 +178,7 @@ def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> Non
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `manifest.json` says.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no manifest, or one of version 0.1.
-    """
+    """What `manifest.json` says; an error if there is none, or it is no manifest or one of version 0.1."""
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; `theworld evaluate` writes it")
@@ -230,15 +209,6 @@ def _with_digest(prediction: Prediction, identity: dict[str, Any]) -> dict[str, 
     return {**row, "digest": hashlib.sha256(evidence.encode()).hexdigest()[:16]}
 
 
-def _check_derived(row: Any) -> None:
-    """Raise TypeError if what scoring derives has another type than a prediction's: no digest covers it."""
-    numbers = [row.score, *(row.figures.values() if isinstance(row.figures, dict) else [None])]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise TypeError(f"score and figures are {row.score!r} and {row.figures!r}"[:200])
-    if not isinstance(row.parsed, str | None):
-        raise TypeError(f"parsed is {row.parsed!r}"[:200])
-
-
 def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
     predictions: list[Prediction] = []
     for number, row in enumerate(read_jsonl(path), start=1):
@@ -246,16 +216,24 @@ def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
         try:
             prediction = Prediction(**row)
             _check_derived(prediction)
-            computed = _with_digest(prediction, identity)["digest"]
-        except TypeError as error:
+            fits = _with_digest(prediction, identity)["digest"] == digest
+        except (TypeError, AttributeError) as error:
             raise TheWorldError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error
-        if computed != digest:
+        if not fits:
             raise TheWorldError(
                 f"{path}, line {number}: item {prediction.id!r} does not fit its digest: the row was changed or is one "
                 "of another arm; evaluate again into an empty folder"
             )
         predictions.append(prediction)
     return predictions
+
+
+def _check_derived(row: Any) -> None:
+    """Raise TypeError if what scoring derives has another type than a prediction's: no digest covers it."""
+    numbers = (row.score, *row.figures.values())
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if not finite or not isinstance(row.parsed, str | None):
+        raise TypeError(f"parsed, score and figures are {row.parsed!r}, {row.score!r} and {row.figures!r}"[:200])
 
 
 __all__ = [

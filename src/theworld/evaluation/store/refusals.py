@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -100,25 +100,16 @@ def check_arm(arm: ArmRun) -> None:
 
 
 def check_together(arms: Mapping[str, ArmRun]) -> None:
-    """Refuse arms that were asked other items, which cannot be compared.
-
-    Raises:
-        ValueError: Names two of them.
-    """
+    """Refuse arms that were asked other items, which cannot be compared: a ValueError names two of them."""
     for (first, one), (second, other) in combinations(arms.items(), 2):
-        if one.identity["items"] != other.identity["items"] or _ids(one) != _ids(other):
-            raise TheWorldError(
-                f"arms {first!r} and {second!r} were asked other items "
-                f"({_shown(one.identity['items'])} and {_shown(other.identity['items'])}): evaluate both alike"
-            )
+        both = [arm.identity["items"] for arm in (one, other)]
+        if both[0] != both[1] or [row.id for row in one.predictions] != [row.id for row in other.predictions]:
+            shown = " and ".join(f"{items['count']} with digest {items['digest']}" for items in both)
+            raise TheWorldError(f"arms {first!r} and {second!r} were asked other items ({shown}): evaluate both alike")
 
 
 def check_alike(arms: Mapping[str, ArmRun]) -> None:
-    """Refuse arms in one folder that come from two evaluations.
-
-    Raises:
-        ValueError: They were asked in other ways, or the model has other weights or another number of steps.
-    """
+    """Refuse arms in one folder that come from two evaluations: a ValueError says in what they differ."""
     own = {name for name in arms if name not in ARMS or ARMS[name].checkpoint == MODEL}
     own -= set(WITHOUT_WORLD)  # asked without loading the world, so that other weights are there
     rolled_out = {name for name in arms if name in ARMS and name not in WITHOUT_WORLD and ARMS[name].steps == "K"}
@@ -134,17 +125,8 @@ def check_alike(arms: Mapping[str, ArmRun]) -> None:
             )
 
 
-def same_arm(one: ArmRun, other: ArmRun) -> bool:
-    """Whether two runs are one arm: the same weights and settings asked the same items, as a control of two models."""
-    return one.identity == other.identity
-
-
 def check_scored(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Refuse predictions that were added to or scored anew, by hand for example, since `metrics` were made of them.
-
-    Raises:
-        ValueError: Names the arms.
-    """
+    """Refuse predictions that were added to or edited since `metrics` were made; a ValueError names the arms."""
     there = {path.parent.name: fingerprint(path.parent) for path in folder.glob(f"*/{MANIFEST}")}
     differ = sorted(name for name in {*there, *metrics["scored"]} if there.get(name) != metrics["scored"].get(name))
     if differ:
@@ -160,70 +142,38 @@ def fingerprint(folder: Path) -> str:
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()[:16]
 
 
-def identical(one: Sequence[Prediction], other: Sequence[Prediction]) -> bool:
-    """Whether two arms said the same everywhere, down to the log-probabilities where both have them."""
-    return all(
-        a.output == b.output
-        and (a.choice_logprobs is None or b.choice_logprobs is None or a.choice_logprobs == b.choice_logprobs)
-        for a, b in zip(one, other, strict=True)
-    )
-
-
 def warnings_of(arm: ArmRun) -> list[str]:
     """What a reader has to know before trusting the arm's accuracy; none of it is a refusal."""
-    rows, found = arm.predictions, list[str]()
-    unparsed = sum(row.parsed is None and row.failed is None for row in rows)
-    if unparsed > MAX_UNPARSED * len(rows):
-        found.append(f"{unparsed} of {len(rows)} answers could not be parsed")
-    failed = sum(row.failed is not None for row in rows)
-    if failed:
-        found.append(f"{failed} of {len(rows)} items failed and count as wrong")
-    answers = Counter(row.parsed for row in rows if row.parsed is not None)
-    if answers:
-        answer, times = answers.most_common(1)[0]
-        if times > MAX_ONE_ANSWER * len(rows):
-            found.append(f"{times} of {len(rows)} answers are {answer!r}")
-    without = sum(not row.world_tokens and row.failed is None for row in rows)
-    if arm.name not in WITHOUT_WORLD and without:
-        found.append(f"{without} of {len(rows)} items consumed no world tokens")
-    return [*found, *_rate_warning(rows)]
-
-
-def _rate_warning(rows: Sequence[Prediction]) -> list[str]:
-    """For questions of two answers: how often the positive one is given, against how often it is right."""
-    rows = [row for row in rows if row.answer]  # but for those that never were an item
-    right = Counter(row.answer.strip().lower() for row in rows)
-    positive = next((word for word in POSITIVE if word in right), None)
-    if len(right) != 2 or positive is None:
-        return []
-    parsed = [row.parsed.strip().lower() for row in rows if row.parsed is not None]
-    if not parsed:
-        return []
-    rate, base = parsed.count(positive) / len(parsed), right[positive] / len(rows)
-    if abs(rate - base) <= MAX_RATE_GAP:
-        return []
-    return [f"says {positive!r} to {rate:.0%} of what it answers, which is right for {base:.0%}"]
-
-
-def _ids(arm: ArmRun) -> list[str]:
-    return [row.id for row in arm.predictions]
-
-
-def _shown(items: Mapping[str, Any]) -> str:
-    return f"{items['count']} with digest {items['digest']}"
+    rows = arm.predictions
+    count, failed = len(rows), sum(row.failed is not None for row in rows)
+    parsed = Counter(row.parsed for row in rows if row.parsed is not None)
+    unparsed, without = count - failed - parsed.total(), sum(not row.world_tokens and not row.failed for row in rows)
+    answer, times = next(iter(parsed.most_common(1)), ("", 0))
+    found = {
+        f"{unparsed} of {count} answers could not be parsed": unparsed > MAX_UNPARSED * count,
+        f"{failed} of {count} items failed and count as wrong": failed > 0,
+        f"{times} of {count} answers are {answer!r}": times > MAX_ONE_ANSWER * count,
+        f"{without} of {count} items consumed no world tokens": arm.name not in WITHOUT_WORLD and without > 0,
+    }
+    # For questions of two answers: how often the positive one is given, against how often it is right
+    right = Counter(row.answer.strip().lower() for row in rows if row.answer)  # but for what never was an item
+    positive = next((word for word in POSITIVE if word in right), "")
+    if len(right) == 2 and positive and parsed:
+        said = sum(times for answer, times in parsed.items() if answer.strip().lower() == positive)
+        rate, base = said / parsed.total(), right[positive] / right.total()
+        told = f"says {positive!r} to {rate:.0%} of what it answers, which is right for {base:.0%}"
+        found[told] = abs(rate - base) > MAX_RATE_GAP
+    return [warning for warning, holds in found.items() if holds]
 
 
 __all__ = [
     "FULL",
     "WITHOUT_WORLD",
     "ArmRun",
-    "check_alike",
     "check_arm",
     "check_scored",
     "check_together",
     "fingerprint",
-    "identical",
     "read_arms",
-    "same_arm",
     "warnings_of",
 ]
