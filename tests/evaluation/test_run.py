@@ -5,8 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
+import socket
 import time
 import weakref
 from dataclasses import replace
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 
 from tests.model.helpers import load_world
@@ -173,52 +173,53 @@ def test_a_row_that_was_written_without_the_rest_of_its_batch(settings: Evaluati
     assert path.read_bytes() == lines
 
 
-SHARED = {"arms": "gemma,world,noise", "batch_size": 2, "image_folder": "."}
+def be_one_of(processes: int, rank: int, port: int, settings: EvaluationSettings, batches: int) -> None:
+    """Evaluate as one process of a launch; die after so many batches."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
+    PartialState._reset_state()
+    real, left = asking.Asker.ask, iter(range(batches))
 
-LAUNCHED = """
-import os, sys
-from tests.evaluation.test_run import SHARED, TASK, settings_in
-from theworld.evaluation.run import evaluate_tasks
-from theworld.evaluation.ask import asker
-from pathlib import Path
-os.environ["HF_HUB_OFFLINE"] = "1"
-real, left = asker.Asker.ask, int(sys.argv[3])
-def ask(self, *arguments):
-    global left
-    left -= 1
-    if left == 0:
-        os._exit(9)
-    return real(self, *arguments)
-asker.Asker.ask = ask
-settings = settings_in(Path(sys.argv[1]), sys.argv[2], **SHARED, device="cpu")
-print(len(evaluate_tasks([TASK], settings)[0].predictions))
-"""
+    def ask(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            os._exit(9)
+        return real(*arguments)
+
+    asking.Asker.ask = ask
+    assert len(evaluate(settings).predictions) == 3
 
 
-def launch(folder: Path, checkpoint: str, processes: int, batches: int = 10**6) -> int:
-    """Evaluate on as many processes, each of which dies after so many batches; returns the exit code."""
-    script = folder / "launched.py"
-    script.write_text(LAUNCHED, encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [str(script), str(folder), checkpoint, str(batches)]
-    return subprocess.run([*command, *arguments], env=environment, capture_output=True).returncode
+def launch(settings: EvaluationSettings, processes: int, batches: int = 10**6) -> set[int | None]:
+    """Evaluate on as many processes, all of which end when one dies, as a launcher sees to it; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=be_one_of, args=(processes, rank, port, settings, batches)) for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
+        time.sleep(0.01)
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    return {worker.exitcode for worker in workers}
 
 
 def test_several_processes_write_the_bytes_of_one(checkpoint: str, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("one", "two", "killed")]
-    for folder in folders:
-        folder.mkdir()
-    one, two, killed = folders
-    evaluate(settings_in(one, checkpoint, **SHARED))
-    assert launch(two, checkpoint, 2) == 0
-    assert launch(killed, checkpoint, 3, batches=3) != 0
-    assert launch(killed, checkpoint, 2, batches=3) != 0
-    evaluate(settings_in(killed, checkpoint, **SHARED))
+    shared = {"arms": "gemma,world,noise", "batch_size": 2, "image_folder": str(tmp_path), "device": "cpu"}
+    one, two, killed = (settings_in(tmp_path / name, checkpoint, **shared) for name in ("one", "two", "killed"))
+    evaluate(one)
+    assert launch(two, 2) == {0}
+    assert launch(killed, 3, batches=1) != {0}
+    assert launch(killed, 2, batches=2) != {0}
+    evaluate(killed)
     for arm in ("gemma", "world", "noise"):
-        rows = [(folder / "out" / "custom" / arm / "predictions.jsonl").read_bytes() for folder in folders]
+        rows = [(run.folder / "custom" / arm / "predictions.jsonl").read_bytes() for run in (one, two, killed)]
         assert rows[0] == rows[1] == rows[2], arm
-        assert len(list((two / "out" / "custom" / arm).glob("*.jsonl"))) == 1
+        assert len(list((two.folder / "custom" / arm).glob("*.jsonl"))) == 1
 
 
 def test_a_second_run_in_the_folder_is_refused_before_it_writes(settings: EvaluationSettings) -> None:
