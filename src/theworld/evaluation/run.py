@@ -252,21 +252,19 @@ def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> 
 
 def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
     """The checkpoint of an arm and of all others that it answers."""
+    base, steps = chosen.found.gemma, planned.num_world_steps
     if planned.arm.checkpoint == BASE:
-        base = chosen.found.gemma
         return load(base.name, settings, enable_world=False, **base.where)
-    assert planned.checkpoint is not None
     if planned.arm.checkpoint != MODEL:
-        return load(planned.checkpoint, settings, **_world(planned.num_world_steps))
-    world = _world(chosen.num_world_steps if chosen.found.config.enable_world else None)
-    return load(planned.checkpoint, settings, revision=settings.revision, **world)
+        return load(str(planned.checkpoint), settings, **_world(steps))
+    steps = chosen.num_world_steps if chosen.found.config.enable_world else None
+    return load(settings.model, settings, revision=settings.revision, **_world(steps))
 
 
 def _world(num_world_steps: int | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`; `None` turns the world off."""
-    if num_world_steps is None:
-        return {"enable_world": False}
-    return {"enable_world": True, "num_world_steps": num_world_steps}
+    steps = {} if num_world_steps is None else {"num_world_steps": num_world_steps}
+    return {"enable_world": num_world_steps is not None, **steps}
 
 
 def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:

@@ -7,8 +7,10 @@ Shape legend: `M` images, `C` latent channels, `T = 1 + K` latent frames, `N` wo
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -35,25 +37,14 @@ from .prompts import open_images
 
 @dataclass
 class Worlds:
-    """The latents of a task's images by one model's encoder, and the world tokens that an arm makes of them.
+    """The latents of a task's images by one model's encoder, and the world tokens that an arm makes of them."""
 
-    Args:
-        model: Loaded with the number of steps to roll out in its config.
-        items: Of the task.
-        keys: Of the images of each item that could be opened, by the item's id.
-        cache: Holds their latents.
-        seed: Of the untrained projector, the noise, and the choice of another item's world.
-        clips: Likewise the key of what truly happens after each item's image; empty unless an arm needs it.
-    """
-
-    model: TheWorld
+    model: TheWorld  # with the number of steps to roll out in its config
     items: Sequence[Item]
-    keys: dict[str, list[bytes]]
-    cache: LatentCache
-    seed: int = 0
-    clips: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])
-    _donors: dict[str, str] = field(init=False, default_factory=dict[str, str])
-    _untrained: list[WorldProjector] = field(init=False, default_factory=list[WorldProjector])
+    keys: dict[str, list[bytes]]  # of the images of each item that could be opened, by the item's id
+    cache: LatentCache  # their latents
+    seed: int = 0  # of the untrained projector, the noise, and the choice of another item's world
+    clips: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])  # keys of what truly happens
 
     @torch.no_grad()
     def tokens(self, items: Sequence[Item], arm: Arm, num_world_steps: int) -> torch.Tensor | None:
@@ -76,30 +67,29 @@ class Worlds:
 
     def others(self, items: Sequence[Item], frames: int) -> torch.Tensor:
         """Likewise of other items' images, as many as each item has."""
-        if not self._donors:
-            self._donors = donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
-        keys: list[bytes] = []
-        for item in (item for item in items if self.keys[item.id]):
-            theirs = self.keys[self._donors[item.id]]
-            keys += [theirs[place % len(theirs)] for place in range(len(self.keys[item.id]))]
-        return self.cache.get(keys)[:, :, :frames]
+        pairs = [(len(self.keys[item.id]), self.keys[self.donors[item.id]]) for item in items if self.keys[item.id]]
+        return self.cache.get([theirs[n % len(theirs)] for count, theirs in pairs for n in range(count)])[:, :, :frames]
+
+    @cached_property
+    def donors(self) -> dict[str, str]:
+        """By item, the other one whose world it gets."""
+        return donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
 
     def project(self, latents: torch.Tensor) -> torch.Tensor:
         """World tokens (M, N, D) of latents (M, C, T, h, w)."""
         return cast(torch.Tensor, self.model.model.project_latents(latents).pooler_output)
 
+    @cached_property
     def untrained_projector(self) -> WorldProjector:
         """The model's projector as it was before any training."""
-        if not self._untrained:
-            embed = cast(nn.Embedding, self.model.get_input_embeddings())
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                projector = PROJECTORS[self.model.config.projector](self.model.config)
-                # The gain that training starts from; the trained one would already be fitted
-                sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
-                projector.initialise(sample.float().square().mean().sqrt().item())
-            self._untrained.append(projector.to(sample.device, sample.dtype).eval())
-        return self._untrained[0]
+        embed = cast(nn.Embedding, self.model.get_input_embeddings())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            projector = PROJECTORS[self.model.config.projector](self.model.config)
+            # The gain that training starts from; the trained one would already be fitted
+            sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
+            projector.initialise(sample.float().square().mean().sqrt().item())
+        return projector.to(sample.device, sample.dtype).eval()
 
 
 def _noise(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
@@ -113,7 +103,7 @@ def _other_future(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.T
 
 
 def _random_projection(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
-    projector = worlds.untrained_projector()
+    projector = worlds.untrained_projector
     return projector(worlds.latents(items, frames).to(projector.time_embedding.device))
 
 
@@ -207,12 +197,9 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
         families.setdefault(item.family, []).append(item)
     taken: dict[str, str] = {}
     for family in families.values():
-        sizes: dict[str, int] = {}
-        for item in family:
-            sizes[item.cluster or item.id] = sizes.get(item.cluster or item.id, 0) + 1
+        largest = max(Counter(item.cluster or item.id for item in family).values())
         for place, item in enumerate(family):
-            start = place + max(sizes.values())
-            donor = _first_other(item, family, start, keys) or _first_other(item, ranked, place, keys)
+            donor = _first_other(item, family, place + largest, keys) or _first_other(item, ranked, place, keys)
             if donor is None:
                 raise TheWorldError(f"item {item.id!r} has no other image to take a world from: leave other_image out")
             taken[item.id] = donor.id
