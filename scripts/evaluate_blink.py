@@ -8,8 +8,8 @@ Every other option is one of `theworld evaluate`.
 import argparse
 import sys
 
-from theworld.cli.evaluate import HUB_IDS
 from theworld.cli.main import main
+from theworld.evaluation.settings import HUB_IDS
 
 
 def arguments() -> list[str]:

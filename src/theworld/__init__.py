@@ -16,6 +16,8 @@ from ._auto_classes import announce
 if TYPE_CHECKING:
     from .data.sources.hf_dataset import HFDatasetWrapper
     from .data.sources.records import TheWorldDataset
+    from .evaluation.result import Result
+    from .evaluation.run import evaluate
     from .model import TheWorld, TheWorldConfig, TheWorldModel, TheWorldProcessor
     from .training.config import TrainingConfig
     from .training.run import train
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "HFDatasetWrapper",
+    "Result",
     "TheWorld",
     "TheWorldConfig",
     "TheWorldDataset",
@@ -30,13 +33,16 @@ __all__ = [
     "TheWorldProcessor",
     "TrainingConfig",
     "__version__",
+    "evaluate",
     "train",
 ]
 
 _HOMES = {
     "HFDatasetWrapper": ".data.sources.hf_dataset",
+    "Result": ".evaluation.result",
     "TheWorldDataset": ".data.sources.records",
     "TrainingConfig": ".training.config",
+    "evaluate": ".evaluation.run",
     "train": ".training.run",
 }
 

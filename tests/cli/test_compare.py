@@ -54,11 +54,9 @@ def test_one_run_is_reported_by_itself(runs: list[str], tmp_path: Path, capsys: 
 
 def test_a_refusal_is_one_line(runs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     predictions = tmp_path / "theworld" / "balls" / "world" / "predictions.jsonl"
-    predictions.write_text(
-        "".join(reversed(predictions.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8"
-    )
+    predictions.write_text(predictions.read_text(encoding="utf-8").replace("q1", "q7", 1), encoding="utf-8")
     assert main(["compare", *runs, "--output", str(tmp_path / "out")]) == 2
-    assert re.fullmatch(r"theworld: error: .*line 1: .* does not fit its seal: .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"theworld: error: .*line 2: .* does not fit its digest: .*\n", capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 

@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 from theworld.cli import evaluate
 from theworld.cli.main import build_parser, main
 from theworld.evaluation.ask.arms import ARMS
-from theworld.evaluation.run import Evaluation
+from theworld.evaluation.run import evaluate_tasks
+from theworld.evaluation.settings import EvaluationSettings
 from theworld.evaluation.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -65,12 +67,29 @@ def test_held_out_scenes_are_simulated_and_asked(tmp_path: Path, capsys: pytest.
     assert printed["metrics"]["n"] == 6
     assert Path(printed["report"]).is_file()
     assert [folder.name for folder in (tmp_path / "scenes").iterdir()] == ["test-8"]
-    settings = evaluate.settings_of({**evaluate.DEFAULTS, "task": "micro_world", "num_samples": 6, "output": tmp_path})
-    items = TASKS["micro_world"].load(settings.source)
-    rollout = evaluate.rollout_of(Evaluation(tmp_path, items, {"world": []}, {}, num_world_steps=2), settings)
+    settings = EvaluationSettings(num_samples=6, output=str(tmp_path), arms=["gemma", "world"])
+    result = evaluate_tasks([TASKS["micro_world"]], settings)[0]
+    rollout = evaluate.rollout_of(result)
     assert rollout is not None
-    assert len(rollout(items.items[0])) == 1 + 4 * 2
-    assert evaluate.rollout_of(Evaluation(tmp_path, items, {"gemma": []}, {}), settings) is None
+    assert len(rollout(result.items.items[0])) == 1 + 4 * 2
+    assert evaluate.rollout_of(replace(result, predictions={"gemma": []})) is None
+
+
+def test_several_tasks_and_one_in_a_file_share_a_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "from dataclasses import replace\nfrom theworld.evaluation.tasks.micro_world import MICRO_WORLD\n"
+    Path("mine.py").write_text(f"{source}TASK = replace(MICRO_WORLD, name='mine')\n", encoding="utf-8")
+    asked = ["evaluate", "--task", "micro_world,mine.py:TASK", "--num_samples", "4", "--output", "out"]
+    asked += ["--arms", "world", "--dtype", "float32", "--device", "cpu", "--attn_implementation", "eager"]
+    assert main([*asked, "--report_to", "tensorboard", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["tasks"]) == {"micro_world", "mine"}
+    assert printed["tasks"]["mine"]["metrics"]["n"] == 4
+    manifest = json.loads(Path("out/mine/world/manifest.json").read_text(encoding="utf-8"))
+    assert manifest["identity"]["attn_implementation"] == "eager"
+    assert list(Path("out/logs").glob("events*"))
 
 
 def test_the_blink_script_takes_a_sub_task_and_a_config(
@@ -100,17 +119,17 @@ def test_the_vsr_script_takes_its_documented_options(tmp_path: Path, run_script:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--task", "blnk"], "--task blnk: expected one of blink, custom"),
+        (["--task", "blnk"], "task 'blnk': expected one of blink, custom"),
         ([], "--task is missing: expected one of"),
         (["--task", "custom"], "--data): a file, a folder or a Hub id"),
         (["--task", "custom", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        (["--task", "custom", "--arms", "wrold"], "arm 'wrold': expected one of gemma"),
-        (["--task", "custom", "--num_world_steps", "0,many"], "--num_world_steps 0,many: expected whole numbers"),
-        (["--task", "micro_world", "--num_samples", "0"], "--num_samples 0: expected at least 1"),
-        (["--task", "custom", "--num_samples", "-1"], "--num_samples -1: expected at least 1"),
-        (["--task", "custom", "--control", "gemma_tuned"], "--control gemma_tuned: expected NAME=PATH"),
+        (["--task", "custom", "--arms", "wrold"], "arm 'wrold': expected one of world"),
+        (["--task", "custom", "--num_world_steps", "0,many"], "num_world_steps='0,many': expected whole numbers"),
+        (["--task", "micro_world", "--num_samples", "0"], "num_samples=0: expected at least 1"),
+        (["--task", "custom", "--num_samples", "-1"], "num_samples=-1: expected at least 1"),
+        (["--task", "custom", "--control", "gemma_tuned"], "control 'gemma_tuned': expected NAME=PATH"),
         (["--task", "custom", "--control", "tuned=x"], "control 'tuned': expected one of gemma_tuned"),
-        (["--task", "custom", "--control", "gemma_tuned=/nowhere"], "--control gemma_tuned=/nowhere: no such folder"),
+        (["--task", "custom", "--control", "gemma_tuned=/nowhere"], "control gemma_tuned: /nowhere: no such folder"),
         (["--config", "nowhere.json"], "nowhere.json: no such config file"),
     ],
 )
@@ -145,7 +164,7 @@ def test_every_option_and_task_is_explained(capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert all(f"--{name}" in printed for name in evaluate.DEFAULTS)
     assert all(name in printed for name in TASKS)
-    assert evaluate.settings_of({**evaluate.DEFAULTS, "task": "custom"}).arms == tuple(ARMS)
+    assert EvaluationSettings().arm_names == tuple(ARMS)
 
 
 def test_shipped_config_states_only_what_differs() -> None:

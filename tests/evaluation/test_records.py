@@ -1,4 +1,4 @@
-"""Predictions survive a kill, go on where they stopped, and show when somebody laid hands on them."""
+"""Predictions survive a kill, are resumed where they stopped, and show accidents."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from theworld.data.schema import Example, Message
 from theworld.evaluation.store.predictions import (
+    FORMAT,
     MANIFEST,
     PREDICTIONS,
     Item,
@@ -45,7 +46,7 @@ def edit(file: Path, change: Any) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     written(tmp_path)
     manifest, rows = read_predictions(tmp_path)
-    assert manifest == {"identity": IDENTITY, "versions": {"torch": "2"}}
+    assert manifest == {"format": FORMAT, "identity": IDENTITY, "versions": {"torch": "2"}}
     assert rows == ROWS
 
 
@@ -58,16 +59,16 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path: Path, done: int) -> Non
         start = len(file.read_bytes())
         file.write_bytes(whole[: start + 40])
     again = PredictionFile(killed, IDENTITY)
-    assert again.done == ROWS[:done]
-    again.append(ROWS[done:])
-    assert again.done == ROWS
+    assert list(again.done.values()) == ROWS[:done]
+    again.append(ROWS[max(done - 1, 0) :])  # what is there already is not written again
+    assert list(again.done.values()) == ROWS
     assert file.read_bytes() == whole
 
 
 def test_a_run_killed_before_its_first_row_starts(tmp_path: Path) -> None:
     PredictionFile(tmp_path, IDENTITY)
-    assert read_predictions(tmp_path) == ({"identity": IDENTITY}, [])
-    assert PredictionFile(tmp_path, IDENTITY).done == []
+    assert read_predictions(tmp_path) == ({"format": FORMAT, "identity": IDENTITY}, [])
+    assert PredictionFile(tmp_path, IDENTITY).done == {}
 
 
 def test_going_on_keeps_the_manifest(tmp_path: Path) -> None:
@@ -92,12 +93,7 @@ def test_another_identity_is_refused_by_name(tmp_path: Path, identity: dict[str,
     assert (tmp_path / PREDICTIONS).read_bytes() == before
 
 
-TAMPERED = {
-    "shuffled": lambda rows: [rows[1], rows[0], *rows[2:]],
-    "reversed": lambda rows: rows[::-1],
-    "one dropped": lambda rows: [*rows[:2], *rows[3:]],
-    "the first dropped": lambda rows: rows[1:],
-    "one twice": lambda rows: [*rows[:2], *rows[1:]],
+CHANGED = {
     "output changed": lambda rows: [*rows[:4], {**rows[4], "output": "B"}, rows[5]],
     "answer changed": lambda rows: [{**rows[0], "answer": "B"}, *rows[1:]],
     "prompt changed": lambda rows: [{**rows[0], "prompt": "other"}, *rows[1:]],
@@ -110,14 +106,14 @@ TAMPERED = {
         {**rows[2], "choice_logprobs": {"A": -2.5, "B": -0.1}},
         *rows[3:],
     ],
-    "seal removed": lambda rows: [{key: value for key, value in rows[0].items() if key != "seal"}, *rows[1:]],
+    "digest removed": lambda rows: [{key: value for key, value in rows[0].items() if key != "digest"}, *rows[1:]],
     "no prediction": lambda rows: [{"id": "item0"}, *rows[1:]],
 }
 
 
-@pytest.mark.parametrize("how", TAMPERED)
-def test_rows_that_were_tampered_with_are_refused(tmp_path: Path, how: str) -> None:
-    edit(written(tmp_path), TAMPERED[how])
+@pytest.mark.parametrize("how", CHANGED)
+def test_rows_that_were_changed_are_refused(tmp_path: Path, how: str) -> None:
+    edit(written(tmp_path), CHANGED[how])
     for read in (read_predictions, lambda folder: PredictionFile(folder, IDENTITY)):
         with pytest.raises(ValueError, match=r"predictions\.jsonl, line \d: .*evaluate again"):
             read(tmp_path)
@@ -135,7 +131,7 @@ def test_scores_of_another_type_are_refused(tmp_path: Path, scored: dict[str, An
 def test_rows_of_another_arm_are_refused(tmp_path: Path) -> None:
     ours, theirs = written(tmp_path / "world"), written(tmp_path / "gemma", arm="gemma")
     shutil.copy(theirs, ours)
-    with pytest.raises(ValueError, match=r"line 1: item 'item0' does not fit its seal: .* copied from another arm"):
+    with pytest.raises(ValueError, match=r"line 1: item 'item0' does not fit its digest: .* one of another arm"):
         read_predictions(tmp_path / "world")
 
 
@@ -144,7 +140,10 @@ def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / MANIFEST).read_text(encoding="utf-8"))
     manifest["identity"]["arm"] = "gemma"
     (tmp_path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(ValueError, match="does not fit its seal"):
+    with pytest.raises(ValueError, match="does not fit its digest"):
+        read_predictions(tmp_path)
+    (tmp_path / MANIFEST).write_text('{"identity": {"arm": "world"}}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"predictions of version 0\.1: evaluate again into another folder"):
         read_predictions(tmp_path)
     (tmp_path / MANIFEST).write_text('{"versions": {}}', encoding="utf-8")
     with pytest.raises(ValueError, match="no manifest of an evaluation"):
@@ -163,7 +162,7 @@ def test_scores_are_written_anew_without_touching_the_evidence(tmp_path: Path) -
     after = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     scores = {"parsed": "B", "score": 0.5, "figures": {"error": 2.0}}
     assert after == [{**row, **scores} for row in before]
-    assert PredictionFile(tmp_path, IDENTITY).done == rescored
+    assert list(PredictionFile(tmp_path, IDENTITY).done.values()) == rescored
 
 
 @pytest.mark.parametrize(
@@ -181,6 +180,52 @@ def test_scores_of_other_predictions_are_not_written(tmp_path: Path, rows: list[
     with pytest.raises(ValueError, match="not those that are there"):
         rewrite_scores(tmp_path, rows)
     assert (tmp_path / PREDICTIONS).read_bytes() == before
+
+
+def test_processes_add_to_files_of_their_own_which_become_one(tmp_path: Path) -> None:
+    whole = written(tmp_path / "whole").read_bytes()
+    folder, ids = tmp_path / "shared", [row.id for row in ROWS]
+    first, second = (PredictionFile(folder, IDENTITY, {"versions": {"torch": "2"}}, rank) for rank in (0, 1))
+    first.append(ROWS[:2])
+    second.append(ROWS[2:4])
+    assert len(list(folder.glob("*.jsonl"))) == 2
+    with pytest.raises(ValueError, match=r"2 of 6 items are missing, such as 'item4'; run the same command again"):
+        first.merge(ids)
+    resumed = PredictionFile(folder, IDENTITY, rank=2)  # by another number of processes
+    assert set(resumed.done) == set(ids[:4])
+    resumed.append(ROWS)
+    PredictionFile(folder, IDENTITY).merge(ids)
+    assert (folder / PREDICTIONS).read_bytes() == whole
+    assert [path.name for path in folder.glob("*.jsonl")] == [PREDICTIONS]
+
+
+@pytest.mark.parametrize(
+    "accident",
+    [
+        lambda rows: rows[::-1],
+        lambda rows: [*rows[:2], *rows[3:]],
+        lambda rows: rows[1:],
+        lambda rows: [*rows, rows[0]],
+    ],
+    ids=["reversed", "one lost", "the first lost", "one twice"],
+)
+def test_the_same_command_repairs_lost_and_misplaced_rows(tmp_path: Path, accident: Any) -> None:
+    file = written(tmp_path)
+    whole = file.read_bytes()
+    edit(file, accident)
+    again = PredictionFile(tmp_path, IDENTITY)
+    again.append(ROWS)
+    again.merge([row.id for row in ROWS])
+    assert [json.loads(line) for line in file.read_bytes().splitlines()] == [
+        json.loads(line) for line in whole.splitlines()
+    ]
+
+
+def test_half_a_surrogate_pair_survives_new_scores(tmp_path: Path) -> None:
+    rows = [replace(ROWS[0], output="\ud83d"), *ROWS[1:]]
+    written(tmp_path, rows)
+    rewrite_scores(tmp_path, rows)
+    assert read_predictions(tmp_path)[1] == rows
 
 
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:

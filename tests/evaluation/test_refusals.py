@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
-from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.report import write_report
 from theworld.evaluation.score import write_metrics
 from theworld.evaluation.store.predictions import PREDICTIONS, Prediction, read_predictions
-from theworld.evaluation.store.refusals import ORDER, WITHOUT_WORLD, ArmRun, read_arms, warnings_of
+from theworld.evaluation.store.refusals import ArmRun, check_together, read_arms, warnings_of
 
 ITEMS = make_items(12)
 RIGHT = {"gemma": [n % 2 == 0 for n in range(12)], "world": [n % 3 != 0 for n in range(12)]}
@@ -38,11 +37,6 @@ def test_whole_arms_are_read_in_the_order_of_a_table(folder: Path) -> None:
     assert len(arms["world"].predictions) == 12
 
 
-def test_every_arm_has_a_place_and_is_known_to_see_the_world_or_not() -> None:
-    assert set(ORDER) == set(ARMS)
-    assert set(WITHOUT_WORLD) == {name for name, arm in ARMS.items() if arm.world == "none"}
-
-
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no predictions of any arm"):
         read_arms(tmp_path)
@@ -54,25 +48,25 @@ def edit_output(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "edit",
+    ("edit", "reason"),
     [
-        lambda lines: lines[::-1],
-        lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]],
-        lambda lines: [*lines[:3], *lines[4:]],
-        edit_output,
-        lambda lines: [*lines, lines[0]],
+        (lambda lines: lines[::-1], "were asked other items"),
+        (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "were asked other items"),
+        (lambda lines: [*lines[:3], *lines[4:]], "11 of 12 items are there; run the same command again"),
+        (edit_output, "does not fit its digest"),
+        (lambda lines: [*lines, lines[0]], "item 'q0' is there more than once"),
     ],
     ids=["reversed", "two rows exchanged", "one row out of the middle", "an output edited", "a row twice"],
 )
-def test_rows_that_were_tampered_with(folder: Path, edit: Callable[[list[str]], list[str]]) -> None:
+def test_accidents(folder: Path, edit: Callable[[list[str]], list[str]], reason: str) -> None:
     change(folder / "world", edit)
-    with pytest.raises(ValueError, match="does not fit its seal"):
+    with pytest.raises(ValueError, match=reason):
         read_arms(folder)
 
 
 def test_rows_of_another_arm(folder: Path) -> None:
     shutil.copy(folder / "gemma" / PREDICTIONS, folder / "world" / PREDICTIONS)
-    with pytest.raises(ValueError, match="does not fit its seal"):
+    with pytest.raises(ValueError, match="does not fit its digest"):
         read_arms(folder)
 
 
@@ -115,13 +109,6 @@ def test_a_baseline_that_saw_the_world(tmp_path: Path) -> None:
         read_arms(tmp_path / "balls")
 
 
-def test_an_item_twice(tmp_path: Path) -> None:
-    rows = answer_rows(ITEMS, "world", RIGHT["world"])
-    write_arm(tmp_path, ITEMS, "world", [*rows[:-1], rows[0]])
-    with pytest.raises(ValueError, match="item 'q0' is there more than once"):
-        read_arms(tmp_path / "balls")
-
-
 @pytest.mark.parametrize("secret", ["hidden", ""])
 def test_hidden_answers(tmp_path: Path, secret: str) -> None:
     items = [replace(item, answer=secret) for item in ITEMS]
@@ -131,17 +118,22 @@ def test_hidden_answers(tmp_path: Path, secret: str) -> None:
 
 
 @pytest.mark.parametrize("with_logprobs", [True, False])
-def test_identical_arms(tmp_path: Path, with_logprobs: bool) -> None:
+def test_identical_answers_are_no_refusal(tmp_path: Path, with_logprobs: bool) -> None:
     logprobs = {"yes": -0.1, "no": -2.0} if with_logprobs else None
     for arm in ("world", "gemma"):
         write_arm(tmp_path, ITEMS, arm, answer_rows(ITEMS, arm, RIGHT["world"], choice_logprobs=logprobs))
-    with pytest.raises(ValueError, match="'world' and 'gemma' have identical predictions on all 12 items"):
-        read_arms(tmp_path / "balls")
-
-
-def test_the_same_words_from_other_probabilities_are_no_copy(tmp_path: Path) -> None:
-    write_arms(tmp_path, ITEMS, {"world": RIGHT["world"], "gemma": RIGHT["world"]})  # log-probabilities differ
     assert set(read_arms(tmp_path / "balls")) == {"world", "gemma"}
+
+
+def test_two_models_that_share_a_control_and_a_rerun_are_compared(tmp_path: Path) -> None:
+    for run, weights in (("first", "a"), ("second", "b"), ("again", "a")):
+        write_arms(tmp_path / run, ITEMS, {"world": RIGHT["world"]}, weights=weights)
+        write_arms(tmp_path / run, ITEMS, {"gemma_tuned": RIGHT["gemma"]}, weights="c")
+    runs = {run: read_arms(tmp_path / run / "balls") for run in ("first", "second", "again")}
+    check_together({f"{run}/{name}": arm for run, arms in runs.items() for name, arm in arms.items()})
+    assert runs["first"]["gemma_tuned"].identity == runs["second"]["gemma_tuned"].identity
+    assert runs["first"]["world"].identity == runs["again"]["world"].identity
+    assert runs["first"]["world"].identity != runs["second"]["world"].identity
 
 
 def test_arms_of_other_items(tmp_path: Path) -> None:
@@ -194,9 +186,9 @@ def test_arms_that_differ_in_what_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda world, gemma: change(world, lambda lines: lines[::-1]), "does not fit its seal"),
+        (lambda world, gemma: change(world, lambda lines: lines[::-1]), "were asked other items"),
         (lambda world, gemma: (world / PREDICTIONS).write_text("", encoding="utf-8"), "no predictions"),
-        (lambda world, gemma: shutil.copy(gemma / PREDICTIONS, world / PREDICTIONS), "copied from another arm"),
+        (lambda world, gemma: shutil.copy(gemma / PREDICTIONS, world / PREDICTIONS), "one of another arm"),
         (
             lambda world, gemma: change(
                 world, lambda lines: [line.replace('"score": 0.0', '"score": 1.0') for line in lines]

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
 import weakref
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 
 from tests.model.helpers import load_world
@@ -21,17 +23,19 @@ from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
 from theworld.evaluation import run
 from theworld.evaluation.ask import asker as asking
-from theworld.evaluation.ask.asker import EvaluationSettings
-from theworld.evaluation.run import Evaluation, evaluate
+from theworld.evaluation.result import Result
+from theworld.evaluation.run import evaluate_tasks
+from theworld.evaluation.settings import EvaluationSettings
 from theworld.evaluation.store.predictions import Item, read_predictions
-from theworld.evaluation.tasks.base import Score, Task, TaskItems
+from theworld.evaluation.tasks.base import Learned, Score, Task, TaskItems
+from theworld.utils.folders import locked
 
-WORLD_ARMS = ("world_0", "world", "random_projection", "zeroed", "other_image", "other_future", "noise")
+WORLD_ARMS = ("world", "world_0", "other_future", "other_image", "random_projection", "zeroed", "noise")
 COUNT = 7
 
 
 def items() -> TaskItems:
-    """Open and closed questions about pictures, one of them missing and one asked twice, and a row that is no item."""
+    """Open and closed questions about images, one of them missing and one asked twice, and a row that is no item."""
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8), "RGB") for _ in range(COUNT)]
     found = [
@@ -72,23 +76,31 @@ def checkpoint(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest
     return str(folder)
 
 
+def settings_in(folder: Path, checkpoint: str, **changes: Any) -> EvaluationSettings:
+    known = {"model": checkpoint, "output": str(folder / "out"), "image_folder": str(folder), "batch_size": 3}
+    return EvaluationSettings(**{**known, **changes})
+
+
+def evaluate(settings: EvaluationSettings, task: Task = TASK) -> Result:
+    return evaluate_tasks([task], settings)[0]
+
+
 @pytest.fixture
 def settings(checkpoint: str, tmp_path: Path) -> EvaluationSettings:
-    return EvaluationSettings(checkpoint, tmp_path / "out", SourceSettings(image_folder=tmp_path), batch_size=3)
+    return settings_in(tmp_path, checkpoint)
 
 
 @pytest.fixture(scope="module")
-def whole(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    folder = tmp_path_factory.mktemp("whole")
-    made = EvaluationSettings(checkpoint, folder / "out", SourceSettings(image_folder=folder), batch_size=3)
-    return evaluate(TASK, made)
+def whole(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return evaluate(settings_in(tmp_path_factory.mktemp("whole"), checkpoint))
 
 
-def test_every_arm_answers_every_item(whole: Evaluation) -> None:
-    assert list(whole.arms) == ["gemma", *WORLD_ARMS[:3], *WORLD_ARMS[3:], "no_image"]
-    assert list(whole.not_run) == ["gemma_tuned", "random_encoder", "other_source"]
+def test_every_arm_answers_every_item(whole: Result) -> None:
+    assert list(whole.predictions) == ["world", "world_0", "gemma", *WORLD_ARMS[2:], "no_image"]
+    controls = ("gemma_tuned", "current_frame", "other_source", "random_encoder")
+    assert set(whole.not_run) == {*controls, "static_learner", "true_future"}
     ids = [f"item {place}" for place in range(COUNT)] + ["row 9"]
-    for arm, rows in whole.arms.items():
+    for arm, rows in whole.predictions.items():
         assert [row.id for row in rows] == ids
         causes = {row.id: row.failed.partition(":")[0] for row in rows if row.failed}
         assert causes == {**({} if arm == "no_image" else {"item 2": "missing"}), "row 9": "bad_row"}
@@ -97,59 +109,52 @@ def test_every_arm_answers_every_item(whole: Evaluation) -> None:
         assert {row.world_tokens for row in asked} == {expected}
         assert all(row.output in (row.choice_logprobs or {row.output}) for row in asked)
         assert [row.id for row in asked if row.choice_logprobs is None] == ["item 3"]
-    manifest, rows = read_predictions(whole.folder / "world")
-    assert rows == whole.arms["world"]
+    manifest, rows = read_predictions(whole.settings.folder / "custom" / "world")
+    assert rows == whole.predictions["world"]
     assert manifest["identity"]["items"]["count"] == COUNT + 1
     assert manifest["environment"]["packages"]["torch"]
 
 
-def test_arms_differ_only_in_the_world(whole: Evaluation) -> None:
-    prompts = {arm: rows[0].prompt for arm, rows in whole.arms.items()}
+def test_arms_differ_only_in_the_world(whole: Result) -> None:
+    prompts = {arm: rows[0].prompt for arm, rows in whole.predictions.items()}
     assert len({prompts[arm] for arm in WORLD_ARMS if arm != "world_0"}) == 1
     assert "<unused2>*48" in prompts["world"]
     block = prompts["world"][prompts["world"].index("<unused0>") : prompts["world"].index("<unused1>") + 9]
     assert prompts["gemma"] == prompts["world"].replace(block, "")
     assert "image" not in prompts["no_image"]
     assert "Answer in a word." not in prompts["world"]
-    assert "Answer in a word." in whole.arms["world"][3].prompt  # the open one
-    figures = {arm: json.dumps([row.choice_logprobs for row in rows]) for arm, rows in whole.arms.items()}
+    assert "Answer in a word." in whole.predictions["world"][3].prompt  # the open one
+    figures = {arm: json.dumps([row.choice_logprobs for row in rows]) for arm, rows in whole.predictions.items()}
     assert len(set(figures.values())) == len(figures) - 1  # the untrained model is its own untrained projector
     assert figures["world"] == figures["random_projection"]
 
 
-def test_a_finished_evaluation_asks_nothing(
-    whole: Evaluation, checkpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_evaluation_asks_nothing(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "choices", None)
-    again = evaluate(
-        TASK,
-        EvaluationSettings(
-            checkpoint, whole.folder.parent, SourceSettings(image_folder=whole.folder.parents[1]), batch_size=3
-        ),
-    )
-    assert again.arms == whole.arms
+    assert evaluate(whole.settings).predictions == whole.predictions
 
 
 def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(settings: EvaluationSettings) -> None:
-    settings = replace(settings, arms=("gemma", "world", "zeroed", "other_image", "noise"), batch_size=2)
-    undisturbed = replace(settings, output=settings.output.with_name("undisturbed"))
-    evaluate(TASK, undisturbed)
+    names = ["gemma", "world", "zeroed", "other_image", "noise"]
+    settings = replace(settings, arms=names, batch_size=2)
+    undisturbed = replace(settings, output=str(settings.folder.with_name("undisturbed")))
+    evaluate(undisturbed)
     rng, context, kills = random.Random(0), multiprocessing.get_context("fork"), 0
     while kills < 10:
-        worker = context.Process(target=evaluate, args=(TASK, settings))
+        worker = context.Process(target=evaluate, args=(settings,))
         worker.start()
         assert worker.pid is not None
-        rows = number_of_rows(settings.output) + rng.randrange(2)
-        while worker.is_alive() and number_of_rows(settings.output) < rows:
+        rows = number_of_rows(settings.folder) + rng.randrange(2)
+        while worker.is_alive() and number_of_rows(settings.folder) < rows:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.03)
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
         assert worker.exitcode == -signal.SIGKILL
         kills += 1
-    evaluate(TASK, settings)
-    for arm in settings.arms:
-        ours, theirs = (run.output / "custom" / arm / "predictions.jsonl" for run in (settings, undisturbed))
+    evaluate(settings)
+    for arm in names:
+        ours, theirs = (run.folder / "custom" / arm / "predictions.jsonl" for run in (settings, undisturbed))
         assert ours.read_bytes() == theirs.read_bytes(), arm
 
 
@@ -158,19 +163,74 @@ def number_of_rows(output: Path) -> int:
 
 
 def test_a_row_that_was_written_without_the_rest_of_its_batch(settings: EvaluationSettings) -> None:
-    settings = replace(settings, arms=("world",))
-    evaluate(TASK, settings)
-    path = settings.output / "custom" / "world" / "predictions.jsonl"
+    settings = replace(settings, arms=["world"])
+    evaluate(settings)
+    path = settings.folder / "custom" / "world" / "predictions.jsonl"
     lines = path.read_bytes()
     rows = lines.splitlines(keepends=True)
     path.write_bytes(b"".join(rows[:4]) + rows[4][:40])
-    evaluate(TASK, settings)
+    evaluate(settings)
     assert path.read_bytes() == lines
 
 
+def be_one_of(processes: int, rank: int, port: int, settings: EvaluationSettings, batches: int) -> None:
+    """Evaluate as one process of a launch; die after so many batches."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
+    PartialState._reset_state()
+    real, left = asking.Asker.ask, iter(range(batches))
+
+    def ask(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            os._exit(9)
+        return real(*arguments)
+
+    asking.Asker.ask = ask
+    assert len(evaluate(settings).predictions) == 3
+
+
+def launch(settings: EvaluationSettings, processes: int, batches: int = 10**6) -> set[int | None]:
+    """Evaluate on as many processes, all of which end when one dies, as a launcher sees to it; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    workers = [
+        context.Process(target=be_one_of, args=(processes, rank, port, settings, batches)) for rank in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
+        time.sleep(0.01)
+    for worker in workers:
+        worker.kill()
+        worker.join()
+    return {worker.exitcode for worker in workers}
+
+
+def test_several_processes_write_the_bytes_of_one(checkpoint: str, tmp_path: Path) -> None:
+    shared = {"arms": "gemma,world,noise", "batch_size": 2, "image_folder": str(tmp_path), "device": "cpu"}
+    one, two, killed = (settings_in(tmp_path / name, checkpoint, **shared) for name in ("one", "two", "killed"))
+    evaluate(one)
+    assert launch(two, 2) == {0}
+    assert launch(killed, 3, batches=1) != {0}
+    assert launch(killed, 2, batches=2) != {0}
+    evaluate(killed)
+    for arm in ("gemma", "world", "noise"):
+        rows = [(run.folder / "custom" / arm / "predictions.jsonl").read_bytes() for run in (one, two, killed)]
+        assert rows[0] == rows[1] == rows[2], arm
+        assert len(list((two.folder / "custom" / arm).glob("*.jsonl"))) == 1
+
+
+def test_a_second_run_in_the_folder_is_refused_before_it_writes(settings: EvaluationSettings) -> None:
+    with locked(settings.folder, is_main=True):
+        with pytest.raises(ValueError, match="another run is writing there; wait for its end, or choose another --out"):
+            evaluate(settings)
+        assert [path.name for path in settings.folder.iterdir()] == [".lock"]
+
+
 def test_generate_scores_closed_questions_too(settings: EvaluationSettings) -> None:
-    settings = replace(settings, arms=("gemma",), scorer="generate")
-    rows = evaluate(TASK, settings).arms["gemma"]
+    rows = evaluate(replace(settings, arms=["gemma"], scorer="generate")).predictions["gemma"]
     assert all(row.choice_logprobs is None for row in rows)
     assert all("Answer in a word." in row.prompt for row in rows if not row.failed)
 
@@ -181,7 +241,7 @@ def test_too_long_for_the_model(settings: EvaluationSettings) -> None:
         return TaskItems((first, replace(second, messages=(Message("user", "Well. " * 1200),))))
 
     task = replace(TASK, load=with_a_long_one)
-    rows = evaluate(task, replace(settings, arms=("world",))).arms["world"]
+    rows = evaluate(replace(settings, arms=["world"]), task).predictions["world"]
     assert rows[0].failed is None
     assert rows[1].failed is not None
     assert rows[1].failed.startswith("too_long: ")
@@ -191,42 +251,158 @@ def test_too_long_for_the_model(settings: EvaluationSettings) -> None:
     ("changes", "message"),
     [
         ({"scorer": "choice"}, "expected one of auto, choices, generate"),
-        ({"scorer": "choices"}, "1 of 7 items, such as 'item 3', allow any answer"),
         ({"batch_size": 0}, "expected at least 1"),
+        ({"num_samples": 0}, "expected at least 1"),
         ({"num_world_steps": (-1,)}, "from 0 on"),
-        ({"arms": ("wrold",)}, "arm 'wrold': expected one of gemma"),
+        ({"num_world_steps": "0,many"}, "expected whole numbers from 0 on with commas"),
+        ({"arms": ["wrold"]}, "arm 'wrold': expected one of world.*; did you mean 'world'"),
+        ({"control": ["gemma_tuned"]}, "control 'gemma_tuned': expected NAME=PATH"),
+        ({"control": {"tuned": "x"}}, "control 'tuned': expected one of gemma_tuned"),
+        ({"report_to": "tensorbord"}, "report_to 'tensorbord': expected one of card, tensorboard, wandb"),
+        ({"load_in_4bit": True, "load_in_8bit": True}, "contradict each other"),
+        ({"dtype": "float16"}, "expected one of auto, bfloat16, float32"),
+    ],
+)
+def test_settings_check_themselves(settings: EvaluationSettings, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(settings, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scorer": "choices"}, "1 of 7 items, such as 'item 3', allow any answer"),
+        ({"families": "falling"}, "family 'falling': task 'custom' has all"),
     ],
 )
 def test_refused_before_anything_is_asked(settings: EvaluationSettings, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        evaluate(TASK, replace(settings, **changes))
-    assert not settings.output.exists()
+        evaluate(replace(settings, **changes))
+    assert not settings.folder.exists()
 
 
-def test_other_settings_do_not_go_on(whole: Evaluation, settings: EvaluationSettings) -> None:
-    mixed = replace(settings, output=whole.folder.parent, arms=("gemma",), batch_size=4)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "/nowhere"}, "/nowhere: no such folder"),
+        ({"control": {"gemma_tuned": "/nowhere"}}, "control gemma_tuned: /nowhere: no such folder"),
+        ({"control": ["current_frame=tests"]}, "control current_frame: tests"),
+        ({"num_world_steps": 2000}, "num_world_steps=2000: expected"),
+        ({"families": "falling"}, "family 'falling': the questions of custom are of the kinds static, predictive"),
+    ],
+)
+def test_names_are_checked_before_data_is_made(
+    settings: EvaluationSettings, changes: dict[str, Any], message: str
+) -> None:
+    def make(folder: Path, count: int | None) -> str:
+        raise AssertionError("the data is made")
+
+    task = replace(TASK, kinds=("static", "predictive"), default_source=make)
+    with pytest.raises(ValueError, match=message):
+        evaluate(replace(settings, **changes), task)
+    assert not settings.folder.exists()
+    with pytest.raises(AssertionError, match="the data is made"):
+        evaluate(settings, task)
+
+
+def test_other_settings_do_not_go_on(whole: Result) -> None:
     with pytest.raises(ValueError, match="other batch_size: choose another folder"):
-        evaluate(TASK, mixed)
+        evaluate(replace(whole.settings, arms=["gemma"], batch_size=4))
 
 
-def test_one_model_at_a_time_is_in_memory(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_model_at_a_time_answers_every_task(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[weakref.ref[TheWorld]] = []
     load = run.load
 
-    def load_alone(name: str, **options: Any) -> TheWorld:
+    def load_alone(*arguments: Any, **options: Any) -> TheWorld:
         assert [model for model in loaded if model() is not None] == []
-        loaded.append(weakref.ref(model := load(name, **options)))
+        loaded.append(weakref.ref(model := load(*arguments, **options)))
         return model
 
     monkeypatch.setattr(run, "load", load_alone)
-    assert list(evaluate(TASK, replace(settings, arms=("gemma", "world"))).arms) == ["gemma", "world"]
+    other = replace(TASK, name="other", load=lambda settings: TaskItems(items().items[:2]))
+    first, second = evaluate_tasks([TASK, other], replace(settings, arms=["gemma", "world"]))
+    assert list(first.predictions) == list(second.predictions) == ["world", "gemma"]
+    assert (len(first.predictions["world"]), len(second.predictions["world"])) == (COUNT + 1, 2)
     assert len(loaded) == 2
+    with pytest.raises(ValueError, match="give every task once"):
+        evaluate_tasks([TASK, TASK], settings)
+    with pytest.raises(ValueError, match="are those of one task"):
+        evaluate_tasks([TASK, other], replace(settings, data="rows.jsonl"))
+
+
+def test_families_and_kinds_are_chosen(settings: EvaluationSettings) -> None:
+    families = ("static/a", "static/b", "predictive/c")
+
+    def load(source: SourceSettings) -> TaskItems:
+        found = [replace(item, family=families[place % 3]) for place, item in enumerate(items().items)]
+        return TaskItems(tuple(found))
+
+    task = replace(TASK, load=load, kinds=("static", "predictive"))
+    for asked, expected in (("static", {"static/a", "static/b"}), (["static/b"], {"static/b"})):
+        chosen = replace(settings, arms=["gemma"], families=asked, output=f"{settings.output}-{len(expected)}")
+        assert {row.family for row in evaluate(chosen, task).predictions["gemma"]} == expected
+
+
+def test_a_model_without_a_future_is_its_own_full_model(settings: EvaluationSettings) -> None:
+    result = evaluate(replace(settings, num_world_steps=0))
+    assert list(result.predictions) == [
+        "world",
+        *("gemma", "other_image", "random_projection", "zeroed"),
+        "noise",
+        "no_image",
+    ]
+    assert {row.world_tokens for row in result.predictions["world"] if not row.failed} == {16}
+    assert result.not_run["world_0"] == "is the same as the arm world: --num_world_steps is 0"
+    assert "does not exist without a future" in result.not_run["other_future"]
+    assert result.not_run.keys() >= {"current_frame", "other_future", "true_future"}
+
+
+def test_the_true_future_a_learner_and_the_errors(settings: EvaluationSettings) -> None:
+    rng = np.random.default_rng(1)
+    clips = [tuple(rng.integers(0, 256, (12, 40, 40, 3), dtype=np.uint8)) for _ in range(COUNT)]
+
+    def load(source: SourceSettings) -> TaskItems:
+        found = [
+            replace(
+                item, clip=clip, frame=place, images=(clip[place],), family="static/a" if place == 1 else "predictive/b"
+            )
+            for place, (item, clip) in enumerate(zip(items().items, clips, strict=True))
+        ]
+        return TaskItems(tuple(found))
+
+    def learn(asked: Any, source: SourceSettings, folder: Path, seed: int) -> Learned:
+        answers = {item.id: "red" for item in asked if item.family == "predictive/b"}
+        return Learned(answers, [{"family": "predictive/b", "learner": "kernel", "chosen": True}])
+
+    def trace(asked: Any, last_latents: Any, answers: Any) -> dict[str, Any]:
+        return {"shape": list(last_latents(asked[:2]).shape), "answers": len(answers), "items": len(asked)}
+
+    task = replace(TASK, load=load, kinds=("static", "predictive"), learn=learn, trace=trace)
+    chosen = replace(settings, arms=["world", "true_future", "static_learner"])
+    result = evaluate(chosen, task)
+    assert list(result.predictions) == ["world", "static_learner", "true_future"]
+    learned, future = result.predictions["static_learner"], result.predictions["true_future"]
+    assert [row.parsed for row in learned] == ["red", None, *["red"] * 5]
+    assert learned[1].failed == "no_learner: no static learner answers static/a"
+    assert [row.score for row in learned] == [1, 0, 1, 0, 1, 0, 1]
+    assert {row.world_tokens for row in future} == {48}
+    assert future[0].choice_logprobs != result.predictions["world"][0].choice_logprobs
+    folder = settings.folder / "custom"
+    assert json.loads((folder / "learners.json").read_text(encoding="utf-8"))[0]["learner"] == "kernel"
+    traced = json.loads((folder / "tracing.json").read_text(encoding="utf-8"))
+    assert traced == {"shape": [2, 16, 3, *traced["shape"][3:]], "answers": COUNT, "items": COUNT}
+
+    def no_more(*arguments: Any) -> Learned:
+        raise AssertionError("learned again")
+
+    assert evaluate(chosen, replace(task, learn=no_more)).predictions == result.predictions
 
 
 def test_silence_is_refused(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "generate", lambda model, batch, *rest: [asking.Answer("") for _ in batch.items])
     with pytest.raises(ValueError, match="outputs is empty"):
-        evaluate(TASK, replace(settings, arms=("gemma",), scorer="generate"))
+        evaluate(replace(settings, arms=["gemma"], scorer="generate"))
 
 
 def test_world_tokens_that_do_not_reach_the_model_are_refused(
@@ -235,4 +411,4 @@ def test_world_tokens_that_do_not_reach_the_model_are_refused(
     real = asking.generate
     monkeypatch.setattr(asking, "generate", lambda model, batch, world, room: real(model, batch, None, room))
     with pytest.raises(ValueError, match="0 world tokens reached the model"):
-        evaluate(TASK, replace(settings, arms=("world",), scorer="generate"))
+        evaluate(replace(settings, arms=["world"], scorer="generate"))

@@ -13,7 +13,7 @@ from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.data.schema import Message
 from theworld.evaluation.ask.arms import ARMS, BASE, CONTROLS, plan
-from theworld.evaluation.ask.worlds import Worlds, donors, encode_worlds, noise_like
+from theworld.evaluation.ask.worlds import WORLD_SOURCES, Worlds, donors, encode_worlds, noise_like
 from theworld.evaluation.store.predictions import Item
 
 STEPS = 2
@@ -80,7 +80,7 @@ def test_a_killed_encoding_goes_on_with_the_same_bits(
 
 
 def test_a_picture_that_opens_late_is_told_by_its_item(worlds: Worlds) -> None:
-    with pytest.raises(ValueError, match="item '3': its picture could not be opened at first"):
+    with pytest.raises(ValueError, match="item '3': its image could not be opened at first"):
         worlds.tokens(worlds.items[3:], ARMS["world"], STEPS)
 
 
@@ -130,7 +130,7 @@ def test_a_donor_never_has_the_same_picture_under_another_name() -> None:
     rows = [replace(blank, id=str(place), cluster=str(place)) for place in range(4)]
     keys = {"0": [b"same"], "1": [b"same"], "2": [b"same"], "3": [b"other"]}
     assert donors(rows, keys, seed=0) == {"0": "3", "1": "3", "2": "3", "3": donors(rows, keys, seed=0)["3"]}
-    with pytest.raises(ValueError, match="no other picture"):
+    with pytest.raises(ValueError, match="no other image"):
         donors(rows[:3], keys, seed=0)
 
 
@@ -140,9 +140,36 @@ def test_noise_depends_on_the_item_and_the_seed() -> None:
     assert not torch.equal(noise_like(like, 0, "a"), noise_like(like, 1, "a"))
 
 
+def test_the_true_future_is_that_of_the_clip(model: TheWorld, items: list[Item], tmp_path: Path) -> None:
+    encoder, rng = model.model.world_encoder, np.random.default_rng(0)
+    assert encoder is not None
+    clip = tuple(rng.integers(0, 256, (12, 48, 48, 3), dtype=np.uint8))
+    asked = [replace(items[0], images=(clip[frame],), clip=clip, frame=frame, id=str(frame)) for frame in (0, 6)]
+    worlds = encode_worlds(model, asked, None, tmp_path, batch_size=2, clips=True)
+    for item, frames in zip(asked, (clip[:9], (*clip[6:], *[clip[-1]] * 3)), strict=True):  # the last one is repeated
+        pixels = torch.stack(list(model.processor.world_pixels([Image.fromarray(frame) for frame in frames])))
+        with torch.no_grad():
+            expected = worlds.project(encoder.encode_clip(pixels[None].transpose(1, 2)))
+        found = worlds.tokens([item], ARMS["true_future"], STEPS)
+        assert found is not None
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(found, worlds.tokens([item], ARMS["world"], STEPS), atol=1e-3)
+
+
+def test_an_arm_says_what_it_is_in_one_entry() -> None:
+    assert {arm.world for arm in ARMS.values()} == {*WORLD_SOURCES, "none"}
+    decides = "gemma gemma_tuned current_frame other_future other_image other_source random_encoder static_learner"
+    assert [name for name, arm in ARMS.items() if arm.decides] == decides.split()
+    assert [name for name, arm in ARMS.items() if arm.needs_future] == ["current_frame", "other_future", "true_future"]
+    assert [name for name, arm in ARMS.items() if arm.same_for_all] == ["gemma", "no_image"]
+    assert [name for name, arm in ARMS.items() if arm.ceiling] == ["true_future"]
+    assert {ARMS[name].checkpoint for name in CONTROLS} == set(CONTROLS)
+    assert ARMS["gemma"].checkpoint == BASE
+
+
 def test_plan(tmp_path: Path) -> None:
     running, not_run = plan(tuple(ARMS), "some/model", (0, 4), {"gemma_tuned": "tuned"})
-    assert list(not_run) == ["random_encoder", "other_source"]
+    assert list(not_run) == ["current_frame", "other_source", "random_encoder"]
     assert "--control random_encoder=PATH" in not_run["random_encoder"]
     steps = {planned.arm.name: planned.num_world_steps for planned in running}
     assert steps["gemma"] is steps["gemma_tuned"] is steps["no_image"] is None
@@ -153,14 +180,11 @@ def test_plan(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     running, _ = plan(("random_encoder",), str(tmp_path / "model"), (0,), {})
     assert [planned.checkpoint for planned in running] == [str(tmp_path / "controls" / "random_encoder")]
-    assert [p.arm.name for p in plan(("world", "world_0"), "m", (0, 2, 4), {})[0]] == ["world_0", "world_2", "world"]
+    assert [p.arm.name for p in plan(("world", "world_0"), "m", (0, 2, 4), {})[0]] == ["world", "world_2", "world_0"]
     assert list(plan(("world", "world_0"), "m", (4,), {})[1]) == ["world_0"]
-    assert list(plan(("world", "world_0"), "m", (0,), {})[1]) == ["world"]
-    assert {ARMS[name].checkpoint for name in CONTROLS} == set(CONTROLS)
-    assert ARMS["gemma"].checkpoint == BASE
 
 
-@pytest.mark.parametrize(("names", "controls"), [(("wrold",), {}), (("world",), {"gema_tuned": "x"})])
-def test_unknown_names_are_refused(names: tuple[str, ...], controls: dict[str, str]) -> None:
-    with pytest.raises(ValueError, match="expected one of"):
-        plan(names, "nano", (0, 2), controls)
+def test_plan_without_a_future() -> None:
+    running, not_run = plan(tuple(ARMS), "nano", (0,), {})
+    assert list(not_run) == ["world_0", "current_frame", "other_future", "true_future"]
+    assert {planned.arm.name: planned.num_world_steps for planned in running}["world"] == 0

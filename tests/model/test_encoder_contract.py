@@ -13,8 +13,8 @@ from tests.evaluation.test_run import TASK
 from tests.model.helpers import assistant, encode, user
 from tests.training.runs import tiny_run, write_rows
 from theworld import TheWorld
-from theworld.evaluation.ask.asker import EvaluationSettings
-from theworld.evaluation.run import evaluate
+from theworld.evaluation.run import evaluate_tasks
+from theworld.evaluation.settings import EvaluationSettings
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.training.precompute import precompute
 from theworld.training.run import train
@@ -97,9 +97,12 @@ def test_evaluated(model: TheWorld, tmp_path: Path) -> None:
     model.config.trained_steps = {"projector": 1}
     model.save_pretrained(tmp_path / "checkpoint")
     settings = EvaluationSettings(
-        str(tmp_path / "checkpoint"), tmp_path / "out", arms=("gemma", "world", "other_future"), num_world_steps=(0, 2)
+        model=str(tmp_path / "checkpoint"),
+        output=str(tmp_path / "out"),
+        arms="gemma,world,other_future",
+        num_world_steps=[0, 2],
     )
-    evaluation = evaluate(TASK, settings)
-    assert set(evaluation.arms) == {"gemma", "world", "other_future"}
-    answers = {arm: [row.output for row in rows if not row.failed] for arm, rows in evaluation.arms.items()}
+    result = evaluate_tasks([TASK], settings)[0]
+    assert set(result.predictions) == {"gemma", "world", "other_future"}
+    answers = {arm: [row.output for row in rows if not row.failed] for arm, rows in result.predictions.items()}
     assert all(answers.values())

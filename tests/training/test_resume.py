@@ -29,6 +29,7 @@ from theworld.training import resume
 from theworld.training.config import AUTO, TrainingConfig
 from theworld.training.run import RunResult, train
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import locked
 
 KILLS = 10
 
@@ -339,7 +340,7 @@ def test_numbers_sort_as_numbers(whole: TrainingConfig, last: Path, tmp_path: Pa
 
 HOLDER = """
 import sys
-from theworld.training.resume import locked
+from theworld.utils.folders import locked
 from torch.utils.data import DataLoader
 from pathlib import Path
 with locked(Path(sys.argv[1]), is_main=True):
@@ -363,7 +364,7 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_dies(whole: Train
     ):
         continued(whole, output_dir=str(run))
     assert {path.name for path in run.iterdir()} - {".lock"} == before
-    with resume.locked(run, is_main=False):  # another rank of the same launch
+    with locked(run, is_main=False):  # another rank of the same launch
         pass
     holder.kill()  # its loading process lives on for some seconds
     holder.wait()

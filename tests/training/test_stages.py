@@ -13,11 +13,12 @@ from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.world_encoders.controls import PatchesWorldEncoder
-from theworld.training import run, stages
+from theworld.training import run
 from theworld.training.config import TrainingConfig
 from theworld.training.rows import load_rows
 from theworld.training.run import train
 from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from theworld.utils import quantization
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
 SCHEDULE = (
@@ -172,13 +173,13 @@ def test_quantised_loading_says_what_to_install(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, load_in_4bit=True)
-    monkeypatch.setattr(stages, "find_spec", lambda name: None)
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="load_in_4bit=True needs bitsandbytes: pip install bitsandbytes"):
         load_model(config, gemma_folder)
-    monkeypatch.setattr(stages, "find_spec", lambda name: name)
-    settings = stages.quantization(config)["quantization_config"]
+    monkeypatch.setattr(quantization, "find_spec", lambda name: name)
+    settings = quantization.quantization(config, torch.float32)["quantization_config"]
     assert (settings.load_in_4bit, settings.bnb_4bit_compute_dtype) == (True, torch.float32)
-    assert stages.quantization(replace(config, load_in_4bit=False)) == {}
+    assert quantization.quantization(replace(config, load_in_4bit=False), torch.float32) == {}
 
 
 def test_a_mixture_has_a_fingerprint_of_all_its_files(tmp_path: Path) -> None:

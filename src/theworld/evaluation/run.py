@@ -1,86 +1,247 @@
-"""A checkpoint and a task -> predictions of every arm, on disk as they come.
+"""A checkpoint and tasks -> predictions of every arm and their metrics, on disk as they come.
 
-Killed at any time, the same command goes on where it was.
+Works on one process and under `accelerate launch` or `torchrun`, whose processes share the output folder. If
+interrupted, the same command resumes, also with another number of processes, and produces identical predictions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from theworld.model import TheWorld
-from theworld.utils.devices import best_device
-from theworld.utils.errors import TheWorldError
-from theworld.utils.logging import logger
+import torch
+from accelerate import PartialState
 
-from .ask.arms import ARMS, BASE, MODEL, plan
-from .ask.asker import Asker, EvaluationSettings
-from .store.predictions import Prediction
-from .store.refusals import FULL
-from .tasks.base import Task, TaskItems
+from theworld.data.latent_cache import LatentCache
+from theworld.data.schema import SourceSettings
+from theworld.model import TheWorld
+from theworld.model.checkpoints.load import Plan, make_plan
+from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
+from theworld.utils.devices import best_device
+from theworld.utils.errors import FileError, TheWorldError, one_line
+from theworld.utils.folders import locked
+from theworld.utils.io import write_json
+from theworld.utils.logging import logger
+from theworld.utils.quantization import quantization
+
+from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
+from .ask.asker import Asker, asked, failed, merged, open_file, scored
+from .ask.scorers import Answer
+from .result import REPORTERS, Result, card_of
+from .score import read_metrics, write_metrics
+from .settings import HUB_IDS, EvaluationSettings, listed
+from .store.predictions import NO_LEARNER, Item, Prediction
+from .tasks import find_task
+from .tasks.base import Task, TaskItems, kind_of
+
+
+def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "all", **settings: Any) -> Result:
+    """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason.
+
+        result = theworld.evaluate("nano", "micro_world", arms="gemma,world", num_samples=100)
+        print(result.table())
+
+    Args:
+        model: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
+        task: Name of a benchmark, `path/to/file.py:NAME`, or a `Task`.
+        arms: Names of arms, as a list or as text with commas, or `all`.
+        settings: Fields of `EvaluationSettings`, which are the options of `theworld evaluate`: `output`, `data`,
+            `num_world_steps`, `control`, ...
+
+    Raises:
+        ValueError: Settings are wrong or contradict each other or the task, the output holds predictions of other
+            settings, or an arm is refused (`store/refusals.py`).
+        FileNotFoundError: The task's data or a checkpoint is missing.
+    """
+    known = EvaluationSettings(model=str(model), arms=arms if isinstance(arms, str) else list(arms), **settings)
+    return evaluate_tasks([task if isinstance(task, Task) else find_task(task)], known)[0]
+
+
+def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
+    """`evaluate` for several tasks: each checkpoint is loaded once. Writes to `settings.reporters` as well."""
+    # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
+    state = PartialState(cpu=settings.device == "cpu" or not torch.accelerator.is_available())
+    _check_tasks(tasks, settings)
+    chosen = _choose(settings)
+    with locked(settings.folder, is_main=state.is_main_process, option="output"):
+        state.wait_for_everyone()
+        # 2. The items of all tasks, and which arms can run on them
+        jobs = [_prepare(task, settings, chosen) for task in tasks]
+        # 3. One checkpoint at a time, as two may not fit
+        for checkpoint in (MODEL, BASE, *CONTROLS):
+            groups = [[planned for planned in job.arms if planned.arm.checkpoint == checkpoint] for job in jobs]
+            first = next((group[0] for group in groups if group), None)
+            if first is not None:
+                model = _load(first, settings, chosen)
+                for job, group in zip(jobs, groups, strict=True):
+                    job.ask(model, group)
+                del model
+        # 4. What needs no model
+        results = [job.finish() for job in jobs]
+    for result in results if state.is_main_process else ():
+        for name in settings.reporters:
+            REPORTERS[name](result)
+    return results
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What was done.
+class _Chosen:
+    """What the settings choose, whatever the task."""
 
-    Args:
-        folder: <output>/<task>.
-        items: Of the task.
-        arms: Predictions by arm, in the items' order.
-        not_run: By arm, why it did not run and what it needs.
-        num_world_steps: Future latent frames of the full model; `None` if it did not run.
-    """
+    arms: list[PlannedArm]  # those that can run
+    not_run: dict[str, str]  # by arm, why others do not
+    found: Plan  # where the model and its base are, and its config
+    num_world_steps: int  # the most of any arm
 
-    folder: Path
+
+@dataclass
+class _Job:
+    """The evaluation of one task."""
+
+    task: Task
     items: TaskItems
-    arms: dict[str, list[Prediction]]
-    not_run: dict[str, str]
-    num_world_steps: int | None = None
+    arms: list[PlannedArm]  # those that run on it
+    not_run: dict[str, str]  # by arm, why others do not
+    settings: EvaluationSettings
+    source: SourceSettings  # where the items come from
+    num_world_steps: int  # the most of any arm
+    done: dict[str, list[Prediction]] = field(default_factory=dict[str, list[Prediction]])  # by arm
+    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None  # of the full model, with keys by item
+
+    def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
+        """Ask the arms of one checkpoint."""
+        if not group:
+            return
+        asker = Asker(self.task, self.items, self.settings, model, self.num_world_steps)
+        self.done |= asker.run(group)
+        worlds = asker.worlds.get(self.num_world_steps)
+        if worlds is not None and any(planned.arm.name == FULL for planned in group):
+            self.rolled_out = worlds.cache, worlds.keys
+
+    def finish(self) -> Result:
+        """Answer by learners, trace the errors, and score."""
+        state, output = PartialState(), self.settings.folder
+        for planned in self.arms:
+            if planned.arm.checkpoint == LEARNER:
+                self.learn(planned)
+        if state.is_main_process:
+            self.trace()
+            write_metrics(output, self.task, self.items.items)
+            for name, reason in self.not_run.items():
+                logger.warning("arm %s not run: %s", name, reason)
+        state.wait_for_everyone()
+        metrics, done = (
+            read_metrics(output)[self.task.name],
+            {arm.arm.name: self.done[arm.arm.name] for arm in self.arms},
+        )
+        return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
+
+    def learn(self, planned: PlannedArm) -> None:
+        """The arm of the best static learner; it runs on the main process."""
+        items, settings = self.items.items, self.settings
+        file = open_file(settings, asked(self.task, self.items, settings, planned), {"label": planned.arm.label})
+        if PartialState().is_main_process and any(item.id not in file.done for item in items):
+            assert self.task.learn is not None
+            learned = self.task.learn(items, self.source, settings.folder, settings.seed)
+            write_json(settings.folder / self.task.name / "learners.json", list(learned.table))
+            for item in items:
+                said, why = learned.answers.get(item.id), f"{NO_LEARNER}: no static learner answers {item.family}"
+                file.append([failed(item, why) if said is None else scored(self.task, item, Answer(said))])
+        self.done[planned.arm.name] = merged(file, self.items)
+
+    def trace(self) -> None:
+        """Whether the full model's answers follow the future that it imagines."""
+        if self.task.trace is None or self.rolled_out is None or not self.num_world_steps:
+            return
+        cache, keys = self.rolled_out
+
+        def last_latents(items: Sequence[Item]) -> torch.Tensor:
+            return cache.get([key for item in items for key in keys[item.id]])
+
+        answers = {row.id: row.parsed for row in self.done[FULL] if row.parsed is not None}
+        seen = [item for item in self.items.items if keys.get(item.id)]
+        traced = self.task.trace(seen, last_latents, answers)
+        write_json(self.settings.folder / self.task.name / "tracing.json", traced)
 
 
-def evaluate(task: Task, settings: EvaluationSettings) -> Evaluation:
-    """Ask every item of `task` in every arm that can run; what is on disk already is not asked again.
+def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise TheWorldError(f"tasks {', '.join(names)}: give every task once")
+    if len(tasks) > 1 and (settings.data or settings.split):
+        raise TheWorldError("--data and --split are those of one task: give one task, or leave them out")
+    for task, family in itertools.product(tasks, listed(settings.families)):
+        if task.kinds and family.partition("/")[0] not in task.kinds:
+            expected = ", ".join(task.kinds)
+            raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
+
+
+def _choose(settings: EvaluationSettings) -> _Chosen:
+    """The arms to run; reads the configs of the model and of the controls, and no weights."""
+    asked_for = [ARMS[name] for name in settings.arm_names]
+    world = any(arm.world != "none" and arm.checkpoint == MODEL for arm in asked_for)
+    options = _world(max(settings.steps or (0,))) if world and settings.steps else {"enable_world": world}
+    found = make_plan(settings.model, {"revision": settings.revision, **options})
+    if "card" in settings.reporters:
+        card_of(settings.model)
+    steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
+    arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
+    for planned in arms:
+        if planned.arm.checkpoint in CONTROLS:
+            try:
+                make_plan(str(planned.checkpoint), _world(planned.num_world_steps))
+            except (OSError, ValueError) as error:
+                raise FileError(f"control {planned.arm.checkpoint}: {one_line(error)}") from error
+    return _Chosen(arms, not_run, found, max(steps))
+
+
+def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
+    """The items of a task, and which arms can run on them.
 
     Raises:
-        ValueError: Settings contradict each other or the task, the output holds predictions of other settings, or an
-            arm is refused: all its outputs are empty, or it should have consumed world tokens and did not.
-        FileNotFoundError: The task's data or a checkpoint is missing.
+        ValueError: An id is there more than once, no item is of the families that are asked for, or the scorer does
+            not fit.
     """
-    plan(settings.arms, settings.model, (0,), settings.controls)  # names are checked before anything is loaded
-    items = task.load(settings.source)
+    # 1. Load them; the main process makes what is not there
+    source, state = settings.source, PartialState()
+    with state.main_process_first():
+        if source.path is None and task.default_source is not None:
+            source = replace(source, path=task.default_source(settings.folder, settings.num_samples))
+        elif source.path is None:
+            source = replace(source, path=HUB_IDS.get(task.name))
+        items = task.load(source)
+    # 2. Choose and check them
+    wanted, families = listed(settings.families), sorted({item.family for item in items.items})
+    for name in wanted:
+        if name not in (*families, *task.kinds):
+            raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
+    if wanted:  # nobody knows of which family a skipped row is
+        kept = (i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted))
+        items = TaskItems(tuple(kept))
     _check_items(task, items, settings)
-    model = _load_model(settings)
-    steps = settings.num_world_steps or tuple(sorted({0, model.config.num_world_steps}))
-    planned, not_run = plan(settings.arms, settings.model, steps, settings.controls)
-    config = model.config
-    where = {"subfolder": config.gemma_subfolder, "revision": config.gemma_revision}
-    base = config.gemma_model_name, {**where, "enable_world": False}
-    done: dict[str, list[Prediction]] = {}
-    for checkpoint in sorted({arm.arm.checkpoint for arm in planned}, key=lambda name: (name != MODEL, name)):
-        group = [arm for arm in planned if arm.arm.checkpoint == checkpoint]
-        if checkpoint != MODEL:
-            del model  # the next one may not fit beside it
-            other = group[0].checkpoint, _world_options(group[0].num_world_steps)
-            name, options = base if checkpoint == BASE else other
-            assert name is not None
-            model = load(name, **options)
-        done |= Asker(task, items, settings, model, max(steps)).run(group)
-    for name, reason in not_run.items():
-        logger.warning("arm %s not run: %s", name, reason)
-    full = next((arm.num_world_steps for arm in planned if arm.arm.name == FULL), None)
-    arms = {arm.arm.name: done[arm.arm.name] for arm in planned}
-    return Evaluation(settings.output / task.name, items, arms, not_run, full)
+    # 3. Leave out the arms that this task cannot have
+    not_run = dict(chosen.not_run)
+    encoder = WORLD_ENCODERS[chosen.found.config.world_encoder]
+    for planned in chosen.arms:
+        arm = planned.arm
+        if arm.checkpoint == LEARNER and task.learn is None:
+            not_run[arm.name] = f"task {task.name!r} has no labels to learn from"
+        elif arm.world == "true_future" and not all(item.clip and len(item.images) == 1 for item in items.items):
+            not_run[arm.name] = f"task {task.name!r} does not know what happens next"
+        elif arm.world == "true_future" and encoder.encode_clip is WorldEncoder.encode_clip:
+            not_run[arm.name] = f"the world encoder {chosen.found.config.world_encoder!r} encodes no clips"
+    arms = [planned for planned in chosen.arms if planned.arm.name not in not_run]
+    return _Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 
 
 def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
-    ids = [row.id for row in (*items.items, *items.skipped)]
-    if len(set(ids)) < len(ids):
-        twice = next(id for id in ids if ids.count(id) > 1)
-        raise TheWorldError(
-            f"task {task.name!r}: item {twice!r} is there more than once: give every item an id of its own"
-        )
+    id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
+    if times > 1:
+        raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")
     opened = [item.id for item in items.items if not item.choices]
     if settings.scorer == "choices" and opened:
         raise TheWorldError(
@@ -89,25 +250,36 @@ def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> 
         )
 
 
-def _load_model(settings: EvaluationSettings) -> TheWorld:
-    """The model that is evaluated, without its world if no arm needs it."""
-    asked = [ARMS[name] for name in settings.arms if ARMS[name].checkpoint == MODEL]
-    world = any(arm.world != "none" for arm in asked)
-    largest = max(settings.num_world_steps) if settings.num_world_steps else None
-    options = {"num_world_steps": largest} if world and largest is not None else {}
-    return load(settings.model, enable_world=world, **options)
+def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
+    """The checkpoint of an arm and of all others that it answers."""
+    base, steps = chosen.found.gemma, planned.num_world_steps
+    if planned.arm.checkpoint == BASE:
+        return load(base.name, settings, enable_world=False, **base.where)
+    if planned.arm.checkpoint != MODEL:
+        return load(str(planned.checkpoint), settings, **_world(steps))
+    steps = chosen.num_world_steps if chosen.found.config.enable_world else None
+    return load(settings.model, settings, revision=settings.revision, **_world(steps))
 
 
-def _world_options(num_world_steps: int | None) -> dict[str, Any]:
-    if num_world_steps is None:
-        return {"enable_world": False}
-    return {"enable_world": True, "num_world_steps": num_world_steps}
+def _world(num_world_steps: int | None) -> dict[str, Any]:
+    """Arguments of `from_pretrained`; `None` turns the world off."""
+    steps = {} if num_world_steps is None else {"num_world_steps": num_world_steps}
+    return {"enable_world": num_world_steps is not None, **steps}
 
 
-def load(name: str, **options: Any) -> TheWorld:
-    """The checkpoint or Gemma 3 that `name` says, ready to be asked on the best device of this machine."""
+def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:
+    """The checkpoint or Gemma 3 `name`, ready to be asked, on the device and in the dtype of the settings."""
+    state = PartialState()
     device, dtype = best_device()
+    if settings.device is not None or state.num_processes > 1:
+        device = torch.device(settings.device or str(state.device))
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    if settings.dtype != "auto":
+        dtype = getattr(torch, settings.dtype)
+    if settings.attn_implementation is not None:
+        options["attn_implementation"] = settings.attn_implementation
+    options |= quantization(settings, dtype)
     return TheWorld.from_pretrained(name, dtype=dtype, device_map={"": device}, **options).eval()
 
 
-__all__ = ["Evaluation", "evaluate", "load"]
+__all__ = ["evaluate", "evaluate_tasks", "load"]

@@ -23,10 +23,10 @@ from theworld.data.skips import SkipLog
 from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model.world_encoders import WorldEncoder, cache_fingerprint
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import locked
 
 from .config import TrainingConfig
 from .objectives import OBJECTIVES
-from .resume import locked
 from .rows import load_rows
 from .run import SKIPPED, SKIPPED_EVAL
 from .stages import load_model

@@ -7,15 +7,12 @@ the folder hidden, so every `checkpoint-N` is complete.
 import os
 import shutil
 import zlib
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError
-from huggingface_hub.utils import WeakFileLock
 from transformers.trainer import SCHEDULER_NAME
 from transformers.trainer_callback import TrainerState
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
@@ -38,7 +35,6 @@ RNG_STATES = "rng_state*.pth"  # one a process
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or sharded, DeepSpeed
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
 CONTROL = "TrainerControl"  # which transformers expects in the state at the next save
-LOCK, LOCK_SECONDS = ".lock", 0.2
 
 
 @dataclass(frozen=True)
@@ -212,37 +208,6 @@ def prune(saved: list[Path], limit: int | None) -> None:
     """Remove the first of the checkpoints `saved` until there are at most `limit`."""
     while limit and len(saved) > limit:
         shutil.rmtree(saved.pop(0))
-
-
-@contextmanager
-def locked(folder: Path, *, is_main: bool) -> Generator[None]:
-    """Hold the lock of a run folder. The system frees it when the process dies. All ranks of a launch are one run.
-
-    Raises:
-        ValueError: Another run holds it, or `folder` is a file.
-    """
-    with ExitStack() as stack:
-        if is_main:
-            if folder.exists() and not folder.is_dir():
-                raise TheWorldError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
-            if not folder.is_dir():
-                folder.mkdir(parents=True)
-                stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
-            try:
-                stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
-            except TimeoutError as error:
-                raise TheWorldError(
-                    f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
-                    "--output_dir"
-                ) from error
-            # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
-            stack.callback((folder / LOCK).unlink, missing_ok=True)
-        yield
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _crc32(path: Path) -> int:

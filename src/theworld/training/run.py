@@ -26,6 +26,7 @@ from theworld.data.sources.hf_dataset import StreamedRows
 from theworld.model import TheWorld
 from theworld.model.fusion import FUSIONS
 from theworld.utils.errors import HUB_TOKEN, TheWorldError, keep_secret
+from theworld.utils.folders import locked
 from theworld.utils.imports import require
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
@@ -38,7 +39,7 @@ from .config import TrainingConfig
 from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .publish import Publisher
-from .resume import STATE, Resume, locked, newest_checkpoint, resolve
+from .resume import STATE, Resume, newest_checkpoint, resolve
 from .rows import load_rows
 from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows

@@ -6,17 +6,16 @@
 import hashlib
 from collections.abc import Sized
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import BitsAndBytesConfig
 
 from theworld.model import TheWorld
 from theworld.model.components import component_table, named_components
-from theworld.utils.errors import FileError, MissingPackageError, TheWorldError
+from theworld.utils.errors import FileError, TheWorldError
+from theworld.utils.quantization import quantization
 from theworld.utils.settings import keys as records
 
 from .config import TrainingConfig
@@ -73,7 +72,7 @@ def load_model(
     """
     world = [key for key, record in records(TrainingConfig).items() if record.source == WORLD]
     given = {key: getattr(config, key) for key in (*world, *keys) if getattr(config, key) is not None}
-    given |= quantization(config)
+    given |= quantization(config, DTYPES[config.mixed_precision])
     try:
         model = model_class.from_pretrained(name, dtype="auto", **given)
     except OSError as error:
@@ -91,22 +90,6 @@ def load_model(
         if parameter.is_floating_point():  # quantised weights stay as they are
             parameter.data = parameter.data.to(torch.float32 if ever else DTYPES[config.mixed_precision])
     return model
-
-
-def quantization(config: TrainingConfig) -> dict[str, Any]:
-    """The argument of `from_pretrained` for `load_in_4bit` and `load_in_8bit`.
-
-    Raises:
-        ImportError: bitsandbytes is not installed.
-    """
-    key = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(config, key)), None)
-    if key is None:
-        return {}
-    if find_spec("bitsandbytes") is None:
-        raise MissingPackageError(f"{key}=True needs bitsandbytes: pip install bitsandbytes, or leave {key} out")
-    dtype = DTYPES[config.mixed_precision]
-    settings = BitsAndBytesConfig(bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_type="nf4", **{key: True})
-    return {"quantization_config": settings}
 
 
 def compile_layers(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole, and the numbered checkpoints in the folder of a run."""
+"""Folders that are replaced as a whole, and the lock and the numbered checkpoints of a run folder."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE_FILE
+from huggingface_hub.utils import WeakFileLock
 
 from .errors import FileError, MissingFileError, TheWorldError
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
+LOCK, LOCK_SECONDS = ".lock", 0.2
 RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
 
 
@@ -143,3 +146,37 @@ def model_folder(name: str) -> str:
     if not whole:
         raise MissingFileError(f"{name}: no complete checkpoint in this run folder; expected {SAFETENSORS_SINGLE_FILE}")
     return str(whole[-1])
+
+
+@contextmanager
+def locked(folder: Path, *, is_main: bool, option: str = "output_dir") -> Generator[None]:
+    """Hold the lock of a run folder. The system frees it when the process dies. All ranks of a launch are one run.
+
+    Args:
+        option: The setting that names the folder.
+
+    Raises:
+        ValueError: Another run holds it, or `folder` is a file.
+    """
+    with ExitStack() as stack:
+        if is_main:
+            if folder.exists() and not folder.is_dir():
+                raise TheWorldError(f"{option}={str(folder)!r}: is a file; name the folder of the run")
+            if not folder.is_dir():
+                folder.mkdir(parents=True)
+                stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
+            try:
+                stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
+            except TimeoutError as error:
+                raise TheWorldError(
+                    f"{option}={str(folder)!r}: another run is writing there; wait for its end, or choose another "
+                    f"--{option}"
+                ) from error
+            # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
+            stack.callback((folder / LOCK).unlink, missing_ok=True)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

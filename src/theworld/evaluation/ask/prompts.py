@@ -1,6 +1,6 @@
 """Items -> one left-padded batch of prompts, as every arm gets them.
 
-Shape legend: `B` items that could be asked, `L` sequence, `M` pictures of all of them.
+Shape legend: `B` items that could be asked, `L` sequence, `M` images of all of them.
 """
 
 from __future__ import annotations
@@ -27,20 +27,14 @@ from ..store.predictions import Item
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of the items that could be asked.
+    """Prompts of the items that could be asked."""
 
-    Args:
-        items: Those items (B).
-        inputs: `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, on the model's device; no
-            world pixels, as latents take their place.
-        prompts: As text (B), see `render`.
-        world_tokens: World placeholders of each prompt (B).
-    """
-
-    items: list[Item]
+    items: list[Item]  # (B)
+    # `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, on the model's device; no world pixels,
+    # as latents take their place
     inputs: dict[str, torch.Tensor]
-    prompts: list[str]
-    world_tokens: list[int]
+    prompts: list[str]  # as text (B), see `render`
+    world_tokens: list[int]  # world placeholders of each prompt (B)
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ class PromptBuilder:
     Args:
         model: Whose processor, and whose limit of positions.
         num_world_steps: Future latent frames of the world blocks; `None` for prompts without a world.
-        image: Whether the pictures are shown at all.
+        image: Whether the images are shown at all.
         instruction: Added to the question on a line of its own.
         room: Tokens that have to fit behind a prompt.
         image_folder: Where relative image names are looked up.
@@ -71,28 +65,22 @@ class PromptBuilder:
             try:
                 turns[item.id] = self.turns(item)
             except BadSample as error:
-                failed[item.id] = _reason(error)
+                failed[item.id] = f"{error.cause}: {error.detail}"
         limit = self.model.config.get_text_config().max_position_embeddings
         while turns:
             inputs = self.encode(list(turns.values()))
-            lengths = inputs["attention_mask"].sum(-1).tolist()
-            long = {id: length for id, length in zip(turns, lengths, strict=True) if length + self.room > limit}
-            if not long:
-                break
+            lengths = zip(list(turns), inputs["attention_mask"].sum(-1).tolist(), strict=True)
+            long = {id: length for id, length in lengths if length + self.room > limit}
             for id, length in long.items():  # rare, so that the processor may run again
-                detail = f"{length} tokens and {self.room} to answer, but the model has {limit} positions"
-                failed[id] = _reason(BadSample("too_long", detail))
+                told = f"{length} tokens and {self.room} to answer, but the model has {limit} positions"
+                failed[id] = f"too_long: {told}"
                 del turns[id]
-        else:
-            return None, failed
-        ids = inputs["input_ids"]
-        counts = (ids == self.model.config.world_token_id).sum(-1).tolist()
-        prompts = [
-            render(self.model.processor, row[mask.bool()])
-            for row, mask in zip(ids, inputs["attention_mask"], strict=True)
-        ]
-        asked = [item for item in items if item.id in turns]
-        return Batch(asked, inputs, prompts, counts), failed
+            if not long:
+                ids, masks = inputs["input_ids"], inputs["attention_mask"].bool()
+                counts = (ids == self.model.config.world_token_id).sum(-1).tolist()
+                prompts = [render(self.model.processor, row[mask]) for row, mask in zip(ids, masks, strict=True)]
+                return Batch([item for item in items if item.id in turns], inputs, prompts, counts), failed
+        return None, failed
 
     @cached_property
     def reserved(self) -> re.Pattern[str]:
@@ -103,7 +91,7 @@ class PromptBuilder:
         """The item as the turns of a chat template.
 
         Raises:
-            BadSample: A picture cannot be opened, or words and pictures do not make a prompt.
+            BadSample: An image cannot be opened, or words and images do not make a prompt.
         """
         messages = list(item.messages)
         if self.instruction:
@@ -131,7 +119,7 @@ class PromptBuilder:
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
-    """The item's pictures, with its regions drawn on where the task wants that.
+    """The item's images, with its regions drawn on where the task asks for it.
 
     Raises:
         BadSample: One cannot be opened.
@@ -151,10 +139,6 @@ def render(processor: Any, ids: torch.Tensor) -> str:
         run = re.compile(f"(?:{re.escape(token)}){{2,}}")
         text = run.sub(lambda match, token=token: f"{token}*{len(match[0]) // len(token)}", text)
     return text
-
-
-def _reason(error: BadSample) -> str:
-    return f"{error.cause}: {error.detail}"
 
 
 __all__ = ["Batch", "PromptBuilder", "open_images", "render"]

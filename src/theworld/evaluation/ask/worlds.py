@@ -1,23 +1,27 @@
-"""What stands in the place of the world tokens, arm by arm; every picture is encoded once, for all arms.
+"""What replaces the world tokens, arm by arm; every image is encoded once, for all arms.
 
-Shape legend: `M` pictures, `C` latent channels, `T = 1 + K` latent frames, `N` world tokens of one picture, `D` width,
-`S` world image size.
+Shape legend: `M` images, `C` latent channels, `T = 1 + K` latent frames, `N` world tokens of one image, `D` width,
+`S` world image size, `F` frames of a clip.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 from tqdm import tqdm
 
 from theworld.data.fill import fill
+from theworld.data.images import open_image
 from theworld.data.latent_cache import LatentCache, content_key
 from theworld.data.schema import BadSample
 from theworld.model import TheWorld
@@ -33,114 +37,157 @@ from .prompts import open_images
 
 @dataclass
 class Worlds:
-    """The latents of a task's pictures by one model's encoder, and the world tokens that an arm makes of them.
+    """The latents of a task's images by one model's encoder, and the world tokens that an arm makes of them."""
 
-    Args:
-        model: Loaded with the number of steps to roll out in its config.
-        items: Of the task.
-        keys: Of the pictures of each item that could be opened, by the item's id.
-        cache: Holds their latents.
-        seed: Of the untrained projector, the noise, and who gets whose world.
-    """
-
-    model: TheWorld
+    model: TheWorld  # with the number of steps to roll out in its config
     items: Sequence[Item]
-    keys: dict[str, list[bytes]]
-    cache: LatentCache
-    seed: int = 0
-    _donors: dict[str, str] = field(init=False, default_factory=dict[str, str])
-    _untrained: list[WorldProjector] = field(init=False, default_factory=list[WorldProjector])
+    keys: dict[str, list[bytes]]  # of the images of each item that could be opened, by the item's id
+    cache: LatentCache  # their latents
+    seed: int = 0  # of the untrained projector, the noise, and the choice of another item's world
+    clips: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])  # keys of what truly happens
 
     @torch.no_grad()
     def tokens(self, items: Sequence[Item], arm: Arm, num_world_steps: int) -> torch.Tensor | None:
-        """World tokens (M, N, D) of the pictures of `items` as `arm` has them; `None` if they have no picture.
+        """World tokens (M, N, D) of the images of `items` as `arm` has them; `None` if they have no image.
 
         Raises:
-            ValueError: There is no other picture to take a world from, or a picture opens now that did not before.
+            ValueError: There is no other image to take a world from, or an image opens now that did not before.
         """
         late = [item.id for item in items if item.id not in self.keys]
         if late:
-            raise TheWorldError(
-                f"item {late[0]!r}: its picture could not be opened at first: run the same command again"
-            )
-        keys = [key for item in items for key in self.keys[item.id]]
-        if not keys:
+            raise TheWorldError(f"item {late[0]!r}: its image could not be opened at first: run the same command again")
+        if not any(self.keys[item.id] for item in items):
             return None
-        frames = 1 + num_world_steps
-        latents = self.cache.get(keys)[:, :, :frames]  # (M, C, T, h, w); the present does not depend on the future
-        if arm.world in ("other_image", "other_future"):
-            others = self.cache.get([key for item in items for key in self._other_keys(item)])[:, :, :frames]
-            own = 0 if arm.world == "other_image" else 1
-            latents = torch.cat([latents[:, :, :own], others[:, :, own:]], dim=2)
-        if arm.world == "random_projection":
-            projector = self._untrained_projector()
-            return projector(latents.to(projector.time_embedding.device))
-        tokens = cast(torch.Tensor, self.model.model.project_latents(latents).pooler_output)  # (M, N, D)
-        if arm.world == "zeros":
-            return torch.zeros_like(tokens)
-        if arm.world == "noise":
-            parts = tokens.split([len(self.keys[item.id]) for item in items])
-            return torch.cat([noise_like(part, self.seed, item.id) for part, item in zip(parts, items, strict=True)])
-        return tokens
+        return WORLD_SOURCES[arm.world](self, items, 1 + num_world_steps)
 
-    def _other_keys(self, item: Item) -> list[bytes]:
-        """As many pictures of another item as `item` has."""
-        if not self._donors:
-            self._donors = donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
-        theirs, count = self.keys[self._donors[item.id]], len(self.keys[item.id])
-        return [theirs[place % len(theirs)] for place in range(count)]
+    def latents(self, items: Sequence[Item], frames: int) -> torch.Tensor:
+        """What the encoder makes of the items' images (M, C, T, h, w), `T = frames`."""
+        # The present does not depend on the future
+        return self.cache.get([key for item in items for key in self.keys[item.id]])[:, :, :frames]
 
-    def _untrained_projector(self) -> WorldProjector:
+    def others(self, items: Sequence[Item], frames: int) -> torch.Tensor:
+        """Likewise of other items' images, as many as each item has."""
+        pairs = [(len(self.keys[item.id]), self.keys[self.donors[item.id]]) for item in items if self.keys[item.id]]
+        return self.cache.get([theirs[n % len(theirs)] for count, theirs in pairs for n in range(count)])[:, :, :frames]
+
+    @cached_property
+    def donors(self) -> dict[str, str]:
+        """By item, the other one whose world it gets."""
+        return donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
+
+    def project(self, latents: torch.Tensor) -> torch.Tensor:
+        """World tokens (M, N, D) of latents (M, C, T, h, w)."""
+        return cast(torch.Tensor, self.model.model.project_latents(latents).pooler_output)
+
+    @cached_property
+    def untrained_projector(self) -> WorldProjector:
         """The model's projector as it was before any training."""
-        if not self._untrained:
-            embed = cast(nn.Embedding, self.model.get_input_embeddings())
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
-                projector = PROJECTORS[self.model.config.projector](self.model.config)
-                # The gain that training starts from; the trained one would already be fitted
-                sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
-                projector.initialise(sample.float().square().mean().sqrt().item())
-            self._untrained.append(projector.to(sample.device, sample.dtype).eval())
-        return self._untrained[0]
+        embed = cast(nn.Embedding, self.model.get_input_embeddings())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            projector = PROJECTORS[self.model.config.projector](self.model.config)
+            # The gain that training starts from; the trained one would already be fitted
+            sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
+            projector.initialise(sample.float().square().mean().sqrt().item())
+        return projector.to(sample.device, sample.dtype).eval()
+
+
+def _noise(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
+    tokens = worlds.project(worlds.latents(items, frames)).split([len(worlds.keys[item.id]) for item in items])
+    return torch.cat([noise_like(own, worlds.seed, item.id) for own, item in zip(tokens, items, strict=True)])
+
+
+def _other_future(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
+    own, others = worlds.latents(items, 1), worlds.others(items, frames)
+    return worlds.project(torch.cat([own, others[:, :, 1:]], dim=2))
+
+
+def _random_projection(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
+    projector = worlds.untrained_projector
+    return projector(worlds.latents(items, frames).to(projector.time_embedding.device))
+
+
+def _true_future(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
+    return worlds.project(worlds.cache.get([key for item in items for key in worlds.clips[item.id]])[:, :, :frames])
+
+
+WORLD_SOURCES: dict[str, Callable[[Worlds, Sequence[Item], int], torch.Tensor]] = {
+    "own": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames)),
+    "other_image": lambda worlds, items, frames: worlds.project(worlds.others(items, frames)),
+    "other_future": _other_future,
+    "true_future": _true_future,
+    "random_projection": _random_projection,
+    "zeros": lambda worlds, items, frames: torch.zeros_like(worlds.project(worlds.latents(items, frames))),
+    "noise": _noise,
+}
+"""`Arm.world` -> world tokens (M, N, D) of the images of items, from `frames` latent frames.
+
+`own`: what the model makes of the image. `other_image`: of another image. `other_future`: the own present and another
+image's future. `true_future`: the latents of what happens, from the item's clip. `random_projection`: the own latents
+through an untrained projector. `zeros`. `noise`: Gaussian, each token of the norm that it has of its own.
+"""
 
 
 def encode_worlds(
-    model: TheWorld, items: Sequence[Item], image_folder: Path | None, folder: Path, batch_size: int, seed: int = 0
+    model: TheWorld,
+    items: Sequence[Item],
+    image_folder: Path | None,
+    folder: Path,
+    batch_size: int,
+    seed: int = 0,
+    *,
+    clips: bool = False,
 ) -> Worlds:
-    """Encode every picture of `items` that is not in the latent cache at `folder`, and roll it out.
+    """Encode every image of `items` that is not in the latent cache at `folder`, and roll it out.
 
-    Pictures go through the encoder in the same batches whatever is in the cache already, so that a run that was killed
-    goes on with the same bits. Items with a picture that cannot be opened have no world.
+    Images go through the encoder in the same batches whatever is in the cache already and however many processes share
+    the work, so that a resumed run has the same bits. Items with an image that cannot be opened have no world.
+
+    Args:
+        clips: Encode what truly happens after each item's image as well.
     """
-    encoder = model.model.world_encoder
+    encoder, state = model.model.world_encoder, PartialState()
     assert encoder is not None
-    fingerprint = cache_fingerprint(encoder, model.config)
-    keys: dict[str, list[bytes]] = {}
+    fingerprint, steps = cache_fingerprint(encoder, model.config), model.config.num_world_steps
+    found = Worlds(model, items, {}, LatentCache(folder, fingerprint, writable=True), seed)
+    frames = 1 + steps * encoder.temporal_compression
 
-    def frames() -> Iterator[tuple[bytes, torch.Tensor]]:
-        for item in tqdm(items, "world latents", unit="item"):
+    def pixels() -> Iterator[tuple[bytes, torch.Tensor]]:
+        """Frames (3, S, S) and clips (F, 3, S, S) of the batches that this process encodes."""
+        numbers: dict[int, dict[bytes, int]] = {3: {}, 4: {}}  # of every frame and of every clip, in order
+        for item in tqdm(items, "world latents", unit="item", disable=not state.is_main_process):
             try:
-                pictures = open_images(item, image_folder)
+                images = open_images(item, image_folder)
+                # Where the clip ends, its last frame is repeated
+                after = [item.clip[min(item.frame + place, len(item.clip) - 1)] for place in range(frames * clips)]
+                true = [open_image(frame, image_folder) for frame in after]
             except BadSample:  # reported when it is asked
                 continue
-            pixels = model.processor.world_pixels(pictures) if pictures else ()  # each (3, S, S)
-            keys[item.id] = [content_key(frame) for frame in pixels]
-            yield from zip(keys[item.id], pixels, strict=True)
+            own = list(model.processor.world_pixels(images)) if images else []
+            clip = [torch.stack(list(model.processor.world_pixels(true)))] if true else []
+            found.keys[item.id], found.clips[item.id] = [*map(content_key, own)], [*map(content_key, clip)]
+            for one in (*own, *clip):
+                key, known = content_key(one), numbers[one.ndim]
+                if known.setdefault(key, len(known)) // batch_size % state.num_processes == state.process_index:
+                    yield key, one
 
-    steps = model.config.num_world_steps
-    cache = LatentCache(folder, fingerprint, writable=True)
-    fill(cache, frames(), lambda pixels: encoder.encode(pixels, steps), batch_size)
-    return Worlds(model, items, keys, LatentCache(folder, fingerprint), seed)
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        return encoder.encode_clip(batch.transpose(1, 2)) if batch.ndim == 5 else encoder.encode(batch, steps)
+
+    fill(found.cache, pixels(), encode, batch_size)
+    state.wait_for_everyone()
+    found.cache = LatentCache(folder, fingerprint)
+    return found
 
 
 def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> dict[str, str]:
-    """For each item, by id, another whose world it gets: of its family if it can be, never with its own picture.
+    """For each item, by id, another whose world it gets: of its family if it can be, never with its own image.
 
     Items of a family stand in a random order with those that share a cluster side by side; each takes the one that
     stands as many places on as the largest cluster has items. So every world is taken once.
 
     Raises:
-        ValueError: All items share one picture.
+        ValueError: All items share one image.
     """
     order = np.random.default_rng(seed).permutation(len(items))
     ranks = {items[place].cluster or items[place].id: rank for rank, place in enumerate(order)}
@@ -150,16 +197,11 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
         families.setdefault(item.family, []).append(item)
     taken: dict[str, str] = {}
     for family in families.values():
-        sizes: dict[str, int] = {}
-        for item in family:
-            sizes[item.cluster or item.id] = sizes.get(item.cluster or item.id, 0) + 1
+        largest = max(Counter(item.cluster or item.id for item in family).values())
         for place, item in enumerate(family):
-            start = place + max(sizes.values())
-            donor = _first_other(item, family, start, keys) or _first_other(item, ranked, place, keys)
+            donor = _first_other(item, family, place + largest, keys) or _first_other(item, ranked, place, keys)
             if donor is None:
-                raise TheWorldError(
-                    f"item {item.id!r} has no other picture to take a world from: leave other_image out"
-                )
+                raise TheWorldError(f"item {item.id!r} has no other image to take a world from: leave other_image out")
             taken[item.id] = donor.id
     return taken
 
@@ -174,7 +216,7 @@ def noise_like(tokens: torch.Tensor, seed: int, name: str) -> torch.Tensor:
 
 
 def _first_other(item: Item, items: Sequence[Item], start: int, keys: dict[str, list[bytes]]) -> Item | None:
-    """The first of `items` from place `start` on, around the end, of another cluster and without a common picture."""
+    """The first of `items` from place `start` on, around the end, of another cluster and without a common image."""
     for offset in range(len(items)):
         other = items[(start + offset) % len(items)]
         apart = other.id != item.id and (other.cluster != item.cluster or not item.cluster)
@@ -183,4 +225,4 @@ def _first_other(item: Item, items: Sequence[Item], start: int, keys: dict[str, 
     return None
 
 
-__all__ = ["Worlds", "donors", "encode_worlds", "noise_like"]
+__all__ = ["WORLD_SOURCES", "Worlds", "donors", "encode_worlds", "noise_like"]

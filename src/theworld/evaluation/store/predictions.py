@@ -1,11 +1,12 @@
-"""What is asked, what came back, and a file of it that shows when it was changed by hand.
+"""What is asked, what came back, and the file that keeps it.
 
-<folder>/manifest.json        what made the predictions; `identity` is what may not change when a run goes on
-         predictions.jsonl    a row per item, in the items' order, each sealed by a chain of hashes
+<folder>/manifest.json       what made the predictions; `identity` may not change when a run is resumed
+         predictions.jsonl   a row per item, in the items' order once the arm is complete; other processes of a launch
+                             add to predictions-<rank>.jsonl, which the main process merges
 
-A row's seal is the hash of the seal before it and of the row's evidence: what was asked and what came back. The first
-one is the hash of the identity. So a row that was moved, changed, dropped from the middle, or copied from another arm
-does not fit its seal. `parsed`, `score` and `figures` follow from the evidence, and may be written anew.
+The `digest` of a row covers the identity and the row's evidence: what was asked and what came back. It shows accidents,
+such as a damaged line or rows of another arm, and is no protection against forgery. `parsed`, `score` and `figures`
+follow from the evidence and can be computed anew.
 """
 
 from __future__ import annotations
@@ -14,19 +15,17 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from theworld.data.schema import Example, Message
 from theworld.utils.errors import MissingFileError, TheWorldError
-from theworld.utils.io import append_jsonl, read_jsonl, write_json, write_text
+from theworld.utils.io import append_jsonl, read_jsonl, write_bytes, write_json
 
-MANIFEST, PREDICTIONS = "manifest.json", "predictions.jsonl"
-EVIDENCE = (
-    *("id", "prompt", "answer", "family", "cluster"),
-    *("output", "choice_logprobs", "world_tokens", "failed"),
-)
+MANIFEST, PREDICTIONS, FORMAT = "manifest.json", "predictions.jsonl", 2
+DERIVED = ("parsed", "score", "figures")
+NO_LEARNER = "no_learner"  # cause of failure of an item that no static learner can answer
 
 
 @dataclass(frozen=True)
@@ -36,12 +35,14 @@ class Item:
     Args:
         id: Unique within the task and stable between runs.
         messages: The prompt; the last message is the user's.
-        images: Its pictures, in the order of their markers: whatever `theworld.data.images.open_image` opens.
+        images: In the order of their markers: whatever `theworld.data.images.open_image` opens.
         answer: The right answer, as the benchmark writes it.
         choices: What the assistant may say, when the question is closed; empty for an open one.
         family: Subtask, relation or question family that accuracy is also reported for.
-        cluster: What items share that are not independent, as a rule the picture's name.
-        metadata: What scoring needs beside: units, regions, orders.
+        cluster: What items share that are not independent, as a rule the image's name.
+        metadata: What scoring needs in addition: units, regions, orders.
+        clip: Frames of the video that the image is from, where what happens next is known.
+        frame: Index in `clip` of the frame that is asked about.
     """
 
     id: str
@@ -52,10 +53,12 @@ class Item:
     family: str = "all"
     cluster: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    clip: tuple[Any, ...] = ()
+    frame: int = 0
 
     @classmethod
     def from_example(cls, example: Example, **fields: Any) -> Self:
-        """An example whose last message is the answer; `fields` are those of the item beside it."""
+        """An example whose last message is the answer; `fields` are more fields of the item."""
         *prompt, answer = example.messages
         known: dict[str, Any] = {"metadata": dict(example.metadata), "choices": example.choices, **fields}
         return cls(example.id, tuple(prompt), example.images, answer.content, **known)
@@ -67,7 +70,7 @@ class Prediction:
 
     Args:
         id: The item's.
-        prompt: As the model got it, special tokens included; runs of placeholders are written once, with their count.
+        prompt: As the model got it, with special tokens; runs of placeholders are written once, with their count.
         answer: The right answer.
         output: What the model said, or the choice with the highest log-probability; empty for a failed item.
         family: The item's.
@@ -94,24 +97,29 @@ class Prediction:
     failed: str | None = None
 
 
+EVIDENCE = tuple(entry.name for entry in fields(Prediction) if entry.name not in DERIVED)
+
+
 class PredictionFile:
-    """The predictions of one arm on one task, as far as they have come; open it again to go on.
+    """The predictions of one arm on one task; open it again to resume. `done` holds those that are there, by item id.
 
     Args:
-        folder: Where they lie.
+        folder: Where they are.
         identity: All that decides the predictions: task, arm, scorer, model, items, settings; ready for JSON.
-        manifest: More to note beside, such as versions and machine.
+        manifest: More to note, such as versions and machine.
+        rank: Of this process: each adds its rows to a file of its own.
 
     Raises:
         ValueError: The folder holds predictions of another identity (names what differs), or a row does not fit its
-            seal.
+            digest.
     """
 
-    def __init__(self, folder: str | Path, identity: dict[str, Any], manifest: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, identity: dict[str, Any], manifest: dict[str, Any] | None = None, rank: int = 0
+    ) -> None:
         self.folder = Path(folder)
         self.identity: dict[str, Any] = json.loads(json.dumps(identity, sort_keys=True))
-        self.done: list[Prediction] = []
-        self._seal = first_seal(self.identity)
+        self.path = self.folder / (f"predictions-{rank}.jsonl" if rank else PREDICTIONS)
         if (self.folder / MANIFEST).is_file():
             there = read_manifest(self.folder)["identity"]
             differ = sorted(key for key in {**there, **self.identity} if there.get(key) != self.identity.get(key))
@@ -119,58 +127,58 @@ class PredictionFile:
                 raise TheWorldError(
                     f"{self.folder}: holds predictions made with other {', '.join(differ)}: choose another folder"
                 )
-            self.done, self._seal = _read(self.folder, self.identity)
-        else:
-            write_json(self.folder / MANIFEST, {"identity": self.identity, **(manifest or {})})
+        elif not rank:
+            write_json(self.folder / MANIFEST, {"format": FORMAT, "identity": self.identity, **(manifest or {})})
+        self.done = {row.id: row for path in self._paths() for row in _read(path, self.identity)}
 
     def append(self, predictions: Iterable[Prediction]) -> None:
-        """Add rows and flush them to disk; a killed run loses what was not added yet."""
-        rows: list[dict[str, Any]] = []
-        for prediction in predictions:
-            row = asdict(prediction)
-            self._seal = next_seal(self._seal, row)
-            rows.append({**row, "seal": self._seal})
-            self.done.append(prediction)
-        append_jsonl(self.folder / PREDICTIONS, rows)
+        """Add the rows of items that are not there yet and flush them to disk."""
+        new = {row.id: row for row in predictions if row.id not in self.done}
+        append_jsonl(self.path, [_with_digest(row, self.identity) for row in new.values()])
+        self.done |= new
+
+    def merge(self, ids: Sequence[str]) -> None:
+        """Put the rows of all processes into one file, in the order of `ids`.
+
+        Raises:
+            ValueError: Some are not there.
+        """
+        found = [line for path in self._paths() for line in path.read_bytes().splitlines(keepends=True)]
+        lines = {json.loads(line)["id"]: line for line in found if line.endswith(b"\n")}
+        if missing := [id for id in ids if id not in lines]:
+            raise TheWorldError(
+                f"{self.folder}: {len(missing)} of {len(ids)} items are missing, such as {missing[0]!r}; run the same "
+                "command again to finish"
+            )
+        ordered = [lines[id] for id in ids]
+        if found != ordered:
+            write_bytes(self.folder / PREDICTIONS, b"".join(ordered))
+        for path in self.folder.glob("predictions-*.jsonl"):
+            path.unlink()
+
+    def _paths(self) -> list[Path]:
+        """The file of the main process and those of others."""
+        return sorted(self.folder.glob("predictions*.jsonl"))
 
 
 def read_predictions(folder: str | Path) -> tuple[dict[str, Any], list[Prediction]]:
-    """The manifest and the predictions in `folder`.
-
-    Raises:
-        FileNotFoundError: There are none.
-        ValueError: A row does not fit its seal: it was moved, changed, dropped, or comes from elsewhere.
-    """
-    manifest = read_manifest(Path(folder))
-    return manifest, _read(Path(folder), manifest["identity"])[0]
+    """The manifest and the predictions in `folder`; an error if there are none, or a row does not fit its digest."""
+    manifest, path = read_manifest(Path(folder)), Path(folder) / PREDICTIONS
+    return manifest, _read(path, manifest["identity"]) if path.is_file() else []
 
 
 def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> None:
-    """Write `predictions` in place of those in `folder`: the same evidence, scored anew.
-
-    Raises:
-        ValueError: The evidence is not the same.
-    """
+    """Write `predictions` in place of those in `folder`: a ValueError unless they have the same evidence."""
     manifest, before = read_predictions(folder)
-    seal = first_seal(manifest["identity"])
-    lines: list[str] = []
-    for prediction in predictions:
-        row = asdict(prediction)
-        seal = next_seal(seal, row)
-        lines.append(json.dumps({**row, "seal": seal}, ensure_ascii=False, allow_nan=False) + "\n")
-    unscored = [[replace(p, parsed=None, score=0.0, figures={}) for p in rows] for rows in (before, predictions)]
-    if unscored[0] != unscored[1]:
+    rows, there = ([_with_digest(row, manifest["identity"]) for row in rows] for rows in (predictions, before))
+    if [row["digest"] for row in rows] != [row["digest"] for row in there]:
         raise TheWorldError(f"{folder}: the predictions to write are not those that are there")
-    write_text(Path(folder) / PREDICTIONS, "".join(lines))
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    write_bytes(Path(folder) / PREDICTIONS, lines.encode("utf-8", "backslashreplace"))  # as `append_jsonl` writes
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What `manifest.json` says.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no manifest.
-    """
+    """What `manifest.json` says; an error if there is none, or it is no manifest or one of version 0.1."""
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; `theworld evaluate` writes it")
@@ -180,11 +188,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise TheWorldError(f"{path}: not JSON ({error})") from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
         raise TheWorldError(f"{path}: no manifest of an evaluation: evaluate again")
+    if manifest.get("format") != FORMAT:
+        raise TheWorldError(f"{path}: predictions of version 0.1: evaluate again into another folder")
     return manifest
 
 
 def items_digest(items: Iterable[Item]) -> str:
-    """What identifies a set of items: their ids, prompts and answers in order, not the pictures' bytes."""
+    """What identifies a set of items: their ids, prompts and answers in order, not the bytes of the images."""
     digest = hashlib.sha256()
     for item in items:
         texts = [message.content for message in item.messages]
@@ -192,49 +202,38 @@ def items_digest(items: Iterable[Item]) -> str:
     return digest.hexdigest()[:16]
 
 
-def first_seal(identity: dict[str, Any]) -> str:
-    """The seal before the first row."""
-    return _hash(json.dumps(identity, sort_keys=True))
+def _with_digest(prediction: Prediction, identity: dict[str, Any]) -> dict[str, Any]:
+    """A row of the file."""
+    row = asdict(prediction)
+    evidence = json.dumps([identity, [row[key] for key in EVIDENCE]], sort_keys=True)
+    return {**row, "digest": hashlib.sha256(evidence.encode()).hexdigest()[:16]}
 
 
-def next_seal(seal: str, row: dict[str, Any]) -> str:
-    """The seal of `row` behind a row sealed by `seal`."""
-    return _hash(seal + json.dumps([row[key] for key in EVIDENCE], sort_keys=True))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _check_unsealed(row: Any) -> None:
-    """Raise TypeError if what scoring derives has another type than a prediction's: no seal covers it."""
-    numbers = [row.score, *(row.figures.values() if isinstance(row.figures, dict) else [None])]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-        raise TypeError(f"score and figures are {row.score!r} and {row.figures!r}"[:200])
-    if not isinstance(row.parsed, str | None):
-        raise TypeError(f"parsed is {row.parsed!r}"[:200])
-
-
-def _read(folder: Path, identity: dict[str, Any]) -> tuple[list[Prediction], str]:
-    path, seal = folder / PREDICTIONS, first_seal(identity)
+def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
     predictions: list[Prediction] = []
-    if not path.is_file():
-        return predictions, seal
     for number, row in enumerate(read_jsonl(path), start=1):
-        found = row.pop("seal", None)
+        digest = row.pop("digest", None)
         try:
             prediction = Prediction(**row)
-            _check_unsealed(prediction)
-            seal = next_seal(seal, asdict(prediction))
-        except TypeError as error:
+            _check_derived(prediction)
+            fits = _with_digest(prediction, identity)["digest"] == digest
+        except (TypeError, AttributeError) as error:
             raise TheWorldError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error
-        if seal != found:
+        if not fits:
             raise TheWorldError(
-                f"{path}, line {number}: item {prediction.id!r} does not fit its seal: rows were moved, changed, "
-                "removed or copied from another arm; evaluate again into an empty folder"
+                f"{path}, line {number}: item {prediction.id!r} does not fit its digest: the row was changed or is one "
+                "of another arm; evaluate again into an empty folder"
             )
         predictions.append(prediction)
-    return predictions, seal
+    return predictions
+
+
+def _check_derived(row: Any) -> None:
+    """Raise TypeError if what scoring derives has another type than a prediction's: no digest covers it."""
+    numbers = (row.score, *row.figures.values())
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if not finite or not isinstance(row.parsed, str | None):
+        raise TypeError(f"parsed, score and figures are {row.parsed!r}, {row.score!r} and {row.figures!r}"[:200])
 
 
 __all__ = [

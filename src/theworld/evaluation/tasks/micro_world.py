@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
+from theworld.utils.imports import require
 
 from ..store.predictions import Item, Prediction
 from .answers import parse_choice
@@ -55,6 +57,16 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     }
 
 
-MICRO_WORLD = Task("micro_world", "Micro-world", load, score, measures, floors)
+def _scenes(folder: Path, count: int | None) -> str:
+    """Scenes of the test split, simulated if they are not there."""
+    require("nano", "pymunk")
+    from theworld.nano.recipe import scenes_to_ask
+
+    return str(scenes_to_ask(folder / "scenes", count))
+
+
+MICRO_WORLD = Task(
+    "micro_world", "Micro-world", load, score, measures, floors, kinds=("static", "predictive"), default_source=_scenes
+)
 
 __all__ = ["MICRO_WORLD"]

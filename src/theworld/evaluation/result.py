@@ -1,0 +1,159 @@
+"""What an evaluation found: the verdict, tables, and where else they can go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import model_folder
+from theworld.utils.hub import NANO_WEIGHTS, resolve
+from theworld.utils.imports import require
+
+from .ask.arms import FULL
+from .settings import EvaluationSettings
+from .store.predictions import Prediction
+from .tasks.base import Task, TaskItems
+from .verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .report import Rollout
+
+
+@dataclass(frozen=True)
+class Result:
+    """The evaluation of a checkpoint on one task.
+
+    Args:
+        task: What was asked.
+        items: Of the task.
+        predictions: By arm, in the items' order.
+        not_run: By arm, why it did not run and what it needs.
+        metrics: What <output>/<task>/metrics.json holds.
+        settings: Of the evaluation.
+        num_world_steps: Most future latent frames of any arm.
+    """
+
+    task: Task
+    items: TaskItems
+    predictions: Mapping[str, list[Prediction]]
+    not_run: Mapping[str, str]
+    metrics: dict[str, Any]
+    settings: EvaluationSettings
+    num_world_steps: int
+
+    @property
+    def verdict(self) -> dict[str, Verdict]:
+        """Whether the world helps, by kind of question."""
+        return {kind: Verdict(**told) for kind, told in self.metrics["verdicts"].items()}
+
+    @cached_property
+    def accuracies(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """By arm, the accuracy on all questions as `accuracy` and on each kind by its name, with n and interval."""
+        arms = self.metrics["arms"]
+        return {name: {"accuracy": arm["accuracy"], **arm.get("kinds", {})} for name, arm in arms.items()}
+
+    def table(self) -> pd.DataFrame:
+        """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
+        rows = {
+            arm: {**dict.fromkeys(("low", "high", "n")), **found["accuracy"], **_estimates(found)}
+            for arm, found in self.accuracies.items()
+        }
+        columns = ["accuracy", "low", "high", "n", *self.metrics.get("kinds", [])]
+        return require("eval", "pandas").DataFrame.from_dict(rows, orient="index")[columns].rename_axis("arm")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A row an item and arm: `arm` and the fields of `Prediction`."""
+        rows = [{"arm": arm, **asdict(row)} for arm, found in self.predictions.items() for row in found]
+        return require("eval", "pandas").DataFrame(rows)
+
+    def report(self, path: str | Path | None = None, rollout: Rollout | None = None) -> Path:
+        """Write report.md and report.html to `path`, by default beside the predictions, and return the page's path.
+
+        Args:
+            rollout: The decoded frames that the model imagines for an item, for the examples beside the predictions.
+        """
+        from .report import compare_runs, write_report  # draws, which needs matplotlib
+
+        output, folder = self.settings.folder, self.settings.source.image_folder
+        if path is None:
+            return write_report(output, {self.task.name: self.items.items}, rollout, folder)
+        compare_runs([output], path)
+        return Path(path) / "report.html"
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Accuracies by `eval/<task>/<arm>/accuracy` and `eval/<task>/<arm>/<kind>`."""
+        arms = self.accuracies.items()
+        return {f"eval/{self.task.name}/{arm}/{k}": value for arm, all in arms for k, value in _estimates(all).items()}
+
+    def to_tensorboard(self) -> None:
+        """Write `scalars` to <output>/logs."""
+        require("train", "tensorboard")
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(self.settings.folder / "logs") as writer:
+            for name, value in self.scalars.items():
+                writer.add_scalar(name, value)
+
+    def to_wandb(self) -> None:
+        """Write `scalars` to the summary of the running W&B run, or of a new one."""
+        wandb = require("wandb", "wandb")
+        active = wandb.run
+        run = active or wandb.init(project="theworld", job_type="evaluation", dir=self.settings.folder)
+        run.summary.update(self.scalars)
+        if active is None:
+            run.finish()
+
+    def to_card(self) -> None:
+        """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub.
+
+        Raises:
+            ValueError: The model has no card, or the full model was not run.
+        """
+        path, name = card_of(self.settings.model), self.settings.model
+        if FULL not in self.accuracies:
+            raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
+        about = {"task_type": "image-text-to-text", "dataset_type": self.task.name, "dataset_name": self.task.title}
+        values = _estimates(self.accuracies[FULL])
+        results = [
+            EvalResult(**cast(Any, about), metric_type="accuracy", metric_name=kind, metric_value=round(value, 4))
+            for kind, value in values.items()
+        ]
+        card = ModelCard.load(path or name)
+        data = cast(ModelCardData, card.data)
+        others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
+        data.model_name, data.eval_results = data.model_name or Path(name).name, [*others, *results]
+        if path is None:
+            card.push_to_hub(name, commit_message=f"Accuracy on {self.task.title}")
+        else:
+            card.save(path)
+
+
+def card_of(model: str) -> Path | None:
+    """The card in a model's folder, `None` for a model on the Hub; a ValueError if the folder has none of its own."""
+    folder = Path(model_folder(resolve(model)))
+    if folder.is_dir() and (not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents):
+        raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
+    return folder / "README.md" if folder.is_dir() else None
+
+
+def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {kind: numbers["estimate"] for kind, numbers in found.items()}
+
+
+REPORTERS: dict[str, Callable[[Result], None]] = {
+    "card": Result.to_card,
+    "tensorboard": Result.to_tensorboard,
+    "wandb": Result.to_wandb,
+}
+"""`report_to` -> what writes there."""
+
+__all__ = ["REPORTERS", "Result", "card_of"]

@@ -1,0 +1,145 @@
+"""What an evaluation is asked: one record a key, for Python, the command line, its config file and its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from theworld.constants import NANO
+from theworld.data.schema import SourceSettings
+from theworld.utils.errors import TheWorldError, brief
+from theworld.utils.imports import require
+from theworld.utils.settings import keys, nearest, setting
+
+HUB_IDS = {
+    "blink": "BLINK-Benchmark/BLINK",
+    "vsr": "cambridgeltl/vsr_zeroshot",
+    "spatial_rgpt": "a8cheng/SpatialRGPT-Bench",
+}
+"""Where a task's data is, unless it is given or the task says so itself."""
+
+EXTRAS = {"card": ("eval", "huggingface_hub"), "tensorboard": ("train", "tensorboard"), "wandb": ("wandb", "wandb")}
+"""Where results can be reported to: the extra and the package that it takes."""
+
+
+# fmt: off
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What an evaluation is asked. Lists may be given as text with commas.
+
+    Raises:
+        ValueError: A value has the wrong type, is out of range, or names what does not exist.
+    """
+
+    model: str = setting(NANO, "Folder or Hub id of a TheWorld checkpoint or a Gemma 3.", low=1)
+    revision: str | None = setting(None, "Commit, tag or branch of the model on the Hub.")
+    arms: str | list[str] = setting("all", "Names of arms, or `all`.")
+    control: list[str] | dict[str, str] | None = setting(
+        None, "A control checkpoint as NAME=PATH, once for each: gemma_tuned, current_frame, ...")
+    data: str | None = setting(None, "File, folder or Hub id of the questions.", unset="the task's own")
+    image_folder: str | None = setting(None, "Folder of relative image names.")
+    split: str | None = setting(None, "Split to read where the data has several.")
+    num_samples: int | None = setting(None, "Questions to ask at most.", low=1)
+    families: str | list[str] | None = setting(None, "Families or kinds of questions to ask.", unset="all")
+    question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
+    scorer: Literal["auto", "choices", "generate"] = setting(
+        "auto", "Compare the log-probabilities of the choices, generate an answer and parse it, or `auto`: compare "
+        "where there are choices.")
+    num_world_steps: str | int | list[int] | None = setting(
+        None, "Future latent frames to compare, as in 0,4.", unset="0 and the model's own")
+    batch_size: int = setting(16, "Questions asked at once. It decides the last bits of log-probabilities.", low=1)
+    seed: int = setting(0, "Seed of the noise, the untrained projector, and the choice of another item's world.", low=0)
+    dtype: Literal["auto", "bfloat16", "float32"] = setting(
+        "auto", "Of the weights; `auto` is bfloat16 on an accelerator, else float32.")
+    device: str | None = setting(None, "Device of the model, as in cuda:1.", unset="an accelerator, else cpu")
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = setting(
+        None, "Implementation of the attention.", unset="that of transformers")
+    load_in_4bit: bool = setting(False, "Load Gemma 3's weights in 4 bits, with bitsandbytes.")
+    load_in_8bit: bool = setting(False, "Load Gemma 3's weights in 8 bits, with bitsandbytes.")
+    output: str = setting("runs/evaluation", "Folder of predictions, metrics and report; its answers are not repeated.")
+    latent_cache: str | None = setting(None, "Folder of world latents.", unset="in the output folder")
+    report_to: str | list[str] | None = setting(
+        None, "Where results go as well: `tensorboard`, `wandb`, or `card` (the model's card).", unset="nowhere")
+# fmt: on
+
+    def __post_init__(self) -> None:
+        for name, key in keys(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, Path | tuple):
+                value = str(value) if isinstance(value, Path) else list(value)
+                object.__setattr__(self, name, value)
+            key.check(value)
+        if self.load_in_4bit and self.load_in_8bit:
+            raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
+        _ = self.arm_names, self.steps, self.controls  # which are checked as they are read
+        for name in self.reporters:
+            require(*EXTRAS[name])
+
+    @property
+    def folder(self) -> Path:
+        """Where predictions go: <output>/<task>/<arm>."""
+        return Path(self.output).expanduser()
+
+    @property
+    def arm_names(self) -> tuple[str, ...]:
+        """Keys of `ARMS`."""
+        from .ask.arms import ARMS
+
+        return tuple(ARMS) if self.arms == "all" else _known("arm", listed(self.arms), ARMS)
+
+    @property
+    def controls(self) -> dict[str, str]:
+        """Checkpoint of each control that is given, by name."""
+        from .ask.arms import CONTROLS
+
+        given = self.control if isinstance(self.control, dict) else dict(map(_pair, self.control or []))
+        _known("control", given, CONTROLS)
+        return given
+
+    @property
+    def steps(self) -> tuple[int, ...] | None:
+        """Numbers of future latent frames to compare; `None`: 0 and the model's own."""
+        if self.num_world_steps is None:
+            return None
+        texts = listed(self.num_world_steps)
+        if not texts or not all(text.isdecimal() for text in texts):
+            given = brief(f"num_world_steps={self.num_world_steps!r}")
+            raise TheWorldError(f"{given}: expected whole numbers from 0 on with commas, as in 0,4")
+        return tuple(map(int, texts))
+
+    @property
+    def reporters(self) -> tuple[str, ...]:
+        """Keys of `EXTRAS`."""
+        return _known("report_to", listed(self.report_to), EXTRAS)
+
+    @property
+    def source(self) -> SourceSettings:
+        """Where the items come from."""
+        folder = Path(self.image_folder) if self.image_folder else None
+        more = {name: getattr(self, name) for name in ("split", "num_samples", "question_template")}
+        return SourceSettings(path=self.data, image_folder=folder, **more)
+
+
+def listed(value: Any) -> list[str]:
+    """A list of texts from a list, from text with commas, or from `None`."""
+    items = value if isinstance(value, list) else [] if value is None else str(value).split(",")
+    return [str(item).strip() for item in items]
+
+
+def _known(kind: str, names: Any, known: Any) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known)
+            raise TheWorldError(f"{kind} {brief(repr(name))}: expected one of {', '.join(known)}{hint and f'; {hint}'}")
+    return tuple(names)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not equals or not path:
+        raise TheWorldError(f"control {brief(repr(text))}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
+    return name, path
+
+
+__all__ = ["EXTRAS", "HUB_IDS", "EvaluationSettings", "listed"]
