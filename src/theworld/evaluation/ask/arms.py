@@ -15,9 +15,11 @@ from theworld.constants import NANO
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 
-MODEL, BASE = "model", "base"
+MODEL, BASE, LEARNER = "model", "base", "learner"
 
-WorldSource = Literal["none", "own", "random_projection", "zeros", "noise", "other_image", "other_future"]
+WorldSource = Literal[
+    "none", "own", "random_projection", "zeros", "noise", "other_image", "other_future", "true_future"
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Arm:
             Gaussian, each token of the norm that it has of its own. `other_image`: another picture's. `other_future`:
             the own present and another picture's future.
         steps: Future latent frames: `K` as the evaluation says, or a number.
-        image: Whether the picture is shown.
+        image: Whether the image is shown.
+        needs_future: Whether it exists only where future latent frames are predicted.
+        decides: Whether the full model has to beat it to help.
+        same_for_all: Whether it is the same for every checkpoint.
+        ceiling: Whether it knows the future, so that the full model never has to beat it.
     """
 
     name: str
@@ -43,27 +49,42 @@ class Arm:
     world: WorldSource = "own"
     steps: Literal["K"] | int = "K"
     image: bool = True
+    needs_future: bool = False
+    decides: bool = False
+    same_for_all: bool = False
+    ceiling: bool = False
 
 
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm("gemma", "Gemma alone", BASE, "none"),
-        Arm("gemma_tuned", "Gemma trained equally, no world", "gemma_tuned", "none"),
-        Arm("world_0", "World, current frame", steps=0),
         Arm("world", "World, rollout (full model)"),
+        Arm("world_0", "World, current frame", steps=0),
+        Arm("gemma", "Gemma alone", BASE, "none", decides=True, same_for_all=True),
+        Arm("gemma_tuned", "Gemma trained equally, no world", "gemma_tuned", "none", decides=True),
+        Arm(
+            *("current_frame", "Current latent repeated, trained alike", "current_frame"),
+            needs_future=True,
+            decides=True,
+        ),
+        Arm("other_image", "World of another image", world="other_image", decides=True),
+        Arm(
+            *("other_future", "Own present, another image's future", MODEL, "other_future"),
+            needs_future=True,
+            decides=True,
+        ),
+        Arm("other_source", "As many tokens from no world, trained alike", "other_source", decides=True),
+        Arm("random_encoder", "Random world encoder, trained alike", "random_encoder", decides=True),
+        Arm("static_learner", "Best static learner", LEARNER, "none", decides=True),
         Arm("random_projection", "Untrained projector", world="random_projection"),
-        Arm("random_encoder", "Random world encoder, trained alike", "random_encoder"),
         Arm("zeroed", "World tokens zeroed", world="zeros"),
-        Arm("other_image", "World of another image", world="other_image"),
-        Arm("other_future", "Own present, another image's future", world="other_future"),
         Arm("noise", "Noise of equal norm", world="noise"),
-        Arm("other_source", "As many tokens from no world, trained alike", "other_source"),
-        Arm("no_image", "No image", world="none", image=False),
+        Arm("no_image", "No image", world="none", image=False, same_for_all=True),
+        Arm("true_future", "True future (ceiling)", world="true_future", needs_future=True, ceiling=True),
     )
 }
 
-CONTROLS = tuple(arm.checkpoint for arm in ARMS.values() if arm.checkpoint not in (MODEL, BASE))
+CONTROLS = tuple(arm.checkpoint for arm in ARMS.values() if arm.checkpoint not in (MODEL, BASE, LEARNER))
 """Checkpoints that have to be trained apart, and given."""
 
 
@@ -119,7 +140,9 @@ def plan(
                 continue
         if arm.name == "world_0" and 0 not in steps:
             not_run[arm.name] = "0 is not among --num_world_steps"
-        elif arm.name in ("world", "other_future") and not own:
+        elif arm.checkpoint == LEARNER or arm.world == "true_future":
+            not_run[arm.name] = f"the task has no {arm.label[0].lower()}{arm.label[1:]}"
+        elif (arm.needs_future or arm.name == "world") and not own:
             not_run[arm.name] = "there is no future to see with --num_world_steps 0"
         else:
             running.append(PlannedArm(arm, checkpoint, world))
@@ -147,4 +170,4 @@ def _beside(model: str, control: str) -> str | None:
     return str(folder) if Path(model).is_dir() and folder.is_dir() else None
 
 
-__all__ = ["ARMS", "BASE", "CONTROLS", "MODEL", "Arm", "PlannedArm", "plan"]
+__all__ = ["ARMS", "BASE", "CONTROLS", "LEARNER", "MODEL", "Arm", "PlannedArm", "plan"]
