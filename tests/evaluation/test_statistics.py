@@ -9,7 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 from tests.evaluation.arms import make_items
 from theworld.evaluation.stats.baseline import folds, majority_baseline
 from theworld.evaluation.stats.intervals import bootstrap, interval, jackknife
-from theworld.evaluation.stats.significance import compare, holm, sign_flip, smallest_difference
+from theworld.evaluation.stats.significance import compare, sign_flip, smallest_difference
 
 
 def paired(b: int, c: int, n: int) -> tuple[list[float], list[float]]:
@@ -188,7 +188,7 @@ def test_bootstrap_is_seeded() -> None:
     arms = paired(9, 4, 40)
     assert bootstrap(*arms, seed=1) == bootstrap(*arms, seed=1)
     assert bootstrap(*arms, seed=1).se != bootstrap(*arms, seed=2).se
-    with pytest.raises(ValueError, match="2 scores against 3"):
+    with pytest.raises(ValueError, match="length"):
         bootstrap([0.0, 1.0], [0.0, 1.0, 1.0])
 
 
@@ -269,13 +269,6 @@ def test_a_majority_where_nothing_else_is_known_is_chance() -> None:
     assert majority_baseline(two).mean() == pytest.approx(majority_baseline(two, pooled=True).mean())
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == []
-    with pytest.raises(ValueError, match="nan"):
-        holm([0.1, math.nan])
-
-
 @pytest.mark.parametrize(
     ("n", "points"),
     [
@@ -306,5 +299,3 @@ def test_smallest_difference_is_found_with_the_power_it_names() -> None:
 
 def test_a_set_too_small_shows_nothing() -> None:
     assert smallest_difference(1, 0.5) == smallest_difference(20, 0.1) == 1.0
-    with pytest.raises(ValueError, match="discordance 0"):
-        smallest_difference(100, 0.0)

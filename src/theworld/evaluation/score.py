@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -43,20 +43,22 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
     output = Path(output)
     folder = output / task.name
     arms = rescore(folder, task, items)
-    rows = next(iter(arms.values())).predictions
-    apart = one_answer_families(rows)
+    apart = one_answer_families(next(iter(arms.values())).predictions)
     counted = [item for item in items if item.family not in apart] or items
-    metrics = task_numbers(
-        {name: [arm] for name, arm in arms.items()},
-        task.measures,
-        task.floors(counted),
-        kinds=task.kinds,
-        margins=task.margins,
-        learns=task.learn is not None,
-    )
-    beside = {name: _read_json(folder / f"{name}.json") for name in BESIDE}
-    scored = {name: fingerprint(folder / name) for name in arms}
-    metrics = {"task": task.name, "title": task.title, "scored": scored, **metrics, **beside}
+    metrics = {
+        "task": task.name,
+        "title": task.title,
+        "scored": {name: fingerprint(folder / name) for name in arms},
+        **task_numbers(
+            {name: [arm] for name, arm in arms.items()},
+            task.measures,
+            task.floors(counted),
+            kinds=task.kinds,
+            margins=task.margins,
+            learns=task.learn is not None,
+        ),
+        **{name: _read_json(folder / f"{name}.json") for name in BESIDE},
+    }
     every = correct({**read_metrics(output), task.name: metrics})
     for name, corrected in every.items():
         write_json(output / name / METRICS, corrected)
@@ -122,48 +124,46 @@ def task_numbers(
     """
     arms = each_once(arms, full)
     rows = max((runs[0].predictions for runs in arms.values()), key=len)
-    named = list(kinds) or [ALL]
-    scores = {name: np.stack([_scores(run, rows) for run in runs]) for name, runs in arms.items()}  # (S, n)
+    scores = {name: _values(runs, rows, lambda row: row.score) for name, runs in arms.items()}
 
-    # Which items belong to which kind
-    apart = one_answer_families(rows)
-    counts = np.array([row.family not in apart for row in rows])
-    kind_of_row = np.array([kind_of(row.family, named) for row in rows])
-    members = {kind: np.flatnonzero(counts & ((kind_of_row == kind) | (kind == ALL))) for kind in (*named, ALL)}
-    families = sorted({row.family for row in rows if row.family != Item.family})
-    places = {family: np.array([n for n, row in enumerate(rows) if row.family == family]) for family in families}
-    total = members[ALL] if counts.any() else np.arange(len(rows))
+    # Which items belong to which family and kind
+    named, apart = list(kinds) or [ALL], one_answer_families(rows)
+    families: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {kind: [] for kind in (*named, ALL)}
+    for place, row in enumerate(rows):
+        families.setdefault(row.family, []).append(place)
+        if row.family not in apart:
+            for kind in {kind_of(row.family, named), ALL}:
+                members[kind].append(place)
+    families.pop(Item.family, None)
 
+    # Every arm by itself, and the full model against it
     described: dict[str, dict[str, Any]] = {}
     comparisons: dict[str, dict[str, Any]] = {kind: {} for kind in members}
     for name, runs in arms.items():
         own = scores[name]
-        within = {kind: accuracy_of(own, rows, members[kind]) for kind in named}
-        by_family = {family: accuracy_of(own, rows, places[family]) for family in families}
+        in_kind = {kind: _accuracy(own, rows, members[kind]) for kind in named}
+        in_family = {family: _accuracy(own, rows, families[family]) for family in sorted(families)}
         described[name] = {
             **describe(runs, measures),
-            "accuracy": accuracy_of(own, rows, total),
-            "kinds": {kind: found for kind, found in within.items() if found},
-            "families": {
-                family: {**found, "one_answer": family in apart} for family, found in by_family.items() if found
-            },
-            "between_seed_sd": float(np.nanmean(own[:, total], axis=1).std(ddof=1)) if len(runs) > 1 else None,
+            "accuracy": _accuracy(own, rows, members[ALL] or range(len(rows))),
+            "kinds": {kind: found for kind, found in in_kind.items() if found},
+            "families": {name: {**found, "one_answer": name in apart} for name, found in in_family.items() if found},
         }
         if full not in arms or name == full:
             continue
-        for kind, inside in members.items():
-            shared = _answered(inside, scores[full], own)
-            if len(shared):
+        for kind, places in members.items():
+            if shared := _answered(places, scores[full], own):
                 clusters = [rows[place].cluster for place in shared]
                 comparisons[kind][name] = compare(scores[full][:, shared], own[:, shared], clusters)
         if name in comparisons[ALL]:
-            comparisons[ALL][name]["figures"] = _figure_differences(arms[full], runs)
+            comparisons[ALL][name]["figures"] = _figure_differences(arms[full], runs, rows)
     steps = arms[full][0].identity.get("num_world_steps") if full in arms else None
     return {
         "n": len(rows),
         "kinds": named,
         "margins": {kind: (margins or {}).get(kind, MARGIN) for kind in named},
-        "counted": {kind: len(inside) for kind, inside in members.items()},
+        "counted": {kind: len(places) for kind, places in members.items()},
         "full": full,
         "num_world_steps": steps,
         "decides": decisive_arms(steps, learns=learns),
@@ -179,11 +179,13 @@ def task_numbers(
 def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
     """What one arm answered, beside its accuracy: measures, figures, and what could not be read."""
     rows = [row for run in runs for row in run.predictions]
-    arm = ARMS.get(runs[0].name)
+    means = [float(np.mean([row.score for row in run.predictions])) for run in runs]
     figures = {name: [row.figures[name] for row in rows if name in row.figures] for name in _figure_names(rows)}
+    name = runs[0].name
     return {
-        "label": arm.label if arm else runs[0].manifest.get("label", runs[0].name),
+        "label": ARMS[name].label if name in ARMS else runs[0].manifest.get("label", name),
         "seeds": len(runs),
+        "between_seed_sd": float(np.std(means, ddof=1)) if len(runs) > 1 else None,
         "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
         "failed": sum(row.failed is not None for row in rows),
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
@@ -199,15 +201,16 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
 
     Of arms that are the same, that of the full model's evaluation stays, so that the verdict finds it.
     """
-    label = full.rpartition("/")[0]
-    seen: set[str] = set()
+    label, seen = full.rpartition("/")[0], set[str]()
     kept: dict[str, list[ArmRun]] = {}
     for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
         for run in arms[name]:
-            key = _what_was_asked(run)
+            asked = {key: value for key, value in run.identity.items() if key != "arm"}
+            way = (ARMS[run.name].world, ARMS[run.name].image) if run.name in ARMS else run.name
+            key = json.dumps([way, asked], sort_keys=True)
             if key not in seen:
                 kept.setdefault(name, []).append(run)
-            seen |= {key} if "weights" in run.identity else set()
+            seen |= {key} if "weights" in asked else set()
     return {name: kept[name] for name in arms if name in kept}
 
 
@@ -225,38 +228,26 @@ def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
     return {family for family, own in answers.items() if len(own) > 1 and own[0] and len(set(own)) == 1}
 
 
-def accuracy_of(scores: Array, rows: Sequence[Prediction], places: Array) -> dict[str, Any]:
-    """Accuracy with its interval over those of the items at `places` that the arm answered; empty if none.
-
-    Args:
-        scores: (S, n), a row a seed.
-        rows: (n,) of any arm.
-        places: Numbers from 0 to n - 1.
-    """
-    places = _answered(places, scores)
-    if not len(places):
+def _accuracy(scores: Array, rows: Sequence[Prediction], places: Iterable[int]) -> dict[str, Any]:
+    """Accuracy with its interval over those of the items at `places` that the arm answered; empty if none."""
+    if not (places := _answered(places, scores)):
         return {}
-    clusters = [rows[place].cluster for place in places]
-    smallest = smallest_of(scores[:, places].mean(axis=0), clusters, USUAL_DISCORDANCE)
-    return {**asdict(interval(scores[:, places], clusters)), "smallest_difference": smallest}
+    clusters, own = [rows[place].cluster for place in places], scores[:, places]
+    smallest = smallest_of(own.mean(axis=0), clusters, USUAL_DISCORDANCE)
+    return {**asdict(interval(own, clusters)), "smallest_difference": smallest}
 
 
-def _answered(places: Array, *scores: Array) -> Array:
-    """The places at which every arm has a score in every seed."""
-    return places[~np.isnan(np.concatenate(scores)[:, places]).any(axis=0)]
+def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], value: Callable[..., float]) -> Array:
+    """A value (S, n) of every item in every run; not a number where the arm has no answer, as a learner may."""
+    learner = runs[0].name in ARMS and ARMS[runs[0].name].checkpoint == LEARNER
+    known = [{row.id: value(row) for row in run.predictions if not (learner and row.failed)} for run in runs]
+    return np.array([[values.get(row.id, np.nan) for row in rows] for values in known])
 
 
-def _scores(run: ArmRun, rows: Sequence[Prediction]) -> Array:
-    """Score (n,) of every item; not a number where the arm has no answer to count, as a learner may."""
-    learner = run.name in ARMS and ARMS[run.name].checkpoint == LEARNER
-    known = {row.id: row.score for row in run.predictions if not (learner and row.failed is not None)}
-    return np.array([known.get(row.id, np.nan) for row in rows])
-
-
-def _what_was_asked(run: ArmRun) -> str:
-    identity = {key: value for key, value in run.identity.items() if key != "arm"}
-    way = (ARMS[run.name].world, ARMS[run.name].image) if run.name in ARMS else run.name
-    return json.dumps([way, identity], sort_keys=True)
+def _answered(places: Iterable[int], *values: Array) -> list[int]:
+    """The places at which every arm has a value in every seed."""
+    missing = np.isnan(np.concatenate(values))
+    return [place for place in places if not missing[:, place].any()]
 
 
 def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:
@@ -271,27 +262,27 @@ def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str,
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
     clusters, families = ([getattr(first[place], name) for place in known] for name in ("cluster", "family"))
-    keys = ("estimate", "low", "high", "n")
     found = jackknife(mean_over_runs, clusters, families) if known else {}
-    return {name: {key: getattr(one, key) for key in keys} for name, one in found.items()}
+    return {name: {key: getattr(one, key) for key in ("estimate", "low", "high", "n")} for name, one in found.items()}
 
 
 def _figure_names(rows: Sequence[Prediction]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row.figures))
 
 
-def _figure_differences(full: Sequence[ArmRun], other: Sequence[ArmRun]) -> dict[str, dict[str, Any]]:
+def _figure_differences(
+    full: Sequence[ArmRun], other: Sequence[ArmRun], rows: Sequence[Prediction]
+) -> dict[str, dict[str, Any]]:
     """Mean difference of every figure over the items of which both arms have it, in every seed."""
-    rows = full[0].predictions
     found: dict[str, dict[str, Any]] = {}
-    for name in _figure_names(rows):
-        known = [[{row.id: row.figures.get(name) for row in run.predictions} for run in runs] for runs in (full, other)]
-        shared = [row for row in rows if all(run.get(row.id) is not None for runs in known for run in runs)]
-        if not shared:
+    for name in _figure_names(full[0].predictions):
+        ours, theirs = (
+            _values(runs, rows, lambda row, name=name: row.figures.get(name, np.nan)) for runs in (full, other)
+        )
+        if not (shared := _answered(range(len(rows)), ours, theirs)):
             continue
-        ours, theirs = ([[run[row.id] for row in shared] for run in runs] for runs in known)
-        one = bootstrap(ours, theirs, [row.cluster for row in shared])
-        if one.se > 0:  # nothing to measure the spread by: figures have no scale of their own
+        one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
+        if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
             found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
     return found
 

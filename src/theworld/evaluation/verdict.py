@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from theworld.utils.imports import require
+
 from .ask.arms import ARMS, CONTROLS, LEARNER
-from .stats.significance import holm
 from .store.refusals import FULL
 
 ALPHA = 0.05
@@ -91,7 +92,8 @@ def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for kind, comparisons in metrics["comparisons"].items()
         for arm, comparison in comparisons.items()
     }
-    p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
+    holm = require("eval", "statsmodels.stats.multitest").multipletests
+    p_holm = dict(zip(tested, holm(list(tested.values()), method="holm")[1].tolist() if tested else [], strict=True))
     family = {"comparisons": len(tested), "tasks": sorted({task for task, *_ in tested})}
     corrected: dict[str, dict[str, Any]] = {}
     for task, metrics in tasks.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,17 +28,15 @@ def majority_baseline(items: Sequence[Item], *, pooled: bool = False) -> Array:
     Returns:
         Numbers from 0 to 1. Where no other fold has an item of the family, the item's chance: 1 / its choices, or 0.
     """
-    scores, fold = np.empty(len(items)), folds(items)
+    answers, fold = np.array([item.answer for item in items]), folds(items)
     families = np.array(["" if pooled else item.family for item in items])
+    scores = np.array([1 / len(item.choices) if item.choices else 0.0 for item in items])
     for family, number in set(zip(families.tolist(), fold.tolist(), strict=True)):
-        inside = families == family
-        answers = Counter(items[place].answer for place in np.flatnonzero(inside & (fold != number)))
-        most = max(answers.values(), default=0)
-        best = {answer for answer, times in answers.items() if times == most}
-        for place in np.flatnonzero(inside & (fold == number)):
-            item = items[place]
-            chance = 1 / len(item.choices) if item.choices else 0.0
-            scores[place] = (item.answer in best) / len(best) if best else chance
+        known, asked = ((families == family) & (fold != number), (families == family) & (fold == number))
+        said, times = np.unique(answers[known], return_counts=True)
+        if len(said):
+            best = said[times == times.max()]
+            scores[asked] = np.isin(answers[asked], best) / len(best)
     return scores
 
 

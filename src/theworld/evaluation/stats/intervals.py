@@ -27,7 +27,7 @@ FEW = 300
 ALIKE = 1e-12
 """Standard error below which scores are alike: the means of three seeds differ by rounding."""
 
-JACKKNIFE_GROUPS = 30
+RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,7 @@ def bootstrap(
     ours: Scores,
     theirs: Scores | None = None,
     clusters: Sequence[str] | None = None,
-    *,
     seed: int = 0,
-    resamples: int = 10_000,
 ) -> Interval:
     """Percentile interval of the mean of `ours`, or of the paired difference `ours - theirs` on the same items.
 
@@ -106,24 +104,19 @@ def bootstrap(
         theirs: (n,) or (S', n), the same items in the same order.
         clusters: (n,) as for `interval`.
         seed: The same seed gives the same interval.
-        resamples: R.
 
     Raises:
-        ValueError: As `finite` and `cluster_ids`, or lengths that differ.
+        ValueError: As `finite` and `cluster_ids`, or the arms have different numbers of items.
     """
     first = finite("the first scores", ours)
     second = np.zeros((1, first.shape[1])) if theirs is None else finite("the second scores", theirs)
-    if first.shape[1] != second.shape[1]:
-        raise TheWorldError(
-            f"{first.shape[1]} scores against {second.shape[1]}: expected the same items in the same order"
-        )
     n = first.shape[1]
     ids = cluster_ids(clusters, n)
     # Clusters with the same sums and size are drawn as one kind, so the number of draws does not grow with n
     sums = np.stack([np.bincount(ids, weights=row) for row in (*first, *second, np.ones(n))])  # (S + S' + 1, G)
     kinds, counts = np.unique(sums, axis=1, return_counts=True)
     groups, rng = sums.shape[1], np.random.default_rng(seed)
-    drawn = rng.multinomial(groups, counts / groups, size=resamples) @ kinds.T  # (R, S + S' + 1)
+    drawn = rng.multinomial(groups, counts / groups, size=RESAMPLES) @ kinds.T  # (R, S + S' + 1)
     means = drawn[:, :-1] / drawn[:, -1:]
     split = len(first)
     differences = _over_seeds(means[:, :split], rng) - _over_seeds(means[:, split:], rng)  # (R,)

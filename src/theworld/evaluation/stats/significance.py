@@ -1,4 +1,4 @@
-"""How sure it is that two arms differ: one exact test, Holm's correction, and what a set of items can show."""
+"""How sure it is that two arms differ: one exact test, and what a set of items can show."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from theworld.utils.imports import require
 
 from .intervals import Array, Scores, bootstrap, cluster_ids, finite, standard_error
 
+LEVEL, POWER = 0.05, 0.8
 USUAL_DISCORDANCE = 0.2
 """Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
 
@@ -78,47 +79,21 @@ def sign_flip(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = Non
     return float(np.clip(null[np.abs(totals) >= abs(sums.sum())].sum(), 0.0, 1.0))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of a family of tests that was declared beforehand, by Holm's step-down procedure.
-
-    Compare them with the level that the whole family may err at, such as .05.
-
-    Raises:
-        ValueError: A value is not between 0 and 1.
-    """
-    wrong = [p for p in p_values if not 0 <= p <= 1]  # also NaN
-    if wrong:
-        raise TheWorldError(f"p-values {wrong}: expected numbers from 0 to 1")
-    if not p_values:
-        return []
-    return require("eval", "statsmodels.stats.multitest").multipletests(p_values, method="holm")[1].tolist()
-
-
-def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The least difference of two accuracies on the same `n` questions that McNemar's test finds with `power`.
+def smallest_difference(n: int, discordance: float) -> float:
+    """The least difference of two accuracies on the same `n` items that McNemar's test finds with 80 % power.
 
     What a set can show at all (Card et al., arXiv 2010.06595). Connor, Biometrics 1987, solves
     z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for the difference x.
 
     Args:
-        n: Items; fewer when they are clustered.
-        discordance: d, the share of items that exactly one of the two gets right.
-        power: Chance to find a difference that is there.
-        alpha: Two-sided level of the test.
+        n: Items, at least 1; fewer when they are clustered.
+        discordance: d, the share of items that exactly one of the two gets right, above 0.
 
     Returns:
         A fraction, at most the discordance; 1.0 where the set is too small to show any difference at all.
-
-    Raises:
-        ValueError: `n` is below 1, or a share is not between 0 and 1.
     """
-    if n < 1 or not 0 < discordance <= 1 or not 0 < alpha < 1 or not alpha < power < 1:
-        raise TheWorldError(
-            f"n {n}, discordance {discordance}, power {power}, alpha {alpha}: expected n of at least 1, a discordance "
-            "in (0, 1], and 0 < alpha < power < 1"
-        )
     normal = require("eval", "scipy.stats").norm
-    a, b = float(normal.ppf(1 - alpha / 2)), float(normal.ppf(power))
+    a, b = float(normal.ppf(1 - LEVEL / 2)), float(normal.ppf(POWER))
     inside = n + b * b - a * a
     if inside < 0:
         return 1.0
@@ -137,4 +112,4 @@ def smallest_of(values: Array, clusters: Sequence[str] | None, discordance: floa
     return smallest_difference(max(round(worth * len(values)), 1), discordance)
 
 
-__all__ = ["USUAL_DISCORDANCE", "compare", "holm", "sign_flip", "smallest_difference", "smallest_of"]
+__all__ = ["USUAL_DISCORDANCE", "compare", "sign_flip", "smallest_difference", "smallest_of"]
