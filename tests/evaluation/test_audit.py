@@ -9,7 +9,7 @@ from PIL import Image
 
 from theworld.evaluation.audit.overlaps import Audit, audit
 from theworld.evaluation.audit.rows import normalise, read_audit_rows
-from theworld.evaluation.stats.significance import interval
+from theworld.evaluation.stats.intervals import interval
 
 BLINK_OPTIONS = "\nSelect from the following choices.\n(A) yes\n(B) no"
 

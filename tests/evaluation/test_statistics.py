@@ -6,15 +6,10 @@ from scipy import stats
 from statsmodels.api import OLS
 from statsmodels.stats.proportion import proportion_confint
 
-from theworld.evaluation.stats.significance import (
-    bootstrap_difference,
-    holm,
-    interval,
-    mcnemar,
-    over_seeds,
-    smallest_difference,
-    stratified_bootstrap,
-)
+from tests.evaluation.arms import make_items
+from theworld.evaluation.stats.baseline import folds, majority_baseline
+from theworld.evaluation.stats.intervals import bootstrap, interval, jackknife
+from theworld.evaluation.stats.significance import compare, sign_flip, smallest_difference
 
 
 def paired(b: int, c: int, n: int) -> tuple[list[float], list[float]]:
@@ -101,7 +96,7 @@ def test_an_item_without_a_cluster_stands_for_itself() -> None:
 @pytest.mark.parametrize(
     ("scores", "clusters", "message"),
     [
-        ([], None, "expected a list of numbers"),
+        ([], None, "expected numbers"),
         ([1.0, math.nan], None, "1 of 2 are not finite"),
         ([1.0], ["a", "b"], "1 scores with 2 clusters"),
         ([0.5, 1.2], ["a", "a"], "at least two clusters"),
@@ -112,6 +107,13 @@ def test_scores_without_an_interval_are_refused(scores: list[float], clusters: l
         interval(scores, clusters)
 
 
+def test_seeds_widen_the_interval_of_a_mean() -> None:
+    items = (np.random.default_rng(1).random(400) < 0.6).astype(float)
+    assert interval([items] * 4).se == pytest.approx(interval(items).se, rel=0.03)
+    apart = [np.roll(items, 7), 1 - items, items, items]
+    assert interval(apart).se > 2 * interval(items).se
+
+
 @pytest.mark.parametrize(
     ("b", "c", "n", "points", "p"),
     [
@@ -120,38 +122,56 @@ def test_scores_without_an_interval_are_refused(scores: list[float], clusters: l
         (32, 21, 143, 7.7, 0.17),  # Spatial_Relation: GPT-4o against LLaVA-1.5-7B
     ],
 )
-def test_mcnemar_on_blinks_own_predictions(b: int, c: int, n: int, points: float, p: float) -> None:
-    found = mcnemar(*paired(b, c, n))
-    assert (found.b, found.c, found.n) == (b, c, n)
-    assert 100 * found.difference == pytest.approx(points, abs=0.05)
-    assert found.p == pytest.approx(p, abs=0.005)
+def test_comparisons_of_blinks_own_predictions(b: int, c: int, n: int, points: float, p: float) -> None:
+    found = compare(*paired(b, c, n))
+    assert (found["b"], found["c"], found["n"]) == (b, c, n)
+    assert 100 * found["difference"] == pytest.approx(points, abs=0.05)
+    assert found["p"] == pytest.approx(p, abs=0.005)
 
 
-def test_mcnemar_has_a_side_and_an_end() -> None:
-    ours, theirs = paired(12, 3, 50)
-    assert mcnemar(theirs, ours).difference == -mcnemar(ours, theirs).difference
-    assert mcnemar(theirs, ours).p == mcnemar(ours, theirs).p
-    assert mcnemar(ours, ours).p == 1.0
-    with pytest.raises(ValueError, match="bootstrap_difference"):
-        mcnemar([0.5, 1.0], [0.0, 1.0])
-    with pytest.raises(ValueError, match="2 scores against 3"):
-        mcnemar([0.0, 1.0], [0.0, 1.0, 1.0])
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (0, 7), (38, 20), (300, 170), (900, 0)])
+def test_single_items_get_the_exact_mcnemar_test(b: int, c: int) -> None:
+    ours, theirs = paired(b, c, 1000)
+    expected = stats.binomtest(b, b + c).pvalue if b + c else 1.0
+    assert sign_flip(ours, theirs) == pytest.approx(expected, rel=1e-6)
+    assert sign_flip(theirs, ours) == sign_flip(ours, theirs)
+
+
+def test_whole_clusters_are_exchanged() -> None:
+    """The test agrees with scipy's over all exchanges of clusters of unequal size."""
+    rng = np.random.default_rng(5)
+    clusters = [str(name) for name in rng.integers(10, size=40)]
+    ours, theirs = ((rng.random(40) < share).astype(float) for share in (0.9, 0.4))
+    sums = [np.bincount(np.unique(clusters, return_inverse=True)[1], weights=scores) for scores in (ours, theirs)]
+    expected = stats.permutation_test(
+        sums, lambda a, b: a.sum() - b.sum(), permutation_type="samples", n_resamples=np.inf
+    ).pvalue
+    assert sign_flip(ours, theirs, clusters) == pytest.approx(expected)
+    assert sign_flip(ours, theirs, clusters) > sign_flip(ours, theirs)
+    assert sign_flip(ours, theirs, ["a"] * 40) == 1.0
+
+
+def test_scores_that_are_neither_right_nor_wrong_are_not_tested() -> None:
+    with pytest.raises(ValueError, match="needs scores of 0 and 1"):
+        sign_flip([0.5, 1.0], [0.0, 1.0])
 
 
 def test_bootstrap_of_a_difference_agrees_with_its_error() -> None:
-    found = bootstrap_difference(*paired(38, 20, 124))
+    found = bootstrap(*paired(38, 20, 124))
     assert found.estimate == pytest.approx(18 / 124)
     differences = np.subtract(*paired(38, 20, 124))
     assert found.se == pytest.approx(stats.sem(differences), rel=0.03)
     assert found.low == pytest.approx(found.estimate - 1.96 * found.se, abs=0.01)
     assert found.low > 0  # as the exact test says
+    theirs = stats.bootstrap((differences,), np.mean, method="percentile", rng=np.random.default_rng(0))
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval), abs=0.009)  # one item
 
 
 def test_bootstrap_keeps_clusters_whole() -> None:
     ours, theirs = paired(30, 10, 80)
     names = [str(number) for number in range(80)]
-    single = bootstrap_difference(ours * 5, theirs * 5)
-    whole = bootstrap_difference(ours * 5, theirs * 5, names * 5)
+    single = bootstrap(ours * 5, theirs * 5)
+    whole = bootstrap(ours * 5, theirs * 5, names * 5)
     assert whole.n_clusters == 80
     assert whole.se == pytest.approx(single.se * math.sqrt(5), rel=0.05)
 
@@ -160,49 +180,93 @@ def test_bootstrap_of_unequal_clusters_agrees_with_the_robust_error() -> None:
     rng = np.random.default_rng(3)
     names = [str(number) for number in rng.integers(60, size=400) ** 2 // 60]
     scores = rng.random(400) + np.array([float(name) for name in names]) / 60
-    found = bootstrap_difference(scores, np.zeros(400), names)
+    found = bootstrap(scores, np.zeros(400), names)
     assert found.se == pytest.approx(interval(scores, names).se, rel=0.06)
 
 
 def test_bootstrap_is_seeded() -> None:
     arms = paired(9, 4, 40)
-    assert bootstrap_difference(*arms, seed=1) == bootstrap_difference(*arms, seed=1)
-    assert bootstrap_difference(*arms, seed=1).se != bootstrap_difference(*arms, seed=2).se
+    assert bootstrap(*arms, seed=1) == bootstrap(*arms, seed=1)
+    assert bootstrap(*arms, seed=1).se != bootstrap(*arms, seed=2).se
+    with pytest.raises(ValueError, match="length"):
+        bootstrap([0.0, 1.0], [0.0, 1.0, 1.0])
 
 
-def test_draws_do_not_depend_on_how_they_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = bootstrap_difference(*paired(9, 4, 40), resamples=500)
-    monkeypatch.setattr("theworld.evaluation.stats.intervals._CHUNK", 1000)
-    assert bootstrap_difference(*paired(9, 4, 40), resamples=500) == whole
+def test_bootstrap_draws_the_seeds_of_both_arms() -> None:
+    """The variance over seeds is that of their mean, as far as the seeds seen tell it."""
+    ours = [[1.0] * 100, [0.0] * 100, [1.0] * 100, [0.0] * 100]
+    found = bootstrap(ours, [0.5] * 100)
+    assert found.estimate == 0.0
+    assert found.se == pytest.approx(0.5 / math.sqrt(4), rel=0.03)
+    both = bootstrap(ours, ours)
+    assert both.se == pytest.approx(found.se * math.sqrt(2), rel=0.03)
+
+
+@pytest.mark.parametrize("difference", [-1, 0, 1])
+@pytest.mark.parametrize("n", [1, 12, 1000])
+def test_no_difference_has_a_width_of_zero(difference: int, n: int) -> None:
+    ours, theirs = [float(difference > 0)] * n, [float(difference < 0)] * n
+    found = bootstrap(ours, theirs)
+    assert found.estimate == difference
+    unseen = proportion_confint(0, n, method="wilson")[1] if n > 1 else 1.0
+    assert found.high - found.low == pytest.approx(2 * unseen)
+    assert -1 <= found.low <= difference <= found.high <= 1
+    clustered = bootstrap(ours * 2, theirs * 2, [str(number) for number in range(n)] * 2)
+    assert (clustered.low, clustered.high) == pytest.approx((found.low, found.high))
+
+
+def mean_of_subtasks(scores: list[float], tasks: list[str]):
+    def figures(places: np.ndarray) -> dict[str, float]:
+        means = [np.mean([scores[n] for n in places if tasks[n] == task]) for task in dict.fromkeys(tasks)]
+        return {"mean": float(np.mean(means))}
+
+    return figures
 
 
 def test_mean_over_subtasks_weighs_them_alike() -> None:
-    scores = [1.0] * 90 + [0.0] * 10 + [1.0] * 2 + [0.0] * 8
-    tasks = ["large"] * 100 + ["small"] * 10
-    found = stratified_bootstrap(scores, tasks)
-    assert found.estimate == pytest.approx((0.9 + 0.2) / 2)
-    assert found.se == pytest.approx(math.sqrt(0.9 * 0.1 / 100 + 0.2 * 0.8 / 10) / 2, rel=0.05)
-    with pytest.raises(ValueError, match="stratum 'b' has a single cluster"):
-        stratified_bootstrap([1.0, 0.0, 1.0], ["a", "a", "b"])
-    with pytest.raises(ValueError, match="3 scores with 1 strata"):
-        stratified_bootstrap([1.0, 0.0, 1.0], ["a"])
+    scores = [1.0, 0.0] * 300 + [1.0] * 12 + [0.0] * 48
+    tasks = ["large"] * 600 + ["small"] * 60
+    found = jackknife(mean_of_subtasks(scores, tasks), [""] * 660, tasks)["mean"]
+    assert (found.n, found.estimate) == (660, pytest.approx((0.5 + 0.2) / 2))
+    # The standard error of a stratified mean, from formulas; a group's error has 29 degrees of freedom
+    assert found.se == pytest.approx(math.sqrt(0.5 * 0.5 / 600 + 0.2 * 0.8 / 60) / 2, rel=0.3)
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 29) * found.se)
 
 
-def test_subtasks_of_constant_accuracy_add_no_width() -> None:
-    found = stratified_bootstrap([1.0] * 50 + [0.0] * 50, ["right"] * 50 + ["wrong"] * 50)
-    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+def test_jackknife_of_a_mean_is_the_clustered_error() -> None:
+    scores = (np.random.default_rng(2).random(300) < 0.7).astype(float)
+    names = [str(n // 10) for n in range(300)]  # 30 clusters: one a group
+    found = jackknife(lambda places: {"mean": float(scores[places].mean())}, names, ["a"] * 300)["mean"]
+    assert found.se == pytest.approx(interval(scores, names).se, rel=1e-6)
 
 
-def test_difference_over_subtasks() -> None:
-    ours, theirs = [1.0] * 10 + [0.0] * 30, [0.0] * 10 + [0.0] * 30
-    assert bootstrap_difference(ours, theirs, strata=["a"] * 10 + ["b"] * 30).estimate == pytest.approx(0.5)
+def test_measures_without_spread_keep_a_width() -> None:
+    found = jackknife(lambda places: {"share": 1.0, "metres": 2.5}, [""] * 40, ["a"] * 40)
+    assert (found["share"].low, found["share"].high) == pytest.approx(proportion_confint(40, 40, method="wilson"))
+    assert found["metres"].low == found["metres"].high == 2.5
+    alone = jackknife(lambda places: {"share": 1.0}, ["a.jpg"] * 9, ["a"] * 9)["share"]
+    assert alone.low < 0.3
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == []
-    with pytest.raises(ValueError, match="nan"):
-        holm([0.1, math.nan])
+def test_the_majority_is_found_in_other_clusters() -> None:
+    items = make_items(300, per_picture=3, families=("drop",))  # two in three are "yes"
+    assert majority_baseline(items).mean() == pytest.approx(2 / 3)
+    fold = folds(items)
+    assert all(fold[n] == fold[n + 1] == fold[n + 2] for n in range(0, 300, 3))
+    assert len(set(fold.tolist())) == 10
+
+
+def test_a_majority_that_only_one_image_knows_is_worth_nothing() -> None:
+    """Every image has an answer of its own: fitted on the items themselves, the majority would be right."""
+    items = make_items(40, per_picture=20, families=("drop",))
+    tied = [type(item)(**{**vars(item), "answer": item.cluster, "choices": ()}) for item in items]
+    assert majority_baseline(tied).mean() == 0.0
+
+
+def test_a_majority_where_nothing_else_is_known_is_chance() -> None:
+    assert majority_baseline(make_items(6, per_picture=6)).tolist() == [0.5] * 6
+    two = make_items(60, families=("a", "b"))
+    assert majority_baseline(two).mean() == pytest.approx(majority_baseline(two, pooled=True).mean())
 
 
 @pytest.mark.parametrize(
@@ -235,22 +299,3 @@ def test_smallest_difference_is_found_with_the_power_it_names() -> None:
 
 def test_a_set_too_small_shows_nothing() -> None:
     assert smallest_difference(1, 0.5) == smallest_difference(20, 0.1) == 1.0
-    with pytest.raises(ValueError, match="discordance 0"):
-        smallest_difference(100, 0.0)
-
-
-def test_seeds_and_items_spread_apart() -> None:
-    rng = np.random.default_rng(1)
-    items = (rng.random(400) < 0.6).astype(float)
-    alike = over_seeds([items, items, items])
-    assert alike.seed_sd == 0.0
-    assert alike.item_se == pytest.approx(interval(items).se)
-    apart = over_seeds([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
-    assert apart.means == (0.5, 0.5, 1.0)
-    assert apart.mean == pytest.approx(2 / 3)
-    assert apart.seed_sd == pytest.approx(np.std([0.5, 0.5, 1.0], ddof=1))
-    assert apart.item_se == pytest.approx(0.0)
-    with pytest.raises(ValueError, match="1 seeds"):
-        over_seeds([[1.0, 0.0]])
-    with pytest.raises(ValueError, match=r"2 seeds with \[2, 3\] items"):
-        over_seeds([[1.0, 0.0], [1.0, 0.0, 1.0]])

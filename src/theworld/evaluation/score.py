@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,18 @@ import numpy as np
 from theworld.utils.errors import TheWorldError
 from theworld.utils.io import write_json
 
-from .stats.comparison import USUAL_DISCORDANCE, compare, item_scores, smallest_of
-from .stats.significance import interval, over_seeds
+from .ask.arms import ARMS, LEARNER
+from .stats.intervals import Array, bootstrap, interval, jackknife
+from .stats.significance import USUAL_DISCORDANCE, compare, smallest_of
 from .store.predictions import Item, Prediction, items_digest, rewrite_scores
 from .store.refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
-from .tasks.base import Task
-from .verdict import correct
+from .tasks.base import ALL, MARGIN, Task, kind_of
+from .verdict import correct, decisive_arms
 
 METRICS = "metrics.json"
+BESIDE = ("learners", "tracing")
+"""What an evaluation may leave beside the predictions, as <name>.json."""
+
 Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
 
@@ -36,10 +41,24 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
         ValueError: They are refused (`store/refusals.py`), or are of other items.
     """
     output = Path(output)
-    arms = rescore(output / task.name, task, items)
-    metrics = task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(items))
-    scored = {name: fingerprint(output / task.name / name) for name in arms}
-    metrics = {"task": task.name, "title": task.title, "scored": scored, **metrics}
+    folder = output / task.name
+    arms = rescore(folder, task, items)
+    apart = one_answer_families(next(iter(arms.values())).predictions)
+    counted = [item for item in items if item.family not in apart] or items
+    metrics = {
+        "task": task.name,
+        "title": task.title,
+        "scored": {name: fingerprint(folder / name) for name in arms},
+        **task_numbers(
+            {name: [arm] for name, arm in arms.items()},
+            task.measures,
+            task.floors(counted),
+            kinds=task.kinds,
+            margins=task.margins,
+            learns=task.learn is not None,
+        ),
+        **{name: _read_json(folder / f"{name}.json") for name in BESIDE},
+    }
     every = correct({**read_metrics(output), task.name: metrics})
     for name, corrected in every.items():
         write_json(output / name / METRICS, corrected)
@@ -47,18 +66,13 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
 
 
 def read_metrics(output: str | Path) -> dict[str, dict[str, Any]]:
-    """The metrics of every task of an evaluation, by the task's name.
+    """The metrics of every task of an evaluation, by the task's name, but for those that version 0.1 wrote.
 
     Raises:
         ValueError: A file is not JSON.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(Path(output).glob(f"*/{METRICS}")):
-        try:
-            found[path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TheWorldError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
-    return found
+    found = {path.parent.name: _read_json(path) for path in sorted(Path(output).glob(f"*/{METRICS}"))}
+    return {name: metrics for name, metrics in found.items() if "verdicts" in metrics}
 
 
 def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, ArmRun]:
@@ -89,8 +103,14 @@ def task_numbers(
     measures: Measures = lambda predictions: {},
     floors: Mapping[str, float] | None = None,
     full: str = FULL,
+    *,
+    kinds: Sequence[str] = (),
+    margins: Mapping[str, float] | None = None,
+    learns: bool = False,
 ) -> dict[str, Any]:
     """All numbers of a task, ready for JSON; `correct` adds what depends on the other tasks.
+
+    Families whose items all have the same right answer do not count in totals, kinds and comparisons.
 
     Args:
         arms: By name, each with its runs: one, or several that differ in the training seed and were asked the same
@@ -98,40 +118,181 @@ def task_numbers(
         measures: The task's own, of one run.
         floors: Accuracies that need no model, by name.
         full: The arm that the others are compared with; behind `label/` where there are several runs.
+        kinds: Of the task, as `Task.kinds`.
+        margins: Of the task, as `Task.margins`.
+        learns: Whether the task has static learners.
     """
-    comparisons = None
-    if full in arms:
-        comparisons = {name: compare(arms[full], runs) for name, runs in arms.items() if name != full}
+    arms = each_once(arms, full)
+    rows = max((runs[0].predictions for runs in arms.values()), key=len)
+    scores = {name: _values(runs, rows, lambda row: row.score) for name, runs in arms.items()}
+
+    # Which items belong to which family and kind
+    named, apart = list(kinds) or [ALL], one_answer_families(rows)
+    families: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {kind: [] for kind in (*named, ALL)}
+    for place, row in enumerate(rows):
+        families.setdefault(row.family, []).append(place)
+        if row.family not in apart:
+            for kind in {kind_of(row.family, named), ALL}:
+                members[kind].append(place)
+    families.pop(Item.family, None)
+
+    # Every arm by itself, and the full model against it
+    described: dict[str, dict[str, Any]] = {}
+    comparisons: dict[str, dict[str, Any]] = {kind: {} for kind in members}
+    for name, runs in arms.items():
+        own = scores[name]
+        in_kind = {kind: _accuracy(own, rows, members[kind]) for kind in named}
+        in_family = {family: _accuracy(own, rows, families[family]) for family in sorted(families)}
+        described[name] = {
+            **describe(runs, measures),
+            "accuracy": _accuracy(own, rows, members[ALL] or range(len(rows))),
+            "kinds": {kind: found for kind, found in in_kind.items() if found},
+            "families": {name: {**found, "one_answer": name in apart} for name, found in in_family.items() if found},
+        }
+        if full not in arms or name == full:
+            continue
+        for kind, places in members.items():
+            if shared := _answered(places, scores[full], own):
+                clusters = [rows[place].cluster for place in shared]
+                comparisons[kind][name] = compare(scores[full][:, shared], own[:, shared], clusters)
+        if name in comparisons[ALL]:
+            comparisons[ALL][name]["figures"] = _figure_differences(arms[full], runs, rows)
+    steps = arms[full][0].identity.get("num_world_steps") if full in arms else None
     return {
-        "n": len(next(iter(arms.values()))[0].predictions),
+        "n": len(rows),
+        "kinds": named,
+        "margins": {kind: (margins or {}).get(kind, MARGIN) for kind in named},
+        "counted": {kind: len(places) for kind, places in members.items()},
         "full": full,
+        "num_world_steps": steps,
+        "decides": decisive_arms(steps, learns=learns),
         "floors": dict(floors or {}),
-        "arms": {name: describe(runs, measures) for name, runs in arms.items()},
+        "right_answers": dict(Counter(row.answer for row in rows).most_common()),
+        "arms": described,
         "comparisons": comparisons,
+        "identical": identical_arms(arms),
+        "skipped": sum(not row.answer and row.failed is not None for row in rows),
     }
 
 
 def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
-    """Accuracy of one arm with its interval, whole and by family, and how its answers are spread."""
+    """What one arm answered, beside its accuracy: measures, figures, and what could not be read."""
     rows = [row for run in runs for row in run.predictions]
-    first = runs[0].predictions
-    families = sorted({row.family for row in first if row.family != Item.family})
-    own = [measures(run.predictions) for run in runs]
+    means = [float(np.mean([row.score for row in run.predictions])) for run in runs]
+    figures = {name: [row.figures[name] for row in rows if name in row.figures] for name in _figure_names(rows)}
+    name = runs[0].name
     return {
-        **_accuracy(runs),
+        "label": ARMS[name].label if name in ARMS else runs[0].manifest.get("label", name),
         "seeds": len(runs),
-        "between_seed_sd": _between_seeds(runs),
+        "between_seed_sd": float(np.std(means, ddof=1)) if len(runs) > 1 else None,
         "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
         "failed": sum(row.failed is not None for row in rows),
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
-        "distinct_answers": len({row.parsed for row in rows if row.parsed is not None}),
-        "right_answers": dict(Counter(row.answer for row in first).most_common()),
-        "figures": _figures(rows),
-        "measures": {name: float(np.mean([values[name] for values in own])) for name in own[0]},
-        "families": {family: _accuracy(runs, family) for family in families},
+        "figures": {name: {"mean": float(np.mean(known)), "n": len(known)} for name, known in figures.items()},
+        "measures": _measures(runs, measures),
         "world_tokens": max(row.world_tokens for row in rows),
         "warnings": [warning for run in runs for warning in warnings_of(run)],
     }
+
+
+def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[str, list[ArmRun]]:
+    """Arms and seeds without repetition: the same weights, asked the same in the same way, are one run.
+
+    Of arms that are the same, that of the full model's evaluation stays, so that the verdict finds it.
+    """
+    label, seen = full.rpartition("/")[0], set[str]()
+    kept: dict[str, list[ArmRun]] = {}
+    for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
+        for run in arms[name]:
+            asked = {key: value for key, value in run.identity.items() if key != "arm"}
+            way = (ARMS[run.name].world, ARMS[run.name].image) if run.name in ARMS else run.name
+            key = json.dumps([way, asked], sort_keys=True)
+            if key not in seen:
+                kept.setdefault(name, []).append(run)
+            seen |= {key} if "weights" in asked else set()
+    return {name: kept[name] for name in arms if name in kept}
+
+
+def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
+    """Pairs of arms with the same output for every item, in all their runs."""
+    said = {name: [[(row.id, row.output) for row in run.predictions] for run in runs] for name, runs in arms.items()}
+    return [[one, other] for one, other in combinations(arms, 2) if said[one] == said[other]]
+
+
+def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
+    """Families of two items or more that all have the same right answer: knowing the family is enough."""
+    answers: dict[str, list[str]] = {}
+    for row in rows:
+        answers.setdefault(row.family, []).append(row.answer)
+    return {family for family, own in answers.items() if len(own) > 1 and own[0] and len(set(own)) == 1}
+
+
+def _accuracy(scores: Array, rows: Sequence[Prediction], places: Iterable[int]) -> dict[str, Any]:
+    """Accuracy with its interval over those of the items at `places` that the arm answered; empty if none."""
+    if not (places := _answered(places, scores)):
+        return {}
+    clusters, own = [rows[place].cluster for place in places], scores[:, places]
+    smallest = smallest_of(own.mean(axis=0), clusters, USUAL_DISCORDANCE)
+    return {**asdict(interval(own, clusters)), "smallest_difference": smallest}
+
+
+def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], value: Callable[..., float]) -> Array:
+    """A value (S, n) of every item in every run; not a number where the arm has no answer, as a learner may."""
+    learner = runs[0].name in ARMS and ARMS[runs[0].name].checkpoint == LEARNER
+    known = [{row.id: value(row) for row in run.predictions if not (learner and row.failed)} for run in runs]
+    return np.array([[values.get(row.id, np.nan) for row in rows] for values in known])
+
+
+def _answered(places: Iterable[int], *values: Array) -> list[int]:
+    """The places at which every arm has a value in every seed."""
+    missing = np.isnan(np.concatenate(values))
+    return [place for place in places if not missing[:, place].any()]
+
+
+def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:
+    """The task's measures with their intervals; rows that never were an item are part of every sample."""
+    first = runs[0].predictions
+    known = [place for place, row in enumerate(first) if row.answer]
+    rest = [place for place, row in enumerate(first) if not row.answer]
+
+    def mean_over_runs(sample: Array) -> dict[str, float]:
+        chosen = [*(known[place] for place in sample), *rest]
+        found = [measures([run.predictions[place] for place in chosen]) for run in runs]
+        return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+    clusters, families = ([getattr(first[place], name) for place in known] for name in ("cluster", "family"))
+    found = jackknife(mean_over_runs, clusters, families) if known else {}
+    return {name: {key: getattr(one, key) for key in ("estimate", "low", "high", "n")} for name, one in found.items()}
+
+
+def _figure_names(rows: Sequence[Prediction]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.figures))
+
+
+def _figure_differences(
+    full: Sequence[ArmRun], other: Sequence[ArmRun], rows: Sequence[Prediction]
+) -> dict[str, dict[str, Any]]:
+    """Mean difference of every figure over the items of which both arms have it, in every seed."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in _figure_names(full[0].predictions):
+        ours, theirs = (
+            _values(runs, rows, lambda row, name=name: row.figures.get(name, np.nan)) for runs in (full, other)
+        )
+        if not (shared := _answered(range(len(rows)), ours, theirs)):
+            continue
+        one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
+        if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
+            found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
+    return found
+
+
+def _read_json(path: Path) -> Any:
+    """What a file holds, `None` where there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except ValueError as error:
+        raise TheWorldError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
 
 
 def _scored(row: Prediction, task: Task, items: Mapping[str, Item]) -> Prediction:
@@ -141,34 +302,10 @@ def _scored(row: Prediction, task: Task, items: Mapping[str, Item]) -> Predictio
     return replace(row, parsed=score.parsed, score=score.right, figures=dict(score.figures))
 
 
-def _accuracy(runs: Sequence[ArmRun], family: str | None = None) -> dict[str, Any]:
-    """Accuracy over all items or those of one family."""
-    rows = runs[0].predictions
-    chosen = [place for place, row in enumerate(rows) if family in (None, row.family)]
-    scores, clusters = item_scores(runs)[chosen], [rows[place].cluster for place in chosen]
-    estimate = interval(scores, clusters)
-    return {
-        "accuracy": asdict(estimate),
-        "smallest_difference": smallest_of(scores, clusters, USUAL_DISCORDANCE),
-    }
-
-
-def _between_seeds(runs: Sequence[ArmRun]) -> float | None:
-    if len(runs) < 2:
-        return None
-    return over_seeds([item_scores([run]) for run in runs], [row.cluster for row in runs[0].predictions]).seed_sd
-
-
-def _figures(rows: Sequence[Prediction]) -> dict[str, dict[str, float]]:
-    """The mean of every figure over the answers that have it, and how many do."""
-    names = dict.fromkeys(name for row in rows for name in row.figures)
-    values = {name: [row.figures[name] for row in rows if name in row.figures] for name in names}
-    return {name: {"mean": float(np.mean(known)), "n": len(known)} for name, known in values.items()}
-
-
 __all__ = [
     "METRICS",
-    "describe",
+    "each_once",
+    "identical_arms",
     "read_metrics",
     "rescore",
     "task_numbers",

@@ -1,105 +1,157 @@
-"""Does the world help? One rule, and a line that follows from the numbers."""
+"""Does the world help or harm? One rule for each kind of questions, and a sentence that follows from the numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
-from .stats.significance import holm
+from theworld.utils.imports import require
+
+from .ask.arms import ARMS, CONTROLS, LEARNER
 from .store.refusals import FULL
 
 ALPHA = 0.05
+REFERENCE = "gemma"
+"""The arm that a loss is measured against: what a user has without the world."""
 
-DECISIVE = {
-    "gemma": "Gemma alone",
-    "gemma_tuned": "Gemma trained equally without the world",
-    "other_image": "another image's world tokens",
-    "random_encoder": "a random world encoder",
-}
-"""The arms that the full model has to beat, all of them."""
+Outcome = Literal["helps", "harms", "no difference shown", "not run"]
+Comparison = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the world helps on a task.
+    """What the world does to one kind of questions.
 
     Args:
-        helps: All of `DECISIVE` are beaten.
-        text: The line that is printed.
+        outcome: `helps`, `harms`, `no difference shown` or `not run`.
+        text: One sentence that says why.
     """
 
-    helps: bool
+    outcome: Outcome
     text: str
 
 
-def decide(comparisons: Mapping[str, Mapping[str, Any]] | None) -> Verdict:
-    """The verdict on a task: an arm is beaten by a corrected p below `ALPHA` and an interval above 0.
+def decisive_arms(num_world_steps: int | None, *, learns: bool) -> list[str]:
+    """Names of the arms that the full model has to beat.
 
     Args:
-        comparisons: Of the full model with every other arm by name: `difference`, `low`, `high`, `p_holm` and
-            `smallest_difference`, as `score.py` writes them; `None` if the full model was not run.
+        num_world_steps: Future latent frames of the full model; with 0, arms that need a future do not exist.
+        learns: Whether the task has static learners.
     """
-    if comparisons is None:
-        return Verdict(False, "not shown: the full model (world) was not run")
-    reasons: list[str] = []
-    missing = [f"{title} ({arm})" for arm, title in DECISIVE.items() if arm not in comparisons]
+    return [
+        arm.name
+        for arm in ARMS.values()
+        if arm.decides and (learns or arm.checkpoint != LEARNER) and not (arm.needs_future and num_world_steps == 0)
+    ]
+
+
+def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margin: float) -> Verdict:
+    """The verdict on one kind of questions.
+
+    *Harms*: against `gemma`, a loss of more than `margin` with an interval below 0 and a corrected p below `ALPHA`.
+    *Helps*: every arm of `decisive` was run, and the full model beats each of them and every other arm that does not
+    know the future, with an interval above 0 and a corrected p below `ALPHA`.
+
+    Args:
+        comparisons: Of the full model with other arms by name, as `score.py` writes them, with `p_holm`.
+        decisive: Names of the arms that have to be there.
+        margin: Loss in accuracy, as a fraction, that is not called harm.
+    """
+    reference = comparisons.get(REFERENCE)
+    if reference and _lost(reference) and reference["difference"] < -margin:
+        numbers = f"{_shown(REFERENCE, reference)}, {p_text(reference['p_holm'])}"
+        return Verdict("harms", f"The world harms: a loss against {numbers}, beyond the margin of {_points(margin)}.")
+    missing = [name for name in decisive if name not in comparisons]
     if missing:
-        reasons.append(f"not run: {', '.join(missing)}")
-    beaten: list[str] = []
-    for arm, title in DECISIVE.items():
-        if arm not in comparisons:
-            continue
-        there = comparisons[arm]
-        numbers = _numbers(there)
-        # McNemar's test takes items as independent; the interval knows which share a picture
-        if min(there["difference"], there["low"]) > 0 and there["p_holm"] < ALPHA:
-            beaten.append(f"{title} {numbers}")
-        elif max(there["difference"], there["high"]) < 0 and there["p_holm"] < ALPHA:
-            reasons.append(f"worse than {title} ({arm}): {numbers}")
-        else:
-            reasons.append(f"no difference seen to {title} ({arm}): {numbers}, {_power(there['smallest_difference'])}")
-    if reasons:
-        return Verdict(False, f"not shown: {'; '.join(reasons)}")
-    return Verdict(True, f"The world helps: the full model beats {'; '.join(beaten)} (Holm-corrected)")
+        needed = "; ".join(f"{_named(name)}, which needs {_remedy(name)}" for name in missing)
+        return Verdict("not run", f"Not decided, because an arm was not run: {needed}.")
+    rivals = {name: them for name, them in comparisons.items() if name in ARMS and not ARMS[name].ceiling}
+    unbeaten = {name: them for name, them in rivals.items() if not _beaten(them)}
+    if not unbeaten:
+        name = min(rivals, key=lambda name: rivals[name]["difference"])
+        return Verdict(
+            "helps",
+            f"The world helps: the full model beats all {len(rivals)} arms that lack the item's future, the closest "
+            f"being {_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
+        )
+    lost = [_shown(name, them) for name, them in unbeaten.items() if _lost(them)]
+    tied = [_shown(name, them) for name, them in unbeaten.items() if not _lost(them)]
+    reasons = [f"worse than {'; '.join(lost)}"] if lost else []
+    if tied:
+        smallest = max(them["smallest_difference"] for them in unbeaten.values() if not _lost(them))
+        reasons.append(f"not shown to be better than {'; '.join(tied)} ({_power(smallest)})")
+    return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
 
 
 def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`tasks` with p-values corrected by Holm over all comparisons of all of them, and the verdicts that follow."""
-    tested: dict[tuple[str, str], float] = {
-        (task, arm): comparison["p"]
+    """`tasks` with p-values corrected by Holm over every comparison of all of them, and the verdicts that follow."""
+    tested: dict[tuple[str, str, str], float] = {
+        (task, kind, arm): comparison["p"]
         for task, metrics in tasks.items()
-        for arm, comparison in (metrics["comparisons"] or {}).items()
+        for kind, comparisons in metrics["comparisons"].items()
+        for arm, comparison in comparisons.items()
     }
-    p_holm = dict(zip(tested, holm(list(tested.values())), strict=True))
+    holm = require("eval", "statsmodels.stats.multitest").multipletests
+    p_holm = dict(zip(tested, holm(list(tested.values()), method="holm")[1].tolist() if tested else [], strict=True))
+    family = {"comparisons": len(tested), "tasks": sorted({task for task, *_ in tested})}
     corrected: dict[str, dict[str, Any]] = {}
     for task, metrics in tasks.items():
-        comparisons = metrics["comparisons"]
-        if comparisons is not None:
-            comparisons = {arm: {**numbers, "p_holm": p_holm[task, arm]} for arm, numbers in comparisons.items()}
-        family = {"comparisons": len(tested), "tasks": sorted({task for task, _ in tested})}
-        verdict = asdict(decide(_within_run(metrics["full"], comparisons)))
-        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family, "verdict": verdict}
+        comparisons = {
+            kind: {arm: {**numbers, "p_holm": p_holm[task, kind, arm]} for arm, numbers in arms.items()}
+            for kind, arms in metrics["comparisons"].items()
+        }
+        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family}
+        corrected[task]["verdicts"] = {kind: asdict(_verdict(corrected[task], kind)) for kind in metrics["kinds"]}
     return corrected
 
 
-def _within_run(full: str, comparisons: Mapping[str, Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
-    """By bare name, the comparisons with arms of the full model's own run; `None` if it is not the full model."""
-    label, _, arm = full.rpartition("/")
-    if comparisons is None or arm != FULL:
-        return None
-    return {name.rpartition("/")[2]: them for name, them in comparisons.items() if name.rpartition("/")[0] == label}
+def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
+    """The verdict on a kind: only arms of the full model's own run take part."""
+    label, _, full = metrics["full"].rpartition("/")
+    if full != FULL or metrics["full"] not in metrics["arms"]:
+        return Verdict("not run", f"Not decided, because an arm was not run: the full model ({FULL}).")
+    if not metrics["counted"][kind]:
+        return Verdict("not run", "Not decided: no family of this kind has more than one right answer in this set.")
+
+    def of_this_run(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
+        return {name.rpartition("/")[2]: them for name, them in comparisons.items() if name.rpartition("/")[0] == label}
+
+    comparisons, everywhere = (of_this_run(metrics["comparisons"][name]) for name in (kind, "all"))
+    # An arm that ran but answers no question of this kind, as a learner may, does not exist for it
+    decisive = [name for name in metrics["decides"] if name in comparisons or name not in everywhere]
+    return decide(comparisons, decisive, metrics["margins"][kind])
 
 
-def _numbers(comparison: Mapping[str, Any]) -> str:
-    points = [f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high")]
-    return f"{points[0]} points [{points[1]}, {points[2]}], {p_text(comparison['p_holm'])}"
+def _beaten(comparison: Comparison) -> bool:
+    return min(comparison["difference"], comparison["low"]) > 0 and comparison["p_holm"] < ALPHA
+
+
+def _lost(comparison: Comparison) -> bool:
+    return max(comparison["difference"], comparison["high"]) < 0 and comparison["p_holm"] < ALPHA
+
+
+def _named(name: str) -> str:
+    return f"{ARMS[name].label} ({name})"
+
+
+def _remedy(name: str) -> str:
+    return f"--control {name}=PATH" if ARMS[name].checkpoint in CONTROLS else f"--arms all or {name}"
+
+
+def _shown(name: str, comparison: Comparison) -> str:
+    difference, low, high = (f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high"))
+    return f"{_named(name)} {difference} points [{low}, {high}]"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
 
 
 def _power(smallest: float) -> str:
     if smallest >= 1.0:
-        return "this set is too small to show any"
-    return f"{100 * smallest:.1f} points are the smallest that this set can show"
+        return "this set is too small to show any difference"
+    return f"the smallest difference that this set can show is {100 * smallest:.1f} points"
 
 
 def p_text(p: float, name: str = "p") -> str:
@@ -107,4 +159,4 @@ def p_text(p: float, name: str = "p") -> str:
     return f"{name} < 0.0001" if p < 0.0001 else f"{name} = {p:.4f}"
 
 
-__all__ = ["ALPHA", "DECISIVE", "Verdict", "correct", "decide", "p_text"]
+__all__ = ["ALPHA", "Verdict", "correct", "decide", "decisive_arms", "p_text"]

@@ -1,14 +1,14 @@
-"""Intervals of a mean: Wilson's, a cluster-robust one, and the bootstrap of whole clusters.
+"""Intervals of a mean and of a difference of means: Wilson's, the cluster-robust one, bootstrap and jackknife.
 
 Miller, "Adding Error Bars to Evals", arXiv 2411.00640 (clustered and paired errors); Bowyer et al., arXiv 2503.01747
 (no normal approximation for a few hundred items).
 
-n  items        G  clusters        R  resamples
+n  items        G  clusters        S  training seeds        R  resamples
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,8 @@ import numpy as np
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-Numbers = Sequence[float] | np.ndarray[Any, Any]
 Array = np.ndarray[Any, Any]
+Scores = Sequence[float] | Sequence[Sequence[float]] | Array
 
 CONFIDENCE = 0.95
 FEW = 300
@@ -27,21 +27,21 @@ FEW = 300
 ALIKE = 1e-12
 """Standard error below which scores are alike: the means of three seeds differ by rounding."""
 
-_CHUNK = 2**22  # indices that a bootstrap draws at once
+RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its 95 % interval.
+    """A mean, or a difference of two means, and its 95 % interval.
 
     Args:
-        estimate: The mean, or the difference of two means.
+        estimate: The mean, or the difference.
         low: Lower end.
         high: Upper end.
-        se: Standard error; 0 where all scores are alike, which the interval does not believe.
+        se: Standard error; 0 where all scores are alike. The interval is then wider than the standard error says.
         n: Items.
         n_clusters: Independent groups of them.
-        method: `wilson`, `clustered`, `clt`, `t`, `wilson over clusters` or `bootstrap`, as `interval` tells.
+        method: `wilson`, `clustered`, `clt`, `t`, `wilson over clusters`, `bootstrap` or `jackknife`.
     """
 
     estimate: float
@@ -53,85 +53,113 @@ class Interval:
     method: str
 
 
-def interval(scores: Numbers, clusters: Sequence[str] | None = None) -> Interval:
+def interval(scores: Scores, clusters: Sequence[str] | None = None) -> Interval:
     """The mean of `scores` and its interval, by the method that fits them.
 
     `clustered` (cluster-robust, t with G - 1 degrees of freedom) where clusters repeat. Where they do not: `wilson` for
-    fewer than 300 zeros and ones, `t` for as few other scores, `clt` for more. Scores from 0 to 1 are shares, as an
-    item's mean over seeds is, and so are the ends of their interval. Shares that are all alike or all of one cluster
-    have no spread to go by: their interval is Wilson's with a trial a cluster, `wilson over clusters`.
+    fewer than 300 zeros and ones, `t` for as few other scores, `clt` for more. `bootstrap` where there are several
+    seeds. Scores from 0 to 1 are shares, and so are the ends of their interval. Shares that are all alike, or all of
+    one cluster, have no spread to measure: their interval is Wilson's with one trial a cluster, `wilson over clusters`.
 
     Args:
-        scores: (n,), finite.
-        clusters: (n,) what items share, as a rule the picture; an empty name stands for an item on its own.
+        scores: (n,), or (S, n) with a row a training seed; finite.
+        clusters: (n,) what items share, as a rule the image; an empty name stands for an item on its own.
 
     Raises:
         ValueError: No scores, lengths that differ, a score that is not finite, or one cluster of scores that are no
             shares.
     """
-    values = finite("scores", scores)
+    runs = finite("scores", scores)
+    values = runs.mean(axis=0)
     ids = cluster_ids(clusters, len(values))
     n, groups, mean = len(values), int(ids.max()) + 1, float(values.mean())
-    binary = bool(np.isin(values, (0.0, 1.0)).all())
     shares = bool(((values >= 0.0) & (values <= 1.0)).all())
     se = standard_error(values, ids) if groups > 1 else 0.0
-    if binary and groups == n < FEW:
+    if len(runs) == 1 and groups == n < FEW and np.isin(values, (0.0, 1.0)).all():
         return Interval(mean, *_wilson(mean, n), se, n, groups, "wilson")
     if shares and se < ALIKE:
         return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson over clusters")
     if groups < 2:
         raise TheWorldError(f"scores: {n} in one cluster: an interval needs scores of at least two clusters")
-    reach = se * float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, groups - 1))
-    low, high = mean - reach, mean + reach
-    if shares:
-        low, high = max(low, 0.0), min(high, 1.0)
+    if len(runs) > 1:
+        return bootstrap(runs, clusters=clusters)
+    low, high = _t_interval(mean, se, groups - 1, shares=shares)
     return Interval(mean, low, high, se, n, groups, "clustered" if groups < n else "t" if n < FEW else "clt")
 
 
-def bootstrap_difference(
-    ours: Numbers,
-    theirs: Numbers,
+def bootstrap(
+    ours: Scores,
+    theirs: Scores | None = None,
     clusters: Sequence[str] | None = None,
-    strata: Sequence[str] | None = None,
-    *,
     seed: int = 0,
-    resamples: int = 10_000,
 ) -> Interval:
-    """Percentile interval of the mean of `ours - theirs` on the same items, in the same order.
+    """Percentile interval of the mean of `ours`, or of the paired difference `ours - theirs` on the same items.
 
-    Whole clusters are drawn where they repeat (the cluster bootstrap). With `strata` the mean is that of the strata's
-    means, as in `stratified_bootstrap`. The same seed gives the same interval.
-
-    Raises:
-        ValueError: As `stratified_bootstrap`, or lengths that differ.
-    """
-    first, second = pair(ours, theirs)
-    return _bootstrap(first - second, clusters, strata, seed, resamples)
-
-
-def stratified_bootstrap(
-    scores: Numbers,
-    strata: Sequence[str],
-    clusters: Sequence[str] | None = None,
-    *,
-    seed: int = 0,
-    resamples: int = 10_000,
-) -> Interval:
-    """Percentile interval of the unweighted mean of the strata's means, as BLINK averages its sub-tasks.
-
-    Every stratum is resampled by itself, so the difference between strata adds no width.
+    Whole clusters are drawn, and the training seeds of each arm where there are several. Differences that are the same
+    for all clusters have no spread to draw: their interval allows for the share of clusters that may be of another kind
+    though none was seen (Wilson's upper end for 0 of G), -1 to 1 for one cluster.
 
     Args:
-        scores: (n,), finite.
-        strata: (n,) the sub-task of every item.
-        clusters: (n,) as for `interval`; those of two strata are not tied.
-        seed: Of the draws.
-        resamples: R.
+        ours: (n,) or (S, n), finite.
+        theirs: (n,) or (S', n), the same items in the same order.
+        clusters: (n,) as for `interval`.
+        seed: The same seed gives the same interval.
 
     Raises:
-        ValueError: No scores, lengths that differ, a score that is not finite, or a stratum of a single cluster.
+        ValueError: As `finite` and `cluster_ids`, or the arms have different numbers of items.
     """
-    return _bootstrap(finite("scores", scores), clusters, strata, seed, resamples)
+    first = finite("the first scores", ours)
+    second = np.zeros((1, first.shape[1])) if theirs is None else finite("the second scores", theirs)
+    n = first.shape[1]
+    ids = cluster_ids(clusters, n)
+    # Clusters with the same sums and size are drawn as one kind, so the number of draws does not grow with n
+    sums = np.stack([np.bincount(ids, weights=row) for row in (*first, *second, np.ones(n))])  # (S + S' + 1, G)
+    kinds, counts = np.unique(sums, axis=1, return_counts=True)
+    groups, rng = sums.shape[1], np.random.default_rng(seed)
+    drawn = rng.multinomial(groups, counts / groups, size=RESAMPLES) @ kinds.T  # (R, S + S' + 1)
+    means = drawn[:, :-1] / drawn[:, -1:]
+    split = len(first)
+    differences = _over_seeds(means[:, :split], rng) - _over_seeds(means[:, split:], rng)  # (R,)
+    estimate = float(first.mean() - second.mean())
+    low, high = np.quantile(differences, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)).tolist()
+    se = float(differences.std(ddof=1))
+    if se < ALIKE:
+        unseen = _wilson(0.0, groups)[1] if groups > 1 else 1.0
+        low, high = estimate - unseen * (1 + estimate), estimate + unseen * (1 - estimate)
+    return Interval(estimate, low, high, se, n, groups, "bootstrap")
+
+
+def jackknife(
+    statistics: Callable[[Array], dict[str, float]], clusters: Sequence[str], strata: Sequence[str]
+) -> dict[str, Interval]:
+    """Intervals of any figures of a set of items, by leaving out one of 30 groups of clusters at a time.
+
+    The delete-a-group jackknife (Kott, Journal of Official Statistics 2001), t with a degree of freedom less than
+    groups. The strata are spread over all groups alike, so differences between them add no width to a mean over strata.
+
+    Args:
+        statistics: Figures by name of the items at some places, given as an array of numbers from 0 to n - 1.
+        clusters: (n,) as for `interval`.
+        strata: (n,) such as the sub-task of every item.
+    """
+    ids = cluster_ids(clusters, len(clusters))
+    n, groups = len(ids), int(ids.max()) + 1
+    whole = statistics(np.arange(n))
+    # Clusters get the groups in turn: stratum by stratum, and in an order that no pattern of the items follows
+    stratum = np.unique(np.asarray(strata), return_inverse=True)[1][np.unique(ids, return_index=True)[1]]  # (G,)
+    order = np.lexsort((np.random.default_rng(0).permutation(groups), stratum))
+    parts = min(JACKKNIFE_GROUPS, groups)
+    group = np.empty(groups, dtype=int)
+    group[order] = np.arange(groups) % parts
+    without = [statistics(np.flatnonzero(group[ids] != part)) for part in range(parts)] if parts > 1 else []
+    found: dict[str, Interval] = {}
+    for name, value in whole.items():
+        values = np.array([figures[name] for figures in without if name in figures])
+        se = float(np.sqrt((parts - 1) * values.var())) if len(values) > 1 else 0.0
+        share = 0.0 <= value <= 1.0
+        low, high = _wilson(value, groups) if share and se < ALIKE else _t_interval(value, se, parts - 1, shares=share)
+        found[name] = Interval(value, low, high, se, n, groups, "jackknife")
+    return found
 
 
 def standard_error(values: Array, ids: Array) -> float:
@@ -141,30 +169,18 @@ def standard_error(values: Array, ids: Array) -> float:
     return float(np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values))
 
 
-def pair(ours: Numbers, theirs: Numbers) -> tuple[Array, Array]:
-    """Two arms' scores (n,) as arrays.
-
-    Raises:
-        ValueError: As `finite`, or the lengths differ.
-    """
-    first, second = finite("the first scores", ours), finite("the second scores", theirs)
-    if len(first) != len(second):
-        raise TheWorldError(f"{len(first)} scores against {len(second)}: expected the same items in the same order")
-    return first, second
-
-
-def finite(name: str, scores: Numbers) -> Array:
-    """Scores (n,) as an array; `name` is what an error calls them.
+def finite(name: str, scores: Scores) -> Array:
+    """Scores as an array (S, n); `name` is what an error calls them.
 
     Raises:
         ValueError: There are none, or one is not finite.
     """
-    values = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise TheWorldError(f"{name}: expected a list of numbers, got shape {values.shape}")
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if values.ndim != 2 or not values.size:
+        raise TheWorldError(f"{name}: expected numbers, a row a seed, got shape {values.shape}")
     if not np.isfinite(values).all():
         raise TheWorldError(
-            f"{name}: {int((~np.isfinite(values)).sum())} of {len(values)} are not finite: leave them out"
+            f"{name}: {int((~np.isfinite(values)).sum())} of {values.size} are not finite: leave them out"
         )
     return values
 
@@ -183,59 +199,33 @@ def cluster_ids(clusters: Sequence[str] | None, n: int) -> Array:
     return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(clusters)])
 
 
+def _over_seeds(means: Array, rng: np.random.Generator) -> Array:
+    """Mean (R,) over as many seeds as there are, drawn with replacement from the columns of `means` (R, S)."""
+    count = means.shape[1]
+    return (means * rng.multinomial(count, np.full(count, 1 / count), size=len(means))).sum(axis=1) / count
+
+
+def _t_interval(mean: float, se: float, freedom: int, *, shares: bool) -> tuple[float, float]:
+    reach = se * float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, max(freedom, 1)))
+    low, high = mean - reach, mean + reach
+    return (max(low, 0.0), min(high, 1.0)) if shares else (low, high)
+
+
 def _wilson(share: float, trials: int) -> tuple[float, float]:
     library = require("eval", "statsmodels.stats.proportion")
     low, high = library.proportion_confint(share * trials, trials, alpha=1 - CONFIDENCE, method="wilson")
     return max(float(low), 0.0), min(float(high), 1.0)  # rounding leaves [0, 1] by 1e-17
 
 
-def _bootstrap(
-    values: Array, clusters: Sequence[str] | None, strata: Sequence[str] | None, seed: int, resamples: int
-) -> Interval:
-    ids = cluster_ids(clusters, len(values))
-    if strata is not None and len(strata) != len(values):
-        raise TheWorldError(f"{len(values)} scores with {len(strata)} strata: expected one each")
-    names = np.asarray(["all"] * len(values) if strata is None else strata)
-    rng = np.random.default_rng(seed)
-    estimates: list[float] = []
-    draws: list[Array] = []
-    groups = 0
-    for name in dict.fromkeys(names.tolist()):
-        inside = names == name
-        _, own = np.unique(ids[inside], return_inverse=True)
-        sums, sizes = np.bincount(own, weights=values[inside]), np.bincount(own)  # (G,) each
-        if len(sums) < 2:
-            raise TheWorldError(f"stratum {name!r} has a single cluster: a bootstrap needs at least two")
-        groups += len(sums)
-        estimates.append(float(sums.sum() / sizes.sum()))
-        draws.append(_resampled_means(sums, sizes, rng, resamples))
-    means = np.mean(draws, axis=0)  # (R,)
-    low, high = np.quantile(means, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
-    spread = float(means.std(ddof=1))
-    return Interval(float(np.mean(estimates)), float(low), float(high), spread, len(values), groups, "bootstrap")
-
-
-def _resampled_means(sums: Array, sizes: Array, rng: np.random.Generator, resamples: int) -> Array:
-    """Means (R,) of as many clusters as there are, drawn with replacement."""
-    groups = len(sums)
-    step = max(1, _CHUNK // groups)
-    parts: list[Array] = []
-    for start in range(0, resamples, step):
-        drawn = rng.integers(groups, size=(min(step, resamples - start), groups))
-        parts.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-    return np.concatenate(parts)
-
-
 __all__ = [
     "CONFIDENCE",
     "FEW",
     "Interval",
-    "Numbers",
-    "bootstrap_difference",
+    "Scores",
+    "bootstrap",
     "cluster_ids",
     "finite",
     "interval",
-    "pair",
+    "jackknife",
     "standard_error",
-    "stratified_bootstrap",
 ]

@@ -1,123 +1,99 @@
-"""How sure a score is, and how sure it is that two scores differ.
-
-Tests, power and seeds here; `interval` and the bootstraps come from `intervals`.
-"""
+"""How sure it is that two arms differ: one exact test, and what a set of items can show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-from .intervals import (
-    Interval,
-    Numbers,
-    bootstrap_difference,
-    cluster_ids,
-    finite,
-    interval,
-    pair,
-    standard_error,
-    stratified_bootstrap,
-)
+from .intervals import Array, Scores, bootstrap, cluster_ids, finite, standard_error
+
+LEVEL, POWER = 0.05, 0.8
+USUAL_DISCORDANCE = 0.2
+"""Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """The exact test of two arms on the same questions.
+def compare(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None) -> dict[str, Any]:
+    """Two arms on the same items; positive differences are in favour of the first.
 
     Args:
-        b: Questions that only the first arm got right.
-        c: Questions that only the second arm got right.
-        n: All questions.
-        difference: (b - c) / n, the difference of the accuracies.
-        p: Two-sided.
+        ours: (n,) or (S, n): right (1) and wrong (0) answers, a row a training seed.
+        theirs: (n,) or (S', n).
+        clusters: (n,) as for `interval`.
+
+    Returns:
+        `difference` with its interval `low` and `high`; `p` of `sign_flip`; `n`; `b`, the items that only the first arm
+        gets right, and `c`, those that only the second does (both `None` where there are several seeds); the
+        `smallest_difference` that the items can show.
+
+    Raises:
+        ValueError: As `bootstrap` and `sign_flip`.
     """
+    found = bootstrap(ours, theirs, clusters)
+    first, second = finite("ours", ours), finite("theirs", theirs)
+    differences = first.mean(axis=0) - second.mean(axis=0)
+    single = len(first) == len(second) == 1
+    discordance = float(np.abs(differences).mean())
+    return {
+        **{"difference": found.estimate, "low": found.low, "high": found.high, "n": found.n},
+        **{
+            "b": int((differences > 0).sum()) if single else None,
+            "c": int((differences < 0).sum()) if single else None,
+        },
+        "p": sign_flip(first, second, clusters),
+        "smallest_difference": smallest_of(differences, clusters, discordance or USUAL_DISCORDANCE),
+    }
 
-    b: int
-    c: int
-    n: int
-    difference: float
-    p: float
 
+def sign_flip(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None) -> float:
+    """Two-sided p of the mean difference, if the two arms' answers could be exchanged in every cluster (Fisher 1935).
 
-@dataclass(frozen=True)
-class SeedSummary:
-    """One arm trained from several seeds.
+    The exact distribution over all 2^G exchanges, by convolution. Where every item is a cluster of its own and each arm
+    has one seed, it is the exact McNemar test.
 
     Args:
-        mean: Over seeds and items.
-        seed_sd: Standard deviation of the seeds' means: what another training run changes.
-        item_se: Standard error of the mean over items: what other questions would change.
-        means: One a seed.
-    """
-
-    mean: float
-    seed_sd: float
-    item_se: float
-    means: tuple[float, ...]
-
-
-def mcnemar(ours: Numbers, theirs: Numbers) -> McNemar:
-    """Exact McNemar test of two arms' right (1) and wrong (0) answers to the same questions, in the same order.
+        ours: (n,) or (S, n) zeros and ones.
+        theirs: (n,) or (S', n).
+        clusters: (n,) as for `interval`.
 
     Raises:
-        ValueError: No scores, lengths that differ, or a score that is neither 0 nor 1.
+        ValueError: A score is neither 0 nor 1.
     """
-    first, second = pair(ours, theirs)
-    if not np.isin((first, second), (0.0, 1.0)).all():
-        raise TheWorldError("mcnemar: expected scores of 0 and 1; compare others by bootstrap_difference")
-    b, c = int((first > second).sum()), int((first < second).sum())
-    p = float(require("eval", "scipy.stats").binomtest(b, b + c).pvalue) if b + c else 1.0
-    return McNemar(b, c, len(first), (b - c) / len(first), p)
+    first, second = finite("the first scores", ours), finite("the second scores", theirs)
+    if not all(np.isin(scores, (0.0, 1.0)).all() for scores in (first, second)):
+        raise TheWorldError("a test of two arms needs scores of 0 and 1: score an answer as right (1) or wrong (0)")
+    # Whole numbers: the mean differences, times both numbers of seeds
+    differences = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)
+    sums = np.bincount(cluster_ids(clusters, len(differences)), weights=differences).astype(int)  # (G,)
+    null, signal = np.ones(1), require("eval", "scipy.signal")
+    for size, count in zip(*np.unique(np.abs(sums[sums != 0]), return_counts=True), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = require("eval", "scipy.stats").binom.pmf(np.arange(count + 1), count, 0.5)
+        null = signal.convolve(null, steps)
+    totals = np.arange(len(null)) - len(null) // 2
+    return float(np.clip(null[np.abs(totals) >= abs(sums.sum())].sum(), 0.0, 1.0))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values of a family of tests that was declared beforehand, by Holm's step-down procedure.
-
-    Compare them with the level that the whole family may err at, such as .05.
-
-    Raises:
-        ValueError: A value is not between 0 and 1.
-    """
-    wrong = [p for p in p_values if not 0 <= p <= 1]  # also NaN
-    if wrong:
-        raise TheWorldError(f"p-values {wrong}: expected numbers from 0 to 1")
-    if not p_values:
-        return []
-    return require("eval", "statsmodels.stats.multitest").multipletests(p_values, method="holm")[1].tolist()
-
-
-def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The least difference of two accuracies on the same `n` questions that McNemar's test finds with `power`.
+def smallest_difference(n: int, discordance: float) -> float:
+    """The least difference of two accuracies on the same `n` items that McNemar's test finds with 80 % power.
 
     What a set can show at all (Card et al., arXiv 2010.06595). Connor, Biometrics 1987, solves
     z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for the difference x.
 
     Args:
-        n: Items; fewer when they are clustered.
-        discordance: d, the share of items that exactly one of the two gets right.
-        power: Chance to find a difference that is there.
-        alpha: Two-sided level of the test.
+        n: Items, at least 1; fewer when they are clustered.
+        discordance: d, the share of items that exactly one of the two gets right, above 0.
 
     Returns:
         A fraction, at most the discordance; 1.0 where the set is too small to show any difference at all.
-
-    Raises:
-        ValueError: `n` is below 1, or a share is not between 0 and 1.
     """
-    if n < 1 or not 0 < discordance <= 1 or not 0 < alpha < 1 or not alpha < power < 1:
-        raise TheWorldError(
-            f"n {n}, discordance {discordance}, power {power}, alpha {alpha}: expected n of at least 1, a discordance "
-            "in (0, 1], and 0 < alpha < power < 1"
-        )
     normal = require("eval", "scipy.stats").norm
-    a, b = float(normal.ppf(1 - alpha / 2)), float(normal.ppf(power))
+    a, b = float(normal.ppf(1 - LEVEL / 2)), float(normal.ppf(POWER))
     inside = n + b * b - a * a
     if inside < 0:
         return 1.0
@@ -125,40 +101,15 @@ def smallest_difference(n: int, discordance: float, *, power: float = 0.8, alpha
     return difference if difference <= discordance else 1.0
 
 
-def over_seeds(scores: Sequence[Numbers], clusters: Sequence[str] | None = None) -> SeedSummary:
-    """Several training seeds of one arm on the same items; the two kinds of spread are kept apart.
-
-    Dodge et al., "Show Your Work", EMNLP 2019.
-
-    Args:
-        scores: (S, n) a row a seed.
-        clusters: (n,) as for `interval`.
-
-    Raises:
-        ValueError: Fewer than two seeds or two clusters, lengths that differ, or a score that is not finite.
-    """
-    rows = [finite(f"scores of seed {number}", row) for number, row in enumerate(scores)]
-    lengths = {len(row) for row in rows}
-    if len(rows) < 2 or len(lengths) > 1:
-        raise TheWorldError(f"{len(rows)} seeds with {sorted(lengths)} items: expected at least two, on the same items")
-    table = np.stack(rows)  # (S, n)
-    ids = cluster_ids(clusters, table.shape[1])
-    if ids.max() < 1:
-        raise TheWorldError("scores: one cluster: a standard error needs at least two")
-    means = table.mean(axis=1)
-    item_se = standard_error(table.mean(axis=0), ids)
-    return SeedSummary(float(means.mean()), float(means.std(ddof=1)), item_se, tuple(means.tolist()))
+def smallest_of(values: Array, clusters: Sequence[str] | None, discordance: float) -> float:
+    """What the items can show, counted as the independent ones that they are worth; 1.0 is nothing."""
+    ids, worth = cluster_ids(clusters, len(values)), 1.0
+    if not ids.any():
+        return 1.0
+    alone, tied = (standard_error(values, each) for each in (np.arange(len(values)), ids))
+    if tied > alone:
+        worth = (alone / tied) ** 2
+    return smallest_difference(max(round(worth * len(values)), 1), discordance)
 
 
-__all__ = [
-    "Interval",
-    "McNemar",
-    "SeedSummary",
-    "bootstrap_difference",
-    "holm",
-    "interval",
-    "mcnemar",
-    "over_seeds",
-    "smallest_difference",
-    "stratified_bootstrap",
-]
+__all__ = ["USUAL_DISCORDANCE", "compare", "sign_flip", "smallest_difference", "smallest_of"]
