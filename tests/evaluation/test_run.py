@@ -19,8 +19,8 @@ from PIL import Image
 from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
-from theworld.evaluation.ask import asker as asking
 from theworld.evaluation import run
+from theworld.evaluation.ask import asker as asking
 from theworld.evaluation.ask.asker import EvaluationSettings
 from theworld.evaluation.run import Evaluation, evaluate
 from theworld.evaluation.store.predictions import Item, read_predictions

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from theworld.utils.errors import MissingFileError, TheWorldError, brief
+
 from .base import Task
 from .blink import BLINK
 from .custom import CUSTOM
@@ -12,4 +18,42 @@ from .vsr import VSR
 TASKS: dict[str, Task] = {task.name: task for task in (BLINK, CUSTOM, MICRO_WORLD, SPATIAL_RGPT, VSR)}
 """`--task` -> the benchmark."""
 
-__all__ = ["TASKS"]
+
+def find_task(name: str) -> Task:
+    """The benchmark of `--task`: a key of `TASKS`, or `path/to/file.py:NAME` for a `Task` in a file of the user's own.
+
+    The file is executed.
+
+    Raises:
+        TheWorldError: There is no such task, or the file cannot be executed or has no such `Task`.
+        FileNotFoundError: There is no such file.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    path, colon, attribute = name.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise TheWorldError(f"task {brief(name)!r}: expected one of {', '.join(TASKS)}, or path/to/file.py:NAME")
+    if not Path(path).is_file():
+        raise MissingFileError(f"task {brief(name)!r}: no file {brief(path)}")
+    module_name = f"task_file_{Path(path).stem}"
+    spec = spec_from_file_location(module_name, path)
+    assert spec, "the name ends in .py"
+    assert spec.loader
+    module = sys.modules[module_name] = module_from_spec(spec)  # a dataclass of the file looks itself up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise TheWorldError(f"task file {path} failed: {type(error).__name__}: {brief(str(error))}") from error
+    found = vars(module).get(attribute)
+    if not isinstance(found, Task):
+        tasks = [f"{path}:{key}" for key, value in vars(module).items() if isinstance(value, Task)]
+        raise TheWorldError(
+            f"task {brief(name)!r}: {attribute} is {'missing' if found is None else f'a {type(found).__name__}'}, "
+            f"expected a Task; the file has {', '.join(tasks) or 'none'}"
+        )
+    if found.name in TASKS:
+        raise TheWorldError(f"task {brief(name)!r}: its name {found.name!r} is that of a built-in task: rename it")
+    return found
+
+
+__all__ = ["TASKS", "Task", "find_task"]

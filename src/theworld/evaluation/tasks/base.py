@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from theworld.data.open_source import Source
@@ -19,6 +20,11 @@ from theworld.utils.errors import TheWorldError
 from ..store.predictions import Item, Prediction
 
 Row = TypeVar("Row", Item, Prediction)
+ALL = "all"
+"""The one kind of a task that declares none."""
+
+MARGIN = 0.01
+"""Loss in accuracy that a kind of questions may have before the verdict says *harms*, unless its task names another."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,34 @@ class TaskItems:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What learners without a world model make of a task, fitted on labels of its training scenes.
+
+    Args:
+        answers: By item id; items that no learner can answer are left out.
+        table: A row a learner and family: family, learner, features, labels, validation accuracy, chosen.
+    """
+
+    answers: Mapping[str, str]
+    table: Sequence[Mapping[str, Any]]
+
+
+Learn = Callable[[Sequence[Item], SourceSettings, Path, int], Learned]
+"""`(items, source, folder, seed) -> Learned`; `folder` keeps what has to be made first."""
+
+Trace = Callable[[Sequence[Item], Callable[[Sequence[Item]], torch.Tensor], Mapping[str, str]], dict[str, Any]]
+"""`(items, last_latents, answers) -> JSON object`: whether answers follow the imagined end.
+
+`last_latents(items)` are the full model's rolled-out latents (n, C, T, h, w), `answers` its parsed answers by item id.
+"""
+
+
+@dataclass(frozen=True)
 class Task:
     """A benchmark.
 
     Args:
-        name: Key of `TASKS`.
+        name: Key of `TASKS`, and folder of its predictions.
         title: What a report calls it.
         load: Items of `SourceSettings` (path, image_folder, split, num_samples, question_template, draw_bboxes).
         score: `(item, output) -> Score`, by rules alone.
@@ -57,6 +86,13 @@ class Task:
         floors: `items -> {name: accuracy}`: what can be reached without looking, such as the most frequent answer.
         instruction: Added to the prompt of an answer that is generated, where the benchmark has such a line.
         max_new_tokens: Of a generated answer.
+        kinds: Kinds of questions, each with a verdict of its own: the family of an item is then `<kind>/<name>`.
+        margins: By kind, the loss in accuracy that is not called harm; `MARGIN` for kinds that are left out.
+        mean_of_families: Whether the official total is the unweighted mean over families.
+        default_source: `(output folder, num_samples) -> path or Hub id` where no data is named. May make the data: it
+            is called after all names and options have been checked.
+        learn: Static learners as a control, where the task has training labels.
+        trace: Error tracing, where the imagined end can be read.
     """
 
     name: str
@@ -67,6 +103,22 @@ class Task:
     floors: Callable[[Sequence[Item]], dict[str, float]] = lambda items: {}
     instruction: str = ""
     max_new_tokens: int = 32
+    kinds: tuple[str, ...] = ()
+    margins: Mapping[str, float] = field(default_factory=dict)
+    mean_of_families: bool = False
+    default_source: Callable[[Path, int | None], str] | None = None
+    learn: Learn | None = None
+    trace: Trace | None = None
+
+    def margin(self, kind: str) -> float:
+        """Loss in accuracy on `kind` that is not called harm."""
+        return self.margins.get(kind, MARGIN)
+
+
+def kind_of(family: str, kinds: Sequence[str]) -> str:
+    """The kind of a family `<kind>/<name>`; `all` where a task has no kinds or the family is of none of them."""
+    kind = family.partition("/")[0]
+    return kind if kind in kinds else ALL
 
 
 def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Example], Item]) -> TaskItems:
@@ -132,11 +184,17 @@ def majority(items: Iterable[Item]) -> dict[str, int]:
 
 
 __all__ = [
+    "ALL",
+    "MARGIN",
+    "Learn",
+    "Learned",
     "Score",
     "Task",
     "TaskItems",
+    "Trace",
     "accuracy",
     "by_family",
+    "kind_of",
     "majority",
     "of_known_family",
     "picture_name",
