@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
 from theworld.utils.errors import TheWorldError, brief
-from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, read_values, setting
 
 from .loading import add_json, add_key, report
@@ -114,10 +113,9 @@ def settings_of(options: dict[str, Any]) -> "EvaluationSettings":
     output = Path(options["output"])
     data = options["data"] or HUB_IDS.get(options["task"])
     if options["task"] == "micro_world" and data is None:
-        require("nano", "pymunk")
-        from theworld.nano.recipe import scenes_to_ask
+        from theworld.evaluation.tasks.micro_world import default_source
 
-        data = str(scenes_to_ask(output / "scenes", count))
+        data = default_source(output, count)
     folders = {name: Path(options[name]) if options[name] else None for name in ("image_folder", "latent_cache")}
     alike = {name: options[name] for name in ("split", "num_samples", "question_template")}
     source = SourceSettings(path=data, image_folder=folders["image_folder"], **alike)

@@ -42,6 +42,8 @@ class Item:
         family: Subtask, relation or question family that accuracy is also reported for.
         cluster: What items share that are not independent, as a rule the picture's name.
         metadata: What scoring needs beside: units, regions, orders.
+        clip: Frames of the video that the image is one of, where there is one.
+        frame: Index of the image in `clip`.
     """
 
     id: str
@@ -52,6 +54,8 @@ class Item:
     family: str = "all"
     cluster: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    clip: tuple[Any, ...] = ()
+    frame: int = 0
 
     @classmethod
     def from_example(cls, example: Example, **fields: Any) -> Self:
