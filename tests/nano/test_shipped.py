@@ -97,9 +97,9 @@ def test_imagined_frames_begin_with_the_picture(model: TheWorld) -> None:
 
 def test_the_card_names_how_it_was_made_and_what_it_scores() -> None:
     card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    results = json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8"))
+    arms = json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8"))["arms"]
     assert "theworld nano train" in card
-    assert f"{100 * results['predictive']['rollout']['all']['accuracy']:.1f}" in card
+    assert f"{100 * arms['world']['kinds']['predictive']['estimate']:.1f}" in card
 
 
 def test_a_picture_of_any_size_may_be_asked_about(model: TheWorld, tmp_path: Path) -> None:

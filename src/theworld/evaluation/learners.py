@@ -111,7 +111,7 @@ def build_cnn(classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for before, after, size in ((3, 32, 5), (32, 64, 3), (64, 64, 3)):
         layers += [nn.Conv2d(before, after, size, stride=2, padding=size // 2), nn.GELU()]
-    convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    convolutions = cast(Any, nn.Sequential(*layers)).to(memory_format=torch.channels_last)
     return nn.Sequential(
         convolutions, nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(128), nn.GELU(), nn.Linear(128, classes)
     )
