@@ -11,10 +11,13 @@ import json
 from itertools import product
 from pathlib import Path
 
+import torch
+from scipy.stats import binomtest
+
+from theworld import TheWorld
 from theworld.cli.nano import run_stage
-from theworld.nano.asking import draw_items
+from theworld.nano.asking import answer_items, draw_items
 from theworld.nano.conversations import FIRST
-from theworld.nano.evaluate import answer, by_family, load_for_evaluation
 from theworld.nano.fusion import CONVERSATIONS, stage_settings
 from theworld.nano.scenes import load
 from theworld.utils.logging import configure_logging
@@ -43,11 +46,14 @@ def main() -> None:
             output_dir=str(run),
         )
         run_stage(settings)
-        model = load_for_evaluation(run / f"checkpoint-{args.steps}")
+        model = TheWorld.from_pretrained(run / f"checkpoint-{args.steps}", dtype=torch.float32)
         row = {}
         for kind in ("predictive", "static"):
             items = draw_items(validation, (FIRST,), args.items, predictive=kind == "predictive")
-            row[kind] = by_family(items, answer(model, items))["all"]
+            given = answer_items(model, model.processor, items)
+            right = sum(said == item.question.answer for said, item in zip(given, items, strict=True))
+            interval = binomtest(right, len(items)).proportion_ci(0.95, method="wilson")
+            row[kind] = {"n": len(items), "accuracy": right / len(items), "low": interval.low, "high": interval.high}
         rows[f"{position}, {attention}"] = row
         shown = ", ".join(f"{kind} {100 * r['accuracy']:.1f} (n={r['n']})" for kind, r in row.items())
         print(f"{position:<14}{attention:<16}{shown}", flush=True)

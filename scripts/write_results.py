@@ -2,37 +2,99 @@
 
 python scripts/write_results.py
 
-Reads, beside the weights, results.json of `theworld nano evaluate --probes --output`, layouts.json of
-benchmarks/nano_layouts.py, and arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`.
+Reads, beside the weights, arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`, and
+layouts.json of benchmarks/nano_layouts.py.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from theworld.evaluation.report import terminal_report
-from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
+STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 
 
 def main() -> None:
-    results = results_text(json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8")))
-    layouts = layouts_text(json.loads((WEIGHTS / "layouts.json").read_text(encoding="utf-8")))
-    put(ROOT / "README.md", "results", results)
-    put(WEIGHTS / "README.md", "results", results)
-    put(ROOT / "docs" / "nano-world.md", "layouts", layouts)
-    arms = terminal_report(json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8")))
-    put(ROOT / "docs" / "results.md", "arms", f"```text\n{arms}\n```")
+    metrics = json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8"))
+    layouts = json.loads((WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
+    for page in (ROOT / "README.md", WEIGHTS / "README.md"):
+        put(page, "results", results_text(metrics))
+    put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
+    put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
 
 
-def layouts_text(rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    """A Markdown table of the four layouts."""
-    lines = ["| layout | predictive | static |", "|---|---|---|"]
-    for layout, kinds in rows.items():
-        cells = (f"{100 * row['accuracy']:.1f} ± {50 * (row['high'] - row['low']):.1f}" for row in kinds.values())
-        lines.append(f"| {layout} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def results_text(metrics: Mapping[str, Any]) -> str:
+    """The verdict of each kind, predictive questions (arms down), and static questions (families down)."""
+    arms = metrics["arms"]
+    counted = [name for name, row in arms["world"]["families"].items() if not row["one_answer"]]
+    predictive = [name for name in counted if name.startswith("predictive/")]
+    header = ["predictive questions", *(f"{_name(name)} (n={_n(arms, name)})" for name in predictive), "all"]
+    rows = [
+        [
+            arm["label"],
+            *(_percent(arm["families"].get(name)) for name in predictive),
+            _percent(arm["kinds"]["predictive"]),
+        ]
+        for arm in arms.values()
+        if arm["kinds"].get("predictive")
+    ]
+    shown = [name for name in STATIC_ARMS if name in arms]
+    static = [name for name in counted if name.startswith("static/")]
+    below = [
+        [f"{_name(name)} (n={_n(arms, name)})", *(_percent(arms[a]["families"][name]) for a in shown)]
+        for name in static
+    ]
+    below.append(["all", *(_percent(arms[name]["kinds"]["static"]) for name in shown)])
+    verdicts = "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
+    tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
+    return "\n\n".join([verdicts, *tables])
+
+
+def page_text(metrics: Mapping[str, Any]) -> str:
+    """What the command printed, the static learners, and whether answers follow the imagined end."""
+    return "\n\n".join([f"```text\n{terminal_report(metrics)}\n```", learners_text(metrics), tracing_text(metrics)])
+
+
+def learners_text(metrics: Mapping[str, Any]) -> str:
+    """A row a learner and family: what it reads, labels, accuracy on validation scenes, and which answers."""
+    shown = ("family", "learner", "features", "setting", "labels")
+    rows = [
+        [*(row[key] for key in shown), f"{100 * row['validation_accuracy']:.1f}", "yes" if row["chosen"] else ""]
+        for row in metrics["learners"] or ()
+    ]
+    return table(["family", "static learner", "reads", "setting", "scenes", "validation", "answers"], rows)
+
+
+def tracing_text(metrics: Mapping[str, Any]) -> str:
+    """A row a family: how the reader reads, how often the imagined end and the answer are right and agree."""
+    shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
+    rows = [
+        [_name(family), row["n"], *(_percent(row[name]) for name in shares), row["wrong"]]
+        + [_percent(row[f"wrong_follows_{name}"]) for name in ("imagined", "truth")]
+        for family, row in (metrics["tracing"] or {}).items()
+    ]
+    header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
+    header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
+    return table(header, rows)
+
+
+def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A row for each of the four layouts."""
+    rows = (
+        [layout, *(_percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
+        for layout, kinds in layouts.items()
+    )
+    return table(["layout", "predictive", "static"], rows)
+
+
+def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
 
 
 def put(page: Path, name: str, text: str) -> None:
@@ -40,6 +102,19 @@ def put(page: Path, name: str, text: str) -> None:
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def _name(family: str) -> str:
+    return family.partition("/")[2]
+
+
+def _n(arms: Mapping[str, Any], family: str) -> int:
+    return arms["world"]["families"][family]["n"]
+
+
+def _percent(share: Mapping[str, Any] | None) -> str:
+    """Percent with half the width of the 95 % interval."""
+    return "-" if not share else f"{100 * share['estimate']:.1f} ± {50 * (share['high'] - share['low']):.1f}"
 
 
 if __name__ == "__main__":

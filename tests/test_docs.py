@@ -4,16 +4,17 @@ import json
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
+from scripts.write_results import layouts_text, page_text, results_text
 from tests.scripts import run_script
 from theworld.cli.main import main
-from theworld.evaluation.report import terminal_report
 from theworld.model.world_encoders import WORLD_ENCODERS
-from theworld.nano.evaluate import results_text
 from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -69,21 +70,20 @@ def test_links_lead_somewhere() -> None:
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
-def test_results_are_those_that_the_command_wrote() -> None:
-    results = json.loads((WEIGHTS / "results.json").read_text(encoding="utf-8"))
-    shown = (
-        (ROOT / "README.md")
-        .read_text(encoding="utf-8")
-        .split("<!-- results:begin -->")[1]
-        .split("<!-- results:end -->")[0]
-    )
-    assert shown.strip() == results_text(results).strip()
-
-
-def test_the_page_of_arms_is_what_the_command_printed() -> None:
-    printed = terminal_report(json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8")))
-    shown = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").split("```text\n")[1].split("\n```")[0]
-    assert shown == printed
+@pytest.mark.parametrize(
+    ("page", "name", "figures", "text"),
+    [
+        (ROOT / "README.md", "results", "arms.json", results_text),
+        (WEIGHTS / "README.md", "results", "arms.json", results_text),
+        (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
+        (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),
+    ],
+)
+def test_figures_are_those_that_a_command_wrote(
+    page: Path, name: str, figures: str, text: Callable[[Any], str]
+) -> None:
+    shown = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->\n")[1].split(f"\n<!-- {name}:end -->")[0]
+    assert shown == text(json.loads((WEIGHTS / figures).read_text(encoding="utf-8")))
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

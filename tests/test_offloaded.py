@@ -21,7 +21,6 @@ from theworld.evaluation.lmms.answering import Answering, text_prompt
 from theworld.evaluation.store.predictions import Item
 from theworld.nano.asking import Item as NanoItem
 from theworld.nano.asking import answer_items
-from theworld.nano.evaluate import answer
 from theworld.nano.examples import load_example
 from theworld.nano.questions import Question
 
@@ -74,5 +73,5 @@ def test_nano(tmp_path: Path) -> None:
     items = [
         NanoItem(0, np.asarray(scene.image)[None], Question("stack", "predictive", scene.question, scene.answer, ()))
     ]
-    assert answer(offloaded, items) == answer(whole, items) == [scene.answer]
-    assert answer_items(offloaded, offloaded.processor, items) == answer_items(whole, whole.processor, items)
+    given, expected = (answer_items(model, model.processor, items) for model in (offloaded, whole))
+    assert given == expected == [scene.answer]

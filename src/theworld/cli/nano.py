@@ -1,14 +1,15 @@
-"""The nano world: simulate its scenes, train its models, measure the shipped one."""
+"""The nano world: simulate its scenes and train its models."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from theworld.constants import NANO
+from theworld.utils.errors import TheWorldError
 
 from .loading import add_json, report
 
 ENCODED_TOGETHER = 64
+GONE, MEASURE = "evaluate", "--task micro_world --arms all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
     train.add_argument("--smoke", action="store_true", help="a few steps of every stage")
 
-    evaluate = jobs.add_parser("evaluate", help="held-out accuracy of the model and its controls")
-    evaluate.add_argument("--model", default=NANO)
-    evaluate.add_argument("--control", help="the fusion trained alike on the current frame (default: beside the model)")
-    evaluate.add_argument("--scenes", type=Path, default=Path("runs/nano/scenes"), help="simulated there if missing")
-    evaluate.add_argument("--split", default="test", choices=("validation", "test"))
-    evaluate.add_argument("--predictive", type=int, default=1000, help="questions per predictive family")
-    evaluate.add_argument("--static", type=int, default=500, help="questions per static family")
-    evaluate.add_argument("--probes", action="store_true", help="also probe the outcome in latents and rollouts (slow)")
-    evaluate.add_argument("--output", type=Path, help="write the figures to this JSON file as well")
+    # No character begins an option here: whatever options the old command had, its successor is named
+    gone = jobs.add_parser(GONE, prefix_chars="\0", add_help=False)
+    gone.add_argument("options", nargs="*")
 
-    for job in (scenes, train, evaluate):
+    for job in (scenes, train):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         add_json(job)
 
@@ -45,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
     from theworld.utils.imports import require
     from theworld.utils.logging import configure_logging
 
+    if args.job == GONE:
+        raise TheWorldError(f"theworld nano {GONE} is no longer a command: type theworld evaluate {MEASURE}")
     for module in ("pymunk", "scipy"):
         require("nano", module)
     configure_logging()
-    return {"scenes": _scenes, "train": _train, "evaluate": _evaluate}[args.job](args)
+    return {"scenes": _scenes, "train": _train}[args.job](args)
 
 
 def _scenes(args: argparse.Namespace) -> int:
@@ -81,19 +78,3 @@ def run_stage(keys: dict[str, Any]) -> None:
     if config.objective == "align":  # the questions are about the first frames of the same clips
         precompute(config, together=ENCODED_TOGETHER)
     train(config)
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from theworld.nano.evaluate import control_of, evaluate_nano, held_out_scenes, load_for_evaluation, results_text
-    from theworld.nano.probe import probe_model
-    from theworld.utils.io import write_json
-
-    scenes = held_out_scenes(args.scenes, args.split, args.workers)
-    model = load_for_evaluation(args.model)
-    control = load_for_evaluation(args.control or control_of(args.model))
-    results = evaluate_nano(scenes, model, control, per_predictive=args.predictive, per_static=args.static)
-    if args.probes:
-        results["probes"] = probe_model(model, held_out_scenes(args.scenes, "train", args.workers), scenes)
-    if args.output:
-        write_json(args.output, results)
-    return report(args, results, results_text(results))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import multiprocessing
 import os
 import shutil
@@ -35,7 +34,7 @@ from theworld.utils.logging import configure_logging
 
 from .dynamics import prompt_embedding, train_dynamics
 from .fusion import CONVERSATIONS, WORLD_STEPS, stage_settings, start_fusion, write_conversations
-from .scenes import generate
+from .scenes import KINDS, SIZES, generate
 from .vae import train_vae
 from .vlm import train_vlm
 
@@ -84,10 +83,10 @@ class Recipe:
         train, validation, fusion, test: Scenes of each split, as (drop, race, stack).
     """
 
-    train: tuple[int, int, int] = (14_000, 7_500, 6_500)
-    validation: tuple[int, int, int] = (1_500, 1_000, 1_000)
-    fusion: tuple[int, int, int] = (4_000, 2_000, 2_000)
-    test: tuple[int, int, int] = (2_200, 1_100, 1_100)
+    train: tuple[int, ...] = tuple(SIZES["train"].values())
+    validation: tuple[int, ...] = tuple(SIZES["validation"].values())
+    fusion: tuple[int, ...] = tuple(SIZES["fusion"].values())
+    test: tuple[int, ...] = tuple(SIZES["test"].values())
     vae: dict[str, Any] | None = None
     dynamics: dict[str, Any] | None = None
     vlm: dict[str, Any] | None = None
@@ -98,18 +97,7 @@ class Recipe:
 
     def counts(self, split: str) -> dict[str, int]:
         """Scenes per kind of `split`."""
-        return dict(zip(("drop", "race", "stack"), getattr(self, split), strict=True))
-
-
-def scenes_to_ask(folder: Path, questions: int | None) -> Path:
-    """Scenes of the test split in `folder`, simulated if missing: the recipe's number, or one a question if fewer."""
-    counts = Recipe().counts("test")
-    share = min(1.0, (questions or math.inf) / sum(counts.values()))
-    counts = {kind: math.ceil(count * share) for kind, count in counts.items()}
-    path = folder / f"test-{sum(counts.values())}"
-    if not path.is_dir():
-        generate(path, "test", counts)
-    return path
+        return dict(zip(KINDS, getattr(self, split), strict=True))
 
 
 CARD = """\
@@ -133,7 +121,7 @@ A toy-size TheWorld of the real classes, trained from nothing on a simulated wor
 | `theworld` | the fusion: projector and block markers, {delta:,} parameters; looks {steps} latent frames ahead |
 | `controls/current_frame` | trained alike, with the current latent in place of the predicted ones |
 | `controls/random_encoder` | trained alike, with a world encoder whose weights are random |
-| `controls/other_source` | trained alike, with frequencies of the picture's patches in place of a world |
+| `controls/other_source` | trained alike, with frequencies of the image's patches in place of a world |
 | `controls/gemma_tuned` | Gemma alone, adapters trained on the same questions; {adapters:,} parameters |
 
 No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
@@ -141,7 +129,7 @@ stored in bf16. It knows its simulated scenes and nothing else.
 
 ## Held-out results
 
-Right answers in percent with 95 % intervals; `theworld nano evaluate --probes` prints them.
+Right answers in percent with 95 % intervals; `theworld evaluate --task micro_world --arms all` prints them.
 
 <!-- results:begin -->
 <!-- results:end -->

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -26,11 +27,31 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "SPLITS", "Record", "SceneSet", "generate", "load", "make_clip", "sample_scene", "scene_of"]
+__all__ = [
+    "KINDS",
+    "SIZES",
+    "SPLITS",
+    "Record",
+    "SceneSet",
+    "generate",
+    "load",
+    "make_clip",
+    "sample_scene",
+    "scene_of",
+    "scenes_of",
+]
 
 SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "fusion": 30_000_000}
 """First seed of each split. A seed makes one scene of a kind, so splits share none."""
 _SEEDS_PER_SPLIT = 10_000_000
+
+SIZES = {
+    "train": {"drop": 14_000, "race": 7_500, "stack": 6_500},
+    "validation": {"drop": 1_500, "race": 1_000, "stack": 1_000},
+    "fusion": {"drop": 4_000, "race": 2_000, "stack": 2_000},
+    "test": {"drop": 2_200, "race": 1_100, "stack": 1_100},
+}
+"""Scenes of each kind that the shipped weights were trained on and measured with."""
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +107,13 @@ def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return load(folder)
+
+
+def scenes_of(folder: Path, split: str, share: float = 1.0) -> SceneSet:
+    """Scenes of a split in `folder`, simulated if they are missing: `SIZES`, or that `share` of every kind."""
+    counts = {kind: math.ceil(count * share) for kind, count in SIZES[split].items()}
+    path = folder / f"{split}-{sum(counts.values())}"
+    return load(path) if path.is_dir() else generate(path, split, counts)
 
 
 def load(folder: Path) -> SceneSet:

@@ -1,52 +1,88 @@
-"""The simulated micro-world: questions about a frame, static ones and such as only the future answers, in one word."""
+"""The simulated micro-world: questions about a frame, static ones and such as only the future answers, in one word.
+
+Predictive answers have a place (which bin from the left, which lane): learners and readers are taught places, which are
+then put into the words of the question.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
+from theworld.data.sources.micro_world import COMMAND
+from theworld.nano.places import MIRRORED, answers_by_place, outcome_place
+from theworld.utils.errors import MissingFileError
+from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.imports import require
+from theworld.utils.io import read_jsonl
+from theworld.utils.logging import logger
 
-from ..store.predictions import Item, Prediction
+from ..learners import Labelled, best_learner
+from ..store.predictions import Item
+from ..tracing import follow, read_ends, share_of
 from .answers import parse_choice
-from .base import Score, Task, TaskItems, accuracy, majority, of_known_family, read_items
+from .base import Learned, Score, Task, TaskItems, by_family, majority, read_items
+
+if TYPE_CHECKING:
+    from theworld.nano.scenes import SceneSet
+
+FEW = 1_000
+"""Questions below which the static learners get fewer labels than the model had, in proportion."""
+
+MIN_READ = 100
+"""Labelled scenes that a reader of latents needs."""
+
+SAME = 0.05
+"""Mean squared difference of normalised current latents up to which they are of the same encoder (bf16 rounds)."""
 
 
 def load(settings: SourceSettings) -> TaskItems:
     """The questions in a folder of scenes; the family is `static/<family>` or `predictive/<family>`.
+
+    `metadata["places"]` holds the outcomes of the item's scene: family -> (answers by place, place of the right one).
 
     Raises:
         ValueError: As `open_source`.
         FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
     settings.refuse("micro_world", "clip_frames")
-    return read_items(open_source("micro_world", settings), _item)
+    source = open_source("micro_world", settings)
+    folder = settings.local / (settings.split or "")
+    if not (folder / "records.jsonl").is_file():
+        raise MissingFileError(f"{folder / 'records.jsonl'}: no such file; make scenes with `{COMMAND}`")
+    records = list(read_jsonl(folder / "records.jsonl"))
+    frames = np.asarray(np.load(folder / "frames.npy", mmap_mode="r"))  # (N, F, H, W, 3), left on the disk
+    return read_items(source, partial(_item, records, frames))
 
 
-def _item(example: Example) -> Item:
+def _item(records: Sequence[dict[str, Any]], frames: np.ndarray[Any, Any], example: Example) -> Item:
     about = example.metadata
-    item = Item.from_example(example, family=f"{about['kind']}/{about['family']}", cluster=f"scene-{about['clip']}")
-    # A frame of its own: the array it is part of would keep the whole clip in memory
-    return replace(item, images=tuple(np.array(frame) for frame in example.images))
+    record, clip = records[about["clip"]], frames[about["clip"]]
+    places = {
+        family: (answers_by_place(record, family), outcome_place(record, family)) for family in record["outcomes"]
+    }
+    item = Item.from_example(
+        example,
+        family=f"{about['kind']}/{about['family']}",
+        cluster=f"scene-{about['clip']}",
+        metadata={**about, "places": places},
+    )
+    return replace(item, images=(np.array(clip[about["frame"]]),), clip=tuple(clip), frame=about["frame"])
 
 
 def score(item: Item, output: str) -> Score:
     """Right is the right word among the choices."""
     word = parse_choice(output, item.choices)
     return Score(word, float(word == item.answer))
-
-
-def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Accuracy of static and of predictive questions."""
-    kinds: dict[str, list[Prediction]] = {}
-    for row in of_known_family(predictions):
-        kinds.setdefault(row.family.partition("/")[0], []).append(row)
-    return {f"{kind}_accuracy": accuracy(rows) for kind, rows in kinds.items()}
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
@@ -57,16 +93,159 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     }
 
 
-def _scenes(folder: Path, count: int | None) -> str:
-    """Scenes of the test split, simulated if they are not there."""
+def default_source(output: Path, num_samples: int | None) -> str:
+    """The scenes of the test split in `output`, simulated if missing; no more of them than there are questions."""
     require("nano", "pymunk")
-    from theworld.nano.recipe import scenes_to_ask
+    from theworld.nano.scenes import SIZES, scenes_of
 
-    return str(scenes_to_ask(folder / "scenes", count))
+    return str(
+        scenes_of(output / "scenes", "test", min(1, (num_samples or np.inf) / sum(SIZES["test"].values()))).folder
+    )
+
+
+def learn(
+    items: Sequence[Item], source: SourceSettings, folder: Path, seed: int, share: float | None = None
+) -> Learned:
+    """Answers of static learners that are fitted on the labels that the model's fusion was trained with.
+
+    Labelled scenes are those of the recipe: the folders `fusion` and `validation` beside the questions' own, or else
+    simulated into `folder`/scenes. Of the first, mirrored copies are learned as well.
+
+    Args:
+        share: Of the labelled scenes; by default all, or fewer where fewer than `FEW` questions are asked.
+    """
+    # 1. The same scenes and labels as the fusion's, and others to choose on
+    share = min(1, len(items) / FEW) if share is None else share
+    if share < 1:
+        logger.warning("static learners get %.1f %% of the labels that the model was trained with", 100 * share)
+    train, validation = (_labelled_scenes(split, source, folder, share) for split in ("fusion", "validation"))
+    first, checked = train.frames[:, 0], validation.frames[:, 0]
+    seen = [_features(frames) for frames in (first, first[:, :, ::-1], checked)]
+    # 2. The best learner of every family, and its answers in the words of each question
+    answers: dict[str, str] = {}
+    table: list[dict[str, Any]] = []
+    for name, asked in _predictive(items).items():
+        labels, chosen_on = _places(train, name), _places(validation, name)
+        if min(len(set(labels.values())), len(chosen_on)) < 2:
+            continue  # nothing to tell apart
+        own, mirrored, checked_features = (
+            {kind: values[list(known)] for kind, values in features.items()}
+            for features, known in zip(seen, (labels, labels, chosen_on), strict=True)
+        )
+        places = torch.tensor(list(labels.values()))
+        both = {kind: torch.cat([own[kind], mirrored[kind]]) for kind in own}
+        twice = Labelled(both, torch.cat([places, torch.tensor(MIRRORED[name])[places]]))
+        held_out = Labelled(checked_features, torch.tensor(list(chosen_on.values())))
+        predict, rows = best_learner(name, twice, held_out, seed)
+        told = predict(_features(np.stack([item.images[0] for item in asked])))
+        answers |= {item.id: _words(item, name)[place] for item, place in zip(asked, told.tolist(), strict=True)}
+        table += [{**row, "labels": len(labels)} for row in rows]
+    return Learned(answers, table)
+
+
+def trace(
+    items: Sequence[Item], last_latents: Callable[[Sequence[Item]], Tensor], answers: Mapping[str, str]
+) -> dict[str, Any]:
+    """By predictive family, whether the answers follow the end that the model imagined; see `tracing.py`.
+
+    The readers are fitted on the true last latents of the scenes of `items`, encoded by the shipped world.
+
+    Args:
+        last_latents: The full model's rolled-out latents (n, C, T, h, w) of items; only an imagined end of the whole
+            clip can be read.
+        answers: The full model's answers by item id.
+
+    Returns:
+        Family -> `follow`'s figures, `scenes` (that readers were fitted on) and `reader_right` on true last latents;
+        empty where the latents are of another encoder or end before the clip does.
+    """
+    # 1. Every scene once, its true latents beside the imagined ones of its questions
+    scenes = {item.metadata["clip"]: item for item in items}
+    true = dict(zip(scenes, _latents(np.stack([item.clip for item in scenes.values()])), strict=True))
+    traced: dict[str, Any] = {}
+    for name, asked in _predictive(items).items():
+        imagined = last_latents(asked).float().cpu()
+        own = torch.stack([true[item.metadata["clip"]] for item in asked])  # (m, C, T, h, w)
+        if imagined.shape != own.shape or (imagined - own)[:, :, 0].square().mean() > SAME:
+            logger.warning("errors are not traced: the model's latents are not those of the nano world's clips")
+            return {}
+        # 2. Read by place, put into the words of the question
+        labelled = {clip: item.metadata["places"][name][1] for clip, item in scenes.items() if name in _outcomes(item)}
+        position = {clip: place for place, clip in enumerate(labelled)}
+        labels = torch.tensor(list(labelled.values()))
+        if len(labels) < MIN_READ:
+            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(labels), MIN_READ)
+            continue
+        seen, read = read_ends(
+            torch.stack([true[clip][:, -1] for clip in labelled]),
+            labels,
+            imagined[:, :, -1],
+            [position[item.metadata["clip"]] for item in asked],
+        )
+        ends = [_words(item, name)[place] for item, place in zip(asked, read.tolist(), strict=True)]
+        figures = follow([item.answer for item in asked], ends, [answers.get(item.id) for item in asked])
+        traced[f"predictive/{name}"] = {**figures, "scenes": len(labels), "reader_right": share_of(seen == labels)}
+    return traced
+
+
+def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """The predictive items by family, without the kind's name."""
+    asked = by_family(item for item in items if item.family.startswith("predictive/"))
+    return {family.partition("/")[2]: rows for family, rows in asked.items()}
+
+
+def _outcomes(item: Item) -> dict[str, tuple[tuple[str, ...], int]]:
+    return item.metadata["places"]
+
+
+def _words(item: Item, family: str) -> tuple[str, ...]:
+    """The answers to the item's question by place."""
+    return _outcomes(item)[family][0]
+
+
+def _labelled_scenes(split: str, source: SourceSettings, folder: Path, share: float) -> SceneSet:
+    require("nano", "pymunk")
+    from theworld.nano import scenes
+
+    beside = (source.local / (source.split or "")).parent / split
+    return scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
+
+
+def _places(scenes: SceneSet, family: str) -> dict[int, int]:
+    """By index of the scenes that have this outcome, its place."""
+    places = {index: outcome_place(record, family) for index, record in enumerate(scenes.records)}
+    return {index: place for index, place in places.items() if place is not None}
+
+
+def _features(frames: np.ndarray[Any, Any]) -> dict[str, Tensor]:
+    """What learners read of frames (n, H, W, 3): pixels (n, 3, H, W), brightness, current latents (n, C, h, w)."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2) / 255
+    latents = _latents(frames[:, None])[:, :, 0]
+    return {"pixels": pixels, "brightness": pixels.amax(1, keepdim=True), "current latent": latents}
+
+
+@torch.no_grad()
+def _latents(clips: np.ndarray[Any, Any]) -> Tensor:
+    """Latents (n, C, T, h, w) of clips (n, F, H, W, 3) by the shipped nano world."""
+    from diffusers import AutoencoderKLWan
+
+    from theworld.nano.vae import encode_clips
+
+    vae = AutoencoderKLWan.from_pretrained(NANO_WEIGHTS / "cosmos", subfolder="vae", torch_dtype=torch.float32)
+    return encode_clips(vae.eval(), clips)
 
 
 MICRO_WORLD = Task(
-    "micro_world", "Micro-world", load, score, measures, floors, kinds=("static", "predictive"), default_source=_scenes
+    "micro_world",
+    "Micro-world",
+    load,
+    score,
+    floors=floors,
+    kinds=("predictive", "static"),
+    margins={"predictive": 0.01, "static": 0.01},
+    default_source=default_source,
+    learn=learn,
+    trace=trace,
 )
 
 __all__ = ["MICRO_WORLD"]

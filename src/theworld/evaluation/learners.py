@@ -1,0 +1,165 @@
+"""Static learners: how well an outcome can be learned from labels and the asked image alone, without a rollout.
+
+A control that is weaker than a kernel on pixels is no control. Settings are chosen on validation images, and so is the
+learner that answers for a family.
+
+Shapes: `n` images, `C` channels of pixels or of a latent, `h`, `w` its grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from operator import itemgetter
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from theworld.utils.imports import require
+from theworld.utils.logging import logger
+
+Predict = Callable[[Tensor], Tensor]
+"""Features (n, C, h, w) -> classes (n,)."""
+
+Fit = Callable[[Tensor, Tensor, int], Iterator[tuple[str, Predict]]]
+"""`(features, labels (n,), seed)` -> each setting in words, and what was fitted with it."""
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images of one family of questions.
+
+    Args:
+        features: By name, (n, C, h, w): `pixels` from 0 to 1, their `brightness` (the largest of the three channels,
+            as colours are shuffled), and the world encoder's `current latent`.
+        labels: Classes (n,), from 0.
+    """
+
+    features: Mapping[str, Tensor]
+    labels: Tensor
+
+
+def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[str, Predict]]:
+    """Ridge regression of the classes under Gaussian kernels; widths are in medians of the squared distances."""
+    require("eval", "sklearn")
+    from sklearn.kernel_ridge import KernelRidge
+
+    flat = features.flatten(1)
+    targets = nn.functional.one_hot(labels).double().numpy()  # (n, classes)
+    distances = torch.cdist(flat, flat).square()
+    for width in (0.25, 1.0, 4.0):
+        scale = width * distances.median()
+        kernel = (-distances / scale).exp().numpy()
+        for ridge in (1e-3, 3e-2):
+            model = cast(Any, KernelRidge)(alpha=ridge, kernel="precomputed").fit(kernel, targets)
+            yield f"width {width:g}, ridge {ridge:g}", partial(_predict_kernel, model, flat, scale)
+
+
+def _predict_kernel(model: Any, flat: Tensor, scale: Tensor, features: Tensor) -> Tensor:
+    kernel = (-torch.cdist(features.flatten(1), flat).square() / scale).exp()
+    return torch.from_numpy(np.asarray(model.predict(kernel.numpy()))).argmax(1)
+
+
+def networks(
+    build: Callable[[int], nn.Module],
+    steps: tuple[int, ...],
+    decays: tuple[float, ...],
+    features: Tensor,
+    labels: Tensor,
+    seed: int,
+) -> Iterator[tuple[str, Predict]]:
+    """The network that `build(classes)` makes, for every number of steps and weight decay."""
+    for count, decay in product(steps, decays):
+        network = train_network(build, features, labels, steps=count, weight_decay=decay, seed=seed)
+        yield f"{count} steps, weight decay {decay:g}", partial(predict_network, network)
+
+
+def train_network(
+    build: Callable[[int], nn.Module], features: Tensor, labels: Tensor, *, steps: int, weight_decay: float, seed: int
+) -> nn.Module:
+    """Cross-entropy with AdamW, its learning rate falling to zero along half a cosine; the same for one seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(int(labels.max()) + 1)
+        network(features[:2])  # lazy layers get their sizes
+        optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(steps):
+            picked = torch.randint(len(labels), (BATCH,))
+            loss = nn.functional.cross_entropy(network(features[picked]), labels[picked])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def predict_network(network: nn.Module, features: Tensor) -> Tensor:
+    """Classes (n,) of features (n, C, h, w)."""
+    return torch.cat([network(batch).argmax(1) for batch in features.split(500)])
+
+
+def build_cnn(classes: int) -> nn.Module:
+    """Three convolutions and a hidden layer, in the memory layout that is twice as fast on a CPU."""
+    layers: list[nn.Module] = []
+    for before, after, size in ((3, 32, 5), (32, 64, 3), (64, 64, 3)):
+        layers += [nn.Conv2d(before, after, size, stride=2, padding=size // 2), nn.GELU()]
+    convolutions = cast(Any, nn.Sequential(*layers)).to(memory_format=torch.channels_last)
+    return nn.Sequential(
+        convolutions, nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(128), nn.GELU(), nn.Linear(128, classes)
+    )
+
+
+def build_mlp(classes: int) -> nn.Module:
+    """One hidden layer."""
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(256), nn.GELU(), nn.Dropout(0.1), nn.Linear(256, classes))
+
+
+LEARNERS: tuple[tuple[str, str, Fit], ...] = (
+    ("kernel ridge", "pixels", kernel_ridge),
+    ("kernel ridge", "brightness", kernel_ridge),
+    ("CNN", "pixels", partial(networks, build_cnn, (1000,), (0.01, 0.3))),
+    ("MLP", "current latent", partial(networks, build_mlp, (3000,), (0.05, 0.5))),
+)
+"""Name, the features that it reads, and how it is fitted."""
+
+
+def best_learner(
+    family: str, train: Labelled, validation: Labelled, seed: int = 0
+) -> tuple[Callable[[Mapping[str, Tensor]], Tensor], list[dict[str, Any]]]:
+    """The learner, with the settings, that is right most often on validation images.
+
+    Args:
+        family: Name of the questions.
+        train: What all of them are fitted on.
+        validation: What settings and learner are chosen on.
+
+    Returns:
+        What turns features by name into classes (n,), and a row a learner: family, learner, features, setting, labels,
+        accuracy on validation images, and whether it was chosen.
+    """
+    rows: list[dict[str, Any]] = []
+    fitted: list[tuple[float, Callable[[Mapping[str, Tensor]], Tensor]]] = []
+    for name, kind, fit in LEARNERS:
+        tried: list[tuple[float, str, Predict]] = []
+        for setting, predict in fit(train.features[kind], train.labels, seed):
+            right = (predict(validation.features[kind]) == validation.labels).double().mean().item()
+            tried.append((right, setting, predict))
+        right, setting, predict = max(tried, key=itemgetter(0))
+        logger.info("static learner of %s: %s, %s: %.1f %% of validation", family, name, setting, 100 * right)
+        rows.append({"family": family, "learner": name, "features": kind, "setting": setting})
+        rows[-1] |= {"labels": len(train.labels), "validation_accuracy": right}
+        fitted.append((right, partial(_predict_named, kind, predict)))
+    best = max(range(len(rows)), key=lambda place: fitted[place][0])
+    return fitted[best][1], [{**row, "chosen": place == best} for place, row in enumerate(rows)]
+
+
+def _predict_named(kind: str, predict: Predict, features: Mapping[str, Tensor]) -> Tensor:
+    return predict(features[kind])

@@ -1,0 +1,75 @@
+"""Error tracing: does an answer follow the end that the model imagined, also where the imagination is wrong?
+
+A reader, fitted on true last latents, says what an imagined last latent shows. No scene is read by a reader that was
+fitted on it.
+
+Shapes: `n` scenes, `C` latent channels, `h`, `w` the latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from .learners import build_mlp, predict_network, train_network
+
+FOLDS = 5
+STEPS = 800
+
+
+def read_ends(
+    true: Tensor, labels: Tensor, imagined: Tensor, scenes: Sequence[int], seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """What readers see in true and in imagined last latents, each read by one that was fitted on other scenes.
+
+    Args:
+        true: True last latents (n, C, h, w) of the labelled scenes.
+        labels: Their outcomes (n,), from 0.
+        imagined: Imagined last latents (m, C, h, w).
+        scenes: For each of them its place (m,) among the labelled scenes.
+
+    Returns:
+        Classes (n,) of the true and (m,) of the imagined ones.
+    """
+    folds = torch.from_numpy(np.random.default_rng(seed).permutation(len(true)) % FOLDS)
+    seen, read = torch.empty_like(labels), torch.empty(len(imagined), dtype=labels.dtype)
+    imagined_folds = folds[torch.tensor(scenes)]
+    for fold in range(FOLDS):
+        others, held, asked = folds != fold, folds == fold, imagined_folds == fold
+        reader = train_network(build_mlp, true[others], labels[others], steps=STEPS, weight_decay=0.05, seed=seed)
+        seen[held], read[asked] = predict_network(reader, true[held]), predict_network(reader, imagined[asked])
+    return seen, read
+
+
+def follow(truth: Sequence[str], imagined: Sequence[str], answers: Sequence[str | None]) -> dict[str, Any]:
+    """How often the imagined end and the answer are right, and which of the two the answer follows where they differ.
+
+    Returns:
+        `n`; shares with 95 % Wilson intervals: `imagined_right`, `answer_right`, `answer_is_imagined`, and over the
+        `wrong` imaginations `wrong_follows_imagined` and `wrong_follows_truth`.
+    """
+    ends, told, said = np.array(truth), np.array(imagined), np.array([answer or "" for answer in answers])
+    wrong = told != ends
+    return {
+        "n": len(ends),
+        "imagined_right": share_of(~wrong),
+        "answer_right": share_of(said == ends),
+        "answer_is_imagined": share_of(said == told),
+        "wrong": int(wrong.sum()),
+        "wrong_follows_imagined": share_of((said == told)[wrong]),
+        "wrong_follows_truth": share_of((said == ends)[wrong]),
+    }
+
+
+def share_of(hits: Any) -> dict[str, float] | None:
+    """Share of true values with its 95 % Wilson interval; `None` of none."""
+    n, right = len(hits), int(sum(hits))
+    if not n:
+        return None
+    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    return {"estimate": right / n, "low": float(interval.low), "high": float(interval.high), "n": n}

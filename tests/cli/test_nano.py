@@ -1,0 +1,13 @@
+"""`theworld nano`: the command that is gone says what to type."""
+
+import pytest
+
+from theworld.cli.main import main
+
+
+@pytest.mark.parametrize("options", [[], ["--probes"], ["--model", "nano", "--scenes=runs/nano/scenes", "--json"]])
+def test_nano_evaluate_names_its_successor(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nano", "evaluate", *options]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.splitlines() == [told]
+    assert "theworld evaluate --task micro_world --arms all" in told
