@@ -26,7 +26,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
 from transformers.utils.generic import can_return_tuple
 
 from theworld.utils.auto_classes import Installed
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import ArgumentError, TheWorldError
 
 from .checkpoints.mixin import CheckpointMixin
 from .components import ComponentsMixin, check_choices
@@ -246,7 +246,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
                 f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})"
             )
         if old:
-            raise TypeError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
+            raise ArgumentError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)
         self.base_tensors, self.fresh_tensors = {}, {}
         self.model = TheWorldModel(config)

@@ -27,6 +27,10 @@ class MissingFileError(FileError, FileNotFoundError):
     """A file or folder that does not exist."""
 
 
+class ArgumentError(TheWorldError, TypeError):
+    """An argument that a function does not take."""
+
+
 class MissingPackageError(TheWorldError, ImportError):
     """A package that an extra of TheWorld installs."""
 
