@@ -117,7 +117,7 @@ def test_every_parameter_belongs_to_a_component(load: Load) -> None:
         component_table(model.model.world_encoder)
     )
     model.model.something_else = torch.nn.Linear(1, 1)
-    with pytest.raises(KeyError, match=r"'model\.something_else\.weight' belongs to no component"):
+    with pytest.raises(ValueError, match=r"'model\.something_else\.weight' belongs to no component"):
         named_components(model)
 
 

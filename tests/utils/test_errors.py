@@ -45,7 +45,7 @@ def test_a_traceback_holds_no_token(tmp_path) -> None:
     done = subprocess.run([*command, "--resume_from", "from-a-shell"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert "ValueError: batch_size='hf_***'" in done.stderr
+    assert "TheWorldError: batch_size='hf_***'" in done.stderr
     assert TOKEN not in done.stderr
     command = [sys.executable, "-m", "theworld.cli.main", "--debug", "ask", f"{TOKEN}.png", "?"]
     done = subprocess.run(command, capture_output=True, text=True)

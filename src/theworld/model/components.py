@@ -55,7 +55,7 @@ def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
     """(name in a checkpoint, component, parameter) of every parameter of a `TheWorld`.
 
     Raises:
-        KeyError: A parameter belongs to no component.
+        ValueError: A parameter belongs to no component.
     """
     table, named = component_table(model.model.world_encoder), list[tuple[str, str, nn.Parameter]]()
     for name, value in model.named_parameters():

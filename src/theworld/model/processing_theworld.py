@@ -235,7 +235,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         """
         if self.chat_template is None and not args and kwargs.get("chat_template") is None:
             raise TheWorldError(
-                "the model has no chat template: use an instruction-tuned Gemma 3, such as google/gemma-3-4b-it, or set "
+                "no chat template: use an instruction-tuned Gemma 3, such as google/gemma-3-4b-it, or set "
                 "processor.chat_template"
             )
         if kwargs.get("tokenize"):

@@ -243,11 +243,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
-    folder = Path(source.name) / source.folder(name)
-    if Path(source.name).is_dir() and not folder.is_dir():
-        raise TheWorldError(
-            f"{folder.parent}: no {name!r} folder; expected {', '.join(MODELS)}, scheduler as Cosmos has"
-        )
+    source = source.pinned(f"{name}/config.json")
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
 
 
