@@ -357,8 +357,8 @@ def _crc32(key: bytes, data: Any) -> int:
     return zlib.crc32(data, zlib.crc32(key))
 
 
-def _damaged(file: Path, reason: str) -> ValueError:
-    return ValueError(f"{file}: damaged ({reason}); {PRECOMPUTE} to rebuild it")
+def _damaged(file: Path, reason: str) -> TheWorldError:
+    return TheWorldError(f"{file}: damaged ({reason}); {PRECOMPUTE} to rebuild it")
 
 
 __all__ = ["LatentCache", "cache_path", "content_key", "drop_damaged"]

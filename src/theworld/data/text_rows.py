@@ -225,9 +225,9 @@ class _Text:
             except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
                 raise self.error(str(error)) from error
 
-    def error(self, reason: str) -> ValueError:
+    def error(self, reason: str) -> TheWorldError:
         """What is wrong here."""
-        return ValueError(f"{self.name}, line {self.line}: not JSON ({reason})")
+        return TheWorldError(f"{self.name}, line {self.line}: not JSON ({reason})")
 
     def _fill(self) -> bool:
         """Read on, twice as much as is waiting; whether there was more."""

@@ -133,8 +133,8 @@ def _request(file: Path) -> dict[str, Any]:
     return row | dict(zip(IMAGE_KEYS, images, strict=False))
 
 
-def _hidden(what: Any) -> ValueError:
-    return ValueError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
+def _hidden(what: Any) -> TheWorldError:
+    return TheWorldError(f"{what}: the answers of BLINK's test split are hidden (EvalAI keeps them); use split 'val'")
 
 
 __all__ = ["BLINK_ID", "load_blink"]
