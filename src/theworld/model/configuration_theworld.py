@@ -51,9 +51,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         self.check_world()
         self.lora = None if self.lora is None else check_lora(self.lora)
         if self.lora is None and "language_lora" in self.changed:
-            raise TheWorldError(
-                "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
-            )
+            raise TheWorldError("lora=None, but adapters were trained: leave lora out, or call merge_lora() and save")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
@@ -69,9 +67,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         if isinstance(self.world_image_size, list | tuple):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
-                raise TheWorldError(
-                    f"world_image_size={self.world_image_size}: expected one number, or height and width"
-                )
+                raise TheWorldError(f"world_image_size={self.world_image_size}: expected a number, or height and width")
         cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):
             raise TheWorldError(
@@ -109,9 +105,7 @@ def check_token_ids(config: Any, vocab_size: int) -> None:
         value = getattr(config, name, None)
         for token in value if isinstance(value, list) else [value]:
             if token is not None and (type(token) is not int or not 0 <= token < vocab_size):
-                raise TheWorldError(
-                    f"{name}={brief(repr(value))}: expected an id of the vocabulary, below {vocab_size}"
-                )
+                raise TheWorldError(f"{name}={brief(repr(value))}: expected an id of the vocabulary")
 
 
 def image_shape(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:

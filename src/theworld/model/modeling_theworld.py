@@ -125,9 +125,7 @@ class TheWorldModel(Gemma3Model):
             one_by_one = strict and not training
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
-            raise TheWorldError(
-                f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out"
-            )
+            raise TheWorldError(f"world_seed={world_seed} with world_latents: they are rolled out; leave it out")
         if self.training and training:
             raise TheWorldError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(cast(torch.Tensor, inputs.latents))
@@ -242,9 +240,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
 
     def __init__(self, config: TheWorldConfig, *_: Any, **old: Any) -> None:
         if isinstance(config, str | Path):
-            raise TheWorldError(
-                f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})"
-            )
+            raise TheWorldError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained")
         if old:
             raise ArgumentError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)

@@ -157,6 +157,3 @@ class CheckpointMixin:
         now = {canonical(name): value for name, value in self.named_parameters()}
         was, own = self.fresh_tensors, COMPONENTS["projector"].prefixes
         return any(differs(now[name], was[name]) for name in now.keys() & was.keys() if name.startswith(own))
-
-
-__all__ = ["CheckpointMixin"]

@@ -75,11 +75,6 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        """The components of a Cosmos-Predict2 repository.
-
-        Raises:
-            ValueError: The repository lacks a component, or a component's weights are not those of its config.
-        """
         return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
 
     @property
@@ -260,6 +255,3 @@ def stock_negative_prompt() -> str:
         from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
 
     return DEFAULT_NEGATIVE_PROMPT
-
-
-__all__ = ["CosmosWorldEncoder"]
