@@ -18,6 +18,7 @@ from transformers import AutoProcessor
 from tests.model.conftest import Load
 from theworld import TheWorld, TheWorldConfig, TheWorldProcessor
 from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.nano.tokenizer import IMAGE_TOKEN
 from theworld.utils.chat_template import check_template
 from theworld.utils.errors import TheWorldError, is_users
 from theworld.utils.hub import Source
@@ -306,6 +307,16 @@ def test_a_token_outside_the_vocabulary(hostile: Callable[..., Path]) -> None:
     config["model"]["vocab"]["?"] = 10**6
     path.write_text(json.dumps(config), encoding="utf-8")
     refused_by_name(folder, "token 1000000, expected one below vocab_size=")
+
+
+def test_an_image_placeholder_may_lie_outside_of_the_embedding_table(hostile: Callable[..., Path]) -> None:
+    folder = hostile(image_token_index=420)  # the size of the table
+    path = folder / "tokenizer.json"
+    config = json.loads(path.read_text(encoding="utf-8").replace(IMAGE_TOKEN, "<other>"))
+    config["added_tokens"].append({**config["added_tokens"][0], "id": 420, "content": IMAGE_TOKEN})
+    path.write_text(json.dumps(config), encoding="utf-8")
+    model = TheWorld.from_pretrained(folder)
+    assert isinstance(model.ask(Image.new("RGB", (8, 8)), "What?", max_new_tokens=2), str)
 
 
 def test_a_base_model_that_is_elsewhere(whole: Path) -> None:

@@ -19,7 +19,7 @@ from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check
 from .fusion import FUSIONS
 
 TOKEN_IDS = (
-    *("boi_token_index", "eoi_token_index", "image_token_index", "bos_token_id", "eos_token_id", "pad_token_id"),
+    *("boi_token_index", "eoi_token_index", "bos_token_id", "eos_token_id", "pad_token_id"),
     *("start_of_world_token_id", "end_of_world_token_id", "world_token_id"),
 )
 LARGEST: dict[str, int] = {

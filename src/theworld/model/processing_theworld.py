@@ -255,7 +255,7 @@ def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: s
     if processor.chat_template is None:  # a pretrained Gemma 3, without instruction tuning
         return
     # 1. The prompt holds both
-    question, vision, tokens = "What is it?", config.vision_config, config.mm_tokens_per_image
+    question, vision, tokens = "What is it?", cast(Any, config.vision_config), cast(int, config.mm_tokens_per_image)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     if text.count(processor.boi_token) != 1 or question not in text:
@@ -266,7 +266,8 @@ def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: s
     # 2. Its tokens and pixels are those that the model expects
     inputs = processor(images=[Image.new("RGB", (8, 8))], text=text, return_tensors="pt")
     ids, pixels = inputs["input_ids"], tuple(inputs["pixel_values"].shape[-2:])
-    found, largest = int((ids == config.image_token_index).sum()), int(ids.max())
+    is_image = ids == config.image_token_index  # which may lie outside of the embedding table
+    found, largest = int(is_image.sum()), int(ids.masked_fill(is_image, 0).max())
     grid, limit = vision.image_size // vision.patch_size, config.get_text_config().vocab_size
     kernel = grid // math.isqrt(tokens)  # of the average pooling in Gemma3MultiModalProjector
     problems = [
