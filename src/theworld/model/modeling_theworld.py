@@ -240,7 +240,9 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
 
     def __init__(self, config: TheWorldConfig, *_: Any, **old: Any) -> None:
         if isinstance(config, str | Path):
-            raise TheWorldError(f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained")
+            raise TheWorldError(
+                f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})"
+            )
         if old:
             raise ArgumentError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)
