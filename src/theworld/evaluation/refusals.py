@@ -236,8 +236,8 @@ def _shown(items: Mapping[str, Any]) -> str:
     return f"{items['count']} with digest {items['digest']}"
 
 
-def _refusal(arm: str, reason: str, remedy: str) -> ValueError:
-    return ValueError(f"arm {arm!r} is refused: {reason}; {remedy}")
+def _refusal(arm: str, reason: str, remedy: str) -> TheWorldError:
+    return TheWorldError(f"arm {arm!r} is refused: {reason}; {remedy}")
 
 
 __all__ = [
