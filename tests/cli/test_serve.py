@@ -237,6 +237,8 @@ def test_a_bad_request_is_told_why(client: OpenAI, stream: bool) -> None:
     [
         ("/chat/completions", b"{", 422),
         ("/chat/completions", b"[]", 422),
+        ("/chat/completions", b'{"messages": "\xff"}', 400),
+        ("/chat/completions", b"[" * 100_000, 400),
         ("/chat/completions", b'{"messages": [], "surprise": 1}', 422),
         ("/responses", b"{}", 404),
         ("/completions", b"{}", 404),
@@ -253,6 +255,29 @@ def test_what_is_no_chat_is_refused(url: str, path: str, body: bytes | None, sta
     assert caught.value.code == status
     with caught.value as answer:
         assert json.loads(answer.read())["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": asked("What is \ud800?")},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:\udfff"}}]}]},
+        {"stop": "\ud800"},
+        {"model": "\ud800"},
+        {"chat_template_kwargs": {"\ud800": 1}},
+        {"n": "\ud800"},
+        {"user": "\ud800"},
+    ],
+    ids=ascii,
+)
+def test_half_a_surrogate_pair_is_refused(url: str, fields: dict[str, Any]) -> None:
+    body = json.dumps({"model": "nano", "messages": asked("a"), **fields}).encode()
+    with pytest.raises(HTTPError) as caught:
+        urlopen(Request(f"{url}/chat/completions", body, {"Content-Type": "application/json"}), timeout=60)
+    assert caught.value.code == 400
+    with caught.value as answer:
+        message = json.loads(answer.read())["error"]["message"]
+    assert re.fullmatch(r"not Unicode text: .*\\ud[8f].*", message)
 
 
 def test_a_body_that_is_too_large_is_refused_by_its_header(url: str) -> None:

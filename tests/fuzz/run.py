@@ -29,13 +29,12 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 from tests.fuzz.kinds import KINDS
-from theworld.utils.errors import is_users
+from theworld.utils.errors import TheWorldError, is_users
 
 ALLOWED = 2 * 2**30  # bytes above what a process held before the case
 RIGHT, REFUSED = "right", "refused"
 START = 120.0  # seconds until a process has written its whole inputs
 LONGEST = 1500  # characters of a message: it may list what does not fit
-OWN = str(Path("src", "theworld").resolve())
 
 
 def main() -> int:
@@ -156,7 +155,7 @@ def work(name: str, seed: int, folder: Path, asked: Connection) -> None:
 def read(kind: Any, case: Path) -> tuple[str, str]:
     """The outcome of one case, and what there is to say of it.
 
-    An error is clear if the package words it, or a library's names the file.
+    An error is clear if it is a `TheWorldError`, or one of a library that names the file.
     """
     try:
         kind.check(case)
@@ -166,10 +165,9 @@ def read(kind: Any, case: Path) -> tuple[str, str]:
         if not is_users(error):
             return "traceback", traceback.format_exc()
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        raised = traceback.extract_tb(error.__traceback__)[-1].filename
         if not message or len(message.splitlines()) > 1 or len(message) > LONGEST:
             return "not one line", traceback.format_exc()
-        clear = raised.startswith(OWN) or str(case) in message
+        clear = isinstance(error, TheWorldError) or str(case) in message
         return (REFUSED, message) if clear else ("unclear", traceback.format_exc())
     return RIGHT, ""
 

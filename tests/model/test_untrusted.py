@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 from tests.model.conftest import Load
 from theworld import TheWorld, TheWorldConfig, TheWorldProcessor
 from theworld.model.world_encoders import CosmosWorldEncoder
+from theworld.nano.tokenizer import IMAGE_TOKEN
 from theworld.utils.chat_template import check_template
-from theworld.utils.errors import is_users
+from theworld.utils.errors import TheWorldError, is_users
 from theworld.utils.hub import Source
 
 
@@ -249,6 +251,88 @@ def test_a_chat_template_that_is_no_text(hostile: Callable[..., Path], file: str
     (folder / file).write_bytes(b"{{ '\xff' }}")
     refused_by_name(folder, str(folder))
     refused_by_name(folder, str(folder), TheWorldProcessor.from_pretrained)
+
+
+@pytest.mark.parametrize(
+    ("template", "match"),
+    [
+        ("{{ bos_token }}{{ messages[0].content[1].text }}", "leaves out the image or the question"),
+        ("{{ bos_token }}<start_of_image>", "leaves out the image or the question"),
+        ("{{ raise_exception('no images') }}", "TemplateError: no images"),
+        ("{{ messages[0].content.nothing.text }}", "UndefinedError"),
+        (" ", "leaves out the image or the question"),
+    ],
+)
+def test_a_chat_template_that_cannot_ask_about_an_image(
+    hostile: Callable[..., Path], template: str, match: str
+) -> None:
+    folder = hostile()
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    refused_by_name(folder, match)
+    refused_by_name(folder, str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("config.json", "mm_tokens_per_image", 1000),
+        ("config.json", "mm_tokens_per_image", 3),
+        ("config.json", "image_token_index", 18),
+        ("config.json", "image_token_index", -17),
+        ("config.json", "eos_token_id", [14, 10**6]),
+        ("config.json", "pad_token_id", "{"),
+        ("generation_config.json", "eos_token_id", {}),
+        ("generation_config.json", "eos_token_id", 2**70),
+        ("generation_config.json", "pad_token_id", 10**6),
+        ("processor_config.json", "image_seq_length", 256),
+        ("processor_config.json", "image_processor__size", {"height": 32, "width": 32}),
+        ("processor_config.json", "image_processor__resample", 2000),
+        ("processor_config.json", "processor_class", "Other"),
+        ("tokenizer_config.json", "model_max_length", [[]]),
+        ("tokenizer_config.json", "image_token", "<pad>"),
+    ],
+)
+def test_files_that_do_not_fit_each_other(hostile: Callable[..., Path], file: str, name: str, value: Any) -> None:
+    folder = hostile(file, **{name: value})
+    leaf = name.split("__")[-1]
+    with pytest.raises(ValueError, match=f"{leaf}=|{re.escape(str(folder))}"):
+        TheWorld.from_pretrained(folder)
+    refused_by_name(folder, "")
+
+
+def test_a_token_outside_the_vocabulary(hostile: Callable[..., Path]) -> None:
+    folder = hostile()
+    path = folder / "tokenizer.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["vocab"]["?"] = 10**6
+    path.write_text(json.dumps(config), encoding="utf-8")
+    refused_by_name(folder, "token 1000000, expected one below vocab_size=")
+
+
+def test_an_image_placeholder_may_lie_outside_of_the_embedding_table(hostile: Callable[..., Path]) -> None:
+    folder = hostile(image_token_index=420)  # the size of the table
+    path = folder / "tokenizer.json"
+    config = json.loads(path.read_text(encoding="utf-8").replace(IMAGE_TOKEN, "<other>"))
+    config["added_tokens"].append({**config["added_tokens"][0], "id": 420, "content": IMAGE_TOKEN})
+    path.write_text(json.dumps(config), encoding="utf-8")
+    model = TheWorld.from_pretrained(folder)
+    assert isinstance(model.ask(Image.new("RGB", (8, 8)), "What?", max_new_tokens=2), str)
+
+
+def test_a_base_model_that_is_elsewhere(whole: Path) -> None:
+    config = json.loads((whole / "config.json").read_text(encoding="utf-8"))
+    config |= {"gemma_model_name": str(whole / "gemma"), "gemma_subfolder": "other"}
+    (whole / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused_by_name(whole, f"{whole / 'gemma' / 'other'}: no config.json there")
+
+
+def test_a_base_model_without_a_chat_template_loads(load: Load, tmp_path: Path) -> None:
+    load().save_pretrained(tmp_path / "whole", full=True)
+    for path in (tmp_path / "whole").rglob("chat_template.jinja"):
+        path.unlink()
+    model = TheWorld.from_pretrained(tmp_path / "whole")
+    with pytest.raises(TheWorldError, match="no chat template: use an instruction-tuned Gemma 3"):
+        model.ask(Image.new("RGB", (8, 8)), "What?")
 
 
 @pytest.fixture

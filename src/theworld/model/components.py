@@ -52,11 +52,7 @@ def canonical(name: str) -> str:
 
 
 def named_components(model: Any) -> list[tuple[str, str, nn.Parameter]]:
-    """(name in a checkpoint, component, parameter) of every parameter of a `TheWorld`.
-
-    Raises:
-        KeyError: A parameter belongs to no component.
-    """
+    """(name in a checkpoint, component, parameter) of every parameter; a ValueError for one without a component."""
     table, named = component_table(model.model.world_encoder), list[tuple[str, str, nn.Parameter]]()
     for name, value in model.named_parameters():
         component = component_of(name, table)

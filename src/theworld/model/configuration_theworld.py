@@ -18,7 +18,10 @@ from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check
 
 from .fusion import FUSIONS
 
-TOKEN_IDS = ("boi_token_index", "eoi_token_index", "start_of_world_token_id", "end_of_world_token_id", "world_token_id")
+TOKEN_IDS = (
+    *("boi_token_index", "eoi_token_index", "bos_token_id", "eos_token_id", "pad_token_id"),
+    *("start_of_world_token_id", "end_of_world_token_id", "world_token_id"),
+)
 LARGEST: dict[str, int] = {
     **dict.fromkeys(("mm_tokens_per_image", "hidden_size", "head_dim"), 65_536),
     **{"image_size": 8192, "num_hidden_layers": 1024, "vocab_size": 2**24},
@@ -48,9 +51,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         self.check_world()
         self.lora = None if self.lora is None else check_lora(self.lora)
         if self.lora is None and "language_lora" in self.changed:
-            raise TheWorldError(
-                "lora=None, but adapters were trained: leave lora out, or call merge_lora() and save first"
-            )
+            raise TheWorldError("lora=None, but adapters were trained: leave lora out, or call merge_lora() and save")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
@@ -62,15 +63,11 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         if self.fusion not in FUSIONS:
             raise TheWorldError(f"fusion={brief(repr(self.fusion))}: expected one of {', '.join(FUSIONS)}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
-        for name in TOKEN_IDS:
-            if not 0 <= (getattr(self, name) or 0) < self.get_text_config().vocab_size:
-                raise TheWorldError(f"{name}={getattr(self, name)}: expected an id of the vocabulary")
+        check_token_ids(self, self.get_text_config().vocab_size)
         if isinstance(self.world_image_size, list | tuple):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
-                raise TheWorldError(
-                    f"world_image_size={self.world_image_size}: expected one number, or height and width"
-                )
+                raise TheWorldError(f"world_image_size={self.world_image_size}: expected a number, or height and width")
         cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):
             raise TheWorldError(
@@ -102,6 +99,15 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         return (1 + num_world_steps) * self.world_tokens_per_frame
 
 
+def check_token_ids(config: Any, vocab_size: int) -> None:
+    """Raise a ValueError for a token id of a config, or of a generation config, that is not in the vocabulary."""
+    for name in TOKEN_IDS:
+        value = getattr(config, name, None)
+        for token in value if isinstance(value, list) else [value]:
+            if token is not None and (type(token) is not int or not 0 <= token < vocab_size):
+                raise TheWorldError(f"{name}={brief(repr(value))}: expected an id of the vocabulary")
+
+
 def image_shape(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     """Height and width that `world_image_size` means."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -128,4 +134,4 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     return num_world_steps
 
 
-__all__ = ["LORA", "TheWorldConfig", "check_lora", "check_world_steps", "upgrade"]
+__all__ = ["LORA", "TheWorldConfig", "check_lora", "check_token_ids", "check_world_steps", "upgrade"]

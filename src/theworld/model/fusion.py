@@ -76,6 +76,3 @@ def fit_grid(tokens: torch.Tensor, source: tuple[int, int], target: tuple[int, i
         return tokens
     image = tokens.float().transpose(1, 2).unflatten(2, source)  # (B, D, rows, columns)
     return functional.interpolate(image, size=target, mode="bilinear", antialias=True).flatten(2).transpose(1, 2)
-
-
-__all__ = ["FUSIONS", "Fusion", "fit_grid", "gate_images", "scatter_tokens"]

@@ -201,9 +201,7 @@ class WorldGenerationMixin(GenerationMixin):
         tokenizer = self.processor.tokenizer
         for token in (*MARKERS, tokenizer.boi_token, tokenizer.image_token):
             if token in question:
-                raise TheWorldError(
-                    f"the question contains {token!r}, which is reserved for images and worlds: reword it"
-                )
+                raise TheWorldError(f"the question holds {token!r}, which is reserved for images and worlds: reword it")
         return without_control(question, tokenizer)
 
     def question_inputs(

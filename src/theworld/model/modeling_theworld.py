@@ -26,7 +26,7 @@ from transformers.models.gemma3.modeling_gemma3 import (
 from transformers.utils.generic import can_return_tuple
 
 from theworld.utils.auto_classes import Installed
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import ArgumentError, TheWorldError
 
 from .checkpoints.mixin import CheckpointMixin
 from .components import ComponentsMixin, check_choices
@@ -125,9 +125,7 @@ class TheWorldModel(Gemma3Model):
             one_by_one = strict and not training
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
-            raise TheWorldError(
-                f"world_seed={world_seed} with world_latents: they are rolled out already; leave it out"
-            )
+            raise TheWorldError(f"world_seed={world_seed} with world_latents: they are rolled out; leave it out")
         if self.training and training:
             raise TheWorldError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(cast(torch.Tensor, inputs.latents))
@@ -246,7 +244,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
                 f"TheWorld({str(config)!r}): load a model with TheWorld.from_pretrained({str(config)!r})"
             )
         if old:
-            raise TypeError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
+            raise ArgumentError(f"TheWorld got {', '.join(old)}: not an argument of it, nor a field of TheWorldConfig")
         Gemma3PreTrainedModel.__init__(self, config)
         self.base_tensors, self.fresh_tensors = {}, {}
         self.model = TheWorldModel(config)

@@ -6,11 +6,13 @@ beams and packing stay stock.
 Shape legend: `B` prompts, `M` images of all prompts, `L` sequence, `H, W` world image size.
 """
 
+import math
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
+from PIL import Image
 
 # No `from __future__ import annotations` here: transformers reads the TypedDicts at run time
 from transformers import AddedToken, BatchFeature, Gemma3Processor
@@ -231,12 +233,54 @@ class TheWorldProcessor(Installed, Gemma3Processor):
 
         Images of messages are opened here, once for both image paths; forms and errors are those of `open_image`.
         """
+        if self.chat_template is None and not args and kwargs.get("chat_template") is None:
+            raise TheWorldError(
+                "no chat template: use an instruction-tuned Gemma 3, such as google/gemma-3-4b-it, or set "
+                "processor.chat_template"
+            )
         if kwargs.get("tokenize"):
             conversation = open_message_images(conversation)
         world = {"num_world_steps": num_world_steps, "use_world": use_world}
         given = {name: value for name, value in world.items() if value is not None}
         processor_kwargs = {**(processor_kwargs or {}), **given}
         return super().apply_chat_template(conversation, *args, processor_kwargs=processor_kwargs, **kwargs)
+
+
+def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: str) -> None:
+    """Process a blank image and a question, to see that chat template, tokenizer, image settings and config fit.
+
+    Raises:
+        ValueError: They do not, so that no question about an image could be answered.
+    """
+    if processor.chat_template is None:  # a pretrained Gemma 3, without instruction tuning
+        return
+    # 1. The prompt holds both
+    question, vision, tokens = "What is it?", cast(Any, config.vision_config), cast(int, config.mm_tokens_per_image)
+    content = [{"type": "image"}, {"type": "text", "text": question}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    if text.count(processor.boi_token) != 1 or question not in text:
+        raise TheWorldError(
+            f"{name}: its chat template leaves out the image or the question; save the checkpoint again with the "
+            "template of its base model"
+        )
+    # 2. Its tokens and pixels are those that the model expects
+    inputs = processor(images=[Image.new("RGB", (8, 8))], text=text, return_tensors="pt")
+    ids, pixels = inputs["input_ids"], tuple(inputs["pixel_values"].shape[-2:])
+    is_image = ids == config.image_token_index  # which may lie outside of the embedding table
+    found, largest = int(is_image.sum()), int(ids.masked_fill(is_image, 0).max())
+    grid, limit = vision.image_size // vision.patch_size, config.get_text_config().vocab_size
+    kernel = grid // math.isqrt(tokens)  # of the average pooling in Gemma3MultiModalProjector
+    problems = [
+        (found != tokens, f"an image has {found} tokens of image_token_index={config.image_token_index}"),
+        (not kernel or (grid // kernel) ** 2 != tokens, f"the vision tower has {grid} x {grid} patches to pool"),
+        (pixels != (vision.image_size,) * 2, f"images of {pixels} pixels, expected {vision.image_size} a side"),
+        (largest >= limit, f"token {largest}, expected one below vocab_size={limit}"),
+    ]
+    if wrong := "; ".join(problem for fails, problem in problems if fails):
+        raise TheWorldError(
+            f"{name}: its config does not fit its processor or itself: mm_tokens_per_image={tokens}, and {wrong}; "
+            "download it again"
+        )
 
 
 def gemma_arguments(processor: Gemma3Processor) -> tuple[Any, Any, str | None, int]:
@@ -258,4 +302,4 @@ def _split_block(replacement: str) -> tuple[str, str]:
     return replacement[start:end], replacement[:start] + replacement[end:]
 
 
-__all__ = ["TheWorldProcessor"]
+__all__ = ["TheWorldProcessor", "check_question"]

@@ -135,11 +135,7 @@ class ProjectorLayer(nn.Module):
 
 
 def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
-    """Gather `pooling x pooling` neighbours into one token: (B, C, T, h, w) -> (B, T, h / p, w / p, C * p * p).
-
-    Raises:
-        ValueError: The latent grid is not a multiple of `pooling`.
-    """
+    """Gather `pooling x pooling` neighbours into one token: (B, C, T, h, w) -> (B, T, h / p, w / p, C * p * p)."""
     *_, height, width = latents.shape
     if height % pooling or width % pooling:
         raise TheWorldError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")

@@ -55,6 +55,3 @@ def zero_of_idle(
 def trains(*modules: nn.Module | None) -> bool:
     """Whether a parameter of one of the modules trains."""
     return any(value.requires_grad for module in modules if module is not None for value in module.parameters())
-
-
-__all__ = ["select_supervised", "trains", "zero_of_idle"]

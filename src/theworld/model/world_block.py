@@ -109,6 +109,3 @@ def _rewrite(
         None if labels is None else move(labels, torch.full_like(block, IGNORE_INDEX), IGNORE_INDEX),
     )
     return RewrittenPrompt(rewritten, positions)
-
-
-__all__ = ["Prompt", "RewrittenPrompt", "insert_world_blocks", "remove_world_blocks"]

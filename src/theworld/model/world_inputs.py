@@ -84,11 +84,7 @@ def is_prefill(input_ids: torch.Tensor | None, cache: Any) -> bool:
 
 
 def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
-    """Refuse a prompt that is longer than the model's positions.
-
-    Raises:
-        ValueError: Names both lengths.
-    """
+    """Raise a ValueError for a prompt that is longer than the model's positions."""
     limit = config.get_text_config().max_position_embeddings
     if input_ids.shape[1] > limit:
         raise TheWorldError(
@@ -98,14 +94,11 @@ def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
 
 
 def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: bool, hidden: bool) -> None:
-    """Refuse float16, a prompt that is too long, and in training embeddings that hide the place of world tokens.
+    """Raise a ValueError for float16, a prompt that is too long, or embeddings that hide the place of world tokens.
 
     Args:
         weight: The token embeddings' table.
-        hidden: Whether a batch with images comes as `inputs_embeds`.
-
-    Raises:
-        ValueError: Says what to pass.
+        hidden: Whether a training batch with images comes as `inputs_embeds`.
     """
     if prefill:
         check_length(config, input_ids)
@@ -138,9 +131,7 @@ def settle_world_inputs(
         return WorldInputs(prompt)
     if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
         if request.images is not None or request.use_world is False:
-            raise TheWorldError(
-                "images= and use_world=False change the prompt: call the processor first when compiling"
-            )
+            raise TheWorldError("images= and use_world=False change the prompt: call the processor before compiling")
         return WorldInputs(prompt, None, _pixels(config, request), request.steps_of(config), request.latents)
     # 1. Remove blocks if the world is off
     world_tokens = int((prompt.input_ids == config.world_token_id).sum())
@@ -168,7 +159,7 @@ def settle_world_inputs(
     # 4. Blocks (or images), frames and steps fit
     if not block and not has_image:
         raise TheWorldError(
-            "world input of 'gated' fusion without pixel_values: it enters through Gemma's image features"
+            "world input of 'gated' fusion without pixel_values: it joins through Gemma's image features"
         )
     count_steps = _steps_of_blocks if block else _steps_of_gated
     steps = count_steps(config, prompt.input_ids, count, request)
@@ -240,6 +231,3 @@ def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: in
             f"({lengths[0]} tokens an image): pass num_world_steps to the processor call instead"
         )
     return steps
-
-
-__all__ = ["WorldInputs", "WorldRequest", "check_call", "check_length", "is_prefill", "settle_world_inputs"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,19 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "web_search_options": (),
 }
 """Fields of OpenAI's API that would change the answer and are not supported, with the values that change nothing."""
+
+
+def check_unicode(body: Mapping[str, Any]) -> None:
+    """Refuse half a surrogate pair, which JSON can escape; no tokenizer takes it, and no answer can repeat it.
+
+    Raises:
+        ValueError: Shows where it is.
+    """
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        found = ascii(error.object[max(0, error.start - 40) : error.end])
+        raise TheWorldError(f"not Unicode text: {found}: expected whole surrogate pairs, or UTF-8") from error
 
 
 def check_fields(body: Mapping[str, Any]) -> None:
@@ -147,4 +161,4 @@ def _opened(part: dict[str, Any], model: TheWorld) -> dict[str, Any]:
     return {"type": "image", "image": open_image({"image_url": part["image_url"]})}
 
 
-__all__ = ["check_fields", "read_messages", "world_settings"]
+__all__ = ["check_fields", "check_unicode", "read_messages", "world_settings"]

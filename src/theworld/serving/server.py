@@ -33,7 +33,7 @@ from theworld.model.configuration_theworld import check_world_steps
 from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError, one_line
 
-from .requests import check_fields, read_messages, world_settings
+from .requests import check_fields, check_unicode, read_messages, world_settings
 
 ROUTES = {"/v1/chat/completions", "/v1/models", "/health"}
 MAX_BODY = 2**26  # bytes of a request: a conversation with photos as base64
@@ -107,9 +107,10 @@ class WorldChat(ChatCompletionHandler):
         Raises:
             HTTPException: 400 or 422; the detail says what is wrong with the request.
         """
-        self._validate_request(body)
-        name, model, processor = self._resolve_model(body)
         try:
+            check_unicode(body)
+            self._validate_request(body)
+            name, model, processor = self._resolve_model(body)
             inputs, config = await asyncio.to_thread(self.prepare, body)
             # The tokenizer, not the processor: transformers looks for the texts of `stop` in its vocabulary
             arguments: Any = (request_id, model, processor.tokenizer, name, inputs, config)

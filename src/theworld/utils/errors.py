@@ -31,6 +31,10 @@ class ExistingFileError(FileError, FileExistsError):
     """A file or folder that exists already and would be replaced."""
 
 
+class ArgumentError(TheWorldError, TypeError):
+    """An argument that a function does not take."""
+
+
 class MissingPackageError(TheWorldError, ImportError):
     """A package that an extra of TheWorld installs."""
 

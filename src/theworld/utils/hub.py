@@ -15,7 +15,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
 
 from theworld.constants import NANO
 
-from .errors import FileError, MissingFileError, TheWorldError, is_users, one_line
+from .errors import FileError, MissingFileError, TheWorldError, one_line
 from .io import write_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -59,17 +59,19 @@ class Source:
         """Where a component of this model lies, as arguments of `from_pretrained` and `load_config` beside `name`."""
         return {"subfolder": self.folder(component), "revision": self.revision}
 
-    def pinned(self, file: str | None) -> Source:
+    def pinned(self, file: str) -> Source:
         """This source at its present commit on the Hub, so that a checkpoint keeps to it; a folder stays as it is.
 
         Args:
-            file: Any small file that the model must have. It is fetched, which also checks the access. Without one
-                nothing is checked.
+            file: Any small file that the model must have. It is fetched, which also checks the access.
 
         Raises:
             OSError: The repository does not exist, is gated, or lacks the file.
         """
-        if file is None or Path(self.name).is_dir():
+        if Path(self.name).is_dir():
+            folder = Path(self.name, self.subfolder)
+            if not (folder / file).is_file():
+                raise MissingFileError(f"{folder}: no {file} there")
             return self
         from transformers.utils import cached_file
         from transformers.utils.hub import extract_commit_hash
@@ -149,13 +151,12 @@ def broken_downloads_named(name: object) -> Generator[None]:
 
 
 @contextmanager
-def damage_named(name: object, component: str = "", passed: tuple[type[Exception], ...] = ()) -> Generator[None]:
+def damage_named(name: object, component: str = "") -> Generator[None]:
     """Name a model in the errors of libraries that load it: of damaged files they raise any type, and name no file.
 
     Args:
         name: Its folder or repository.
         component: Which component of it is loaded.
-        passed: More types of errors that pass as they are, as those do that say themselves what to do.
 
     Raises:
         ValueError: A file cannot be loaded.
@@ -164,15 +165,14 @@ def damage_named(name: object, component: str = "", passed: tuple[type[Exception
     shown = f"{name} ({component})" if component else name
     try:
         yield
-    except (ImportError, MemoryError, HTTPError, *passed):
+    except (TheWorldError, ImportError, MemoryError, HTTPError):
         raise
     except OSError as error:
         if str(name) in str(error):
             raise
         raise FileError(f"{shown}: {one_line(error)}") from error
     except Exception as error:
-        refused = isinstance(error, TheWorldError) or (type(error) is ValueError and is_users(error))
-        if refused or type(error).__name__ == "OutOfMemoryError":
+        if type(error).__name__ == "OutOfMemoryError":
             raise
         found = f"{type(error).__name__}: {one_line(error)[:500]}"
         raise TheWorldError(

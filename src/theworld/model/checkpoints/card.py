@@ -55,6 +55,3 @@ def _steps(trained_steps: dict[str, int] | None) -> str:
         return "not recorded"
     counted = {name: f"{name}: {steps:,}" for name, steps in trained_steps.items() if name != UNCOUNTED}
     return ", ".join([*counted.values(), *(trained_steps.keys() - counted.keys())]) or "none, never trained"
-
-
-__all__ = ["model_card", "recorded_steps"]

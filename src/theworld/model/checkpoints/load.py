@@ -23,7 +23,7 @@ from transformers.configuration_utils import PretrainedConfig
 
 from theworld.constants import FP16_REFUSED, MARKERS
 from theworld.utils.devices import input_device
-from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
@@ -32,8 +32,8 @@ from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of
 from theworld.utils.world_settings import check_same_world
 
 from ..components import ENCODER, FRESH, UNCOUNTED, check_choices, count_steps, named_components
-from ..configuration_theworld import TheWorldConfig, upgrade
-from ..processing_theworld import TheWorldProcessor
+from ..configuration_theworld import TheWorldConfig, check_token_ids, upgrade
+from ..processing_theworld import TheWorldProcessor, check_question
 from ..projectors import WorldParts
 from ..world_encoders import WORLD_ENCODERS, WorldEncoder
 from .delta import base_dtype, delta_names, recorded
@@ -117,10 +117,7 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
     folder = resolve(name) if subfolder else model_folder(resolve(name))
     source = Source(folder, subfolder, None if revision == "main" else revision, hub).pinned("config.json")
     with damage_named(source.name):
-        saved, _ = PretrainedConfig.get_config_dict(source.name, **source.where)
-        if not saved:
-            raise MissingFileError(f"{Path(source.name) / source.subfolder}: no config.json there")
-        saved = upgrade(saved)
+        saved = upgrade(PretrainedConfig.get_config_dict(source.name, **source.where)[0])
         # 2. The config of the new model
         config = build_config(saved, kwargs.pop("config", None), overrides, source)
     is_checkpoint = saved.get("model_type") == TheWorldConfig.model_type
@@ -231,7 +228,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     # 2. Its weights, and never those of a pickle
     kwargs |= {"config": bare, "output_loading_info": True, "use_safetensors": True, **source.where}
     kwargs["ignore_mismatched_sizes"] = True  # reported below with all other keys
-    with quiet_third_party(), damage_named(source.name, passed=(TypeError,)):  # which names an unknown argument
+    with quiet_third_party(), damage_named(source.name):
         model, info = cast(Any, super(Gemma3ForConditionalGeneration, cls)).from_pretrained(source.name, **kwargs)
     if not language_model:
         left_out = "model.language_model.layers."
@@ -245,6 +242,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     if plan.files:
         with damage_named(plan.source.name):
             model.generation_config = cast(Any, GenerationConfig).from_pretrained(plan.source.name, **plan.source.where)
+            check_token_ids(model.generation_config, text.vocab_size)
     return model, info
 
 
@@ -313,12 +311,15 @@ def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:
     with quiet_third_party(), damage_named(source.name):
         stock = AutoProcessor.from_pretrained(source.name, **source.where)
         ids = stock.tokenizer.convert_tokens_to_ids(MARKERS)
-    unknown = (None, stock.tokenizer.unk_token_id)
+        unknown = (None, stock.tokenizer.unk_token_id)
     lacking = [slot for slot, token_id in zip(MARKERS, ids, strict=True) if token_id in unknown]
     if lacking and config.enable_world:
         raise TheWorldError(f"{source.name}: the tokenizer lacks the spare slots {', '.join(lacking)} of Gemma 3")
     config.start_of_world_token_id, config.end_of_world_token_id, config.world_token_id = ids
-    return TheWorldProcessor.from_gemma(stock, config)
+    with damage_named(source.name):
+        processor = TheWorldProcessor.from_gemma(stock, config)
+        check_question(processor, config, source.name)
+    return processor
 
 
 @torch.no_grad()

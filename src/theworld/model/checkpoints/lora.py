@@ -17,12 +17,7 @@ ADAPTER = "theworld"  # its name inside PEFT's layers tells our adapters from th
 
 
 def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
-    """Wrap the language model's layers that the config's `lora` names; fresh adapters change no logits.
-
-    Raises:
-        ImportError: PEFT is not installed.
-        ValueError: `target_modules` names no layer, or one that is not linear.
-    """
+    """Wrap the layers that the config's `lora` names, which changes no logits; a ValueError if they are not linear."""
     peft, settings = require("train", "peft"), config.lora
     assert settings is not None
     rank, alpha, dropout, named = (settings[name] for name in LORA)
@@ -30,9 +25,7 @@ def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
     adapters = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     embeddings = [name for name, module in language.named_modules() if isinstance(module, nn.Embedding)]
     if any(target in named for target in embeddings):
-        raise TheWorldError(
-            f"lora target_modules={named!r}: adapters go on linear layers, not on {', '.join(embeddings)}"
-        )
+        raise TheWorldError(f"lora target_modules={named!r}: adapters fit linear layers, not {', '.join(embeddings)}")
     peft.inject_adapter_in_model(adapters, language, adapter_name=ADAPTER)
     dtype = next(language.parameters()).dtype
     for name, parameter in language.named_parameters():
@@ -41,11 +34,7 @@ def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
 
 
 def target_names(targets: str | list[str], language: nn.Module) -> str | list[str]:
-    """`targets` for PEFT: a regular expression becomes the names that it matches, within a time limit.
-
-    Raises:
-        ValueError: It is no regular expression, takes too long, or matches nothing.
-    """
+    """`targets` for PEFT: a regular expression becomes the names that it matches; a ValueError if there are none."""
     if targets == "all-linear" or not isinstance(targets, str):
         return targets
     names = [name for name, module in language.named_modules() if isinstance(module, nn.Linear)]

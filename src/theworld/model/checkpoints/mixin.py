@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from huggingface_hub import CommitInfo, HfApi
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import ArgumentError, TheWorldError
 from theworld.utils.folders import read_object
 from theworld.utils.hub import broken_downloads_named
 from theworld.utils.tensors import Snapshot, differs
@@ -102,7 +102,7 @@ class CheckpointMixin:
                 express the model. Nothing is written then.
         """
         if unknown:
-            raise TypeError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
+            raise ArgumentError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
         if not safe_serialization or variant is not None:
             asked = f"variant={variant!r}" if variant is not None else "safe_serialization=False"
             raise TheWorldError(f"{asked}: TheWorld checkpoints are one set of safetensors; leave it out")
@@ -157,6 +157,3 @@ class CheckpointMixin:
         now = {canonical(name): value for name, value in self.named_parameters()}
         was, own = self.fresh_tensors, COMPONENTS["projector"].prefixes
         return any(differs(now[name], was[name]) for name in now.keys() & was.keys() if name.startswith(own))
-
-
-__all__ = ["CheckpointMixin"]

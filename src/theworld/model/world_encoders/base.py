@@ -139,6 +139,3 @@ def cache_fingerprint(encoder: WorldEncoder, config: TheWorldConfig) -> dict[str
     settings = {name: value for name, value in encoder.fingerprint().items() if name not in ("model", "revision")}
     asked = {"num_world_steps": config.num_world_steps, "world_image_size": config.world_image_size}
     return {**settings, **asked, "weights": weights_digest(encoder.latent_weights(config.num_world_steps))}
-
-
-__all__ = ["Component", "WorldEncoder", "cache_fingerprint"]

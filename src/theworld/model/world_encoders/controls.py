@@ -78,6 +78,3 @@ class PatchesWorldEncoder(StillWorldEncoder):
         images = kept.transpose(1, 2)  # (B, T, 3, H, W)
         latents = lowest_frequencies(images.flatten(0, 1), self.spatial_compression, self.feature_dim)  # (B T, C, h, w)
         return latents.unflatten(0, images.shape[:2]).transpose(1, 2)
-
-
-__all__ = ["PatchesWorldEncoder", "RandomWorldEncoder", "StillWorldEncoder"]

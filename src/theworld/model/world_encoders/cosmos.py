@@ -75,11 +75,6 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        """The components of a Cosmos-Predict2 repository.
-
-        Raises:
-            ValueError: The repository lacks a component, or a component's weights are not those of its config.
-        """
         return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
 
     @property
@@ -243,11 +238,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
-    folder = Path(source.name) / source.folder(name)
-    if Path(source.name).is_dir() and not folder.is_dir():
-        raise TheWorldError(
-            f"{folder.parent}: no {name!r} folder; expected {', '.join(MODELS)}, scheduler as Cosmos has"
-        )
+    source = source.pinned(f"{name}/config.json")
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
 
 
@@ -264,6 +255,3 @@ def stock_negative_prompt() -> str:
         from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
 
     return DEFAULT_NEGATIVE_PROMPT
-
-
-__all__ = ["CosmosWorldEncoder"]

@@ -131,6 +131,3 @@ def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransfo
     """Set a loaded transformer to take its padding-mask channel from the condition mask; no weight changes."""
     transformer.register_to_config(concat_padding_mask=False)
     return transformer
-
-
-__all__ = ["sample_rollout", "without_padding_mask"]

@@ -54,14 +54,11 @@ def load_prompt_embeds(
     Args:
         name: Folder or Hub id of the base.
         prompts: All that a rollout needs, so that the T5 is loaded once for them.
-        subfolder: Where in `name` the base model lies.
         device: Where to compute, if the memory that is free there suffices; else on the CPU.
-        hub: `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
         FileNotFoundError: The base model has neither the embeddings nor a text encoder.
-        ValueError: The weights of its text encoder are not those of its config, or an embedding that it ships is
-            damaged.
+        ValueError: An embedding that it ships is damaged, or its text encoder does not fit its config.
     """
     shipped = {
         prompt: find_file(name, _file_name(prompt), subfolder=subfolder, offline=True, **hub) for prompt in prompts
@@ -101,12 +98,7 @@ def check_embeds(embeds: torch.Tensor, name: object) -> None:
 def encode_prompts(
     name: str, prompts: list[str], subfolder: str = "", *, device: torch.device | str, **hub: Any
 ) -> list[torch.Tensor]:
-    """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero behind the prompt's end.
-
-    Raises:
-        FileNotFoundError: There is no text encoder.
-        ValueError: Its weights are not those of its config.
-    """
+    """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero behind the prompt's end."""
     weights = [path for path in text_encoder_files(name, prompts[0], subfolder, **hub) if path.endswith(".safetensors")]
     size = sum(Path(path).stat().st_size for path in weights)
     device = device_that_holds(torch.device(device), size)
@@ -132,11 +124,7 @@ def encode_prompts(
 
 
 def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) -> list[str]:
-    """Paths of all files that an embedding depends on; fetched if they are not at hand.
-
-    Raises:
-        FileNotFoundError: There is no text encoder; says how to get it for `prompt`.
-    """
+    """Paths of all files that an embedding depends on, fetched if need be; a FileNotFoundError says how to get them."""
     find = partial(find_file, name, subfolder=subfolder, offline=True, **hub)
     tokenizer = [path for file in TOKENIZER_FILES if (path := find(f"tokenizer/{file}")) is not None]
     config = find("text_encoder/config.json")
@@ -163,6 +151,3 @@ def _read_cache(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
 def _file_name(prompt: str) -> str:
     """Where a prompt's embedding lies in a base folder."""
     return f"prompt_embeds/{hashlib.sha256(prompt.encode()).hexdigest()[:16]}.safetensors"
-
-
-__all__ = ["encode_prompts", "load_prompt_embeds", "no_text", "save_prompt_embeds"]
