@@ -206,11 +206,13 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
     for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
         for run in arms[name]:
             asked = {key: value for key, value in run.identity.items() if key != "arm"}
-            way = (ARMS[run.name].world, ARMS[run.name].image) if run.name in ARMS else run.name
-            key = json.dumps([way, asked], sort_keys=True)
+            if "weights" in asked and run.name in ARMS:
+                key = json.dumps([ARMS[run.name].world, ARMS[run.name].image, asked], sort_keys=True)
+            else:  # no weights that tell, as of a learner: a copy says the same
+                key = json.dumps([run.name, asked, [row.output for row in run.predictions]], sort_keys=True)
             if key not in seen:
                 kept.setdefault(name, []).append(run)
-            seen |= {key} if "weights" in asked else set()
+            seen.add(key)
     return {name: kept[name] for name in arms if name in kept}
 
 
