@@ -114,7 +114,7 @@ def metrics_of(runs: dict[str, list[ArmRun]]) -> dict[str, Any]:
 
 
 def table_of(every: dict[str, list[bool]]):
-    runs = {arm: [ArmRun(arm, {}, answer_rows(ITEMS, arm, right))] for arm, right in every.items()}
+    runs = {arm: [ArmRun(arm, {"identity": {}}, answer_rows(ITEMS, arm, right))] for arm, right in every.items()}
     return comparison_table(metrics_of(runs))
 
 
@@ -159,7 +159,7 @@ def test_the_terminal_ends_with_the_verdict(reported: Path) -> None:
     metrics = write_metrics(reported, make_task(ITEMS), ITEMS)
     lines = terminal_report(metrics).splitlines()
     assert lines[0] == "Do the balls fall?: 60 items in 30 clusters"
-    assert lines[-1] == metrics["verdict"]["text"]
+    assert lines[-1] == metrics["verdicts"]["all"]["text"]
     assert any(re.match(r"gemma +\+40\.0 ", line) for line in lines)
 
 
@@ -175,8 +175,8 @@ def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
 
 
 def test_plots_follow_the_numbers() -> None:
-    runs = {arm: [ArmRun(arm, {}, answer_rows(ITEMS, arm, right))] for arm, right in EVERY.items()}
-    other = {**runs, "world": [ArmRun("world", {}, answer_rows(ITEMS, "world", EVERY["gemma_tuned"]))]}
+    runs = {arm: [ArmRun(arm, {"identity": {}}, answer_rows(ITEMS, arm, right))] for arm, right in EVERY.items()}
+    other = {**runs, "world": [ArmRun("world", {"identity": {}}, answer_rows(ITEMS, "world", EVERY["gemma_tuned"]))]}
     one, two = metrics_of(runs), metrics_of(other)
     for plot in (forest_plot, family_plot, answer_plot):
         drawn = plot(one)
@@ -191,7 +191,7 @@ def test_many_families_and_answers_stay_readable() -> None:
         replace(row, output=f"{n} metres", parsed=f"{n} metres")
         for n, row in enumerate(answer_rows(items, "world", [True] * 200))
     ]
-    metrics = metrics_of({"world": [ArmRun("world", {}, rows)]})
+    metrics = metrics_of({"world": [ArmRun("world", {"identity": {}}, rows)]})
     assert family_plot(metrics).count(">family ") == MAX_FAMILIES
     assert ">other answers<" in answer_plot(metrics)
 
@@ -203,11 +203,11 @@ def test_runs_are_compared_by_label(tmp_path: Path) -> None:
     metrics = report.sections[0].metrics
     assert list(metrics["arms"]) == ["ours/world", "ours/gemma", "theirs/world", "theirs/gemma"]
     assert metrics["full"] == "ours/world"
-    assert metrics["comparisons"]["theirs/world"]["b"] == sum(
+    assert metrics["comparisons"]["all"]["theirs/world"]["b"] == sum(
         a and not b for a, b in zip(EVERY["world"], EVERY["gemma_tuned"], strict=True)
     )
     page = Page((tmp_path / "both" / "report.html").read_text(encoding="utf-8"))
-    assert "theirs (theirs) by itself: not shown: " in page.text
+    assert "theirs (theirs) by itself: Not decided" in page.text
 
 
 def test_seeds_of_one_label(tmp_path: Path) -> None:

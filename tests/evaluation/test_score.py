@@ -163,7 +163,7 @@ def test_seeds_are_averaged_and_their_spread_is_kept_apart() -> None:
     assert numbers["b"] is None
     assert numbers["difference"] == pytest.approx(0.35)
     assert numbers["p"] < 0.01
-    assert compared(seeds, seeds)["p"] == 1.0
+    assert compared(seeds, [replace(run, name="gemma") for run in seeds])["p"] == 1.0
     assert told_of(*seeds[:1])["between_seed_sd"] is None
 
 
@@ -196,6 +196,11 @@ def test_the_same_weights_and_settings_are_shown_once() -> None:
     assert {
         name: len(runs) for name, runs in each_once({"a/world": [world, world], "a/gemma": [gemma, other]}).items()
     } == {**{"a/world": 1, "a/gemma": 2}}
+
+
+def test_a_copied_run_is_no_second_seed() -> None:
+    learner = ArmRun("static_learner", {"identity": {}}, arm_of(EVERY["gemma"], "static_learner").predictions)
+    assert {name: len(runs) for name, runs in each_once({"a": [learner, learner], "b": [learner]}).items()} == {"a": 1}
 
 
 def test_a_control_with_the_weights_of_gemma_is_gemma() -> None:

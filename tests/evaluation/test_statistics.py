@@ -188,7 +188,7 @@ def test_bootstrap_is_seeded() -> None:
     arms = paired(9, 4, 40)
     assert bootstrap(*arms, seed=1) == bootstrap(*arms, seed=1)
     assert bootstrap(*arms, seed=1).se != bootstrap(*arms, seed=2).se
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match="shapes"):
         bootstrap([0.0, 1.0], [0.0, 1.0, 1.0])
 
 

@@ -136,6 +136,7 @@ def task_numbers(
             for kind in {kind_of(row.family, named), ALL}:
                 members[kind].append(place)
     families.pop(Item.family, None)
+    total = members[ALL] or list(range(len(rows)))
 
     # Every arm by itself, and the full model against it
     described: dict[str, dict[str, Any]] = {}
@@ -146,7 +147,8 @@ def task_numbers(
         in_family = {family: _accuracy(own, rows, families[family]) for family in sorted(families)}
         described[name] = {
             **describe(runs, measures),
-            "accuracy": _accuracy(own, rows, members[ALL] or range(len(rows))),
+            "accuracy": _accuracy(own, rows, total) or _accuracy(own, rows, range(len(rows))),
+            "between_seed_sd": float(own[:, total].mean(axis=1).std(ddof=1)) if len(runs) > 1 else None,
             "kinds": {kind: found for kind, found in in_kind.items() if found},
             "families": {name: {**found, "one_answer": name in apart} for name, found in in_family.items() if found},
         }
@@ -179,13 +181,11 @@ def task_numbers(
 def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
     """What one arm answered, beside its accuracy: measures, figures, and what could not be read."""
     rows = [row for run in runs for row in run.predictions]
-    means = [float(np.mean([row.score for row in run.predictions])) for run in runs]
     figures = {name: [row.figures[name] for row in rows if name in row.figures] for name in _figure_names(rows)}
     name = runs[0].name
     return {
         "label": ARMS[name].label if name in ARMS else runs[0].manifest.get("label", name),
         "seeds": len(runs),
-        "between_seed_sd": float(np.std(means, ddof=1)) if len(runs) > 1 else None,
         "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
         "failed": sum(row.failed is not None for row in rows),
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
@@ -206,11 +206,13 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
     for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
         for run in arms[name]:
             asked = {key: value for key, value in run.identity.items() if key != "arm"}
-            way = (ARMS[run.name].world, ARMS[run.name].image) if run.name in ARMS else run.name
-            key = json.dumps([way, asked], sort_keys=True)
+            if "weights" in asked and run.name in ARMS:
+                key = json.dumps([ARMS[run.name].world, ARMS[run.name].image, asked], sort_keys=True)
+            else:  # no weights that tell, as of a learner: a copy says the same
+                key = json.dumps([run.name, asked, [row.output for row in run.predictions]], sort_keys=True)
             if key not in seen:
                 kept.setdefault(name, []).append(run)
-            seen |= {key} if "weights" in asked else set()
+            seen.add(key)
     return {name: kept[name] for name in arms if name in kept}
 
 
@@ -246,8 +248,8 @@ def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], value: Callable[
 
 def _answered(places: Iterable[int], *values: Array) -> list[int]:
     """The places at which every arm has a value in every seed."""
-    missing = np.isnan(np.concatenate(values))
-    return [place for place in places if not missing[:, place].any()]
+    missing = np.logical_or.reduce(np.isnan(np.concatenate(values))).tolist()
+    return [place for place in places if not missing[place]]
 
 
 def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
 from .judged import judge_table
 from .plots import task_plots
-from .tables import Table, task_tables
+from .tables import Table, task_tables, verdict_lines
 
 PARTS = ("identity", "environment")
 
@@ -113,8 +113,15 @@ def _arms_of(
 
 def _numbers_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     known = next(metrics[task] for metrics in stored if task in metrics)
-    measures = {"measures": TASKS[task].measures} if task in TASKS else {}
-    numbers = task_numbers(arms, floors=known["floors"], full=full_arm(arms), **measures)
+    numbers = task_numbers(
+        arms,
+        TASKS[task].measures if task in TASKS else lambda predictions: {},
+        known["floors"],
+        full_arm(arms),
+        kinds=known["kinds"],
+        margins=known["margins"],
+        learns="static_learner" in known["decides"],
+    )
     return {"task": task, "title": known["title"], **numbers}
 
 
@@ -133,12 +140,12 @@ def _section(
     for name, seeds in arms.items():
         first = next((row.prompt for row in seeds[0].predictions if row.prompt), "")
         prompts.setdefault(first, []).append(name)
-    verdicts = [metrics["verdict"]["text"]]
+    verdicts = verdict_lines(metrics)
     if len(runs) > 1:
         label, count = full.rpartition("/")[0], len(arms[full])
-        verdicts = [f"{label}, {f'{count} seeds, ' if count > 1 else ''}among the arms below: {verdicts[0]}"]
+        verdicts = [f"{label}, {f'{count} seeds, ' if count > 1 else ''}among the arms below: {' '.join(verdicts)}"]
         verdicts += [
-            f"{label} ({folder.name}) by itself: {known[task]['verdict']['text']}"
+            f"{label} ({folder.name}) by itself: {' '.join(verdict_lines(known[task]))}"
             for (label, folder), known in zip(runs, stored, strict=True)
             if task in known
         ]

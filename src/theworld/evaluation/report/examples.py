@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..ask.arms import ARMS
 from ..store.refusals import FULL, ArmRun
-from ..verdict import DECISIVE
 from .pictures import find_pictures, find_rollout
 
 MAX_EXAMPLES = 8
@@ -53,7 +53,8 @@ def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str) -> tuple[list
     Half of those drawn are ones that the full model gets right, as far as there are. They are drawn by the hash of
     their ids: at random, and the same again for the same predictions.
     """
-    others = [name for name in arms if name != full and name.rpartition("/")[2] in (*DECISIVE, FULL)]
+    decisive = [arm.name for arm in ARMS.values() if arm.decides]
+    others = [name for name in arms if name != full and name.rpartition("/")[2] in (*decisive, FULL)]
     others = others or [name for name in arms if name != full]
     ours = arms[full][0].predictions
     differ = [

@@ -10,7 +10,7 @@ from typing import Any
 from theworld.utils.imports import require
 
 from ..store.refusals import FULL
-from ..verdict import ALPHA, DECISIVE
+from ..verdict import ALPHA
 from .tables import decides
 
 INK = "#1a1b1c"
@@ -48,7 +48,7 @@ STYLE = {
 def forest_plot(metrics: Mapping[str, Any]) -> str:
     """Accuracy of every arm with its interval and the floors, beside the full model's paired difference to it."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
-    comparisons: Mapping[str, Mapping[str, Any]] = metrics["comparisons"] or {}
+    comparisons: Mapping[str, Mapping[str, Any]] = metrics["comparisons"]["all"]
     with require("eval", "matplotlib").rc_context(STYLE):
         figure = _figure(len(arms) * ROW + 1.3)
         left, right = figure.subplots(1, 2, sharey=True)
@@ -84,21 +84,22 @@ def family_plot(metrics: Mapping[str, Any]) -> str:
     """Accuracy by family: bars with intervals for the full model, points for the arms that it has to beat."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
     main = metrics["full"] if metrics["full"] in arms else next(iter(arms))
-    others = [name for name in arms if name != main and name.rpartition("/")[2] in (*DECISIVE, FULL)]
+    others = [name for name in arms if name != main and name.rpartition("/")[2] in (*metrics["decides"], FULL)]
     families = arms[main]["families"]
-    shown = sorted(families, key=lambda family: -families[family]["accuracy"]["n"])[:MAX_FAMILIES]
+    shown = sorted(families, key=lambda family: -families[family]["n"])[:MAX_FAMILIES]
     shown = [family for family in families if family in shown]
     with require("eval", "matplotlib").rc_context(STYLE):
         figure = _figure(len(shown) * 0.42 + 1.4)
         axes = figure.subplots()
-        values = [families[family]["accuracy"] for family in shown]
+        values = [families[family] for family in shown]
         bars, sizes = range(len(shown)), [100 * value["estimate"] for value in values]
         axes.barh(bars, sizes, height=0.62, color=FULL_COLOUR, alpha=0.3, label=main)
         for place, value in enumerate(values):
             ends = [100 * value["low"], 100 * value["high"]]
             axes.plot(ends, [place - 0.17] * 2, color=FULL_COLOUR, linewidth=1.6, solid_capstyle="butt")
         for number, name in enumerate(others[: len(PALETTE)]):
-            points = [100 * arms[name]["families"][family]["accuracy"]["estimate"] for family in shown]
+            known = arms[name]["families"]
+            points = [100 * known[family]["estimate"] if family in known else float("nan") for family in shown]
             style = {"clip_on": False, "marker": "oDs^vP*X"[number], "color": PALETTE[number]}
             axes.plot(points, [place + 0.1 for place in bars], linestyle="none", markersize=5.5, label=name, **style)
         axes.set_yticks(
@@ -124,14 +125,13 @@ def family_plot(metrics: Mapping[str, Any]) -> str:
 def answer_plot(metrics: Mapping[str, Any]) -> str:
     """What share of the items got which answer, by arm; the first bar is the right answers."""
     arms: Mapping[str, Mapping[str, Any]] = metrics["arms"]
-    first = next(iter(arms.values()))
-    given = {"right answers": first["right_answers"], **{name: arm["answers"] for name, arm in arms.items()}}
+    given = {"right answers": metrics["right_answers"], **{name: arm["answers"] for name, arm in arms.items()}}
     totals: Counter[str] = Counter()
     for answers in given.values():
         totals.update(answers)
     common = sorted(answer for answer, _ in totals.most_common(MAX_ANSWERS))
-    items = {name: arm["accuracy"]["n"] * arm["seeds"] for name, arm in arms.items()}
-    items["right answers"] = first["accuracy"]["n"]
+    items = {name: metrics["n"] * arm["seeds"] for name, arm in arms.items()}
+    items["right answers"] = metrics["n"]
     silent = {name: arm["unparsed"] + arm["failed"] for name, arm in arms.items()}
     with require("eval", "matplotlib").rc_context(STYLE):
         figure = _figure(len(given) * ROW + 1.1)

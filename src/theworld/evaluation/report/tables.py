@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ask.arms import ARMS
-from ..verdict import ALPHA, DECISIVE, p_text
+from ..verdict import ALPHA, p_text
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def arm_table(metrics: Mapping[str, Any]) -> Table:
 
 def comparison_table(metrics: Mapping[str, Any]) -> Table:
     """The full model against every other arm, item by item."""
-    comparisons: Mapping[str, Mapping[str, Any]] = metrics["comparisons"] or {}
+    comparisons: Mapping[str, Mapping[str, Any]] = metrics["comparisons"]["all"]
     header = (
         *("Full model against", "Difference", "95 % interval", "b", "c", "p", "p (Holm)"),
         *("Detectable", "Decides"),
@@ -80,14 +80,12 @@ def comparison_table(metrics: Mapping[str, Any]) -> Table:
     )
     family = metrics["holm_family"]
     tasks = f" on {len(family['tasks'])} tasks" if len(family["tasks"]) > 1 else ""
-    test = "exact McNemar test, which takes items as independent"
-    if any(numbers["b"] is None for numbers in comparisons.values()):
-        test += "; with several seeds, whose mean is compared, a sign-flip test over clusters"
+    test = "exact sign-flip test over clusters, McNemar's where each item is one"
     note = (
         "Differences in points of accuracy, positive where the full model is better; interval: paired bootstrap over "
-        f"clusters. b: items that only the full model gets right, c: only the other arm; p: {test}. Holm over "
-        f"{family['comparisons']} comparisons{tasks}; bold: below {ALPHA}. Detectable: the smallest difference that "
-        "the items show with 80 % power, at the discordance seen; none where they are too few."
+        f"clusters and seeds. b: items that only the full model gets right, c: only the other arm; p: {test}. Holm "
+        f"over {family['comparisons']} comparisons{tasks}; bold: below {ALPHA}. Detectable: the smallest difference "
+        "that the items show with 80 % power, at the discordance seen; none where they are too few."
     )
     strong = frozenset(place for place, numbers in enumerate(comparisons.values()) if numbers["p_holm"] < ALPHA)
     return Table("Comparisons", header, rows, note, strong)
@@ -99,7 +97,9 @@ def measure_table(metrics: Mapping[str, Any]) -> Table:
     measures = list(dict.fromkeys(name for arm in arms.values() for name in arm["measures"]))
     figures = list(dict.fromkeys(name for arm in arms.values() for name in arm["figures"]))
     header = ("Measure", *arms)
-    rows = [(name, *(_number(arm["measures"].get(name)) for arm in arms.values())) for name in measures]
+    rows = [
+        (name, *(_number(arm["measures"].get(name, {}).get("estimate")) for arm in arms.values())) for name in measures
+    ]
     rows += [
         (f"mean {_words(name)}", *(_figure(arm["figures"].get(name), arm) for arm in arms.values())) for name in figures
     ]
@@ -116,7 +116,7 @@ def figure_table(metrics: Mapping[str, Any]) -> Table:
             f"[{them['low']:+.3f}, {them['high']:+.3f}]",
             str(them["n"]),
         )
-        for name, numbers in (metrics["comparisons"] or {}).items()
+        for name, numbers in (metrics["comparisons"]["all"]).items()
         for figure, them in numbers["figures"].items()
     )
     note = "Paired bootstrap over clusters, on the items of which both arms have the figure; not corrected."
@@ -130,10 +130,10 @@ def family_table(metrics: Mapping[str, Any]) -> Table:
     families = list(next(iter(arms.values()))["families"])
     rows: list[tuple[str, ...]] = []
     for family in families:
-        cells = [arm["families"][family] for arm in arms.values()]
-        first = cells[0]
-        values = (f"{100 * cell['accuracy']['estimate']:.1f}" for cell in cells)
-        rows.append((family, str(first["accuracy"]["n"]), _points(first["smallest_difference"]), *values))
+        cells = [arm["families"].get(family) for arm in arms.values()]
+        first = next(cell for cell in cells if cell)
+        values = (f"{100 * cell['estimate']:.1f}" if cell else "" for cell in cells)
+        rows.append((family, str(first["n"]), _points(first["smallest_difference"]), *values))
     note = (
         "Accuracy in per cent. Detectable: the smallest difference in points that this many items show with 80 % "
         "power, if two arms differ on a fifth of them; none where they are too few."
@@ -149,6 +149,12 @@ def markdown(table: Table) -> str:
     return f"{text}\n\n{table.note}\n" if table.note else f"{text}\n"
 
 
+def verdict_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """A line a kind of questions, with its name where there are several."""
+    verdicts = metrics["verdicts"].items()
+    return [told["text"] if len(verdicts) == 1 else f"{kind}: {told['text']}" for kind, told in verdicts]
+
+
 def warning_lines(metrics: Mapping[str, Any]) -> list[str]:
     """Every arm's warnings, with its name."""
     return [f"{name}: {warning}" for name, arm in metrics["arms"].items() for warning in arm["warnings"]]
@@ -157,7 +163,7 @@ def warning_lines(metrics: Mapping[str, Any]) -> list[str]:
 def decides(name: str, metrics: Mapping[str, Any]) -> bool:
     """Whether the verdict rests on the comparison with this arm."""
     label, _, arm = name.rpartition("/")
-    return arm in DECISIVE and label == metrics["full"].rpartition("/")[0]
+    return arm in metrics["decides"] and label == metrics["full"].rpartition("/")[0]
 
 
 def label_of(name: str) -> str:
@@ -175,7 +181,7 @@ def _arm_row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
         f"[{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]",
         str(arm["unparsed"]),
         str(arm["failed"]),
-        str(arm["distinct_answers"]),
+        str(len(arm["answers"])),
         str(arm["world_tokens"]),
     )
 
@@ -234,5 +240,6 @@ __all__ = [
     "markdown",
     "measure_table",
     "task_tables",
+    "verdict_lines",
     "warning_lines",
 ]

@@ -9,8 +9,7 @@ from typing import Any
 
 from ..ask.arms import ARMS
 from ..store.refusals import FULL
-from ..verdict import DECISIVE
-from .tables import Table, task_tables, warning_lines
+from .tables import Table, task_tables, verdict_lines, warning_lines
 
 
 def terminal(table: Table) -> str:
@@ -27,19 +26,19 @@ def terminal(table: Table) -> str:
 
 
 def terminal_report(metrics: Mapping[str, Any]) -> str:
-    """What a command prints about a task: arms, comparisons, measures, families, warnings, and the verdict."""
+    """What a command prints about a task: arms, comparisons, measures, families, warnings, and a verdict a kind."""
     first = next(iter(metrics["arms"].values()))["accuracy"]
     parts = [f"{metrics['title']}: {first['n']} items in {first['n_clusters']} clusters"]
-    parts += [f"{table.title}\n{terminal(_narrowed(table))}" for table in task_tables(metrics)]
+    parts += [f"{table.title}\n{terminal(_narrowed(table, metrics))}" for table in task_tables(metrics)]
     warnings = warning_lines(metrics)
     if warnings:
         parts.append("\n".join(["Warnings", *warnings]))
-    return "\n\n".join([*parts, metrics["verdict"]["text"]])
+    return "\n\n".join([*parts, "\n".join(verdict_lines(metrics))])
 
 
-def _narrowed(table: Table) -> Table:
+def _narrowed(table: Table, metrics: Mapping[str, Any]) -> Table:
     """A table that has a column an arm, with those of the full model and what it has to beat alone."""
-    arms = [name.rpartition("/")[2] in (FULL, *DECISIVE) or name not in ARMS for name in table.header]
+    arms = [name.rpartition("/")[2] in (FULL, *metrics["decides"]) or name not in ARMS for name in table.header]
     rows = tuple(tuple(compress(row, arms)) for row in table.rows)
     return replace(table, header=tuple(compress(table.header, arms)), rows=rows)
 

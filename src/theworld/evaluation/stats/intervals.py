@@ -110,7 +110,9 @@ def bootstrap(
     """
     first = finite("the first scores", ours)
     second = np.zeros((1, first.shape[1])) if theirs is None else finite("the second scores", theirs)
-    n = first.shape[1]
+    n, estimate = first.shape[1], float(first.mean() - second.mean())
+    if len(first) == len(second) == 1:  # fewer kinds of clusters to draw from
+        first, second = first - second, np.zeros_like(second)
     ids = cluster_ids(clusters, n)
     # Clusters with the same sums and size are drawn as one kind, so the number of draws does not grow with n
     sums = np.stack([np.bincount(ids, weights=row) for row in (*first, *second, np.ones(n))])  # (S + S' + 1, G)
@@ -120,7 +122,6 @@ def bootstrap(
     means = drawn[:, :-1] / drawn[:, -1:]
     split = len(first)
     differences = _over_seeds(means[:, :split], rng) - _over_seeds(means[:, split:], rng)  # (R,)
-    estimate = float(first.mean() - second.mean())
     low, high = np.quantile(differences, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)).tolist()
     se = float(differences.std(ddof=1))
     if se < ALIKE:
