@@ -309,7 +309,7 @@ class Latents(Kind):
 
 
 class Predictions(Kind):
-    """Folders of an evaluation's answers: the evidence is sealed, so that a change of it is refused."""
+    """Folders of an evaluation's answers: a digest covers the evidence of a row, so that a change is refused."""
 
     share = 300
 
@@ -335,7 +335,9 @@ class Predictions(Kind):
 
     def check(self, case: Path) -> None:
         _, found = read_predictions(case)
-        for row, whole in zip(found, self.rows, strict=False):
+        written = {row.id: row for row in self.rows}
+        for row in found:
+            whole = written[row.id]  # a whole row that is lost is found missing by its number
             assert (row.id, row.prompt, row.answer, row.output) == (whole.id, whole.prompt, whole.answer, whole.output)
             assert isinstance(row.score, int | float), f"score {row.score!r}"
             assert isinstance(row.figures, dict), f"figures {row.figures!r}"
