@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from theworld.evaluation.report import terminal_report
 from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -55,8 +54,20 @@ def results_text(metrics: Mapping[str, Any]) -> str:
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
-    """What the command printed, the static learners, and whether answers follow the imagined end."""
-    return "\n\n".join([f"```text\n{terminal_report(metrics)}\n```", learners_text(metrics), tracing_text(metrics)])
+    """Verdicts, accuracies, comparisons by kind, the static learners, and whether answers follow the imagined end."""
+    tables = (comparisons_text(metrics, kind) for kind in metrics["kinds"])
+    return "\n\n".join([results_text(metrics), *tables, learners_text(metrics), tracing_text(metrics)])
+
+
+def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
+    """The full model against each arm on the questions of a kind, in points of accuracy."""
+    arms, decides = metrics["arms"], metrics["decides"]
+    rows: list[list[Any]] = []
+    for name, row in metrics["comparisons"][kind].items():
+        p = "< 0.0001" if row["p_holm"] < 1e-4 else f"{row['p_holm']:.4f}"
+        points = (f"{100 * row[key]:+.1f}" for key in ("difference", "low", "high"))
+        rows.append([arms[name]["label"], row["n"], *points, p, "yes" if name in decides else ""])
+    return table([f"{kind}: full model against", "n", "difference", "low", "high", "p (Holm)", "decides"], rows)
 
 
 def learners_text(metrics: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""cli > training | evaluation | analysis | serving | nano > data | model > utils > constants; no circles."""
+"""cli > training | evaluation | analysis | serving > nano > data | model > utils > constants; no circles."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,8 @@ LAYERS = (
     ("constants",),
     ("utils",),
     ("data", "model"),
-    ("training", "evaluation", "analysis", "serving", "nano"),
+    ("nano",),
+    ("training", "evaluation", "analysis", "serving"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

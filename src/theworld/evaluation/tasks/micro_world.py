@@ -119,27 +119,24 @@ def learn(
     if share < 1:
         logger.warning("static learners get %.1f %% of the labels that the model was trained with", 100 * share)
     train, validation = (_labelled_scenes(split, source, folder, share) for split in ("fusion", "validation"))
-    first, checked = train.frames[:, 0], validation.frames[:, 0]
-    seen = [_features(frames) for frames in (first, first[:, :, ::-1], checked)]
+    first = train.frames[:, 0]
+    features = _features(np.concatenate([first, first[:, :, ::-1]])), _features(validation.frames[:, 0])
     # 2. The best learner of every family, and its answers in the words of each question
     answers: dict[str, str] = {}
     table: list[dict[str, Any]] = []
     for name, asked in _predictive(items).items():
-        labels, chosen_on = _places(train, name), _places(validation, name)
-        if min(len(set(labels.values())), len(chosen_on)) < 2:
+        places = _places(train, name), _places(validation, name)
+        if min(len(set(known.values())) for known in places) < 2:
             continue  # nothing to tell apart
-        own, mirrored, checked_features = (
-            {kind: values[list(known)] for kind, values in features.items()}
-            for features, known in zip(seen, (labels, labels, chosen_on), strict=True)
+        places[0].update({len(train) + clip: MIRRORED[name][place] for clip, place in places[0].items()})
+        fitted_on, chosen_on = (
+            Labelled({kind: values[list(known)] for kind, values in seen.items()}, torch.tensor([*known.values()]))
+            for seen, known in zip(features, places, strict=True)
         )
-        places = torch.tensor(list(labels.values()))
-        both = {kind: torch.cat([own[kind], mirrored[kind]]) for kind in own}
-        twice = Labelled(both, torch.cat([places, torch.tensor(MIRRORED[name])[places]]))
-        held_out = Labelled(checked_features, torch.tensor(list(chosen_on.values())))
-        predict, rows = best_learner(name, twice, held_out, seed)
-        told = predict(_features(np.stack([item.images[0] for item in asked])))
-        answers |= {item.id: _words(item, name)[place] for item, place in zip(asked, told.tolist(), strict=True)}
-        table += [{**row, "labels": len(labels)} for row in rows]
+        predict, rows = best_learner(name, fitted_on, chosen_on, seed)
+        told = predict(_features(np.stack([item.images[0] for item in asked]))).tolist()
+        answers |= {item.id: _words(item, name)[place] for item, place in zip(asked, told, strict=True)}
+        table += [{**row, "labels": row["labels"] // 2} for row in rows]  # without the mirrored copies
     return Learned(answers, table)
 
 
@@ -170,7 +167,8 @@ def trace(
             logger.warning("errors are not traced: the model's latents are not those of the nano world's clips")
             return {}
         # 2. Read by place, put into the words of the question
-        labelled = {clip: item.metadata["places"][name][1] for clip, item in scenes.items() if name in _outcomes(item)}
+        outcomes = {clip: item.metadata["places"] for clip, item in scenes.items()}
+        labelled = {clip: places[name][1] for clip, places in outcomes.items() if name in places}
         position = {clip: place for place, clip in enumerate(labelled)}
         labels = torch.tensor(list(labelled.values()))
         if len(labels) < MIN_READ:
@@ -194,13 +192,9 @@ def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
     return {family.partition("/")[2]: rows for family, rows in asked.items()}
 
 
-def _outcomes(item: Item) -> dict[str, tuple[tuple[str, ...], int]]:
-    return item.metadata["places"]
-
-
 def _words(item: Item, family: str) -> tuple[str, ...]:
     """The answers to the item's question by place."""
-    return _outcomes(item)[family][0]
+    return item.metadata["places"][family][0]
 
 
 def _labelled_scenes(split: str, source: SourceSettings, folder: Path, share: float) -> SceneSet:
