@@ -150,9 +150,9 @@ def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Ex
     return TaskItems(tuple(items), tuple(skipped))
 
 
-def picture_name(pictures: Sequence[Any]) -> str:
-    """What questions about one picture share: folder and name of the first one's file, or a hash of its content."""
-    first = pictures[0] if pictures else ""
+def image_name(images: Sequence[Any]) -> str:
+    """What questions about one image share: folder and name of the first one's file, or a hash of its content."""
+    first = images[0] if images else ""
     if isinstance(first, str | Path):
         return "/".join(Path(first).parts[-2:])
     if isinstance(first, Image.Image):
@@ -198,9 +198,9 @@ __all__ = [
     "Trace",
     "accuracy",
     "by_family",
+    "image_name",
     "kind_of",
     "majority",
     "of_known_family",
-    "picture_name",
     "read_items",
 ]
