@@ -89,7 +89,6 @@ class Task:
         max_new_tokens: Of a generated answer.
         kinds: Kinds of questions, each with a verdict of its own: the family of an item is then `<kind>/<name>`.
         margins: By kind, the loss in accuracy that is not called harm; `MARGIN` for kinds that are left out.
-        mean_of_families: Whether the official total is the unweighted mean over families.
         default_source: `(output folder, num_samples) -> path or Hub id` where no data is named. May make the data: it
             is called after all names and options have been checked.
         learn: Static learners as a control, where the task has training labels.
@@ -106,7 +105,6 @@ class Task:
     max_new_tokens: int = 32
     kinds: tuple[str, ...] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
-    mean_of_families: bool = False
     default_source: Callable[[Path, int | None], str] | None = None
     learn: Learn | None = None
     trace: Trace | None = None

@@ -82,6 +82,6 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     }
 
 
-BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION, mean_of_families=True)
+BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)
 
 __all__ = ["BLINK"]
