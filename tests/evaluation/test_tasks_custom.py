@@ -15,7 +15,7 @@ from PIL import Image
 from theworld.data.images import open_image
 from theworld.data.schema import Message, SourceSettings
 from theworld.evaluation.tasks import TASKS
-from theworld.evaluation.tasks.base import TaskItems, picture_name
+from theworld.evaluation.tasks.base import TaskItems, image_name
 from theworld.evaluation.tasks.custom import normalised
 
 TASK = TASKS["custom"]
@@ -133,8 +133,8 @@ def test_the_most_frequent_answer_of_a_family(tmp_path: Path) -> None:
 
 def test_pictures_are_told_apart_by_name_or_content(tmp_path: Path) -> None:
     path = write(tmp_path, "jsonl").with_name("1.png")
-    assert picture_name([str(path)]) == picture_name([path]) == f"{tmp_path.name}/1.png"
-    assert picture_name([path.read_bytes()]) != picture_name([path.read_bytes() + b"0"])
+    assert image_name([str(path)]) == image_name([path]) == f"{tmp_path.name}/1.png"
+    assert image_name([path.read_bytes()]) != image_name([path.read_bytes() + b"0"])
     with Image.open(path) as image:
-        assert picture_name([image]) == picture_name([image.copy(), "2.png"])
-    assert picture_name([]) == ""
+        assert image_name([image]) == image_name([image.copy(), "2.png"])
+    assert image_name([]) == ""

@@ -63,7 +63,7 @@ def test_other_replies_are_not_read(form: str, reply: str, answer: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_examples_in_a_prompt_are_of_its_form(form: str) -> None:
-    system = FORMS[form].system
+    system, _ = FORMS[form]
     shown = [text.partition("}")[0] + "}" for text in system.split("-> ")[1:]]
     answers = [text.partition('", response')[0] for text in system.split('right_answer "')[1:]]
     assert shown

@@ -26,7 +26,7 @@ def model(gemma_folder: Any, cosmos_folder: Any) -> TheWorld:
 
 @pytest.fixture(scope="module")
 def prompts(images: list[Image.Image]) -> list[answering.Conversation]:
-    """One picture, two, and none."""
+    """One image, two, and none."""
     return [
         partial(text_prompt, "Which bin?", [images[0]]),
         partial(text_prompt, "What colour is the ball now?", [images[1], images[2]]),
@@ -92,7 +92,7 @@ def test_the_world_changes_the_losses(model: TheWorld, images: list[Image.Image]
     assert Answering(model, 1).losses([prompt], [answers]) != seen
 
 
-def test_a_picture_without_world_tokens_is_refused(
+def test_a_image_without_world_tokens_is_refused(
     model: TheWorld, prompts: list[answering.Conversation], monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(model.processor, "enable_world", False)

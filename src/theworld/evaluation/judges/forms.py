@@ -91,47 +91,47 @@ class Hours(BaseModel):
         return Verdict(float(apart <= 1), {"direction_error_degrees": 30.0 * apart})
 
 
-@dataclass(frozen=True)
-class Form:
-    """A kind of question to a judge: what it is told to do, and what its reply holds."""
-
-    system: str
-    reply: type[Mark | Metres | Hours]
-
-
-FORMS = {
-    "answer": Form(
-        OPENING + 'Its key is "mark": 1 if the response gives the right answer, in whatever words, else 0. A response '
-        'that gives several answers, or none, is marked 0. Example: right_answer "two", response "There are 2." -> '
+NUMBERS = (
+    'Its keys are "answer_{unit}" and "response_{unit}": the {what} that right_answer and that response give, {how}; '
+    "null for a response that gives no single {what}. Do not judge which is right. Example: {example}"
+)
+FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
+    "answer": (
+        'Its key is "mark": 1 if the response gives the right answer, in whatever words, else 0. A response that gives '
+        'several answers, or none, is marked 0. Example: right_answer "two", response "There are 2." -> {"mark": 1}',
+        Mark,
+    ),
+    "qualitative": (
+        "The question compares regions of the image, written as Region [0], Region [1]; a number in brackets is a "
+        'name, not a grade. Its key is "mark": 1 if the response says of the same regions what right_answer says, in '
+        'whatever words, else 0. Examples: right_answer "Region [0] is the taller one.", response "Region [1] stands '
+        'taller." -> {"mark": 0}; right_answer "No, Region [1] is not behind Region [0].", response "Incorrect." -> '
         '{"mark": 1}',
         Mark,
     ),
-    "qualitative": Form(
-        OPENING + "The question compares regions of the image, written as Region [0], Region [1]; a number in brackets "
-        'is a name, not a grade. Its key is "mark": 1 if the response says of the same regions what right_answer says, '
-        "in whatever words, else 0. Examples: "
-        'right_answer "Region [0] is the taller one.", response "Region [1] stands taller." -> {"mark": 0}; '
-        'right_answer "No, Region [1] is not behind Region [0].", response "Incorrect." -> {"mark": 1}',
-        Mark,
-    ),
-    "metres": Form(
-        OPENING + 'Its keys are "answer_metres" and "response_metres": the length that right_answer and that response '
-        "give, as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01); null for a response that gives no "
-        "single length. Do not judge which is right. Example: "
-        'right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
-        '{"answer_metres": 0.254, "response_metres": 0.485}',
+    "metres": (
+        NUMBERS.format(
+            unit="metres",
+            what="length",
+            how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)",
+            example='right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
+            '{"answer_metres": 0.254, "response_metres": 0.485}',
+        ),
         Metres,
     ),
-    "clock": Form(
-        OPENING
-        + 'Its keys are "answer_hour" and "response_hour": the direction that right_answer and that response give, '
-        "as an hour of the clock from 1 to 12; null for a response that gives no single hour. Do not judge which is "
-        'right. Example: right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
-        '{"answer_hour": 3, "response_hour": 11}',
+    "clock": (
+        NUMBERS.format(
+            unit="hour",
+            what="direction",
+            how="as an hour of the clock from 1 to 12",
+            example='right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
+            '{"answer_hour": 3, "response_hour": 11}',
+        ),
         Hours,
     ),
 }
-"""Kinds of question; lengths and hours are compared by the official rules of SpatialRGPT-Bench, not by the judge."""
+"""What a judge is told after `OPENING`, and what its reply holds, by kind of question; lengths and hours are compared
+by the official rules of SpatialRGPT-Bench, not by the judge."""
 
 SPATIAL_FORMS = {"predicate": "qualitative", "choice": "qualitative", "data": "metres", "direction": "clock"}
 """By the last word of a SpatialRGPT-Bench category."""
@@ -159,8 +159,8 @@ def messages_for(form: str, prediction: Prediction) -> list[dict[str, str]]:
         "right_answer": prediction.answer,
         "response": prediction.output,
     }
-    system, user = FORMS[form].system, json.dumps(asked, ensure_ascii=False)
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+    user = json.dumps(asked, ensure_ascii=False)
+    return [{"role": "system", "content": OPENING + FORMS[form][0]}, {"role": "user", "content": user}]
 
 
 def question_of(prompt: str) -> str:
@@ -179,7 +179,7 @@ def read_reply(form: str, text: str, answer: str) -> Verdict:
     fenced = _FENCE.match(text)
     try:
         reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
-        return FORMS[form].reply.model_validate(reply).verdict(answer)
+        return FORMS[form][1].model_validate(reply).verdict(answer)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise TheWorldError("; ".join(told)) from error
@@ -194,4 +194,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-__all__ = ["FORMS", "Form", "Verdict", "form_of", "messages_for", "question_of", "read_reply"]
+__all__ = ["FORMS", "OPENING", "Verdict", "form_of", "messages_for", "question_of", "read_reply"]

@@ -25,7 +25,7 @@ from theworld.utils.io import append_jsonl, read_jsonl, write_json
 from ..stats.intervals import interval
 from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 from .endpoint import Endpoint, JudgeSettings, Reply
-from .forms import FORMS, form_of, messages_for, read_reply
+from .forms import FORMS, OPENING, form_of, messages_for, read_reply
 
 JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
 
@@ -75,8 +75,8 @@ def prediction_folders(folder: str | Path) -> list[Path]:
 
 def _claim(home: Path, settings: JudgeSettings) -> None:
     """Write who judges here, or check that it is the same."""
-    prompts = hashlib.sha256(json.dumps({name: form.system for name, form in FORMS.items()}).encode()).hexdigest()[:16]
-    identity = {**settings.identity, "prompts": prompts}
+    prompts = json.dumps([OPENING, {name: told for name, (told, _) in FORMS.items()}])
+    identity = {**settings.identity, "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
     if not (home / MANIFEST).is_file():
         write_json(home / MANIFEST, {"identity": identity})
         return

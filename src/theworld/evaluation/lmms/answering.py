@@ -1,6 +1,6 @@
 """Prompts of lmms-eval to answers, in batches; nothing here knows the harness itself.
 
-Shape legend: `B` prompts, `L` sequence, `M` pictures of all prompts, `N` world tokens of one picture, `D` width.
+Shape legend: `B` prompts, `L` sequence, `M` images of all prompts, `N` world tokens of one image, `D` width.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SAMPLING = ("temperature", "top_p", "top_k")
 OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "until", *SAMPLING)
 
 Conversation = Callable[[], list[Turn]]
-"""Makes a prompt's turns when its batch is due, so that pictures are opened no earlier."""
+"""Makes a prompt's turns when its batch is due, so that images are opened no earlier."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Answering:
 
     @property
     def steps(self) -> int | None:
-        """`K` of every prompt with a picture; `None` without a world."""
+        """`K` of every prompt with an image; `None` without a world."""
         if not self.model.config.enable_world:
             return None
         return self.model.config.num_world_steps if self.num_world_steps is None else self.num_world_steps
@@ -61,7 +61,7 @@ class Answering:
         """What the model says to each prompt, under the task's generation settings.
 
         Raises:
-            ValueError: A prompt has a picture, and no world tokens came with it or reached the model.
+            ValueError: A prompt has an image, and no world tokens came with it or reached the model.
         """
         groups: dict[str, list[int]] = {}
         for place, chosen in enumerate(settings):
@@ -103,18 +103,18 @@ class Answering:
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
 
     def _encode(self, conversations: list[list[Turn]]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its pictures."""
+        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its images."""
         inputs = PromptBuilder(self.model, self.steps).encode(conversations)
-        pictures = [pictures_of(turns) for turns in conversations]
-        if self.steps is None or not any(pictures):
+        images = [images_of(turns) for turns in conversations]
+        if self.steps is None or not any(images):
             return inputs, None
-        for held, row in zip(pictures, inputs["input_ids"], strict=True):
+        for held, row in zip(images, inputs["input_ids"], strict=True):
             if held and not bool((row == self.model.config.world_token_id).any()):
                 raise TheWorldError(
-                    f"a prompt with {len(held)} pictures has no world tokens although enable_world=true: the "
+                    f"a prompt with {len(held)} images has no world tokens although enable_world=true: the "
                     "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
                 )
-        frames = self.model.processor.world_pixels(pictures)  # (M, 3, S, S)
+        frames = self.model.processor.world_pixels(images)  # (M, 3, S, S)
         return inputs, self.model.model.get_world_features(frames, self.steps).pooler_output
 
     @contextmanager
@@ -129,22 +129,22 @@ class Answering:
             )
 
 
-def pictures_of(turns: list[Turn]) -> list[Any]:
-    """The pictures of a prompt in order."""
+def images_of(turns: list[Turn]) -> list[Any]:
+    """The images of a prompt in order."""
     return [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
 
 
-def text_prompt(text: str, pictures: Sequence[Any]) -> list[Turn]:
-    """A user's turn: all pictures, then the words; `<image>` of other models' templates is taken out."""
-    content: list[Turn] = [{"type": "image", "image": picture} for picture in pictures]
+def text_prompt(text: str, images: Sequence[Any]) -> list[Turn]:
+    """A user's turn: all images, then the words; `<image>` of other models' templates is taken out."""
+    content: list[Turn] = [{"type": "image", "image": image} for image in images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": text.replace("<image>", "")}]}]
 
 
 def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
-    """Messages of lmms-eval as a chat template takes them, the pictures being the objects that the task gave.
+    """Messages of lmms-eval as a chat template takes them, the images being the objects that the task gave.
 
     Raises:
-        ValueError: A part is neither text nor a picture.
+        ValueError: A part is neither text nor an image.
     """
     return [{"role": turn["role"], "content": [_part(part) for part in turn["content"]]} for turn in messages]
 
@@ -155,7 +155,7 @@ def _part(part: Turn) -> Turn:
     if part["type"] == "image":
         return {"type": "image", "image": part["url"]}
     raise TheWorldError(
-        f"a message holds a part of type {part['type']!r}: TheWorld takes text and pictures; choose a task"
+        f"a message holds a part of type {part['type']!r}: TheWorld takes text and images; choose a task"
     )
 
 
@@ -177,4 +177,4 @@ def cut(answer: str, until: str | Sequence[str]) -> str:
     return answer.strip()
 
 
-__all__ = ["Answering", "Conversation", "chat_prompt", "cut", "generation_options", "pictures_of", "text_prompt"]
+__all__ = ["Answering", "Conversation", "chat_prompt", "cut", "generation_options", "images_of", "text_prompt"]

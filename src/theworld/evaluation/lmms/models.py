@@ -32,7 +32,7 @@ class _TheWorld(lmms):
 
     Args:
         pretrained: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
-        enable_world: `false` is Gemma 3 alone, on the same pictures, prompts and code.
+        enable_world: `false` is Gemma 3 alone, on the same images, prompts and code.
         num_world_steps: Future latent frames; the checkpoint's own without it.
         cosmos_model_name: Base world model in place of the checkpoint's own.
         dtype: `float32`, `bfloat16` or `float16`; without it bfloat16 on an accelerator and float32 on a CPU.
@@ -151,8 +151,8 @@ class TheWorldSimple(_TheWorld):
         ]
 
     def _turns(self, context: str, doc_to_visual: Any, document: int, task: str, split: str) -> list[Turn]:
-        pictures = doc_to_visual(self.task_dict[task][split][document]) or []
-        return text_prompt(context, [picture for picture in pictures if picture is not None])
+        images = doc_to_visual(self.task_dict[task][split][document]) or []
+        return text_prompt(context, [image for image in images if image is not None])
 
 
 __all__ = ["TheWorldChat", "TheWorldSimple"]

@@ -26,7 +26,8 @@ _SUBJECT = r"(?:it|this|that|(?:the|this)\s(?:answer|caption|claim|description|s
 _YES_NO = re.compile(
     rf"""(?:(?P<yes>yes|yeah|yep|indeed)|nope|no
     |{_SUBJECT}\sisn't\s(?:true|correct|accurate)
-    |(?:{_SUBJECT}(?:\sis|'s)\s)?(?P<not>not\s)?(?:(?P<true>true|correct|accurate)|false|incorrect|wrong|inaccurate)(?!\sthat))
+    |(?:{_SUBJECT}(?:\sis|'s)\s)?(?P<not>not\s)?
+     (?:(?P<true>true|correct|accurate)|false|incorrect|wrong|inaccurate)(?!\sthat))
     (?=\s*(?:$|[,.;:!\n-]|\b(?:the|it|its|there|this|that|these|they|he|she|region|both|neither|because)\b))""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -62,9 +63,8 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
         return lines.pop() if len(lines) == 1 else None
 
     # A declaration
-    said = re.compile(
-        rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one})(?=\s*(?:$|[).:,;!/&\n-])|\s+(?:because|since|as|is|or|and)\b))"
-    )
+    then = r"(?=\s*(?:$|[).:,;!/&\n-])|\s+(?:because|since|as|is|or|and)\b)"
+    said = re.compile(rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one}){then})")
     for tail in _declarations(text):
         found = said.match(tail)
         if found:

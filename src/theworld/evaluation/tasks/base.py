@@ -89,7 +89,6 @@ class Task:
         max_new_tokens: Of a generated answer.
         kinds: Kinds of questions, each with a verdict of its own: the family of an item is then `<kind>/<name>`.
         margins: By kind, the loss in accuracy that is not called harm; `MARGIN` for kinds that are left out.
-        mean_of_families: Whether the official total is the unweighted mean over families.
         default_source: `(output folder, num_samples) -> path or Hub id` where no data is named. May make the data: it
             is called after all names and options have been checked.
         learn: Static learners as a control, where the task has training labels.
@@ -106,7 +105,6 @@ class Task:
     max_new_tokens: int = 32
     kinds: tuple[str, ...] = ()
     margins: Mapping[str, float] = field(default_factory=dict)
-    mean_of_families: bool = False
     default_source: Callable[[Path, int | None], str] | None = None
     learn: Learn | None = None
     trace: Trace | None = None
@@ -150,9 +148,9 @@ def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Ex
     return TaskItems(tuple(items), tuple(skipped))
 
 
-def picture_name(pictures: Sequence[Any]) -> str:
-    """What questions about one picture share: folder and name of the first one's file, or a hash of its content."""
-    first = pictures[0] if pictures else ""
+def image_name(images: Sequence[Any]) -> str:
+    """What questions about one image share: folder and name of the first one's file, or a hash of its content."""
+    first = images[0] if images else ""
     if isinstance(first, str | Path):
         return "/".join(Path(first).parts[-2:])
     if isinstance(first, Image.Image):
@@ -198,9 +196,9 @@ __all__ = [
     "Trace",
     "accuracy",
     "by_family",
+    "image_name",
     "kind_of",
     "majority",
     "of_known_family",
-    "picture_name",
     "read_items",
 ]

@@ -1,4 +1,4 @@
-"""BLINK: fourteen kinds of multiple-choice questions about one to four pictures, answered by a letter.
+"""BLINK: fourteen kinds of multiple-choice questions about one to four images, answered by a letter.
 
 Fu et al., ECCV 2024. The prompt is the official one. The official total is the unweighted mean over the sub-tasks;
 lmms-eval pools the questions. Both are given.
@@ -15,7 +15,7 @@ from theworld.data.schema import BadSample, Example, SourceSettings
 
 from ..store.predictions import Item, Prediction
 from .answers import parse_letter
-from .base import Score, Task, TaskItems, accuracy, by_family, majority, of_known_family, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, by_family, image_name, majority, of_known_family, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."
 """The official prompt has no such line; lmms-eval has one to this effect."""
@@ -48,7 +48,7 @@ def _item(example: Example, official: bool) -> Item:
     subtask = example.metadata.get("sub_task") or (named and named[1])
     if not subtask:
         raise BadSample("bad_row", "no sub_task, and none in idx: expected an idx such as val_Relative_Depth_1")
-    item = Item.from_example(example, family=subtask, cluster=picture_name(example.images))
+    item = Item.from_example(example, family=subtask, cluster=image_name(example.images))
     if not official or subtask not in DISCLAIMED:
         return item
     first, *others = item.messages

@@ -13,7 +13,7 @@ from theworld.data.schema import BadSample, Example, SourceSettings
 
 from ..store.predictions import Item
 from .answers import parse_choice
-from .base import Score, Task, TaskItems, majority, picture_name, read_items
+from .base import Score, Task, TaskItems, image_name, majority, read_items
 
 _QUOTES = "\"'`“”\u2018\u2019"
 
@@ -34,7 +34,7 @@ def _item(example: Example) -> Item:
         raise BadSample("bad_row", f"the last turn is the {example.messages[-1].role}'s: expected the answer")
     family = about.get("family") or about.get("category") or "all"
     return Item.from_example(
-        example, family=str(family), cluster=str(about.get("cluster") or picture_name(example.images))
+        example, family=str(family), cluster=str(about.get("cluster") or image_name(example.images))
     )
 
 

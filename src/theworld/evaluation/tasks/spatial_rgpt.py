@@ -1,4 +1,4 @@
-"""SpatialRGPT-Bench: questions about regions drawn on the picture, with the official measures, read by rules.
+"""SpatialRGPT-Bench: questions about regions drawn on the image, with the official measures, read by rules.
 
 Cheng et al., NeurIPS 2024. The authors let GPT-4 read numbers and judge answers; here rules read both the answer and
 the ground truth, and every prompt asks for a form that rules can read. Official: a length is right within 25 % of the
@@ -18,7 +18,7 @@ from theworld.data.schema import BadSample, Example, SourceSettings
 from ..stats.baseline import folds
 from ..store.predictions import Item, Prediction
 from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, by_family, of_known_family, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, by_family, image_name, of_known_family, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -59,7 +59,7 @@ def _item(example: Example, requested: bool) -> Item:
     if not truth:  # nor is a length of 0 one that an answer can be compared with
         raise BadSample("bad_row", f"answer {answer.content[:80]!r}: cannot be read as that of a {category}")
     choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
-    item = Item.from_example(example, choices=choices, family=category, cluster=picture_name(example.images))
+    item = Item.from_example(example, choices=choices, family=category, cluster=image_name(example.images))
     item = replace(item, metadata={**item.metadata, "form": form, "truth": truth})
     if not requested:
         return item

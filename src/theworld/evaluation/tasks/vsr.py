@@ -1,4 +1,4 @@
-"""Visual Spatial Reasoning: is a statement about two objects of a picture true? "0" or "1".
+"""Visual Spatial Reasoning: is a statement about two objects of an image true? "0" or "1".
 
 Liu, Emerson and Collier, TACL 2023. The zero-shot split is the primary one: its captions are not in its training rows.
 Most captions of the random split come twice, with opposite labels, one of them often in the training rows: answering
@@ -20,7 +20,7 @@ from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_binary, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, of_known_family, picture_name, read_items
+from .base import Score, Task, TaskItems, accuracy, image_name, of_known_family, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
@@ -56,7 +56,7 @@ def _item(example: Example, known: dict[str, str]) -> Item:
         example,
         metadata=about,
         family=str(about.get("relation") or "all"),
-        cluster=picture_name(example.images),
+        cluster=image_name(example.images),
     )
 
 
