@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from theworld.utils.errors import MissingFileError
+from theworld.utils.imports import require
 
 from ..score import read_metrics, task_numbers
 from ..store.refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
-from .judged import judge_table
-from .plots import task_plots
-from .tables import Table, task_tables
-
-PARTS = ("identity", "environment")
+from .plots import draw
+from .tables import Table, claims, deciding, judge_table, key_table, task_tables
 
 
 @dataclass(frozen=True)
@@ -28,21 +27,23 @@ class Section:
     Args:
         task: Its name.
         metrics: As `task_numbers` gives them.
-        verdicts: One line a run.
+        claims: What about, the outcome in a word, and why in a sentence.
+        key: The few arms that a reader sees first.
+        figure: What it shows, and the SVG.
+        tables: All others.
         examples: Drawn at random from those on which arms disagree.
         disagreements: How many there are.
-        plots: Every figure by a short name: its title, and the SVG.
-        tables: All of them.
         prompts: The rendered prompt of the first item, and the arms that got it so.
     """
 
     task: str
     metrics: dict[str, Any]
-    verdicts: tuple[str, ...]
+    claims: tuple[tuple[str, str, str], ...]
+    key: Table
+    figure: tuple[str, str]
+    tables: tuple[Table, ...]
     examples: tuple[ExampleItem, ...]
     disagreements: int
-    plots: dict[str, tuple[str, str]]
-    tables: tuple[Table, ...]
     prompts: tuple[tuple[str, str], ...]
 
 
@@ -51,26 +52,23 @@ class Report:
     """All of it.
 
     Args:
-        title: Of the page.
+        title: Which model or models, on which tasks.
+        date: Of the newest evaluation.
         sections: One a task.
-        settings: Name and value of what all arms of all tasks have in common: settings, versions, machine.
-        differing: What they do not: a row an arm, under `differing_names`.
-        differing_names: The names of those columns.
+        settings: What all arms of all tasks have in common (settings, versions, machine), and in what arms differ.
     """
 
     title: str
+    date: str
     sections: tuple[Section, ...]
-    settings: tuple[tuple[str, str], ...]
-    differing: tuple[tuple[str, ...], ...]
-    differing_names: tuple[str, ...]
+    settings: tuple[Table, ...]
 
 
-def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
+def gather(runs: Sequence[tuple[str, Path]]) -> Report:
     """The report on evaluations; runs with the same label are training seeds of one another.
 
     Args:
         runs: Label and folder of each.
-        title: Of the report.
 
     Raises:
         FileNotFoundError: There is nothing to report.
@@ -83,8 +81,12 @@ def gather(runs: Sequence[tuple[str, Path]], title: str) -> Report:
         raise MissingFileError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
     arms = {task: _arms_of(task, runs, stored) for task in tasks}
     metrics = stored[0] if len(runs) == 1 else correct({task: _numbers_of(task, arms[task], stored) for task in tasks})
-    sections = [_section(task, metrics[task], arms[task], runs, stored) for task in tasks]
-    return Report(title, tuple(sections), *_settings(arms))
+    sections = tuple(_section(task, metrics[task], arms[task], runs, stored) for task in tasks)
+    model = arms[tasks[0]][full_arm(arms[tasks[0]])][0].manifest.get("model", "Evaluation")
+    about = ", ".join(dict.fromkeys(label for label, _ in runs)) if len(runs) > 1 else model
+    newest = max(path.stat().st_mtime for _, folder in runs for path in folder.glob("*/*/predictions.jsonl"))
+    date = datetime.fromtimestamp(newest, UTC).date().isoformat()
+    return Report(f"{about} on {', '.join(one.metrics['title'] for one in sections)}", date, sections, _settings(arms))
 
 
 def full_arm(arms: Mapping[str, Any]) -> str:
@@ -112,9 +114,12 @@ def _arms_of(
 
 
 def _numbers_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The metrics of the arms of several runs; what says how to count is that of the first."""
     known = next(metrics[task] for metrics in stored if task in metrics)
     measures = {"measures": TASKS[task].measures} if task in TASKS else {}
-    numbers = task_numbers(arms, floors=known["floors"], full=full_arm(arms), **measures)
+    counting: dict[str, Any] = {"kinds": known["kinds"], "margins": known["margins"], **measures}
+    learns = "static_learner" in known["decides"]
+    numbers = task_numbers(arms, floors=known["floors"], full=full_arm(arms), learns=learns, **counting)
     return {"task": task, "title": known["title"], **numbers}
 
 
@@ -125,23 +130,24 @@ def _section(
     runs: Sequence[tuple[str, Path]],
     stored: Sequence[Mapping[str, Any]],
 ) -> Section:
-    full = full_arm(arms)
-    places, disagreements = draw_examples(arms, full)
-    folders = [folder / task for _, folder in runs]
-    examples = tuple(show(place, arms, full, folders) for place in places)
-    prompts: dict[str, list[str]] = {}
-    for name, seeds in arms.items():
-        first = next((row.prompt for row in seeds[0].predictions if row.prompt), "")
-        prompts.setdefault(first, []).append(name)
-    verdicts = [metrics["verdict"]["text"]]
+    # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
+    full, told = full_arm(arms), claims(metrics)
     if len(runs) > 1:
-        label, count = full.rpartition("/")[0], len(arms[full])
-        verdicts = [f"{label}, {f'{count} seeds, ' if count > 1 else ''}among the arms below: {verdicts[0]}"]
-        verdicts += [
-            f"{label} ({folder.name}) by itself: {known[task]['verdict']['text']}"
-            for (label, folder), known in zip(runs, stored, strict=True)
-            if task in known
-        ]
+        label, seeds = full.rpartition("/")[0], len(arms[full])
+        first = f"{label}, {seeds} seeds" if seeds > 1 else label
+        told = [(f"{first}, among all arms: {about}", outcome, text) for about, outcome, text in told]
+        for (label, folder), known in zip(runs, stored, strict=True):
+            alone = claims(known[task]) if task in known else []
+            told += [(f"{label} ({folder.name}) by itself: {about}", outcome, text) for about, outcome, text in alone]
+    # 2. Examples and prompts
+    folders = [folder / task for _, folder in runs]
+    places, disagreements = draw_examples(arms, full, deciding(metrics))
+    shown = {name: arms[name] for name in metrics["arms"]}
+    examples = tuple(show(place, shown, full, folders) for place in places)
+    prompts: dict[str, list[str]] = {}
+    for name, (first, *_) in shown.items():
+        prompts.setdefault(next((row.prompt for row in first.predictions if row.prompt), ""), []).append(name)
+    # 3. What judges made of the answers
     named: dict[str, list[Path]] = {}
     for (label, _), folder in zip(runs, folders, strict=True):
         for name in arms:
@@ -149,38 +155,31 @@ def _section(
             if (folder / bare).is_dir():
                 named.setdefault(name, []).append(folder / bare)
     judged = judge_table(named)
-    tables = (*task_tables(metrics), *([judged] if judged else []))
-    shown = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items())
-    return Section(task, metrics, tuple(verdicts), examples, disagreements, task_plots(metrics), tables, shown)
+    tables = (*task_tables(metrics), *([judged] if judged.rows else []))
+    asked = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items() if prompt)
+    return Section(
+        task, metrics, tuple(told), key_table(metrics), draw(metrics), tables, examples, disagreements, asked
+    )
 
 
-def _settings(
-    arms: Mapping[str, Mapping[str, Sequence[ArmRun]]],
-) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, ...], ...], tuple[str, ...]]:
+def _settings(arms: Mapping[str, Mapping[str, Sequence[ArmRun]]]) -> tuple[Table, ...]:
     """What all manifests agree on, and a table of what they do not."""
-    flat = [
-        (task, f"{name} {number}" if len(seeds) > 1 else name, _flattened(seed.manifest))
+    manifests = {
+        (task, f"{name} {number}" if len(seeds) > 1 else name): seed.manifest
         for task, named in arms.items()
         for name, seeds in named.items()
         for number, seed in enumerate(seeds, start=1)
+    }
+    frame = require("eval", "pandas").json_normalize(list(manifests.values())).fillna("").astype(str)
+    frame.columns = frame.columns.str.replace(r"^(identity|environment)\.", "", regex=True)
+    same = frame.nunique() == 1
+    agreed = [{"Setting": name, "Value": frame[name][0]} for name in frame.columns[same]]
+    rest = frame.loc[:, ~same].drop(columns=["task", "arm", "label"], errors="ignore")
+    differ = [
+        {"Task": key[0], "Arm": key[1], **row} for key, row in zip(manifests, rest.to_dict("records"), strict=True)
     ]
-    names = list(dict.fromkeys(key for *_, values in flat for key in values))
-    common = [name for name in names if len({values.get(name, "") for *_, values in flat}) == 1]
-    differing = [name for name in names if name not in common and name not in ("task", "arm")]
-    rows = [(task, name, *(values.get(key, "") for key in differing)) for task, name, values in flat]
-    return tuple((name, flat[0][2][name]) for name in common), tuple(rows), ("task", "arm", *differing)
-
-
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name; the names of the manifest's own parts are left out."""
-    flat: dict[str, str] = {}
-    for key, inner in value.items():
-        name = prefix if key in PARTS and not prefix else f"{prefix}{key}"
-        if isinstance(inner, Mapping):
-            flat |= _flattened(inner, f"{name}." if name else "")
-        elif inner is not None:
-            flat[name] = ", ".join(map(str, inner)) if isinstance(inner, list) else str(inner)
-    return flat
+    tables = (Table("Settings and versions", agreed), Table("Where arms differ", differ))
+    return tables if len(rest.columns) else tables[:1]
 
 
 __all__ = ["Report", "Section", "full_arm", "gather"]
