@@ -15,7 +15,7 @@ GRID = "#94a3b8"
 PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
 """One colour a kind of questions; all can be read on light and on dark."""
 
-WIDTH, ROW, MAX_LABEL = 5.2, 0.24, 40
+WIDTH, ROW, MAX_LABEL = 5.2, 0.17, 48
 """Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters."""
 
 STYLE = {
@@ -55,7 +55,7 @@ def draw(metrics: Metrics) -> tuple[str, str]:
     # 2. Down the page an arm, and within it a kind
     kinds, decisive = metrics["kinds"], deciding(metrics) if middle == "difference" else []
     with require("eval", "matplotlib").rc_context(STYLE):
-        height = len(arms) * (len(kinds) * ROW + 0.08) + 0.9
+        height = len(arms) * (len(kinds) * ROW + 0.14) + 0.9
         figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         if middle == "difference":
@@ -78,7 +78,7 @@ def draw(metrics: Metrics) -> tuple[str, str]:
         # 3. Without a date or an author, so that the same numbers give the same bytes
         text = StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    stars = " The verdict rests on arms with *." if decisive else ""
+    stars = " The verdict needs the arms with *." if decisive else ""
     return f"{about}, with 95 % intervals.{stars}", text.getvalue()
 
 

@@ -54,7 +54,7 @@ class Table:
         """A `<table>`, all cells escaped."""
         with require("eval", "pandas").option_context("display.max_colwidth", None):
             table = self.frame.to_html(index=False, border=0, classes=f"text{self.text}", justify="unset")
-        return Markup(table)
+        return Markup(re.sub(r"(\[[-+.\d]+), ", r"\1,&nbsp;", table))  # an interval stays on one line
 
     def markdown(self) -> str:
         """A table of Markdown, all cells escaped."""
@@ -100,7 +100,7 @@ def key_table(metrics: Metrics) -> Table:
         {"Accuracy in %": title(name, metrics), **_by_kind(metrics["arms"][name], metrics)} for name in arms[:KEY_ROWS]
     ]
     more = len(arms) - KEY_ROWS
-    left_out = f" The {more} other arms that decide come less close." if more > 0 else ""
+    left_out = f" {more} more that a verdict needs are further behind." if more > 0 else ""
     return Table("", rows, f"With 95 % intervals.{left_out}")
 
 
