@@ -1,4 +1,4 @@
-"""Numbers a person can read and look at: tables, figures, examples, and what they were made with."""
+"""The report of an evaluation: the verdict, tables, a figure, examples, and what they were made with."""
 
 from __future__ import annotations
 

@@ -19,52 +19,35 @@ from .examples import ExampleItem, draw_examples, show
 from .plots import draw
 from .tables import Table, claims, deciding, judge_table, key_table, task_tables
 
+Runs = Sequence[tuple[str, Path]]  # label and folder of each
+
 
 @dataclass(frozen=True)
 class Section:
-    """One task.
-
-    Args:
-        task: Its name.
-        metrics: As `task_numbers` gives them.
-        claims: What about, the outcome in a word, and why in a sentence.
-        key: The few arms that a reader sees first.
-        figure: What it shows, and the SVG.
-        tables: All others.
-        examples: Drawn at random from those on which arms disagree.
-        disagreements: How many there are.
-        prompts: The rendered prompt of the first item, and the arms that got it so.
-    """
+    """One task."""
 
     task: str
     metrics: dict[str, Any]
-    claims: tuple[tuple[str, str, str], ...]
-    key: Table
-    figure: tuple[str, str]
-    tables: tuple[Table, ...]
-    examples: tuple[ExampleItem, ...]
-    disagreements: int
-    prompts: tuple[tuple[str, str], ...]
+    claims: tuple[tuple[str, str, str], ...]  # what about, the outcome in a word, and why in a sentence
+    key: Table  # the few arms that a reader sees first
+    figure: tuple[str, str]  # what it shows, and the SVG
+    tables: tuple[Table, ...]  # all others
+    examples: tuple[ExampleItem, ...]  # drawn at random from those on which arms disagree
+    disagreements: int  # how many there are
+    prompts: tuple[tuple[str, str], ...]  # the rendered prompt of the first item, and the arms that got it so
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
+    """All of it."""
 
-    Args:
-        title: Which model or models, on which tasks.
-        date: Of the newest evaluation.
-        sections: One a task.
-        settings: What all arms of all tasks have in common (settings, versions, machine), and in what arms differ.
-    """
-
-    title: str
-    date: str
+    title: str  # which model or models, on which tasks
+    date: str  # of the newest predictions
     sections: tuple[Section, ...]
-    settings: tuple[Table, ...]
+    settings: tuple[Table, ...]  # what all arms have in common, and in what they differ
 
 
-def gather(runs: Sequence[tuple[str, Path]]) -> Report:
+def gather(runs: Runs) -> Report:
     """The report on evaluations; runs with the same label are training seeds of one another.
 
     Args:
@@ -82,11 +65,12 @@ def gather(runs: Sequence[tuple[str, Path]]) -> Report:
     arms = {task: _arms_of(task, runs, stored) for task in tasks}
     metrics = stored[0] if len(runs) == 1 else correct({task: _numbers_of(task, arms[task], stored) for task in tasks})
     sections = tuple(_section(task, metrics[task], arms[task], runs, stored) for task in tasks)
-    model = arms[tasks[0]][full_arm(arms[tasks[0]])][0].manifest.get("model", "Evaluation")
-    about = ", ".join(dict.fromkeys(label for label, _ in runs)) if len(runs) > 1 else model
+    models = [next(iter(next(iter(arms.values())).values()))[0].manifest.get("model", "Evaluation")]
+    models = models if len(runs) == 1 else list(dict.fromkeys(label for label, _ in runs))
+    titles = ", ".join(section.metrics["title"] for section in sections)
     newest = max(path.stat().st_mtime for _, folder in runs for path in folder.glob("*/*/predictions.jsonl"))
     date = datetime.fromtimestamp(newest, UTC).date().isoformat()
-    return Report(f"{about} on {', '.join(one.metrics['title'] for one in sections)}", date, sections, _settings(arms))
+    return Report(f"{', '.join(models)} on {titles}", date, sections, _settings(arms))
 
 
 def full_arm(arms: Mapping[str, Any]) -> str:
@@ -94,20 +78,17 @@ def full_arm(arms: Mapping[str, Any]) -> str:
     return next((name for name in arms if name.rpartition("/")[2] == FULL), next(iter(arms)))
 
 
-def _arms_of(
-    task: str, runs: Sequence[tuple[str, Path]], stored: Sequence[Mapping[str, Any]]
-) -> dict[str, list[ArmRun]]:
+def _arms_of(task: str, runs: Runs, stored: Sequence[Mapping[str, Any]]) -> dict[str, list[ArmRun]]:
     """The arms of a task by name, `label/arm` where there are several runs, each with its seeds; all are checked."""
     arms: dict[str, list[ArmRun]] = {}
     every: dict[str, ArmRun] = {}
     for (label, folder), metrics in zip(runs, stored, strict=True):
-        if task not in metrics:
-            continue
-        found = read_arms(folder / task)  # first: what was done to a file is a better reason than that it changed
-        check_scored(folder / task, metrics[task])
-        for name, arm in found.items():
-            arms.setdefault(name if len(runs) == 1 else f"{label}/{name}", []).append(arm)
-            every[str(folder / task / name)] = arm
+        if task in metrics:
+            found = read_arms(folder / task)  # first: what was done to a file is a better reason than that it changed
+            check_scored(folder / task, metrics[task])
+            for name, arm in found.items():
+                arms.setdefault(name if len(runs) == 1 else f"{label}/{name}", []).append(arm)
+                every[str(folder / task / name)] = arm
     if len(runs) > 1:
         check_together(every)
     return arms
@@ -116,10 +97,10 @@ def _arms_of(
 def _numbers_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The metrics of the arms of several runs; what says how to count is that of the first."""
     known = next(metrics[task] for metrics in stored if task in metrics)
-    measures = {"measures": TASKS[task].measures} if task in TASKS else {}
-    counting: dict[str, Any] = {"kinds": known["kinds"], "margins": known["margins"], **measures}
+    counting: dict[str, Any] = {key: known[key] for key in ("kinds", "margins", "floors")}
+    counting |= {"measures": TASKS[task].measures} if task in TASKS else {}
     learns = "static_learner" in known["decides"]
-    numbers = task_numbers(arms, floors=known["floors"], full=full_arm(arms), learns=learns, **counting)
+    numbers = task_numbers(arms, full=full_arm(arms), learns=learns, **counting)
     return {"task": task, "title": known["title"], **numbers}
 
 
@@ -127,39 +108,37 @@ def _section(
     task: str,
     metrics: dict[str, Any],
     arms: Mapping[str, Sequence[ArmRun]],
-    runs: Sequence[tuple[str, Path]],
+    runs: Runs,
     stored: Sequence[Mapping[str, Any]],
 ) -> Section:
     # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
     full, told = full_arm(arms), claims(metrics)
     if len(runs) > 1:
         label, seeds = full.rpartition("/")[0], len(arms[full])
-        first = f"{label}, {seeds} seeds" if seeds > 1 else label
-        told = [(f"{first}, among all arms: {about}", outcome, text) for about, outcome, text in told]
-        for (label, folder), known in zip(runs, stored, strict=True):
-            alone = claims(known[task]) if task in known else []
-            told += [(f"{label} ({folder.name}) by itself: {about}", outcome, text) for about, outcome, text in alone]
-    # 2. Examples and prompts
+        by_whom = [(f"{label}{f', {seeds} seeds' if seeds > 1 else ''}, among all arms", told)]
+        by_whom += [
+            (f"{label} ({folder.name}) by itself", claims(known[task]))
+            for (label, folder), known in zip(runs, stored, strict=True)
+            if task in known
+        ]
+        told = [(f"{whom}: {about}", word, why) for whom, found in by_whom for about, word, why in found]
+    # 2. Examples and prompts, of arms that are there once
     folders = [folder / task for _, folder in runs]
-    places, disagreements = draw_examples(arms, full, deciding(metrics))
     shown = {name: arms[name] for name in metrics["arms"]}
+    places, disagreements = draw_examples(shown, full, deciding(metrics))
     examples = tuple(show(place, shown, full, folders) for place in places)
     prompts: dict[str, list[str]] = {}
     for name, (first, *_) in shown.items():
         prompts.setdefault(next((row.prompt for row in first.predictions if row.prompt), ""), []).append(name)
-    # 3. What judges made of the answers
+    asked = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items() if prompt)
+    # 3. Tables, among them what judges made of the answers
     named: dict[str, list[Path]] = {}
     for (label, _), folder in zip(runs, folders, strict=True):
         for name in arms:
-            bare = name if len(runs) == 1 else name.removeprefix(f"{label}/")
-            if (folder / bare).is_dir():
-                named.setdefault(name, []).append(folder / bare)
+            named.setdefault(name, []).append(folder / (name if len(runs) == 1 else name.removeprefix(f"{label}/")))
     judged = judge_table(named)
-    tables = (*task_tables(metrics), *([judged] if judged.rows else []))
-    asked = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items() if prompt)
-    return Section(
-        task, metrics, tuple(told), key_table(metrics), draw(metrics), tables, examples, disagreements, asked
-    )
+    tables, key = (*task_tables(metrics), *([judged] if judged.rows else [])), key_table(metrics)
+    return Section(task, metrics, tuple(told), key, draw(metrics), tables, examples, disagreements, asked)
 
 
 def _settings(arms: Mapping[str, Mapping[str, Sequence[ArmRun]]]) -> tuple[Table, ...]:
@@ -182,4 +161,4 @@ def _settings(arms: Mapping[str, Mapping[str, Sequence[ArmRun]]]) -> tuple[Table
     return tables if len(rest.columns) else tables[:1]
 
 
-__all__ = ["Report", "Section", "full_arm", "gather"]
+__all__ = ["Report", "full_arm", "gather"]

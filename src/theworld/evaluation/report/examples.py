@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -37,19 +36,12 @@ Rollout = Callable[[Item], Sequence[Image.Image]]
 
 @dataclass(frozen=True)
 class ExampleItem:
-    """An item on which arms disagree.
+    """An item on which arms disagree."""
 
-    Args:
-        row: The full model's prediction.
-        question: The prompt without the tokens that frame it.
-        replies: The prediction of every arm.
-        images: What each shows, and its file.
-    """
-
-    row: Prediction
-    question: str
-    replies: Mapping[str, Prediction]
-    images: tuple[tuple[str, Path], ...]
+    row: Prediction  # the full model's
+    question: str  # the prompt without the tokens that frame it
+    replies: Mapping[str, Prediction]  # by arm
+    images: tuple[tuple[str, Path], ...]  # what each shows, and its file
 
 
 def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Collection[str]) -> tuple[list[int], int]:
@@ -59,18 +51,15 @@ def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Col
     their ids: at random, and the same again for the same predictions.
     """
     others = [name for name in arms if name in decisive] or [name for name in arms if name != full]
-    ours = arms[full][0].predictions
-    theirs = [arms[name][0].predictions for name in others]
+    ours, theirs = arms[full][0].predictions, [arms[name][0].predictions for name in others]
     differ = [
         place
         for place, row in enumerate(ours)
         if any(rows[place].score != row.score and rows[place].failed is None for rows in theirs)
     ]
     differ.sort(key=lambda place: hashlib.sha256(ours[place].id.encode()).digest())
-    wins = [place for place in differ if ours[place].score]
-    losses = [place for place in differ if not ours[place].score]
-    few = min(MAX_EXAMPLES // 2, len(losses))
-    chosen = wins[: MAX_EXAMPLES - few]
+    wins, losses = ([place for place in differ if bool(ours[place].score) is right] for right in (True, False))
+    chosen = wins[: MAX_EXAMPLES - min(MAX_EXAMPLES // 2, len(losses))]
     return [*chosen, *losses[: MAX_EXAMPLES - len(chosen)]], len(differ)
 
 
@@ -100,13 +89,14 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
         ]
     except BadSample:
         return  # the item failed for it, and says so
-    for number, image in enumerate(images):
-        small = image.copy()  # `image` may be the data set's own
-        small.thumbnail((SIDE, SIDE))
-        _write(folder, item, str(number), small)
-    for name, shown in (("rollout", frames), ("truth", truth)):
-        if shown:
-            _write(folder, item, name, strip(shown))
+    shown = {str(number): image.copy() for number, image in enumerate(images)}  # may be the data set's own
+    for image in shown.values():
+        image.thumbnail((SIDE, SIDE))
+    shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}
+    for name, image in shown.items():
+        buffer = BytesIO()
+        image.save(buffer, format="PNG", optimize=True)
+        write_bytes(folder / EXAMPLES / f"{_key(item.id)}-{name}.png", buffer.getvalue())
 
 
 def find_images(folder: Path, id: str) -> tuple[tuple[str, Path], ...]:
@@ -124,26 +114,15 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
     """At most `MAX_FRAMES` of the frames, the first and the last among them, side by side."""
     count = min(len(frames), MAX_FRAMES)
     places = [round(number * (len(frames) - 1) / max(count - 1, 1)) for number in range(count)]
-    scaled = [
-        frames[place].convert("RGB").resize((max(frames[place].width * FRAME // frames[place].height, 1), FRAME))
-        for place in places
-    ]
-    sheet = Image.new("RGB", (sum(frame.width + 2 for frame in scaled) - 2, FRAME), "white")
-    left = 0
-    for frame in scaled:
-        sheet.paste(frame, (left, 0))
-        left += frame.width + 2
+    width = max(frames[0].width * FRAME // frames[0].height, 1)
+    sheet = Image.new("RGB", ((width + 2) * count - 2, FRAME), "white")
+    for number, place in enumerate(places):
+        sheet.paste(frames[place].convert("RGB").resize((width, FRAME)), (number * (width + 2), 0))
     return sheet
 
 
 def _key(id: str) -> str:
     return hashlib.sha256(id.encode()).hexdigest()[:16]  # an id may hold what a file name cannot
-
-
-def _write(folder: Path, item: Item, name: str, image: Any) -> None:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    write_bytes(folder / EXAMPLES / f"{_key(item.id)}-{name}.png", buffer.getvalue())
 
 
 __all__ = ["ExampleItem", "Rollout", "draw_examples", "find_images", "readable", "save_images", "show", "strip"]
