@@ -34,7 +34,7 @@ def test_a_table_and_two_reports(runs: list[str], tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert re.search(r"theworld/world .* 90\.0", printed)
     assert re.search(r"gemma/gemma +\+40\.0 ", printed)
-    assert "not shown: not run: Gemma alone (gemma)" in printed
+    assert "All questions: Not decided, because an arm was not run: Gemma alone (gemma)" in printed
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "report.md").is_file()
 
@@ -43,7 +43,7 @@ def test_json_holds_the_same_numbers(runs: list[str], tmp_path: Path, capsys: py
     labels = ["--labels", "ours", "base"]
     assert main(["compare", *runs, *labels, "--output", str(tmp_path / "out"), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["tasks"]["balls"]["comparisons"]["base/gemma"]["difference"] == pytest.approx(0.4)
+    assert printed["tasks"]["balls"]["comparisons"]["all"]["base/gemma"]["difference"] == pytest.approx(0.4)
     assert Path(printed["report"]).is_file()
 
 

@@ -149,7 +149,11 @@ def test_the_verdict_of_each_kind_comes_first(tmp_path: Path) -> None:
     lines = terminal_report(metrics).splitlines()
     assert lines[1].startswith("Static questions: No difference shown: not shown to be better than Gemma alone (gemma)")
     assert lines[2].startswith("Predictive questions: The world helps: ")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "- Predictive questions: **helps**. The world helps: " in text
+    assert text.count("<details>") == text.count("</details>") == page.count("<details>")
     folded = re.findall("<summary>(.*?)</summary>", page)
+    assert folded == re.findall("<summary>(.*?)</summary>", text)
     assert {f"Full model against each arm: {kind} questions" for kind in ("Static", "Predictive", "All")} <= set(folded)
 
 

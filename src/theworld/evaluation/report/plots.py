@@ -15,7 +15,7 @@ GRID = "#94a3b8"
 PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
 """One colour a kind of questions; all can be read on light and on dark."""
 
-WIDTH, ROW, MAX_LABEL = 5.2, 0.17, 48
+WIDTH, ROW, MAX_LABEL = 4.9, 0.17, 48
 """Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters."""
 
 STYLE = {
@@ -23,7 +23,7 @@ STYLE = {
     "svg.hashsalt": "theworld",  # the same numbers give the same file
     "text.parse_math": False,  # a dollar sign in a label is one
     "font.family": "sans-serif",
-    "font.size": 9.0,
+    "font.size": 10.0,
     "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
