@@ -285,6 +285,22 @@ def test_runs_are_compared_by_label(tmp_path: Path) -> None:
     assert page.text.index("theirs: World, rollout (full model)") < page.text.index("Warnings")
 
 
+def test_labels_and_answers_stay_text(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", {"world": EVERY["world"]})
+    rows = [replace(row, output=HOSTILE) for row in answer_rows(ITEMS, "world", EVERY["gemma"])]
+    write_arm(tmp_path / "two", ITEMS, "world", rows)
+    write_metrics(tmp_path / "two", make_task(ITEMS), ITEMS)
+    label = "<img src=x onerror=alert(1)>[a](javascript:alert(1))"
+    compare_runs([one, tmp_path / "two"], tmp_path / "both", ["ours", label])
+    page, text = ((tmp_path / "both" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    figure = (tmp_path / "both" / "figures" / "balls.svg").read_text(encoding="utf-8")
+    for written in (page, text, figure):
+        assert "<img src=x" not in written
+        assert "<script" not in written
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+    assert f"{label}: World, rollout (full model)" in Page(page).text
+
+
 def test_seeds_of_one_label(tmp_path: Path) -> None:
     runs = [
         evaluation(tmp_path / f"{n}", {"world": [k % 10 != n for k in range(60 - n)] + [False] * n}, seed=n)
