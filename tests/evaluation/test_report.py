@@ -252,6 +252,15 @@ def test_the_terminal_begins_with_the_verdict(reported: Path) -> None:
     assert any(re.match(r"gemma +\+40\.0 ", line) for line in lines)
 
 
+def test_settings_are_told_as_they_are(tmp_path: Path) -> None:
+    """A whole number stays one beside an arm that has none."""
+    write_arm(tmp_path, ITEMS, "gemma", answer_rows(ITEMS, "gemma", EVERY["gemma"]), num_world_steps=None)
+    evaluation(tmp_path, {"world": EVERY["world"]}, num_world_steps=2)
+    text = write_report(tmp_path).with_suffix(".md").read_text(encoding="utf-8")
+    assert "| balls | world | 2 |" in text
+    assert "| balls | gemma |  |" in text
+
+
 def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
     write_arms(tmp_path, ITEMS, {"gemma": EVERY["gemma"]})
     rows = [replace(row, output="hm", parsed=None, score=0.0) for row in answer_rows(ITEMS, "world", EVERY["world"])]

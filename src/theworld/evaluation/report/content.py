@@ -149,7 +149,9 @@ def _settings(arms: Mapping[str, Mapping[str, Sequence[ArmRun]]]) -> tuple[Table
         for name, seeds in named.items()
         for number, seed in enumerate(seeds, start=1)
     }
-    frame = require("eval", "pandas").json_normalize(list(manifests.values())).fillna("").astype(str)
+    pandas = require("eval", "pandas")  # one by one, as a whole number beside a missing one becomes a float
+    flat = [pandas.json_normalize(one).dropna(axis=1).astype(str).iloc[0] for one in manifests.values()]
+    frame = pandas.DataFrame(flat).fillna("").reset_index(drop=True)
     frame.columns = frame.columns.str.replace(r"^(identity|environment)\.", "", regex=True)
     same = frame.nunique() == 1
     agreed = [{"Setting": name, "Value": frame[name][0]} for name in frame.columns[same]]
