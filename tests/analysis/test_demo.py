@@ -5,7 +5,8 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import gradio as gr
 import pytest
@@ -19,7 +20,7 @@ from theworld.analysis.demo import answers
 from theworld.analysis.demo import page as page_module
 from theworld.analysis.demo.answers import Scene, animation, answer_twice
 from theworld.analysis.demo.page import Asking, build_page
-from theworld.analysis.demo.server import serve
+from theworld.analysis.demo.server import hosts_of, serve
 from theworld.analysis.imagine import imagine
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
 
@@ -94,6 +95,8 @@ def test_mistakes_are_messages_without_paths_or_markup(nano: TheWorld, tmp_path:
             ask(nano, image, question)
         assert message in caught.value.message
         assert str(tmp_path) not in caught.value.message
+    with pytest.raises(gr.Error, match="the question has 1001 characters: at most 1000 are allowed"):
+        ask(nano, picture, "?" * 1001)
     with pytest.raises(gr.Error, match="num_world_steps=9"):
         ask(nano, picture, "What?", steps=9)
 
@@ -136,6 +139,49 @@ def test_uploads_are_opened_and_fetched_by_the_package_alone(
             client.predict(image, STACK.question, 0, api_name="/ask")
     written = {"path": None, "url": f"data:image/png;base64,{data}", "meta": {"_type": "gradio.FileData"}}
     assert client.predict(written, STACK.question, 2, api_name="/ask")[1] == STACK.answer
+
+
+def test_another_image_clears_the_answer(nano: TheWorld) -> None:
+    """And ends a question that is still being answered."""
+    page = build_page(nano, "nano", SCENES)
+    asked = next(one for one in page.fns.values() if one.api_name == "ask")
+    changed = [one for one in page.fns.values() if one.targets[0] == (asked.inputs[0]._id, "change")]
+    assert asked.outputs in [one.outputs for one in changed]
+    assert [asked._id] in [one.cancels for one in changed]
+    plain, world, truth, *images = Asking(nano, SCENES).clear()
+    assert (plain, world, truth) == (None, None, "")
+    assert not any(image.visible for image in images)
+
+
+def test_the_page_says_when_a_model_knows_simulated_scenes_alone(
+    nano: TheWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "This model knows only its own simulated scenes"
+    assert said in str(build_page(nano, "nano", SCENES).config)
+    monkeypatch.setattr(nano.config, "gemma_model_name", "google/gemma-3-4b-it")
+    assert said not in str(build_page(nano, "runs/a", SCENES).config)
+
+
+def test_names_are_shown_as_they_are(nano: TheWorld) -> None:
+    lead = next(
+        one.value for one in build_page(nano, "<img src=x>_[a](b)_", SCENES).blocks.values() if one.elem_id == "lead"
+    )
+    assert "**&lt;img src=x&gt;\\_\\[a\\](b)\\_**" in lead
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example"])
+def test_foreign_hosts_are_refused(address: str, host: str) -> None:
+    """A web site whose name is made to resolve to this machine cannot read the page."""
+    for own in ("localhost:7860", "127.0.0.1", "[::1]:7860"):
+        with urlopen(Request(address, headers={"Host": own})) as answer:
+            assert answer.status == 200
+    with pytest.raises(HTTPError, match="400"):
+        urlopen(Request(address, headers={"Host": host}))
+
+
+def test_an_open_address_takes_any_name() -> None:
+    assert hosts_of("0.0.0.0") == ["*"]
+    assert "*" not in hosts_of("127.0.0.2")
 
 
 def test_a_long_strip_is_not_enlarged(nano: TheWorld) -> None:

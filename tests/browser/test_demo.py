@@ -104,3 +104,22 @@ def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
     expect(page.locator("#followed img")).to_have_count(0)
+
+
+def test_another_image_clears_the_answer(page: Page, tmp_path: Path) -> None:
+    expect(page.locator("#simulated")).to_contain_text("knows only its own simulated scenes")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.locator("#attention img")).to_be_visible(timeout=ANSWER)
+    page.get_by_role("button", name="Thumbnail 2 of 3").click()
+    expect(page.locator("#world textarea")).to_have_value("", timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(0)
+    expect(page.locator("#attention img")).to_have_count(0)
+    page.screenshot(path=tmp_path / "cleared.png", full_page=True)
+
+
+def test_a_bad_upload_is_a_message(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "own.png").write_bytes(b"no image")
+    page.get_by_role("button", name="Remove Image").click()
+    page.locator("#image input[type=file]").set_input_files(tmp_path / "own.png")
+    page.get_by_role("button", name="Ask").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("own.png: not an image", timeout=ANSWER)

@@ -1,7 +1,6 @@
-"""What a reader gets: every number in Markdown and on the page, pictures, prompts, and nothing from elsewhere."""
+"""What a reader gets: the verdict first, every number in Markdown and on the page, images, nothing from elsewhere."""
 
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,11 +11,11 @@ from PIL import Image
 
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
 from theworld.data.schema import Message
+from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.report import compare_runs, terminal_report, write_report
-from theworld.evaluation.report.examples import draw_examples, readable
-from theworld.evaluation.report.pictures import save_pictures, strip
-from theworld.evaluation.report.plots import MAX_FAMILIES, answer_plot, family_plot, forest_plot
-from theworld.evaluation.report.tables import comparison_table, markdown
+from theworld.evaluation.report.examples import draw_examples, find_images, readable, save_images, strip
+from theworld.evaluation.report.plots import draw
+from theworld.evaluation.report.tables import KEY_ROWS, claims, plain, task_tables
 from theworld.evaluation.score import task_numbers, write_metrics
 from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.store.refusals import ArmRun, read_arms
@@ -72,12 +71,12 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         "+40.0",  # its difference to gemma
         "Gemma trained equally, no world",
         "always yes",
-        "What the world model imagines",
+        "What the world model imagines, from the present on",
         "num_world_steps",
         "<bos>Does ball 0 fall?",
     ):
         assert expected in page.text
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 1
     assert page.tags.count("article") == 8
 
 
@@ -100,45 +99,135 @@ def test_text_of_a_data_set_stays_text(reported: Path) -> None:
 
 def test_markdown_has_the_tables_and_its_figures_lie_beside_it(reported: Path) -> None:
     text = (reported / "report.md").read_text(encoding="utf-8")
-    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert re.search(r"\| \*\*\+40\.0\*\* \| \[\+\d", rows["gemma"]) or "+40.0" in text
+    assert "| gemma | +40.0 [+31.7, +46.7] |" in text
     links = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len([link for link in links if link.endswith(".svg")]) == 3
+    assert len([link for link in links if link.endswith(".svg")]) == 1
     assert all((reported / link).is_file() for link in links)
-    widths = {line.count(" | ") for line in markdown(table_of(EVERY)).splitlines() if line.startswith("|")}
-    assert len(widths) == 1
+    for table in task_tables(metrics_of(EVERY)):
+        assert len({re.sub(r"\\.", "", line).count("|") for line in table.markdown().splitlines()}) == 1
 
 
-def metrics_of(runs: dict[str, list[ArmRun]]) -> dict[str, Any]:
-    return correct({"balls": task_numbers(runs)})["balls"]
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<b>&lt;", "&lt;b>&amp;lt;"),
+        ("[a](javascript:alert) ![b](http://c)", r"[a\](javascript:alert) ![b\](http://c)"),
+        ("a\n| b | `c` *d* _e_ f_g \\", r"a \| b \| \`c\` \*d\* \_e\_ f_g \\"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text: str, expected: str) -> None:
+    assert plain(text) == expected
 
 
-def table_of(every: dict[str, list[bool]]):
-    runs = {arm: [ArmRun(arm, {"identity": {}}, answer_rows(ITEMS, arm, right))] for arm, right in every.items()}
-    return comparison_table(metrics_of(runs))
+def metrics_of(every: dict[str, list[bool]], items: list[Item] = ITEMS, **more: Any) -> dict[str, Any]:
+    runs = {
+        arm: [ArmRun(arm, {"identity": {"num_world_steps": more.pop("steps", 2)}}, answer_rows(items, arm, right))]
+        for arm, right in every.items()
+    }
+    return correct({"balls": {"task": "balls", "title": "Balls", **task_numbers(runs, **more)}})["balls"]
 
 
-def test_pictures_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> None:
+def test_the_verdict_of_each_kind_comes_first(tmp_path: Path) -> None:
+    """Then the few arms that decide; all else is folded."""
+    items = make_items(80, families=("static/where", "predictive/drop"))
+    half = [n % 4 < 2 for n in range(80)]
+    every = {"world": [True] * 80, **{arm.name: half for arm in ARMS.values() if arm.decides and arm.name != "gemma"}}
+    every["gemma"] = [n % 2 == 0 for n in range(80)]  # right on what is static
+    write_arms(tmp_path, items, every)
+    task = replace(make_task(items), kinds=("static", "predictive"), learn=lambda *_: pytest.fail("learned"))
+    metrics = write_metrics(tmp_path, task, items)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert [claim[:2] for claim in claims(metrics)] == [
+        ("Static questions", "no difference shown"),
+        ("Predictive questions", "helps"),
+    ]
+    visible = re.sub(r"(?s)<details.*", "", page)
+    assert '<p class="claim no-difference-shown">Static questions: <b>no difference shown</b>' in visible
+    assert '<p class="claim helps">Predictive questions: <b>helps</b>' in visible
+    assert visible.index("<h1>") < visible.index("claim no-diff") < visible.index("<table") < visible.index("<svg")
+    assert visible.count("<tr") == KEY_ROWS + 1
+    lines = terminal_report(metrics).splitlines()
+    assert lines[1].startswith("Static questions: No difference shown: not shown to be better than Gemma alone (gemma)")
+    assert lines[2].startswith("Predictive questions: The world helps: ")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "- Predictive questions: **helps**. The world helps: " in text
+    assert text.count("<details>") == text.count("</details>") == page.count("<details>")
+    folded = re.findall("<summary>(.*?)</summary>", page)
+    assert folded == re.findall("<summary>(.*?)</summary>", text)
+    assert {f"Full model against each arm: {kind} questions" for kind in ("Static", "Predictive", "All")} <= set(folded)
+
+
+def test_a_model_without_a_future_has_comparisons_a_verdict_and_a_figure() -> None:
+    every = {**EVERY, "other_source": [n % 5 > 2 for n in range(60)]}
+    metrics = metrics_of(every, steps=0)
+    assert claims(metrics)[0][1] == "helps"
+    assert {row["Arm"] for row in task_tables(metrics)[0].rows} == set(every)
+    about, svg = draw(metrics)
+    assert about.startswith("Full model minus each arm")
+    assert ">Gemma alone *<" in svg
+
+
+def test_one_arm_alone_still_has_a_figure() -> None:
+    about, svg = draw(metrics_of({"gemma": EVERY["gemma"]}))
+    assert about.startswith("Accuracy")
+    assert ">Gemma alone<" in svg
+
+
+def test_arms_with_the_same_answers_are_shown_once() -> None:
+    metrics = metrics_of({**EVERY, "noise": EVERY["other_image"]})
+    arms, differences, *_ = task_tables(metrics)
+    for table, column in ((arms, "Arm"), (differences, "Full model against")):
+        assert "noise" not in [row[column] for row in table.rows]
+    assert "Same output for every item, shown once: other_image = noise." in arms.note
+    assert "noise" not in draw(metrics)[1]
+
+
+def test_learners_and_traces_are_told() -> None:
+    """As `theworld evaluate` leaves them beside the predictions."""
+    learner = {"family": "race", "learner": "mlp", "features": "latents", "setting": "wd=0.1", "labels": 80}
+    learners = [{**learner, "validation_accuracy": 0.625, "chosen": True}]
+    share = {"estimate": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    tracing = {"race": {"n": 4, "imagined_right": share, "wrong": 2, "wrong_follows_truth": None}}
+    text = terminal_report({**metrics_of(EVERY), "learners": learners, "tracing": tracing})
+    assert re.search(r"race +mlp +latents +wd=0\.1 +80 +62\.5 +yes", text)
+    assert re.search(r"race +4 50\.0 \[25\.0, 75\.0\] +2", text)
+
+
+def test_images_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> None:
     compare_runs([reported], tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert page.tags.count("img") == 16  # a picture and a rollout each
+    assert page.tags.count("img") == 16  # an image and a rollout each
+    assert page.tags.count("figcaption") == 17
+
+
+def test_the_imagined_and_the_true_future_are_beside_each_other(tmp_path: Path) -> None:
+    clip = tuple(Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(7))
+    item = Item("a", (Message("user", "What?"),), clip[2:3], "red", clip=clip, frame=2)
+    save_images(tmp_path, item, lambda _: clip[:9])
+    labels, paths = zip(*find_images(tmp_path, "a"), strict=True)
+    assert labels == ("Image", "What the world model imagines, from the present on", "What did happen")
+    with Image.open(paths[1]) as imagined, Image.open(paths[2]) as truth:
+        assert imagined.size == truth.size
+        assert [truth.getpixel((98 * n + 5, 5))[0] for n in range(7)] == [2, 3, 4, 5, 6, 6, 6]
+    save_images(tmp_path / "undecoded", item)
+    assert [label for label, _ in find_images(tmp_path / "undecoded", "a")] == ["Image", "What did happen"]
 
 
 def test_images_of_a_data_set_keep_their_size(tmp_path: Path) -> None:
     photo = Image.new("RGB", (640, 640))
-    save_pictures(tmp_path, Item("a", (Message("user", "What?"),), (photo,), "red"))
+    save_images(tmp_path, Item("a", (Message("user", "What?"),), (photo,), "red"))
     assert photo.size == (640, 640)
 
 
 def test_examples_are_ones_that_arms_disagree_on(reported: Path) -> None:
     arms = {name: [arm] for name, arm in read_arms(reported / "balls").items()}
-    places, count = draw_examples(arms, "world")
+    places, count = draw_examples(arms, "world", EVERY)
     assert len(set(places)) == 8
     expected = [n for n in range(60) if any(EVERY[arm][n] != EVERY["world"][n] for arm in EVERY)]
     assert count == len(expected)
     assert set(places) <= set(expected)
     assert sum(EVERY["world"][place] for place in places) == 4  # half of them against the full model
-    assert draw_examples(arms, "world") == (places, count)
+    assert draw_examples(arms, "world", EVERY) == (places, count)
 
 
 def test_a_prompt_is_shown_without_its_frame() -> None:
@@ -155,12 +244,21 @@ def test_a_rollout_is_shown_from_its_first_to_its_last_frame() -> None:
     assert [sheet.getpixel((48 * n + 2 * n + 5, 5)) for n in (0, 1, 8)] == [(0, 0, 0), (2, 0, 0), (16, 0, 0)]
 
 
-def test_the_terminal_ends_with_the_verdict(reported: Path) -> None:
+def test_the_terminal_begins_with_the_verdict(reported: Path) -> None:
     metrics = write_metrics(reported, make_task(ITEMS), ITEMS)
     lines = terminal_report(metrics).splitlines()
-    assert lines[0] == "Do the balls fall?: 60 items in 30 clusters"
-    assert lines[-1] == metrics["verdicts"]["all"]["text"]
+    assert lines[0] == "Do the balls fall?: 60 items"
+    assert lines[1] == f"All questions: {metrics['verdicts']['all']['text']}"
     assert any(re.match(r"gemma +\+40\.0 ", line) for line in lines)
+
+
+def test_settings_are_told_as_they_are(tmp_path: Path) -> None:
+    """A whole number stays one beside an arm that has none."""
+    write_arm(tmp_path, ITEMS, "gemma", answer_rows(ITEMS, "gemma", EVERY["gemma"]), num_world_steps=None)
+    evaluation(tmp_path, {"world": EVERY["world"]}, num_world_steps=2)
+    text = write_report(tmp_path).with_suffix(".md").read_text(encoding="utf-8")
+    assert "| balls | world | 2 |" in text
+    assert "| balls | gemma |  |" in text
 
 
 def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
@@ -171,29 +269,13 @@ def test_warnings_are_told_before_the_numbers(tmp_path: Path) -> None:
     write_report(tmp_path)
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
-        assert text.index("world: 60 of 60 answers could not be parsed") < text.index("Comparisons")
+        assert text.index("world: 60 of 60 answers could not be parsed") < text.index("Full model against")
 
 
-def test_plots_follow_the_numbers() -> None:
-    runs = {arm: [ArmRun(arm, {"identity": {}}, answer_rows(ITEMS, arm, right))] for arm, right in EVERY.items()}
-    other = {**runs, "world": [ArmRun("world", {"identity": {}}, answer_rows(ITEMS, "world", EVERY["gemma_tuned"]))]}
-    one, two = metrics_of(runs), metrics_of(other)
-    for plot in (forest_plot, family_plot, answer_plot):
-        drawn = plot(one)
-        assert drawn == plot(one)  # no date, no random ids
-        assert drawn != plot(two)
-        assert ">world" in drawn
-
-
-def test_many_families_and_answers_stay_readable() -> None:
-    items = make_items(200, families=[f"family {number}" for number in range(50)])
-    rows = [
-        replace(row, output=f"{n} metres", parsed=f"{n} metres")
-        for n, row in enumerate(answer_rows(items, "world", [True] * 200))
-    ]
-    metrics = metrics_of({"world": [ArmRun("world", {"identity": {}}, rows)]})
-    assert family_plot(metrics).count(">family ") == MAX_FAMILIES
-    assert ">other answers<" in answer_plot(metrics)
+def test_the_figure_follows_the_numbers() -> None:
+    drawn = draw(metrics_of(EVERY))
+    assert drawn == draw(metrics_of(EVERY))  # no date, no random ids
+    assert drawn != draw(metrics_of({**EVERY, "world": EVERY["gemma_tuned"]}))
 
 
 def test_runs_are_compared_by_label(tmp_path: Path) -> None:
@@ -207,7 +289,25 @@ def test_runs_are_compared_by_label(tmp_path: Path) -> None:
         a and not b for a, b in zip(EVERY["world"], EVERY["gemma_tuned"], strict=True)
     )
     page = Page((tmp_path / "both" / "report.html").read_text(encoding="utf-8"))
-    assert "theirs (theirs) by itself: Not decided" in page.text
+    assert "ours, among all arms: All questions: not run" in page.text
+    assert "theirs (theirs) by itself: All questions: not run" in page.text
+    assert page.text.index("theirs: World, rollout (full model)") < page.text.index("Warnings")
+
+
+def test_labels_and_answers_stay_text(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", {"world": EVERY["world"]})
+    rows = [replace(row, output=HOSTILE) for row in answer_rows(ITEMS, "world", EVERY["gemma"])]
+    write_arm(tmp_path / "two", ITEMS, "world", rows)
+    write_metrics(tmp_path / "two", make_task(ITEMS), ITEMS)
+    label = "<img src=x onerror=alert(1)>[a](javascript:alert(1))"
+    compare_runs([one, tmp_path / "two"], tmp_path / "both", ["ours", label])
+    page, text = ((tmp_path / "both" / name).read_text(encoding="utf-8") for name in ("report.html", "report.md"))
+    figure = (tmp_path / "both" / "figures" / "balls.svg").read_text(encoding="utf-8")
+    for written in (page, text, figure):
+        assert "<img src=x" not in written
+        assert "<script" not in written
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+    assert f"{label}: World, rollout (full model)" in Page(page).text
 
 
 def test_seeds_of_one_label(tmp_path: Path) -> None:
@@ -224,13 +324,23 @@ def test_seeds_of_one_label(tmp_path: Path) -> None:
     assert "SD of seeds" in (tmp_path / "all" / "report.md").read_text(encoding="utf-8")
 
 
-def test_a_copied_run_is_no_second_seed(tmp_path: Path) -> None:
-    one = evaluation(tmp_path / "one", {"world": EVERY["world"]})
-    shutil.copytree(one, tmp_path / "two")
-    with pytest.raises(ValueError, match="identical predictions"):
-        compare_runs([one, tmp_path / "two"], tmp_path / "both")
+def test_a_rerun_is_no_second_seed(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", {"world": EVERY["world"]}, weights="a")
+    two = evaluation(tmp_path / "two", {"world": EVERY["world"], "gemma": EVERY["gemma"]}, weights="a")
+    arms = compare_runs([one, two], tmp_path / "both", ["ours"] * 2).sections[0].metrics["arms"]
+    assert {name: arm["seeds"] for name, arm in arms.items()} == {"ours/world": 1, "ours/gemma": 1}
     with pytest.raises(ValueError, match="given twice"):
         compare_runs([one, one], tmp_path / "both")
+
+
+def test_two_models_that_share_a_control_are_compared(tmp_path: Path) -> None:
+    shared = {"gemma": EVERY["gemma"]}
+    write_arms(tmp_path / "ours", ITEMS, shared, weights="base")
+    ours = evaluation(tmp_path / "ours", {"world": EVERY["world"]}, weights="a")
+    write_arms(tmp_path / "theirs", ITEMS, shared, weights="base")
+    theirs = evaluation(tmp_path / "theirs", {"world": EVERY["random_encoder"]}, weights="b")
+    section = compare_runs([ours, theirs], tmp_path / "both").sections[0]
+    assert [row["Arm"] for row in section.tables[0].rows][:-1] == ["ours/world", "ours/gemma", "theirs/world"]
 
 
 def test_runs_that_happen_to_have_one_name_are_no_seeds(tmp_path: Path) -> None:
@@ -256,7 +366,7 @@ def test_a_judge_is_told_beside_the_rules(tmp_path: Path) -> None:
     }
     write_json(tmp_path / "balls" / "world" / "judges" / "some-model" / "summary.json", summary)
     write_report(tmp_path)
-    row = "| world | some-model | 37.5 | [25.0, 50.0] | 57 | 2 | 1 | 0 | 50.0 |"
+    row = "| world | some-model | 37.5 [25.0, 50.0] | 50.0 | 57 | 2 | 1 | 0 |"
     assert row in (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Language models as judges" in (tmp_path / "report.html").read_text(encoding="utf-8")
 

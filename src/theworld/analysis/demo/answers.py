@@ -44,7 +44,7 @@ class Shown:
     Args:
         plain: Gemma 3's answer, without world tokens.
         world: The answer with them.
-        frames: The present as the VAE keeps it, and every imagined frame; empty where pictures may not be decoded.
+        frames: The present as the VAE keeps it, and every imagined frame; empty where images may not be decoded.
         attention: Where the answer looked, drawn on the frames.
     """
 

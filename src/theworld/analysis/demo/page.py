@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Gradio reads the annotation of an event at run time
 import html
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from gradio.data_classes import ImageData
 from PIL import Image
 
+from theworld.constants import NANO
 from theworld.model import TheWorld
 from theworld.utils.errors import TheWorldError, one_line
 from theworld.utils.images import open_image
@@ -21,11 +23,13 @@ from ..imagine import decoding_encoder
 from .answers import NO_IMAGE, Scene, Shown, animation, answer_twice
 
 MAX_WAITING = 32  # questions in the queue; one is answered at a time, by the one model
-KEPT_SECONDS = 3600  # how long uploads and pictures stay on the disk
+KEPT_SECONDS = 3600  # how long uploads and images stay on the disk
+MAX_QUESTION = 1000  # characters
 TITLE = "TheWorld"
 LEAD = """# What happens next?
 Show an image and ask about what follows. **{name}** answers twice: with the future that its world model imagines, and \
 without any world."""
+SIMULATED = "This model knows only its own simulated scenes, such as the examples. Its answers to photos mean nothing."
 USER_ERRORS = (ValueError, OSError, ImportError, torch.OutOfMemoryError)
 
 
@@ -42,7 +46,9 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
     """
     asking = Asking(model, scenes)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gr.Markdown(LEAD.format(name=html.escape(name)), elem_id="lead")
+        gr.Markdown(LEAD.format(name=plain(name)), elem_id="lead")
+        if (model.config.gemma_model_name or "").startswith(f"{NANO}/"):
+            gr.Markdown(SIMULATED, elem_id="simulated")
         with gr.Row():
             with gr.Column(scale=4):
                 image = gr.Image(
@@ -66,21 +72,28 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                     placeholder="What happens next?",
                     elem_id="question",
                     max_lines=4,
+                    max_length=MAX_QUESTION,
                 )
                 steps = _steps_slider(model)
                 ask = gr.Button("Ask", variant="primary", elem_id="ask")
                 with gr.Row():
                     world = _answer("With the world", "world")
-                    plain = _answer("Without (plain Gemma 3)", "plain")
+                    plain_answer = _answer("Without (plain Gemma 3)", "plain")
                 truth = gr.Markdown(elem_id="truth")
-        shown = [plain, world, truth, *_pictures(model)]
+        shown = [plain_answer, world, truth, *_images(model)]
 
-        inputs = [image, question, steps]
-        triggers = [ask.click, question.submit]
-        gr.on(
-            triggers, asking.answer, inputs, shown, api_name="ask", show_progress_on=[world, plain], concurrency_limit=1
+        asked = gr.on(
+            [ask.click, question.submit],
+            asking.answer,
+            [image, question, steps],
+            shown,
+            api_name="ask",
+            show_progress_on=[world, plain_answer],
+            concurrency_limit=1,
         )
         examples.select(asking.pick, None, [image, question], api_visibility="private")
+        # An answer is about one image: with another it goes, and so does one that is still on its way
+        image.change(asking.clear, None, shown, cancels=[asked], queue=False, api_visibility="private")
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
 
@@ -96,6 +109,10 @@ class Asking:
         scene = self.scenes[event.index]
         return enlarge(scene.image), scene.question
 
+    def clear(self) -> tuple[Any, ...]:
+        """Values of `shown` in `build_page` that show nothing."""
+        return self._values(Shown(), None, "")
+
     def answer(self, image: str | None, question: str, steps: float) -> Iterator[tuple[Any, ...]]:
         """Values of `shown` in `build_page`, as far as they are known; `image` is a file's path, a URL or a data URI.
 
@@ -105,6 +122,8 @@ class Asking:
         try:
             if image is None:
                 raise TheWorldError(NO_IMAGE)
+            if len(question) > MAX_QUESTION:
+                raise TheWorldError(f"the question has {len(question)} characters: at most {MAX_QUESTION} are allowed")
             opened = open_image(image)
             scene = self.scene_of(opened)
             for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):
@@ -124,7 +143,7 @@ class Asking:
     def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
         truth = ""
         if scene and question.strip() == scene.question and shown.world is not None:
-            truth = f"What did happen: **{scene.answer}**"
+            truth = f"What did happen: **{plain(scene.answer)}**"
         frames = self._film(shown.frames)
         followed = self._film(scene.clip[: len(frames)] if scene else [])
         return (
@@ -142,6 +161,11 @@ class Asking:
 
     def _film(self, frames: Sequence[Image.Image]) -> list[tuple[Image.Image, str]]:
         return [(enlarge(frame), f"+{index}" if index else "now") for index, frame in enumerate(frames)]
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(text))
 
 
 def _hand_over_unopened(image: gr.Image) -> None:
@@ -200,7 +224,7 @@ def _gallery(images: list[Any], elem_id: str, columns: int, visible: bool = True
     )
 
 
-def _pictures(model: TheWorld) -> list[Any]:
+def _images(model: TheWorld) -> list[Any]:
     """An animation, the imagined frames, those that did follow, and the attention: all unseen until there is an answer.
 
     Their order is that of the page; each but the animation comes after its heading.

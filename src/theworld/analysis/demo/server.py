@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from theworld.utils.listening import listen
+from theworld.utils.public_http import is_loopback
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
@@ -17,6 +19,7 @@ STYLE = """
 h3 { margin: .6rem 0 0; font-size: 1rem; }
 .answer textarea { font-size: 1.5rem !important; font-weight: 600; line-height: 1.35; }
 #world { border-left: 4px solid var(--color-accent); }
+#simulated { border-left: 4px solid #d97706; padding-left: .7rem; }
 #truth { font-size: 1.05rem; }
 #scenes, .film { border: 0; background: none; }
 .film .grid-wrap { padding: 0; height: auto !important; min-height: 0 !important; overflow: hidden; }
@@ -63,9 +66,18 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
         max_file_size=MAX_UPLOAD,
         theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
         css=STYLE,
-        app_kwargs={"middleware": [Middleware(NothingElsewhere)]},
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, hosts_of(host)), Middleware(NothingElsewhere)]},
     )
     return address
+
+
+def hosts_of(host: str) -> list[str]:
+    """Names that a browser may call the server by.
+
+    A page on loopback is asked by the names of loopback alone, so that no web site whose name is made to resolve to it
+    can read it (DNS rebinding).
+    """
+    return ["127.0.0.1", "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
 
 
 class NothingElsewhere:
@@ -87,7 +99,7 @@ class NothingElsewhere:
 
 @contextmanager
 def private_uploads() -> Generator[None]:
-    """Keep uploads and pictures in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
+    """Keep uploads and images in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
 
     Gradio's own default is one folder for everybody on the machine.
     """

@@ -1,4 +1,4 @@
-"""Numbers a person can read and look at: tables, figures, examples, and what they were made with."""
+"""The report of an evaluation: the verdict, tables, a figure, examples, and what they were made with."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from ..score import read_metrics
 from ..store.predictions import Item
 from ..store.refusals import read_arms
 from .content import Report, full_arm, gather
-from .examples import draw_examples
-from .html import write_html
-from .markdown import write_markdown
-from .pictures import Rollout, save_pictures
-from .terminal import terminal_report
+from .examples import Rollout, draw_examples, save_images
+from .pages import write_pages
+from .tables import deciding, terminal_report
 
 
 def write_report(
@@ -31,7 +29,7 @@ def write_report(
         items: By the task's name: what examples are shown from. They are kept small beside the predictions, where a
             later report finds them.
         rollout: The decoded frames of an item.
-        image_folder: Where names of pictures are looked up.
+        image_folder: Where names of images are looked up.
 
     Returns:
         The path of the page.
@@ -41,13 +39,14 @@ def write_report(
         ValueError: Predictions are refused (`store/refusals.py`).
     """
     output = Path(output)
+    metrics = read_metrics(output)
     for task, known in (items or {}).items():
         arms = {name: [arm] for name, arm in read_arms(output / task).items()}
         by_id = {item.id: item for item in known}
         full = full_arm(arms)
-        for place in draw_examples(arms, full)[0]:
-            save_pictures(output / task, by_id[arms[full][0].predictions[place].id], rollout, image_folder)
-    return _write(gather([("", output)], "Evaluation"), output)
+        for place in draw_examples(arms, full, deciding(metrics[task]))[0]:
+            save_images(output / task, by_id[arms[full][0].predictions[place].id], rollout, image_folder)
+    return write_pages(gather([("", output)]), output)
 
 
 def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequence[str] | None = None) -> Report:
@@ -76,14 +75,9 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
     for folder in folders:
         if not read_metrics(folder):
             raise MissingFileError(f"{folder}: no metrics of any task there; `theworld evaluate` writes them")
-    report = gather(list(zip(names, folders, strict=True)), f"Comparison of {', '.join(dict.fromkeys(names))}")
-    _write(report, Path(output))
+    report = gather(list(zip(names, folders, strict=True)))
+    write_pages(report, Path(output))
     return report
-
-
-def _write(report: Report, output: Path) -> Path:
-    write_markdown(report, output)
-    return write_html(report, output)
 
 
 __all__ = ["Report", "Rollout", "compare_runs", "terminal_report", "write_report"]

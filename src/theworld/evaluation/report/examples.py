@@ -1,73 +1,74 @@
-"""Items on which arms disagree: the evidence that a reader can look at."""
+"""Items on which arms disagree, with their images: the evidence that a reader can look at.
+
+The images are kept small beside the predictions, so that a later report can show them too.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
-from ..ask.arms import ARMS
-from ..store.refusals import FULL, ArmRun
-from .pictures import find_pictures, find_rollout
+from PIL import Image
 
-MAX_EXAMPLES = 8
+from theworld.data.schema import BadSample
+from theworld.utils.images import open_image
+from theworld.utils.io import write_bytes
+
+from ..ask.prompts import open_images
+from ..store.predictions import Item, Prediction
+from ..store.refusals import ArmRun
+
+EXAMPLES, MAX_EXAMPLES = "examples", 8
+SIDE, FRAME, MAX_FRAMES = 320, 96, 9
+"""Pixels of an image's longer side and of the height of a strip of frames; frames that a strip shows."""
+
+LABELS = {"rollout": "What the world model imagines, from the present on", "truth": "What did happen"}
 CONTROL = re.compile(r"<start_of_turn>(?:user|model)\n?|<(?:bos|pad|unused\d+|image_soft_token|\w+_of_\w+)>(?:\*\d+)?")
 """Gemma's control tokens, runs of them with their count."""
 
-
-@dataclass(frozen=True)
-class Reply:
-    """What an arm said to an item.
-
-    Args:
-        arm: Its name.
-        output: As it came.
-        parsed: What the rules read from it.
-        right: Whether that is the answer.
-    """
-
-    arm: str
-    output: str
-    parsed: str | None
-    right: bool
+Rollout = Callable[[Item], Sequence[Image.Image]]
+"""The decoded frames that the world model imagines for an item, the present one first."""
 
 
 @dataclass(frozen=True)
 class ExampleItem:
     """An item on which arms disagree."""
 
-    id: str
-    family: str
-    question: str
-    answer: str
-    replies: tuple[Reply, ...]
-    pictures: tuple[Path, ...]
-    rollout: Path | None
+    row: Prediction  # the full model's
+    question: str  # the prompt without the tokens that frame it
+    replies: Mapping[str, Prediction]  # by arm
+    images: tuple[tuple[str, Path], ...]  # what each shows, and its file
 
 
-def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str) -> tuple[list[int], int]:
-    """Places of items that the full model and an arm it has to beat do not score alike, and how many there are.
+def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Collection[str]) -> tuple[list[int], int]:
+    """Places of items that the full model and an arm of `decisive` do not score alike, and how many there are.
 
     Half of those drawn are ones that the full model gets right, as far as there are. They are drawn by the hash of
     their ids: at random, and the same again for the same predictions.
     """
-    decisive = [arm.name for arm in ARMS.values() if arm.decides]
-    others = [name for name in arms if name != full and name.rpartition("/")[2] in (*decisive, FULL)]
-    others = others or [name for name in arms if name != full]
-    ours = arms[full][0].predictions
+    others = [name for name in arms if name in decisive] or [name for name in arms if name != full]
+    ours, theirs = arms[full][0].predictions, [arms[name][0].predictions for name in others]
     differ = [
         place
         for place, row in enumerate(ours)
-        if any(arms[name][0].predictions[place].score != row.score for name in others)
+        if any(rows[place].score != row.score and rows[place].failed is None for rows in theirs)
     ]
     differ.sort(key=lambda place: hashlib.sha256(ours[place].id.encode()).digest())
-    wins = [place for place in differ if ours[place].score]
-    losses = [place for place in differ if not ours[place].score]
-    few = min(MAX_EXAMPLES // 2, len(losses))
-    chosen = wins[: MAX_EXAMPLES - few]
+    wins, losses = ([place for place in differ if bool(ours[place].score) is right] for right in (True, False))
+    chosen = wins[: MAX_EXAMPLES - min(MAX_EXAMPLES // 2, len(losses))]
     return [*chosen, *losses[: MAX_EXAMPLES - len(chosen)]], len(differ)
+
+
+def show(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: Sequence[Path]) -> ExampleItem:
+    """The item at a place: what was asked, what every arm said, and the images that one of `folders` kept."""
+    row = arms[full][0].predictions[place]
+    replies = {name: seeds[0].predictions[place] for name, seeds in arms.items()}
+    images = next((found for folder in folders if (found := find_images(folder, row.id))), ())
+    return ExampleItem(row, readable(row.prompt), replies, images)
 
 
 def readable(prompt: str) -> str:
@@ -75,21 +76,53 @@ def readable(prompt: str) -> str:
     return CONTROL.sub("", prompt).strip()
 
 
-def show(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: Sequence[Path]) -> ExampleItem:
-    """The item at a place: what was asked, what every arm said, and the pictures that one of `folders` kept."""
-    row = arms[full][0].predictions[place]
-    replies = [(name, seeds[0].predictions[place]) for name, seeds in arms.items()]
-    pictures = (find_pictures(folder, row.id) for folder in folders)
-    rollouts = (find_rollout(folder, row.id) for folder in folders)
-    return ExampleItem(
-        row.id,
-        row.family,
-        readable(row.prompt),
-        row.answer,
-        tuple(Reply(name, said.output or said.failed or "", said.parsed, said.score == 1.0) for name, said in replies),
-        next((found for found in pictures if found), ()),
-        next((found for found in rollouts if found), None),
+def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_folder: Path | None = None) -> None:
+    """Write the item's images as the model got them below `folder`, and as strips its rollout and what did happen."""
+    try:
+        images = open_images(item, image_folder)
+        frames = list(rollout(item)) if rollout is not None and images else []
+        last = len(item.clip) - 1
+        truth = [
+            open_image(item.clip[min(item.frame + place, last)])
+            for place in range(len(frames) or min(MAX_FRAMES, last + 1 - item.frame))
+            if item.clip
+        ]
+    except BadSample:
+        return  # the item failed for it, and says so
+    shown = {str(number): image.copy() for number, image in enumerate(images)}  # may be the data set's own
+    for image in shown.values():
+        image.thumbnail((SIDE, SIDE))
+    shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}
+    for name, image in shown.items():
+        buffer = BytesIO()
+        image.save(buffer, format="PNG", optimize=True)
+        write_bytes(folder / EXAMPLES / f"{_key(item.id)}-{name}.png", buffer.getvalue())
+
+
+def find_images(folder: Path, id: str) -> tuple[tuple[str, Path], ...]:
+    """What each image of an item shows, and its file, of those that were kept."""
+    found = sorted((folder / EXAMPLES).glob(f"{_key(id)}-*.png"))
+    names = [path.stem.partition("-")[2] for path in found]
+    several = sum(name.isdigit() for name in names) > 1
+    return tuple(
+        (LABELS.get(name) or (f"Image {int(name) + 1}" if several else "Image"), path)
+        for name, path in zip(names, found, strict=True)
     )
 
 
-__all__ = ["ExampleItem", "Reply", "draw_examples", "readable", "show"]
+def strip(frames: Sequence[Image.Image]) -> Image.Image:
+    """At most `MAX_FRAMES` of the frames, the first and the last among them, side by side."""
+    count = min(len(frames), MAX_FRAMES)
+    places = [round(number * (len(frames) - 1) / max(count - 1, 1)) for number in range(count)]
+    width = max(frames[0].width * FRAME // frames[0].height, 1)
+    sheet = Image.new("RGB", ((width + 2) * count - 2, FRAME), "white")
+    for number, place in enumerate(places):
+        sheet.paste(frames[place].convert("RGB").resize((width, FRAME)), (number * (width + 2), 0))
+    return sheet
+
+
+def _key(id: str) -> str:
+    return hashlib.sha256(id.encode()).hexdigest()[:16]  # an id may hold what a file name cannot
+
+
+__all__ = ["ExampleItem", "Rollout", "draw_examples", "find_images", "readable", "save_images", "show", "strip"]
