@@ -7,8 +7,8 @@ the folder hidden, so every `checkpoint-N` is complete.
 import os
 import shutil
 import zlib
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,21 @@ OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  #
 LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
 CONTROL = "TrainerControl"  # which transformers expects in the state at the next save
 LOCK, LOCK_SECONDS = ".lock", 0.2
+FITS: dict[str, Callable[[Any], bool]] = {  # what fields of the trainer's state hold, beyond the type of their default
+    "global_step": lambda step: step >= 1,
+    "train_batch_size": lambda size: isinstance(size, int | None),
+    "stateful_callbacks": lambda states: CONTROL in states,
+    "log_history": lambda lines: all(
+        isinstance(line, dict) and isinstance(line.get(name, 0), int | float)
+        for line in lines
+        for name in ("loss", "eval_loss")
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Resume:
-    """A checkpoint to start from.
-
-    Args:
-        folder: Its folder on this machine.
-        stage: Its `stage.json`; empty without trainer state, so that only the weights can be used.
-        step: Its optimiser step; 0 without trainer state.
-    """
+    """A checkpoint to start from: `stage.json` and optimiser step; empty and 0 without trainer state (weights only)."""
 
     folder: Path
     stage: dict[str, Any]
@@ -64,9 +68,7 @@ def resolve(config: TrainingConfig) -> Resume | None:
         ValueError: `output_dir` holds newer checkpoints than the one to start from, or that one is damaged.
     """
     newest = newest_checkpoint(Path(config.output_dir))
-    start = newest
-    if config.resume != AUTO:
-        start = None if config.resume is None else locate(config.resume)
+    start = newest if config.resume == AUTO else locate(config.resume) if config.resume else None
     if newest is not None and (start is None or start.resolve() != newest.resolve()):
         raise TheWorldError(
             f"{config.output_dir}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or "
@@ -76,11 +78,7 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
 
 def read(folder: Path) -> Resume:
-    """The complete checkpoint in `folder`, with verified checksums: training would not notice a flipped byte.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
+    """The complete checkpoint in `folder`; a ValueError names a damaged file, as training would not notice it."""
     for path in sorted(folder.glob("*.json")):
         read_object(path)
     for name, checksum in _checksums(folder).items():
@@ -90,51 +88,32 @@ def read(folder: Path) -> Resume:
         return Resume(folder, {})
     stage = read_object(folder / STAGE, "stage", "config")
     saved, defaults = read_object(folder / STATE), asdict(TrainerState())
-    wrong = [name for name, value in saved.items() if name not in defaults or not _is_like(value, defaults[name])]
-    if not wrong:
-        whole = {
-            "global_step": saved.get("global_step", 0) >= 1,
-            "log_history": all(_is_log(line) for line in saved.get("log_history", ())),
-            "train_batch_size": isinstance(saved.get("train_batch_size", 0), int | None),
-            "stateful_callbacks": CONTROL in saved.get("stateful_callbacks", {}),
-        }
-        wrong = [name for name, fits in whole.items() if not fits]
-    if wrong:
-        told = brief(repr(saved.get(wrong[0])))
-        raise TheWorldError(f"{folder / STATE}: damaged, {wrong[0]} is {told}; resume from an earlier checkpoint")
+    for name, value in ({"global_step": None, "stateful_callbacks": None} | saved).items():
+        if name not in defaults or not _is_like(value, defaults[name]) or (name in FITS and not FITS[name](value)):
+            told = brief(repr(value))
+            raise TheWorldError(f"{folder / STATE}: damaged, {name} is {told}; resume from an earlier checkpoint")
     return Resume(folder, stage, int(saved["global_step"]))
-
-
-def _is_log(line: Any) -> bool:
-    return isinstance(line, dict) and all(isinstance(line.get(name, 0), int | float) for name in ("loss", "eval_loss"))
 
 
 def _is_like(value: Any, default: Any) -> bool:
     """Whether `value` has the type of a field with this default; a default of None says nothing of the type."""
-    if default is None or isinstance(default, bool):
-        return True
     kinds = (int, float) if isinstance(default, int | float) else type(default)
-    return isinstance(value, kinds) and not isinstance(value, bool)
+    return default is None or isinstance(default, bool) or (isinstance(value, kinds) and not isinstance(value, bool))
 
 
 def locate(name: str) -> Path:
-    """The checkpoint `name`, or the newest one in the run folder or Hub repository `name`.
-
-    Raises:
-        FileNotFoundError: There is no such folder and no such repository, or it holds no complete checkpoint.
-    """
+    """The checkpoint `name`, or the newest one in the run folder or Hub repository; a FileNotFoundError if none is."""
     folder = Path(name).expanduser()
     if folder.is_file():
         raise TheWorldError(f"{name}: is a file; name the folder of a checkpoint or of a run")
     if not folder.is_dir():
-        if not HUB_ID.fullmatch(name):
-            raise MissingFileError(f"{name}: no such checkpoint or run folder")
-        return _download(name)
+        if HUB_ID.fullmatch(name):
+            return _download(name)
+        raise MissingFileError(f"{name}: no such checkpoint or run folder")
     if missing_weights(folder):
-        newest = newest_checkpoint(folder)
-        if newest is None:
-            raise MissingFileError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
-        return newest
+        if newest := newest_checkpoint(folder):
+            return newest
+        raise MissingFileError(f"{name}: no complete checkpoint there; expected {WEIGHTS} or checkpoint-N folders")
     if missing := missing_files(folder):
         raise MissingFileError(
             f"{name}: incomplete, {', '.join(missing)} is missing, so the run cannot continue exactly; resume from "
@@ -153,9 +132,8 @@ def _download(name: str) -> Path:
         found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise MissingFileError(
-            f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
-        ) from error
+        told = f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
+        raise MissingFileError(told) from error
     if missing := missing_files(found):
         raise MissingFileError(f"{name}: the repository holds no complete checkpoint ({', '.join(missing)} is missing)")
     return found
@@ -216,33 +194,26 @@ def prune(saved: list[Path], limit: int | None) -> None:
 
 @contextmanager
 def locked(folder: Path, *, is_main: bool) -> Generator[None]:
-    """Hold the lock of a run folder. The system frees it when the process dies. All ranks of a launch are one run.
+    """Hold the lock of a run folder; a ValueError if another run holds it, or `folder` is a file.
 
-    Raises:
-        ValueError: Another run holds it, or `folder` is a file.
+    The system frees it when the process dies. All ranks of a launch are one run.
     """
     with ExitStack() as stack:
         if is_main:
-            if folder.exists() and not folder.is_dir():
+            if folder.is_file():
                 raise TheWorldError(f"output_dir={str(folder)!r}: is a file; name the folder of the run")
             if not folder.is_dir():
                 folder.mkdir(parents=True)
-                stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
+                # An error that is found early leaves nothing
+                stack.callback(lambda: folder.is_dir() and not any(folder.iterdir()) and folder.rmdir())
             try:
                 stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
             except TimeoutError as error:
-                raise TheWorldError(
-                    f"output_dir={str(folder)!r}: another run is writing there; wait for its end, or choose another "
-                    "--output_dir"
-                ) from error
+                told = "another run is writing there; wait for its end, or choose another --output_dir"
+                raise TheWorldError(f"output_dir={str(folder)!r}: {told}") from error
             # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
             stack.callback((folder / LOCK).unlink, missing_ok=True)
         yield
-
-
-def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _crc32(path: Path) -> int:
