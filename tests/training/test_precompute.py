@@ -26,7 +26,7 @@ from theworld.model.world_encoders import CosmosWorldEncoder, cache_fingerprint
 from theworld.training.align import AlignCollator, AlignModel
 from theworld.training.config import TrainingConfig
 from theworld.training.objectives import OBJECTIVES
-from theworld.training.precompute import Images, Share, encode, precompute
+from theworld.training.precompute import Images, encode, precompute, process_of
 from theworld.training.run import train
 from theworld.training.stages import load_model
 
@@ -258,8 +258,7 @@ def test_the_encoder_is_told_by_its_weights(tmp_path: Path, gemma_folder: Path, 
 
 
 def shares_of(rows: list[Example]) -> list[list[Example]]:
-    shares = [Share(rows, rank, 3) for rank in range(3)]
-    return [[share[index] for index in range(len(rows)) if share[index]] for share in shares]
+    return [[row for row in rows if process_of(row, 3) == rank] for rank in range(3)]
 
 
 def test_shares_hold_every_row_once_and_a_picture_in_one_of_them() -> None:

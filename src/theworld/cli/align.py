@@ -6,19 +6,16 @@ from typing import Any
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 
-from .loading import add_json, add_model_arguments, add_steps, report
-
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+from .loading import add_json, add_options, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_model_arguments(parser)
+    add_options(parser, "model", "cosmos", "num_world_steps")
     images = "paths or URLs (default: the nano scenes)"
     parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help=images)
     parser.add_argument("--folder", type=Path, help="every image in this folder")
     parser.add_argument("--output", type=Path, default=Path("runs/align"), help="folder of alignment.png and .json")
-    add_steps(parser)
     parser.add_argument("--samples", type=int, default=500, help="tokens of each kind at most (default: 500)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples and of t-SNE")
     add_json(parser)
@@ -45,22 +42,15 @@ def run(args: argparse.Namespace) -> int:
     rows["effective rank"] = {key: f"{value:.1f}" for key, value in metrics["effective_rank"].items()}
     place = {key.replace("_", " "): value for key, value in metrics["cosine_at_place"].items() if value is not None}
     rows["at its place"] = {key: f"{value:.2f}" for key, value in place.items()}
-    return report(
-        args,
-        metrics,
-        f"{len(images)} images, {metrics['sampled']} tokens of each kind",
-        *(f"{name:<16}" + "  ".join(f"{key} {text}" for key, text in row.items()) for name, row in rows.items()),
-        f"{args.output / 'alignment.png'} and {args.output / 'alignment.json'}",
-    )
+    lines = [f"{name:<16}" + "  ".join(f"{key} {text}" for key, text in row.items()) for name, row in rows.items()]
+    first = f"{len(images)} images, {metrics['sampled']} tokens of each kind"
+    last = f"{args.output / 'alignment.png'} and {args.output / 'alignment.json'}"
+    return report(args, metrics, first, *lines, last)
 
 
 def open_images(args: argparse.Namespace) -> dict[str, Any]:
-    """The images that were named, or without any the scenes that ship with the package.
-
-    Raises:
-        FileNotFoundError: An image or the folder does not exist.
-        ValueError: An image cannot be read, or the folder holds none.
-    """
+    """The images that were named, or without any the scenes that ship with the package."""
+    from theworld.data.columns import IMAGE_SUFFIXES
     from theworld.nano.examples import EXAMPLES, load_example
     from theworld.utils.images import open_image
 
@@ -68,9 +58,9 @@ def open_images(args: argparse.Namespace) -> dict[str, Any]:
     if args.folder is not None:
         if not args.folder.is_dir():
             raise MissingFileError(f"{args.folder}: no such folder of images")
-        found = sorted(str(path) for path in args.folder.iterdir() if path.suffix.lower() in ENDINGS)
+        found = sorted(str(path) for path in args.folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
-            raise TheWorldError(f"{args.folder}: no image there; expected files that end in {', '.join(ENDINGS)}")
+            raise TheWorldError(f"{args.folder}: no image there; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
         names += found
     if not names:
         return {name: load_example(name).image for name in EXAMPLES}

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from theworld.utils.errors import TheWorldError
 
-from .loading import add_json, add_world_arguments, check_world_arguments, report
+from .loading import add_json, add_options, check_world_arguments, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     parser.add_argument("question")
-    add_world_arguments(parser)
+    add_options(parser, "model", "cosmos", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
     parser.add_argument("--explain", type=Path, metavar="OUT.png", help="draw what the answer attends to; and OUT.json")
@@ -26,19 +26,26 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import load_model
 
-    check(args)
-    image = open_image(args.image)  # before the model: a wrong path costs no loading
-    model = load_model(args, enable_world=not args.no_world)
-    options = {"num_world_steps": args.num_world_steps, "max_new_tokens": args.max_new_tokens}
-    steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
+    # 1. Options that contradict each other, and a wrong path, cost no loading of a model
+    check_world_arguments(args)
+    if args.layer is not None and args.explain is None:
+        raise TheWorldError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
+    if args.explain is not None:
+        from theworld.analysis.explain_plots import check_ending
+
+        check_ending(args.explain)
+    image = open_image(args.image)
+    # 2. The model's answer
+    model = load_model(args)
     # Tokens that were never trained are left out unless they are asked for
-    uses_world = args.use_world or args.explain is not None or model.world_is_trained
-    described = {"image": args.image, "question": args.question, "answer": "", "model": args.model}
-    described["num_world_steps"] = steps if model.config.enable_world and uses_world else None
+    uses_world = model.config.enable_world and (args.use_world or args.explain or model.world_is_trained)
+    steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
+    described = {"image": args.image, "question": args.question, "model": args.model}
+    described["num_world_steps"] = steps if uses_world else None
+    options = {"num_world_steps": args.num_world_steps, "max_new_tokens": args.max_new_tokens}
     if args.explain is None:
-        described["answer"] = model.ask(
-            image, args.question, use_world=args.use_world or None, do_sample=False, **options
-        )
+        options |= {"use_world": args.use_world or None, "do_sample": False}
+        answer = model.ask(image, args.question, **options)
     else:
         from theworld.analysis.explain import explain
         from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
@@ -48,16 +55,6 @@ def run(args: argparse.Namespace) -> int:
         figure = draw_explanation(explanation, frames_behind(model, image, explanation), args.layer)
         save_explanation(figure, args.explain)
         write_json(args.explain.with_suffix(".json"), explanation.to_dict())
-        described |= {"answer": explanation.answer, "explained": str(args.explain), "shares": explanation.shares()}
-    return report(args, described, described["answer"])
-
-
-def check(args: argparse.Namespace) -> None:
-    """Refuse options that contradict each other, before a model is loaded."""
-    check_world_arguments(args)
-    if args.layer is not None and args.explain is None:
-        raise TheWorldError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
-    if args.explain is not None:
-        from theworld.analysis.explain_plots import check_ending
-
-        check_ending(args.explain)
+        described |= {"explained": str(args.explain), "shares": explanation.shares()}
+        answer = explanation.answer
+    return report(args, {**described, "answer": answer}, answer)

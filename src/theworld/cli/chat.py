@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from theworld.utils.errors import TheWorldError, one_line
 
-from .loading import add_world_arguments, check_world_arguments, load_model
+from .loading import add_options, check_world_arguments, load_model
 
 if TYPE_CHECKING:
     from theworld.analysis.conversation import Conversation
@@ -28,7 +28,7 @@ Anything else is a question."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--image", help="path or URL of an image for the first question")
-    add_world_arguments(parser)
+    add_options(parser, "model", "cosmos", "num_world_steps", "no_world")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from theworld.analysis.conversation import Conversation
 
     check_world_arguments(args)
-    conversation = Conversation(load_model(args, enable_world=not args.no_world))
+    conversation = Conversation(load_model(args))
     if args.num_world_steps is not None:
         conversation.set_steps(args.num_world_steps)
     if args.image:
@@ -72,34 +72,25 @@ def talk(conversation: "Conversation", lines: Iterable[str], max_new_tokens: int
 
 
 def obey(conversation: "Conversation", text: str) -> str:
-    """Run the command `text`, which begins with a slash; returns what to tell the person.
-
-    Raises:
-        ValueError: There is no such command, or its argument is none it takes.
-    """
-    name, _, argument = text.partition(" ")
-    argument = argument.strip()
+    """Run the command `text`, which begins with a slash; returns what to tell the person."""
+    name, argument = [*text.split(maxsplit=1), ""][:2]
     match name:
         case "/image":
             source = argument.strip("'\"")
             if not source:
                 raise TheWorldError("/image: expected a path or URL, as in /image photo.jpg")
             image = conversation.add_image(Path(source).expanduser() if source.startswith("~") else source)
-            waiting = len(conversation.images)
-            return f"{source}, {image.width} x {image.height} px" + (
-                f", one of {waiting} images" if waiting > 1 else ""
-            )
+            others = f", one of {len(conversation.images)} images" if len(conversation.images) > 1 else ""
+            return f"{source}, {image.width} x {image.height} px{others}"
         case "/world":
             if argument not in ("on", "off", ""):
-                raise TheWorldError(f"/world {argument}: expected /world on or /world off")
+                raise TheWorldError(f"{text}: expected /world on or /world off")
             if argument:
                 conversation.set_world(argument == "on")
             return _state(conversation)
         case "/steps":
             if argument and not argument.isdecimal():
-                raise TheWorldError(
-                    f"/steps {argument}: expected a whole number of future latent frames, as in /steps 1"
-                )
+                raise TheWorldError(f"{text}: expected a whole number of future latent frames, as in /steps 1")
             if argument:
                 conversation.set_steps(int(argument))
             return _state(conversation)
@@ -120,9 +111,7 @@ def _typed() -> Iterator[str]:
     """Lines typed at a prompt, until Ctrl-D."""
     with suppress(ImportError):  # gives `input` line editing and a history, where there is one
         import_module("readline")
-    while True:
-        try:
+    with suppress(EOFError):
+        while True:
             yield input("> ")
-        except EOFError:
-            print()
-            return
+    print()

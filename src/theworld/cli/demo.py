@@ -4,13 +4,14 @@ import argparse
 import sys
 import threading
 
-from .loading import add_model_arguments, load_model
+from .loading import add_options, load_model
+
+wait = threading.Event().wait  # until Ctrl-C
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_model_arguments(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    add_options(parser, "model", "cosmos", "host")
     parser.add_argument("--port", type=int, default=7860, help="0 takes any free port (default: 7860)")
 
 
@@ -35,8 +36,3 @@ def run(args: argparse.Namespace) -> int:
         finally:
             page.close(verbose=False)
     return 0
-
-
-def wait() -> None:
-    """Until Ctrl-C."""
-    threading.Event().wait()

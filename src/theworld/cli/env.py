@@ -4,10 +4,7 @@ import argparse
 
 from .loading import add_json, report
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options."""
-    add_json(parser)
+add_arguments = add_json  # there are no other options
 
 
 def run(args: argparse.Namespace) -> int:

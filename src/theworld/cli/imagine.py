@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
-from .loading import add_json, add_model_arguments, add_steps, report
+from .loading import add_json, add_options, report
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
-    add_model_arguments(parser)
-    add_steps(parser)
+    add_options(parser, "model", "cosmos", "num_world_steps")
     parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
     output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)
@@ -34,8 +33,7 @@ def run(args: argparse.Namespace) -> int:
     frames = imagine(model, image, steps, args.seed)
     answer = caption = None
     if args.question is not None:
-        seed = {} if args.seed is None else {"world_seed": args.seed}
-        answer = model.ask(image, args.question, num_world_steps=steps, **seed)
+        answer = model.ask(image, args.question, num_world_steps=steps, world_seed=args.seed)
         caption = f"{args.question}\nAnswer: {answer}"
     compression = model.config.world_temporal_compression
     save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")

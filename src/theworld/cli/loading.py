@@ -12,28 +12,20 @@ from theworld.utils.settings import Key
 if TYPE_CHECKING:
     from theworld.model import TheWorld
 
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--model` and `--cosmos`."""
-    parser.add_argument(
-        "--model",
-        default=NANO,
-        help="a TheWorld checkpoint, a run folder (its newest checkpoint), a Gemma 3, or nano (the default)",
-    )
-    parser.add_argument("--cosmos", help="folder or Hub id of the base world model, in place of the checkpoint's own")
-
-
-def add_world_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add `--model`, `--cosmos`, `--num_world_steps` and `--no_world`."""
-    add_model_arguments(parser)
-    add_steps(parser)
-    parser.add_argument("--no_world", action="store_true", help="plain Gemma 3, without loading the world model")
+MODEL = "a TheWorld checkpoint, a run folder (its newest checkpoint), a Gemma 3, or nano (the default)"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {"default": NANO, "help": MODEL},
+    "cosmos": {"help": "folder or Hub id of the base world model, in place of the checkpoint's own"},
+    "num_world_steps": {"type": int, "help": "future latent frames to imagine (default: the checkpoint's)"},
+    "no_world": {"action": "store_true", "help": "plain Gemma 3, without loading the world model"},
+    "host": {"default": "127.0.0.1", "help": "address to listen on (default: this machine alone)"},
+}
 
 
-def add_steps(parser: argparse.ArgumentParser) -> None:
-    """Add `--num_world_steps`."""
-    help = "future latent frames to imagine (default: the checkpoint's)"
-    parser.add_argument("--num_world_steps", type=int, help=help)
+def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add some of `OPTIONS`."""
+    for name in names:
+        parser.add_argument(f"--{name}", **OPTIONS[name])
 
 
 def check_world_arguments(args: argparse.Namespace) -> None:
@@ -63,16 +55,13 @@ def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
     group.add_argument(f"--{key.name}", *aliases, **settings)
 
 
-def load_model(args: argparse.Namespace, *, enable_world: bool = True, **overrides: object) -> "TheWorld":
-    """The model that `args` name, on the best device of this machine.
-
-    Args:
-        overrides: arguments of `TheWorld.from_pretrained` that a command adds or chooses otherwise.
-    """
+def load_model(args: argparse.Namespace, **overrides: object) -> "TheWorld":
+    """The model that `args` name, on the best device; `overrides` that are not None replace what is chosen here."""
     from theworld.model import TheWorld
     from theworld.utils.devices import best_device
 
     device, dtype = best_device()
-    options: dict[str, object] = {"cosmos_model_name": args.cosmos} if args.cosmos else {}
-    options |= {"device_map": {"": device}, "dtype": dtype, "enable_world": enable_world}
-    return TheWorld.from_pretrained(args.model, **options | overrides)
+    overrides |= {"cosmos_model_name": args.cosmos, "enable_world": not vars(args).get("no_world")}
+    options: dict[str, object] = {"device_map": {"": device}, "dtype": dtype}
+    options |= {name: value for name, value in overrides.items() if value is not None}
+    return TheWorld.from_pretrained(args.model, **options)

@@ -34,14 +34,12 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=help)
 
     @override
-    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, args: Any = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
         """As argparse's. Ends with exit code 2 for an option that does not exist."""
         fill, self.fill = self.fill, None
         if fill is not None:
             fill(self)
-        known, unknown = super().parse_known_args(args, namespace)
+        known, unknown = super().parse_known_args(*given, **named)
         if unknown and not unknown[0].startswith("-"):
             self.error(f"unexpected {brief(repr(unknown[0]))}: quote a value with spaces, and a list, which is JSON")
         if unknown:
@@ -89,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if "debug" in args:
-            sys.excepthook = _print_traceback
+            shown = without_tokens("".join(traceback.format_exception(error)))
+            sys.excepthook = lambda *_: sys.stderr.write(shown)
             raise
         if is_users(error):
             print(f"theworld: error: {one_line(error)}", file=sys.stderr)
@@ -97,10 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bug = f"theworld: bug: {type(error).__name__}: {one_line(error)}"
         print(f"{bug}; please report it, with what the same command prints with --debug", file=sys.stderr)
         return 1
-
-
-def _print_traceback(*error: Any) -> None:
-    sys.stderr.write(without_tokens("".join(traceback.format_exception(*error))))
 
 
 if __name__ == "__main__":

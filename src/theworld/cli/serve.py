@@ -2,22 +2,19 @@
 
 import argparse
 import sys
-from typing import Any
 
 from theworld.utils.imports import require
 
-from .loading import add_model_arguments, add_steps, load_model
+from .loading import add_options, load_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_model_arguments(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
+    add_options(parser, "model", "cosmos", "num_world_steps", "host")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: an accelerator if there is one)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, on a CPU float32")
     parser.add_argument("--attn_implementation", help="sdpa, eager, flash_attention_2, ... (default: transformers')")
-    add_steps(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
     from theworld.utils.listening import listen
     from theworld.utils.public_http import is_loopback
 
+    named = ("dtype", "attn_implementation", "num_world_steps")
+    device = {"": args.device} if args.device else None
     with listen(args.host, args.port) as listening:  # before the model: a port in use costs no loading
-        model = load_model(args, **overrides(args))
+        model = load_model(args, device_map=device, **{name: getattr(args, name) for name in named})
         if not is_loopback(args.host):
             print(f"warning: {args.host} is open to other machines: whoever reaches it can ask", file=sys.stderr)
         host = f"[{args.host}]" if ":" in args.host else args.host
@@ -37,10 +36,3 @@ def run(args: argparse.Namespace) -> int:
         print(f"{args.model} at {address}    (Ctrl-C ends it)", flush=True)
         serve(model, args.model, listening)
     return 0
-
-
-def overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options say of the loading, in place of `load_model`'s choice."""
-    named = ("dtype", "attn_implementation", "num_world_steps")
-    options: dict[str, Any] = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
-    return options | ({"device_map": {"": args.device}} if args.device else {})

@@ -82,13 +82,21 @@ class AlignModel(TheWorld):
         `return_loss` tells transformers' Trainer that there is a loss without labels.
         """
         assert self.model.world_projector is not None
+        # 1. No usable clip
         if not all(len(value) for value in batch.values()):
             # DistributedDataParallel waits for all gradients; FSDP (DTensor) does not wait for single ones
             trainable = [p for p in self.parameters() if p.requires_grad and not isinstance(p, DTensor)]
             return AlignOutput(loss=sum((p.reshape(-1)[:0].sum().float() for p in trainable), torch.zeros(())))
+        # 2. Rollouts; in training, a share of them is replaced by the clips' own latents
         features = batch if "targets" in batch else self.encode(**batch)
+        rolled, true = features.get("world_latents"), features.get("clip_latents")
+        latents = true if rolled is None else rolled
+        if self.training and rolled is not None and true is not None:
+            seen = torch.rand(len(true)) < self.true_future_share  # of the generator that a checkpoint keeps
+            latents = torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
+        # 3. The squared error of their tokens
         targets = features["targets"].float()
-        tokens = self.model.world_projector(self._choose_latents(features)).float().view(targets.shape)  # (B, T, N, D)
+        tokens = self.model.world_projector(latents).float().view(targets.shape)  # (B, T, N, D)
         errors = (tokens - targets).square().mean((0, 2, 3)) / targets.var()
         return AlignOutput(loss=errors.mean(), frame_errors=errors.detach())
 
@@ -123,19 +131,9 @@ class AlignModel(TheWorld):
         side = math.isqrt(cast(int, self.config.mm_tokens_per_image))
         tokens = cast(Any, self.get_image_features)(target_pixel_values.flatten(0, 1), return_dict=True).pooler_output
         tokens = fit_grid(tokens, (side, side), self.config.world_grid)  # (B * T, N, D)
-        features = {"targets": tokens.unflatten(0, (clips, frames))}
-        features |= {} if world_latents is None else {"world_latents": world_latents}
-        return features | ({} if clip_latents is None else {"clip_latents": clip_latents})
-
-    def _choose_latents(self, features: dict[str, Tensor]) -> Tensor:
-        """The rollouts; in training, `true_future_share` of them are replaced by the clips' own latents."""
-        rolled, true = features.get("world_latents"), features.get("clip_latents")
-        if rolled is None or true is None or not self.training:
-            latents = true if rolled is None else rolled
-            assert latents is not None
-            return latents
-        seen = torch.rand(len(true)) < self.true_future_share  # of the generator that a checkpoint keeps
-        return torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
+        features = {"world_latents": world_latents, "clip_latents": clip_latents}
+        features["targets"] = tokens.unflatten(0, (clips, frames))
+        return {name: value for name, value in features.items() if value is not None}
 
 
 @dataclass
@@ -144,13 +142,12 @@ class AlignCollator:
 
     A call opens the frames and returns `target_pixel_values` (B, T, 3, P, P), `world_pixel_values` (B, 3, S, S) and
     `clip_pixel_values` (B, F, 3, S, S) as far as `true_future_share` needs them, and `skipped`, the rows that cannot be
-    used. Without any usable row, B is 0.
+    used. Without any usable row, B is 0. An example without any clip, whose source has none, raises a ValueError,
+    and so does one that the latent cache lacks.
 
     Args:
-        processor: The model's.
         num_world_steps: Future latent frames `K`; the processor's own by default.
         frames_per_step: Video frames per latent frame after the first.
-        true_future_share: The model's.
         image_folder: Where relative names of frames are looked up.
         latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of those pixels.
     """
@@ -165,6 +162,7 @@ class AlignCollator:
 
     def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
         """One batch; see the class."""
+        # 1. The frames of usable clips
         clips: list[list[Image.Image]] = []
         skipped: list[Skipped] = []
         for item in items:
@@ -172,18 +170,23 @@ class AlignCollator:
                 if isinstance(item, Skipped):
                     skipped.append(item)
                 else:
-                    clips.append(self.open_clip(item))
+                    clips.append(self._open_clip(item))
             except BadSample as error:
                 skipped.append(error.skipped(item.id))
-        return {**self.tensors(clips), "skipped": skipped}
+        if not clips:
+            return {"target_pixel_values": torch.empty(0), "skipped": skipped}
+        # 2. The model's inputs
+        targets = [frame for clip in clips for frame in clip[:: self.frames_per_step]]
+        pixels = self.processor.image_processor(targets, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
+        batch = {"target_pixel_values": pixels.unflatten(0, (len(clips), -1)), "skipped": skipped}
+        if self.true_future_share < 1:
+            batch |= self._world("world", self.processor.world_pixels([clip[0] for clip in clips]))
+        if self.true_future_share > 0:
+            batch |= self._world("clip", self.processor.world_pixels(clips).unflatten(0, (len(clips), -1)))
+        return batch
 
-    def open_clip(self, example: Example) -> list[Image.Image]:
-        """The clip's first F frames.
-
-        Raises:
-            BadSample: It is too short, or a frame cannot be read.
-            ValueError: The example has no clip at all, so its source has none.
-        """
+    def _open_clip(self, example: Example) -> list[Image.Image]:
+        """The clip's first F frames."""
         if not example.clip:
             raise TheWorldError(
                 f"example {example.id!r} has no clip: objective 'align' needs a source of videos, such as dataset_name "
@@ -193,26 +196,8 @@ class AlignCollator:
         needed = 1 + steps * self.frames_per_step
         frames = example.clip[:needed]
         if len(frames) < needed:
-            detail = f"a clip of {len(frames)} frames: {steps} latent frames ahead need {needed}"
-            raise BadSample("short_clip", detail)
+            raise BadSample("short_clip", f"a clip of {len(frames)} frames: {steps} latent frames ahead need {needed}")
         return [open_image(frame, self.image_folder) for frame in frames]
-
-    def tensors(self, clips: list[list[Image.Image]]) -> dict[str, Tensor]:
-        """The model's inputs, of opened clips.
-
-        Raises:
-            KeyError: The latent cache lacks a frame or a clip.
-        """
-        if not clips:
-            return {"target_pixel_values": torch.empty(0)}
-        targets = [frame for clip in clips for frame in clip[:: self.frames_per_step]]
-        seen = self.processor.image_processor(targets, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
-        inputs = {"target_pixel_values": seen.unflatten(0, (len(clips), -1))}
-        if self.true_future_share < 1:
-            inputs |= self._world("world", self.processor.world_pixels([clip[0] for clip in clips]))
-        if self.true_future_share > 0:
-            inputs |= self._world("clip", self.processor.world_pixels(clips).unflatten(0, (len(clips), -1)))
-        return inputs
 
     def _world(self, name: str, pixels: Tensor) -> dict[str, Tensor]:
         if self.latent_cache is None:
@@ -223,14 +208,7 @@ class AlignCollator:
 def encode_rows(
     model: AlignModel, rows: Dataset[Example | Skipped], collator: AlignCollator, skips: SkipLog | None = None
 ) -> StackDataset[dict[str, Tensor]]:
-    """The features of `AlignModel.encode` for all clips, in memory, one row a clip: for data with many epochs.
-
-    Args:
-        skips: Takes the rows that cannot be used.
-
-    Raises:
-        ValueError: No clip can be used, or more are skipped than the budget allows.
-    """
+    """The features of `AlignModel.encode` for all clips, in memory, one row a clip: for data with many epochs."""
     encoded: dict[str, list[Tensor]] = {}
     skipped: list[Skipped] = []
     device = input_device(model)
@@ -244,7 +222,7 @@ def encode_rows(
         skips.record(skipped)
     if not encoded:
         raise TheWorldError(f"none of the {len(skipped)} clips can be used: {skipped[0].detail}")
-    tensors = {name: torch.cat(values) for name, values in encoded.items()}
+    tensors: dict[str, Any] = {name: torch.cat(values) for name, values in encoded.items()}
     size = sum(value.nbytes for value in tensors.values())
     logger.info("%d clips encoded, %.0f MB in memory", len(tensors["targets"]), size / 1e6)
-    return StackDataset(**cast(dict[str, Any], tensors))
+    return StackDataset(**tensors)

@@ -11,12 +11,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import (
-    INTEGRATION_TO_CALLBACK,
-    TensorBoardCallback,
-    WandbCallback,
-    get_available_reporting_integrations,
-)
+from transformers.integrations import integration_utils as integrations
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 
 from theworld.utils.errors import TheWorldError, brief, one_line
@@ -38,7 +33,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """The arguments of the stock Trainer, without the token; it neither prunes checkpoints nor publishes.
 
     Raises:
-        ValueError: transformers refuses a value; or as `other_loggers`.
+        ValueError: transformers refuses a value, or a logger is unknown or not installed.
     """
     # Keys under the names of transformers; of those passed on, the ones that differ from its defaults
     given: dict[str, Any] = {}
@@ -78,11 +73,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
 
 
 def check_optimizer(arguments: TrainingArguments, config: TrainingConfig) -> None:
-    """Build optimiser and schedule for a single weight, so that what they refuse is known before the model is loaded.
-
-    Raises:
-        ValueError: They refuse a value, or a part of `optim_args` or `lr_scheduler_kwargs` changes nothing.
-    """
+    """Build optimiser and schedule for one weight, so that what they refuse is known before the model is loaded."""
     # 1. The optimiser, and whether what it was told changes it
     pairs = config.optim_args.split(",") if config.optim_args else []
     with told("optim", "optim_args", *ADAM, config=config):
@@ -123,44 +114,32 @@ def told(first: str, *others: str, config: TrainingConfig) -> Generator[None]:
     except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
         given = [name for name in others if getattr(config, name) != keys(TrainingConfig)[name].default]
         given += [] if getattr(config, first) is None else [first]
-        shown = " with ".join(f"{name}={brief(repr(getattr(config, name)))}" for name in given)
-        raise TheWorldError(f"{shown}: {one_line(error)}") from error
+        raise TheWorldError(f"{config.show(*given, joined_by=' with ')}: {one_line(error)}") from error
 
 
 def other_loggers(report_to: str | list[str] | None) -> list[str]:
-    """The loggers that transformers reports to, beside TensorBoard and Weights & Biases, which have keys of their own.
-
-    Raises:
-        ValueError: One is unknown, not installed, or has a key of its own.
-    """
-    names = [report_to] if isinstance(report_to, str) else report_to or []
+    """The loggers that transformers reports to; TensorBoard and Weights & Biases have keys of their own."""
+    given = [report_to] if isinstance(report_to, str) else report_to or []
+    names = [name for name in given if name != "none"]
     for name in names:
+        shown = f"report_to={brief(repr(name))}"
         if name in ("tensorboard", "wandb", "all"):
-            raise TheWorldError(
-                f"report_to={name!r}: use log_to_tensorboard and log_to_wandb; report_to takes the others"
-            )
-        if name != "none" and name not in get_available_reporting_integrations():
-            known = ", ".join(INTEGRATION_TO_CALLBACK)
-            raise TheWorldError(
-                f"report_to={brief(repr(name))}: expected an installed one of {known}; install it with pip"
-            )
-    return [name for name in names if name != "none"]
+            raise TheWorldError(f"{shown}: use log_to_tensorboard and log_to_wandb; report_to takes the others")
+        if name not in integrations.get_available_reporting_integrations():
+            known = ", ".join(integrations.INTEGRATION_TO_CALLBACK)
+            raise TheWorldError(f"{shown}: expected an installed one of {known}; install it with pip")
+    return names
 
 
 def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
-    """The loggers of the main process. A run that continues after `step` replaces what a dead one logged past it.
-
-    Raises:
-        ImportError: A logger is not installed; names the extra.
-        ValueError: Weights & Biases does not start a run.
-    """
+    """The loggers of the main process. A run that continues after `step` replaces what a dead one logged past it."""
     callbacks: list[TrainerCallback] = []
     if config.log_to_tensorboard:
         require("train", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
         writer: Any = SummaryWriter(str(Path(config.output_dir) / "logs"), purge_step=step + 1 if step else None)
-        callbacks.append(TensorBoardCallback(writer))
+        callbacks.append(integrations.TensorBoardCallback(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
         settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it keeps the command line
@@ -170,5 +149,5 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
         except wandb.Error as error:
             told = f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
             raise TheWorldError(f"{told}WANDB_MODE=offline") from error
-        callbacks.append(WandbCallback())
+        callbacks.append(integrations.WandbCallback())
     return callbacks

@@ -28,6 +28,7 @@ NEEDS = {
 """Keys without an effect as long as another key, by which they are listed, has its default."""
 UNUSED_BY_STREAMS = ("dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
                      "train_sampling_strategy")  # fmt: skip
+RATE: dict[str, Any] = {"above": 0, "unset": "`learning_rate`", "shapes": True}
 
 
 # fmt: off
@@ -50,8 +51,7 @@ class RunSettings:
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
     train_dataset_path: str | list[str] | None = setting(
         None, "File, folder or Hub id of the rows; a list for a mixture.", low=1, local=True)
-    weights: list[float] | None = setting(
-        None, "For a mixture: share of each data set; null is equal.", above=0, shapes=True)
+    weights: list[float] | None = setting(None, "Shares of a mixture's data sets; null is equal.", above=0, shapes=True)
     eval_dataset_path: str | None = setting(None, "File, folder or Hub id of the rows for `do_eval`.", local=True)
     split: str | None = setting(None, "Split to read where the data has several.")
     eval_split: str | None = setting(None, "Split of `eval_dataset_path`.")
@@ -60,8 +60,7 @@ class RunSettings:
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.", shapes=True)
     num_samples: int | None = setting(None, "Rows to read at most.", low=1)
     streaming: bool = setting(False, "Read rows one after the other; needs `max_steps`.")
-    question_template: str | None = setting(
-        None, "`str.format` template of the prompt, with the row's own fields.", shapes=True)
+    question_template: str | None = setting(None, "Prompt as a `str.format` template of the row's fields.", shapes=True)
     draw_bboxes: bool = setting(True, "Draw regions onto the image.", shapes=True)
     max_seq_length: int = setting(2048, "Longest sample in tokens, with images and world blocks.", low=1, shapes=True)
     overlong: Literal["skip", "error"] = setting("skip", "Skip and count longer samples, or stop the run.", shapes=True)
@@ -81,14 +80,10 @@ class RunSettings:
     num_epochs: float = setting(3.0, "Passes over the data.", above=0, argument="num_train_epochs", shapes=True)
     max_steps: int | None = setting(None, "Optimiser steps; overrides `num_epochs`.", low=1, shapes=True)
     learning_rate: float = setting(1e-4, "Peak learning rate of components without their own.", above=0, shapes=True)
-    projector_learning_rate: float | None = setting(
-        None, "Peak rate of the projector and world markers.", above=0, unset="`learning_rate`", shapes=True)
-    vision_learning_rate: float | None = setting(
-        None, "Peak rate of SigLIP and Gemma's projector.", above=0, unset="`learning_rate`", shapes=True)
-    language_learning_rate: float | None = setting(
-        None, "Peak rate of the language model or its adapters.", above=0, unset="`learning_rate`", shapes=True)
-    vae_learning_rate: float | None = setting(
-        None, "Peak rate of the VAE's encoder.", above=0, unset="`learning_rate`", shapes=True)
+    projector_learning_rate: float | None = setting(None, "Peak rate of the projector and world markers.", **RATE)
+    vision_learning_rate: float | None = setting(None, "Peak rate of SigLIP and Gemma's projector.", **RATE)
+    language_learning_rate: float | None = setting(None, "Peak rate of the language model or its adapters.", **RATE)
+    vae_learning_rate: float | None = setting(None, "Peak rate of the VAE's encoder.", **RATE)
     lr_scheduler: Literal["cosine", "linear", "constant", "cosine_with_restarts", "polynomial", "inverse_sqrt",
                           "warmup_stable_decay"] = setting(
         "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", shapes=True)
@@ -170,10 +165,26 @@ class TrainingConfig(PassedSettings, RunSettings):
             key.check(getattr(self, name))
         self._check_combinations()
         self._check_data()
-        self._check_registries()
+        # Names that torch or transformers has to be imported for: last, and only those that are given
+        for name, key in keys(type(self)).items():
+            if key.source == TRAINER and getattr(self, name) != key.default:
+                check_enumerated(name, getattr(self, name))
+        if self.lora is not None:
+            check_lora(self.lora)
+        if self.dataset_name != OWN["dataset_name"].default:
+            from theworld.data.sources import SOURCES
+
+            for name in self.dataset_name if isinstance(self.dataset_name, list) else [self.dataset_name]:
+                if name not in SOURCES:
+                    raise TheWorldError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
+        for name in REGISTRIES:
+            if getattr(self, name) is not None:
+                from theworld.model.components import check_choice
+
+                check_choice(name, getattr(self, name))
 
     def _check_combinations(self) -> None:
-        show = self._show
+        show = self.show
         if self.mixed_precision == "fp16":
             raise TheWorldError(f"mixed_precision='fp16': {FP16_REFUSED}")
         if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
@@ -192,15 +203,13 @@ class TrainingConfig(PassedSettings, RunSettings):
         if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
             raise TheWorldError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
         if self.lr_scheduler == "warmup_stable_decay" and "num_decay_steps" not in (self.lr_scheduler_kwargs or {}):
-            raise TheWorldError(
-                "lr_scheduler='warmup_stable_decay': set lr_scheduler_kwargs={\"num_decay_steps\": N} too"
-            )
+            raise TheWorldError(f'{show("lr_scheduler")}: set lr_scheduler_kwargs={{"num_decay_steps": N}} too')
         pairs = [pair.strip().split("=") for pair in self.optim_args.split(",")] if self.optim_args else []
         if not all(len(pair) == 2 and all(pair) for pair in pairs):
             told = "expected names and values of the optimiser, as in 'momentum=0.9,nesterov=true'"
             raise TheWorldError(f"{show('optim_args')}: {told}")
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
-            told = f"objective='align' with {show('enable_world', 'num_world_steps')}"
+            told = show("objective", "enable_world", "num_world_steps")
             raise TheWorldError(f"{told}: expected a world and the number of latent frames to align")
         if self.encode_once and (self.objective != "align" or self.streaming):
             raise TheWorldError("encode_once=True: only for objective='align', and not for a stream")
@@ -217,33 +226,14 @@ class TrainingConfig(PassedSettings, RunSettings):
             found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
             raise TheWorldError(f"a mixture of data sets: {found} entries; expected one for each data set")
         if self.weights is not None and len(sizes) == 1:
-            raise TheWorldError(f"{self._show('weights')}: expected a list of data sets too, in train_dataset_path")
+            raise TheWorldError(f"{self.show('weights')}: expected a list of data sets too, in train_dataset_path")
         for name in UNUSED_BY_STREAMS if self.streaming else ():
             if getattr(self, name) != keys(type(self))[name].default:
-                raise TheWorldError(f"{self._show(name)} with streaming=True has no effect: leave it out")
+                raise TheWorldError(f"{self.show(name)} with streaming=True has no effect: leave it out")
 
-    def _show(self, *names: str) -> str:
-        return " and ".join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)
-
-    def _check_registries(self) -> None:
-        """Check names that torch or transformers has to be imported for; so last, and only those that are given."""
-        for name, key in keys(type(self)).items():
-            if key.source == TRAINER and getattr(self, name) != key.default:
-                check_enumerated(name, getattr(self, name))
-        if self.lora is not None:
-            check_lora(self.lora)
-        if self.dataset_name != OWN["dataset_name"].default:
-            from theworld.data.sources import SOURCES
-
-            names = self.dataset_name if isinstance(self.dataset_name, list) else [self.dataset_name]
-            for name in names:
-                if name not in SOURCES:
-                    raise TheWorldError(f"dataset_name={brief(repr(name))}: expected one of {', '.join(SOURCES)}")
-        for name in REGISTRIES:
-            if getattr(self, name) is not None:
-                from theworld.model.components import check_choice
-
-                check_choice(name, getattr(self, name))
+    def show(self, *names: str, joined_by: str = " and ") -> str:
+        """Keys with their values, for a message."""
+        return joined_by.join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)
 
     def changes(self, saved: dict[str, Any]) -> list[str]:
         """Keys that give a resumed run other losses than `saved`, its config, does: each as `name (was -> is)`."""
@@ -257,7 +247,7 @@ class TrainingConfig(PassedSettings, RunSettings):
         """Keys that change nothing under the other settings, each as a line of text."""
         changed = {name for name, key in keys(type(self)).items() if getattr(self, name) != key.default}
         return [
-            f"{self._show(name)} has no effect with {self._show(needed)}"
+            f"{self.show(name)} has no effect with {self.show(needed)}"
             for needed, names in NEEDS.items()
             for name in names.split()
             if name in changed and needed not in changed
@@ -270,11 +260,11 @@ class TrainingConfig(PassedSettings, RunSettings):
 
     def to_dict(self) -> dict[str, Any]:
         """Every key but the secret ones, ready for JSON; of `TrainingArguments` those that differ from the default."""
-        found = keys(type(self))
+        values = asdict(self)
         return {
-            name: value
-            for name, value in asdict(self).items()
-            if not (found[name].secret or (found[name].source == TRAINER and value == found[name].default))
+            name: values[name]
+            for name, key in keys(type(self)).items()
+            if not (key.secret or (key.source == TRAINER and values[name] == key.default))
         }
 
     @classmethod

@@ -11,13 +11,12 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import Key, keys, setting
 from theworld.utils.world_settings import WorldSettings
 
-MODULE = "transformers.training_args"
 WORLD, TRAINER = "TheWorldConfig", "TrainingArguments"
 
 # Fields of `TrainingArguments` that would break a run, or have no effect, by the reason
@@ -66,11 +65,9 @@ CHANGE_RUN = {
 @cache
 def trainer_fields() -> Mapping[str, ast.AnnAssign]:
     """The field definitions of the installed `TrainingArguments`, by name."""
-    package = find_spec(MODULE.partition(".")[0])
-    assert package is not None
-    assert package.origin is not None
-    source = Path(package.origin).with_name(f"{MODULE.rpartition('.')[2]}.py").read_text(encoding="utf-8")
-    body = next(one.body for one in ast.parse(source).body if isinstance(one, ast.ClassDef) and one.name == TRAINER)
+    package: Any = find_spec("transformers")
+    tree = ast.parse(Path(package.origin).with_name("training_args.py").read_text(encoding="utf-8"))
+    body = next(one.body for one in tree.body if isinstance(one, ast.ClassDef) and one.name == TRAINER)
     return {ast.unparse(one.target): one for one in body if isinstance(one, ast.AnnAssign)}
 
 
@@ -89,26 +86,20 @@ def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
     found: list[tuple[str, Any, Any]] = []
     for name, key in keys(WorldSettings).items():
         if key.refused is None:
-            flag = key.kind is bool
-            fresh = f", or {key.shown_default} for a new fusion" if key.default else ""
-            shown = None if flag else f"the checkpoint's{fresh}"
             record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "shapes", "local")}
-            field = setting(key.default if flag else None, key.help, unset=shown, source=WORLD, **record)
-            found.append((name, key.kind if flag else key.kind | None, field))
+            kind, default = key.kind, key.default
+            if kind is not bool:
+                fresh = f", or {key.shown_default} for a new fusion" if default else ""
+                kind, default, record["unset"] = kind | None, None, f"the checkpoint's{fresh}"
+            found.append((name, kind, setting(default, key.help, source=WORLD, **record)))
     taken = own.keys() | refusals(own).keys()
-    for name, node in trainer_fields().items():
-        if name not in taken:
-            found.append((name, *_trainer_field(name, node)))
-    return found
+    return found + [_trainer_field(name, node) for name, node in trainer_fields().items() if name not in taken]
 
 
-def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
-    """Type and field of a definition such as `optim: OptimizerNames | str = field(default=..., metadata=...)`."""
-    assert isinstance(node.value, ast.Call)
-    given = {keyword.arg: keyword.value for keyword in node.value.keywords}
-    metadata = given["metadata"]
-    assert isinstance(metadata, ast.Dict)
-    texts = {ast.unparse(key): text for key, text in zip(metadata.keys, metadata.values, strict=True) if key}
+def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[str, Any, Any]:
+    """As `passed_fields`, of a definition like `optim: OptimizerNames | str = field(default=..., metadata=...)`."""
+    given: dict[str, Any] = {keyword.arg: keyword.value for keyword in cast(Any, node.value).keywords}
+    texts = dict(zip(map(ast.unparse, given["metadata"].keys), given["metadata"].values, strict=True))
     help = " ".join(ast.literal_eval(texts["'help'"]).replace("%%", "%").split())
     # Types of transformers, its names of names, are text here; `check_enumerated` checks them where one is given
     names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)} - vars(builtins).keys()
@@ -122,14 +113,14 @@ def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[Any, Any]:
         record.setdefault("choices", tuple(ast.literal_eval(choices)))
     value = ast.literal_eval(default) if known else None
     sentence, unset = help.partition(". ")[0].rstrip(".") + ".", None if known else "transformers' own"
-    return kind if known else kind | None, setting(value, sentence, unset=unset, **record)
+    return name, kind if known else kind | None, setting(value, sentence, unset=unset, **record)
 
 
 def check_enumerated(name: str, value: Any) -> None:
     """Raise a ValueError unless `value` is in the enumeration that the type of a field of `TrainingArguments` names."""
     enumeration = ast.unparse(trainer_fields()[name].annotation).partition(" | str")[0]
     if enumeration.isidentifier() and not hasattr(builtins, enumeration) and enumeration != "None":
-        names = [entry.value for entry in getattr(import_module(MODULE), enumeration)]
+        names = [entry.value for entry in getattr(import_module("transformers.training_args"), enumeration)]
         names = [entry for entry in names if not entry.startswith(OWN_GROUPS)]
         if value not in names:
             raise TheWorldError(f"{name}={brief(repr(value))}: expected one of {', '.join(names)}")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from theworld.data.fill import fill
@@ -38,62 +38,48 @@ Found = dict[bytes, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class PrecomputeResult:
-    """What was done.
-
-    Args:
-        computed: Images encoded.
-        present: Images whose latents were in the cache; an image counts as often as it occurs.
-        repaired: Damaged latents that were deleted, to be computed again.
-        skipped: Rows that gave no example.
-        skip_causes: Those by cause, one line each.
-    """
+    """What was done."""
 
     folder: str
     rows: int
-    computed: int
-    present: int
-    repaired: int
-    skipped: int
-    skip_causes: str
+    computed: int  # images encoded
+    present: int  # images whose latents were in the cache; an image counts as often as it occurs
+    repaired: int  # damaged latents that were deleted, to be computed again
+    skipped: int  # rows that gave no example
+    skip_causes: str  # those by cause, one line each
 
 
-@dataclass(frozen=True)
-class Share(Dataset["Example | Skipped | None"]):
-    """The rows of process `rank` of `world_size`, `None` for others: rows of one image go to one process."""
-
-    rows: Any
-    rank: int
-    world_size: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Example | Skipped | None:
-        row = self.rows[index]
-        images: tuple[Any, ...] = (row.images or row.clip) if isinstance(row, Example) else ()
-        named = images and isinstance(images[0], str | Path)
-        number = zlib.crc32(str(images[0]).encode()) if named else index
-        return row if number % self.world_size == self.rank else None
+def process_of(row: Example | Skipped, num_processes: int) -> int:
+    """The process that takes a row: rows of one image go to one process."""
+    images: tuple[Any, ...] = (row.images or row.clip) if isinstance(row, Example) else ()
+    name = images[0] if images and isinstance(images[0], str | Path) else row.id
+    return zlib.crc32(str(name).encode()) % num_processes
 
 
 @dataclass(frozen=True)
 class Images:
-    """Rows -> their number, the pixels for the encoder by key, and the rows that were skipped.
+    """This process's share of rows -> their number, the pixels for the encoder by key, and the rows that were skipped.
 
-    Pixels are frames (3, S, S) and clips (F, 3, S, S); `None` where the cache has the latents.
-
-    Args:
-        collate: The run's collator, without a cache.
-        keep_pixels: Return the pixels of every image.
+    Pixels are frames (3, S, S) and clips (F, 3, S, S); `None` where the cache has the latents, unless `keep_pixels`.
     """
 
-    collate: Callable[[list[Example | Skipped]], dict[str, Any]]
+    collate: Callable[[list[Example | Skipped]], dict[str, Any]]  # the run's, without a cache
     cache: LatentCache
     keep_pixels: bool = False
+    rank: int = 0
+    world_size: int = 1
 
-    def __call__(self, rows: list[Example | Skipped | None]) -> tuple[int, Found, list[Skipped]]:
+    def __call__(self, rows: list[Example | Skipped]) -> tuple[int, Found, list[Skipped]]:
         """One batch; see the class."""
-        mine = [_asked(row) for row in rows if row is not None]
+        # The collator expects a question and an answer, though only the pixels matter here
+        asked = Message("user", "-"), Message("assistant", "-")
+        mine = [
+            row
+            if isinstance(row, Skipped) or row.messages or row.clip or not row.images
+            else replace(row, messages=asked)
+            for row in rows
+            if process_of(row, self.world_size) == self.rank
+        ]
         if not mine:
             return 0, {}, []
         batch = self.collate(mine)
@@ -103,18 +89,9 @@ class Images:
         return len(mine), {**pixels, **dict.fromkeys(known)}, batch["skipped"]
 
 
-def _asked(row: Example | Skipped) -> Example | Skipped:
-    """A row with a question and an answer, which the collator expects: only its pixels matter."""
-    if isinstance(row, Skipped) or row.messages or not row.images or row.clip:
-        return row
-    return replace(row, messages=(Message("user", "-"), Message("assistant", "-")))
-
-
 def encode(encoder: WorldEncoder, pixels: torch.Tensor, num_world_steps: int) -> torch.Tensor:
     """Latents (B, C, T, h, w) of frames (B, 3, S, S) and their rollouts, or of clips (B, F, 3, S, S)."""
-    if pixels.ndim == 5:
-        return encoder.encode_clip(pixels.transpose(1, 2))
-    return encoder.encode(pixels, num_world_steps)
+    return encoder.encode_clip(pixels.transpose(1, 2)) if pixels.ndim == 5 else encoder.encode(pixels, num_world_steps)
 
 
 def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult:
@@ -124,7 +101,6 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     Rows that cannot be used are listed in `<output_dir>/precompute/`.
 
     Args:
-        config: The run.
         together: Images in one batch. More are faster on small models, but the last bits of their latents then differ
             from those of a training step without the cache.
 
@@ -137,66 +113,57 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
         raise TheWorldError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")
     state = PartialState(cpu=not torch.accelerator.is_available())  # otherwise each CPU process would run alone
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
-        return _precompute(config, config.latent_cache, state, together)
+        # 1. Data and model; one pass over a stream needs no number of steps
+        one_pass = replace(config, max_steps=config.max_steps or 1)
+        data = {SKIPPED: load_rows(one_pass)}
+        if config.do_eval:
+            data[SKIPPED_EVAL] = load_rows(one_pass, evaluation=True)
+        objective = OBJECTIVES[config.objective]
+        model = load_model(config, config.model_name, objective.model_class, objective.model_keys)
+        encoder = model.model.world_encoder
+        assert encoder is not None
+        encoder.to(state.device)
+        # 2. The cache, without damaged shards
+        fingerprint = cache_fingerprint(encoder, model.config)
+        repaired = drop_damaged(config.latent_cache, fingerprint, state.process_index, state.num_processes)
+        state.wait_for_everyone()
+        cache = LatentCache(config.latent_cache, fingerprint, writable=True)
+        # 3. Every row of this process's share
+        collator = objective.collator(replace(config, latent_cache=None), model)
+        reader = Images(collator, cache, keep_pixels=together > 1)
+        rows, logs = list[int](), list[SkipLog]()
 
+        def images() -> Iterator[tuple[bytes, torch.Tensor | None]]:
+            for name, source in data.items():
+                path = Path(config.output_dir) / FOLDER / name
+                if state.is_main_process:
+                    path.unlink(missing_ok=True)  # of an earlier pass: an image that was repaired no longer counts
+                logs.append(SkipLog(path, config.skip_budget, len(source) if isinstance(source, Sized) else None))
+                for count, found in read_share(source, reader, logs[-1], config.num_workers):
+                    rows.append(count)
+                    yield from found.items()
 
-def _precompute(config: TrainingConfig, folder: str, state: PartialState, together: int) -> PrecomputeResult:
-    # 1. Data and model; one pass over a stream needs no number of steps
-    one_pass = replace(config, max_steps=config.max_steps or 1)
-    data = {SKIPPED: load_rows(one_pass)}
-    if config.do_eval:
-        data[SKIPPED_EVAL] = load_rows(one_pass, evaluation=True)
-    objective = OBJECTIVES[config.objective]
-    model = load_model(config, config.model_name, objective.model_class, objective.model_keys)
-    encoder = model.model.world_encoder
-    assert encoder is not None
-    encoder.to(state.device)
-    # 2. The cache, without damaged shards
-    fingerprint = cache_fingerprint(encoder, model.config)
-    repaired = drop_damaged(folder, fingerprint, state.process_index, state.num_processes)
-    state.wait_for_everyone()
-    cache = LatentCache(folder, fingerprint, writable=True)
-    # 3. Every row of this process's share
-    collator = objective.collator(replace(config, latent_cache=None), model)
-    reader = Images(collator, cache, keep_pixels=together > 1)
-    rows, logs = 0, list[SkipLog]()
-
-    def images() -> Iterator[tuple[bytes, torch.Tensor | None]]:
-        nonlocal rows
-        for name, source in data.items():
-            path = Path(config.output_dir) / FOLDER / name
-            if state.is_main_process:
-                path.unlink(missing_ok=True)  # of an earlier pass: an image that was repaired no longer counts
-            logs.append(SkipLog(path, config.skip_budget, len(source) if isinstance(source, Sized) else None))
-            for count, found in read_share(source, reader, logs[-1], config.num_workers):
-                rows += count
-                yield from found.items()
-
-    steps = model.config.num_world_steps
-    computed, present = fill(cache, images(), lambda pixels: encode(encoder, pixels, steps), together)
-    counts = [sum(numbers) for numbers in zip(*gather_object([(rows, computed, present, repaired)]), strict=True)]
-    causes = "\n".join(filter(None, (log.summary() for log in logs)))
-    return PrecomputeResult(str(cache.path), *counts, skipped=sum(map(len, logs)), skip_causes=causes)
+        steps = model.config.num_world_steps
+        computed, present = fill(cache, images(), lambda pixels: encode(encoder, pixels, steps), together)
+        # 4. The counts of all processes
+        counted = gather_object([(sum(rows), computed, present, repaired)])
+        counts = [sum(numbers) for numbers in zip(*counted, strict=True)]
+        causes = "\n".join(filter(None, (log.summary() for log in logs)))
+        return PrecomputeResult(str(cache.path), *counts, skipped=sum(map(len, logs)), skip_causes=causes)
 
 
 def read_share(rows: Any, images: Images, log: SkipLog, num_workers: int) -> Iterator[tuple[int, Found]]:
-    """Number and images of this process's rows. Every process calls it; the first one keeps the list of skips.
-
-    Raises:
-        ValueError: More rows are skipped than the budget allows.
-        OSError: A process that loads data died.
-    """
+    """Number and images of this process's rows. Every process calls it; the first one keeps the list of skips."""
     state = PartialState()
-    rank, world_size = state.process_index, state.num_processes
-    share = rows if isinstance(rows, StreamedRows) else Share(rows, rank, world_size)
-    if isinstance(rows, StreamedRows) and world_size > 1:
-        share = rows.split_by_process(rank, world_size)
+    if isinstance(rows, StreamedRows):
+        rows = rows.split_by_process(state.process_index, state.num_processes)
+    else:
+        images = replace(images, rank=state.process_index, world_size=state.num_processes)
     elsewhere: list[Skipped] = []
-    loader = DataLoader(share, batch_size=1, collate_fn=images, num_workers=num_workers)
-    total = len(share) if isinstance(share, Sized) else None
+    loader = DataLoader(rows, batch_size=1, collate_fn=images, num_workers=num_workers)
     disable = None if state.is_main_process else True  # None shows it on a terminal alone
     with dead_workers_named():
-        for count, found, skipped in tqdm(loader, "precompute", total, disable=disable):
+        for count, found, skipped in tqdm(loader, "precompute", disable=disable):
             yield count, found
             if state.is_main_process:
                 log.seen(count)

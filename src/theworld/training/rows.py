@@ -50,10 +50,7 @@ def load_rows(
 def check_rows(config: TrainingConfig) -> None:
     """Look for the local files that the config names, and at the first rows of a file of the user's own.
 
-    It takes seconds and imports neither the model nor transformers' Trainer. `load_rows` reads everything.
-
-    Raises:
-        ValueError, FileNotFoundError: As from `load_rows`.
+    It takes seconds, imports neither the model nor transformers' Trainer, and raises as `load_rows`, which reads all.
     """
     for evaluation in (False, True) if config.do_eval else (False,):
         for name, path, _ in _entries(config, evaluation=evaluation):
@@ -69,17 +66,10 @@ def check_rows(config: TrainingConfig) -> None:
 
 def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False) -> SourceSettings:
     """What the config says to every data set."""
-    return SourceSettings(
-        path=path,
-        image_folder=None if config.image_folder is None else Path(config.image_folder).expanduser(),
-        split=config.eval_split if evaluation else config.split,
-        num_samples=config.num_samples,
-        streaming=config.streaming,
-        question_template=config.question_template,
-        draw_bboxes=config.draw_bboxes,
-        columns=config.columns,
-        seed=config.seed,
-    )
+    alike = ("num_samples", "streaming", "question_template", "draw_bboxes", "columns", "seed")
+    folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
+    split = config.eval_split if evaluation else config.split
+    return SourceSettings(path, image_folder=folder, split=split, **{name: getattr(config, name) for name in alike})
 
 
 def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str | None, float]]:
@@ -100,17 +90,12 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     """How long and how fast the clips of the data set `name` are, for alignment."""
     if config.objective != "align":
         return {}
-    steps = config.num_world_steps or 0
-    frames_per_step = world_setting("world_temporal_compression", config, start)
-    clip = {"clip_frames": 1 + steps * frames_per_step, "frames_per_step": frames_per_step}
-    if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
-        clip["clip_fps"] = world_setting("world_fps", config, start)
-    return clip
-
-
-def world_setting(name: str, config: TrainingConfig, start: str | Path | None) -> Any:
-    """A setting of the rollout that clips are aligned with: the config's, the checkpoint's, or the default."""
-    if getattr(config, name) is not None:
-        return getattr(config, name)
+    # The settings of the rollout: those of the config, else of the checkpoint, else the defaults
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
-    return saved.get(name, getattr(WorldSettings(), name))
+    given = {key: value for key, value in vars(config).items() if value is not None}
+    rollout = {**vars(WorldSettings()), **saved, **given}
+    frames_per_step = rollout["world_temporal_compression"]
+    clip = {"clip_frames": 1 + (config.num_world_steps or 0) * frames_per_step, "frames_per_step": frames_per_step}
+    if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
+        clip["clip_fps"] = rollout["world_fps"]
+    return clip

@@ -24,13 +24,6 @@ from .distributed import WRAPPED_LAYERS
 from .metrics import trained_parameters
 from .passed_keys import WORLD
 
-LEARNING_RATES = {
-    "projector": "projector_learning_rate",
-    "vision": "vision_learning_rate",
-    "language": "language_learning_rate",
-    "language_lora": "language_learning_rate",
-    "vae_encoder": "vae_learning_rate",
-}
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
 FINGERPRINT_BYTES = 2**20
@@ -38,12 +31,7 @@ FINGERPRINT_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Stage:
-    """What two runs have in common if one can continue the other.
-
-    Args:
-        trains: The components that train.
-        data: Fingerprint of the rows.
-    """
+    """What two runs have in common if one can continue the other; `data` is the fingerprint of the rows."""
 
     objective: str
     trains: tuple[str, ...]
@@ -64,12 +52,12 @@ def load_model(
 
     Args:
         name: Base Gemma 3, checkpoint, Hub id or `nano`.
-        model_class: The objective's model.
         keys: Config keys that its `from_pretrained` takes in addition to those of every model.
 
     Raises:
         ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
         OSError: It is neither on this machine nor on the Hub.
+        ImportError: bitsandbytes is not installed, and needed.
     """
     world = [key for key, record in records(TrainingConfig).items() if record.source == WORLD]
     given = {key: getattr(config, key) for key in (*world, *keys) if getattr(config, key) is not None}
@@ -81,10 +69,8 @@ def load_model(
             raise
         raise FileError(f"model_name={str(name)!r}: it or its base models cannot be loaded ({error})") from error
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        named = ", ".join(f"{key}={getattr(config, key)}" for key in FREEZE_KEYS)
-        raise TheWorldError(
-            f"nothing trains: enable_world={config.enable_world} with {named}; unfreeze one, or set lora"
-        )
+        frozen = config.show(*FREEZE_KEYS, joined_by=", ")
+        raise TheWorldError(f"nothing trains: {config.show('enable_world')} with {frozen}; unfreeze one, or set lora")
     held = set(model.config.changed or ())  # components, and single parameters, of the checkpoint
     for key, component, parameter in named_components(model):
         ever = parameter.requires_grad or component in held or key in held
@@ -94,11 +80,7 @@ def load_model(
 
 
 def quantization(config: TrainingConfig) -> dict[str, Any]:
-    """The argument of `from_pretrained` for `load_in_4bit` and `load_in_8bit`.
-
-    Raises:
-        ImportError: bitsandbytes is not installed.
-    """
+    """The argument of `from_pretrained` for `load_in_4bit` and `load_in_8bit`."""
     key = next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(config, key)), None)
     if key is None:
         return {}
@@ -110,10 +92,8 @@ def quantization(config: TrainingConfig) -> dict[str, Any]:
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile every transformer layer in place: layers of one class share a graph, and parameters keep their names.
-
-    The whole model would break into many graphs where the blocks of a prompt are found.
-    """
+    """Compile every transformer layer in place: layers of one class share a graph, and parameters keep their names."""
+    # The whole model would break into many graphs where the blocks of a prompt are found
     for module in model.modules():
         if type(module).__name__ in WRAPPED_LAYERS:
             module.compile()
@@ -127,27 +107,27 @@ def trained_parts(model: Any) -> tuple[str, ...]:
 
 def learning_rate(config: TrainingConfig, component: str) -> float:
     """Peak learning rate of a component."""
-    own = getattr(config, LEARNING_RATES.get(component, "learning_rate"))
-    return config.learning_rate if own is None else own
+    own = {
+        "projector": config.projector_learning_rate,
+        "vision": config.vision_learning_rate,
+        "language": config.language_learning_rate,
+        "language_lora": config.language_learning_rate,
+        "vae_encoder": config.vae_learning_rate,
+    }
+    return own.get(component) or config.learning_rate
 
 
 def parameter_groups(model: Any, config: TrainingConfig) -> list[dict[str, Any]]:
     """The optimiser's groups: a component's matrices with weight decay; its norms, biases, embeddings without."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, component, parameter in named_components(model):
         if parameter.requires_grad:
             decays = name.endswith("weight") and parameter.ndim > 1 and id(parameter) not in embeddings
-            groups.setdefault((component, decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": learning_rate(config, component),
-            "weight_decay": config.weight_decay if decays else 0.0,
-            "name": f"{component}{'' if decays else ', no decay'}",
-        }
-        for (component, decays), parameters in groups.items()
-    ]
+            label, decay = (component, config.weight_decay) if decays else (f"{component}, no decay", 0.0)
+            new = {"params": [], "lr": learning_rate(config, component), "weight_decay": decay, "name": label}
+            groups.setdefault(label, new)["params"].append(parameter)
+    return list(groups.values())
 
 
 def data_fingerprint(paths: str | list[str] | None, data: Any, split: str | None = None) -> str:
@@ -177,21 +157,19 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     in half precision a token, layer and width without recomputation, 2 with it (Korthikanti et al., 2022,
     arXiv:2205.05198).
     """
-    # Parameters, trained ones, bytes of weights, gradients, optimiser: of every component, and of all
-    table = {component: [0] * 5 for component in component_table(model.model.world_encoder)}
-    total = [0] * 5
+    # 1. Parameters, trained ones, and bytes of weights: of every component, and of all
+    table = {component: [0, 0, 0] for component in component_table(model.model.world_encoder)}
     for _, component, parameter in named_components(model):
-        count, trained = parameter.numel(), parameter.numel() if parameter.requires_grad else 0
-        numbers = (count, trained, count * parameter.element_size(), 4 * trained, 8 * trained)
-        for row in (table[component], total):
-            row[:] = [before + number for before, number in zip(row, numbers, strict=True)]
-    lines = [
-        f"{'component':<18}{'parameters':>15}{'trained':>15}{'rate':>9}{'weights':>10}{'gradients':>11}{'optimiser':>11}"
-    ]
-    for name, (count, trained, weights, gradients, optimiser) in {**table, "all": total}.items():
+        numbers = parameter.numel(), parameter.numel() * parameter.requires_grad, parameter.nbytes
+        table[component] = [sum(pair) for pair in zip(table[component], numbers, strict=True)]
+    table["all"] = [sum(column) for column in zip(*table.values(), strict=True)]
+    # 2. A line for each, and the memory of a step
+    titles = f"{'component':<18}{'parameters':>15}{'trained':>15}{'rate':>9}"
+    lines = [f"{titles}{'weights':>10}{'gradients':>11}{'optimiser':>11}"]
+    for name, (count, trained, weights) in table.items():
         if count:
             rate = "" if name == "all" else f"{learning_rate(config, name):.2g}" if trained else "frozen"
-            sizes = f"{_size(weights):>10}{_size(gradients):>11}{_size(optimiser):>11}"
+            sizes = f"{_size(weights):>10}{_size(4 * trained):>11}{_size(8 * trained):>11}"
             lines.append(f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}")
     if config.lora is None and table["language_lora"][1]:
         lines.append("continues training the adapters of the checkpoint; freeze_language_lora=true freezes them")
@@ -199,7 +177,7 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     values = (1 if config.use_gradient_checkpointing else 17) * (4 if config.mixed_precision == "no" else 2)
     tokens = config.batch_size * config.max_seq_length
     activations = tokens * text.hidden_size * text.num_hidden_layers * values
-    most = sum(total[2:]) + activations
+    most = table["all"][2] + 12 * table["all"][1] + activations
     lines.append(f"activations at most {_size(activations)}, all together at most {_size(most)}")
     return "\n".join(lines)
 
