@@ -72,6 +72,7 @@ class TheWorldTrainer(Trainer):
         # Summed `choice_figures`; then summed errors of every latent frame, and their count
         figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
         self.figures = {training: torch.zeros(figures, device=self.args.device) for training in (True, False)}
+        self.evaluated: list[tuple[float, int]] = []  # mean loss of a batch, and what it is a mean of: tokens or rows
 
     def total_steps(self) -> int:
         """Optimiser steps of the whole run."""
@@ -176,6 +177,10 @@ class TheWorldTrainer(Trainer):
             errors = outputs["frame_errors"]
             self.first_steps.note(has_image=True, world_tokens=errors.numel())
             self.figures[model.training][CHOICE_FIGURES:] += torch.cat([errors, errors.new_ones(1)])
+        # 3. Its weight in the loss of an evaluation, whose batches have unequal numbers of supervised tokens
+        if not model.training:
+            rows = len(next(iter(inputs.values())))
+            self.evaluated.append((loss.item(), rows if num_items_in_batch is None else int(num_items_in_batch)))
         return (loss, outputs) if return_outputs else loss
 
     @override
@@ -209,10 +214,7 @@ class TheWorldTrainer(Trainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs = dict(inputs)
         self._note_skipped(inputs.pop("skipped", []), len(next(iter(inputs.values()))), training=False)
-        loss, logits, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        if loss is not None and "labels" in inputs and not (inputs["labels"] != IGNORE_INDEX).any():
-            loss = torch.full_like(loss, float("nan"))  # nothing was asked; the mean leaves it out
-        return loss, logits, labels
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     # Figures
 
@@ -243,6 +245,11 @@ class TheWorldTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
+        evaluated = [(loss, weight) for loss, weight in gather_object(self.evaluated) if weight]
+        self.evaluated = []
+        total = sum(weight for _, weight in evaluated)
+        mean = sum(loss * weight for loss, weight in evaluated) / total if total else float("nan")
+        output.metrics[f"{metric_key_prefix}_loss"] = mean
         return output
 
     # Checkpoints
