@@ -1,18 +1,11 @@
 """Callbacks of the trainer: log lines at saves, gradient norms, checks of the first steps, progress on stderr."""
 
-import sys
 from typing import Any
 
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from transformers import (
-    IntervalStrategy,
-    ProgressCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import IntervalStrategy, TrainingArguments
+from transformers.trainer_callback import ProgressCallback, TrainerCallback, TrainerControl, TrainerState
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
@@ -24,10 +17,14 @@ STEPS_WITHOUT_IMAGE = 10
 
 
 class Moments(TrainerCallback):
-    """A log line with every checkpoint, an evaluation after the last step.
+    """When to log, evaluate and save: as the arguments say, with a log line at every save and an evaluation at the end.
 
-    Averages then never span a checkpoint, so a resumed run logs the same ones.
+    Averages of a log line then never span a checkpoint, so a resumed run logs the same ones.
     """
+
+    @override
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # a resumed trainer takes these steps from the checkpoint
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -59,19 +56,15 @@ class FirstSteps(TrainerCallback):
 
     It checks the first optimiser step that has an answer to learn. Rows without an image feed no world and may give no
     gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
-
-    Args:
-        enable_world: Whether world tokens are expected.
-        sees_gradients: False where they are not in `parameter.grad` (DeepSpeed).
     """
 
-    def __init__(self, gradients: GradientNorms, *, enable_world: bool, sees_gradients: bool) -> None:
+    def __init__(self, gradients: GradientNorms, *, enable_world: bool, learns: bool) -> None:
         self.gradients = gradients
         self.enable_world = enable_world
+        self.learns = learns  # whether a gradient arrived
         self.pending = True
         self.steps = 0
-        self.learns = not sees_gradients
-        self.fed = (0, 0, 0)
+        self.fed = (0, 0, 0)  # batches with something to learn, those with an image, world tokens
 
     def note(self, *, has_image: bool, world_tokens: int) -> None:
         """Count a batch with something to learn."""
@@ -107,25 +100,13 @@ class FirstSteps(TrainerCallback):
         )
 
 
-class OwnSteps(TrainerCallback):
-    """Logs, evaluates and saves when the arguments say so: a resumed trainer takes these steps from the checkpoint."""
-
-    @override
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        state.compute_steps(args, state.max_steps)
-
-
 class LogLines(TrainerCallback):
     """One line on stderr for each log: stdout belongs to the result."""
 
     @override
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        shown = {name: f"{value:.4g}" for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        line = " ".join(f"{name} {value}" for name, value in shown.items() if name not in ("epoch", "total_flos"))
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        figures = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        line = " ".join(f"{name} {figures[name]:.4g}" for name in figures if name not in ("epoch", "total_flos"))
         logger.info("step %d/%d %s", state.global_step, state.max_steps, line)
 
 
@@ -136,8 +117,3 @@ class ProgressBar(ProgressCallback):
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
             self.training_bar.clear()  # `LogLines` writes there
-
-
-def progress() -> list[TrainerCallback]:
-    """What shows how far a run is."""
-    return [*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()]

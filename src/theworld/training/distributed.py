@@ -27,10 +27,7 @@ IGNORED_MODULE = "model.world_encoder"
 def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPolicy | None = None) -> TheWorld:
     """Shard `model` in place over a one-dimensional `mesh`, with torch's own `fully_shard`.
 
-    Build the optimiser afterwards: the parameters are other tensors then.
-
-    Raises:
-        ValueError: The world encoder trains.
+    Build the optimiser afterwards: the parameters are other tensors then. A ValueError if the world encoder trains.
     """
     check_shardable(model)
     policy = mixed_precision or MixedPrecisionPolicy()
@@ -53,11 +50,7 @@ def check_shardable(model: TheWorld) -> None:
 
 
 def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
-    """Average gradients in fp32 and keep the dtype of outputs, which accelerate's config cannot say; its own is bf16.
-
-    Raises:
-        ValueError: The world encoder trains.
-    """
+    """Average gradients in fp32 and keep the dtype of outputs: accelerate's config cannot say it, its own is bf16."""
     check_shardable(model)
     policy = plugin.mixed_precision_policy
     if isinstance(policy, MixedPrecisionPolicy):
@@ -69,11 +62,10 @@ def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
 
     Every process has to call it. The first gets the tensors, on the CPU, the others an empty dict.
     """
-    is_main = not dist.is_initialized() or dist.get_rank() == 0
     delta: dict[str, torch.Tensor] = {}
     names = set(delta_names(model, thorough=False))
     for name, value in ((name, parameter.detach()) for name, _, parameter in named_components(model) if name in names):
         whole = value.full_tensor() if isinstance(value, DTensor) else value
-        if is_main:
+        if not dist.is_initialized() or dist.get_rank() == 0:
             delta[name] = whole.to("cpu", copy=True)  # without the padding that even shards need
     return delta

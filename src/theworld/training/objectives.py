@@ -27,11 +27,10 @@ def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollato
     """Batches whose labels are the answers."""
     return TheWorldCollator(
         model.processor,
-        image_folder=_folder(config),
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
-        latent_cache=_open_cache(config, model),
+        **_sources(config, model),
     )
 
 
@@ -42,21 +41,20 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
         num_world_steps=config.num_world_steps,
         frames_per_step=model.config.world_temporal_compression,
         true_future_share=config.true_future_share,
-        image_folder=_folder(config),
-        latent_cache=_open_cache(config, model),
+        **_sources(config, model),
     )
 
 
-def _folder(config: TrainingConfig) -> Path | None:
-    return None if config.image_folder is None else Path(config.image_folder).expanduser()
-
-
-def _open_cache(config: TrainingConfig, model: TheWorld) -> LatentCache | None:
-    """The latents of `model`'s encoder that `config.latent_cache` holds; `None` if the config names no cache."""
-    if config.latent_cache is None:
-        return None
-    assert model.model.world_encoder is not None
-    return LatentCache(config.latent_cache, cache_fingerprint(model.model.world_encoder, model.config))
+def _sources(config: TrainingConfig, model: TheWorld) -> dict[str, Any]:
+    """Where both collators find images, and latents of `model`'s encoder."""
+    sources: dict[str, Any] = {}
+    if config.image_folder is not None:
+        sources["image_folder"] = Path(config.image_folder).expanduser()
+    if config.latent_cache is not None:
+        assert model.model.world_encoder is not None
+        fingerprint = cache_fingerprint(model.model.world_encoder, model.config)
+        sources["latent_cache"] = LatentCache(config.latent_cache, fingerprint)
+    return sources
 
 
 OBJECTIVES: dict[str, Objective] = {

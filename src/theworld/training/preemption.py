@@ -20,15 +20,11 @@ class PreemptionCallback(TrainerCallback):
 
     A second Ctrl-C (SIGINT) ends it at once, without a checkpoint. The handlers are installed while training runs.
     They need the main thread: a trainer in another thread runs without them.
-
-    Attributes:
-        received: The signal, on the process that got it.
-        stopped: Whether the training was cut short, on every process.
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-        self.stopped = False
+        self.received: signal.Signals | None = None  # on the process that got it
+        self.stopped = False  # whether the training was cut short, on every process
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -39,7 +35,12 @@ class PreemptionCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask the trainer to save and stop, on all processes at the same step."""
-        if not self._received_anywhere(args.device):
+        received = self.received is not None
+        if dist.is_initialized():
+            flag = torch.tensor(float(received), device=args.device)
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+            received = bool(flag)
+        if not received:
             return
         logger.warning("a signal asks to stop: saving a checkpoint at step %d", state.global_step)
         self.stopped = True
@@ -56,11 +57,3 @@ class PreemptionCallback(TrainerCallback):
         if number == signal.SIGINT == self.received and not dist.is_initialized():
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-
-    def _received_anywhere(self, device: torch.device) -> bool:
-        """Whether any process got a signal: all have to stop at the same step."""
-        if not dist.is_initialized():
-            return self.received is not None
-        flag = torch.tensor(float(self.received is not None), device=device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag)

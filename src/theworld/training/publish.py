@@ -7,7 +7,7 @@ commits, from a folder that pruning may empty meanwhile, and pickles its argumen
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -32,37 +32,32 @@ class Publisher(TrainerCallback):
 
     `end` pushes the last checkpoint when the run is over; `every_save` every one as it is saved; `checkpoint` likewise,
     with its trainer state in the folder `last-checkpoint`. Training waits for a push. A push that fails during the run
-    is a warning, as the next save pushes again; a failure at the end is an error.
-
-    Raises:
-        ValueError: There is no token, or a repository that is to be private is public.
-        OSError: The Hub cannot be reached, or refuses the repository.
+    is a warning, as the next save pushes again; a failure at the end is an error. So is, before training, no token, a
+    public repository that is to be private, and a Hub that cannot be reached or refuses the repository.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
-        assert config.hub_model_id is not None
+        name = cast(str, config.hub_model_id)
         self.strategy = config.hub_strategy
         self.pushed: Path | None = None
         if get_token() is None:
             raise TheWorldError("push_to_hub=True without a Hub token: set HF_TOKEN, or log in with `hf auth login`")
         self.api = HfApi(token=get_token())
         try:
-            self.repository = self.api.create_repo(
-                config.hub_model_id, private=config.hub_private_repo, exist_ok=True
-            ).repo_id
+            self.repository = self.api.create_repo(name, private=config.hub_private_repo, exist_ok=True).repo_id
             is_private = self.api.repo_info(self.repository).private
         except HUB_ERRORS as error:
             raise FileError(
-                f"hub_model_id={config.hub_model_id!r}: nothing can be written there ({_reason(error)}); check the "
+                f"hub_model_id={name!r}: nothing can be written there ({_reason(error)}); check the "
                 "name, the token (HF_TOKEN, or `hf auth login`) and the connection"
             ) from error
         if config.hub_private_repo and not is_private:
-            told = f"hub_private_repo=True, but {self.repository} is public: make it private, or name another"
-            raise TheWorldError(told)
+            raise TheWorldError(
+                f"hub_private_repo=True, but {self.repository} is public: make it private or name another"
+            )
 
     @override
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Push the checkpoint of this step, unless only the last one is asked for."""
         if self.strategy == "end" or not state.is_world_process_zero:
             return
         checkpoint = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
@@ -78,10 +73,9 @@ class Publisher(TrainerCallback):
         if local:
             message = "%s: its base models %s are folders of this machine; loading it needs them at the same place"
             logger.warning(message, self.repository, " and ".join(local))
-        if self.pushed == checkpoint:
-            return
         try:
-            self.push(checkpoint)
+            if self.pushed != checkpoint:
+                self.push(checkpoint)
         except HUB_ERRORS as error:
             left_out = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in TRAINING_STATE)
             again = f"hf upload {self.repository} {shlex.quote(str(checkpoint))} . {left_out}"
@@ -95,9 +89,10 @@ class Publisher(TrainerCallback):
         files = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
         model = filter_repo_objects(files, ignore_patterns=[*TRAINING_STATE, "*/*"])
         added = {name: checkpoint / name for name in model}
+        replaced = [WEIGHTS]
         if self.strategy == "checkpoint":
             added |= {f"{LAST}/{name}": checkpoint / name for name in files}
-        replaced = [WEIGHTS, *([f"{LAST}/*"] if self.strategy == "checkpoint" else [])]
+            replaced.append(f"{LAST}/*")
         stale = set(filter_repo_objects(self.api.list_repo_files(self.repository), allow_patterns=replaced))
         operations = [CommitOperationDelete(name) for name in sorted(stale - added.keys())]
         operations += [CommitOperationAdd(name, path) for name, path in added.items()]
@@ -108,7 +103,6 @@ class Publisher(TrainerCallback):
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in a line."""
     if isinstance(error, HfHubHTTPError):
         return f"{error.response.status_code} {error.server_message or ''}".strip()
     cause = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else None

@@ -61,14 +61,9 @@ class Resume:
 
 
 def resolve(config: TrainingConfig) -> Resume | None:
-    """The checkpoint that `config.resume` names; `None` for a fresh start.
-
-    Raises:
-        FileNotFoundError: It names nothing.
-        ValueError: `output_dir` holds newer checkpoints than the one to start from, or that one is damaged.
-    """
+    """The checkpoint that `config.resume` names; `None` for a fresh start. A ValueError if the run has newer ones."""
     newest = newest_checkpoint(Path(config.output_dir))
-    start = newest if config.resume == AUTO else locate(config.resume) if config.resume else None
+    start = newest if config.resume == AUTO else None if config.resume is None else locate(config.resume)
     if newest is not None and (start is None or start.resolve() != newest.resolve()):
         raise TheWorldError(
             f"{config.output_dir}: holds {newest.name} of an earlier run; continue it with --resume_from {AUTO}, or "

@@ -7,8 +7,8 @@
              skipped.jsonl    rows that gave no example
 """
 
-from collections.abc import Generator, Sized
-from contextlib import contextmanager
+import sys
+from collections.abc import Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +33,7 @@ from theworld.utils.reproducibility import environment, seed_everything
 
 from .align import AlignModel, encode_rows
 from .arguments import reporters, training_arguments
-from .callbacks import progress
+from .callbacks import LogLines, ProgressBar
 from .config import TrainingConfig
 from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
@@ -51,26 +51,16 @@ SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did.
-
-    Args:
-        checkpoint: The newest one in `output_dir`.
-        step: Optimiser steps done, including those before it was resumed.
-        loss: The last logged training loss.
-        metrics: The last evaluation.
-        skipped: Rows that gave no example.
-        skip_causes: Those by cause, one line each.
-        stopped: Whether a signal ended it before its last step.
-    """
+    """What a run did."""
 
     output_dir: str
-    checkpoint: str | None
-    step: int
-    loss: float | None
-    metrics: dict[str, float]
-    skipped: int
-    skip_causes: str
-    stopped: bool
+    checkpoint: str | None  # the newest one in `output_dir`
+    step: int  # optimiser steps done, including those before it was resumed
+    loss: float | None  # the last logged training loss
+    metrics: dict[str, float]  # the last evaluation
+    skipped: int  # rows that gave no example
+    skip_causes: str  # those by cause, one line each
+    stopped: bool  # whether a signal ended it before its last step
 
 
 def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: Any = None) -> RunResult:
@@ -89,7 +79,10 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
         config = replace(config, train_dataset_path=OBJECT)
     if eval_dataset is not None:
         config = replace(config, do_eval=True, eval_dataset_path=OBJECT)
-    with hub_token(config.hf_token):
+    if config.hf_token is not None:
+        keep_secret(config.hf_token)
+    # Where every library that uses the Hub looks first
+    with patch_environment(**({} if config.hf_token is None else {HUB_TOKEN: config.hf_token})):
         arguments = training_arguments(config)
         for line in config.without_effect() if arguments.process_index == 0 else ():
             logger.warning("%s", line)
@@ -97,21 +90,11 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
             return _train(config, arguments, train_dataset, eval_dataset)
 
 
-@contextmanager
-def hub_token(token: str | None) -> Generator[None]:
-    """Set `HF_TOKEN`, where every library that uses the Hub looks first, to `token` if there is one."""
-    if token is None:
-        yield
-        return
-    keep_secret(token)
-    with patch_environment(**{HUB_TOKEN: token}):
-        yield
-
-
 def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, given_eval: Any) -> RunResult:
     # 1. Data and model
+    output, is_main = Path(config.output_dir), arguments.process_index == 0
     resume = resolve(config)
-    publisher = Publisher(config) if config.push_to_hub and arguments.process_index == 0 else None
+    publisher = Publisher(config) if config.push_to_hub and is_main else None
     start = config.model_name if resume is None else resume.folder
     data = load_rows(config, start, given=given)
     eval_data = load_rows(config, start, evaluation=True, given=given_eval) if config.do_eval else None
@@ -127,29 +110,40 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     paths = config.train_dataset_path if given is None else rows_fingerprint(data)
     images = image_files(config, data) if given is None else []
     fingerprint = data_fingerprint(paths, data, config.split, images)
-    world = config.enable_world, model.config.num_world_steps
-    stage = Stage(config.objective, trained_parts(model), fingerprint, *world)
-    continues = resume is not None and continues_stage(config, resume, stage)
-    if resume is not None and not continues and newest_checkpoint(Path(config.output_dir)) is not None:
-        raise TheWorldError(
-            f"{config.output_dir}: holds {resume.folder.name} of another stage, "
-            f"{', '.join(stage.differences(resume.stage.get('stage', {})))}; choose another --output_dir"
-        )
-    if not continues and arguments.process_index == 0:
+    num_world_steps = model.config.num_world_steps
+    stage = Stage(config.objective, trained_parts(model), fingerprint, config.enable_world, num_world_steps)
+    continued = None if resume is None else continued_run(config, resume, stage)
+    if continued is None and is_main:
         for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: rows may have been corrected since
-            (Path(config.output_dir) / name).unlink(missing_ok=True)
+            (output / name).unlink(missing_ok=True)
     # 3. Train, save, push
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
     if publisher is not None:
         trainer.add_callback(publisher)
-    if trainer.is_world_process_zero():
-        write_run(config, stage, resume, data)
+    if is_main:
+        manifest = {
+            "environment": environment(),
+            "stage": asdict(stage),
+            "mixture": data.record() if isinstance(data, Mixture) else None,
+            "resumed_from": None if resume is None else str(resume.folder),
+        }
+        write_json(output / "config.json", config.to_dict())
+        write_json(output / "manifest.json", manifest)
         logger.info("%s", stage_table(model, config))
-    if continues and resume is not None and resume.step >= trainer.total_steps():
-        logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", resume.folder)
-        trainer.state = TrainerState.load_from_json(str(resume.folder / STATE))
+    if (
+        continued is not None
+        and continued.step >= trainer.set_initial_training_values(arguments, trainer.get_train_dataloader())[-1]
+    ):
+        logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", continued.folder)
+        trainer.state = TrainerState.load_from_json(str(continued.folder / STATE))
     else:
-        _run(config, trainer, resume if continues else None)
+        for callback in reporters(config, continued.step if continued else 0) if is_main else []:
+            trainer.add_callback(callback)
+        try:
+            trainer.train(resume_from_checkpoint=str(continued.folder) if continued else None)
+        finally:
+            if config.log_to_wandb and is_main:
+                require("wandb", "wandb").finish()
     result = result_of(config, trainer)
     if publisher is not None and result.checkpoint is not None and not result.stopped:
         publisher.finish(Path(result.checkpoint))
@@ -170,36 +164,33 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
         )
 
 
-def continues_stage(config: TrainingConfig, resume: Resume, stage: Stage) -> bool:
-    """Whether the checkpoint's run continues, or a new stage starts from its weights. Logs which, and why."""
-    if not resume.stage:
-        logger.info("%s: no trainer state, a new stage starts from its weights", resume.folder)
-        return False
-    other = stage.differences(resume.stage["stage"])
-    if other:
-        logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, ", ".join(other))
-        return False
-    changed = config.changes(resume.stage["config"])
+def continued_run(config: TrainingConfig, resume: Resume, stage: Stage) -> Resume | None:
+    """`resume` if its run continues, `None` if a new stage starts from its weights. Logs which, and why."""
+    if other := ", ".join(stage.differences(resume.stage.get("stage", {}))):
+        if newest_checkpoint(Path(config.output_dir)) is not None:
+            told = f"{config.output_dir}: holds {resume.folder.name} of another stage, {other}"
+            raise TheWorldError(f"{told}; choose another --output_dir")
+        reason = other if resume.stage else "its missing trainer state"
+        logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, reason)
+        return None
     logger.info("%s: the run continues after step %d", resume.folder, resume.step)
-    if changed:
+    if changed := config.changes(resume.stage["config"]):
         logger.warning(
             "resuming with changed settings: %s. Losses will differ from those of an uninterrupted run; peak "
             "learning rates and weight decay stay those of the checkpoint",
             ", ".join(changed),
         )
-    return True
+    return resume
 
 
 def build_trainer(
     config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
 ) -> TheWorldTrainer:
     """The trainer with its collator, skip lists and callbacks."""
-    skips = {
-        training: SkipLog(
-            Path(config.output_dir) / name, config.skip_budget, len(rows) if isinstance(rows, Sized) else None
-        )
-        for training, name, rows in ((True, SKIPPED, data), (False, SKIPPED_EVAL, eval_data))
-    }
+    skips: dict[bool, SkipLog] = {}
+    for training, name, rows in ((True, SKIPPED, data), (False, SKIPPED_EVAL, eval_data)):
+        total = len(rows) if isinstance(rows, Sized) else None
+        skips[training] = SkipLog(Path(config.output_dir) / name, config.skip_budget, total)
     collator = OBJECTIVES[config.objective].collator(config, model)
     if config.encode_once:
         assert isinstance(model, AlignModel)
@@ -221,32 +212,9 @@ def build_trainer(
     )
     for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which belongs to the result
         trainer.remove_callback(callback)
-    for callback in progress():
+    for callback in (*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()):
         trainer.add_callback(callback)
     return trainer
-
-
-def write_run(config: TrainingConfig, stage: Stage, resume: Resume | None, data: Any) -> None:
-    """`config.json` and `manifest.json` of the run folder."""
-    manifest = {
-        "environment": environment(),
-        "stage": asdict(stage),
-        "mixture": data.record() if isinstance(data, Mixture) else None,
-        "resumed_from": None if resume is None else str(resume.folder),
-    }
-    write_json(Path(config.output_dir) / "config.json", config.to_dict())
-    write_json(Path(config.output_dir) / "manifest.json", manifest)
-
-
-def _run(config: TrainingConfig, trainer: TheWorldTrainer, resume: Resume | None) -> None:
-    is_main = trainer.is_world_process_zero()
-    for callback in reporters(config, resume.step if resume else 0) if is_main else []:
-        trainer.add_callback(callback)
-    try:
-        trainer.train(resume_from_checkpoint=None if resume is None else str(resume.folder))
-    finally:
-        if config.log_to_wandb and is_main:
-            require("wandb", "wandb").finish()
 
 
 def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from itertools import count
 
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -27,12 +28,9 @@ def dead_workers_named() -> Generator[None]:
 
 
 class EndlessRows(IterableDataset["Example | Skipped"]):
-    """This process's share of a stream, in another order every epoch, without an end.
+    """This process's share of a stream, in another order every epoch, without an end; a ValueError if it has no row.
 
     Otherwise it would end at another step in every process, and the other processes would wait forever.
-
-    Raises:
-        ValueError: While iterating; there is no row.
     """
 
     def __init__(self, rows: StreamedRows, seed: int, rank: int = 0, world_size: int = 1) -> None:
@@ -40,15 +38,12 @@ class EndlessRows(IterableDataset["Example | Skipped"]):
         self.rows = shuffled.split_by_process(rank, world_size) if world_size > 1 else shuffled
 
     def __iter__(self) -> Iterator[Example | Skipped]:
-        epoch = 0
-        while True:
+        for epoch in count():
             self.rows.set_epoch(epoch)
-            count = 0
+            row = None
             for row in self.rows:
-                count += 1
                 yield row
-            if not count and get_worker_info() is not None:
+            if row is None and get_worker_info() is not None:
                 return  # fewer shards than workers
-            if not count:
+            if row is None:
                 raise TheWorldError("the stream has no rows for this process")
-            epoch += 1

@@ -6,7 +6,7 @@ check that world tokens are consumed, and figures of closed questions.
 
 import pickle
 import shutil
-from collections.abc import Generator, Iterator, Sized
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ from theworld.utils.errors import FileError, TheWorldError
 from theworld.utils.io import write_json, write_text
 from theworld.utils.logging import logger
 
-from .callbacks import FirstSteps, GradientNorms, Moments, OwnSteps
+from .callbacks import FirstSteps, GradientNorms, Moments
 from .card import training_card
 from .config import TrainingConfig
 from .distributed import gather_delta, settle_fsdp
@@ -46,13 +46,9 @@ LOADING = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
 
 
 class TheWorldTrainer(Trainer):
-    """Trains a `TheWorld` on the batches of a collator.
+    """Trains a `TheWorld`, whose frozen components are frozen. Takes the arguments of `transformers.Trainer` too.
 
-    Args:
-        model: The model, with its frozen components already frozen.
-        stage: The contents of `stage.json` in every checkpoint.
-        skips: Take the rows that the collator left out, in training (`True`) and in evaluation (`False`).
-        kwargs: Arguments of `transformers.Trainer`.
+    `stage` goes to `stage.json` of each checkpoint. `skips` list unusable rows of training (`True`) and of evaluation.
     """
 
     def __init__(
@@ -65,18 +61,15 @@ class TheWorldTrainer(Trainer):
         self.stage = stage
         self.skips = skips
         self.gradients = GradientNorms()
-        sees_gradients = not self.is_deepspeed_enabled
-        self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, sees_gradients=sees_gradients)
-        for callback in (OwnSteps(), Moments(), self.gradients, self.first_steps):
+        # DeepSpeed keeps gradients elsewhere than in `parameter.grad`
+        learns = self.is_deepspeed_enabled
+        self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, learns=learns)
+        for callback in (Moments(), self.gradients, self.first_steps):
             self.add_callback(callback)
         # Summed `choice_figures`; then summed errors of every latent frame, and their count
         figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
         self.figures = {training: torch.zeros(figures, device=self.args.device) for training in (True, False)}
         self.evaluated: list[tuple[float, int]] = []  # mean loss of a batch, and what it is a mean of: tokens or rows
-
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
 
     # Optimiser
 
@@ -120,17 +113,14 @@ class TheWorldTrainer(Trainer):
         return loader
 
     @override
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[Any], Tensor | int | None]:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Tensor | int | None]:
         with dead_workers_named():
-            batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+            batches, items = super().get_batch_samples(*args, **kwargs)
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
         skipped = [row for batch in batches for row in batch.pop("skipped", [])]
         if not skipped and items is not None and not int(torch.as_tensor(items).max()):
-            raise TheWorldError(
-                "every label is masked: the answers of these rows are empty, or max_seq_length cuts them"
-            )
+            told = "every label is masked: the answers of these rows are empty, or max_seq_length cuts them"
+            raise TheWorldError(told)
         self._note_skipped(skipped, rows, training=True)
         return batches, items
 
@@ -146,11 +136,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The stock Trainer's loss; a ValueError if the batch has an image but no world token reached the model."""
         # 1. The loss, with logits at supervised positions only
@@ -185,11 +171,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One forward and backward pass.
-
-        Raises:
-            ValueError: It does not fit into memory, or the loss is not finite; the stock Trainer would go on.
-        """
+        """The stock Trainer's step; a ValueError if memory is too small or the loss is not finite."""
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
         except torch.OutOfMemoryError as error:
@@ -205,16 +187,10 @@ class TheWorldTrainer(Trainer):
         return loss
 
     @override
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         inputs = dict(inputs)
         self._note_skipped(inputs.pop("skipped", []), len(next(iter(inputs.values()))), training=False)
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        return super().prediction_step(model, inputs, *args, **kwargs)
 
     # Figures
 
@@ -229,8 +205,8 @@ class TheWorldTrainer(Trainer):
             gate = self.unwrapped.model.world_gate
             if gate is not None:
                 logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
-            for component, values in self.gradients.components.items():
-                logs[f"param_norm/{component}"] = total_norm(values).item()
+            weights = self.gradients.components.items()
+            logs |= {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
         super().log(logs, start_time)
 
     def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
@@ -270,7 +246,9 @@ class TheWorldTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 write_json(run / SAVING / name / STAGE, self.stage)
-                write_text(run / SAVING / name / "README.md", self.card())
+                stage, skipped = self.stage["stage"], len(self.skips[True])
+                card = training_card(self.unwrapped, self.config, stage, self.state, self.train_dataset, skipped)
+                write_text(run / SAVING / name / "README.md", card)
                 publish(run / SAVING / name, run / name)
                 (run / SAVING).rmdir()
                 self.saved[:] = [path for path in self.saved if path != run / name] + [run / name]
@@ -292,12 +270,6 @@ class TheWorldTrainer(Trainer):
     def unwrapped(self) -> Any:
         """The model itself, without the wrappers of DDP and `torch.compile`."""
         return self.accelerator.unwrap_model(cast(nn.Module, self.model), keep_torch_compile=False)
-
-    def card(self) -> str:
-        """The card of the model as it is now."""
-        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
-        skipped = len(self.skips[True])
-        return training_card(self.unwrapped, self.config, self.stage["stage"], self.state, rows=rows, skipped=skipped)
 
     @override
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

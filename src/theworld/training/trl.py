@@ -19,21 +19,17 @@ class GRPOTrainer(_GRPOTrainer):
     """TRL scores completions with a fixed list of image inputs: this adds `world_pixel_values`.
 
     Takes what TRL's class takes. `processing_class` is a `TheWorldProcessor`; images are in the dataset's `image` or
-    `images` column.
-
-    Raises:
-        ValueError: `chat_template_kwargs` sets the world.
+    `images` column. A ValueError if `chat_template_kwargs` sets the world.
     """
 
     _frames: torch.Tensor | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in ("num_world_steps", "use_world"):
-            if name in self.chat_template_kwargs:  # TRL's second processor call, for scoring, does not get them
-                raise TheWorldError(
-                    f"chat_template_kwargs has {name!r}: set it when loading the model, or on its processor"
-                )
+        # TRL's second processor call, for scoring, does not get them
+        if names := {"num_world_steps", "use_world"} & {*self.chat_template_kwargs}:
+            told = f"chat_template_kwargs has {min(names)!r}: set it when loading the model, or on its processor"
+            raise TheWorldError(told)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -54,25 +50,19 @@ class GRPOTrainer(_GRPOTrainer):
     ) -> Any:
         """TRL's method; `world_pixel_values` (M, 3, H, W) is given only while completions are generated."""
         frames = self._frames if world_pixel_values is None else world_pixel_values
-        if frames is not None:
-            processor = cast(Any, self.processing_class)
-            # One a frame. A completion may hold `boi_token`, which nothing suppresses, but never the start of a block
-            token = CUSTOM_TOKEN_SOW if FUSIONS[processor.fusion].block else processor.boi_token
-            model = _WithFrames(model, frames.to(input_ids.device), processor.tokenizer.convert_tokens_to_ids(token))
-        return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+        if frames is None:
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
+        processor = cast(Any, self.processing_class)
+        # One a frame. A completion may hold `boi_token`, which nothing suppresses, but never the start of a block
+        token = CUSTOM_TOKEN_SOW if FUSIONS[processor.fusion].block else processor.boi_token
+        token_id = processor.tokenizer.convert_tokens_to_ids(token)
+        left = frames.to(input_ids.device)
 
+        def with_frames(*, input_ids: torch.Tensor, **inputs: Any) -> Any:
+            """The model on the next chunk of the batch, with the frames of its own prompts."""
+            nonlocal left
+            images = int((input_ids == token_id).sum())
+            own, left = left[:images], left[images:]
+            return model(input_ids=input_ids, world_pixel_values=own if images else None, **inputs)
 
-class _WithFrames:
-    """Calls a model on consecutive chunks of a batch, each with the frames (M, 3, H, W) of its own prompts.
-
-    Args:
-        token: Id of the token that a prompt has once a frame.
-    """
-
-    def __init__(self, model: Any, frames: torch.Tensor, token: int) -> None:
-        self.model, self.frames, self.token = model, frames, token
-
-    def __call__(self, *, input_ids: torch.Tensor, **inputs: Any) -> Any:
-        images = int((input_ids == self.token).sum())
-        frames, self.frames = self.frames[:images], self.frames[images:]
-        return self.model(input_ids=input_ids, world_pixel_values=frames if images else None, **inputs)
+        return super()._get_per_token_logps_and_entropies(with_frames, input_ids, *args, **kwargs)
