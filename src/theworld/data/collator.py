@@ -23,6 +23,7 @@ from .schema import BadSample, Example, Message, Skipped
 
 START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
 NO_CHOICE = -1
+TOKEN_CHARACTERS = 64  # more than any token of a text has
 
 Opened = tuple[Example, list[Turn]]  # an example, and the turns of a chat template with its opened images
 
@@ -95,7 +96,7 @@ class TheWorldCollator:
             try:
                 opened.append((item, self.open(item)))
             except BadSample as error:
-                skipped.append(error.skipped(item.id))
+                skipped.append(self.unfit(item, error))
         batch, kept, unfit = self.supervise(opened)
         if self.latent_cache is not None and "world_pixel_values" in batch:
             batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
@@ -106,6 +107,11 @@ class TheWorldCollator:
 
     def open(self, example: Example) -> list[Turn]:
         """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""
+        characters = max(
+            sum(len(message.content.strip()) for message in example.messages), *map(len, example.choices), 0
+        )
+        if characters > TOKEN_CHARACTERS * self.max_length:  # a tokenizer would take minutes to say how many tokens
+            raise BadSample("too_long", f"{characters:,} characters, but max_length is {self.max_length} tokens")
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
         chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
@@ -133,13 +139,17 @@ class TheWorldCollator:
                     labels[row, start:end] = ids[start:end]
                 fit.append((example, turns))
             except BadSample as error:
-                if error.cause == "too_long" and self.overlong == "error":
-                    raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
-                unfit.append(error.skipped(example.id))
+                unfit.append(self.unfit(example, error))
         if unfit:  # rare, so that the processor may run again in place of taking rows and images out
             batch, kept, _ = self.supervise(fit)
             return batch, kept, unfit
         return {**inputs, "labels": labels}, [example for example, _ in fit], []
+
+    def unfit(self, example: Example, error: BadSample) -> Skipped:
+        """What is recorded of an example; a ValueError if it is too long, and `overlong` is `error`."""
+        if error.cause == "too_long" and self.overlong == "error":
+            raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
+        return error.skipped(example.id)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """The processor's inputs of several conversations, padded."""

@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -52,7 +53,7 @@ ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32)
 Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
 
 FINGERPRINT = "fingerprint.json"
-SHARDS = f"shards/{'[0-9a-f]' * 32}-*.safetensors"  # files of other names are left alone
+SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with how many rows; what has another name is left alone
 PRECOMPUTE = "run `theworld precompute` with this config"
 
 
@@ -200,8 +201,9 @@ class _Shard:
 
                 (low, high), (count, *shape) = (entries["latents"][name] for name in ("data_offsets", "shape"))
                 dtype = DTYPES[entries["latents"]["dtype"]]
-                end = start + max(entry["data_offsets"][1] for entry in entries.values())
-                if high - low != count * math.prod(shape) * dtype.itemsize or os.fstat(file.fileno()).st_size != end:
+                places = [entry["data_offsets"] for entry in entries.values()]
+                whole = min(map(min, places)) == 0 and os.fstat(file.fileno()).st_size == start + max(map(max, places))
+                if not whole or high - low != count * math.prod(shape) * dtype.itemsize:
                     raise TheWorldError("its length is not that of its header")
                 keys, crc32 = array("keys", "u1", count, KEY_BYTES), array("crc32", "<u4", count)
                 if str(_crc32(keys.tobytes(), crc32.tobytes())) != metadata["crc32"]:
@@ -209,7 +211,7 @@ class _Shard:
                 rows = np.empty(count, ROW)
                 rows["key"], rows["row"], rows["crc32"] = keys.view(ROW["key"]).ravel(), np.arange(count), crc32
                 return cls(path, tuple(shape), dtype, start + low), rows
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path, str(error)) from error
 
     def read(self, file: BinaryIO, key: bytes, row: Any) -> torch.Tensor:
@@ -232,7 +234,7 @@ class _Index:
         self.shards: list[_Shard] = []
         self.kind: Kind | None = None
         parts = [np.empty(0, ROW)]
-        for number, file in enumerate(sorted(path.glob(SHARDS))):
+        for number, file in enumerate(_shards(path)):
             shard, rows = _Shard.open(file)
             self.kind = _one_kind(path, self.kind, (shard.shape, shard.dtype))
             rows["shard"] = number
@@ -266,7 +268,7 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
     path = cache_path(Path(folder).expanduser(), fingerprint)
     _check_version(path)
     lost = 0
-    for file in path.glob(SHARDS):
+    for file in _shards(path):
         if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
             continue
         try:
@@ -282,6 +284,10 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
         if time.time() - file.stat().st_mtime > STALE_SECONDS:
             file.unlink(missing_ok=True)
     return lost
+
+
+def _shards(path: Path) -> list[Path]:
+    return sorted(file for file in path.glob("shards/*") if SHARD.fullmatch(file.name) and file.is_file())
 
 
 def _one_kind(path: Path, there: Kind | None, new: Kind) -> Kind:
@@ -303,7 +309,7 @@ def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
     if (path / FINGERPRINT).is_file():
         return
     cure = f"{PRECOMPUTE} to rebuild it"
-    others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
+    others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}")) if file.is_file()]
     if not others:
         raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
     differing = [[n for n in sorted({*there, *here}) if there.get(n) != here.get(n)] for there in others]

@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
@@ -39,7 +40,7 @@ class SkipLog:
         self._rows_bad = 0
         self._resumed = path.exists()
         if self._resumed:
-            self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
+            self._count(map(self._read, read_jsonl(path)))
 
     def __len__(self) -> int:
         return len(self._causes)
@@ -75,6 +76,13 @@ class SkipLog:
     def summary(self) -> str:
         """One line a cause, the most frequent first; empty when nothing was skipped."""
         return "\n".join(self._lines())
+
+    def _read(self, row: dict[str, Any]) -> Skipped:
+        texts = [row.get(name) for name in ("id", "cause", "detail")]
+        if not all(isinstance(text, str) for text in texts):
+            told = f"expected the texts id, cause and detail, got {brief(repr(row))}; remove that file"
+            raise TheWorldError(f"{self.path}: {told}")
+        return Skipped(*cast(list[str], texts))
 
     def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:
         new: list[Skipped] = []
