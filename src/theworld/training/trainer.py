@@ -4,6 +4,7 @@ Parameter groups by component, logits at supervised positions only, delta checkp
 check that world tokens are consumed, and figures of closed questions.
 """
 
+import math
 import pickle
 import shutil
 from collections.abc import Generator
@@ -206,7 +207,14 @@ class TheWorldTrainer(Trainer):
             if gate is not None:
                 logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
             weights = self.gradients.components.items()
-            logs |= {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
+            sizes = {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
+            if broken := {name: value for name, value in sizes.items() if not math.isfinite(value)}:
+                raise TheWorldError(
+                    f"{broken} after step {self.state.global_step}, with learning_rate={logs.get('learning_rate')} and "
+                    f"adam_epsilon={self.args.adam_epsilon}: lower the learning rates, or raise warmup_steps or "
+                    "adam_epsilon; the checkpoints so far are good"
+                )
+            logs |= sizes
         super().log(logs, start_time)
 
     def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
