@@ -41,8 +41,7 @@ class TheWorldCollator:
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
         latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
 
-    Raises:
-        ValueError: An argument is out of range, or the tokenizer has no turns.
+    ValueError if an argument is out of range, or the tokenizer has no turns.
     """
 
     def __init__(
@@ -83,9 +82,8 @@ class TheWorldCollator:
         absent if no question is closed. `skipped`: what gave no sample, and why. If nothing did, the batch is one
         sample of text without any label, whose loss is 0.
 
-        Raises:
-            ValueError: A sample is longer than `max_length` and `overlong` is `error`.
-            KeyError: The latent cache lacks a frame.
+        ValueError if a sample is longer than `max_length` and `overlong` is `error`; KeyError if the latent cache lacks
+        a frame.
         """
         opened: list[Opened] = []
         skipped: list[Skipped] = []

@@ -120,18 +120,15 @@ class LatentCache:
         places = self._index.find(keys)
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
-            raise MissingLatentsError(
-                f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
-            )
+            named = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            told = f"{len(missing)} of {len(keys)} images have no latents there (content {named})"
+            raise MissingLatentsError(f"{self.path}: {told}; {PRECOMPUTE} to add them")
         return torch.stack([self._read(key, self._index.rows[place]) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:
         """Add latents (C, T, h, w), unless they are there; `flush` writes what a full shard has not yet.
 
-        Raises:
-            OSError: The disk is full.
-            ValueError: They have not the shape and dtype of those that are there.
+        OSError if the disk is full; ValueError if they have not the shape and dtype of those that are there.
         """
         assert self.writable
         if key in self:
@@ -159,11 +156,9 @@ class LatentCache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            free = shutil.disk_usage(self.path).free
-            raise FileError(
-                f"{self.path}: no space left for {len(pending)} latents ({free / 1e6:.0f} MB are free); what was "
-                "written before is kept: make room and run the same command again"
-            ) from error
+            free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
+            cure = "what was written before is kept: make room and run the same command again"
+            raise FileError(f"{self.path}: no space left for {len(pending)} latents ({free}); {cure}") from error
 
     def _read(self, key: bytes, row: Any) -> torch.Tensor:
         number = int(row["shard"])
@@ -260,10 +255,8 @@ def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
 def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1) -> int:
     """Read an encoder's whole cache and delete the shards that are damaged, and what killed writers left behind.
 
-    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost.
-
-    Raises:
-        ValueError: The cache is one of version 0.1.
+    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost. ValueError if the
+    cache is one of version 0.1.
     """
     path = cache_path(Path(folder).expanduser(), fingerprint)
     _check_version(path)
@@ -292,17 +285,15 @@ def _shards(path: Path) -> list[Path]:
 
 def _one_kind(path: Path, there: Kind | None, new: Kind) -> Kind:
     if there not in (None, new):
-        raise TheWorldError(
-            f"{path}: latents of {new}, but there are some of {there}; remove that folder, then {PRECOMPUTE}"
-        )
+        told = f"latents of {new}, but there are some of {there}"
+        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
     return new
 
 
 def _check_version(path: Path) -> None:
     if (path / "index").is_dir():
-        raise TheWorldError(
-            f"{path}: latents of version 0.1, without their keys; remove that folder, then {PRECOMPUTE}"
-        )
+        told = "latents of version 0.1, without their keys"
+        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
 
 
 def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:

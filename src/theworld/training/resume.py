@@ -96,10 +96,9 @@ def read(folder: Path) -> Resume:
     for name, value in ({"global_step": None, "stateful_callbacks": None} | saved).items():
         if name not in defaults or not _is_like(value, defaults[name]) or (name in FITS and not FITS[name](value)):
             raise _damaged(folder / STATE, f"{name} is {brief(repr(value))}")
-    step, numbered = int(saved["global_step"]), NUMBERED.fullmatch(folder.name)
-    if step > saved.get("max_steps", step) or (numbered and step != int(numbered[1])):
-        last = f"in {folder.name}, of a run of {saved.get('max_steps')} steps"
-        raise _damaged(folder / STATE, f"global_step is {saved['global_step']} {last}")
+    step, last, numbered = int(saved["global_step"]), saved.get("max_steps"), NUMBERED.fullmatch(folder.name)
+    if (last is not None and step > last) or (numbered and step != int(numbered[1])):
+        raise _damaged(folder / STATE, f"global_step is {step} in {folder.name}, of a run of {last} steps")
     return Resume(folder, stage, step)
 
 

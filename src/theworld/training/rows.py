@@ -17,7 +17,7 @@ from theworld.utils.world_settings import WorldSettings
 
 from .config import TrainingConfig
 
-IMAGE_ROWS = 4096
+IMAGE_ROWS = 4096  # rows at equal distances whose images count: reading all takes time
 
 
 def load_rows(
@@ -90,15 +90,11 @@ def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str
 
 
 def image_files(config: TrainingConfig, data: Any) -> list[Path]:
-    """The image files that rows name: of all rows, or of `IMAGE_ROWS` at equal distances, as reading them takes time.
-
-    None of a stream, nor of data sets whose rows make their images.
-    """
+    """The image files that some rows name; none of a stream, nor of data sets whose rows make their images."""
     kinds = [SOURCES[name] for name, _, _ in _entries(config, evaluation=False)]
     if not isinstance(data, Sized) or any(kind.images == "made" or "clip_frames" in kind.uses for kind in kinds):
         return []
-    rows = cast(Any, data)
-    examples = (rows[place] for place in range(0, len(rows), max(1, len(rows) // IMAGE_ROWS)))
+    examples = (cast(Any, data)[place] for place in range(0, len(data), max(1, len(data) // IMAGE_ROWS)))
     images = (image for example in examples if isinstance(example, Example) for image in example.images)
     folder = Path(config.image_folder or "").expanduser()
     files = dict.fromkeys(folder / image for image in images if isinstance(image, str | Path))

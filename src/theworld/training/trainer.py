@@ -181,11 +181,14 @@ class TheWorldTrainer(Trainer):
                 f"use_gradient_checkpointing, or train less at once ({str(error).partition('. ')[0]})"
             ) from error
         if not torch.isfinite(loss):
-            raise TheWorldError(
-                f"the loss is {loss.item()} after step {self.state.global_step}: lower the learning rates, raise "
-                "warmup_steps or use mixed_precision=bf16; the checkpoints so far are good"
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
         return loss
+
+    def _diverged(self, what: str) -> TheWorldError:
+        settings = f"learning_rate={self.args.learning_rate} and adam_epsilon={self.args.adam_epsilon}"
+        cure = "lower the learning rates, raise warmup_steps or adam_epsilon, or use mixed_precision=bf16"
+        told = f"{what} after step {self.state.global_step}, with {settings}"
+        return TheWorldError(f"{told}: {cure}; the checkpoints so far are good")
 
     @override
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -208,12 +211,8 @@ class TheWorldTrainer(Trainer):
                 logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
             weights = self.gradients.components.items()
             sizes = {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
-            if broken := {name: value for name, value in sizes.items() if not math.isfinite(value)}:
-                raise TheWorldError(
-                    f"{broken} after step {self.state.global_step}, with learning_rate={logs.get('learning_rate')} and "
-                    f"adam_epsilon={self.args.adam_epsilon}: lower the learning rates, or raise warmup_steps or "
-                    "adam_epsilon; the checkpoints so far are good"
-                )
+            if broken := [f"{name} is {value}" for name, value in sizes.items() if not math.isfinite(value)]:
+                raise self._diverged(", ".join(broken))
             logs |= sizes
         super().log(logs, start_time)
 
@@ -229,10 +228,9 @@ class TheWorldTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
-        evaluated = [(loss, weight) for loss, weight in gather_object(self.evaluated) if weight]
-        self.evaluated = []
+        evaluated, self.evaluated = gather_object(self.evaluated), []
         total = sum(weight for _, weight in evaluated)
-        mean = sum(loss * weight for loss, weight in evaluated) / total if total else float("nan")
+        mean = sum(loss * weight for loss, weight in evaluated if weight) / total if total else math.nan
         output.metrics[f"{metric_key_prefix}_loss"] = mean
         return output
 
