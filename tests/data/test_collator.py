@@ -310,6 +310,19 @@ def test_long_samples_are_skipped_whole(processor: TheWorldProcessor, images: li
         strict(chosen)
 
 
+def test_a_text_that_no_tokens_of_the_length_hold_is_not_tokenised(
+    processor: TheWorldProcessor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TheWorldCollator, "supervise", lambda *_: pytest.fail("tokenised"))
+    large = "why is it so " * 2_000_000
+    for row in (example(large, "So."), example("Why?", large), replace(example("Why?", "So."), choices=("So.", large))):
+        with pytest.raises(ValueError, match=r"2\d,\d+,\d+ characters, but max_length is 2048 tokens; raise it"):
+            TheWorldCollator(processor, overlong="error")([row])
+    monkeypatch.undo()
+    batch = TheWorldCollator(processor)([example(large, "So.", id="large"), example(" " * 200_000 + "Why?", "So.")])
+    assert [(row.id, row.cause) for row in batch["skipped"]] == [("large", "too_long")]
+
+
 def test_what_remains_is_the_batch_of_the_good_ones(collator: TheWorldCollator, images: list[Image.Image]) -> None:
     good = [example("Why?", "So.", images=images[:1], choices=("So.", "No.")), example("Why not?", "Never.", id="c")]
     bad = [

@@ -186,6 +186,32 @@ def test_a_truncated_shard_is_found_and_rebuilt(filled: Path, size: int) -> None
     assert torch.equal(LatentCache(filled, FINGERPRINT).lookup(frames(5)), latents_of(frames(5)))
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 100_000,
+        b'{"__metadata__": {}, "keys": {"data_offsets": [0, 1e999]}}',
+        b'{"__metadata__": {}, "latents": {"dtype": "F32", "shape": [1, 1], "data_offsets": [-1%s, 0]}}' % (b"0" * 30),
+    ],
+)
+def test_a_header_of_any_kind_is_one_line(filled: Path, header: bytes) -> None:
+    shard = only(filled, "*/shards/*")
+    shard.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(ValueError, match=rf"{shard.name}: damaged"):
+        LatentCache(filled, FINGERPRINT)
+    assert rebuild(filled) == 5
+
+
+def test_what_is_no_shard_is_left_alone(filled: Path) -> None:
+    folder = only(filled, "*/shards/*").parent
+    other = folder / f"{'0' * 32}-x.safetensors"
+    other.write_bytes(b"x")
+    os.mkfifo(folder / f"{'0' * 32}-1.safetensors")
+    assert drop_damaged(filled, FINGERPRINT) == 0
+    assert other.exists()
+    assert len(LatentCache(filled, FINGERPRINT)) == 5
+
+
 def test_a_lost_shard_is_found_and_rebuilt(filled: Path) -> None:
     cache = LatentCache(filled, FINGERPRINT)
     only(filled, "*/shards/*").unlink()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from theworld.data.open_spatial import MANIFEST, OFFSETS, index_open_spatial, read_indexed
@@ -92,6 +93,14 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         read_indexed(tmp_path / "out")
     (tmp_path / "all.json").write_bytes(whole)
     assert len(read_indexed(tmp_path / "out")) == 6
+    for places in ([[1.5]], [[1]], [1.5], [5, -1], [5, 10**9], ["a"]):
+        np.save(tmp_path / "out" / OFFSETS, np.array(places))
+        with pytest.raises(ValueError, match="not a whole index"):
+            read_indexed(tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest | {"source": "/dev/zero", "bytes": 0}), "utf-8")
+    with pytest.raises(ValueError, match=r"not a whole index|has changed"):
+        read_indexed(tmp_path / "out")
     (tmp_path / "out" / OFFSETS).write_bytes(b"")
     with pytest.raises(ValueError, match="not a whole index"):
         read_indexed(tmp_path / "out")

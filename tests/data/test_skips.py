@@ -49,6 +49,14 @@ def test_a_resumed_run_goes_on_counting(tmp_path: Path) -> None:
     assert [row["id"] for row in read_jsonl(path)] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("line", ['{"a": 1}', '{"id": [1], "cause": "x", "detail": "y"}', '{"id": "a", "cause": 2}'])
+def test_a_list_of_other_rows_is_one_line(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"skipped\.jsonl: expected the texts id, cause and detail, got .*; remove"):
+        SkipLog(path, budget=0.5, total=4)
+
+
 def test_past_the_budget_the_error_says_all_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "skipped.jsonl"
     log = SkipLog(path, budget=0.05, total=100)

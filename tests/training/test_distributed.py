@@ -227,6 +227,7 @@ def test_ddp_gives_the_losses_of_one_process_also_when_one_of_them_gets_a_signal
     (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
     keys: dict[str, Any] = {"gradient_accumulation_steps": 1, "num_epochs": 1, "learning_rate": 1e-3, "save_steps": 100}
     keys |= {"freeze_gemma_vision": False, "freeze_gemma_language": False, "freeze_cosmos_vae": False}
+    keys |= {"do_eval": True, "eval_steps": 3, "eval_dataset_path": str(tmp_path / "train.jsonl")}
     one = train(tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, output_dir=str(tmp_path / "one")))
 
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, batch_size=1)
@@ -241,3 +242,5 @@ def test_ddp_gives_the_losses_of_one_process_also_when_one_of_them_gets_a_signal
     assert found.keys() == expected.keys() == set(range(1, 7))
     for step, losses in expected.items():
         assert found[step] == pytest.approx(losses, rel=1e-4)
+    expected, found = (history(end, "eval_loss") for end in (str(one.checkpoint), run / f"checkpoint-{one.step}"))
+    assert found[6] == pytest.approx(expected[6], rel=1e-4)

@@ -301,13 +301,24 @@ def copied(folder: Path, target: Path) -> Path:
         ("trainer_state.json", '{"global_step": 4, "log_history": [{"loss": "x"}]}'),
         ("trainer_state.json", '{"global_step": 4, "stateful_callbacks": {}}'),
         ("trainer_state.json", '{"global_step": 4, "train_batch_size": ""}'),
+        ("trainer_state.json", '{"global_step": 1000000000, "max_steps": 6}'),
+        ("trainer_state.json", '{"global_step": 3, "max_steps": 6}'),
+        ("trainer_state.json", '{"global_step": 4, "stateful_callbacks": {"TrainerControl": 5}}'),
+        ("stage.json", '{"stage": {"trained": 5}, "config": {}}'),
+        ("stage.json", '{"stage": {"trains": 5}, "config": {}}'),
+        ("stage.json", '{"stage": {"num_world_steps": true}, "config": {}}'),
+        ("checksums.json", "{}"),
         ("checksums.json", "[1]"),
         ("config.json", "3"),
     ],
 )
 def test_wrong_contents_are_one_line(whole: TrainingConfig, tmp_path: Path, name: str, text: str) -> None:
     run = Path(leave_only(whole, 4, tmp_path))
-    (run / "checkpoint-4" / name).write_text(text, encoding="utf-8")
+    path = run / "checkpoint-4" / name
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    if name == resume.STATE and text.startswith('{"global_step": '):
+        text = json.dumps(saved | json.loads(text))
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"checkpoint-4/{name}: damaged, .*; resume from an earlier") as caught:
         continued(whole, output_dir=str(run))
     assert "\n" not in str(caught.value)

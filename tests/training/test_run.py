@@ -146,6 +146,26 @@ def test_eval_loss_is_that_of_the_frozen_start(tmp_path: Path, gemma_folder: Pat
     )
 
 
+def test_eval_loss_is_the_mean_over_tokens_whatever_the_batches(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    rows = [json.loads(line) for line in write_rows(tmp_path, 4).read_text(encoding="utf-8").splitlines()]
+    asked = [{**row, "answer": "yellow ball " * 9 ** (i % 2), "choices": None} for i, row in enumerate(rows)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    losses = [
+        train(
+            tiny_run(
+                tmp_path, gemma_folder, cosmos_folder, output_dir=str(tmp_path / f"run{size}"), batch_size=size,
+                max_steps=1, warmup_steps=10, gradient_accumulation_steps=4 // size, do_eval=True, eval_steps=1,
+                eval_dataset_path=str(tmp_path / "train.jsonl"),
+            )
+        )
+        for size in (1, 2, 4)
+    ]  # fmt: skip
+    for result in losses:
+        assert result.metrics["eval_loss"] == pytest.approx(losses[-1].loss, rel=1e-4)  # of a step of rate 0
+
+
 def test_splits_of_one_data_set(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     rows = [json.loads(line) for line in write_rows(tmp_path, 6).read_text(encoding="utf-8").splitlines()]
     (tmp_path / "5.png").unlink()

@@ -1,11 +1,13 @@
 """Stages follow each other: what the config says trains, and what an earlier stage trained stays."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
@@ -135,6 +137,30 @@ def test_a_folder_is_told_by_all_of_its_files(tmp_path: Path) -> None:
     before = data_fingerprint(str(tmp_path), [1])
     (tmp_path / "dogs" / "a.png").write_bytes(b"a")
     assert data_fingerprint(str(tmp_path), [1]) != before
+
+
+def test_the_data_is_told_by_all_of_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rows" / "a.tar"
+    file.parent.mkdir()
+    names = (str(file), str(file.parent), str(tmp_path / "rows" / "{a,b}.tar"), str(tmp_path / "rows" / "*.tar"))
+    for limit in (2**30, 0):  # read, or above what is read
+        monkeypatch.setattr(stages, "WHOLE_BYTES", limit)
+        file.write_bytes(b"a" * 2**22)
+        os.utime(file, (1, 1))
+        before = [data_fingerprint(name, iter([])) for name in names]
+        assert before == [data_fingerprint(name, iter([])) for name in names]
+        assert before[0] == before[2] == before[3]
+        file.write_bytes(b"a" * 2**21 + b"b" + b"a" * (2**21 - 1))
+        after = [data_fingerprint(name, iter([])) for name in names]
+        assert not set(after) & set(before), limit
+
+
+def test_a_run_does_not_continue_with_replaced_images(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, max_steps=2)
+    train(config)
+    Image.new("RGB", (32, 32)).save(tmp_path / "5.png")
+    with pytest.raises(ValueError, match=r"holds checkpoint-2 of another stage, data \(\w+ -> \w+\)"):
+        train(replace(config, max_steps=4, resume_from="auto"))
 
 
 def test_the_table_tells_parts_rates_and_memory(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

@@ -218,9 +218,23 @@ def test_a_loading_process_that_dies_is_one_line(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
-    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, learning_rate=1e38, warmup_steps=0, save_steps=100)
+    config = tiny_run(
+        tmp_path, gemma_folder, cosmos_folder, learning_rate=1e38, logging_steps=9, warmup_steps=0, save_steps=100
+    )
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) after step \d"):
         train(config)
+
+
+@pytest.mark.parametrize("keys", [{"learning_rate": 1e38}, {"adam_epsilon": 1e-300, "learning_rate": 1e30}])
+def test_parameters_that_are_not_finite_stop_the_run_with_their_rate(
+    keys: dict[str, float], tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, warmup_steps=0, max_steps=1, **keys)
+    told = r"param_norm/projector is (inf|nan).* after step 1, with learning_rate=1e\+3\d and .*: lower the learning"
+    with pytest.raises(ValueError, match=told):
+        train(config)
+    with pytest.raises(ValueError, match=r"adam_epsilon=0: expected more than 0"):
+        replace(config, adam_epsilon=0)
 
 
 def test_norms_of_the_parts_make_up_the_whole(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:

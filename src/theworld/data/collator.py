@@ -23,6 +23,7 @@ from .schema import BadSample, Example, Message, Skipped
 
 START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
 NO_CHOICE = -1
+TOKEN_CHARACTERS = 64  # more than any token of a text has
 
 Opened = tuple[Example, list[Turn]]  # an example, and the turns of a chat template with its opened images
 
@@ -40,8 +41,7 @@ class TheWorldCollator:
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
         latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
 
-    Raises:
-        ValueError: An argument is out of range, or the tokenizer has no turns.
+    ValueError if an argument is out of range, or the tokenizer has no turns.
     """
 
     def __init__(
@@ -82,9 +82,8 @@ class TheWorldCollator:
         absent if no question is closed. `skipped`: what gave no sample, and why. If nothing did, the batch is one
         sample of text without any label, whose loss is 0.
 
-        Raises:
-            ValueError: A sample is longer than `max_length` and `overlong` is `error`.
-            KeyError: The latent cache lacks a frame.
+        ValueError if a sample is longer than `max_length` and `overlong` is `error`; KeyError if the latent cache lacks
+        a frame.
         """
         opened: list[Opened] = []
         skipped: list[Skipped] = []
@@ -95,7 +94,7 @@ class TheWorldCollator:
             try:
                 opened.append((item, self.open(item)))
             except BadSample as error:
-                skipped.append(error.skipped(item.id))
+                skipped.append(self.unfit(item, error))
         batch, kept, unfit = self.supervise(opened)
         if self.latent_cache is not None and "world_pixel_values" in batch:
             batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
@@ -106,6 +105,11 @@ class TheWorldCollator:
 
     def open(self, example: Example) -> list[Turn]:
         """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""
+        characters = max(
+            sum(len(message.content.strip()) for message in example.messages), *map(len, example.choices), 0
+        )
+        if characters > TOKEN_CHARACTERS * self.max_length:  # a tokenizer would take minutes to say how many tokens
+            raise BadSample("too_long", f"{characters:,} characters, but max_length is {self.max_length} tokens")
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
         chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
@@ -133,13 +137,17 @@ class TheWorldCollator:
                     labels[row, start:end] = ids[start:end]
                 fit.append((example, turns))
             except BadSample as error:
-                if error.cause == "too_long" and self.overlong == "error":
-                    raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
-                unfit.append(error.skipped(example.id))
+                unfit.append(self.unfit(example, error))
         if unfit:  # rare, so that the processor may run again in place of taking rows and images out
             batch, kept, _ = self.supervise(fit)
             return batch, kept, unfit
         return {**inputs, "labels": labels}, [example for example, _ in fit], []
+
+    def unfit(self, example: Example, error: BadSample) -> Skipped:
+        """What is recorded of an example; a ValueError if it is too long, and `overlong` is `error`."""
+        if error.cause == "too_long" and self.overlong == "error":
+            raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
+        return error.skipped(example.id)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """The processor's inputs of several conversations, padded."""

@@ -27,8 +27,7 @@ def fill(
         encode: Latents (B, C, T, h, w) of frames (B, 3, S, S) or of clips (B, F, 3, S, S).
         together: Images in one batch.
 
-    Returns:
-        How many were encoded, and how many were there; an image counts as often as it comes.
+    Returns how many were encoded, and how many were there; an image counts as often as it comes.
     """
     encoded = count = 0
     seen: set[bytes] = set()

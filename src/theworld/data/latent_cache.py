@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 import uuid
@@ -52,7 +53,7 @@ ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32)
 Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
 
 FINGERPRINT = "fingerprint.json"
-SHARDS = f"shards/{'[0-9a-f]' * 32}-*.safetensors"  # files of other names are left alone
+SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with how many rows; what has another name is left alone
 PRECOMPUTE = "run `theworld precompute` with this config"
 
 
@@ -119,18 +120,15 @@ class LatentCache:
         places = self._index.find(keys)
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
-            raise MissingLatentsError(
-                f"{self.path}: {len(missing)} of {len(keys)} images have no latents there (content "
-                f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); {PRECOMPUTE} to add them"
-            )
+            named = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+            told = f"{len(missing)} of {len(keys)} images have no latents there (content {named})"
+            raise MissingLatentsError(f"{self.path}: {told}; {PRECOMPUTE} to add them")
         return torch.stack([self._read(key, self._index.rows[place]) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:
         """Add latents (C, T, h, w), unless they are there; `flush` writes what a full shard has not yet.
 
-        Raises:
-            OSError: The disk is full.
-            ValueError: They have not the shape and dtype of those that are there.
+        OSError if the disk is full; ValueError if they have not the shape and dtype of those that are there.
         """
         assert self.writable
         if key in self:
@@ -158,11 +156,9 @@ class LatentCache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            free = shutil.disk_usage(self.path).free
-            raise FileError(
-                f"{self.path}: no space left for {len(pending)} latents ({free / 1e6:.0f} MB are free); what was "
-                "written before is kept: make room and run the same command again"
-            ) from error
+            free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
+            cure = "what was written before is kept: make room and run the same command again"
+            raise FileError(f"{self.path}: no space left for {len(pending)} latents ({free}); {cure}") from error
 
     def _read(self, key: bytes, row: Any) -> torch.Tensor:
         number = int(row["shard"])
@@ -200,8 +196,9 @@ class _Shard:
 
                 (low, high), (count, *shape) = (entries["latents"][name] for name in ("data_offsets", "shape"))
                 dtype = DTYPES[entries["latents"]["dtype"]]
-                end = start + max(entry["data_offsets"][1] for entry in entries.values())
-                if high - low != count * math.prod(shape) * dtype.itemsize or os.fstat(file.fileno()).st_size != end:
+                places = [entry["data_offsets"] for entry in entries.values()]
+                whole = min(map(min, places)) == 0 and os.fstat(file.fileno()).st_size == start + max(map(max, places))
+                if not whole or high - low != count * math.prod(shape) * dtype.itemsize:
                     raise TheWorldError("its length is not that of its header")
                 keys, crc32 = array("keys", "u1", count, KEY_BYTES), array("crc32", "<u4", count)
                 if str(_crc32(keys.tobytes(), crc32.tobytes())) != metadata["crc32"]:
@@ -209,7 +206,7 @@ class _Shard:
                 rows = np.empty(count, ROW)
                 rows["key"], rows["row"], rows["crc32"] = keys.view(ROW["key"]).ravel(), np.arange(count), crc32
                 return cls(path, tuple(shape), dtype, start + low), rows
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path, str(error)) from error
 
     def read(self, file: BinaryIO, key: bytes, row: Any) -> torch.Tensor:
@@ -232,7 +229,7 @@ class _Index:
         self.shards: list[_Shard] = []
         self.kind: Kind | None = None
         parts = [np.empty(0, ROW)]
-        for number, file in enumerate(sorted(path.glob(SHARDS))):
+        for number, file in enumerate(_shards(path)):
             shard, rows = _Shard.open(file)
             self.kind = _one_kind(path, self.kind, (shard.shape, shard.dtype))
             rows["shard"] = number
@@ -258,15 +255,13 @@ def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
 def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1) -> int:
     """Read an encoder's whole cache and delete the shards that are damaged, and what killed writers left behind.
 
-    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost.
-
-    Raises:
-        ValueError: The cache is one of version 0.1.
+    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost. ValueError if the
+    cache is one of version 0.1.
     """
     path = cache_path(Path(folder).expanduser(), fingerprint)
     _check_version(path)
     lost = 0
-    for file in path.glob(SHARDS):
+    for file in _shards(path):
         if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
             continue
         try:
@@ -284,26 +279,28 @@ def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0,
     return lost
 
 
+def _shards(path: Path) -> list[Path]:
+    return sorted(file for file in path.glob("shards/*") if SHARD.fullmatch(file.name) and file.is_file())
+
+
 def _one_kind(path: Path, there: Kind | None, new: Kind) -> Kind:
     if there not in (None, new):
-        raise TheWorldError(
-            f"{path}: latents of {new}, but there are some of {there}; remove that folder, then {PRECOMPUTE}"
-        )
+        told = f"latents of {new}, but there are some of {there}"
+        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
     return new
 
 
 def _check_version(path: Path) -> None:
     if (path / "index").is_dir():
-        raise TheWorldError(
-            f"{path}: latents of version 0.1, without their keys; remove that folder, then {PRECOMPUTE}"
-        )
+        told = "latents of version 0.1, without their keys"
+        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
 
 
 def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
     if (path / FINGERPRINT).is_file():
         return
     cure = f"{PRECOMPUTE} to rebuild it"
-    others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}"))]
+    others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}")) if file.is_file()]
     if not others:
         raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
     differing = [[n for n in sorted({*there, *here}) if there.get(n) != here.get(n)] for there in others]

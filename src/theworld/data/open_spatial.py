@@ -51,8 +51,11 @@ def read_indexed(folder: Path) -> TextRows:
     manifest = read_object(folder / MANIFEST, cure=again)
     try:
         source, places = Path(manifest["source"]), np.load(folder / OFFSETS)
-        whole = source.stat().st_size == manifest["bytes"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        whole = source.stat().st_size == manifest["bytes"] and source.is_file()
+        inside = places.clip(0, manifest["bytes"] - 1) == places
+        if places.dtype != np.int64 or places.ndim != 1 or not inside.all():
+            raise TheWorldError(f"{OFFSETS} holds no places in {source}")
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TheWorldError(f"{folder}: not a whole index ({error}); {again}") from error
     if not whole:
         raise TheWorldError(f"{folder}: {source} has changed since it was indexed; {again}")

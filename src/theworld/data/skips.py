@@ -6,8 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
@@ -39,7 +40,7 @@ class SkipLog:
         self._rows_bad = 0
         self._resumed = path.exists()
         if self._resumed:
-            self._count(Skipped(row["id"], row["cause"], row["detail"]) for row in read_jsonl(path))
+            self._count(map(self._read, read_jsonl(path)))
 
     def __len__(self) -> int:
         return len(self._causes)
@@ -49,11 +50,7 @@ class SkipLog:
         self._rows_seen += count
 
     def record(self, skipped: Iterable[Skipped]) -> None:
-        """List and count rows that were skipped.
-
-        Raises:
-            ValueError: They are more than the budget allows, or all there are; the list is written all the same.
-        """
+        """List and count skipped rows; a ValueError if they are more than the budget allows, or all there are."""
         rows = list(skipped)
         self._rows_bad += len(rows)
         if new := self._count(rows):
@@ -65,10 +62,9 @@ class SkipLog:
             bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
-            raise TheWorldError(
-                f"{bad} of {total} rows cannot be used, more than skip_budget={self.budget:g} allows: "
-                f"{'; '.join(self._lines())}. See {self.path}. Correct them and remove that list, or raise skip_budget"
-            )
+            told = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}. See {self.path}"
+            cure = "Correct them and remove that list, or raise skip_budget"
+            raise TheWorldError(f"{bad} of {total} rows cannot be used, {told}. {cure}")
         if enough and bad >= total > 0:
             raise TheWorldError(f"No usable rows: all {total} were skipped. See {self.path}.")
 
@@ -76,13 +72,17 @@ class SkipLog:
         """One line a cause, the most frequent first; empty when nothing was skipped."""
         return "\n".join(self._lines())
 
+    def _read(self, row: dict[str, Any]) -> Skipped:
+        texts = [text for name in ("id", "cause", "detail") if isinstance(text := row.get(name), str)]
+        if len(texts) < 3:
+            told = f"expected the texts id, cause and detail, got {brief(repr(row))}; remove that file"
+            raise TheWorldError(f"{self.path}: {told}")
+        return Skipped(*texts)
+
     def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:
-        new: list[Skipped] = []
-        for row in rows:
-            if row.id not in self._causes:
-                self._causes[row.id] = row.cause
-                new.append(row)
-        return new
+        new = {row.id: row for row in rows if row.id not in self._causes}
+        self._causes |= {id: row.cause for id, row in new.items()}
+        return list(new.values())
 
     def _lines(self) -> list[str]:
         ids: dict[str, list[str]] = defaultdict(list)

@@ -51,7 +51,8 @@ RECORDS: dict[str, dict[str, Any]] = {
     "save_strategy": {"choices": ("steps", "epoch")},
     "include_num_input_tokens_seen": {"choices": ("all", "non_padding", "no")},
     **{name: {"low": 0, "high": 1} for name in ("adam_beta1", "adam_beta2")},
-    **{name: {"low": 0} for name in ("adam_epsilon", "eval_delay")},
+    "adam_epsilon": {"above": 0},
+    "eval_delay": {"low": 0},
     **{name: {"low": 1, "high": 10**9} for name in ("torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout")},
 }
 OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")

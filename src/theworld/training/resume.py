@@ -8,7 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
 from .config import AUTO, TrainingConfig
+from .stages import Stage
 
 SAVING = ".saving"
 STATE = "trainer_state.json"
@@ -39,7 +40,9 @@ CONTROL = "TrainerControl"  # which transformers expects in the state at the nex
 FITS: dict[str, Callable[[Any], bool]] = {  # what fields of the trainer's state hold, beyond the type of their default
     "global_step": lambda step: step >= 1,
     "train_batch_size": lambda size: isinstance(size, int | None),
-    "stateful_callbacks": lambda states: CONTROL in states,
+    "stateful_callbacks": lambda states: (
+        CONTROL in states and all(isinstance(one, dict | list) for one in states.values())
+    ),
     "log_history": lambda lines: all(
         isinstance(line, dict) and isinstance(line.get(name, 0), int | float)
         for line in lines
@@ -73,18 +76,31 @@ def read(folder: Path) -> Resume:
     """The complete checkpoint in `folder`; a ValueError names a damaged file, as training would not notice it."""
     for path in sorted(folder.glob("*.json")):
         read_object(path)
-    for name, checksum in _checksums(folder).items():
+    checksums = _checksums(folder)
+    for name, checksum in checksums.items():
         if _crc32(folder / name) != checksum:
-            raise TheWorldError(f"{folder / name}: damaged, its checksum differs; resume from an earlier checkpoint")
+            raise _damaged(folder / name, "its checksum differs")
     if not has_state(folder):
         return Resume(folder, {})
+    if unknown := [name for name in _binaries(folder) if name not in checksums]:
+        raise _damaged(folder / CHECKSUMS, f"{', '.join(unknown)} is not in it")
     stage = read_object(folder / STAGE, "stage", "config")
+    kinds: dict[str, Any] = {field.name: list if field.name == "trains" else field.type for field in fields(Stage)}
+    for name, value in stage["stage"].items():
+        if name not in kinds or type(value) is not kinds[name]:
+            raise _damaged(folder / STAGE, f"{name} is {brief(repr(value))}")
     saved, defaults = read_object(folder / STATE), asdict(TrainerState())
     for name, value in ({"global_step": None, "stateful_callbacks": None} | saved).items():
         if name not in defaults or not _is_like(value, defaults[name]) or (name in FITS and not FITS[name](value)):
-            told = brief(repr(value))
-            raise TheWorldError(f"{folder / STATE}: damaged, {name} is {told}; resume from an earlier checkpoint")
-    return Resume(folder, stage, int(saved["global_step"]))
+            raise _damaged(folder / STATE, f"{name} is {brief(repr(value))}")
+    step, last, numbered = int(saved["global_step"]), saved.get("max_steps"), NUMBERED.fullmatch(folder.name)
+    if (last is not None and step > last) or (numbered and step != int(numbered[1])):
+        raise _damaged(folder / STATE, f"global_step is {step} in {folder.name}, of a run of {last} steps")
+    return Resume(folder, stage, step)
+
+
+def _damaged(path: Path, reason: str) -> TheWorldError:
+    return TheWorldError(f"{path}: damaged, {reason}; resume from an earlier checkpoint")
 
 
 def _is_like(value: Any, default: Any) -> bool:
@@ -168,8 +184,7 @@ def newest_checkpoint(run: Path) -> Path | None:
 
 def publish(written: Path, target: Path) -> None:
     """Rename a checkpoint to `target`, once its files and their checksums are on disk."""
-    binary = (path for path in written.rglob("*") if path.suffix in CHECKED)
-    write_json(written / CHECKSUMS, {path.relative_to(written).as_posix(): _crc32(path) for path in sorted(binary)})
+    write_json(written / CHECKSUMS, {name: _crc32(written / name) for name in _binaries(written)})
     for path in [*written.rglob("*"), written]:
         _sync(path)
     if target.exists():  # incomplete, or saved twice at one step
@@ -182,6 +197,10 @@ def prune(saved: list[Path], limit: int | None) -> None:
     """Remove the first of the checkpoints `saved` until there are at most `limit`."""
     while limit and len(saved) > limit:
         shutil.rmtree(saved.pop(0))
+
+
+def _binaries(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in CHECKED)
 
 
 def _crc32(path: Path) -> int:

@@ -1,20 +1,23 @@
 """The rows of a run: what its config names, a mixture of several data sets, or an object of the user's own."""
 
+import os
 from collections.abc import Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers.configuration_utils import PretrainedConfig
 
 from theworld.data.open_source import as_source, open_mixture, open_source
-from theworld.data.schema import SourceSettings
+from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources import SOURCES
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import resolve
 from theworld.utils.world_settings import WorldSettings
 
 from .config import TrainingConfig
+
+IMAGE_ROWS = 4096  # rows at equal distances whose images count: reading all takes time
 
 
 def load_rows(
@@ -84,6 +87,18 @@ def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str
     paths = path if isinstance(path, list) else [path] * count
     weights = [1.0] * count if evaluation or config.weights is None else config.weights
     return list(zip(names, paths, weights, strict=True))
+
+
+def image_files(config: TrainingConfig, data: Any) -> list[Path]:
+    """The image files that some rows name; none of a stream, nor of data sets whose rows make their images."""
+    kinds = [SOURCES[name] for name, _, _ in _entries(config, evaluation=False)]
+    if not isinstance(data, Sized) or any(kind.images == "made" or "clip_frames" in kind.uses for kind in kinds):
+        return []
+    examples = (cast(Any, data)[place] for place in range(0, len(data), max(1, len(data) // IMAGE_ROWS)))
+    images = (image for example in examples if isinstance(example, Example) for image in example.images)
+    folder = Path(config.image_folder or "").expanduser()
+    files = dict.fromkeys(folder / image for image in images if isinstance(image, str | Path))
+    return [file for file in files if Path(file).is_file() and os.access(file, os.R_OK)]
 
 
 def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from .objectives import OBJECTIVES
 from .preemption import PreemptionCallback
 from .publish import Publisher
 from .resume import STATE, Resume, newest_checkpoint, resolve
-from .rows import load_rows
+from .rows import image_files, load_rows
 from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
 from .streams import EndlessRows
 from .trainer import TheWorldTrainer
@@ -109,7 +109,8 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
         compile_layers(model)
     # 2. The run that continues, or a new stage
     paths = config.train_dataset_path if given is None else rows_fingerprint(data)
-    fingerprint = data_fingerprint(paths, data, config.split)
+    images = image_files(config, data) if given is None else []
+    fingerprint = data_fingerprint(paths, data, config.split, images)
     num_world_steps = model.config.num_world_steps
     stage = Stage(config.objective, trained_parts(model), fingerprint, config.enable_world, num_world_steps)
     continued = None if resume is None else continued_run(config, resume, stage)

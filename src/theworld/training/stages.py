@@ -4,14 +4,16 @@
 """
 
 import hashlib
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
+from theworld.data.sources.webdataset import expand_braces
 from theworld.model import TheWorld
 from theworld.model.components import component_table, named_components
 from theworld.utils.errors import FileError, TheWorldError
@@ -25,7 +27,7 @@ from .passed_keys import WORLD
 
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
-FINGERPRINT_BYTES = 2**20
+WHOLE_BYTES = 2**30  # files that are larger together are not read for a fingerprint
 
 
 @dataclass(frozen=True)
@@ -117,24 +119,39 @@ def parameter_groups(model: Any, config: TrainingConfig) -> list[dict[str, Any]]
     return list(groups.values())
 
 
-def data_fingerprint(paths: str | list[str] | None, data: Any, split: str | None = None) -> str:
-    """A hash of split, number of rows, and both ends of each file or the listing of each folder; not of their paths."""
+def data_fingerprint(
+    paths: str | list[str] | None, data: Any, split: str | None = None, images: Iterable[Path] = ()
+) -> str:
+    """A hash of split, number of rows, the files at `paths` (in folders, and of patterns of tar files) and `images`.
+
+    It does not depend on where they lie. Where a path has more than `WHOLE_BYTES`, files count by size and time.
+    """
     rows = str(len(data) if isinstance(data, Sized) else "stream")
     digest = hashlib.sha256((rows if split is None else f"{split} {rows}").encode())
     for path in paths if isinstance(paths, list) else [paths]:
         source = Path(path or "").expanduser()
-        if path and source.is_file():
-            with source.open("rb") as file:
-                digest.update(file.read(FINGERPRINT_BYTES))
-                file.seek(max(0, source.stat().st_size - FINGERPRINT_BYTES))
-                digest.update(file.read())
-        elif path and source.is_dir():
-            entries = ((str(entry.relative_to(source)), entry) for entry in source.rglob("*"))
-            listing = sorted((name, entry.stat().st_size if entry.is_file() else 0) for name, entry in entries)
-            digest.update(repr(listing).encode())
-        else:
+        if path and source.is_dir():
+            _hash_files(digest, {str(file.relative_to(source)): file for file in source.rglob("*") if file.is_file()})
+            continue
+        local: Any = LocalFileSystem()
+        matches = (Path(file) for name in expand_braces(str(source)) for file in local.glob(name))
+        files = [source] if source.is_file() else [file for file in matches if path and file.is_file()]
+        _hash_files(digest, {str(place): file for place, file in enumerate(files)})
+        if not files:
             digest.update(str(path).encode())
+    _hash_files(digest, {str(place): file for place, file in enumerate(images)})
     return digest.hexdigest()[:16]
+
+
+def _hash_files(digest: Any, files: dict[str, Path]) -> None:
+    """Add names and contents of files; of more than `WHOLE_BYTES`, size and second of change in place of contents."""
+    stats = {name: files[name].stat() for name in sorted(files)}
+    whole = sum(stat.st_size for stat in stats.values()) <= WHOLE_BYTES
+    for name, stat in stats.items():
+        digest.update(repr((name, stat.st_size, None if whole else int(stat.st_mtime))).encode())
+        if whole:
+            with files[name].open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
 
 
 def stage_table(model: TheWorld, config: TrainingConfig) -> str:

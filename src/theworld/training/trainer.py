@@ -4,6 +4,7 @@ Parameter groups by component, logits at supervised positions only, delta checkp
 check that world tokens are consumed, and figures of closed questions.
 """
 
+import math
 import pickle
 import shutil
 from collections.abc import Generator
@@ -69,6 +70,7 @@ class TheWorldTrainer(Trainer):
         # Summed `choice_figures`; then summed errors of every latent frame, and their count
         figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
         self.figures = {training: torch.zeros(figures, device=self.args.device) for training in (True, False)}
+        self.evaluated: list[tuple[float, int]] = []  # mean loss of a batch, and what it is a mean of: tokens or rows
 
     # Optimiser
 
@@ -162,6 +164,10 @@ class TheWorldTrainer(Trainer):
             errors = outputs["frame_errors"]
             self.first_steps.note(has_image=True, world_tokens=errors.numel())
             self.figures[model.training][CHOICE_FIGURES:] += torch.cat([errors, errors.new_ones(1)])
+        # 3. Its weight in the loss of an evaluation, whose batches have unequal numbers of supervised tokens
+        if not model.training:
+            rows = len(next(iter(inputs.values())))
+            self.evaluated.append((loss.item(), rows if num_items_in_batch is None else int(num_items_in_batch)))
         return (loss, outputs) if return_outputs else loss
 
     @override
@@ -175,20 +181,20 @@ class TheWorldTrainer(Trainer):
                 f"use_gradient_checkpointing, or train less at once ({str(error).partition('. ')[0]})"
             ) from error
         if not torch.isfinite(loss):
-            raise TheWorldError(
-                f"the loss is {loss.item()} after step {self.state.global_step}: lower the learning rates, raise "
-                "warmup_steps or use mixed_precision=bf16; the checkpoints so far are good"
-            )
+            raise self._diverged(f"the loss is {loss.item()}")
         return loss
+
+    def _diverged(self, what: str) -> TheWorldError:
+        settings = f"learning_rate={self.args.learning_rate} and adam_epsilon={self.args.adam_epsilon}"
+        cure = "lower the learning rates, raise warmup_steps or adam_epsilon, or use mixed_precision=bf16"
+        told = f"{what} after step {self.state.global_step}, with {settings}"
+        return TheWorldError(f"{told}: {cure}; the checkpoints so far are good")
 
     @override
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         inputs = dict(inputs)
         self._note_skipped(inputs.pop("skipped", []), len(next(iter(inputs.values()))), training=False)
-        loss, logits, labels = super().prediction_step(model, inputs, *args, **kwargs)
-        if loss is not None and "labels" in inputs and not (inputs["labels"] != IGNORE_INDEX).any():
-            loss = torch.full_like(loss, float("nan"))  # nothing was asked; the mean leaves it out
-        return loss, logits, labels
+        return super().prediction_step(model, inputs, *args, **kwargs)
 
     # Figures
 
@@ -204,7 +210,10 @@ class TheWorldTrainer(Trainer):
             if gate is not None:
                 logs["world_gate"] = gate.detach().float().tanh().abs().max().item()
             weights = self.gradients.components.items()
-            logs |= {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
+            sizes = {f"param_norm/{component}": total_norm(values).item() for component, values in weights}
+            if broken := [f"{name} is {value}" for name, value in sizes.items() if not math.isfinite(value)]:
+                raise self._diverged(", ".join(broken))
+            logs |= sizes
         super().log(logs, start_time)
 
     def _summed_logs(self, *, training: bool, prefix: str = "") -> dict[str, float]:
@@ -219,6 +228,10 @@ class TheWorldTrainer(Trainer):
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         assert output.metrics is not None
         output.metrics.update(self._summed_logs(training=False, prefix=f"{metric_key_prefix}_"))
+        evaluated, self.evaluated = gather_object(self.evaluated), []
+        total = sum(weight for _, weight in evaluated)
+        mean = sum(loss * weight for loss, weight in evaluated if weight) / total if total else math.nan
+        output.metrics[f"{metric_key_prefix}_loss"] = mean
         return output
 
     # Checkpoints
