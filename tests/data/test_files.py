@@ -272,3 +272,20 @@ def test_what_is_not_there_is_said() -> None:
         read("nowhere.jsonl")
     with pytest.raises(ValueError, match="train_dataset_path"):
         open_source("custom", SourceSettings())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_classes_that_are_numbers(tmp_path: Path, streaming: bool) -> None:
+    for name in ("1", "2", "3", "10"):
+        picture(tmp_path / name / f"im{name}.png", "red")
+    found = {Path(row.images[0]).stem: row.messages[1].content for row in read(tmp_path, streaming=streaming)}
+    assert found == {"im1": "1", "im2": "2", "im3": "3", "im10": "10"}
+
+
+def test_images_in_columns_of_other_names_in_some_rows(folder: Path) -> None:
+    rows = [ROWS[0], {"img": "b.png", "question": "q", "answer": "x"}]
+    source: Any = open_source(
+        "custom", SourceSettings(path=str(write(folder / "rows.jsonl", rows)), image_folder=folder)
+    )
+    assert isinstance(source[0], Example)
+    assert "column 'img' holds an image that is not read" in source[1].detail

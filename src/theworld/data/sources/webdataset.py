@@ -80,7 +80,7 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise MissingFileError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
-    reader = _Reader(question_template=settings.question_template, columns=named)
+    reader = _Reader(question_template=settings.question_template, columns=named, image_named=True)
     return rows, replace(reader, choices_key=named.get("choices", reader.choices_key))
 
 
