@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
 from PIL import Image
@@ -289,3 +291,47 @@ def test_images_in_columns_of_other_names_in_some_rows(folder: Path) -> None:
     )
     assert isinstance(source[0], Example)
     assert "column 'img' holds an image that is not read" in source[1].detail
+
+
+ROW = {"question": "q", "answer": "007"}
+
+
+@pytest.mark.parametrize("answers", [([7], ["007"]), ([0.5], [1]), ([["x"]], [[1]]), ([{"a": "x"}], [{"a": 1}])])
+def test_parquet_files_of_other_types_are_refused(tmp_path: Path, answers: tuple[list[Any], list[Any]]) -> None:
+    for name, values in zip("ab", answers, strict=True):
+        write(tmp_path / f"{name}.parquet", [{"question": "q", "answer": value} for value in values])
+    with pytest.raises(ValueError, match=r"b\.parquet: column 'answer' is .*, but .* in .*a\.parquet; write them"):
+        read(tmp_path)
+
+
+def test_parquet_files_of_one_type_are_read(tmp_path: Path) -> None:
+    for name, kind in (("a", pa.int32()), ("b", pa.int64()), ("c", pa.null())):
+        empty = pa.nulls(1, kind) if kind == pa.null() else pa.array([7], kind)
+        pq.write_table(
+            pa.table({**{key: [value] for key, value in ROW.items()}, "n": empty}), tmp_path / f"{name}.parquet"
+        )
+    assert [row.messages[1].content for row in read(tmp_path)] == ["007"] * 3
+
+
+@pytest.mark.parametrize(
+    ("names", "unread"),
+    [
+        (["a.jsonl", "b.jsonl", "my_test.jsonl"], "2 files .*: a.jsonl, b.jsonl;"),
+        (["a.jsonl", "b.jsonl", "c.csv"], "1 files .*: c.csv;"),
+        (["a.parquet", "b.parquet", "c.jsonl"], "1 files .*: c.jsonl;"),
+        (["x/a.png", "y/b.png", "questions.jsonl"], "1 files .*: questions.jsonl;"),
+        (["x/a.png", "y/b.png", "y/train.png"], "2 files .*: x/a.png, y/b.png;"),
+        (["metadata.csv", "metadata.jsonl", "a.png"], "expected one regular file of metadata.csv"),
+    ],
+)
+def test_files_of_a_folder_never_vanish(tmp_path: Path, names: list[str], unread: str) -> None:
+    for name in names:
+        if name.endswith(".png"):
+            picture(tmp_path / name, "red")
+        else:
+            write(tmp_path / name, [ROW])
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / ".cache" / "x.jsonl", [ROW])
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=unread):
+            read(tmp_path, streaming=streaming)
