@@ -260,12 +260,16 @@ def test_an_answer_that_is_no_text_is_skipped(answer: Any) -> None:
     assert "expected text or a number" in skipped({**ROW, "answer": answer})
     assert "expected texts or numbers" in skipped({**ROW, "choices": [answer, "A cat."]})
     if not isinstance(answer, tuple):
-        assert "question_template: {topic} is" in skipped({**ROW, "topic": answer}, question_template="On {topic}?")
+        assert "question_template does not fit the row: {topic} is" in skipped(
+            {**ROW, "topic": answer}, question_template="On {topic}?"
+        )
 
 
 def test_an_empty_field_of_a_template_is_skipped() -> None:
     row = {**ROW, "topic": None}
-    assert "question_template: {topic} is 'None'; expected a text" in skipped(row, question_template="On {topic}?")
+    assert "question_template does not fit the row: {topic} is 'None'; expected a text" in skipped(
+        row, question_template="On {topic}?"
+    )
     assert "no question" in skipped({**ROW, "topic": " "}, question_template="{topic}")
 
 

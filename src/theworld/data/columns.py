@@ -112,7 +112,7 @@ class _Template(string.Formatter):
     def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
         value, key = super().get_field(field_name, args, kwargs)
         if plain_text(value) is None and not isinstance(value, Mapping | list | tuple):
-            raise BadSample("bad_row", f"question_template: {{{field_name}}} is {str(value)[:80]!r}; expected a text")
+            raise TheWorldError(f"{{{field_name}}} is {str(value)[:80]!r}; expected a text")
         return value, key
 
 
@@ -120,15 +120,13 @@ def fill_template(template: str, row: Mapping[Any, Any]) -> str:
     """The prompt that a `str.format` template makes of a row; BadSample where a field is empty or does not fit."""
     try:
         return _Template().vformat(template, (), row)
-    except BadSample:
-        raise
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
         raise BadSample("bad_row", f"question_template does not fit the row: {error}") from error
 
 
-def image_columns(rows: Iterable[Any], known: Iterable[str | None]) -> list[str]:
-    """Columns beside the `known` ones whose values look like images."""
-    skip = set(known)
+def image_columns(rows: Iterable[Any], known: Iterable[str | None], template: str | None) -> list[str]:
+    """Columns whose values look like images, beside the `known` ones and those of conversations and the template."""
+    skip = {*known, *CONVERSATION_KEYS, *template_fields(template or "")}
     pairs = ((name, value) for row in rows if isinstance(row, Mapping) for name, value in row.items())
     return list(dict.fromkeys(name for name, value in pairs if name not in skip and _is_image(value)))
 

@@ -106,37 +106,21 @@ def _refuse_unread(folder: Path, read: Iterable[str]) -> None:
     names = [file.relative_to(folder).as_posix() for file in files if file.resolve() not in known]
     unread = [name for name in names if not re.search(r"(^|/)[._]", name)]  # hidden
     if unread:
-        shown = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
         raise TheWorldError(
-            f"{len(unread)} files would not be read, as Hugging Face datasets sorts files by kind and name: {shown}; "
-            "name one file or folder, or move them away"
+            f"{len(unread)} files would not be read, as Hugging Face datasets sorts files by kind and name: "
+            f"{', '.join(unread[:9])}; name one file or folder, or move them away"
         )
 
 
 def _refuse_casts(files: Iterable[str]) -> None:
     """Raise a ValueError where a column of Parquet files changes its type: its values would be cast to the first."""
-    read_schema = require("train", "pyarrow.parquet").read_schema
-    types: dict[str, tuple[Any, str]] = {}
+    arrow, parquet = require("train", "pyarrow"), require("train", "pyarrow.parquet")
+    known = arrow.schema([])
     for file in files:
-        for column in read_schema(file):
-            kind, first = types.setdefault(column.name, (column.type, file))
-            if not _same_text(kind, column.type):
-                raise TheWorldError(
-                    f"{file}: column {column.name!r} is {column.type}, but {kind} in {first}; write them with one type"
-                )
-
-
-def _same_text(first: Any, other: Any) -> bool:
-    """Whether a cast from the Arrow type `other` to `first` leaves the text of every value as it is."""
-    kinds = require("train", "pyarrow").types
-    if kinds.is_struct(first) and kinds.is_struct(other):
-        names = [field.name for field in first if other.get_field_index(field.name) >= 0]
-        return all(_same_text(first.field(name).type, other.field(name).type) for name in names)
-    inner = [getattr(kind, "value_type", kind) for kind in (first, other)]  # of lists and dictionaries
-    if inner != [first, other]:
-        return _same_text(*inner)
-    integers = kinds.is_integer(first) and kinds.is_integer(other)
-    return integers or kinds.is_null(other) or str(first).removeprefix("large_") == str(other).removeprefix("large_")
+        try:
+            known = arrow.unify_schemas([known, parquet.read_schema(file)])
+        except arrow.ArrowTypeError as error:
+            raise TheWorldError(f"{file}: {error} in the files before it; write them with the same types") from error
 
 
 def _text_builders() -> tuple[type, ...]:

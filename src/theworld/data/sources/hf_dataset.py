@@ -192,18 +192,15 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
 
     # A copy, as switching off the decoding of a stream changes the features it shares with others
     decode = library.Features(keep_stored(dict(deepcopy(features)))).decode_example
-    # Columns of short floats, and of lists of them: as Python's floats they would have more digits
+    # Short floats, also in lists: as Python's floats they would have more digits
     dtypes = {name: getattr(getattr(feature, "feature", feature), "dtype", None) for name, feature in features.items()}
     short = {name: np.dtype(dtype).type for name, dtype in dtypes.items() if dtype in ("float16", "float32")}
 
-    def as_text(value: Any, kind: Any) -> Any:
-        if isinstance(value, list):
-            return [as_text(item, kind) for item in value]
-        return Number(kind(value)) if isinstance(value, float) else value
+    def number(value: Any, kind: Any) -> Any:
+        many = isinstance(value, list)
+        return [number(item, kind) for item in value] if many else Number(kind(value)) if value is not None else None
 
-    return lambda row: (
-        (found := decode(row)) | {name: as_text(found[name], kind) for name, kind in short.items() if name in found}
-    )
+    return lambda row: {n: number(value, short[n]) if n in short else value for n, value in decode(row).items()}
 
 
 def content_id(row: Any) -> str:

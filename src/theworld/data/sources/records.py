@@ -14,16 +14,7 @@ from torch.utils.data import Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
-from ..columns import (
-    CONVERSATION_KEYS,
-    TOLD,
-    choose_columns,
-    column_of,
-    fill_template,
-    image_columns,
-    plain_text,
-    template_fields,
-)
+from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, fill_template, image_columns, plain_text
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 from ..text_rows import parse_json
@@ -68,10 +59,6 @@ class RowReader:
         """The columns that are read, apart from conversations."""
         return (self.image_key, self.question_key, self.answer_key, self.choices_key, self.id_key, "images")
 
-    def unread_images(self, rows: Iterable[Any]) -> list[str]:
-        """Columns that hold images and are not read."""
-        return image_columns(rows, (*self.keys, *CONVERSATION_KEYS, *template_fields(self.question_template or "")))
-
     def read(self, row: Any, fallback_id: str) -> Example | Skipped:
         """The example, or what is wrong with the row; `fallback_id` names a row that has no `id`."""
         if isinstance(row, Example | Skipped):
@@ -98,13 +85,12 @@ class RowReader:
             raise BadSample("bad_row", f"images both in {conversation} and beside it: their order is not known")
         if self.image_key is not None and not (self.image_named and (own or inline)):
             # The address of an image beside it is no other image
-            texts = {name: value for name, value in row.items() if not own or "://" not in str(value)[:16]}
-            if found := self.unread_images([texts]):
-                raise BadSample(
-                    "bad_row",
-                    f"column {found[0]!r} holds an image that is not read: remove it, or name the column of the image, "
-                    f'as in columns={{"image": "{self.image_key}"}}',
-                )
+            rest = {
+                name: value for name, value in row.items() if not (own and isinstance(value, str) and "://" in value)
+            }
+            if found := image_columns([rest], self.keys, self.question_template):
+                name = f'name the column of the image, as in columns={{"image": "{self.image_key}"}}'
+                raise BadSample("bad_row", f"column {found[0]!r} holds an image that is not read: remove it, or {name}")
         return Example(
             id=id,
             messages=messages,
@@ -125,13 +111,14 @@ class RowReader:
             text = ("no", "yes")[bool(answer)] if known.keys() == {"yes", "no"} else text
             text = known.get(text, text)
         elif choices and isinstance(answer, int | np.integer):
-            named = choices[answer] if 0 <= answer < len(choices) else None
-            if named is None and (self.class_numbers or text not in choices):
-                raise BadSample("bad_row", f"answer {text}: there are {len(choices)} choices, counted from 0")
-            if text in choices and named not in (None, text) and not self.class_numbers:
-                detail = f"answer {text} is a choice, and as a number the index of {named!r}: write the choice as text"
-                raise BadSample("bad_row", detail)
-            text = named if named is not None else text
+            named = dict(enumerate(choices)).get(int(answer))
+            if self.class_numbers or text not in choices:
+                if named is None:
+                    raise BadSample("bad_row", f"answer {text}: there are {len(choices)} choices, counted from 0")
+                text = named
+            elif named not in (None, text):
+                what = f"answer {text} is a choice, and as a number the index of {named!r}"
+                raise BadSample("bad_row", f"{what}: write the choice as text")
         if choices and text not in choices:
             raise BadSample("bad_row", f"answer {text[:100]!r}: expected one of {', '.join(choices[:10])}")
         return Message("user", self._prompt(row)), Message("assistant", text)
@@ -244,7 +231,7 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
             return reader
         usable |= isinstance(example, Example)  # where every row is skipped, that is counted later
     # No row has an image: one that would not be read is an error
-    found = reader.unread_images(source.sample())
+    found = image_columns(source.sample(), reader.keys, template)
     if found or (usable and settings.image_folder is not None):
         reason = f"{', '.join(found)} holds images" if found else f"image_folder={settings.image_folder} is given"
         raise TheWorldError(

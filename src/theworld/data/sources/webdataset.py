@@ -42,9 +42,7 @@ class _Header(tarfile.TarInfo):
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
         try:
             return super().frombuf(buf, encoding, errors)
-        except tarfile.EOFHeaderError:  # the block of zeros at the end
-            raise
-        except tarfile.HeaderError as error:
+        except (tarfile.InvalidHeaderError, tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError) as error:
             raise tarfile.ReadError(str(error)) from error
 
 
@@ -156,11 +154,10 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
     limit = MAX_BYTES if suffix in IMAGE_SUFFIXES else TEXT_BYTES
     if suffix not in {*IMAGE_SUFFIXES, ".txt", ".json"}:
         return
-    if not part.isfile():
-        row[UNREADABLE] = ("bad_row", f"{part.name}: a link; make the tar file with `tar --hard-dereference -h`")
-        return
-    if part.size > limit:
-        row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
+    if not part.isfile() or part.size > limit:
+        link = ("bad_row", f"{part.name}: a link; make the tar file with `tar --hard-dereference -h`")
+        size = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
+        row[UNREADABLE] = size if part.isfile() else link
         return
     data = cast(IO[bytes], tar.extractfile(part)).read()
     field = "image" if suffix in IMAGE_SUFFIXES else "caption"
