@@ -252,7 +252,7 @@ def test_an_answer_that_is_one_text(answer: Any, text: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        pd.NA, pd.NaT, np.float32("nan"), np.float64("inf"), Decimal("NaN"), ("a", "b"), {"a"}, bytearray(b"x"), b"x",
+        pd.NA, pd.NaT, np.float32("nan"), np.float64("inf"), Decimal("sNaN"), ("a", "b"), {"a"}, bytearray(b"x"), b"x",
         object(), Image.new("RGB", (20, 20)), np.array(1), np.timedelta64(1, "s"), 1 + 2j, Path("x"), range(3),
     ],
 )  # fmt: skip

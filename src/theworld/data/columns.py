@@ -104,7 +104,7 @@ def plain_text(value: Any) -> str | None:
     if isinstance(value, date | time):
         return value.isoformat() if value == value else None
     if isinstance(value, Decimal | float | np.floating):
-        return str(value) if np.isfinite(float(value)) else None
+        return str(value) if (value.is_finite() if isinstance(value, Decimal) else np.isfinite(value)) else None
     return str(value) if isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64) else None
 
 
