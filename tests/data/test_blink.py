@@ -1,6 +1,7 @@
 """BLINK in every form that people have it in: the official prompt, one to four pictures, a letter for an answer."""
 
 import json
+import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -212,3 +213,19 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "requests" / "val_1" / "request.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="expected query, images and answer"):
         load(tmp_path / "requests")
+
+
+@pytest.mark.parametrize("changes", [{"choices": 4}, {"choices": "abcd"}, {"prompt": None}, {"image_1": ""}])
+def test_rows_of_other_types_are_skipped(tmp_path: Path, changes: dict[str, Any]) -> None:
+    row = {"prompt": "p\n(A) x\n(B) y", "choices": ["x", "y"], "answer": "(A)", "image_1": "a.png", **changes}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row), encoding="utf-8")
+    read: Any = open_source("blink", SourceSettings(path=str(path)))[0]  # type: ignore[index]
+    assert read.cause == "bad_row"
+
+
+def test_a_pipe_in_place_of_a_request_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    os.mkfifo(tmp_path / "v" / "request.json")
+    with pytest.raises(ValueError, match=r"request\.json: expected a regular file"):
+        open_source("blink", SourceSettings(path=str(tmp_path)))

@@ -272,3 +272,61 @@ def test_what_is_not_there_is_said() -> None:
         read("nowhere.jsonl")
     with pytest.raises(ValueError, match="train_dataset_path"):
         open_source("custom", SourceSettings())
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_classes_that_are_numbers(tmp_path: Path, streaming: bool) -> None:
+    for name in ("1", "2", "3", "10"):
+        picture(tmp_path / name / f"im{name}.png", "red")
+    found = {Path(row.images[0]).stem: row.messages[1].content for row in read(tmp_path, streaming=streaming)}
+    assert found == {"im1": "1", "im2": "2", "im3": "3", "im10": "10"}
+
+
+def test_images_in_columns_of_other_names_in_some_rows(folder: Path) -> None:
+    rows = [ROWS[0], {"img": "b.png", "question": "q", "answer": "x"}]
+    source: Any = open_source(
+        "custom", SourceSettings(path=str(write(folder / "rows.jsonl", rows)), image_folder=folder)
+    )
+    assert isinstance(source[0], Example)
+    assert "column 'img' holds an image that is not read" in source[1].detail
+
+
+ROW = {"question": "q", "answer": "007"}
+
+
+@pytest.mark.parametrize("answers", [([7], ["007"]), ([0.5], [1]), ([["x"]], [[1]]), ([{"a": "x"}], [{"a": 1}])])
+def test_parquet_files_of_other_types_are_refused(tmp_path: Path, answers: tuple[list[Any], list[Any]]) -> None:
+    for name, values in zip("ab", answers, strict=True):
+        write(tmp_path / f"{name}.parquet", [{"question": "q", "answer": value} for value in values])
+    with pytest.raises(ValueError, match=r"b\.parquet: .*Field answer has incompatible types: .*; write them"):
+        read(tmp_path)
+
+
+def test_a_parquet_column_without_values_fits_any(tmp_path: Path) -> None:
+    for name, note in (("a", "x"), ("b", None)):
+        write(tmp_path / f"{name}.parquet", [{**ROW, "note": note}])
+    assert [row.messages[1].content for row in read(tmp_path)] == ["007"] * 2
+
+
+@pytest.mark.parametrize(
+    ("names", "unread"),
+    [
+        (["a.jsonl", "b.jsonl", "my_test.jsonl"], "2 files .*: a.jsonl, b.jsonl;"),
+        (["a.jsonl", "b.jsonl", "c.csv"], "1 files .*: c.csv;"),
+        (["a.parquet", "b.parquet", "c.jsonl"], "1 files .*: c.jsonl;"),
+        (["x/a.png", "y/b.png", "questions.jsonl"], "1 files .*: questions.jsonl;"),
+        (["x/a.png", "y/b.png", "y/train.png"], "2 files .*: x/a.png, y/b.png;"),
+        (["metadata.csv", "metadata.jsonl", "a.png"], "expected one regular file of metadata.csv"),
+    ],
+)
+def test_files_of_a_folder_never_vanish(tmp_path: Path, names: list[str], unread: str) -> None:
+    for name in names:
+        if name.endswith(".png"):
+            picture(tmp_path / name, "red")
+        else:
+            write(tmp_path / name, [ROW])
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / ".cache" / "x.jsonl", [ROW])
+    for streaming in (False, True):
+        with pytest.raises(ValueError, match=unread):
+            read(tmp_path, streaming=streaming)

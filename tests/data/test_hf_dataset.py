@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 import theworld
 from theworld.data.images import open_image
+from theworld.data.open_source import as_source
 from theworld.data.schema import Example, Message, Skipped
 from theworld.data.sources.hf_dataset import HFDatasetWrapper, StreamedRows
 
@@ -157,3 +158,21 @@ def test_a_streams_own_rows_keep_their_meaning_beside_ours(animals: Dataset) -> 
     ds = streamed(animals)
     assert len(list(HFDatasetWrapper(ds))) == 6
     assert isinstance(next(iter(ds))["image"], Image.Image)
+
+
+def test_class_numbers_are_indexes_whatever_the_classes_are_called() -> None:
+    names = ["1", "2", "3", "10"]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+    ds = Dataset.from_dict({"text": ["q"] * 4, "label": [0, 1, 2, 3]}, features=features)
+    for rows in (HFDatasetWrapper(ds, None), as_source(ds), HFDatasetWrapper(streamed(ds), None)):
+        assert [row.messages[1].content for row in rows if isinstance(row, Example)] == names
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_short_floats_have_the_shortest_text(kind: str) -> None:
+    features = Features({"text": Value("string"), "label": Value(kind), "choices": List(Value(kind))})
+    ds = Dataset.from_dict({"text": ["q"], "label": [0.1], "choices": [[0.1, 2.5]]}, features=features)
+    for rows in (HFDatasetWrapper(ds, None), HFDatasetWrapper(streamed(ds), None)):
+        (row,) = rows
+        assert isinstance(row, Example)
+        assert (row.messages[1].content, row.choices) == ("0.1", ("0.1", "2.5"))

@@ -261,8 +261,10 @@ def test_objects_of_the_users_own(data: Any) -> None:
 def test_half_a_surrogate_pair_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"question": "q", "answer": "a\\ud800"}\n{"question": "q", "answer": "\\ud83d\\ude00"}\n', "utf-8")
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"question": "q", "answer": "x", "choices": ["x", "\\ud800"]}\n')
     batch = TheWorldCollator(tiny.tiny_processor())(rows_of(path))
-    assert [row.cause for row in batch["skipped"]] == ["special_token"]
+    assert [row.cause for row in batch["skipped"]] == ["special_token"] * 2
 
 
 def test_objects_that_are_none(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -217,3 +220,78 @@ def test_choices_nested_too_deep_are_a_bad_row() -> None:
     skipped = RowReader().read(row, "0")
     assert isinstance(skipped, Skipped)
     assert skipped.cause == "bad_row"
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "text"),
+    [(3, ["1", "2", "3"], "3"), (0, ["1", "2", "3"], "1"), (np.int64(1), ["a", "b"], "b"), (0, ["0", "1"], "0")],
+)
+def test_an_integer_that_can_be_only_one_choice_is_that(answer: Any, choices: list[str], text: str) -> None:
+    assert example({**ROW, "answer": answer, "choices": choices}).messages[1].content == text
+
+
+def test_an_integer_that_can_be_two_choices_is_skipped() -> None:
+    assert "answer 1 is a choice, and as a number the index of '2'" in skipped(
+        {**ROW, "answer": 1, "choices": ["1", "2", "3"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (np.bool_(True), "true"), (np.int64(3), "3"), (np.float32(0.1), "0.1"), (np.str_("x"), "x"),
+        (Decimal("2.50"), "2.50"), (date(2020, 1, 2), "2020-01-02"), (datetime(2020, 1, 2, 3), "2020-01-02T03:00:00"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_one_text(answer: Any, text: str) -> None:
+    assert example({**ROW, "answer": answer}).messages[1].content == text
+    assert example({**ROW, "note": answer}, question_template="{note}?").messages[0].content
+    assert example({**ROW, "answer": text, "choices": [answer, "other"]}).choices == (text, "other")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pd.NA, pd.NaT, np.float32("nan"), np.float64("inf"), Decimal("sNaN"), ("a", "b"), {"a"}, bytearray(b"x"), b"x",
+        object(), Image.new("RGB", (20, 20)), np.array(1), np.timedelta64(1, "s"), 1 + 2j, Path("x"), range(3),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_no_text_is_skipped(answer: Any) -> None:
+    assert "expected text or a number" in skipped({**ROW, "answer": answer})
+    assert "expected texts or numbers" in skipped({**ROW, "choices": [answer, "A cat."]})
+    if not isinstance(answer, tuple):
+        assert "question_template does not fit the row: {topic} is" in skipped(
+            {**ROW, "topic": answer}, question_template="On {topic}?"
+        )
+
+
+def test_an_empty_field_of_a_template_is_skipped() -> None:
+    row = {**ROW, "topic": None}
+    assert "question_template does not fit the row: {topic} is 'None'; expected a text" in skipped(
+        row, question_template="On {topic}?"
+    )
+    assert "no question" in skipped({**ROW, "topic": " "}, question_template="{topic}")
+
+
+@pytest.mark.parametrize(
+    "image", [{"bytes": b"", "path": None}, {"bytes": None, "path": ""}, {"path": ""}, {"bytes": b"", "path": "a.png"}]
+)
+def test_an_image_of_nothing_is_skipped(image: dict[str, Any]) -> None:
+    assert "neither bytes nor path" in skipped({**ROW, "image": image})
+    assert "neither bytes nor path" in skipped({**ROW, "images": ["a.png", image]})
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"image": None, "img": "b.png"}, {"image": None, "file_name": "c.png"}, {"file_name": "c.png"},
+        {"image2": "b.png"}, {"image2": [None, "b.PNG"]}, {"mask": np.zeros((20, 20, 3), np.uint8)},
+        {"mask": Path("b.png")}, {"mask": {"path": "b.png"}},
+    ],
+)  # fmt: skip
+def test_an_image_that_would_not_be_read_is_skipped(columns: dict[str, Any]) -> None:
+    name = next(name for name in columns if name != "image")
+    assert f"column '{name}' holds an image that is not read" in skipped({**ROW, **columns})
+    named = one({**ROW, **columns}, image_key="image")  # the user says which is the image
+    assert isinstance(named, Example if columns.get("image", "a.png") else Skipped)
+    assert isinstance(one({**ROW, "url": "https://example.com/a.png"}), Example)

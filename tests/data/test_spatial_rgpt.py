@@ -229,3 +229,11 @@ def test_no_marker_of_a_picture_is_left_in_the_text(tmp_path: Path) -> None:
     turns = [{**turn, "value": f"<image>\n{turn['value']}"} for turn in TURNS]
     example = load(write(tmp_path / "a.jsonl", train_row(conversations=turns)))[0]
     assert not any(schema.IMAGE_MARKER in message.content for message in example.messages)
+
+
+def test_qa_info_that_is_no_object_is_skipped(tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+    row = {"image": "a.png", "conversations": turns, "qa_info": [1]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    read: Any = open_source("spatial_rgpt", SourceSettings(path=str(tmp_path / "a.jsonl"), image_folder=tmp_path))[0]  # type: ignore[index]
+    assert (read.cause, read.detail) == ("bad_row", "qa_info [1]: expected an object")

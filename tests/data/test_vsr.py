@@ -135,3 +135,13 @@ def test_a_split_of_one_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", RANDOM)
     with pytest.raises(ValueError, match=r"split='dev': \S+train.jsonl is one file, so one split; remove split"):
         open_source("vsr", settings(path, split="dev"))
+
+
+@pytest.mark.parametrize("changes", [{"relation": ["on"]}, {"caption": None}, {"image": " "}])
+def test_rows_of_other_types_are_skipped(tmp_path: Path, changes: dict[str, Any]) -> None:
+    row = {"image": "a.png", "image_link": "http://x.org/a.jpg", "caption": "c", "label": 1, "relation": "on"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps(row | changes), encoding="utf-8")
+    source: Any = open_source("vsr", SourceSettings(path=str(path), image_folder=tmp_path))
+    assert isinstance(source[0], Example)
+    assert source[1].cause == "bad_row"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -234,3 +235,36 @@ def test_a_row_nested_too_deep_is_skipped(tmp_path: Path) -> None:
     deep = b'{"answer": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     (tmp_path / "a.tar").write_bytes(tar_bytes({"a.png": png(1), "a.json": deep}))
     assert [row.detail for row in load(tmp_path / "a.tar") if isinstance(row, Skipped)] == ["a.json: nested too deep"]
+
+
+@pytest.mark.parametrize("damage", ["header", "cut", "cut within a file", "no end", "concatenated"])
+def test_samples_never_vanish_from_a_damaged_tar_file(shards: Path, damage: str) -> None:
+    path = shards / "00.tar"
+    data = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        last = tar.getmembers()[-1]
+    data[last.offset + 10] ^= damage == "header"
+    ends = {"cut": last.offset, "cut within a file": last.offset + 514, "no end": last.offset + 1024}
+    data = data[: ends.get(damage)] + ((shards / "01.tar").read_bytes() if damage == "concatenated" else b"")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"00\.tar: damaged .*; download it again"):
+        load(path)
+
+
+def test_every_sample_of_a_tar_file_is_read_or_counted(tmp_path: Path) -> None:
+    files = {"._1.png": b"x", "1.png": png(1), "1.txt": b"c", "2.heic": b"x", "2.txt": b"d", "3.heic": b"x"}
+    files |= {"4.avif": b"no", "4.txt": b"e", "in.tar": tar_bytes(captioned(0))}
+    (tmp_path / "a.tar").write_bytes(tar_bytes(files))
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        link = tarfile.TarInfo("5.png")
+        link.type, link.linkname = tarfile.LNKTYPE, "1.png"
+        tar.addfile(link)
+    causes = {row.id: row.cause if isinstance(row, Skipped) else "" for row in load(tmp_path / "a.tar")}
+    assert causes == {"1": "", "2": "missing", "3": "missing", "4": "", "in": "missing", "5": "bad_row"}
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    for pattern in ("{a,b}.tar", "*.tar"):
+        with pytest.raises(ValueError, match=r"a\.tar: expected a regular file"):
+            load(tmp_path / pattern)

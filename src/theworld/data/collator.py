@@ -112,6 +112,8 @@ class TheWorldCollator:
             raise BadSample("too_long", f"{characters:,} characters, but max_length is {self.max_length} tokens")
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
+        if any(map(self.reserved.search, example.choices)):
+            raise BadSample("special_token", "a choice holds a reserved token")
         chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
         images = [open_image(image, self.image_folder) for image in example.images]
         if images and example.metadata.get("draw_regions"):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
 
 from .images import IMAGE_SUFFIXES
+from .schema import BadSample
 
 TOLD = {
     "image": ("image", "images", "file_name"),
@@ -63,9 +68,8 @@ def choose_columns(
             f"conversations, or one of {', '.join(TOLD['question'])} (or a question_template) and one of "
             f"{', '.join(TOLD['answer'])}; or name them with columns"
         )
-    # Every reader reads `images` as well; a column that only later rows have is called `image`
-    image = None if image == "images" else image or "image"
-    return keys | {"image_key": image, "question_key": question, "answer_key": answer, "question_template": template}
+    keys |= {"image_key": image or "image", "image_named": "image" in named}  # later rows may have an `image`
+    return keys | {"question_key": question, "answer_key": answer, "question_template": template}
 
 
 def column_of(role: str, named: Mapping[str, str], columns: Sequence[str]) -> str | None:
@@ -91,18 +95,49 @@ def template_fields(template: str) -> list[str]:
     return [field.partition(".")[0].partition("[")[0] for field in fields]
 
 
-def image_columns(rows: Iterable[Any], known: Iterable[str | None]) -> list[str]:
-    """Columns beside the `known` ones whose values look like images."""
-    skip = set(known)
+def plain_text(value: Any) -> str | None:
+    """The text of a value that has exactly one: text, a number, a boolean (as in JSON), a date or time; else None."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, date | time):
+        return value.isoformat() if value == value else None
+    if isinstance(value, Decimal | float | np.floating):
+        return str(value) if (value.is_finite() if isinstance(value, Decimal) else np.isfinite(value)) else None
+    return str(value) if isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64) else None
+
+
+class _Template(string.Formatter):
+    def get_field(self, field_name: str, args: Any, kwargs: Any) -> Any:
+        value, key = super().get_field(field_name, args, kwargs)
+        if plain_text(value) is None and not isinstance(value, Mapping | list | tuple):
+            raise TheWorldError(f"{{{field_name}}} is {str(value)[:80]!r}; expected a text")
+        return value, key
+
+
+def fill_template(template: str, row: Mapping[Any, Any]) -> str:
+    """The prompt that a `str.format` template makes of a row; BadSample where a field is empty or does not fit."""
+    try:
+        return _Template().vformat(template, (), row)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+        raise BadSample("bad_row", f"question_template does not fit the row: {error}") from error
+
+
+def image_columns(rows: Iterable[Any], known: Iterable[str | None], template: str | None) -> list[str]:
+    """Columns whose values look like images, beside the `known` ones and those of conversations and the template."""
+    skip = {*known, *CONVERSATION_KEYS, *template_fields(template or "")}
     pairs = ((name, value) for row in rows if isinstance(row, Mapping) for name, value in row.items())
     return list(dict.fromkeys(name for name, value in pairs if name not in skip and _is_image(value)))
 
 
 def _is_image(value: Any) -> bool:
     if isinstance(value, list | tuple):
-        return bool(value) and _is_image(value[0])
+        return any(map(_is_image, value[:8]))
     if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
-        return {"bytes", "path"} <= set(value)
-    if isinstance(value, str):
-        return value.lower().endswith(IMAGE_SUFFIXES) or value.startswith("data:image/")
+        return any(_is_image(value.get(key)) for key in ("bytes", "path"))
+    if isinstance(value, str | Path):
+        return str(value).lower().endswith(IMAGE_SUFFIXES) or str(value).startswith("data:image/")
+    if isinstance(value, np.ndarray):
+        return value.dtype == np.uint8 and value.ndim == 3
     return isinstance(value, Image.Image) or (isinstance(value, bytes) and looks_like_image(value))

@@ -30,11 +30,11 @@ _NEAR_END = 16
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class _Number(float):
-    """A number of JSON that is no integer; `str` gives its text as in the file: 1.50, 1e3."""
+class Number(float):
+    """A number whose `str` is the text that stands for it: 1.50 and 1e3 as in a JSON file, 0.1 for a float32."""
 
     def __init__(self, text: Any = 0, /) -> None:
-        self.text = text
+        self.text = str(text)
 
     def __str__(self) -> str:
         return self.text
@@ -46,7 +46,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-_JSON: Any = {"object_pairs_hook": _object, "parse_float": _Number}
+_JSON: Any = {"object_pairs_hook": _object, "parse_float": Number}
 """Numbers keep their text, and a repeated key is a ValueError."""
 
 

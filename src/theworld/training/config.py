@@ -58,7 +58,7 @@ class RunSettings:
     image_folder: str | None = setting(None, "Folder of relative image names.", local=True)
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.", shapes=True)
-    num_samples: int | None = setting(None, "Rows to read at most.", low=1)
+    num_samples: int | None = setting(None, "Rows to read at most; of a mixture, of each of its data sets.", low=1)
     streaming: bool = setting(False, "Read rows one after the other; needs `max_steps`.")
     question_template: str | None = setting(None, "Prompt as a `str.format` template of the row's fields.", shapes=True)
     draw_bboxes: bool = setting(True, "Draw regions onto the image.", shapes=True)

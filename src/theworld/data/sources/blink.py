@@ -20,7 +20,7 @@ from ..schema import BadSample, Example, Skipped, SourceSettings
 from ..text_rows import parse_json
 from .files import SAVED, load_rows
 from .hf_dataset import quiet, wrap
-from .records import Row, RowReader
+from .records import Row, RowReader, read_choices
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
 SPLITS = ("val", "validation")  # what the split with answers is called
@@ -66,7 +66,7 @@ class _Reader(RowReader):
         if answer not in letters:
             cause = "hidden_answer" if answer == "hidden" else "bad_row"
             raise BadSample(cause, f"answer {row.get('answer')!r}: expected one of {', '.join(letters)}")
-        images = [row[key] for key in IMAGE_KEYS if row.get(key) is not None]
+        images = [row[key] for key in IMAGE_KEYS if row.get(key) not in (None, "")]
         if not images:
             raise BadSample("bad_row", "no image in image_1")
         plain = {name: value for name, value in row.items() if name not in IMAGE_KEYS}
@@ -77,7 +77,7 @@ class _Reader(RowReader):
 
 def _letters(row: Row) -> list[str]:
     """The letters of the options: as many as the row has choices, or those that the prompt lists."""
-    options = row.get("choices") or _OPTION.findall(str(row.get("prompt")))
+    options = read_choices(row.get("choices")) or _OPTION.findall(str(row.get("prompt")))
     if len(options) < 2:
         raise BadSample("bad_row", "no choices, and none in the prompt")
     return [chr(ord("A") + number) for number in range(len(options))]
@@ -117,6 +117,8 @@ def _answered(splits: list[str], settings: SourceSettings) -> str:
 def _requests(folder: Path) -> list[dict[str, Any]]:
     """Folders as VisualSketchpad keeps BLINK: one an item, with its images and {query, images, answer}."""
     files = sorted(folder.glob("*/request.json"), key=lambda file: in_order(file.parent))
+    if special := next((file for file in files if not file.is_file()), None):  # a pipe would wait for a writer
+        raise TheWorldError(f"{special}: expected a regular file; remove it")
     return [_request(file) for file in files]
 
 

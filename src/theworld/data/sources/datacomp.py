@@ -12,6 +12,7 @@ from typing import Any
 
 from theworld.utils.io import cache_folder
 
+from ..columns import fill_template
 from ..download import ImageStore
 from ..schema import BadSample, Example, Message, Skipped, SourceSettings
 from .files import load_rows
@@ -40,10 +41,10 @@ class DataCompReader:
             for column in ("url", "text"):
                 if not isinstance(row.get(column), str) or not row[column].strip():
                     raise BadSample("bad_row", f"{column} is {row.get(column)!r}: expected text")
+            prompt = self.question_template and fill_template(self.question_template, row)
             image = self.store.fetch(row["url"], row.get("sha256") or None)
         except BadSample as bad:
             return bad.skipped(id)
-        prompt = self.question_template and self.question_template.format_map(row)
         prompt = prompt or PROMPTS[hashlib.sha256(id.encode()).digest()[0] % len(PROMPTS)]
         messages = (Message("user", prompt), Message("assistant", row["text"].strip()))
         metadata = {key: value for key, value in row.items() if key not in ("uid", "text")}

@@ -6,8 +6,10 @@ told by its name (`theworld.data.columns`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,8 +44,12 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
     path = settings.local
     folder, bracket, rest = (settings.split or "train").partition("[")
     inside = ((path, settings.split), (path / folder, f"train{bracket}{rest}"))  # a file alone is the split train
-    found = ((place / name, split) for place, split in inside for name in METADATA if (place / name).is_file())
-    metadata, split = next(found, (settings.path, settings.split))
+    metadata, split = settings.path, settings.split
+    for place, part in reversed(inside):
+        if found := [place / name for name in METADATA if (place / name).exists()]:
+            metadata, split = found[0], part
+            if len(found) > 1 or not metadata.is_file():
+                raise TheWorldError(f"{place}: expected one regular file of {', '.join(METADATA)}; remove the others")
     settings = replace(settings, path=str(metadata), split=split)
     rows = load_rows(settings)
     return rows, reader_of(wrap(rows, RowReader()), settings)
@@ -74,6 +80,11 @@ def _built(library: Any, settings: SourceSettings, name: str, **options: Any) ->
     files: Mapping[str, Any] = builder.config.data_files or {}
     if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
         raise TheWorldError("metadata within its sub-folders; name the one that holds it, or its split")
+    if settings.local.is_dir():
+        kinds = builder.EXTENSIONS if name == "imagefolder" else None  # of its files it reads only some
+        read = (file for file in chain(*files.values()) if kinds is None or Path(file).suffix.lower() in kinds)
+        _refuse_unread(settings.local, read)
+    _refuse_casts(file for file in chain(*files.values()) if file.endswith(".parquet") and "://" not in file)
     if isinstance(builder, _text_builders()) and not builder.info.features:
         delimiter = getattr(builder.config, "sep", None)
         parts = {str(part): list(_fetched(library, files[part], delimiter, settings)) for part in files}
@@ -85,6 +96,31 @@ def _built(library: Any, settings: SourceSettings, name: str, **options: Any) ->
             builder.download_and_prepare()
             rows = builder.as_dataset(settings.split)
     return rows[_only(rows)] if isinstance(rows, dict) else rows
+
+
+def _refuse_unread(folder: Path, read: Iterable[str]) -> None:
+    """Raise a ValueError for files of rows and images in `folder` that are not among those `read`."""
+    known = {Path(file).resolve() for file in read}
+    suffixes = (*TEXT_SUFFIXES, ".parquet", *IMAGE_SUFFIXES)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir())
+    names = [file.relative_to(folder).as_posix() for file in files if file.resolve() not in known]
+    unread = [name for name in names if not re.search(r"(^|/)[._]", name)]  # hidden
+    if unread:
+        raise TheWorldError(
+            f"{len(unread)} files would not be read, as Hugging Face datasets sorts files by kind and name: "
+            f"{', '.join(unread[:9])}; name one file or folder, or move them away"
+        )
+
+
+def _refuse_casts(files: Iterable[str]) -> None:
+    """Raise a ValueError where a column of Parquet files changes its type: its values would be cast to the first."""
+    arrow, parquet = require("train", "pyarrow"), require("train", "pyarrow.parquet")
+    known = arrow.schema([])
+    for file in files:
+        try:
+            known = arrow.unify_schemas([known, parquet.read_schema(file)])
+        except arrow.ArrowTypeError as error:
+            raise TheWorldError(f"{file}: {error} in the files before it; write them with the same types") from error
 
 
 def _text_builders() -> tuple[type, ...]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from logging import CRITICAL
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from torch.utils.data import IterableDataset
 
 from theworld.utils.errors import FileError, MissingFileError, TheWorldError, one_line
@@ -19,6 +20,7 @@ from theworld.utils.imports import require
 
 from ..columns import CONVERSATION_KEYS, check_columns, template_fields
 from ..schema import Example, Message, Skipped
+from ..text_rows import Number
 from .records import SAMPLE, IndexedRows, Reader, Row, RowReader, SourceRows
 
 if TYPE_CHECKING:
@@ -102,7 +104,8 @@ def HFDatasetWrapper(
         wanted = [image_key] if is_chat else [image_key, *asked, label_key]
         check_columns([key for key in wanted if key is not None], list(features))
     names = getattr(features.get(label_key or ""), "names", None) or ()  # of a ClassLabel
-    source.reader = RowReader(image_key, text_key, label_key, question_template, tuple(names))
+    keys = (image_key, text_key, label_key, question_template)
+    source.reader = RowReader(*keys, tuple(names), class_numbers=bool(names), image_named=True)
     return source
 
 
@@ -188,7 +191,16 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
         return feature
 
     # A copy, as switching off the decoding of a stream changes the features it shares with others
-    return library.Features(keep_stored(dict(deepcopy(features)))).decode_example
+    decode = library.Features(keep_stored(dict(deepcopy(features)))).decode_example
+    # Short floats, also in lists: as Python's floats they would have more digits
+    dtypes = {name: getattr(getattr(feature, "feature", feature), "dtype", None) for name, feature in features.items()}
+    short = {name: np.dtype(dtype).type for name, dtype in dtypes.items() if dtype in ("float16", "float32")}
+
+    def number(value: Any, kind: Any) -> Any:
+        many = isinstance(value, list)
+        return [number(item, kind) for item in value] if many else Number(kind(value)) if value is not None else None
+
+    return lambda row: {n: number(value, short[n]) if n in short else value for n, value in decode(row).items()}
 
 
 def content_id(row: Any) -> str:

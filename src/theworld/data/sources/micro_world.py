@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from theworld.utils.errors import MissingFileError, TheWorldError
 
+from ..columns import fill_template
 from ..schema import Example, Message, SourceSettings
 from ..text_rows import TextFile, TextRows
 from .records import Reader
@@ -31,7 +32,7 @@ class _Questions:
 
     def read(self, row: Any, fallback_id: str) -> Example:
         """The question of a row of questions.jsonl."""
-        question = row["question"] if self.template is None else self.template.format_map(row)
+        question = row["question"] if self.template is None else fill_template(self.template, row)
         frames = _frames(self.frames_file, row["clip"])
         return Example(
             id=row["id"],

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
+import numpy as np
 from huggingface_hub import HfFileSystem
 from torch.utils.data import Subset
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
-from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, image_columns
+from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, fill_template, image_columns, plain_text
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 from ..text_rows import parse_json
@@ -45,12 +45,14 @@ class RowReader:
 
     image_key: str | None = "image"  # one image, a list, or nothing: paths, bytes, PIL images, uint8 arrays (H, W, 3)
     question_key: str | None = "question"  # not needed where `question_template` says all
-    answer_key: str | None = "answer"  # an integer that is none of the row's `choices` is an index into them
+    answer_key: str | None = "answer"  # an integer may be an index into the row's `choices`
     question_template: str | None = None  # `str.format` template of the prompt, with the row's own fields
     choices: tuple[str, ...] = ()  # the answers of every row, when they are closed
     base_folder: Path | None = None  # where images are looked up, when no image folder is given for the run
     choices_key: str = "choices"  # the answers that the row's question allows
     id_key: str = "id"
+    class_numbers: bool = False  # whether an integer always is an index into `choices`, whatever they are called
+    image_named: bool = False  # the user names the image's column: a row with an image may have others, not read
 
     @property
     def keys(self) -> tuple[str | None, ...]:
@@ -72,15 +74,23 @@ class RowReader:
             return bad.skipped(id)
 
     def _example(self, row: Row, id: str) -> Example:
-        choices = self.choices or _choices(row.get(self.choices_key))
+        choices = self.choices or read_choices(row.get(self.choices_key))
         conversation = next((key for key in CONVERSATION_KEYS if row.get(key) is not None), None)
         if conversation is None:
             messages, inline = self._question_and_answer(row, choices), ()
         else:
             messages, inline = read_conversation(row[conversation])
-        own = (*_images(row.get(self.image_key)), *_images(row.get("images")))
+        own = [image for key in dict.fromkeys((self.image_key, "images")) for image in _images(row.get(key))]
         if own and inline:
             raise BadSample("bad_row", f"images both in {conversation} and beside it: their order is not known")
+        if self.image_key is not None and not (self.image_named and (own or inline)):
+            # The address of an image beside it is no other image
+            rest = {
+                name: value for name, value in row.items() if not (own and isinstance(value, str) and "://" in value)
+            }
+            if found := image_columns([rest], self.keys, self.question_template):
+                name = f'name the column of the image, as in columns={{"image": "{self.image_key}"}}'
+                raise BadSample("bad_row", f"column {found[0]!r} holds an image that is not read: remove it, or {name}")
         return Example(
             id=id,
             messages=messages,
@@ -91,33 +101,34 @@ class RowReader:
 
     def _question_and_answer(self, row: Row, choices: tuple[str, ...]) -> tuple[Message, ...]:
         answer = row.get(self.answer_key)
-        if answer is None or (isinstance(answer, str) and not answer.strip()):
+        text = plain_text(answer)
+        if text is None and answer is not None:
+            raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected text or a number")
+        if text is None or not text.strip():
             raise BadSample("bad_row", f"no answer in {self.answer_key!r}")
-        if isinstance(answer, bool):
+        if isinstance(answer, bool | np.bool_):
             known = {choice.casefold(): choice for choice in choices}
-            text = ("no", "yes")[answer] if known.keys() == {"yes", "no"} else str(answer).lower()
-            answer = known.get(text, text)
-        elif choices and isinstance(answer, int) and str(answer) not in choices:
-            if not 0 <= answer < len(choices):
-                raise BadSample("bad_row", f"answer {answer}: there are {len(choices)} choices, counted from 0")
-            answer = choices[answer]
-        readable = (
-            math.isfinite(answer) if isinstance(answer, float) else not isinstance(answer, Mapping | list | bytes)
-        )
-        if not readable or (choices and str(answer) not in choices):
-            expected = f"one of {', '.join(choices[:10])}" if choices else "text or a number"
-            raise BadSample("bad_row", f"answer {str(answer)[:100]!r}: expected {expected}")
-        return Message("user", self._prompt(row)), Message("assistant", str(answer))
+            text = ("no", "yes")[bool(answer)] if known.keys() == {"yes", "no"} else text
+            text = known.get(text, text)
+        elif choices and isinstance(answer, int | np.integer):
+            named = dict(enumerate(choices)).get(int(answer))
+            if self.class_numbers or text not in choices:
+                if named is None:
+                    raise BadSample("bad_row", f"answer {text}: there are {len(choices)} choices, counted from 0")
+                text = named
+            elif named not in (None, text):
+                what = f"answer {text} is a choice, and as a number the index of {named!r}"
+                raise BadSample("bad_row", f"{what}: write the choice as text")
+        if choices and text not in choices:
+            raise BadSample("bad_row", f"answer {text[:100]!r}: expected one of {', '.join(choices[:10])}")
+        return Message("user", self._prompt(row)), Message("assistant", text)
 
     def _prompt(self, row: Row) -> str:
-        if self.question_template is not None:
-            try:
-                return self.question_template.format_map(row)
-            except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-                raise BadSample("bad_row", f"question_template does not fit the row: {error}") from error
         question = row.get(self.question_key)
+        if self.question_template is not None:
+            question = fill_template(self.question_template, row)
         if not isinstance(question, str) or not question.strip():
-            raise BadSample("bad_row", f"no question in {self.question_key!r}")
+            raise BadSample("bad_row", f"no question in {self.question_key or 'question_template'!r}")
         return question
 
 
@@ -211,14 +222,17 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
     answer = column_of("answer", named, columns) or ""
     classes: Sequence[str] | None = getattr((source.features or {}).get(answer), "names", None)  # of a ClassLabel
     choices = choices or tuple(classes or ())
-    reader = RowReader(**choose_columns(columns, named, template, classes), choices=choices, base_folder=base_folder)
-    examples = (example for row in source.sample() if isinstance(example := reader.read(row, ""), Example))
-    first = next(examples, None)  # None where every row is skipped: that is counted later
-    if first is None or first.images or any(example.images for example in examples):
-        return reader
+    keys = choose_columns(columns, named, template, classes)
+    reader = RowReader(**keys, choices=choices, base_folder=base_folder, class_numbers=bool(classes))
+    usable = False
+    for row in source.sample():
+        example = reader.read(row, "")
+        if isinstance(example, Example) and example.images:
+            return reader
+        usable |= isinstance(example, Example)  # where every row is skipped, that is counted later
     # No row has an image: one that would not be read is an error
-    found = image_columns(source.sample(), (*reader.keys, *CONVERSATION_KEYS))
-    if found or settings.image_folder is not None:
+    found = image_columns(source.sample(), reader.keys, template)
+    if found or (usable and settings.image_folder is not None):
         reason = f"{', '.join(found)} holds images" if found else f"image_folder={settings.image_folder} is given"
         raise TheWorldError(
             f"no image in the columns {', '.join(columns)}, but {reason}; expected a column "
@@ -270,7 +284,8 @@ def _text_of(parts: Any, images: list[Any]) -> str:
     return text
 
 
-def _choices(value: Any) -> tuple[str, ...]:
+def read_choices(value: Any) -> tuple[str, ...]:
+    """The texts of a list of choices, or of the JSON of one; BadSample `bad_row` for anything else."""
     shown = str(value)[:100]
     if isinstance(value, str):  # of a table of texts
         try:
@@ -279,7 +294,10 @@ def _choices(value: Any) -> tuple[str, ...]:
             value = ""
     if value is not None and (not isinstance(value, Sequence) or isinstance(value, str | bytes)):
         raise BadSample("bad_row", f'choices {shown!r}: expected a list; as text in JSON: ["yes", "no"]')
-    return tuple(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in value or ())
+    texts = [plain_text(choice) for choice in value or ()]
+    if None in texts:
+        raise BadSample("bad_row", f"choices {shown!r}: expected texts or numbers")
+    return tuple(cast(list[str], texts))
 
 
 def _images(value: Any) -> list[Any]:
@@ -292,7 +310,9 @@ def _images(value: Any) -> list[Any]:
         if not value.keys() & {"bytes", "path"}:
             keys = ", ".join(map(str, value)) or "no keys"
             raise BadSample("bad_row", f"an image with {keys}: expected bytes or path")
-        value = value.get("bytes") or value.get("path")
+        value = value.get("path") if value.get("bytes") is None else value["bytes"]
+        if not value:
+            raise BadSample("bad_row", "an image with neither bytes nor path; export it again")
     if isinstance(value, str) and "://" in value:
         return [_from_hub(value)]
     return [] if value is None or (isinstance(value, str) and not value.strip()) else [value]

@@ -60,6 +60,8 @@ class _Reader(RowReader):
                 for m in messages
             ]
         qa_info: Any = row.get("qa_info") or {}
+        if not isinstance(qa_info, Mapping):
+            raise BadSample("bad_row", f"qa_info {str(qa_info)[:80]}: expected an object")
         return Example(
             id=id,
             messages=tuple(messages),

@@ -48,17 +48,19 @@ def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file; splits of 'vsr' are train, dev and test")
         settings = replace(settings, path=str(path), split=None)
-    return load_rows(settings), _Reader("image", None, "label", settings.question_template, CHOICES)
+    reader = _Reader("image", None, "label", settings.question_template, CHOICES, image_named=True)
+    return load_rows(settings), reader
 
 
 class _Reader(RowReader):
     def _example(self, row: Row, id: str) -> Example:
-        if not isinstance(row.get("image"), str):
-            raise BadSample("bad_row", f"image {row.get('image')!r}: expected a file name")
+        image, relation = row.get("image"), row.get("relation") or ""
+        if not isinstance(image, str) or not image.strip() or not isinstance(relation, str):
+            raise BadSample("bad_row", f"image {image!r}, relation {relation!r}: expected a file name and a text")
         example = super()._example(row, id)
         more: dict[str, Any] = {
             "label": row["label"],
-            "image_id": Path(row["image"]).stem,
-            "meta_category": _CATEGORY_OF.get(row.get("relation", ""), "Unallocated"),
+            "image_id": Path(image).stem,
+            "meta_category": _CATEGORY_OF.get(relation, "Unallocated"),
         }
         return replace(example, metadata=example.metadata | more)

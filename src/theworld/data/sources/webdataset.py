@@ -12,6 +12,7 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import IO, Any, cast
 
 from theworld.utils.errors import MissingFileError, TheWorldError
@@ -34,6 +35,19 @@ OWN = ("id", "image", "images", UNREADABLE)
 """Fields that the tar file alone fills: a name in its JSON would open a file of this machine."""
 
 
+class _Header(tarfile.TarInfo):
+    """Of a file in the tar: `tarfile` takes a damaged one, or the end of a cut file, for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):  # the end of the archive
+                raise
+            raise tarfile.ReadError(str(error)) from error
+
+
 @dataclass(frozen=True)
 class _Reader(RowReader):
     """Makes an example of a sample: its conversation, its question and answer, its caption, or its image alone."""
@@ -44,7 +58,7 @@ class _Reader(RowReader):
         if UNREADABLE in row:
             raise BadSample(*row[UNREADABLE])
         if "image" not in row:
-            raise BadSample("missing", f"{id}: no image in the sample")
+            raise BadSample("missing", f"{id}: no image in the sample, as {', '.join(IMAGE_SUFFIXES)}")
         if any(row.get(key) for key in CONVERSATION_KEYS):
             return super()._example(row, id)
         filled = [name for name, value in row.items() if value is not None]
@@ -80,7 +94,7 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     if not shards or not fsspec.core.url_to_fs(shards[0])[0].exists(shards[0]):
         raise MissingFileError(f"{settings.path}: no such tar files; check train_dataset_path")
     rows = library.IterableDataset.from_generator(read_samples, gen_kwargs={"shards": shards})
-    reader = _Reader(question_template=settings.question_template, columns=named)
+    reader = _Reader(question_template=settings.question_template, columns=named, image_named=True)
     return rows, replace(reader, choices_key=named.get("choices", reader.choices_key))
 
 
@@ -102,15 +116,18 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
     """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files.
 
     Raises:
-        ValueError: A file is no tar file, is cut, or the files of a sample do not follow each other.
+        ValueError: A file is no regular tar file, is cut or damaged, or the files of a sample do not follow each other.
         FileNotFoundError: One is not there.
     """
     fsspec = require("train", "fsspec")
     for shard in shards:
         done: set[str] = set()
+        files, path = fsspec.core.url_to_fs(shard)
+        if "file" in files.protocol and Path(path).exists() and not Path(path).is_file():  # a pipe waits for a writer
+            raise TheWorldError(f"{shard}: expected a regular file; correct train_dataset_path")
         try:
-            with fsspec.open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-                members = (member for member in tar if member.isfile())
+            with fsspec.open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+                members = (part for part in tar if not part.isdir() and not Path(part.name).name.startswith("._"))
                 for key, parts in itertools.groupby(members, lambda member: _key(member.name)):
                     if key in done:
                         raise TheWorldError(
@@ -121,8 +138,9 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
                     names: dict[str, str] = {}
                     for part in parts:
                         _add(row, names, tar, part)
-                    if len(row) > 1:
-                        yield row
+                    yield row
+                if any(map(any, iter(lambda: cast(Any, tar.fileobj).read(tarfile.RECORDSIZE), b""))):
+                    raise tarfile.ReadError("more follows its end, as of another tar file")
         except (tarfile.TarError, EOFError) as error:
             raise TheWorldError(f"{shard}: damaged ({error}); download it again") from error
 
@@ -138,8 +156,10 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
     limit = MAX_BYTES if suffix in IMAGE_SUFFIXES else TEXT_BYTES
     if suffix not in {*IMAGE_SUFFIXES, ".txt", ".json"}:
         return
-    if part.size > limit:
-        row[UNREADABLE] = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
+    if not part.isfile() or part.size > limit:
+        link = ("bad_row", f"{part.name}: a link; make the tar file with `tar --hard-dereference -h`")
+        size = ("too_large", f"{part.name}: {part.size:,} bytes, at most {limit:,}")
+        row[UNREADABLE] = size if part.isfile() else link
         return
     data = cast(IO[bytes], tar.extractfile(part)).read()
     field = "image" if suffix in IMAGE_SUFFIXES else "caption"
