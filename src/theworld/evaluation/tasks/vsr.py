@@ -87,8 +87,8 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
         for item in items
     ]
     blind = blind_rules(read_audit_rows(train), rows)
-    found |= {"opposite_of_training": blind.opposite, "same_as_training": blind.same}
-    return found if blind.relation_prior is None else {**found, "relation_prior": blind.relation_prior}
+    found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
+    return found if blind["relation_prior"] is None else {**found, "relation_prior": blind["relation_prior"]}
 
 
 VSR = Task("vsr", "VSR", load, score, measures, floors)
