@@ -51,8 +51,8 @@ BAD = [
 @pytest.mark.parametrize(("form", "reply", "answer", "mark", "figures"), GOOD)
 def test_replies_of_the_form(form: str, reply: str, answer: str, mark: float, figures: dict[str, float]) -> None:
     verdict = read_reply(form, reply, answer)
-    assert verdict.mark == mark
-    assert verdict.figures == pytest.approx(figures, rel=0.01)
+    assert verdict["mark"] == mark
+    assert verdict["figures"] == pytest.approx(figures, rel=0.01)
 
 
 @pytest.mark.parametrize(("form", "reply", "answer"), BAD)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
@@ -19,7 +18,7 @@ from theworld.utils.errors import TheWorldError
 
 from ..store.predictions import Prediction
 from ..tasks.answers import parse_clock, parse_metres
-from ..tasks.spatial_rgpt import hours_apart
+from ..tasks.spatial_rgpt import error_of, is_right
 
 OPENING = (
     "You grade one answer to a question about an image that you do not see. You get a JSON object with the question, "
@@ -29,14 +28,6 @@ OPENING = (
 
 MISREAD = 0.05
 """Relative error up to which a judge may round a right answer that the rules read as well; beyond, it misread it."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a reply says: 1.0 for a right answer, 0.0 for a wrong one, and further measures by name."""
-
-    mark: float
-    figures: dict[str, float] = field(default_factory=dict)
 
 
 def _no_bool(value: Any) -> Any:
@@ -54,41 +45,19 @@ class Mark(BaseModel):
 
     mark: Annotated[Number, Field(ge=0, le=1, multiple_of=1)]
 
-    def verdict(self, answer: str) -> Verdict:
-        """The mark itself."""
-        return Verdict(self.mark)
-
 
 class Metres(BaseModel):
     """A reply that reads two lengths."""
 
-    answer_metres: Annotated[Number, Field(gt=0)]
-    response_metres: Annotated[Number, Field(ge=0)] | None
-
-    def verdict(self, answer: str) -> Verdict:
-        """Right within 25 %; raises `ValueError` where the judge misread the right answer."""
-        truth, said, known = self.answer_metres, self.response_metres, parse_metres(answer)
-        if known is not None and abs(truth - known) > MISREAD * known:
-            raise TheWorldError(f"answer_metres {truth:g}: the right answer says {answer[:80]!r}")
-        if said is None:
-            return Verdict(0.0)
-        return Verdict(float(0.75 * truth <= said <= 1.25 * truth), {"relative_error": abs(said - truth) / truth})
+    truth: Annotated[Number, Field(gt=0, alias="answer_metres")]
+    said: Annotated[Number, Field(ge=0)] | None = Field(alias="response_metres")
 
 
 class Hours(BaseModel):
     """A reply that reads two directions."""
 
-    answer_hour: Hour
-    response_hour: Hour | None
-
-    def verdict(self, answer: str) -> Verdict:
-        """Right within an hour; raises `ValueError` where the judge misread the right answer."""
-        if parse_clock(answer) not in (None, self.answer_hour):
-            raise TheWorldError(f"answer_hour {self.answer_hour:g}: the right answer says {answer[:80]!r}")
-        if self.response_hour is None:
-            return Verdict(0.0)
-        apart = hours_apart(int(self.response_hour), int(self.answer_hour))
-        return Verdict(float(apart <= 1), {"direction_error_degrees": 30.0 * apart})
+    truth: Hour = Field(alias="answer_hour")
+    said: Hour | None = Field(alias="response_hour")
 
 
 NUMBERS = (
@@ -138,11 +107,8 @@ SPATIAL_FORMS = {"predicate": "qualitative", "choice": "qualitative", "data": "m
 
 _USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
 _BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-_PLACEHOLDER = re.compile(
-    "|".join(
-        rf"{re.escape(token)}(?:\*\d+)?" for token in (*_BLOCK_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
-    )
-)
+_BLOCK_TOKENS += (CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
+_PLACEHOLDER = re.compile(rf"(?:{'|'.join(map(re.escape, _BLOCK_TOKENS))})(?:\*\d+)?")
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
@@ -169,22 +135,35 @@ def question_of(prompt: str) -> str:
     return _PLACEHOLDER.sub("", turns[-1] if turns else prompt).strip()
 
 
-def read_reply(form: str, text: str, answer: str) -> Verdict:
-    """The verdict of a reply.
+def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
+    """The `mark` of a reply, 1.0 for a right answer and 0.0 for a wrong one, and further `figures` by name.
 
     Raises:
         ValueError: It is not one JSON object of the form, or it misreads the right answer.
     """
+    # 1. One JSON object of the form
     text = _THOUGHT.sub("", text, count=1).strip()
     fenced = _FENCE.match(text)
     try:
         reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
-        return FORMS[form][1].model_validate(reply).verdict(answer)
+        found = FORMS[form][1].model_validate(reply)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise TheWorldError("; ".join(told)) from error
     except RecursionError as error:  # 10,000 brackets
         raise TheWorldError(str(error)) from error
+    # 2. The judge's own mark, or the official rule for the two numbers that it read
+    if isinstance(found, Mark):
+        return {"mark": found.mark, "figures": {}}
+    kind, known = ("data", parse_metres(answer)) if form == "metres" else ("direction", parse_clock(answer))
+    if known is not None and abs(found.truth - known) > (MISREAD * known if form == "metres" else 0):
+        raise TheWorldError(f"read {found.truth:g} {form}: the right answer says {answer[:80]!r}")
+    if found.said is None:
+        return {"mark": 0.0, "figures": {}}
+    return {
+        "mark": float(is_right(kind, found.said, found.truth)),
+        "figures": error_of(kind, found.said, found.truth),
+    }
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -194,4 +173,4 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-__all__ = ["FORMS", "OPENING", "Verdict", "form_of", "messages_for", "question_of", "read_reply"]
+__all__ = ["FORMS", "OPENING", "form_of", "messages_for", "question_of", "read_reply"]

@@ -83,12 +83,8 @@ def score(item: Item, output: str) -> Score:
     said = read(form, output, item.choices)
     if said is None:
         return Score(None, 0.0)
-    right = float(is_right(form, said, truth))
-    if form == "data":
-        return Score(f"{said:.4g} m", right, {"relative_error": abs(said - truth) / truth})
-    if form == "direction":
-        return Score(f"{said} o'clock", right, {"direction_error_degrees": 30.0 * hours_apart(said, truth)})
-    return Score(said, right)
+    shown = f"{said:.4g} m" if form == "data" else f"{said} o'clock" if form == "direction" else said
+    return Score(shown, float(is_right(form, said, truth)), error_of(form, said, truth))
 
 
 def is_right(form: str, said: Any, truth: Any) -> bool:
@@ -98,7 +94,14 @@ def is_right(form: str, said: Any, truth: Any) -> bool:
     return hours_apart(said, truth) <= 1 if form == "direction" else said == truth
 
 
-def hours_apart(one: int, other: int) -> int:
+def error_of(form: str, said: Any, truth: Any) -> dict[str, float]:
+    """How far off a number is, by the name of the measure; nothing for other forms."""
+    if form == "data":
+        return {"relative_error": abs(said - truth) / truth}
+    return {"direction_error_degrees": 30.0 * hours_apart(said, truth)} if form == "direction" else {}
+
+
+def hours_apart(one: float, other: float) -> float:
     """The shorter way around the clock: 12 and 1 are one hour apart."""
     return min((one - other) % 12, (other - one) % 12)
 
