@@ -6,6 +6,7 @@ then put into the words of the question.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,10 +28,11 @@ from theworld.utils.io import read_jsonl
 from theworld.utils.logging import logger
 
 from ..learners import Labelled, best_learner
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item
 from ..tracing import follow, read_ends, share_of
 from .answers import parse_choice
-from .base import Learned, Score, Task, TaskItems, by_family, majority, read_items
+from .base import Learned, Score, Task, TaskItems, read_items
 
 if TYPE_CHECKING:
     from theworld.nano.scenes import SceneSet
@@ -67,15 +69,10 @@ def load(settings: SourceSettings) -> TaskItems:
 def _item(records: Sequence[dict[str, Any]], frames: np.ndarray[Any, Any], example: Example) -> Item:
     about = example.metadata
     record, clip = records[about["clip"]], frames[about["clip"]]
-    places = {
-        family: (answers_by_place(record, family), outcome_place(record, family)) for family in record["outcomes"]
-    }
-    item = Item.from_example(
-        example,
-        family=f"{about['kind']}/{about['family']}",
-        cluster=f"scene-{about['clip']}",
-        metadata={**about, "places": places},
-    )
+    families = record["outcomes"]
+    places = {family: (answers_by_place(record, family), outcome_place(record, family)) for family in families}
+    name, scene = f"{about['kind']}/{about['family']}", f"scene-{about['clip']}"
+    item = Item.from_example(example, family=name, cluster=scene, metadata={**about, "places": places})
     return replace(item, images=(np.array(clip[about["frame"]]),), clip=tuple(clip), frame=about["frame"])
 
 
@@ -89,7 +86,7 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     """What guessing among the choices reaches, and the most frequent answer of every family."""
     return {
         "chance": sum(1 / len(item.choices) for item in items) / len(items),
-        "majority_answer": sum(majority(items).values()) / len(items),
+        "majority_answer": float(majority_baseline(items).mean()),
     }
 
 
@@ -98,9 +95,8 @@ def default_source(output: Path, num_samples: int | None) -> str:
     require("nano", "pymunk")
     from theworld.nano.scenes import SIZES, scenes_of
 
-    return str(
-        scenes_of(output / "scenes", "test", min(1, (num_samples or np.inf) / sum(SIZES["test"].values()))).folder
-    )
+    share = min(1, (num_samples or np.inf) / sum(SIZES["test"].values()))
+    return str(scenes_of(output / "scenes", "test", share).folder)
 
 
 def learn(
@@ -114,11 +110,18 @@ def learn(
     Args:
         share: Of the labelled scenes; by default all, or fewer where fewer than `FEW` questions are asked.
     """
+    require("nano", "pymunk")
+    from theworld.nano import scenes
+
     # 1. The same scenes and labels as the fusion's, and others to choose on
     share = min(1, len(items) / FEW) if share is None else share
     if share < 1:
         logger.warning("static learners get %.1f %% of the labels that the model was trained with", 100 * share)
-    train, validation = (_labelled_scenes(split, source, folder, share) for split in ("fusion", "validation"))
+    folders = {split: (source.local / (source.split or "")).parent / split for split in ("fusion", "validation")}
+    train, validation = (
+        scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
+        for split, beside in folders.items()
+    )
     first = train.frames[:, 0]
     features = _features(np.concatenate([first, first[:, :, ::-1]])), _features(validation.frames[:, 0])
     # 2. The best learner of every family, and its answers in the words of each question
@@ -167,19 +170,15 @@ def trace(
             logger.warning("errors are not traced: the model's latents are not those of the nano world's clips")
             return {}
         # 2. Read by place, put into the words of the question
-        outcomes = {clip: item.metadata["places"] for clip, item in scenes.items()}
-        labelled = {clip: places[name][1] for clip, places in outcomes.items() if name in places}
-        position = {clip: place for place, clip in enumerate(labelled)}
-        labels = torch.tensor(list(labelled.values()))
-        if len(labels) < MIN_READ:
-            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(labels), MIN_READ)
+        places = {
+            clip: item.metadata["places"][name][1] for clip, item in scenes.items() if name in item.metadata["places"]
+        }
+        if len(places) < MIN_READ:
+            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(places), MIN_READ)
             continue
-        seen, read = read_ends(
-            torch.stack([true[clip][:, -1] for clip in labelled]),
-            labels,
-            imagined[:, :, -1],
-            [position[item.metadata["clip"]] for item in asked],
-        )
+        labels, position = torch.tensor([*places.values()]), {clip: number for number, clip in enumerate(places)}
+        last = torch.stack([true[clip][:, -1] for clip in places])
+        seen, read = read_ends(last, labels, imagined[:, :, -1], [position[item.metadata["clip"]] for item in asked])
         ends = [_words(item, name)[place] for item, place in zip(asked, read.tolist(), strict=True)]
         figures = follow([item.answer for item in asked], ends, [answers.get(item.id) for item in asked])
         traced[f"predictive/{name}"] = {**figures, "scenes": len(labels), "reader_right": share_of(seen == labels)}
@@ -188,21 +187,17 @@ def trace(
 
 def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
     """The predictive items by family, without the kind's name."""
-    asked = by_family(item for item in items if item.family.startswith("predictive/"))
-    return {family.partition("/")[2]: rows for family, rows in asked.items()}
+    asked = defaultdict[str, list[Item]](list)
+    for item in items:
+        kind, _, family = item.family.partition("/")
+        if kind == "predictive":
+            asked[family].append(item)
+    return asked
 
 
 def _words(item: Item, family: str) -> tuple[str, ...]:
     """The answers to the item's question by place."""
     return item.metadata["places"][family][0]
-
-
-def _labelled_scenes(split: str, source: SourceSettings, folder: Path, share: float) -> SceneSet:
-    require("nano", "pymunk")
-    from theworld.nano import scenes
-
-    beside = (source.local / (source.split or "")).parent / split
-    return scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
 
 
 def _places(scenes: SceneSet, family: str) -> dict[int, int]:
@@ -236,7 +231,6 @@ MICRO_WORLD = Task(
     score,
     floors=floors,
     kinds=("predictive", "static"),
-    margins={"predictive": 0.01, "static": 0.01},
     default_source=default_source,
     learn=learn,
     trace=trace,

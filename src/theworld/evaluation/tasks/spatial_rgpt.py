@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import pandas as pd
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
@@ -18,7 +21,7 @@ from theworld.data.schema import BadSample, Example, SourceSettings
 from ..stats.baseline import folds
 from ..store.predictions import Item, Prediction
 from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, by_family, image_name, of_known_family, read_items
+from .base import Score, Task, TaskItems, accuracies, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -44,11 +47,10 @@ def load(settings: SourceSettings) -> TaskItems:
         ValueError: As `open_source`.
         FileNotFoundError: There is nothing at `settings.path`.
     """
-    requested = settings.question_template is None
-    return read_items(open_source("spatial_rgpt", settings), lambda example: _item(example, requested))
+    return read_items(open_source("spatial_rgpt", settings), partial(_item, settings.question_template is None))
 
 
-def _item(example: Example, requested: bool) -> Item:
+def _item(requested: bool, example: Example) -> Item:
     category = str(example.metadata["qa_category"])
     form = category.rpartition("_")[2]
     if form not in REQUESTS:
@@ -59,12 +61,12 @@ def _item(example: Example, requested: bool) -> Item:
     if not truth:  # nor is a length of 0 one that an answer can be compared with
         raise BadSample("bad_row", f"answer {answer.content[:80]!r}: cannot be read as that of a {category}")
     choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
-    item = Item.from_example(example, choices=choices, family=category, cluster=image_name(example.images))
-    item = replace(item, metadata={**item.metadata, "form": form, "truth": truth})
-    if not requested:
-        return item
-    request = REQUESTS[form].format(choices=", ".join(choices))
-    return replace(item, messages=(*item.messages[:-1], replace(question, content=f"{question.content}\n{request}")))
+    about = {**example.metadata, "form": form, "truth": truth}
+    item = Item.from_example(example, choices=choices, family=category, metadata=about)
+    if requested:
+        asked = f"{question.content}\n{REQUESTS[form].format(choices=', '.join(choices))}"
+        item = replace(item, messages=(*item.messages[:-1], replace(question, content=asked)))
+    return item
 
 
 def read(form: str, text: str, regions: Sequence[str]) -> Any:
@@ -108,19 +110,21 @@ def hours_apart(one: float, other: float) -> float:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The authors' groups, each with its success; numbers with their error and the share that was read."""
-    groups: dict[str, list[Prediction]] = {}
-    found = {"parsed_share": _parsed_share(predictions)}
-    for family, rows in by_family(of_known_family(predictions)).items():
-        name = group_of(family)
-        total = "qualitative_accuracy" if name in PAIRS else "quantitative_success"
-        groups.setdefault(total, []).extend(rows)
-        groups.setdefault(f"{name}_{total.rpartition('_')[2]}", []).extend(rows)
-        if name not in PAIRS:
-            found[f"{name}_parsed_share"] = _parsed_share(rows)
-            errors = [value for row in rows for value in row.figures.values()]
-            what = "error_degrees" if name == "direction" else "relative_error"
-            found |= {f"{name}_{what}": sum(errors) / len(errors)} if errors else {}
-    return {**{name: accuracy(rows) for name, rows in groups.items()}, **found}
+    found = accuracies(predictions, _total_of)
+    found |= accuracies(predictions, lambda family: f"{group_of(family)}_{_total_of(family).rpartition('_')[2]}")
+    found["parsed_share"] = sum(row.parsed is not None for row in predictions) / len(predictions)
+    rows = [
+        {"group": group_of(row.family), "parsed_share": float(row.parsed is not None), **row.figures}
+        for row in predictions
+        if row.family != Prediction.family
+    ]
+    means = pd.DataFrame(rows).groupby("group").mean().drop(list(PAIRS), errors="ignore")
+    figures = means.reset_index().melt("group").dropna().itertuples(index=False, name=None)
+    return found | {f"{group}_{name.removeprefix(f'{group}_')}": value for group, name, value in figures}
+
+
+def _total_of(category: str) -> str:
+    return "qualitative_accuracy" if group_of(category) in PAIRS else "quantitative_success"
 
 
 def group_of(category: str) -> str:
@@ -132,8 +136,9 @@ def group_of(category: str) -> str:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the best constant answer reaches, chosen for every category on other items than it is scored on."""
-    right = {family: best_constant(rows) for family, rows in by_family(items).items()}
-    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in by_family(items).items()}
+    of = {name: [item for item in items if item.family == name] for name in dict.fromkeys(i.family for i in items)}
+    right = {family: best_constant(rows) for family, rows in of.items()}
+    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in of.items()}
     return {"best_constant": sum(right.values()) / len(items), **shares}
 
 
@@ -150,10 +155,6 @@ def best_constant(items: Sequence[Item]) -> float:
         best = [constant for constant in hits if hits[constant] == max(hits.values())]
         right += sum(is_right(form, constant, truth) for constant in best for truth in own) / max(len(best), 1)
     return right
-
-
-def _parsed_share(predictions: Sequence[Prediction]) -> float:
-    return sum(row.parsed is not None for row in predictions) / len(predictions)
 
 
 SPATIAL_RGPT = Task("spatial_rgpt", "SpatialRGPT-Bench", load, score, measures, floors, max_new_tokens=128)

@@ -20,7 +20,7 @@ from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_binary, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, image_name, of_known_family, read_items
+from .base import Score, Task, TaskItems, accuracies, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
@@ -47,17 +47,12 @@ def load(settings: SourceSettings) -> TaskItems:
     file = path / f"{settings.split}.jsonl" if path.is_dir() else path
     train = file.parent / TRAIN
     known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
-    return read_items(open_source("vsr", settings), lambda example: _item(example, known))
 
+    def to_item(example: Example) -> Item:
+        family = str(example.metadata.get("relation") or "all")
+        return Item.from_example(example, metadata={**example.metadata, **known}, family=family)
 
-def _item(example: Example, known: dict[str, str]) -> Item:
-    about = {**example.metadata, **known}
-    return Item.from_example(
-        example,
-        metadata=about,
-        family=str(about.get("relation") or "all"),
-        cluster=image_name(example.images),
-    )
+    return read_items(open_source("vsr", settings), to_item)
 
 
 def score(item: Item, output: str) -> Score:
@@ -69,11 +64,8 @@ def score(item: Item, output: str) -> Score:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
-    groups: dict[str, list[Prediction]] = {}
-    for row in of_known_family(predictions):
-        groups.setdefault(_GROUP_OF.get(row.family, "Unallocated").lower(), []).append(row)
-    yes = sum(row.parsed == "1" for row in predictions) / len(predictions)
-    return {"yes_rate": yes, **{f"{group}_accuracy": accuracy(groups[group]) for group in sorted(groups)}}
+    groups = accuracies(predictions, lambda family: f"{_GROUP_OF.get(family, 'Unallocated').lower()}_accuracy")
+    return {"yes_rate": sum(row.parsed == "1" for row in predictions) / len(predictions), **groups}
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
