@@ -155,6 +155,3 @@ def audit_text(found: dict[str, Any]) -> str:
             *([] if prior is None else [f"  more frequent answer of the relation {prior:.1%}"]),
         ]
     return "\n".join(lines)
-
-
-__all__ = ["audit", "audit_text", "blind_rules"]

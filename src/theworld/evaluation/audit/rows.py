@@ -113,6 +113,3 @@ def _answer(text: str, asked: str, choices: Any) -> str:
         options = dict(zip(ascii_uppercase, map(str, choices), strict=False))
     text = options.get(text.strip().strip("()"), text.strip()).casefold().rstrip(".")
     return {"true": YES, "false": NO}.get(text, text)
-
-
-__all__ = ["NO", "YES", "AuditRow", "normalise", "read_audit_rows"]

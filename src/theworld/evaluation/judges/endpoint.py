@@ -92,6 +92,3 @@ class Endpoint:
     def _told(self, error: Exception) -> str:
         told = " ".join(self.settings.without_key(str(error)).split())[:300]  # cut last: half a key is no longer found
         return f"{type(error).__name__}: {told}"
-
-
-__all__ = ["Endpoint", "JudgeSettings"]

@@ -171,6 +171,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         raise TheWorldError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
     return dict(pairs)
-
-
-__all__ = ["FORMS", "OPENING", "form_of", "messages_for", "question_of", "read_reply"]

@@ -143,6 +143,3 @@ def summary_line(summary: dict[str, Any]) -> str:
     share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
     agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
     return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"
-
-
-__all__ = ["JUDGEMENTS", "SUMMARY", "judge_predictions", "prediction_folders", "summary_line"]

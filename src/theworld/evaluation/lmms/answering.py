@@ -162,6 +162,3 @@ def cut(answer: str, until: str | Sequence[str]) -> str:
         if stop and stop != HARNESS_STOP:
             answer = answer.partition(stop)[0]
     return answer.strip()
-
-
-__all__ = ["Answering", "Conversation", "chat_prompt", "cut", "generation_options", "text_prompt"]

@@ -139,6 +139,3 @@ class TheWorldSimple(_TheWorld):
     def _turns(self, context: str, doc_to_visual: Any, document: int, task: str, split: str) -> list[Turn]:
         images = doc_to_visual(self.task_dict[task][split][document]) or []
         return text_prompt(context, [image for image in images if image is not None])
-
-
-__all__ = ["TheWorldChat", "TheWorldSimple"]

@@ -142,19 +142,3 @@ def accuracies(predictions: Iterable[Prediction], group: Callable[[str], str]) -
     """
     rows = [(group(row.family), row.score) for row in predictions if row.family != Prediction.family]
     return pd.DataFrame(rows, columns=["group", "score"]).groupby("group")["score"].mean().to_dict()
-
-
-__all__ = [
-    "ALL",
-    "MARGIN",
-    "Learn",
-    "Learned",
-    "Score",
-    "Task",
-    "TaskItems",
-    "Trace",
-    "accuracies",
-    "image_name",
-    "kind_of",
-    "read_items",
-]

@@ -83,5 +83,3 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
 
 
 BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)
-
-__all__ = ["BLINK"]

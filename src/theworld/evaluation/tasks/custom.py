@@ -58,5 +58,3 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
 
 
 CUSTOM = Task("custom", "Custom questions", load, score, floors=floors)
-
-__all__ = ["CUSTOM"]

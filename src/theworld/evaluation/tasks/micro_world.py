@@ -235,5 +235,3 @@ MICRO_WORLD = Task(
     learn=learn,
     trace=trace,
 )
-
-__all__ = ["MICRO_WORLD"]

@@ -158,5 +158,3 @@ def best_constant(items: Sequence[Item]) -> float:
 
 
 SPATIAL_RGPT = Task("spatial_rgpt", "SpatialRGPT-Bench", load, score, measures, floors, max_new_tokens=128)
-
-__all__ = ["SPATIAL_RGPT"]

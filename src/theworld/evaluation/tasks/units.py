@@ -76,6 +76,3 @@ def _decimal(mixed: re.Match[str]) -> str:
     """A mixed number such as "1 1/2" as a decimal one; what is none stays."""
     whole, over, under = (int(number) for number in mixed.groups())
     return str(whole + over / under) if over < under else mixed[0]
-
-
-__all__ = ["METRES", "NUMBER_WORDS", "find_lengths"]

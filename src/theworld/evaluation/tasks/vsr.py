@@ -19,7 +19,7 @@ from ..audit.overlaps import blind_rules
 from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
-from .answers import parse_binary, parse_yes_no
+from .answers import parse_letter, parse_yes_no
 from .base import Score, Task, TaskItems, accuracies, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
@@ -58,7 +58,7 @@ def load(settings: SourceSettings) -> TaskItems:
 def score(item: Item, output: str) -> Score:
     """Right is the row's label; "true" and "false" stand for it where there is no digit."""
     words = None if any(map(str.isdigit, output)) else parse_yes_no(output)
-    label = parse_binary(output) if words is None else str(int(words == "yes"))
+    label = parse_letter(output, ("0", "1")) if words is None else str(int(words == "yes"))
     return Score(label, float(label == item.answer))
 
 
@@ -84,5 +84,3 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
 
 
 VSR = Task("vsr", "VSR", load, score, measures, floors)
-
-__all__ = ["VSR"]
