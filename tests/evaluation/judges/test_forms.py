@@ -13,7 +13,7 @@ GOOD = [
     ("answer", '{"mark": 1}', "two", 1.0, {}),
     ("answer", '```json\n{"mark": 0, "why": "it says three"}\n```', "two", 0.0, {}),
     ("answer", '<think>Is Region [0] a 0? {"mark": 0}</think>\n{"mark": "1"}', "two", 1.0, {}),
-    ("qualitative", '{"mark": 0.0}', "Region [0].", 0.0, {}),
+    ("answer", '{"mark": 0.0}', "Region [0].", 0.0, {}),
     ("metres", '{"answer_metres": 0.6096, "response_metres": 0.762}', WIDTH, 1.0, {"relative_error": 0.25}),
     ("metres", '{"answer_metres": 0.61, "response_metres": 1.22}', WIDTH, 0.0, {"relative_error": 1.0}),
     ("metres", '{"answer_metres": 0.61, "response_metres": null}', WIDTH, 0.0, {}),
@@ -73,8 +73,8 @@ def test_the_examples_in_a_prompt_are_of_its_form(form: str) -> None:
 
 def test_forms_of_the_tasks() -> None:
     families = {
-        "left_choice": "qualitative",
-        "tall_predicate": "qualitative",
+        "left_choice": "answer",
+        "tall_predicate": "answer",
         "width_data": "metres",
         "direction": "clock",
     }

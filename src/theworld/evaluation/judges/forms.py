@@ -11,7 +11,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 from theworld.utils.errors import TheWorldError
@@ -30,13 +30,7 @@ MISREAD = 0.05
 """Relative error up to which a judge may round a right answer that the rules read as well; beyond, it misread it."""
 
 
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise TheWorldError(f"{value}: expected a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Hour = Annotated[Number, Field(ge=1, le=12, multiple_of=1)]
 
 
@@ -62,48 +56,35 @@ class Hours(BaseModel):
 
 NUMBERS = (
     'Its keys are "answer_{unit}" and "response_{unit}": the {what} that right_answer and that response give, {how}; '
-    "null for a response that gives no single {what}. Do not judge which is right. Example: {example}"
+    "null for a response that gives no single {what}. Do not judge which is right. Example: "
 )
+METRES = NUMBERS.format(
+    unit="metres", what="length", how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)"
+)
+HOURS = NUMBERS.format(unit="hour", what="direction", how="as an hour of the clock from 1 to 12")
+
 FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
     "answer": (
         'Its key is "mark": 1 if the response gives the right answer, in whatever words, else 0. A response that gives '
-        'several answers, or none, is marked 0. Example: right_answer "two", response "There are 2." -> {"mark": 1}',
-        Mark,
-    ),
-    "qualitative": (
-        "The question compares regions of the image, written as Region [0], Region [1]; a number in brackets is a "
-        'name, not a grade. Its key is "mark": 1 if the response says of the same regions what right_answer says, in '
-        'whatever words, else 0. Examples: right_answer "Region [0] is the taller one.", response "Region [1] stands '
-        'taller." -> {"mark": 0}; right_answer "No, Region [1] is not behind Region [0].", response "Incorrect." -> '
-        '{"mark": 1}',
+        "several answers, or none, is marked 0. A number in brackets, as in Region [0], is the name of a region of the "
+        'image, not a grade. Examples: right_answer "two", response "There are 2." -> {"mark": 1}; right_answer '
+        '"Region [0] is the taller one.", response "Region [1] stands taller." -> {"mark": 0}; right_answer "No, '
+        'Region [1] is not behind Region [0].", response "Incorrect." -> {"mark": 1}',
         Mark,
     ),
     "metres": (
-        NUMBERS.format(
-            unit="metres",
-            what="length",
-            how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)",
-            example='right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
-            '{"answer_metres": 0.254, "response_metres": 0.485}',
-        ),
+        f'{METRES}right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
+        '{"answer_metres": 0.254, "response_metres": 0.485}',
         Metres,
     ),
     "clock": (
-        NUMBERS.format(
-            unit="hour",
-            what="direction",
-            how="as an hour of the clock from 1 to 12",
-            example='right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
-            '{"answer_hour": 3, "response_hour": 11}',
-        ),
+        f'{HOURS}right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
+        '{"answer_hour": 3, "response_hour": 11}',
         Hours,
     ),
 }
 """What a judge is told after `OPENING`, and what its reply holds, by kind of question; lengths and hours are compared
 by the official rules of SpatialRGPT-Bench, not by the judge."""
-
-SPATIAL_FORMS = {"predicate": "qualitative", "choice": "qualitative", "data": "metres", "direction": "clock"}
-"""By the last word of a SpatialRGPT-Bench category."""
 
 _USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
 _BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
@@ -114,17 +95,15 @@ _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
 
 def form_of(task: str, family: str) -> str:
-    """The key of `FORMS` that fits a prediction."""
-    return SPATIAL_FORMS.get(family.rpartition("_")[2], "answer") if task == "spatial_rgpt" else "answer"
+    """The key of `FORMS` that fits a prediction: the last word of a SpatialRGPT-Bench category tells it."""
+    number = {"data": "metres", "direction": "clock"} if task == "spatial_rgpt" else {}
+    return number.get(family.rpartition("_")[2], "answer")
 
 
 def messages_for(form: str, prediction: Prediction) -> list[dict[str, str]]:
     """The chat that asks about `prediction`."""
-    asked = {
-        "question": question_of(prediction.prompt),
-        "right_answer": prediction.answer,
-        "response": prediction.output,
-    }
+    question = question_of(prediction.prompt)
+    asked = {"question": question, "right_answer": prediction.answer, "response": prediction.output}
     user = json.dumps(asked, ensure_ascii=False)
     return [{"role": "system", "content": OPENING + FORMS[form][0]}, {"role": "user", "content": user}]
 
@@ -167,7 +146,7 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys come once: of two marks none is the mark."""
+    """An object whose keys come once: of two marks none is the mark. `true` becomes a text, as it is no number."""
     if len(dict(pairs)) < len(pairs):
         raise TheWorldError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
-    return dict(pairs)
+    return {key: str(value) if isinstance(value, bool) else value for key, value in pairs}
