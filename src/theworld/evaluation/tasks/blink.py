@@ -39,9 +39,7 @@ _OPTION = re.compile(r"^\(([A-Z])\)[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 def load(settings: SourceSettings) -> TaskItems:
     """The questions of `val`, the split whose answers are known. A `question_template` comes without the disclaimer.
 
-    Raises:
-        ValueError: The split whose answers are hidden, or as `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
+    Raises as `open_source`, also for the split whose answers are hidden.
     """
     return read_items(open_source("blink", settings), partial(_item, settings.question_template is None))
 

@@ -20,12 +20,7 @@ _QUOTES = "\"'`“”\u2018\u2019"
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The rows at `settings.path`, each its last answer being what is asked for.
-
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
-    """
+    """The rows at `settings.path`, each its last answer being what is asked for. Raises as `open_source`."""
     return read_items(open_source("custom", settings), _item)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from ..tracing import follow, read_ends, share_of
 from .answers import parse_choice
 from .base import Learned, Score, Task, TaskItems, read_items
 
-if TYPE_CHECKING:
-    from theworld.nano.scenes import SceneSet
-
 FEW = 1_000
 """Questions below which the static learners get fewer labels than the model had, in proportion."""
 
@@ -52,9 +49,7 @@ def load(settings: SourceSettings) -> TaskItems:
 
     `metadata["places"]` holds the outcomes of the item's scene: family -> (answers by place, place of the right one).
 
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: The folder holds no scenes; names the command that makes them.
+    Raises as `open_source`, and a `FileNotFoundError` for a folder without scenes; names the command that makes them.
     """
     settings.refuse("micro_world", "clip_frames")
     source = open_source("micro_world", settings)
@@ -128,7 +123,7 @@ def learn(
     answers: dict[str, str] = {}
     table: list[dict[str, Any]] = []
     for name, asked in _predictive(items).items():
-        places = _places(train, name), _places(validation, name)
+        places = _places(train.records, name), _places(validation.records, name)
         if min(len(set(known.values())) for known in places) < 2:
             continue  # nothing to tell apart
         places[0].update({len(train) + clip: MIRRORED[name][place] for clip, place in places[0].items()})
@@ -138,7 +133,7 @@ def learn(
         )
         predict, rows = best_learner(name, fitted_on, chosen_on, seed)
         told = predict(_features(np.stack([item.images[0] for item in asked]))).tolist()
-        answers |= {item.id: _words(item, name)[place] for item, place in zip(asked, told, strict=True)}
+        answers |= {item.id: item.metadata["places"][name][0][place] for item, place in zip(asked, told, strict=True)}
         table += [{**row, "labels": row["labels"] // 2} for row in rows]  # without the mirrored copies
     return Learned(answers, table)
 
@@ -179,7 +174,7 @@ def trace(
         labels, position = torch.tensor([*places.values()]), {clip: number for number, clip in enumerate(places)}
         last = torch.stack([true[clip][:, -1] for clip in places])
         seen, read = read_ends(last, labels, imagined[:, :, -1], [position[item.metadata["clip"]] for item in asked])
-        ends = [_words(item, name)[place] for item, place in zip(asked, read.tolist(), strict=True)]
+        ends = [item.metadata["places"][name][0][place] for item, place in zip(asked, read.tolist(), strict=True)]
         figures = follow([item.answer for item in asked], ends, [answers.get(item.id) for item in asked])
         traced[f"predictive/{name}"] = {**figures, "scenes": len(labels), "reader_right": share_of(seen == labels)}
     return traced
@@ -195,14 +190,9 @@ def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
     return asked
 
 
-def _words(item: Item, family: str) -> tuple[str, ...]:
-    """The answers to the item's question by place."""
-    return item.metadata["places"][family][0]
-
-
-def _places(scenes: SceneSet, family: str) -> dict[int, int]:
+def _places(records: Sequence[dict[str, Any]], family: str) -> dict[int, int]:
     """By index of the scenes that have this outcome, its place."""
-    places = {index: outcome_place(record, family) for index, record in enumerate(scenes.records)}
+    places = {index: outcome_place(record, family) for index, record in enumerate(records)}
     return {index: place for index, place in places.items() if place is not None}
 
 

@@ -43,9 +43,7 @@ _REGION = re.compile(r"region \[(\d+)\]", re.IGNORECASE)
 def load(settings: SourceSettings) -> TaskItems:
     """The benchmark's rows, regions drawn as in training; a row whose ground truth no rule reads is skipped.
 
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
+    Raises as `open_source`.
     """
     return read_items(open_source("spatial_rgpt", settings), partial(_item, settings.question_template is None))
 

@@ -28,15 +28,10 @@ _GROUP_OF = {relation: group for group, relations in META_CATEGORIES.items() for
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The statements at `settings.path`, labels being the answers; families are relations.
+    """The statements at `settings.path`, labels being the answers; families are relations. Raises as `open_source`.
 
-    Args:
-        settings: `path` is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is
-            taken, or a Hub id. `split` is test by default; a file has none.
-
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `path`.
+    The path is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is taken, or a Hub
+    id. The split is test by default; a file has none.
     """
     path = Path(settings.path or "").expanduser()
     if not path.is_file():
