@@ -87,9 +87,9 @@ FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
 by the official rules of SpatialRGPT-Bench, not by the judge."""
 
 _USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
-_BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-_BLOCK_TOKENS += (CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
-_PLACEHOLDER = re.compile(rf"(?:{'|'.join(map(re.escape, _BLOCK_TOKENS))})(?:\*\d+)?")
+_IMAGE_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+_BLOCK_TOKENS = map(re.escape, (*_IMAGE_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW))
+_PLACEHOLDER = re.compile(rf"(?:{'|'.join(_BLOCK_TOKENS)})(?:\*\d+)?")
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
@@ -139,10 +139,8 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
         raise TheWorldError(f"read {found.truth:g} {form}: the right answer says {answer[:80]!r}")
     if found.said is None:
         return {"mark": 0.0, "figures": {}}
-    return {
-        "mark": float(is_right(kind, found.said, found.truth)),
-        "figures": error_of(kind, found.said, found.truth),
-    }
+    right = is_right(kind, found.said, found.truth)
+    return {"mark": float(right), "figures": error_of(kind, found.said, found.truth)}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image
 
@@ -135,10 +135,14 @@ def image_name(images: Sequence[Any]) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def accuracies(predictions: Iterable[Prediction], group: Callable[[str], str]) -> dict[str, float]:
-    """Mean score by what `group` makes of a family; unparsed and failed answers count as wrong.
+def of_known_family(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Without the rows that could not become an item: they count as wrong, but nobody knows in which family."""
+    return [row for row in predictions if row.family != Prediction.family]
 
-    Rows that could not become an item are left out, as nobody knows in which family they count.
-    """
-    rows = [(group(row.family), row.score) for row in predictions if row.family != Prediction.family]
-    return pd.DataFrame(rows, columns=["group", "score"]).groupby("group")["score"].mean().to_dict()
+
+def means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of the values of every name."""
+    values = defaultdict[str, list[float]](list)
+    for name, value in pairs:
+        values[name].append(value)
+    return {name: fmean(of_name) for name, of_name in values.items()}

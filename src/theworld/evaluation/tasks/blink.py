@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import pandas as pd
-
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_letter
-from .base import Score, Task, TaskItems, accuracies, read_items
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."
 """The official prompt has no such line; lmms-eval has one to this effect."""
@@ -65,7 +63,7 @@ def score(item: Item, output: str) -> Score:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The official total and the pooled one, of as many sub-tasks as there are."""
-    subtasks = accuracies(predictions, str)
+    subtasks = means((row.family, row.score) for row in of_known_family(predictions))
     return {
         "mean_of_subtasks": sum(subtasks.values()) / len(subtasks),
         "pooled": sum(row.score for row in predictions) / len(predictions),
@@ -75,9 +73,10 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the most frequent letter of every sub-task reaches."""
-    scores = pd.Series(majority_baseline(items))
-    subtasks = scores.groupby([item.family for item in items]).mean()
-    return {"majority_letter": float(scores.mean()), "majority_letter_mean_of_subtasks": float(subtasks.mean())}
+    scores = majority_baseline(items)
+    subtasks = means((item.family, float(score)) for item, score in zip(items, scores, strict=True))
+    mean = sum(subtasks.values()) / len(subtasks)
+    return {"majority_letter": float(scores.mean()), "majority_letter_mean_of_subtasks": mean}
 
 
 BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)

@@ -13,15 +13,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
 from ..stats.baseline import folds
 from ..store.predictions import Item, Prediction
 from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from .base import Score, Task, TaskItems, accuracies, read_items
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -108,21 +106,16 @@ def hours_apart(one: float, other: float) -> float:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The authors' groups, each with its success; numbers with their error and the share that was read."""
-    found = accuracies(predictions, _total_of)
-    found |= accuracies(predictions, lambda family: f"{group_of(family)}_{_total_of(family).rpartition('_')[2]}")
-    found["parsed_share"] = sum(row.parsed is not None for row in predictions) / len(predictions)
-    rows = [
-        {"group": group_of(row.family), "parsed_share": float(row.parsed is not None), **row.figures}
-        for row in predictions
-        if row.family != Prediction.family
-    ]
-    means = pd.DataFrame(rows).groupby("group").mean().drop(list(PAIRS), errors="ignore")
-    figures = means.reset_index().melt("group").dropna().itertuples(index=False, name=None)
-    return found | {f"{group}_{name.removeprefix(f'{group}_')}": value for group, name, value in figures}
-
-
-def _total_of(category: str) -> str:
-    return "qualitative_accuracy" if group_of(category) in PAIRS else "quantitative_success"
+    pairs = [("parsed_share", float(row.parsed is not None)) for row in predictions]
+    for row in of_known_family(predictions):
+        group = group_of(row.family)
+        if group in PAIRS:
+            pairs += [("qualitative_accuracy", row.score), (f"{group}_accuracy", row.score)]
+            continue
+        pairs += [("quantitative_success", row.score), (f"{group}_success", row.score)]
+        pairs.append((f"{group}_parsed_share", float(row.parsed is not None)))
+        pairs += [(f"{group}_{name.removeprefix(f'{group}_')}", value) for name, value in row.figures.items()]
+    return means(pairs)
 
 
 def group_of(category: str) -> str:

@@ -20,7 +20,7 @@ from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_letter, parse_yes_no
-from .base import Score, Task, TaskItems, accuracies, read_items
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
@@ -59,8 +59,10 @@ def score(item: Item, output: str) -> Score:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
-    groups = accuracies(predictions, lambda family: f"{_GROUP_OF.get(family, 'Unallocated').lower()}_accuracy")
-    return {"yes_rate": sum(row.parsed == "1" for row in predictions) / len(predictions), **groups}
+    pairs = [("yes_rate", float(row.parsed == "1")) for row in predictions]
+    for row in of_known_family(predictions):
+        pairs.append((f"{_GROUP_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
+    return means(pairs)
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
