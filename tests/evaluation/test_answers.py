@@ -28,6 +28,7 @@ OPTIONS = {"A": "A is closer", "B": "B is closer"}
         ("**B**", "B"),
         ("Option C", "C"),
         ("B\nThe ball rests on the table.", "B"),
+        ("The ball rests on the table.\nB", "B"),
         ("The answer is B", "B"),
         ("The answer is B because a ball falls.", "B"),
         ("The correct answer is (B)", "B"),
