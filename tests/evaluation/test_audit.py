@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from theworld.evaluation.audit.overlaps import Audit, audit
+from theworld.evaluation.audit.overlaps import audit
 from theworld.evaluation.audit.rows import normalise, read_audit_rows
 from theworld.evaluation.stats.intervals import interval
 
@@ -62,11 +62,15 @@ def test_blink_questions_are_found_among_vsr_statements(tmp_path: Path) -> None:
         blink(4, "Is the dog on the bed?", "(A)", question="Is the dog on the bed?", choices=["yes", "no"]),
     ]
     found = audit([write(tmp_path / "vsr.jsonl", rows)], write(tmp_path / "blink.jsonl", questions))
-    assert found.overlap.statements == ("the bus contain the person", "the car beneath the cat", "the dog on the bed")
-    assert (found.overlap.statement_rows, found.overlap.same_answer_rows) == (3, 2)
-    assert (found.overlap.images, found.overlap.clean_rows) == ((), 1)
-    assert found.shortcuts is not None
-    assert (found.shortcuts.decidable, found.shortcuts.opposite_right) == (3, 1)
+    assert found["overlap"]["statements"] == [
+        "the bus contain the person",
+        "the car beneath the cat",
+        "the dog on the bed",
+    ]
+    assert (found["overlap"]["statement_rows"], found["overlap"]["same_answer_rows"]) == (3, 2)
+    assert (found["overlap"]["images"], found["overlap"]["clean_rows"]) == ([], 1)
+    assert found["shortcuts"] is not None
+    assert (found["shortcuts"]["decidable"], found["shortcuts"]["opposite_right"]) == (3, 1)
 
 
 def test_rules_that_do_not_look(tmp_path: Path) -> None:
@@ -85,13 +89,12 @@ def test_rules_that_do_not_look(tmp_path: Path) -> None:
         vsr("9.jpg", "The new is in the h.", 1, "in"),
     ]
     found = audit([write(tmp_path / "train.jsonl", train)], write(tmp_path / "test.jsonl", rows))
-    rules = found.shortcuts
+    rules = found["shortcuts"]
     assert rules is not None
-    assert (rules.decidable, rules.opposite_right) == (2, 2)
-    assert (rules.opposite, rules.same, rules.always_yes) == (0.8, 0.4, 0.6)
-    assert rules.relation_prior == 0.8  # "on" ties, so yes; "at" no; "in" is unknown
-    assert (found.twice, found.contrasted) == (2, 2)
-    assert (found.overlap.image_rows, found.overlap.pair_rows, found.overlap.clean_rows) == (1, 1, 2)
+    assert (rules["decidable"], rules["opposite_right"]) == (2, 2)
+    assert (rules["opposite"], rules["same"], rules["always_yes"]) == (0.8, 0.4, 0.6)
+    assert rules["relation_prior"] == 0.8  # "on" ties, so yes; "at" no; "in" is unknown
+    assert (found["overlap"]["image_rows"], found["overlap"]["pair_rows"], found["overlap"]["clean_rows"]) == (1, 1, 2)
 
 
 def test_open_questions_have_overlaps_and_no_rules(tmp_path: Path) -> None:
@@ -113,10 +116,14 @@ def test_open_questions_have_overlaps_and_no_rules(tmp_path: Path) -> None:
         {"question": "What colour is it?", "answer": "Blue"},
     ]
     found = audit([write(tmp_path / "train.json", train)], write(tmp_path / "eval.json", rows))
-    assert found.training_rows == 3
-    assert found.shortcuts is None
-    assert (found.overlap.ids, found.overlap.images) == (("7",), ("one",))
-    assert (found.overlap.statement_rows, found.overlap.same_answer_rows, found.overlap.id_rows) == (2, 1, 1)
+    assert found["training_rows"] == 3
+    assert found["shortcuts"] is None
+    assert (found["overlap"]["ids"], found["overlap"]["images"]) == (["7"], ["one"])
+    assert (found["overlap"]["statement_rows"], found["overlap"]["same_answer_rows"], found["overlap"]["id_rows"]) == (
+        2,
+        1,
+        1,
+    )
 
 
 def test_images_are_found_under_another_name(tmp_path: Path) -> None:
@@ -130,10 +137,10 @@ def test_images_are_found_under_another_name(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", [vsr("a.png", "One is here.", 1)])
     rows = [vsr(name, f"The {name} is there.", 1) for name in ("b.bmp", "c.png", "absent.png")]
     evaluation = write(tmp_path / "eval.jsonl", rows)
-    found = audit([train], evaluation, tmp_path / "train", tmp_path / "eval").overlap
-    assert (found.images, found.same_images, found.unread_images) == ((), ("b.bmp",), 1)
-    assert (found.image_rows, found.clean_rows) == (1, 2)
-    assert audit([train], evaluation).overlap.same_images is None
+    found = audit([train], evaluation, tmp_path / "train", tmp_path / "eval")["overlap"]
+    assert (found["images"], found["same_images"], found["unread_images"]) == ([], ["b.bmp"], 1)
+    assert (found["image_rows"], found["clean_rows"]) == (1, 2)
+    assert audit([train], evaluation)["overlap"]["same_images"] is None
     with pytest.raises(ValueError, match="both folders"):
         audit([train], evaluation, tmp_path / "train")
     with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -172,30 +179,33 @@ def annotations() -> Path:
     return Path(folder) / "vsr"
 
 
-def of(annotations: Path, training: list[str], evaluation: str) -> Audit:
+def of(annotations: Path, training: list[str], evaluation: str) -> dict[str, Any]:
     return audit([annotations / f"{name}.jsonl" for name in training], annotations / f"{evaluation}.jsonl")
 
 
 def test_random_split_of_vsr_is_solved_without_looking(annotations: Path) -> None:
     found = of(annotations, ["random/train"], "random/test")
-    overlap, rules = found.overlap, found.shortcuts
+    overlap, rules = found["overlap"], found["shortcuts"]
     assert rules is not None
-    assert (found.rows, found.images, found.training_rows) == (2195, 1874, 7680)
-    assert (overlap.statement_rows, len(overlap.images), overlap.image_rows) == (1666, 978, 1226)
-    assert overlap.clean_rows == 224
-    assert (rules.decidable, rules.opposite_right) == (1404, 1179)
-    assert [round(100 * share, 1) for share in (rules.opposite, rules.always_yes)] == [73.1, 53.8]
+    assert (found["rows"], found["images"], found["training_rows"]) == (2195, 1874, 7680)
+    assert (overlap["statement_rows"], len(overlap["images"]), overlap["image_rows"]) == (1666, 978, 1226)
+    assert overlap["clean_rows"] == 224
+    assert (rules["decidable"], rules["opposite_right"]) == (1404, 1179)
+    assert [round(100 * share, 1) for share in (rules["opposite"], rules["always_yes"])] == [73.1, 53.8]
     both = of(annotations, ["random/train", "random/dev"], "random/test")
-    assert (both.twice, both.contrasted) == (2385, 2342)
-    assert both.shortcuts is not None
-    assert round(100 * both.shortcuts.opposite, 1) == 76.1
+    assert both["shortcuts"] is not None
+    assert round(100 * both["shortcuts"]["opposite"], 1) == 76.1
 
 
 def test_zeroshot_split_of_vsr_is_not(annotations: Path) -> None:
     found = of(annotations, ["zeroshot/train"], "zeroshot/test")
-    assert (found.overlap.statement_rows, len(found.overlap.images), found.overlap.image_rows) == (0, 2, 3)
-    assert found.shortcuts is not None
-    assert round(100 * found.shortcuts.opposite, 1) == 51.5
+    assert (found["overlap"]["statement_rows"], len(found["overlap"]["images"]), found["overlap"]["image_rows"]) == (
+        0,
+        2,
+        3,
+    )
+    assert found["shortcuts"] is not None
+    assert round(100 * found["shortcuts"]["opposite"], 1) == 51.5
 
 
 @pytest.mark.parametrize(
@@ -209,7 +219,7 @@ def test_zeroshot_split_of_vsr_is_not(annotations: Path) -> None:
 def test_the_two_splits_of_vsr_leak_into_each_other(
     annotations: Path, training: str, evaluation: str, pairs: int
 ) -> None:
-    assert of(annotations, [training], evaluation).overlap.pair_rows == pairs
+    assert of(annotations, [training], evaluation)["overlap"]["pair_rows"] == pairs
 
 
 def test_errors_of_vsr_are_those_of_another_harness(annotations: Path) -> None:

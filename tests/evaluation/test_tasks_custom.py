@@ -116,7 +116,7 @@ def test_a_table_without_pictures(tmp_path: Path) -> None:
     rows = [{**ROWS[0], "image": ""}, {**ROWS[1], "image": "", "choices": "A ball, a box"}]
     loaded = load(write(tmp_path, "csv", rows))
     assert [(item.images, item.cluster, item.choices) for item in loaded.items] == [((), "", ("red", "blue"))]
-    assert "expected a list, as text in JSON" in loaded.skipped[0].detail
+    assert "expected a list; as text in JSON" in loaded.skipped[0].detail
 
 
 def test_streams(tmp_path: Path) -> None:

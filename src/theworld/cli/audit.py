@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found."""
-    from dataclasses import asdict
-
     from theworld.evaluation.audit.overlaps import audit, audit_text
 
     found = audit(args.train, args.eval, args.train_images, args.eval_images)
-    return report(args, asdict(found), audit_text(found))
+    return report(args, found, audit_text(found))

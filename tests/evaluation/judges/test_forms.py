@@ -13,7 +13,7 @@ GOOD = [
     ("answer", '{"mark": 1}', "two", 1.0, {}),
     ("answer", '```json\n{"mark": 0, "why": "it says three"}\n```', "two", 0.0, {}),
     ("answer", '<think>Is Region [0] a 0? {"mark": 0}</think>\n{"mark": "1"}', "two", 1.0, {}),
-    ("qualitative", '{"mark": 0.0}', "Region [0].", 0.0, {}),
+    ("answer", '{"mark": 0.0}', "Region [0].", 0.0, {}),
     ("metres", '{"answer_metres": 0.6096, "response_metres": 0.762}', WIDTH, 1.0, {"relative_error": 0.25}),
     ("metres", '{"answer_metres": 0.61, "response_metres": 1.22}', WIDTH, 0.0, {"relative_error": 1.0}),
     ("metres", '{"answer_metres": 0.61, "response_metres": null}', WIDTH, 0.0, {}),
@@ -51,8 +51,8 @@ BAD = [
 @pytest.mark.parametrize(("form", "reply", "answer", "mark", "figures"), GOOD)
 def test_replies_of_the_form(form: str, reply: str, answer: str, mark: float, figures: dict[str, float]) -> None:
     verdict = read_reply(form, reply, answer)
-    assert verdict.mark == mark
-    assert verdict.figures == pytest.approx(figures, rel=0.01)
+    assert verdict["mark"] == mark
+    assert verdict["figures"] == pytest.approx(figures, rel=0.01)
 
 
 @pytest.mark.parametrize(("form", "reply", "answer"), BAD)
@@ -73,8 +73,8 @@ def test_the_examples_in_a_prompt_are_of_its_form(form: str) -> None:
 
 def test_forms_of_the_tasks() -> None:
     families = {
-        "left_choice": "qualitative",
-        "tall_predicate": "qualitative",
+        "left_choice": "answer",
+        "tall_predicate": "answer",
         "width_data": "metres",
         "direction": "clock",
     }

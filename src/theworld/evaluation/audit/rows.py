@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, NamedTuple
 
 from theworld.data.columns import CONVERSATION_KEYS
 from theworld.data.schema import BadSample
@@ -26,13 +26,11 @@ _AROUND = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-_AUXILIARIES = frozenset({"is", "are", "does", "do"})
 _BARE: dict[str, str] = {"contains": "contain", "consists": "consist", "has": "have"}
 YES, NO = "yes", "no"
 
 
-@dataclass(frozen=True)
-class AuditRow:
+class AuditRow(NamedTuple):
     """One question of a file."""
 
     id: str  # the file's own; empty if it gives none
@@ -60,11 +58,8 @@ def read_audit_rows(path: str | Path) -> list[AuditRow]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; expected a .jsonl file or a .json array")
-    found = [
-        row
-        for number, (_, raw) in enumerate(TextFile.of(path).rows(), 1)
-        for row in _rows_of(raw, f"{path}, row {number}")
-    ]
+    raw = enumerate(TextFile.of(path).rows(), 1)
+    found = [row for number, (_, fields) in raw for row in _rows_of(fields, f"{path}, row {number}")]
     if not found:
         raise TheWorldError(f"{path}: no rows")
     return found
@@ -76,49 +71,45 @@ def normalise(text: str) -> str:
     "Is the car beneath the cat?" and "The car is beneath the cat." both become "the car beneath the cat".
     """
     words: list[str] = _WORD.findall(_AROUND.sub(" ", _OPTION.sub(" ", text)).casefold())
-    return " ".join(_BARE.get(word, word) for word in words if word not in _AUXILIARIES)
+    return " ".join(_BARE.get(word, word) for word in words if word not in ("is", "are", "does", "do"))
 
 
 def _rows_of(row: Any, where: str) -> list[AuditRow]:
+    """The questions of one row of a file."""
     if not isinstance(row, Mapping):
         raise TheWorldError(f"{where}: expected an object, got {type(row).__name__}")
+    # 1. What a question shares with the others of its row
     id = str(next((row[key] for key in IDS if row.get(key) is not None), ""))
-    images = tuple(name for key in IMAGES for name in _names(row.get(key)))
-    relation = str(row.get("relation") or "")
+    given = [row.get(key) for key in IMAGES]
+    listed = [name for value in given for name in (value if isinstance(value, list) else [value])]
+    images, relation = tuple(name for name in listed if isinstance(name, str)), str(row.get("relation") or "")
+    # 2. A conversation, or one question
     conversation = next((row[key] for key in CONVERSATION_KEYS if row.get(key)), None)
     if conversation is not None:
         try:
             turns = read_conversation(conversation)[0]
         except BadSample as bad:
             raise TheWorldError(f"{where}: {bad}") from bad
-        pairs = [(ask.content, tell.content) for ask, tell in pairwise(turns) if ask.role == "user"]
-        return [AuditRow(id, normalise(ask), _answer(tell, ask), images, relation) for ask, tell in pairs]
-    question = next((key for key in QUESTIONS if row.get(key) is not None), None)
-    answer = next((key for key in ANSWERS if row.get(key) is not None), None)
-    if question is None or answer is None:
-        raise TheWorldError(
-            f"{where}: expected one of {', '.join(QUESTIONS)} and one of {', '.join(ANSWERS)}, it has {', '.join(row)}"
-        )
-    asked, value = str(row[question]), row[answer]
-    if answer == "label" and str(value) in ("0", "1"):  # VSR: is the caption true?
-        value = bool(int(value))
-    return [AuditRow(id, normalise(asked), _answer(value, asked, row.get("choices")), images, relation)]
+        asked = [(ask.content, tell.content) for ask, tell in pairwise(turns) if ask.role == "user"]
+    else:
+        question, answer = (next((k for k in keys if row.get(k) is not None), None) for keys in (QUESTIONS, ANSWERS))
+        if question is None or answer is None:
+            raise TheWorldError(
+                f"{where}: expected one of {', '.join(QUESTIONS)} and one of {', '.join(ANSWERS)}, "
+                f"it has {', '.join(row)}"
+            )
+        value = str(row[answer])
+        vsr = {"0": NO, "1": YES} if answer == "label" else {}  # is the caption true?
+        asked = [(str(row[question]), vsr.get(value, value))]
+    return [
+        AuditRow(id, normalise(ask), _answer(tell, ask, row.get("choices")), images, relation) for ask, tell in asked
+    ]
 
 
-def _answer(value: Any, asked: str, choices: Any = None) -> str:
+def _answer(text: str, asked: str, choices: Any) -> str:
     """An answer's words; a letter stands for its option."""
-    text = str(value).strip()
     options = dict(_OPTION.findall(asked))
-    if isinstance(choices, Sequence) and not isinstance(choices, str):
-        options = options or {chr(ord("A") + place): str(choice) for place, choice in enumerate(choices)}
-    text = options.get(text.strip("()"), text).casefold().rstrip(".")
-    return YES if text == "true" else NO if text == "false" else text
-
-
-def _names(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
-
-
-__all__ = ["NO", "YES", "AuditRow", "normalise", "read_audit_rows"]
+    if not options and isinstance(choices, Sequence) and not isinstance(choices, str):
+        options = dict(zip(ascii_uppercase, map(str, choices), strict=False))
+    text = options.get(text.strip().strip("()"), text.strip()).casefold().rstrip(".")
+    return {"true": YES, "false": NO}.get(text, text)

@@ -9,37 +9,23 @@ from urllib.parse import urlsplit
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-NO_KEY = "none"
-"""What a local server without keys is sent; the client wants some."""
-
 
 @dataclass(frozen=True)
 class JudgeSettings:
     """Who judges, and how it is asked.
 
-    Args:
-        base_url: Of the endpoint, such as `http://127.0.0.1:8000/v1`. What is judged is sent there.
-        model: Name that the endpoint knows.
-        api_key: Never written anywhere; empty for a server that wants none.
-        concurrency: Requests at a time.
-        timeout: Seconds that one try may take.
-        retries: Further tries after a timeout, a lost connection, 408, 409, 429 or 5xx; pauses double from 0.5 s up to
-            8 s, or are what the server asks for.
-        temperature: `None` leaves it to the server.
-        json_mode: Ask for `response_format` JSON, which some servers do not know.
-
     Raises:
         ValueError: A value is out of range, or the URL is none or holds credentials.
     """
 
-    base_url: str
-    model: str
-    api_key: str = field(default="", repr=False)
-    concurrency: int = 8
-    timeout: float = 60.0
-    retries: int = 5
-    temperature: float | None = 0.0
-    json_mode: bool = True
+    base_url: str  # of the endpoint, such as http://127.0.0.1:8000/v1; what is judged is sent there
+    model: str  # name that the endpoint knows
+    api_key: str = field(default="", repr=False)  # never written anywhere; empty for a server that wants none
+    concurrency: int = 8  # requests at a time
+    timeout: float = 60.0  # seconds that one try may take
+    retries: int = 5  # further tries after a timeout, a lost connection, 408, 409, 429 or 5xx
+    temperature: float | None = 0.0  # None leaves it to the server
+    json_mode: bool = True  # ask for `response_format` JSON, which some servers do not know
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)
@@ -64,14 +50,6 @@ class JudgeSettings:
         return text.replace(self.api_key, "***") if self.api_key else text
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What came back: the text, or why there is none."""
-
-    text: str | None
-    failed: str | None = None
-
-
 class Endpoint:
     """A client of one endpoint; safe to use from several threads.
 
@@ -84,7 +62,7 @@ class Endpoint:
         self.openai = require("judge", "openai")
         self.client: Any = self.openai.OpenAI(
             base_url=settings.base_url,
-            api_key=settings.api_key or NO_KEY,
+            api_key=settings.api_key or "none",  # the client wants one, also for a server without keys
             timeout=settings.timeout,
             max_retries=settings.retries,
         )
@@ -92,8 +70,8 @@ class Endpoint:
         self.options |= {} if settings.temperature is None else {"temperature": settings.temperature}
         self.options |= {"response_format": {"type": "json_object"}} if settings.json_mode else {}
 
-    def ask(self, messages: list[dict[str, str]]) -> Reply:
-        """The reply to `messages`; a failure that outlives the retries is reported, not raised.
+    def ask(self, messages: list[dict[str, str]]) -> tuple[str | None, str | None]:
+        """The reply to `messages` and `None`, or `None` and the failure that outlived the retries.
 
         Raises:
             ValueError: The endpoint refuses the key, or knows no such model or path: nothing else would be answered.
@@ -105,13 +83,12 @@ class Endpoint:
             advice = "check the key's variable, --base_url and --model"
             raise TheWorldError(f"{self.settings.base_url}: {self._told(error)}; {advice}") from None
         except (openai.OpenAIError, ValueError) as error:  # a ValueError if the body of the answer is no JSON
-            return Reply(None, self._told(error))
+            return None, self._told(error)
         text = completion.choices[0].message.content if getattr(completion, "choices", None) else None
-        return Reply(text, None if text else "EmptyReply: the endpoint answered without a text")
+        if not text:
+            return None, "EmptyReply: the endpoint answered without a text"
+        return self.settings.without_key(text), None
 
     def _told(self, error: Exception) -> str:
         told = " ".join(self.settings.without_key(str(error)).split())[:300]  # cut last: half a key is no longer found
         return f"{type(error).__name__}: {told}"
-
-
-__all__ = ["Endpoint", "JudgeSettings", "Reply"]

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
 from theworld.utils.errors import TheWorldError
 
 from ..store.predictions import Prediction
 from ..tasks.answers import parse_clock, parse_metres
-from ..tasks.spatial_rgpt import hours_apart
+from ..tasks.spatial_rgpt import error_of, is_right
 
 OPENING = (
     "You grade one answer to a question about an image that you do not see. You get a JSON object with the question, "
@@ -31,21 +30,7 @@ MISREAD = 0.05
 """Relative error up to which a judge may round a right answer that the rules read as well; beyond, it misread it."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a reply says: 1.0 for a right answer, 0.0 for a wrong one, and further measures by name."""
-
-    mark: float
-    figures: dict[str, float] = field(default_factory=dict)
-
-
-def _no_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise TheWorldError(f"{value}: expected a number")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Hour = Annotated[Number, Field(ge=1, le=12, multiple_of=1)]
 
 
@@ -54,111 +39,71 @@ class Mark(BaseModel):
 
     mark: Annotated[Number, Field(ge=0, le=1, multiple_of=1)]
 
-    def verdict(self, answer: str) -> Verdict:
-        """The mark itself."""
-        return Verdict(self.mark)
-
 
 class Metres(BaseModel):
     """A reply that reads two lengths."""
 
-    answer_metres: Annotated[Number, Field(gt=0)]
-    response_metres: Annotated[Number, Field(ge=0)] | None
-
-    def verdict(self, answer: str) -> Verdict:
-        """Right within 25 %; raises `ValueError` where the judge misread the right answer."""
-        truth, said, known = self.answer_metres, self.response_metres, parse_metres(answer)
-        if known is not None and abs(truth - known) > MISREAD * known:
-            raise TheWorldError(f"answer_metres {truth:g}: the right answer says {answer[:80]!r}")
-        if said is None:
-            return Verdict(0.0)
-        return Verdict(float(0.75 * truth <= said <= 1.25 * truth), {"relative_error": abs(said - truth) / truth})
+    truth: Annotated[Number, Field(gt=0, alias="answer_metres")]
+    said: Annotated[Number, Field(ge=0)] | None = Field(alias="response_metres")
 
 
 class Hours(BaseModel):
     """A reply that reads two directions."""
 
-    answer_hour: Hour
-    response_hour: Hour | None
-
-    def verdict(self, answer: str) -> Verdict:
-        """Right within an hour; raises `ValueError` where the judge misread the right answer."""
-        if parse_clock(answer) not in (None, self.answer_hour):
-            raise TheWorldError(f"answer_hour {self.answer_hour:g}: the right answer says {answer[:80]!r}")
-        if self.response_hour is None:
-            return Verdict(0.0)
-        apart = hours_apart(int(self.response_hour), int(self.answer_hour))
-        return Verdict(float(apart <= 1), {"direction_error_degrees": 30.0 * apart})
+    truth: Hour = Field(alias="answer_hour")
+    said: Hour | None = Field(alias="response_hour")
 
 
 NUMBERS = (
     'Its keys are "answer_{unit}" and "response_{unit}": the {what} that right_answer and that response give, {how}; '
-    "null for a response that gives no single {what}. Do not judge which is right. Example: {example}"
+    "null for a response that gives no single {what}. Do not judge which is right. Example: "
 )
+METRES = NUMBERS.format(
+    unit="metres", what="length", how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)"
+)
+HOURS = NUMBERS.format(unit="hour", what="direction", how="as an hour of the clock from 1 to 12")
+
 FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
     "answer": (
         'Its key is "mark": 1 if the response gives the right answer, in whatever words, else 0. A response that gives '
-        'several answers, or none, is marked 0. Example: right_answer "two", response "There are 2." -> {"mark": 1}',
-        Mark,
-    ),
-    "qualitative": (
-        "The question compares regions of the image, written as Region [0], Region [1]; a number in brackets is a "
-        'name, not a grade. Its key is "mark": 1 if the response says of the same regions what right_answer says, in '
-        'whatever words, else 0. Examples: right_answer "Region [0] is the taller one.", response "Region [1] stands '
-        'taller." -> {"mark": 0}; right_answer "No, Region [1] is not behind Region [0].", response "Incorrect." -> '
-        '{"mark": 1}',
+        "several answers, or none, is marked 0. A number in brackets, as in Region [0], is the name of a region of the "
+        'image, not a grade. Examples: right_answer "two", response "There are 2." -> {"mark": 1}; right_answer '
+        '"Region [0] is the taller one.", response "Region [1] stands taller." -> {"mark": 0}; right_answer "No, '
+        'Region [1] is not behind Region [0].", response "Incorrect." -> {"mark": 1}',
         Mark,
     ),
     "metres": (
-        NUMBERS.format(
-            unit="metres",
-            what="length",
-            how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)",
-            example='right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
-            '{"answer_metres": 0.254, "response_metres": 0.485}',
-        ),
+        f'{METRES}right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
+        '{"answer_metres": 0.254, "response_metres": 0.485}',
         Metres,
     ),
     "clock": (
-        NUMBERS.format(
-            unit="hour",
-            what="direction",
-            how="as an hour of the clock from 1 to 12",
-            example='right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
-            '{"answer_hour": 3, "response_hour": 11}',
-        ),
+        f'{HOURS}right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
+        '{"answer_hour": 3, "response_hour": 11}',
         Hours,
     ),
 }
 """What a judge is told after `OPENING`, and what its reply holds, by kind of question; lengths and hours are compared
 by the official rules of SpatialRGPT-Bench, not by the judge."""
 
-SPATIAL_FORMS = {"predicate": "qualitative", "choice": "qualitative", "data": "metres", "direction": "clock"}
-"""By the last word of a SpatialRGPT-Bench category."""
-
 _USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
-_BLOCK_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-_PLACEHOLDER = re.compile(
-    "|".join(
-        rf"{re.escape(token)}(?:\*\d+)?" for token in (*_BLOCK_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW)
-    )
-)
+_IMAGE_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
+_BLOCK_TOKENS = map(re.escape, (*_IMAGE_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW))
+_PLACEHOLDER = re.compile(rf"(?:{'|'.join(_BLOCK_TOKENS)})(?:\*\d+)?")
 _THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
 _FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
 
 def form_of(task: str, family: str) -> str:
-    """The key of `FORMS` that fits a prediction."""
-    return SPATIAL_FORMS.get(family.rpartition("_")[2], "answer") if task == "spatial_rgpt" else "answer"
+    """The key of `FORMS` that fits a prediction: the last word of a SpatialRGPT-Bench category tells it."""
+    number = {"data": "metres", "direction": "clock"} if task == "spatial_rgpt" else {}
+    return number.get(family.rpartition("_")[2], "answer")
 
 
 def messages_for(form: str, prediction: Prediction) -> list[dict[str, str]]:
     """The chat that asks about `prediction`."""
-    asked = {
-        "question": question_of(prediction.prompt),
-        "right_answer": prediction.answer,
-        "response": prediction.output,
-    }
+    question = question_of(prediction.prompt)
+    asked = {"question": question, "right_answer": prediction.answer, "response": prediction.output}
     user = json.dumps(asked, ensure_ascii=False)
     return [{"role": "system", "content": OPENING + FORMS[form][0]}, {"role": "user", "content": user}]
 
@@ -169,29 +114,37 @@ def question_of(prompt: str) -> str:
     return _PLACEHOLDER.sub("", turns[-1] if turns else prompt).strip()
 
 
-def read_reply(form: str, text: str, answer: str) -> Verdict:
-    """The verdict of a reply.
+def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
+    """The `mark` of a reply, 1.0 for a right answer and 0.0 for a wrong one, and further `figures` by name.
 
     Raises:
         ValueError: It is not one JSON object of the form, or it misreads the right answer.
     """
+    # 1. One JSON object of the form
     text = _THOUGHT.sub("", text, count=1).strip()
     fenced = _FENCE.match(text)
     try:
         reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
-        return FORMS[form][1].model_validate(reply).verdict(answer)
+        found = FORMS[form][1].model_validate(reply)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise TheWorldError("; ".join(told)) from error
     except RecursionError as error:  # 10,000 brackets
         raise TheWorldError(str(error)) from error
+    # 2. The judge's own mark, or the official rule for the two numbers that it read
+    if isinstance(found, Mark):
+        return {"mark": found.mark, "figures": {}}
+    kind, known = ("data", parse_metres(answer)) if form == "metres" else ("direction", parse_clock(answer))
+    if known is not None and abs(found.truth - known) > (MISREAD * known if form == "metres" else 0):
+        raise TheWorldError(f"read {found.truth:g} {form}: the right answer says {answer[:80]!r}")
+    if found.said is None:
+        return {"mark": 0.0, "figures": {}}
+    right = is_right(kind, found.said, found.truth)
+    return {"mark": float(right), "figures": error_of(kind, found.said, found.truth)}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys come once: of two marks none is the mark."""
+    """An object whose keys come once: of two marks none is the mark. `true` becomes a text, as it is no number."""
     if len(dict(pairs)) < len(pairs):
         raise TheWorldError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
-    return dict(pairs)
-
-
-__all__ = ["FORMS", "OPENING", "Verdict", "form_of", "messages_for", "question_of", "read_reply"]
+    return {key: str(value) if isinstance(value, bool) else value for key, value in pairs}

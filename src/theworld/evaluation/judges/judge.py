@@ -24,7 +24,7 @@ from theworld.utils.io import append_jsonl, read_jsonl, write_json
 
 from ..stats.intervals import interval
 from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
-from .endpoint import Endpoint, JudgeSettings, Reply
+from .endpoint import Endpoint, JudgeSettings
 from .forms import FORMS, OPENING, form_of, messages_for, read_reply
 
 JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
@@ -48,13 +48,20 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
         ImportError: The extra `judge` is not installed.
     """
     manifest, predictions = read_predictions(folder)
-    task = str(manifest["identity"]["task"])
     home = Path(folder) / "judges" / re.sub(r"[^\w-][^\w.-]*", "-", settings.model)
     _claim(home, settings)
-    asked = [row for row in predictions if row.failed is None]
-    known = {id: row for id, row in _read(home).items() if row["failed"] is None}
-    open_rows = [row for row in asked if known.get(row.id, {}).get("evidence") != _evidence(task, row)]
-    _ask_all(home, task, open_rows, settings)
+    # 1. What is asked: a row whose chat has changed is asked anew
+    forms = {row.id: form_of(manifest["identity"]["task"], row.family) for row in predictions}
+    known = {id: row["evidence"] for id, row in _read(home).items() if row["failed"] is None}
+    asked = [row for row in predictions if row.failed is None and known.get(row.id) != _evidence(forms[row.id], row)]
+    # 2. A few at a time; each reply is appended as it comes
+    if asked:
+        endpoint, pool = Endpoint(settings), ThreadPoolExecutor(settings.concurrency)
+        try:
+            for done in as_completed([pool.submit(_judge, endpoint, forms[row.id], row) for row in asked]):
+                append_jsonl(home / JUDGEMENTS, [done.result()])
+        finally:
+            pool.shutdown(cancel_futures=True)
     summary = _summary(predictions, _read(home))
     write_json(home / SUMMARY, {"judge": settings.identity, **summary})
     return summary
@@ -86,36 +93,20 @@ def _claim(home: Path, settings: JudgeSettings) -> None:
         raise TheWorldError(f"{home}: holds judgements made with other {', '.join(differ)}: move them away first")
 
 
-def _ask_all(home: Path, task: str, predictions: Sequence[Prediction], settings: JudgeSettings) -> None:
-    """Ask about `predictions`, a few at a time, and append each reply as it comes."""
-    if not predictions:
-        return
-    endpoint, pool = Endpoint(settings), ThreadPoolExecutor(settings.concurrency)
-    asked = {pool.submit(endpoint.ask, messages_for(form_of(task, row.family), row)): row for row in predictions}
+def _judge(endpoint: Endpoint, form: str, row: Prediction) -> dict[str, Any]:
+    """Ask about `row`; what is kept of the reply."""
+    raw, failed = endpoint.ask(messages_for(form, row))
+    judged = {"id": row.id, "evidence": _evidence(form, row), "form": form}
+    judged |= {"raw": raw, "mark": None, "figures": {}, "unreadable": None, "failed": failed}
     try:
-        for done in as_completed(asked):
-            append_jsonl(home / JUDGEMENTS, [_judgement(task, asked[done], done.result(), settings)])
-    finally:
-        pool.shutdown(cancel_futures=True)
+        return judged if raw is None else judged | read_reply(form, raw, row.answer)
+    except ValueError as error:
+        return judged | {"unreadable": " ".join(str(error).split())[:300]}
 
 
-def _judgement(task: str, row: Prediction, reply: Reply, settings: JudgeSettings) -> dict[str, Any]:
-    form = form_of(task, row.family)
-    judged: dict[str, Any] = {"id": row.id, "evidence": _evidence(task, row), "form": form}
-    judged |= {"raw": None, "mark": None, "figures": {}, "unreadable": None, "failed": reply.failed}
-    if reply.text is not None:
-        judged["raw"] = raw = settings.without_key(reply.text)
-        try:
-            judged |= asdict(read_reply(form, raw, row.answer))
-        except ValueError as error:
-            judged["unreadable"] = " ".join(str(error).split())[:300]
-    return judged
-
-
-def _evidence(task: str, row: Prediction) -> str:
+def _evidence(form: str, row: Prediction) -> str:
     """What a judgement is of; when it changes, the old judgement no longer counts."""
-    asked = messages_for(form_of(task, row.family), row)
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(messages_for(form, row)).encode()).hexdigest()[:16]
 
 
 def _read(home: Path) -> dict[str, dict[str, Any]]:
@@ -152,6 +143,3 @@ def summary_line(summary: dict[str, Any]) -> str:
     share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
     agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
     return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"
-
-
-__all__ = ["JUDGEMENTS", "SUMMARY", "judge_predictions", "prediction_folders", "summary_line"]

@@ -37,24 +37,11 @@ Conversation = Callable[[], list[Turn]]
 
 @dataclass(frozen=True)
 class Answering:
-    """A model with the settings of one run.
+    """A model with the settings of one run."""
 
-    Args:
-        model: With its world enabled, or pure Gemma 3 on the same way.
-        num_world_steps: Future latent frames `K`; `None` takes the model's own.
-        batch_size: Prompts at a time.
-    """
-
-    model: TheWorld
-    num_world_steps: int | None = None
-    batch_size: int = 1
-
-    @property
-    def steps(self) -> int | None:
-        """`K` of every prompt with an image; `None` without a world."""
-        if not self.model.config.enable_world:
-            return None
-        return self.model.config.num_world_steps if self.num_world_steps is None else self.num_world_steps
+    model: TheWorld  # with its world enabled, or pure Gemma 3 on the same way
+    num_world_steps: int | None = None  # future latent frames K; None takes the model's own
+    batch_size: int = 1  # prompts at a time
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Conversation], settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -73,10 +60,14 @@ class Answering:
             if unknown:
                 logger.warning("the task's generation_kwargs %s have no meaning here: left out", ", ".join(unknown))
             for batch in self._batches(places):
-                answers = self._generate([prompts[place]() for place in batch], generation_options(chosen))
-                said |= zip(batch, (cut(answer, chosen.get("until", [])) for answer in answers), strict=True)
+                with self._encoded([prompts[place]() for place in batch]) as (inputs, world):
+                    output = self.model.generate(**inputs, **world_inputs(world), **generation_options(chosen))
+                new = output[:, inputs["input_ids"].shape[1] :]
+                texts = self.model.processor.batch_decode(new, skip_special_tokens=True)
+                said |= zip(batch, (cut(text.strip(), chosen.get("until", [])) for text in texts), strict=True)
         return [said[place] for place in range(len(prompts))]
 
+    @torch.no_grad()
     def losses(self, prompts: Sequence[Conversation], answers: Sequence[tuple[str, ...]]) -> list[dict[str, float]]:
         """By prompt, the negative log-probability of every answer as the assistant's whole turn.
 
@@ -85,88 +76,84 @@ class Answering:
         """
         found: list[dict[str, float]] = []
         for batch in self._batches(range(len(prompts))):
-            inputs, world = self._encode([prompts[place]() for place in batch])
             items = [Item(str(place), (), (), "", choices=answers[place]) for place in batch]
-            with self._consuming(inputs):
+            with self._encoded([prompts[place]() for place in batch]) as (inputs, world):
                 scored = choices(self.model, Batch(items, inputs, [], []), world)
             found += [{text: -value for text, value in (one.choice_logprobs or {}).items()} for one in scored]
         return found
 
-    def _generate(self, conversations: list[list[Turn]], options: dict[str, Any]) -> list[str]:
-        inputs, world = self._encode(conversations)
-        with self._consuming(inputs):
-            output = self.model.generate(**inputs, **world_inputs(world), **options)
-        said = output[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.model.processor.batch_decode(said, skip_special_tokens=True)]
-
     def _batches(self, places: Sequence[int]) -> list[Sequence[int]]:
         return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
 
-    def _encode(self, conversations: list[list[Turn]]) -> tuple[dict[str, torch.Tensor], torch.Tensor | None]:
-        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its images."""
-        inputs = PromptBuilder(self.model, self.steps).encode(conversations)
-        images = [images_of(turns) for turns in conversations]
-        if self.steps is None or not any(images):
-            return inputs, None
-        for held, row in zip(images, inputs["input_ids"], strict=True):
-            if held and not bool((row == self.model.config.world_token_id).any()):
-                raise TheWorldError(
-                    f"a prompt with {len(held)} images has no world tokens although enable_world=true: the "
-                    "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
-                )
-        frames = self.model.processor.world_pixels(images)  # (M, 3, S, S)
-        return inputs, self.model.model.get_world_features(frames, self.steps).pooler_output
-
     @contextmanager
-    def _consuming(self, inputs: dict[str, torch.Tensor]) -> Generator[None]:
-        """Check behind a call that the prompts' world tokens reached the model's embeddings."""
-        expected = int((inputs["input_ids"] == self.model.config.world_token_id).sum())
+    def _encoded(
+        self, conversations: list[list[Turn]]
+    ) -> Generator[tuple[dict[str, torch.Tensor], torch.Tensor | None]]:
+        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its images.
+
+        Behind the call it is checked that the prompts' world tokens reached the model's embeddings.
+        """
+        config, steps = self.model.config, None
+        if config.enable_world:
+            steps = config.num_world_steps if self.num_world_steps is None else self.num_world_steps
+        inputs = PromptBuilder(self.model, steps).encode(conversations)
+        is_world = inputs["input_ids"] == config.world_token_id  # (B, L)
+        parts = [[part for turn in turns for part in turn["content"]] for turns in conversations]
+        images = [[part["image"] for part in row if part["type"] == "image"] for row in parts]
+        world = None
+        if steps is not None and any(images):
+            for held, placeholders in zip(images, is_world, strict=True):
+                if held and not placeholders.any():
+                    raise TheWorldError(
+                        f"a prompt with {len(held)} images has no world tokens although enable_world=true: the "
+                        "checkpoint's processor makes none; save the checkpoint with its world, or give "
+                        "enable_world=false"
+                    )
+            frames = self.model.processor.world_pixels(images)  # (M, 3, S, S)
+            world = self.model.model.get_world_features(frames, steps).pooler_output
         with consumed_world_tokens(self.model) as counts:
-            yield
-        if sum(counts) < expected:  # more with beams
+            yield inputs, world
+        if sum(counts) < is_world.sum():  # more with beams
             raise TheWorldError(
-                f"the model consumed {sum(counts)} of {expected} world tokens: the answers would be plain Gemma 3's"
+                f"the model consumed {sum(counts)} of {int(is_world.sum())} world tokens: the answers would be plain "
+                "Gemma 3's"
             )
-
-
-def images_of(turns: list[Turn]) -> list[Any]:
-    """The images of a prompt in order."""
-    return [part["image"] for turn in turns for part in turn["content"] if part["type"] == "image"]
 
 
 def text_prompt(text: str, images: Sequence[Any]) -> list[Turn]:
     """A user's turn: all images, then the words; `<image>` of other models' templates is taken out."""
-    content: list[Turn] = [{"type": "image", "image": image} for image in images]
-    return [{"role": "user", "content": [*content, {"type": "text", "text": text.replace("<image>", "")}]}]
+    content: list[Turn] = [{"type": "image", "url": image} for image in images]
+    return chat_prompt([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
 
 
 def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
     """Messages of lmms-eval as a chat template takes them, the images being the objects that the task gave.
 
     Raises:
-        ValueError: A part is neither text nor an image.
+        ValueError: A message holds more than text and images.
     """
-    return [{"role": turn["role"], "content": [_part(part) for part in turn["content"]]} for turn in messages]
 
+    def part(given: Turn) -> Turn:
+        if given["type"] not in ("text", "image"):
+            raise TheWorldError(
+                f"a message holds a part of type {given['type']!r}: TheWorld takes text and images; choose a task"
+            )
+        if given["type"] == "image":
+            return {"type": "image", "image": given["url"]}
+        return {"type": "text", "text": given["text"].replace("<image>", "")}
 
-def _part(part: Turn) -> Turn:
-    if part["type"] == "text":
-        return {"type": "text", "text": part["text"].replace("<image>", "")}
-    if part["type"] == "image":
-        return {"type": "image", "image": part["url"]}
-    raise TheWorldError(
-        f"a message holds a part of type {part['type']!r}: TheWorld takes text and images; choose a task"
-    )
+    return [{"role": turn["role"], "content": [part(given) for given in turn["content"]]} for turn in messages]
 
 
 def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     """The task's `generation_kwargs` as `generate` takes them: greedy unless a temperature above 0 is given."""
-    options: dict[str, Any] = {"max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS)}
-    options["num_beams"] = settings.get("num_beams") or 1
-    options["do_sample"] = bool(settings.get("temperature") or 0)
-    if options["do_sample"]:
-        options |= {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
-    return options
+    sampled = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
+    return {
+        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
+        "num_beams": settings.get("num_beams") or 1,
+        "do_sample": bool(settings.get("temperature")),
+        **(sampled if settings.get("temperature") else {}),
+    }
 
 
 def cut(answer: str, until: str | Sequence[str]) -> str:
@@ -175,6 +162,3 @@ def cut(answer: str, until: str | Sequence[str]) -> str:
         if stop and stop != HARNESS_STOP:
             answer = answer.partition(stop)[0]
     return answer.strip()
-
-
-__all__ = ["Answering", "Conversation", "chat_prompt", "cut", "generation_options", "images_of", "text_prompt"]

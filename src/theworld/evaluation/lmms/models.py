@@ -24,24 +24,14 @@ from theworld.utils.errors import TheWorldError
 
 from .answering import Answering, chat_prompt, text_prompt
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class _TheWorld(lmms):
-    """The model behind both classes; the arguments are those of `--model_args`.
-
-    Args:
-        pretrained: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
-        enable_world: `false` is Gemma 3 alone, on the same images, prompts and code.
-        num_world_steps: Future latent frames; the checkpoint's own without it.
-        cosmos_model_name: Base world model in place of the checkpoint's own.
-        dtype: `float32`, `bfloat16` or `float16`; without it bfloat16 on an accelerator and float32 on a CPU.
-        attn_implementation: As transformers names them.
-        batch_size: Prompts at a time.
-        device: Such as `cuda:1`; without it each process takes its own accelerator.
+    """The model behind both classes; the arguments are those of `--model_args` (docs/lmms-eval.md).
 
     Raises:
-        ValueError: An argument is not one of the above, or two contradict each other.
+        ValueError: An argument has another value than it may have, or two contradict each other.
     """
 
     def __init__(
@@ -68,10 +58,8 @@ class _TheWorld(lmms):
             raise TheWorldError(f"batch_size={batch_size!r}: expected a number of prompts")
         self.accelerator = Accelerator()
         place, usual = best_device()
-        if device is not None:
-            place = torch.device(device)
-        elif self.accelerator.num_processes > 1:
-            place = self.accelerator.device
+        if device is not None or self.accelerator.num_processes > 1:
+            place = device or self.accelerator.device
         options = {"cosmos_model_name": cosmos_model_name, "attn_implementation": attn_implementation}
         self.model = TheWorld.from_pretrained(
             pretrained,
@@ -94,9 +82,7 @@ class _TheWorld(lmms):
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
         """Refused: a TheWorld model answers one turn here."""
-        raise NotImplementedError(
-            "TheWorld answers in one round: leave out tasks of output_type generate_until_multi_round"
-        )
+        raise NotImplementedError("TheWorld answers in one round: no tasks of output_type generate_until_multi_round")
 
 
 class TheWorldChat(_TheWorld):
@@ -153,6 +139,3 @@ class TheWorldSimple(_TheWorld):
     def _turns(self, context: str, doc_to_visual: Any, document: int, task: str, split: str) -> list[Turn]:
         images = doc_to_visual(self.task_dict[task][split][document]) or []
         return text_prompt(context, [image for image in images if image is not None])
-
-
-__all__ = ["TheWorldChat", "TheWorldSimple"]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from runpy import run_path
 
 from theworld.data.schema import Message, SourceSettings
 from theworld.utils.errors import MissingFileError, TheWorldError, brief
@@ -38,18 +37,13 @@ def find_task(name: str) -> Task:
         raise TheWorldError(f"task {brief(name)!r}: expected one of {', '.join(TASKS)}, or path/to/file.py:NAME")
     if not Path(path).is_file():
         raise MissingFileError(f"task {brief(name)!r}: no file {brief(path)}")
-    module_name = f"task_file_{Path(path).stem}"
-    spec = spec_from_file_location(module_name, path)
-    assert spec, "the name ends in .py"
-    assert spec.loader
-    module = sys.modules[module_name] = module_from_spec(spec)  # a dataclass of the file looks itself up there
     try:
-        spec.loader.exec_module(module)
+        defined = run_path(path, run_name=f"task_file_{Path(path).stem}")
     except Exception as error:
         raise TheWorldError(f"task file {path} failed: {type(error).__name__}: {brief(str(error))}") from error
-    found = vars(module).get(attribute)
+    found = defined.get(attribute)
     if not isinstance(found, Task):
-        tasks = [f"{path}:{key}" for key, value in vars(module).items() if isinstance(value, Task)]
+        tasks = [f"{path}:{key}" for key, value in defined.items() if isinstance(value, Task)]
         raise TheWorldError(
             f"task {brief(name)!r}: {attribute} is {'missing' if found is None else f'a {type(found).__name__}'}, "
             f"expected a Task; the file has {', '.join(tasks) or 'none'}"

@@ -46,13 +46,14 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
     """The letter of an option: "B", "(B)", "B.", "The correct answer is (B)", "B is closer".
 
     In this order: a first line that is nothing else, the last declaration, a letter in brackets, the one that is called
-    an option, a letter that opens the text, and the one option whose own words are said. Declarations before brackets
-    before an opening letter is the order of lmms-eval since 0.7.3 (its pull request 1435). A repeated list of options
-    is left out. Where another letter is joined to the one that is found ("A or B", "(A)(C)"), there is no answer.
+    an option, a letter that opens the text, the one option whose own words are said, and a last line that is nothing
+    else. Declarations before brackets before an opening letter is the order of lmms-eval since 0.7.3 (its pull request
+    1435). A repeated list of options is left out. Where another letter is joined to the one that is found ("A or B",
+    "(A)(C)"), there is no answer.
 
     Args:
         text: What the model said.
-        letters: Capital letters that the question offers; others do not count.
+        letters: Capital letters or digits that the question offers; others do not count.
         options: Text of every letter's option, when it may stand for the letter.
     """
     one = f"[{''.join(sorted(letters))}]"
@@ -84,12 +85,15 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
     # One that is called an option, or that opens the text
     named = [match for match in re.finditer(rf"\b(?i:option|choice)\s+({one})\b", text) if not _denied(text, match)]
     opening = re.match(
-        rf"({one})(?:[).:]|(?=[,/&]|\s+(?:and|or)\b|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b)))", text
+        rf"({one})(?:[).:](?!\d)|(?=[,/&]|\s+(?:and|or)\b|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b)|(?<=\d)\s+\())",
+        text,
     )
     for found in named if len({match[1] for match in named}) == 1 else [opening] if opening and not named else []:
         return None if _another(text, found, one) else found[1]
     said_option = parse_choice(text, tuple((options or {}).values()))
-    return next((letter for letter, option in (options or {}).items() if option == said_option), None)
+    of_option = next((letter for letter, option in (options or {}).items() if option == said_option), None)
+    last_line = alone.match(text.rpartition("\n")[2])
+    return of_option or (last_line[1].upper() if last_line else None)
 
 
 def parse_yes_no(text: str) -> str | None:
@@ -116,26 +120,6 @@ def _opening_yes_no(text: str) -> set[str]:
         said.add("yes" if right != bool(found["not"]) else "no")
         text = re.sub(r"^[\s,.;:!-]+(?:(?:but|and|or)\s)?", "", text[found.end() :])
     return said
-
-
-def parse_binary(text: str) -> str | None:
-    """`0` or `1`: alone on the first or last line, declared, or opening the text with a mark behind it.
-
-    Where lines begin with both, or both are joined ("0, 1"), there is no answer.
-    """
-    text = _plain(text)
-    lines = text.split("\n")
-    begun = [re.match(r"\W*([01])(?:['\")\]]*\s*$|['\")\]]*[.:,)=](?!\d))", line) for line in lines]
-    if len({match[1] for match in begun if match}) > 1:
-        return None
-    alone = re.compile(r"['\"(\[]*([01])['\")\]]*\.?")
-    another = r"(?!\d|\.\d|['\")]*\s*(?:/|or\b|and\b|,\s*['\"(]*[01]\b|o'?\s*clock|of\b))"
-    said = alone.fullmatch(lines[0].strip())
-    for tail in _declarations(text):
-        said = said or re.match(rf"\s*['\"(]*([01]){another}", tail)
-    said = said or re.match(rf"['\"]?([01]){another}['\"]?(?:\s*[,;:(]|\.(?!\d))", text)
-    said = said or alone.fullmatch(lines[-1].strip())
-    return said[1] if said else None
 
 
 def parse_metres(text: str) -> float | None:
@@ -167,21 +151,15 @@ def parse_clock(text: str) -> int | None:
     return None
 
 
-def parse_region(text: str, regions: Collection[int] | None = None) -> int | None:
-    """The number of the region that is named: the one declared, the only one, or the bare number if there is no more.
-
-    Args:
-        text: What the model said.
-        regions: Numbers that the question offers; others are no answer.
-    """
+def parse_region(text: str) -> int | None:
+    """The number of the region that is declared or named alone, or the bare number if there is no more."""
     text = _plain(text)
     for part in (*_declarations(text), text):
         alone = re.fullmatch(r"\s*(\d{1,4})\.?\s*", part)
         said = alone[1] if alone else " ".join(match[0] for match in _REGIONS.finditer(part))
         named = {int(number) for number in re.findall(r"\d+", said)}
         if len(named) == 1 and not re.search(r"\b(?:not|neither|nor|cannot)\b|n't\b", part, re.IGNORECASE):
-            number = named.pop()
-            return number if regions is None or number in regions else None
+            return named.pop()
     return None
 
 
@@ -246,14 +224,3 @@ def _another(text: str, found: re.Match[str], one: str) -> bool:
 def _hour(word: str) -> int | None:
     number = NUMBER_WORDS[word] if word in NUMBER_WORDS else int(word)
     return number if 1 <= number <= 12 else None
-
-
-__all__ = [
-    "parse_binary",
-    "parse_choice",
-    "parse_clock",
-    "parse_letter",
-    "parse_metres",
-    "parse_region",
-    "parse_yes_no",
-]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,8 @@ from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
 from theworld.utils.errors import TheWorldError
 
-from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 
-Row = TypeVar("Row", Item, Prediction)
 ALL = "all"
 """The one kind of a task that declares none."""
 
@@ -30,17 +29,11 @@ MARGIN = 0.01
 
 @dataclass(frozen=True)
 class Score:
-    """How one output reads.
+    """How one output reads."""
 
-    Args:
-        parsed: The answer that the rules found; `None` if they found none.
-        right: 1.0 or 0.0.
-        figures: More measures by name; a measure that an item does not have is left out.
-    """
-
-    parsed: str | None
-    right: float
-    figures: dict[str, float] = field(default_factory=dict)
+    parsed: str | None  # the answer that the rules found; None if they found none
+    right: float  # 1.0 or 0.0
+    figures: dict[str, float] = field(default_factory=dict)  # more measures by name, of those that the item has
 
 
 @dataclass(frozen=True)
@@ -53,15 +46,10 @@ class TaskItems:
 
 @dataclass(frozen=True)
 class Learned:
-    """What learners without a world model make of a task, fitted on labels of its training scenes.
+    """What learners without a world model make of a task, fitted on labels of its training scenes."""
 
-    Args:
-        answers: By item id; items that no learner can answer are left out.
-        table: A row a learner and family: family, learner, features, labels, validation accuracy, chosen.
-    """
-
-    answers: Mapping[str, str]
-    table: Sequence[Mapping[str, Any]]
+    answers: Mapping[str, str]  # by item id; items that no learner can answer are left out
+    table: Sequence[Mapping[str, Any]]  # family, learner, features, labels, validation accuracy, chosen
 
 
 Learn = Callable[[Sequence[Item], SourceSettings, Path, int], Learned]
@@ -76,38 +64,25 @@ Trace = Callable[[Sequence[Item], Callable[[Sequence[Item]], torch.Tensor], Mapp
 
 @dataclass(frozen=True)
 class Task:
-    """A benchmark.
+    """A benchmark."""
 
-    Args:
-        name: Key of `TASKS`, and folder of its predictions.
-        title: What a report calls it.
-        load: Items of `SourceSettings` (path, image_folder, split, num_samples, question_template, draw_bboxes).
-        score: `(item, output) -> Score`, by rules alone.
-        measures: `predictions -> {name: value}`: official figures beside accuracy, over all items of an arm.
-        floors: `items -> {name: accuracy}`: what can be reached without looking, such as the most frequent answer.
-        instruction: Added to the prompt of an answer that is generated, where the benchmark has such a line.
-        max_new_tokens: Of a generated answer.
-        kinds: Kinds of questions, each with a verdict of its own: the family of an item is then `<kind>/<name>`.
-        margins: By kind, the loss in accuracy that is not called harm; `MARGIN` for kinds that are left out.
-        default_source: `(output folder, num_samples) -> path or Hub id` where no data is named. May make the data: it
-            is called after all names and options have been checked.
-        learn: Static learners as a control, where the task has training labels.
-        trace: Error tracing, where the imagined end can be read.
-    """
-
-    name: str
-    title: str
+    name: str  # key of `TASKS`, and folder of its predictions
+    title: str  # what a report calls it
     load: Callable[[SourceSettings], TaskItems]
-    score: Callable[[Item, str], Score]
+    score: Callable[[Item, str], Score]  # of an item and an output, by rules alone
+    # Official figures beside accuracy by name, over all items of an arm
     measures: Callable[[Sequence[Prediction]], dict[str, float]] = lambda predictions: {}
+    # Accuracies that can be reached without looking, by name, such as that of the most frequent answer
     floors: Callable[[Sequence[Item]], dict[str, float]] = lambda items: {}
-    instruction: str = ""
-    max_new_tokens: int = 32
-    kinds: tuple[str, ...] = ()
-    margins: Mapping[str, float] = field(default_factory=dict)
+    instruction: str = ""  # added to the prompt of an answer that is generated
+    max_new_tokens: int = 32  # of a generated answer
+    kinds: tuple[str, ...] = ()  # each with a verdict of its own: an item's family is then `<kind>/<name>`
+    margins: Mapping[str, float] = field(default_factory=dict)  # by kind, the loss in accuracy that is not called harm
+    # `(output folder, num_samples) -> path or Hub id` where no data is named; called after all options were checked, as
+    # it may make the data
     default_source: Callable[[Path, int | None], str] | None = None
-    learn: Learn | None = None
-    trace: Trace | None = None
+    learn: Learn | None = None  # static learners as a control, where the task has training labels
+    trace: Trace | None = None  # error tracing, where the imagined end can be read
 
     def margin(self, kind: str) -> float:
         """Loss in accuracy on `kind` that is not called harm."""
@@ -123,7 +98,7 @@ def kind_of(family: str, kinds: Sequence[str]) -> str:
 def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Example], Item]) -> TaskItems:
     """Every row of a data source as an item, the bad ones apart, also those that `to_item` finds to be a `BadSample`.
 
-    A later row of the same id is called `<id>#2`, and so on.
+    A later row of the same id is called `<id>#2`, and so on. Items without a cluster get that of their first image.
 
     Raises:
         ValueError: No row is an item; says why the first is none.
@@ -141,7 +116,8 @@ def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Ex
             skipped.append(bad.skipped(row.id))
             continue
         ids[item.id] += 1
-        items.append(item if ids[item.id] == 1 else replace(item, id=f"{item.id}#{ids[item.id]}"))
+        name = item.id if ids[item.id] == 1 else f"{item.id}#{ids[item.id]}"
+        items.append(replace(item, id=name, cluster=item.cluster or image_name(item.images)))
     if not items:
         why = f": {skipped[0].id}: {skipped[0].detail}" if skipped else ""
         raise TheWorldError(f"none of {len(skipped)} rows can be asked{why}")
@@ -164,41 +140,9 @@ def of_known_family(predictions: Iterable[Prediction]) -> list[Prediction]:
     return [row for row in predictions if row.family != Prediction.family]
 
 
-def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Items or predictions, grouped by family in the order in which families come."""
-    families: dict[str, list[Row]] = {}
-    for row in rows:
-        families.setdefault(row.family, []).append(row)
-    return families
-
-
-def accuracy(predictions: Sequence[Prediction]) -> float:
-    """Mean score; unparsed and failed ones count as wrong."""
-    return sum(row.score for row in predictions) / len(predictions)
-
-
-def majority(items: Sequence[Item]) -> dict[str, float]:
-    """By family, how many items the most frequent answer of other items gets right (`stats/baseline.py`)."""
-    right = dict.fromkeys((item.family for item in items), 0.0)
-    for item, score in zip(items, majority_baseline(items), strict=True):
-        right[item.family] += float(score)
-    return right
-
-
-__all__ = [
-    "ALL",
-    "MARGIN",
-    "Learn",
-    "Learned",
-    "Score",
-    "Task",
-    "TaskItems",
-    "Trace",
-    "accuracy",
-    "by_family",
-    "image_name",
-    "kind_of",
-    "majority",
-    "of_known_family",
-    "read_items",
-]
+def means(pairs: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean of the values of every name."""
+    values = defaultdict[str, list[float]](list)
+    for name, value in pairs:
+        values[name].append(value)
+    return {name: fmean(of_name) for name, of_name in values.items()}

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_letter
-from .base import Score, Task, TaskItems, accuracy, by_family, image_name, majority, of_known_family, read_items
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."
 """The official prompt has no such line; lmms-eval has one to this effect."""
@@ -35,20 +37,17 @@ _OPTION = re.compile(r"^\(([A-Z])\)[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 def load(settings: SourceSettings) -> TaskItems:
     """The questions of `val`, the split whose answers are known. A `question_template` comes without the disclaimer.
 
-    Raises:
-        ValueError: The split whose answers are hidden, or as `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
+    Raises as `open_source`, also for the split whose answers are hidden.
     """
-    official = settings.question_template is None
-    return read_items(open_source("blink", settings), lambda example: _item(example, official))
+    return read_items(open_source("blink", settings), partial(_item, settings.question_template is None))
 
 
-def _item(example: Example, official: bool) -> Item:
+def _item(official: bool, example: Example) -> Item:
     named = _ID.fullmatch(example.id)
     subtask = example.metadata.get("sub_task") or (named and named[1])
     if not subtask:
         raise BadSample("bad_row", "no sub_task, and none in idx: expected an idx such as val_Relative_Depth_1")
-    item = Item.from_example(example, family=subtask, cluster=image_name(example.images))
+    item = Item.from_example(example, family=subtask)
     if not official or subtask not in DISCLAIMED:
         return item
     first, *others = item.messages
@@ -64,24 +63,20 @@ def score(item: Item, output: str) -> Score:
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The official total and the pooled one, of as many sub-tasks as there are."""
-    subtasks = [accuracy(rows) for rows in by_family(of_known_family(predictions)).values()]
+    subtasks = means((row.family, row.score) for row in of_known_family(predictions))
     return {
-        "mean_of_subtasks": sum(subtasks) / len(subtasks),
-        "pooled": accuracy(predictions),
+        "mean_of_subtasks": sum(subtasks.values()) / len(subtasks),
+        "pooled": sum(row.score for row in predictions) / len(predictions),
         "subtasks": float(len(subtasks)),
     }
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the most frequent letter of every sub-task reaches."""
-    right = majority(items)
-    shares = [right[subtask] / len(rows) for subtask, rows in by_family(items).items()]
-    return {
-        "majority_letter": sum(right.values()) / len(items),
-        "majority_letter_mean_of_subtasks": sum(shares) / len(shares),
-    }
+    scores = majority_baseline(items)
+    subtasks = means((item.family, float(score)) for item, score in zip(items, scores, strict=True))
+    mean = sum(subtasks.values()) / len(subtasks)
+    return {"majority_letter": float(scores.mean()), "majority_letter_mean_of_subtasks": mean}
 
 
 BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)
-
-__all__ = ["BLINK"]

@@ -11,20 +11,16 @@ from collections.abc import Sequence
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item
 from .answers import parse_choice
-from .base import Score, Task, TaskItems, image_name, majority, read_items
+from .base import Score, Task, TaskItems, read_items
 
 _QUOTES = "\"'`“”\u2018\u2019"
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The rows at `settings.path`, each its last answer being what is asked for.
-
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
-    """
+    """The rows at `settings.path`, each its last answer being what is asked for. Raises as `open_source`."""
     return read_items(open_source("custom", settings), _item)
 
 
@@ -33,9 +29,7 @@ def _item(example: Example) -> Item:
     if example.messages[-1].role != "assistant":
         raise BadSample("bad_row", f"the last turn is the {example.messages[-1].role}'s: expected the answer")
     family = about.get("family") or about.get("category") or "all"
-    return Item.from_example(
-        example, family=str(family), cluster=str(about.get("cluster") or image_name(example.images))
-    )
+    return Item.from_example(example, family=str(family), cluster=str(about.get("cluster") or ""))
 
 
 def score(item: Item, output: str) -> Score:
@@ -55,9 +49,7 @@ def normalised(text: str) -> str:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the most frequent answer of every family reaches."""
-    return {"majority_answer": sum(majority(items).values()) / len(items)}
+    return {"majority_answer": float(majority_baseline(items).mean())}
 
 
 CUSTOM = Task("custom", "Custom questions", load, score, floors=floors)
-
-__all__ = ["CUSTOM"]

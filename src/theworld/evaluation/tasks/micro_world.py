@@ -6,11 +6,12 @@ then put into the words of the question.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,11 @@ from theworld.utils.io import read_jsonl
 from theworld.utils.logging import logger
 
 from ..learners import Labelled, best_learner
+from ..stats.baseline import majority_baseline
 from ..store.predictions import Item
 from ..tracing import follow, read_ends, share_of
 from .answers import parse_choice
-from .base import Learned, Score, Task, TaskItems, by_family, majority, read_items
-
-if TYPE_CHECKING:
-    from theworld.nano.scenes import SceneSet
+from .base import Learned, Score, Task, TaskItems, read_items
 
 FEW = 1_000
 """Questions below which the static learners get fewer labels than the model had, in proportion."""
@@ -50,9 +49,7 @@ def load(settings: SourceSettings) -> TaskItems:
 
     `metadata["places"]` holds the outcomes of the item's scene: family -> (answers by place, place of the right one).
 
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: The folder holds no scenes; names the command that makes them.
+    Raises as `open_source`, and a `FileNotFoundError` for a folder without scenes; names the command that makes them.
     """
     settings.refuse("micro_world", "clip_frames")
     source = open_source("micro_world", settings)
@@ -67,15 +64,10 @@ def load(settings: SourceSettings) -> TaskItems:
 def _item(records: Sequence[dict[str, Any]], frames: np.ndarray[Any, Any], example: Example) -> Item:
     about = example.metadata
     record, clip = records[about["clip"]], frames[about["clip"]]
-    places = {
-        family: (answers_by_place(record, family), outcome_place(record, family)) for family in record["outcomes"]
-    }
-    item = Item.from_example(
-        example,
-        family=f"{about['kind']}/{about['family']}",
-        cluster=f"scene-{about['clip']}",
-        metadata={**about, "places": places},
-    )
+    families = record["outcomes"]
+    places = {family: (answers_by_place(record, family), outcome_place(record, family)) for family in families}
+    name, scene = f"{about['kind']}/{about['family']}", f"scene-{about['clip']}"
+    item = Item.from_example(example, family=name, cluster=scene, metadata={**about, "places": places})
     return replace(item, images=(np.array(clip[about["frame"]]),), clip=tuple(clip), frame=about["frame"])
 
 
@@ -89,7 +81,7 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     """What guessing among the choices reaches, and the most frequent answer of every family."""
     return {
         "chance": sum(1 / len(item.choices) for item in items) / len(items),
-        "majority_answer": sum(majority(items).values()) / len(items),
+        "majority_answer": float(majority_baseline(items).mean()),
     }
 
 
@@ -98,9 +90,8 @@ def default_source(output: Path, num_samples: int | None) -> str:
     require("nano", "pymunk")
     from theworld.nano.scenes import SIZES, scenes_of
 
-    return str(
-        scenes_of(output / "scenes", "test", min(1, (num_samples or np.inf) / sum(SIZES["test"].values()))).folder
-    )
+    share = min(1, (num_samples or np.inf) / sum(SIZES["test"].values()))
+    return str(scenes_of(output / "scenes", "test", share).folder)
 
 
 def learn(
@@ -114,18 +105,25 @@ def learn(
     Args:
         share: Of the labelled scenes; by default all, or fewer where fewer than `FEW` questions are asked.
     """
+    require("nano", "pymunk")
+    from theworld.nano import scenes
+
     # 1. The same scenes and labels as the fusion's, and others to choose on
     share = min(1, len(items) / FEW) if share is None else share
     if share < 1:
         logger.warning("static learners get %.1f %% of the labels that the model was trained with", 100 * share)
-    train, validation = (_labelled_scenes(split, source, folder, share) for split in ("fusion", "validation"))
+    folders = {split: (source.local / (source.split or "")).parent / split for split in ("fusion", "validation")}
+    train, validation = (
+        scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
+        for split, beside in folders.items()
+    )
     first = train.frames[:, 0]
     features = _features(np.concatenate([first, first[:, :, ::-1]])), _features(validation.frames[:, 0])
     # 2. The best learner of every family, and its answers in the words of each question
     answers: dict[str, str] = {}
     table: list[dict[str, Any]] = []
     for name, asked in _predictive(items).items():
-        places = _places(train, name), _places(validation, name)
+        places = _places(train.records, name), _places(validation.records, name)
         if min(len(set(known.values())) for known in places) < 2:
             continue  # nothing to tell apart
         places[0].update({len(train) + clip: MIRRORED[name][place] for clip, place in places[0].items()})
@@ -135,7 +133,7 @@ def learn(
         )
         predict, rows = best_learner(name, fitted_on, chosen_on, seed)
         told = predict(_features(np.stack([item.images[0] for item in asked]))).tolist()
-        answers |= {item.id: _words(item, name)[place] for item, place in zip(asked, told, strict=True)}
+        answers |= {item.id: item.metadata["places"][name][0][place] for item, place in zip(asked, told, strict=True)}
         table += [{**row, "labels": row["labels"] // 2} for row in rows]  # without the mirrored copies
     return Learned(answers, table)
 
@@ -168,21 +166,19 @@ def trace(
             logger.warning("errors are not traced: the model's latents are not those of the nano world's clips")
             return {}
         # 2. Read by place, put into the words of the question
-        outcomes = {clip: item.metadata["places"] for clip, item in scenes.items()}
-        labelled = {clip: places[name][1] for clip, places in outcomes.items() if name in places}
-        position = {clip: place for place, clip in enumerate(labelled)}
-        labels = torch.tensor(list(labelled.values()))
-        if len(labels) < MIN_READ:
-            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(labels), MIN_READ)
+        places = {
+            clip: item.metadata["places"][name][1] for clip, item in scenes.items() if name in item.metadata["places"]
+        }
+        if len(places) < MIN_READ:
+            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(places), MIN_READ)
             continue
+        labels, position = torch.tensor([*places.values()]), {clip: number for number, clip in enumerate(places)}
+        last, mirrored = (torch.stack([latents[clip][:, -1] for clip in places]) for latents in (true, flipped))
+        mirrors = mirrored, torch.tensor(MIRRORED[name])[labels]
         seen, read = read_ends(
-            torch.stack([true[clip][:, -1] for clip in labelled]),
-            labels,
-            (torch.stack([flipped[clip][:, -1] for clip in labelled]), torch.tensor(MIRRORED[name])[labels]),
-            imagined[:, :, -1],
-            [position[item.metadata["clip"]] for item in asked],
+            last, labels, mirrors, imagined[:, :, -1], [position[item.metadata["clip"]] for item in asked]
         )
-        ends = [_words(item, name)[place] for item, place in zip(asked, read.tolist(), strict=True)]
+        ends = [item.metadata["places"][name][0][place] for item, place in zip(asked, read.tolist(), strict=True)]
         figures = follow([item.answer for item in asked], ends, [answers.get(item.id) for item in asked])
         traced[f"predictive/{name}"] = {**figures, "scenes": len(labels), "reader_right": share_of(seen == labels)}
     return traced
@@ -190,26 +186,17 @@ def trace(
 
 def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
     """The predictive items by family, without the kind's name."""
-    asked = by_family(item for item in items if item.family.startswith("predictive/"))
-    return {family.partition("/")[2]: rows for family, rows in asked.items()}
+    asked = defaultdict[str, list[Item]](list)
+    for item in items:
+        kind, _, family = item.family.partition("/")
+        if kind == "predictive":
+            asked[family].append(item)
+    return asked
 
 
-def _words(item: Item, family: str) -> tuple[str, ...]:
-    """The answers to the item's question by place."""
-    return item.metadata["places"][family][0]
-
-
-def _labelled_scenes(split: str, source: SourceSettings, folder: Path, share: float) -> SceneSet:
-    require("nano", "pymunk")
-    from theworld.nano import scenes
-
-    beside = (source.local / (source.split or "")).parent / split
-    return scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
-
-
-def _places(scenes: SceneSet, family: str) -> dict[int, int]:
+def _places(records: Sequence[dict[str, Any]], family: str) -> dict[int, int]:
     """By index of the scenes that have this outcome, its place."""
-    places = {index: outcome_place(record, family) for index, record in enumerate(scenes.records)}
+    places = {index: outcome_place(record, family) for index, record in enumerate(records)}
     return {index: place for index, place in places.items() if place is not None}
 
 
@@ -238,10 +225,7 @@ MICRO_WORLD = Task(
     score,
     floors=floors,
     kinds=("predictive", "static"),
-    margins={"predictive": 0.01, "static": 0.01},
     default_source=default_source,
     learn=learn,
     trace=trace,
 )
-
-__all__ = ["MICRO_WORLD"]

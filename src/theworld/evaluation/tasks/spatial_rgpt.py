@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from theworld.data.open_source import open_source
@@ -18,7 +19,7 @@ from theworld.data.schema import BadSample, Example, SourceSettings
 from ..stats.baseline import folds
 from ..store.predictions import Item, Prediction
 from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, by_family, image_name, of_known_family, read_items
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -40,15 +41,12 @@ _REGION = re.compile(r"region \[(\d+)\]", re.IGNORECASE)
 def load(settings: SourceSettings) -> TaskItems:
     """The benchmark's rows, regions drawn as in training; a row whose ground truth no rule reads is skipped.
 
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `settings.path`.
+    Raises as `open_source`.
     """
-    requested = settings.question_template is None
-    return read_items(open_source("spatial_rgpt", settings), lambda example: _item(example, requested))
+    return read_items(open_source("spatial_rgpt", settings), partial(_item, settings.question_template is None))
 
 
-def _item(example: Example, requested: bool) -> Item:
+def _item(requested: bool, example: Example) -> Item:
     category = str(example.metadata["qa_category"])
     form = category.rpartition("_")[2]
     if form not in REQUESTS:
@@ -59,12 +57,12 @@ def _item(example: Example, requested: bool) -> Item:
     if not truth:  # nor is a length of 0 one that an answer can be compared with
         raise BadSample("bad_row", f"answer {answer.content[:80]!r}: cannot be read as that of a {category}")
     choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
-    item = Item.from_example(example, choices=choices, family=category, cluster=image_name(example.images))
-    item = replace(item, metadata={**item.metadata, "form": form, "truth": truth})
-    if not requested:
-        return item
-    request = REQUESTS[form].format(choices=", ".join(choices))
-    return replace(item, messages=(*item.messages[:-1], replace(question, content=f"{question.content}\n{request}")))
+    about = {**example.metadata, "form": form, "truth": truth}
+    item = Item.from_example(example, choices=choices, family=category, metadata=about)
+    if requested:
+        asked = f"{question.content}\n{REQUESTS[form].format(choices=', '.join(choices))}"
+        item = replace(item, messages=(*item.messages[:-1], replace(question, content=asked)))
+    return item
 
 
 def read(form: str, text: str, regions: Sequence[str]) -> Any:
@@ -83,12 +81,8 @@ def score(item: Item, output: str) -> Score:
     said = read(form, output, item.choices)
     if said is None:
         return Score(None, 0.0)
-    right = float(is_right(form, said, truth))
-    if form == "data":
-        return Score(f"{said:.4g} m", right, {"relative_error": abs(said - truth) / truth})
-    if form == "direction":
-        return Score(f"{said} o'clock", right, {"direction_error_degrees": 30.0 * hours_apart(said, truth)})
-    return Score(said, right)
+    shown = f"{said:.4g} m" if form == "data" else f"{said} o'clock" if form == "direction" else said
+    return Score(shown, float(is_right(form, said, truth)), error_of(form, said, truth))
 
 
 def is_right(form: str, said: Any, truth: Any) -> bool:
@@ -98,26 +92,30 @@ def is_right(form: str, said: Any, truth: Any) -> bool:
     return hours_apart(said, truth) <= 1 if form == "direction" else said == truth
 
 
-def hours_apart(one: int, other: int) -> int:
+def error_of(form: str, said: Any, truth: Any) -> dict[str, float]:
+    """How far off a number is, by the name of the measure; nothing for other forms."""
+    if form == "data":
+        return {"relative_error": abs(said - truth) / truth}
+    return {"direction_error_degrees": 30.0 * hours_apart(said, truth)} if form == "direction" else {}
+
+
+def hours_apart(one: float, other: float) -> float:
     """The shorter way around the clock: 12 and 1 are one hour apart."""
     return min((one - other) % 12, (other - one) % 12)
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """The authors' groups, each with its success; numbers with their error and the share that was read."""
-    groups: dict[str, list[Prediction]] = {}
-    found = {"parsed_share": _parsed_share(predictions)}
-    for family, rows in by_family(of_known_family(predictions)).items():
-        name = group_of(family)
-        total = "qualitative_accuracy" if name in PAIRS else "quantitative_success"
-        groups.setdefault(total, []).extend(rows)
-        groups.setdefault(f"{name}_{total.rpartition('_')[2]}", []).extend(rows)
-        if name not in PAIRS:
-            found[f"{name}_parsed_share"] = _parsed_share(rows)
-            errors = [value for row in rows for value in row.figures.values()]
-            what = "error_degrees" if name == "direction" else "relative_error"
-            found |= {f"{name}_{what}": sum(errors) / len(errors)} if errors else {}
-    return {**{name: accuracy(rows) for name, rows in groups.items()}, **found}
+    pairs = [("parsed_share", float(row.parsed is not None)) for row in predictions]
+    for row in of_known_family(predictions):
+        group = group_of(row.family)
+        if group in PAIRS:
+            pairs += [("qualitative_accuracy", row.score), (f"{group}_accuracy", row.score)]
+            continue
+        pairs += [("quantitative_success", row.score), (f"{group}_success", row.score)]
+        pairs.append((f"{group}_parsed_share", float(row.parsed is not None)))
+        pairs += [(f"{group}_{name.removeprefix(f'{group}_')}", value) for name, value in row.figures.items()]
+    return means(pairs)
 
 
 def group_of(category: str) -> str:
@@ -129,8 +127,9 @@ def group_of(category: str) -> str:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the best constant answer reaches, chosen for every category on other items than it is scored on."""
-    right = {family: best_constant(rows) for family, rows in by_family(items).items()}
-    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in by_family(items).items()}
+    of = {name: [item for item in items if item.family == name] for name in dict.fromkeys(i.family for i in items)}
+    right = {family: best_constant(rows) for family, rows in of.items()}
+    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in of.items()}
     return {"best_constant": sum(right.values()) / len(items), **shares}
 
 
@@ -149,10 +148,4 @@ def best_constant(items: Sequence[Item]) -> float:
     return right
 
 
-def _parsed_share(predictions: Sequence[Prediction]) -> float:
-    return sum(row.parsed is not None for row in predictions) / len(predictions)
-
-
 SPATIAL_RGPT = Task("spatial_rgpt", "SpatialRGPT-Bench", load, score, measures, floors, max_new_tokens=128)
-
-__all__ = ["SPATIAL_RGPT"]

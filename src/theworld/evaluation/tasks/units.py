@@ -21,10 +21,8 @@ METRES = {
 
 METRIC = 5
 
-NUMBER_WORDS: dict[str, int] = {
-    **{"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6},
-    **{"seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11, "twelve": 12},
-}
+_WORDS = "one two three four five six seven eight nine ten eleven twelve"
+NUMBER_WORDS = {word: n for n, word in enumerate(_WORDS.split(), 1)}
 
 _FACTORS = tuple(METRES.values())
 _UNIT = "|".join(f"(?P<u{place}>{names})" for place, names in enumerate(METRES))
@@ -76,6 +74,3 @@ def _decimal(mixed: re.Match[str]) -> str:
     """A mixed number such as "1 1/2" as a decimal one; what is none stays."""
     whole, over, under = (int(number) for number in mixed.groups())
     return str(whole + over / under) if over < under else mixed[0]
-
-
-__all__ = ["METRES", "NUMBER_WORDS", "find_lengths"]

@@ -19,8 +19,8 @@ from ..audit.overlaps import blind_rules
 from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
-from .answers import parse_binary, parse_yes_no
-from .base import Score, Task, TaskItems, accuracy, image_name, of_known_family, read_items
+from .answers import parse_letter, parse_yes_no
+from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
@@ -28,15 +28,10 @@ _GROUP_OF = {relation: group for group, relations in META_CATEGORIES.items() for
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The statements at `settings.path`, labels being the answers; families are relations.
+    """The statements at `settings.path`, labels being the answers; families are relations. Raises as `open_source`.
 
-    Args:
-        settings: `path` is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is
-            taken, or a Hub id. `split` is test by default; a file has none.
-
-    Raises:
-        ValueError: As `open_source`.
-        FileNotFoundError: There is nothing at `path`.
+    The path is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is taken, or a Hub
+    id. The split is test by default; a file has none.
     """
     path = Path(settings.path or "").expanduser()
     if not path.is_file():
@@ -47,33 +42,27 @@ def load(settings: SourceSettings) -> TaskItems:
     file = path / f"{settings.split}.jsonl" if path.is_dir() else path
     train = file.parent / TRAIN
     known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
-    return read_items(open_source("vsr", settings), lambda example: _item(example, known))
 
+    def to_item(example: Example) -> Item:
+        family = str(example.metadata.get("relation") or "all")
+        return Item.from_example(example, metadata={**example.metadata, **known}, family=family)
 
-def _item(example: Example, known: dict[str, str]) -> Item:
-    about = {**example.metadata, **known}
-    return Item.from_example(
-        example,
-        metadata=about,
-        family=str(about.get("relation") or "all"),
-        cluster=image_name(example.images),
-    )
+    return read_items(open_source("vsr", settings), to_item)
 
 
 def score(item: Item, output: str) -> Score:
     """Right is the row's label; "true" and "false" stand for it where there is no digit."""
     words = None if any(map(str.isdigit, output)) else parse_yes_no(output)
-    label = parse_binary(output) if words is None else str(int(words == "yes"))
+    label = parse_letter(output, ("0", "1")) if words is None else str(int(words == "yes"))
     return Score(label, float(label == item.answer))
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
-    groups: dict[str, list[Prediction]] = {}
+    pairs = [("yes_rate", float(row.parsed == "1")) for row in predictions]
     for row in of_known_family(predictions):
-        groups.setdefault(_GROUP_OF.get(row.family, "Unallocated").lower(), []).append(row)
-    yes = sum(row.parsed == "1" for row in predictions) / len(predictions)
-    return {"yes_rate": yes, **{f"{group}_accuracy": accuracy(groups[group]) for group in sorted(groups)}}
+        pairs.append((f"{_GROUP_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
+    return means(pairs)
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
@@ -87,10 +76,8 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
         for item in items
     ]
     blind = blind_rules(read_audit_rows(train), rows)
-    found |= {"opposite_of_training": blind.opposite, "same_as_training": blind.same}
-    return found if blind.relation_prior is None else {**found, "relation_prior": blind.relation_prior}
+    found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
+    return found if blind["relation_prior"] is None else {**found, "relation_prior": blind["relation_prior"]}
 
 
 VSR = Task("vsr", "VSR", load, score, measures, floors)
-
-__all__ = ["VSR"]
