@@ -10,6 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ from .store.predictions import NO_LEARNER, Item, Prediction
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
 
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the main one, which simulates, fits learners and scores; the default is 10 minutes."""
+
 
 def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "all", **settings: Any) -> Result:
     """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason.
@@ -64,7 +68,8 @@ def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "a
 def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
     """`evaluate` for several tasks: each checkpoint is loaded once. Writes to `settings.reporters` as well."""
     # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
-    state = PartialState(cpu=settings.device == "cpu" or not torch.accelerator.is_available())
+    cpu = settings.device == "cpu" or not torch.accelerator.is_available()
+    state = PartialState(cpu=cpu, timeout=PATIENCE)
     _check_tasks(tasks, settings)
     chosen = _choose(settings)
     with locked(settings.folder, is_main=state.is_main_process, option="output"):
