@@ -44,8 +44,8 @@ def test_a_reader_reads_what_it_has_not_learned_by_heart(monkeypatch: pytest.Mon
     noise = torch.randn(200, 2, 2, 2, generator=generator)
     told = noise.clone()
     told[:, 0] += 4.0 * labels.view(-1, 1, 1)
-    seen, read = read_ends(told, labels, told[[5, 5, 7]], [5, 5, 7])
+    seen, read = read_ends(told, labels, (told, labels), told[[5, 5, 7]], [5, 5, 7])
     assert (seen == labels).float().mean() > 0.97
     assert read.tolist() == seen[[5, 5, 7]].tolist()  # a scene's imagined end is read by the reader of its true end
-    blind, _ = read_ends(noise, labels, noise[:1], [0])
+    blind, _ = read_ends(noise, labels, (noise, labels), noise[:1], [0])
     assert 0.3 < (blind == labels).float().mean() < 0.7

@@ -23,13 +23,19 @@ STEPS = 800
 
 
 def read_ends(
-    true: Tensor, labels: Tensor, imagined: Tensor, scenes: Sequence[int], seed: int = 0
+    true: Tensor,
+    labels: Tensor,
+    mirrored: tuple[Tensor, Tensor],
+    imagined: Tensor,
+    scenes: Sequence[int],
+    seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """What readers see in true and in imagined last latents, each read by one that was fitted on other scenes.
 
     Args:
         true: True last latents (n, C, h, w) of the labelled scenes.
         labels: Their outcomes (n,), from 0.
+        mirrored: Latents and outcomes of the mirrored scenes, in the same order: readers learn from them too.
         imagined: Imagined last latents (m, C, h, w).
         scenes: For each of them its place (m,) among the labelled scenes.
 
@@ -41,7 +47,10 @@ def read_ends(
     imagined_folds = folds[torch.tensor(scenes)]
     for fold in range(FOLDS):
         others, held, asked = folds != fold, folds == fold, imagined_folds == fold
-        reader = train_network(build_mlp, true[others], labels[others], steps=STEPS, weight_decay=0.05, seed=seed)
+        latents, places = (
+            torch.cat([own[others], other[others]]) for own, other in zip((true, labels), mirrored, strict=True)
+        )
+        reader = train_network(build_mlp, latents, places, steps=STEPS, weight_decay=0.05, seed=seed)
         seen[held], read[asked] = predict_network(reader, true[held]), predict_network(reader, imagined[asked])
     return seen, read
 

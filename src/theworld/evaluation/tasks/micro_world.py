@@ -158,7 +158,8 @@ def trace(
     """
     # 1. Every scene once, its true latents beside the imagined ones of its questions
     scenes = {item.metadata["clip"]: item for item in items}
-    true = dict(zip(scenes, _latents(np.stack([item.clip for item in scenes.values()])), strict=True))
+    clips = np.stack([item.clip for item in scenes.values()])  # (n, F, H, W, 3)
+    true, flipped = (dict(zip(scenes, _latents(seen), strict=True)) for seen in (clips, clips[:, :, :, ::-1]))
     traced: dict[str, Any] = {}
     for name, asked in _predictive(items).items():
         imagined = last_latents(asked).float().cpu()
@@ -177,6 +178,7 @@ def trace(
         seen, read = read_ends(
             torch.stack([true[clip][:, -1] for clip in labelled]),
             labels,
+            (torch.stack([flipped[clip][:, -1] for clip in labelled]), torch.tensor(MIRRORED[name])[labels]),
             imagined[:, :, -1],
             [position[item.metadata["clip"]] for item in asked],
         )
