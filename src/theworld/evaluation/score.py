@@ -28,6 +28,7 @@ from .tasks.base import ALL, MARGIN, Task, by_family, kind_of
 from .verdict import correct, decisive_arms
 
 METRICS = "metrics.json"
+NO_ANSWER = Prediction("", "", "", "", score=np.nan)
 Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
 
@@ -124,7 +125,7 @@ def task_numbers(
     """
     arms = each_once(arms, full)
     rows = max((runs[0].predictions for runs in arms.values()), key=len)
-    scores = {name: _values(runs, rows, lambda row: row.score) for name, runs in arms.items()}
+    scores = {name: _values(runs, rows) for name, runs in arms.items()}
 
     # Which items belong to which family and kind
     named, apart, places = list(kinds) or [ALL], one_answer_families(rows), range(len(rows))
@@ -142,7 +143,7 @@ def task_numbers(
         in_family = _accuracies(own, rows, families)
         described[name] = {
             **describe(runs, measures),
-            "accuracy": in_kind.get(ALL) or _accuracies(own, rows, {ALL: places})[ALL],
+            "accuracy": in_kind.get(ALL) or _accuracies(own, rows, {ALL: places}).get(ALL, {}),
             "between_seed_sd": float(own[:, members[ALL] or places].mean(axis=1).std(ddof=1)) if len(own) > 1 else None,
             "kinds": {kind: in_kind[kind] for kind in named if kind in in_kind},
             "families": {family: {**told, "one_answer": family in apart} for family, told in in_family.items()},
@@ -236,11 +237,14 @@ def _accuracies(
     return found
 
 
-def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], value: Callable[..., float]) -> Array:
-    """A value (S, n) of every item in every run; not a number where the arm has no answer, as a learner may."""
+def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | None = None) -> Array:
+    """Score, or a figure, (S, n) of every item in every run; not a number where the arm has none, as a learner may."""
     learner = runs[0].name in ARMS and ARMS[runs[0].name].checkpoint == LEARNER
-    known = [{row.id: value(row) for row in run.predictions if not (learner and row.failed)} for run in runs]
-    return np.array([[values.get(row.id, np.nan) for row in rows] for values in known])
+    known = [{row.id: row for row in run.predictions if not (learner and row.failed)} for run in runs]
+    found = [[run.get(row.id, NO_ANSWER) for row in rows] for run in known]
+    return np.array(
+        [[row.score if figure is None else row.figures.get(figure, np.nan) for row in run] for run in found]
+    )
 
 
 def _answered(places: Iterable[int], *values: Array) -> list[int]:
@@ -271,11 +275,7 @@ def _figure_differences(
     """Mean difference of every figure over the items of which both arms have it, in every seed."""
     found: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for row in full[0].predictions for name in row.figures):
-
-        def value(row: Prediction, name: str = name) -> float:
-            return row.figures.get(name, np.nan)
-
-        ours, theirs = _values(full, rows, value), _values(other, rows, value)
+        ours, theirs = _values(full, rows, name), _values(other, rows, name)
         if shared := _answered(range(len(rows)), ours, theirs):
             one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
             if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
