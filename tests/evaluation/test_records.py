@@ -146,7 +146,7 @@ def test_a_manifest_that_was_edited_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"predictions of version 0\.1: evaluate again into another folder"):
         read_predictions(tmp_path)
     (tmp_path / MANIFEST).write_text('{"versions": {}}', encoding="utf-8")
-    with pytest.raises(ValueError, match="no manifest of an evaluation"):
+    with pytest.raises(ValueError, match="expected a JSON object with the objects identity; evaluate again"):
         read_predictions(tmp_path)
     (tmp_path / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not JSON"):

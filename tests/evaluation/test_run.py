@@ -23,6 +23,7 @@ from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
 from theworld.evaluation import run
 from theworld.evaluation.ask import asker as asking
+from theworld.evaluation.ask.scorers import Answer
 from theworld.evaluation.result import Result
 from theworld.evaluation.run import evaluate_tasks
 from theworld.evaluation.settings import EvaluationSettings
@@ -400,7 +401,7 @@ def test_the_true_future_a_learner_and_the_errors(settings: EvaluationSettings) 
 
 
 def test_silence_is_refused(settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "generate", lambda model, batch, *rest: [asking.Answer("") for _ in batch.items])
+    monkeypatch.setattr(asking, "generate", lambda model, batch, *rest: [Answer("") for _ in batch.items])
     with pytest.raises(ValueError, match="outputs is empty"):
         evaluate(replace(settings, arms=["gemma"], scorer="generate"))
 

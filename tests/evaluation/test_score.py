@@ -299,3 +299,10 @@ def test_scoring_by_other_items_is_refused(tmp_path: Path) -> None:
     others = [replace(item, answer="yes") for item in ITEMS]
     with pytest.raises(ValueError, match="was asked other items"):
         rescore(tmp_path / "balls", make_task(others), others)
+
+
+def test_a_score_that_is_neither_right_nor_wrong_is_refused(tmp_path: Path) -> None:
+    write_arms(tmp_path, ITEMS, EVERY)
+    halves = replace(make_task(ITEMS), score=lambda item, output: Score(output, 0.5))
+    with pytest.raises(ValueError, match=r"item 'q0' has the score 0.5: expected 1.0 \(right\) or 0.0"):
+        write_metrics(tmp_path, halves, ITEMS)

@@ -15,7 +15,6 @@ from itertools import product
 from operator import itemgetter
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,16 +32,12 @@ BATCH = 128
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images of one family of questions.
+    """Images of one family of questions."""
 
-    Args:
-        features: By name, (n, C, h, w): `pixels` from 0 to 1, their `brightness` (the largest of the three channels,
-            as colours are shuffled), and the world encoder's `current latent`.
-        labels: Classes (n,), from 0.
-    """
-
+    # By name, (n, C, h, w): `pixels` from 0 to 1, their `brightness` (the largest of the three channels, as colours are
+    # shuffled), and the world encoder's `current latent`
     features: Mapping[str, Tensor]
-    labels: Tensor
+    labels: Tensor  # classes (n,), from 0
 
 
 def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[str, Predict]]:
@@ -52,18 +47,15 @@ def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[
 
     flat = features.flatten(1)
     targets = nn.functional.one_hot(labels).double().numpy()  # (n, classes)
-    distances = torch.cdist(flat, flat).square()
-    for width in (0.25, 1.0, 4.0):
-        scale = width * distances.median()
-        kernel = (-distances / scale).exp().numpy()
-        for ridge in (1e-3, 3e-2):
-            model = cast(Any, KernelRidge)(alpha=ridge, kernel="precomputed").fit(kernel, targets)
-            yield f"width {width:g}, ridge {ridge:g}", partial(_predict_kernel, model, flat, scale)
+    median = torch.cdist(flat, flat).square().median().item()
+    for width, ridge in product((0.25, 1.0, 4.0), (1e-3, 3e-2)):
+        model = cast(Any, KernelRidge)(alpha=ridge, kernel="rbf", gamma=1 / (width * median))
+        model.fit(flat.numpy(), targets)
 
+        def predict(asked: Tensor, model: Any = model) -> Tensor:
+            return torch.from_numpy(model.predict(asked.flatten(1).numpy())).argmax(1)
 
-def _predict_kernel(model: Any, flat: Tensor, scale: Tensor, features: Tensor) -> Tensor:
-    kernel = (-torch.cdist(features.flatten(1), flat).square() / scale).exp()
-    return torch.from_numpy(np.asarray(model.predict(kernel.numpy()))).argmax(1)
+        yield f"width {width:g}, ridge {ridge:g}", predict
 
 
 def networks(
@@ -136,30 +128,19 @@ def best_learner(
 ) -> tuple[Callable[[Mapping[str, Tensor]], Tensor], list[dict[str, Any]]]:
     """The learner, with the settings, that is right most often on validation images.
 
-    Args:
-        family: Name of the questions.
-        train: What all of them are fitted on.
-        validation: What settings and learner are chosen on.
-
     Returns:
         What turns features by name into classes (n,), and a row a learner: family, learner, features, setting, labels,
         accuracy on validation images, and whether it was chosen.
     """
-    rows: list[dict[str, Any]] = []
-    fitted: list[tuple[float, Callable[[Mapping[str, Tensor]], Tensor]]] = []
+    found: list[tuple[dict[str, Any], Predict]] = []
     for name, kind, fit in LEARNERS:
-        tried: list[tuple[float, str, Predict]] = []
-        for setting, predict in fit(train.features[kind], train.labels, seed):
-            right = (predict(validation.features[kind]) == validation.labels).double().mean().item()
-            tried.append((right, setting, predict))
+        tried = [
+            ((predict(validation.features[kind]) == validation.labels).double().mean().item(), setting, predict)
+            for setting, predict in fit(train.features[kind], train.labels, seed)
+        ]
         right, setting, predict = max(tried, key=itemgetter(0))
         logger.info("static learner of %s: %s, %s: %.1f %% of validation", family, name, setting, 100 * right)
-        rows.append({"family": family, "learner": name, "features": kind, "setting": setting})
-        rows[-1] |= {"labels": len(train.labels), "validation_accuracy": right}
-        fitted.append((right, partial(_predict_named, kind, predict)))
-    best = max(range(len(rows)), key=lambda place: fitted[place][0])
-    return fitted[best][1], [{**row, "chosen": place == best} for place, row in enumerate(rows)]
-
-
-def _predict_named(kind: str, predict: Predict, features: Mapping[str, Tensor]) -> Tensor:
-    return predict(features[kind])
+        row = {"family": family, "learner": name, "features": kind, "setting": setting, "labels": len(train.labels)}
+        found.append(({**row, "validation_accuracy": right}, predict))
+    best, choose = max(found, key=lambda one: one[0]["validation_accuracy"])
+    return lambda features: choose(features[best["features"]]), [{**row, "chosen": row is best} for row, _ in found]

@@ -29,25 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The evaluation of a checkpoint on one task.
-
-    Args:
-        task: What was asked.
-        items: Of the task.
-        predictions: By arm, in the items' order.
-        not_run: By arm, why it did not run and what it needs.
-        metrics: What <output>/<task>/metrics.json holds.
-        settings: Of the evaluation.
-        num_world_steps: Most future latent frames of any arm.
-    """
+    """The evaluation of a checkpoint on one task."""
 
     task: Task
     items: TaskItems
-    predictions: Mapping[str, list[Prediction]]
-    not_run: Mapping[str, str]
-    metrics: dict[str, Any]
+    predictions: Mapping[str, list[Prediction]]  # by arm, in the items' order
+    not_run: Mapping[str, str]  # by arm, why it did not run and what it needs
+    metrics: dict[str, Any]  # what <output>/<task>/metrics.json holds
     settings: EvaluationSettings
-    num_world_steps: int
+    num_world_steps: int  # most future latent frames of any arm
 
     @property
     def verdict(self) -> dict[str, Verdict]:
@@ -58,16 +48,14 @@ class Result:
     def accuracies(self) -> dict[str, dict[str, dict[str, Any]]]:
         """By arm, the accuracy on all questions as `accuracy` and on each kind by its name, with n and interval."""
         arms = self.metrics["arms"]
-        return {name: {"accuracy": arm["accuracy"], **arm.get("kinds", {})} for name, arm in arms.items()}
+        return {name: {"accuracy": arm["accuracy"], **arm["kinds"]} for name, arm in arms.items()}
 
     def table(self) -> pd.DataFrame:
         """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
-        rows = {
-            arm: {**dict.fromkeys(("low", "high", "n")), **found["accuracy"], **_estimates(found)}
-            for arm, found in self.accuracies.items()
-        }
-        columns = ["accuracy", "low", "high", "n", *self.metrics.get("kinds", [])]
-        return require("eval", "pandas").DataFrame.from_dict(rows, orient="index")[columns].rename_axis("arm")
+        rows = {arm: {**found["accuracy"], **_estimates(found)} for arm, found in self.accuracies.items()}
+        columns = ["accuracy", "low", "high", "n", *self.metrics["kinds"]]
+        table = require("eval", "pandas").DataFrame.from_dict(rows, orient="index")
+        return table.reindex(columns=columns).rename_axis("arm")
 
     def to_pandas(self) -> pd.DataFrame:
         """A row an item and arm: `arm` and the fields of `Prediction`."""
@@ -77,8 +65,7 @@ class Result:
     def report(self, path: str | Path | None = None, rollout: Rollout | None = None) -> Path:
         """Write report.md and report.html to `path`, by default beside the predictions, and return the page's path.
 
-        Args:
-            rollout: The decoded frames that the model imagines for an item, for the examples beside the predictions.
+        `rollout` gives the decoded frames that the model imagines for an item, for the examples.
         """
         from .report import compare_runs, write_report  # draws, which needs matplotlib
 
@@ -113,11 +100,7 @@ class Result:
             run.finish()
 
     def to_card(self) -> None:
-        """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub.
-
-        Raises:
-            ValueError: The model has no card, or the full model was not run.
-        """
+        """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub."""
         path, name = card_of(self.settings.model), self.settings.model
         if FULL not in self.accuracies:
             raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
@@ -155,5 +138,3 @@ REPORTERS: dict[str, Callable[[Result], None]] = {
     "wandb": Result.to_wandb,
 }
 """`report_to` -> what writes there."""
-
-__all__ = ["REPORTERS", "Result", "card_of"]

@@ -30,10 +30,9 @@ from theworld.utils.logging import logger
 from theworld.utils.quantization import quantization
 
 from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
-from .ask.asker import Asker, asked, failed, merged, open_file, scored
-from .ask.scorers import Answer
+from .ask.asker import Asker, asked, merged, open_file
 from .result import REPORTERS, Result, card_of
-from .score import read_metrics, write_metrics
+from .score import read_metrics, scored, write_metrics
 from .settings import HUB_IDS, EvaluationSettings, listed
 from .store.predictions import NO_LEARNER, Item, Prediction
 from .tasks import find_task
@@ -78,11 +77,11 @@ def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[
         jobs = [_prepare(task, settings, chosen) for task in tasks]
         # 3. One checkpoint at a time, as two may not fit
         for checkpoint in (MODEL, BASE, *CONTROLS):
-            groups = [[planned for planned in job.arms if planned.arm.checkpoint == checkpoint] for job in jobs]
-            first = next((group[0] for group in groups if group), None)
-            if first is not None:
-                model = _load(first, settings, chosen)
-                for job, group in zip(jobs, groups, strict=True):
+            groups = [(job, [arm for arm in job.arms if arm.arm.checkpoint == checkpoint]) for job in jobs]
+            groups = [(job, group) for job, group in groups if group]
+            if groups:
+                model = _load(groups[0][1][0], settings, chosen)
+                for job, group in groups:
                     job.ask(model, group)
                 del model
         # 4. What needs no model
@@ -119,8 +118,6 @@ class _Job:
 
     def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
         """Ask the arms of one checkpoint."""
-        if not group:
-            return
         asker = Asker(self.task, self.items, self.settings, model, self.num_world_steps)
         self.done |= asker.run(group)
         worlds = asker.worlds.get(self.num_world_steps)
@@ -139,10 +136,8 @@ class _Job:
             for name, reason in self.not_run.items():
                 logger.warning("arm %s not run: %s", name, reason)
         state.wait_for_everyone()
-        metrics, done = (
-            read_metrics(output)[self.task.name],
-            {arm.arm.name: self.done[arm.arm.name] for arm in self.arms},
-        )
+        done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms}
+        metrics = read_metrics(output)[self.task.name]
         return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
 
     def learn(self, planned: PlannedArm) -> None:
@@ -154,8 +149,9 @@ class _Job:
             learned = self.task.learn(items, self.source, settings.folder, settings.seed)
             write_json(settings.folder / self.task.name / "learners.json", list(learned.table))
             for item in items:
-                said, why = learned.answers.get(item.id), f"{NO_LEARNER}: no static learner answers {item.family}"
-                file.append([failed(item, why) if said is None else scored(self.task, item, Answer(said))])
+                why = None if item.id in learned.answers else f"{NO_LEARNER}: no static learner answers {item.family}"
+                row = Prediction.of(item, output=learned.answers.get(item.id, ""), failed=why)
+                file.append([row if why else scored(self.task, item, row)])
         self.done[planned.arm.name] = merged(file, self.items)
 
     def trace(self) -> None:
@@ -205,12 +201,7 @@ def _choose(settings: EvaluationSettings) -> _Chosen:
 
 
 def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
-    """The items of a task, and which arms can run on them.
-
-    Raises:
-        ValueError: An id is there more than once, no item is of the families that are asked for, or the scorer does
-            not fit.
-    """
+    """The items of a task, and which arms can run on them."""
     # 1. Load them; the main process makes what is not there
     source, state = settings.source, PartialState()
     with state.main_process_first():
@@ -227,7 +218,15 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     if wanted:  # nobody knows of which family a skipped row is
         kept = (i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted))
         items = TaskItems(tuple(kept))
-    _check_items(task, items, settings)
+    id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
+    if times > 1:
+        raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")
+    opened = [item.id for item in items.items if not item.choices]
+    if settings.scorer == "choices" and opened:
+        raise TheWorldError(
+            f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, allow any answer: "
+            "use --scorer auto or generate"
+        )
     # 3. Leave out the arms that this task cannot have
     not_run = dict(chosen.not_run)
     encoder = WORLD_ENCODERS[chosen.found.config.world_encoder]
@@ -243,18 +242,6 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     return _Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 
 
-def _check_items(task: Task, items: TaskItems, settings: EvaluationSettings) -> None:
-    id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
-    if times > 1:
-        raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")
-    opened = [item.id for item in items.items if not item.choices]
-    if settings.scorer == "choices" and opened:
-        raise TheWorldError(
-            f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, allow any answer: "
-            "use --scorer auto or generate"
-        )
-
-
 def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
     """The checkpoint of an arm and of all others that it answers."""
     base, steps = chosen.found.gemma, planned.num_world_steps
@@ -268,8 +255,8 @@ def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) ->
 
 def _world(num_world_steps: int | None) -> dict[str, Any]:
     """Arguments of `from_pretrained`; `None` turns the world off."""
-    steps = {} if num_world_steps is None else {"num_world_steps": num_world_steps}
-    return {"enable_world": num_world_steps is not None, **steps}
+    off = num_world_steps is None
+    return {"enable_world": False} if off else {"enable_world": True, "num_world_steps": num_world_steps}
 
 
 def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:
@@ -285,6 +272,3 @@ def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:
         options["attn_implementation"] = settings.attn_implementation
     options |= quantization(settings, dtype)
     return TheWorld.from_pretrained(name, dtype=dtype, device_map={"": device}, **options).eval()
-
-
-__all__ = ["evaluate", "evaluate_tasks", "load"]

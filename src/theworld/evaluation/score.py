@@ -16,20 +16,19 @@ from typing import Any
 import numpy as np
 
 from theworld.utils.errors import TheWorldError
+from theworld.utils.imports import require
 from theworld.utils.io import write_json
 
-from .ask.arms import ARMS, LEARNER
+from .ask.arms import ARMS, FULL, LEARNER
 from .stats.intervals import Array, bootstrap, interval, jackknife
 from .stats.significance import USUAL_DISCORDANCE, compare, smallest_of
 from .store.predictions import Item, Prediction, items_digest, rewrite_scores
-from .store.refusals import FULL, ArmRun, fingerprint, read_arms, warnings_of
-from .tasks.base import ALL, MARGIN, Task, kind_of
+from .store.refusals import ArmRun, fingerprint, read_arms, warnings_of
+from .tasks.base import ALL, MARGIN, Task, by_family, kind_of
 from .verdict import correct, decisive_arms
 
 METRICS = "metrics.json"
-BESIDE = ("learners", "tracing")
-"""What an evaluation may leave beside the predictions, as <name>.json."""
-
+NO_ANSWER = Prediction("", "", "", "", score=np.nan)
 Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
 
@@ -38,7 +37,7 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
 
     Raises:
         FileNotFoundError: There are no predictions.
-        ValueError: They are refused (`store/refusals.py`), or are of other items.
+        ValueError: They are refused (`store/refusals.py`), are of other items, or a file is not JSON.
     """
     output = Path(output)
     folder = output / task.name
@@ -57,7 +56,7 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
             margins=task.margins,
             learns=task.learn is not None,
         ),
-        **{name: _read_json(folder / f"{name}.json") for name in BESIDE},
+        **{name: _read_json(folder / f"{name}.json") for name in ("learners", "tracing")},
     }
     every = correct({**read_metrics(output), task.name: metrics})
     for name, corrected in every.items():
@@ -66,22 +65,13 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
 
 
 def read_metrics(output: str | Path) -> dict[str, dict[str, Any]]:
-    """The metrics of every task of an evaluation, by the task's name, but for those that version 0.1 wrote.
-
-    Raises:
-        ValueError: A file is not JSON.
-    """
+    """The metrics of every task of an evaluation, by the task's name, but for those that version 0.1 wrote."""
     found = {path.parent.name: _read_json(path) for path in sorted(Path(output).glob(f"*/{METRICS}"))}
     return {name: metrics for name, metrics in found.items() if "verdicts" in metrics}
 
 
 def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, ArmRun]:
-    """Parse and score the stored outputs of every arm anew, without asking a model.
-
-    Raises:
-        FileNotFoundError: There are no predictions in `folder`.
-        ValueError: They are refused (`store/refusals.py`), or are of other items.
-    """
+    """Parse and score the stored outputs of every arm anew, without asking a model; errors as `write_metrics`."""
     by_id = {item.id: item for item in items}
     digest = items_digest(items)
     arms = read_arms(folder)
@@ -91,11 +81,25 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
                 f"{folder}: arm {name!r} was asked other items (digest {arm.identity['items']['digest']}) than those "
                 f"to score by ({digest}): give the data it was evaluated on"
             )
-        scored = [_scored(row, task, by_id) for row in arm.predictions]
-        if scored != arm.predictions:
-            rewrite_scores(Path(folder) / name, scored)
-        arms[name] = replace(arm, predictions=scored)
+        found = [
+            replace(row, parsed=None, score=0.0, figures={}) if row.failed else scored(task, by_id[row.id], row)
+            for row in arm.predictions
+        ]
+        if found != arm.predictions:
+            rewrite_scores(Path(folder) / name, found)
+        arms[name] = replace(arm, predictions=found)
     return arms
+
+
+def scored(task: Task, item: Item, row: Prediction) -> Prediction:
+    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1."""
+    score = task.score(item, row.output)
+    if score.right not in (0.0, 1.0):
+        raise TheWorldError(
+            f"task {task.name!r}: item {item.id!r} has the score {score.right}: expected 1.0 (right) or 0.0; return "
+            "finer measures as `Score.figures`"
+        )
+    return replace(row, parsed=score.parsed, score=score.right, figures=dict(score.figures))
 
 
 def task_numbers(
@@ -115,47 +119,39 @@ def task_numbers(
     Args:
         arms: By name, each with its runs: one, or several that differ in the training seed and were asked the same
             items.
-        measures: The task's own, of one run.
-        floors: Accuracies that need no model, by name.
+        measures: The task's own, of one run; `floors`, `kinds` and `margins` are the task's too.
         full: The arm that the others are compared with; behind `label/` where there are several runs.
-        kinds: Of the task, as `Task.kinds`.
-        margins: Of the task, as `Task.margins`.
         learns: Whether the task has static learners.
     """
     arms = each_once(arms, full)
     rows = max((runs[0].predictions for runs in arms.values()), key=len)
-    scores = {name: _values(runs, rows, lambda row: row.score) for name, runs in arms.items()}
+    scores = {name: _values(runs, rows) for name, runs in arms.items()}
 
     # Which items belong to which family and kind
-    named, apart = list(kinds) or [ALL], one_answer_families(rows)
-    families: dict[str, list[int]] = {}
-    members: dict[str, list[int]] = {kind: [] for kind in (*named, ALL)}
-    for place, row in enumerate(rows):
-        families.setdefault(row.family, []).append(place)
-        if row.family not in apart:
-            for kind in {kind_of(row.family, named), ALL}:
-                members[kind].append(place)
+    named, apart, places = list(kinds) or [ALL], one_answer_families(rows), range(len(rows))
+    families = {name: [n for n in places if rows[n].family == name] for name in sorted({row.family for row in rows})}
     families.pop(Item.family, None)
-    total = members[ALL] or list(range(len(rows)))
+    of_kind = {n: (kind_of(rows[n].family, named), ALL) for n in places if rows[n].family not in apart}
+    members = {kind: [n for n, own in of_kind.items() if kind in own] for kind in (*named, ALL)}
 
     # Every arm by itself, and the full model against it
     described: dict[str, dict[str, Any]] = {}
     comparisons: dict[str, dict[str, Any]] = {kind: {} for kind in members}
     for name, runs in arms.items():
         own = scores[name]
-        in_kind = {kind: _accuracy(own, rows, members[kind]) for kind in named}
-        in_family = {family: _accuracy(own, rows, families[family]) for family in sorted(families)}
+        in_kind = _accuracies(own, rows, members)
+        in_family = _accuracies(own, rows, families)
         described[name] = {
             **describe(runs, measures),
-            "accuracy": _accuracy(own, rows, total) or _accuracy(own, rows, range(len(rows))),
-            "between_seed_sd": float(own[:, total].mean(axis=1).std(ddof=1)) if len(runs) > 1 else None,
-            "kinds": {kind: found for kind, found in in_kind.items() if found},
-            "families": {name: {**found, "one_answer": name in apart} for name, found in in_family.items() if found},
+            "accuracy": in_kind.get(ALL) or _accuracies(own, rows, {ALL: places}).get(ALL, {}),
+            "between_seed_sd": float(own[:, members[ALL] or places].mean(axis=1).std(ddof=1)) if len(own) > 1 else None,
+            "kinds": {kind: in_kind[kind] for kind in named if kind in in_kind},
+            "families": {family: {**told, "one_answer": family in apart} for family, told in in_family.items()},
         }
         if full not in arms or name == full:
             continue
-        for kind, places in members.items():
-            if shared := _answered(places, scores[full], own):
+        for kind, asked in members.items():
+            if shared := _answered(asked, scores[full], own):
                 clusters = [rows[place].cluster for place in shared]
                 comparisons[kind][name] = compare(scores[full][:, shared], own[:, shared], clusters)
         if name in comparisons[ALL]:
@@ -165,7 +161,7 @@ def task_numbers(
         "n": len(rows),
         "kinds": named,
         "margins": {kind: (margins or {}).get(kind, MARGIN) for kind in named},
-        "counted": {kind: len(places) for kind, places in members.items()},
+        "counted": {kind: len(asked) for kind, asked in members.items()},
         "full": full,
         "num_world_steps": steps,
         "decides": decisive_arms(steps, learns=learns),
@@ -178,18 +174,17 @@ def task_numbers(
     }
 
 
-def describe(runs: Sequence[ArmRun], measures: Measures = lambda predictions: {}) -> dict[str, Any]:
+def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
     """What one arm answered, beside its accuracy: measures, figures, and what could not be read."""
-    rows = [row for run in runs for row in run.predictions]
-    figures = {name: [row.figures[name] for row in rows if name in row.figures] for name in _figure_names(rows)}
-    name = runs[0].name
+    rows, name = [row for run in runs for row in run.predictions], runs[0].name
+    figures = require("eval", "pandas").DataFrame([row.figures for row in rows])
     return {
         "label": ARMS[name].label if name in ARMS else runs[0].manifest.get("label", name),
         "seeds": len(runs),
         "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
         "failed": sum(row.failed is not None for row in rows),
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
-        "figures": {name: {"mean": float(np.mean(known)), "n": len(known)} for name, known in figures.items()},
+        "figures": {name: {"mean": float(known.mean()), "n": int(known.count())} for name, known in figures.items()},
         "measures": _measures(runs, measures),
         "world_tokens": max(row.world_tokens for row in rows),
         "warnings": [warning for run in runs for warning in warnings_of(run)],
@@ -206,10 +201,11 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
     for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
         for run in arms[name]:
             asked = {key: value for key, value in run.identity.items() if key != "arm"}
+            # Without weights that tell, as of a learner, a copy says the same
+            told = (run.name, [row.output for row in run.predictions])
             if "weights" in asked and run.name in ARMS:
-                key = json.dumps([ARMS[run.name].world, ARMS[run.name].image, asked], sort_keys=True)
-            else:  # no weights that tell, as of a learner: a copy says the same
-                key = json.dumps([run.name, asked, [row.output for row in run.predictions]], sort_keys=True)
+                told = (ARMS[run.name].world, ARMS[run.name].image)
+            key = json.dumps([told, asked], sort_keys=True)
             if key not in seen:
                 kept.setdefault(name, []).append(run)
             seen.add(key)
@@ -224,26 +220,31 @@ def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
     """Families of two items or more that all have the same right answer: knowing the family is enough."""
-    answers: dict[str, list[str]] = {}
-    for row in rows:
-        answers.setdefault(row.family, []).append(row.answer)
+    answers = {family: [row.answer for row in own] for family, own in by_family(rows).items()}
     return {family for family, own in answers.items() if len(own) > 1 and own[0] and len(set(own)) == 1}
 
 
-def _accuracy(scores: Array, rows: Sequence[Prediction], places: Iterable[int]) -> dict[str, Any]:
-    """Accuracy with its interval over those of the items at `places` that the arm answered; empty if none."""
-    if not (places := _answered(places, scores)):
-        return {}
-    clusters, own = [rows[place].cluster for place in places], scores[:, places]
-    smallest = smallest_of(own.mean(axis=0), clusters, USUAL_DISCORDANCE)
-    return {**asdict(interval(own, clusters)), "smallest_difference": smallest}
+def _accuracies(
+    scores: Array, rows: Sequence[Prediction], groups: Mapping[str, Iterable[int]]
+) -> dict[str, dict[str, Any]]:
+    """By group, the accuracy with its interval over the items that the arm answered; none where it answered none."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, asked in groups.items():
+        if places := _answered(asked, scores):
+            clusters, own = [rows[place].cluster for place in places], scores[:, places]
+            smallest = smallest_of(own.mean(axis=0), clusters, USUAL_DISCORDANCE)
+            found[name] = {**asdict(interval(own, clusters)), "smallest_difference": smallest}
+    return found
 
 
-def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], value: Callable[..., float]) -> Array:
-    """A value (S, n) of every item in every run; not a number where the arm has no answer, as a learner may."""
+def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | None = None) -> Array:
+    """Score, or a figure, (S, n) of every item in every run; not a number where the arm has none, as a learner may."""
     learner = runs[0].name in ARMS and ARMS[runs[0].name].checkpoint == LEARNER
-    known = [{row.id: value(row) for row in run.predictions if not (learner and row.failed)} for run in runs]
-    return np.array([[values.get(row.id, np.nan) for row in rows] for values in known])
+    known = [{row.id: row for row in run.predictions if not (learner and row.failed)} for run in runs]
+    found = [[run.get(row.id, NO_ANSWER) for row in rows] for run in known]
+    return np.array(
+        [[row.score if figure is None else row.figures.get(figure, np.nan) for row in run] for run in found]
+    )
 
 
 def _answered(places: Iterable[int], *values: Array) -> list[int]:
@@ -268,24 +269,17 @@ def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str,
     return {name: {key: getattr(one, key) for key in ("estimate", "low", "high", "n")} for name, one in found.items()}
 
 
-def _figure_names(rows: Sequence[Prediction]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.figures))
-
-
 def _figure_differences(
     full: Sequence[ArmRun], other: Sequence[ArmRun], rows: Sequence[Prediction]
 ) -> dict[str, dict[str, Any]]:
     """Mean difference of every figure over the items of which both arms have it, in every seed."""
     found: dict[str, dict[str, Any]] = {}
-    for name in _figure_names(full[0].predictions):
-        ours, theirs = (
-            _values(runs, rows, lambda row, name=name: row.figures.get(name, np.nan)) for runs in (full, other)
-        )
-        if not (shared := _answered(range(len(rows)), ours, theirs)):
-            continue
-        one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
-        if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
-            found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
+    for name in dict.fromkeys(name for row in full[0].predictions for name in row.figures):
+        ours, theirs = _values(full, rows, name), _values(other, rows, name)
+        if shared := _answered(range(len(rows)), ours, theirs):
+            one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
+            if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
+                found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
     return found
 
 
@@ -295,21 +289,3 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
         raise TheWorldError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
-
-
-def _scored(row: Prediction, task: Task, items: Mapping[str, Item]) -> Prediction:
-    if row.failed is not None:
-        return replace(row, parsed=None, score=0.0, figures={})
-    score = task.score(items[row.id], row.output)
-    return replace(row, parsed=score.parsed, score=score.right, figures=dict(score.figures))
-
-
-__all__ = [
-    "METRICS",
-    "each_once",
-    "identical_arms",
-    "read_metrics",
-    "rescore",
-    "task_numbers",
-    "write_metrics",
-]

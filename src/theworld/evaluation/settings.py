@@ -12,6 +12,8 @@ from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, setting
 
+from .ask.arms import ARMS, CONTROLS
+
 HUB_IDS = {
     "blink": "BLINK-Benchmark/BLINK",
     "vsr": "cambridgeltl/vsr_zeroshot",
@@ -66,9 +68,8 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name, key in keys(type(self)).items():
             value = getattr(self, name)
-            if isinstance(value, Path | tuple):
-                value = str(value) if isinstance(value, Path) else list(value)
-                object.__setattr__(self, name, value)
+            value = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            object.__setattr__(self, name, value)
             key.check(value)
         if self.load_in_4bit and self.load_in_8bit:
             raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
@@ -84,16 +85,20 @@ class EvaluationSettings:
     @property
     def arm_names(self) -> tuple[str, ...]:
         """Keys of `ARMS`."""
-        from .ask.arms import ARMS
-
         return tuple(ARMS) if self.arms == "all" else _known("arm", listed(self.arms), ARMS)
 
     @property
     def controls(self) -> dict[str, str]:
         """Checkpoint of each control that is given, by name."""
-        from .ask.arms import CONTROLS
-
-        given = self.control if isinstance(self.control, dict) else dict(map(_pair, self.control or []))
+        if isinstance(self.control, dict):
+            given = self.control
+        else:
+            pairs = {text: text.partition("=") for text in self.control or []}
+            if wrong := [text for text, (_, _, path) in pairs.items() if not path]:
+                raise TheWorldError(
+                    f"control {brief(repr(wrong[0]))}: expected NAME=PATH, as in gemma_tuned=runs/tuned"
+                )
+            given = {name: path for name, _, path in pairs.values()}
         _known("control", given, CONTROLS)
         return given
 
@@ -133,13 +138,3 @@ def _known(kind: str, names: Any, known: Any) -> tuple[str, ...]:
             hint = nearest(name, known)
             raise TheWorldError(f"{kind} {brief(repr(name))}: expected one of {', '.join(known)}{hint and f'; {hint}'}")
     return tuple(names)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise TheWorldError(f"control {brief(repr(text))}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
-    return name, path
-
-
-__all__ = ["EXTRAS", "HUB_IDS", "EvaluationSettings", "listed"]

@@ -30,17 +30,13 @@ def read_ends(
     scenes: Sequence[int],
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """What readers see in true and in imagined last latents, each read by one that was fitted on other scenes.
+    """Classes (n,) of true and (m,) of imagined last latents, each read by a reader that was fitted on other scenes.
 
     Args:
-        true: True last latents (n, C, h, w) of the labelled scenes.
-        labels: Their outcomes (n,), from 0.
+        true: True last latents (n, C, h, w) of the labelled scenes, whose outcomes are `labels` (n,), from 0.
         mirrored: Latents and outcomes of the mirrored scenes, in the same order: readers learn from them too.
         imagined: Imagined last latents (m, C, h, w).
         scenes: For each of them its place (m,) among the labelled scenes.
-
-    Returns:
-        Classes (n,) of the true and (m,) of the imagined ones.
     """
     folds = torch.from_numpy(np.random.default_rng(seed).permutation(len(true)) % FOLDS)
     seen, read = torch.empty_like(labels), torch.empty(len(imagined), dtype=labels.dtype)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from theworld.utils.imports import require
 
-from .ask.arms import ARMS, CONTROLS, LEARNER
-from .store.refusals import FULL
+from .ask.arms import ARMS, CONTROLS, FULL, LEARNER
 
 ALPHA = 0.05
 REFERENCE = "gemma"
@@ -21,23 +21,16 @@ Comparison = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the world does to one kind of questions.
-
-    Args:
-        outcome: `helps`, `harms`, `no difference shown` or `not run`.
-        text: One sentence that says why.
-    """
+    """What the world does to one kind of questions, and one sentence that says why."""
 
     outcome: Outcome
     text: str
 
 
 def decisive_arms(num_world_steps: int | None, *, learns: bool) -> list[str]:
-    """Names of the arms that the full model has to beat.
+    """Names of the arms that the full model, with so many future latent frames, has to beat.
 
-    Args:
-        num_world_steps: Future latent frames of the full model; with 0, arms that need a future do not exist.
-        learns: Whether the task has static learners.
+    `learns` says whether the task has static learners.
     """
     return [
         arm.name
@@ -58,16 +51,26 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
         decisive: Names of the arms that have to be there.
         margin: Loss in accuracy, as a fraction, that is not called harm.
     """
+    # 1. A loss, whatever else was run
     reference = comparisons.get(REFERENCE)
     if reference and _lost(reference) and reference["difference"] < -margin:
         numbers = f"{_shown(REFERENCE, reference)}, {p_text(reference['p_holm'])}"
-        return Verdict("harms", f"The world harms: a loss against {numbers}, beyond the margin of {_points(margin)}.")
+        allowed = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
+        return Verdict("harms", f"The world harms: a loss against {numbers}, beyond the margin of {allowed}.")
+    # 2. What has to be there
     missing = [name for name in decisive if name not in comparisons]
     if missing:
-        needed = "; ".join(f"{_named(name)}, which needs {_remedy(name)}" for name in missing)
+        options = [f"--control {n}=PATH" if ARMS[n].checkpoint in CONTROLS else f"--arms all or {n}" for n in missing]
+        pairs = zip(missing, options, strict=True)
+        needed = "; ".join(f"{_named(name)}, which needs {option}" for name, option in pairs)
         return Verdict("not run", f"Not decided, because an arm was not run: {needed}.")
+    # 3. Every arm has to be beaten, but for those that know the future
     rivals = {name: them for name, them in comparisons.items() if name in ARMS and not ARMS[name].ceiling}
-    unbeaten = {name: them for name, them in rivals.items() if not _beaten(them)}
+    unbeaten = {
+        name: them
+        for name, them in rivals.items()
+        if min(them["difference"], them["low"]) <= 0 or them["p_holm"] >= ALPHA
+    }
     if not unbeaten:
         name = min(rivals, key=lambda name: rivals[name]["difference"])
         return Verdict(
@@ -75,34 +78,31 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
             f"The world helps: the full model beats all {len(rivals)} arms that lack the item's future, the closest "
             f"being {_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
         )
-    lost = [_shown(name, them) for name, them in unbeaten.items() if _lost(them)]
-    tied = [_shown(name, them) for name, them in unbeaten.items() if not _lost(them)]
-    reasons = [f"worse than {'; '.join(lost)}"] if lost else []
+    # 4. Why that is not so
+    lost = {name: them for name, them in unbeaten.items() if _lost(them)}
+    tied = {name: them for name, them in unbeaten.items() if name not in lost}
+    reasons = [f"worse than {'; '.join(_shown(*one) for one in lost.items())}"] if lost else []
     if tied:
-        smallest = max(them["smallest_difference"] for them in unbeaten.values() if not _lost(them))
-        reasons.append(f"not shown to be better than {'; '.join(tied)} ({_power(smallest)})")
+        smallest = max(them["smallest_difference"] for them in tied.values())
+        power = f"the smallest difference that this set can show is {100 * smallest:.1f} points"
+        if smallest >= 1.0:
+            power = "this set is too small to show any difference"
+        reasons.append(f"not shown to be better than {'; '.join(_shown(*one) for one in tied.items())} ({power})")
     return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
 
 
 def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """`tasks` with p-values corrected by Holm over every comparison of all of them, and the verdicts that follow."""
-    tested: dict[tuple[str, str, str], float] = {
-        (task, kind, arm): comparison["p"]
-        for task, metrics in tasks.items()
-        for kind, comparisons in metrics["comparisons"].items()
-        for arm, comparison in comparisons.items()
-    }
+    corrected = deepcopy(dict(tasks))
+    arms = [arm for metrics in corrected.values() for kind in metrics["comparisons"].values() for arm in kind.values()]
     holm = require("eval", "statsmodels.stats.multitest").multipletests
-    p_holm = dict(zip(tested, holm(list(tested.values()), method="holm")[1].tolist() if tested else [], strict=True))
-    family = {"comparisons": len(tested), "tasks": sorted({task for task, *_ in tested})}
-    corrected: dict[str, dict[str, Any]] = {}
-    for task, metrics in tasks.items():
-        comparisons = {
-            kind: {arm: {**numbers, "p_holm": p_holm[task, kind, arm]} for arm, numbers in arms.items()}
-            for kind, arms in metrics["comparisons"].items()
-        }
-        corrected[task] = {**metrics, "comparisons": comparisons, "holm_family": family}
-        corrected[task]["verdicts"] = {kind: asdict(_verdict(corrected[task], kind)) for kind in metrics["kinds"]}
+    p_holm = holm([arm["p"] for arm in arms], method="holm")[1].tolist() if arms else []
+    for arm, p in zip(arms, p_holm, strict=True):
+        arm["p_holm"] = p
+    tested = sorted(task for task, metrics in corrected.items() if any(metrics["comparisons"].values()))
+    for metrics in corrected.values():
+        metrics["holm_family"] = {"comparisons": len(arms), "tasks": tested}
+        metrics["verdicts"] = {kind: asdict(_verdict(metrics, kind)) for kind in metrics["kinds"]}
     return corrected
 
 
@@ -123,10 +123,6 @@ def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
     return decide(comparisons, decisive, metrics["margins"][kind])
 
 
-def _beaten(comparison: Comparison) -> bool:
-    return min(comparison["difference"], comparison["low"]) > 0 and comparison["p_holm"] < ALPHA
-
-
 def _lost(comparison: Comparison) -> bool:
     return max(comparison["difference"], comparison["high"]) < 0 and comparison["p_holm"] < ALPHA
 
@@ -135,28 +131,11 @@ def _named(name: str) -> str:
     return f"{ARMS[name].label} ({name})"
 
 
-def _remedy(name: str) -> str:
-    return f"--control {name}=PATH" if ARMS[name].checkpoint in CONTROLS else f"--arms all or {name}"
-
-
 def _shown(name: str, comparison: Comparison) -> str:
     difference, low, high = (f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high"))
     return f"{_named(name)} {difference} points [{low}, {high}]"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:g} point{'' if share == 0.01 else 's'}"
-
-
-def _power(smallest: float) -> str:
-    if smallest >= 1.0:
-        return "this set is too small to show any difference"
-    return f"the smallest difference that this set can show is {100 * smallest:.1f} points"
-
-
 def p_text(p: float, name: str = "p") -> str:
     """A probability as papers write it."""
     return f"{name} < 0.0001" if p < 0.0001 else f"{name} = {p:.4f}"
-
-
-__all__ = ["ALPHA", "Verdict", "correct", "decide", "decisive_arms", "p_text"]

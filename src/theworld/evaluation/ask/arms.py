@@ -19,32 +19,21 @@ MODEL, BASE, LEARNER = "model", "base", "learner"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to ask.
+    """One way to ask."""
 
-    Args:
-        name: Key of `ARMS`, and the folder of its predictions.
-        label: Its name in a report.
-        checkpoint: What answers: `MODEL`, `BASE` (the Gemma 3 that the model was built on), `LEARNER` (the task's best
-            static learner), or the name of a control: a checkpoint that was trained separately.
-        world: What replaces the world tokens: a key of `WORLD_SOURCES` (ask/worlds.py), or `none` for plain Gemma 3.
-        steps: Future latent frames: `K` for those of the full model, or a number.
-        image: Whether the image is shown.
-        needs_future: Whether the arm does not exist for `K = 0`.
-        decides: Whether the full model must beat it before the world is said to help.
-        same_for_all: Whether it is the same for every checkpoint.
-        ceiling: Whether it knows what the full model has to predict: it never has to be beaten.
-    """
-
-    name: str
-    label: str
+    name: str  # key of `ARMS`, and the folder of its predictions
+    label: str  # its name in a report
+    # What answers: `MODEL`, `BASE` (the Gemma 3 that the model was built on), `LEARNER` (the task's best static
+    # learner), or the name of a control: a checkpoint that was trained separately
     checkpoint: str = MODEL
+    # What replaces the world tokens: a key of `WORLD_SOURCES` (ask/worlds.py), or `none` for plain Gemma 3
     world: str = "own"
-    steps: Literal["K"] | int = "K"
-    image: bool = True
-    needs_future: bool = False
-    decides: bool = False
-    same_for_all: bool = False
-    ceiling: bool = False
+    steps: Literal["K"] | int = "K"  # future latent frames: `K` for those of the full model, or a number
+    image: bool = True  # whether the image is shown
+    needs_future: bool = False  # whether the arm does not exist for `K = 0`
+    decides: bool = False  # whether the full model must beat it before the world is said to help
+    same_for_all: bool = False  # whether it is the same for every checkpoint
+    ceiling: bool = False  # whether it knows what the full model has to predict: it never has to be beaten
 
 
 FULL = "world"
@@ -81,28 +70,19 @@ CONTROLS = tuple(arm.checkpoint for arm in ARMS.values() if arm.checkpoint not i
 
 @dataclass(frozen=True)
 class PlannedArm:
-    """An arm that will run.
-
-    Args:
-        arm: Of the table.
-        checkpoint: Name or folder of what answers; `None` for the base Gemma 3, which the model names, and for the
-            static learner.
-        num_world_steps: Future latent frames; `None` without a world.
-    """
+    """An arm that will run."""
 
     arm: Arm
-    checkpoint: str | None
-    num_world_steps: int | None
+    checkpoint: str | None  # name or folder of what answers; `None` for the base Gemma 3 and for the static learner
+    num_world_steps: int | None  # future latent frames; `None` without a world
 
 
 def plan(
     names: Sequence[str], model: str, steps: Sequence[int], controls: Mapping[str, str]
 ) -> tuple[list[PlannedArm], dict[str, str]]:
-    """The arms that run, and why others of `names` do not.
+    """The arms of `names` that run, and by name why others do not.
 
     Args:
-        names: Keys of `ARMS`.
-        model: Name or folder of the model.
         steps: Numbers of future latent frames to compare. The largest is `K`; 0 asks for the arm `world_0`, and any
             other for an arm `world_<steps>`. With `K = 0` the full model sees the current frame alone.
         controls: Folder of each control checkpoint by name; others are looked for in `controls/` beside the model.
@@ -110,12 +90,16 @@ def plan(
     largest = max(steps)
     running: list[PlannedArm] = []
     not_run: dict[str, str] = {}
-    for arm in _with_more_steps([ARMS[name] for name in ARMS if name in names], steps):
+    arms = [arm for name, arm in ARMS.items() if name in names]
+    if FULL in names:  # the first of them
+        between = sorted({count for count in steps if 0 < count < largest}, reverse=True)
+        arms[1:1] = [replace(arms[0], name=f"{FULL}_{k}", label=f"World, {k} steps", steps=k) for k in between]
+    for arm in arms:
         own = largest if arm.steps == "K" else arm.steps
-        checkpoint = model if arm.checkpoint == MODEL else None
-        if arm.checkpoint in CONTROLS:
+        checkpoint, control = model if arm.checkpoint == MODEL else None, arm.checkpoint in CONTROLS
+        if control:
             checkpoint = controls.get(arm.checkpoint) or _beside(model, arm.checkpoint)
-        if arm.checkpoint in CONTROLS and checkpoint is None:
+        if control and checkpoint is None:
             not_run[arm.name] = f"needs a checkpoint that was trained for it: --control {arm.checkpoint}=PATH"
         elif arm.needs_future and not largest:
             not_run[arm.name] = "does not exist without a future: --num_world_steps is 0"
@@ -128,23 +112,9 @@ def plan(
     return running, not_run
 
 
-def _with_more_steps(arms: list[Arm], steps: Sequence[int]) -> list[Arm]:
-    """With the arm `world`, one more for each number of steps between 0 and the largest."""
-    found: list[Arm] = []
-    for arm in arms:
-        found.append(arm)
-        if arm.name == FULL:
-            between = sorted({count for count in steps if 0 < count < max(steps)}, reverse=True)
-            found += [replace(arm, name=f"{FULL}_{k}", label=f"World, {k} steps", steps=k) for k in between]
-    return found
-
-
 def _beside(model: str, control: str) -> str | None:
     """The control in `controls/` beside a model's folder; that of the nano model lies in the package."""
     if model == NANO:
         return f"{NANO}/controls/{control}" if (NANO_WEIGHTS / "controls" / control).is_dir() else None
     folder = Path(model).parent / "controls" / control
     return str(folder) if Path(model).is_dir() and folder.is_dir() else None
-
-
-__all__ = ["ARMS", "BASE", "CONTROLS", "FULL", "LEARNER", "MODEL", "Arm", "PlannedArm", "plan"]

@@ -39,23 +39,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Makes the prompts of one arm.
+    """Makes the prompts of one arm."""
 
-    Args:
-        model: Whose processor, and whose limit of positions.
-        num_world_steps: Future latent frames of the world blocks; `None` for prompts without a world.
-        image: Whether the images are shown at all.
-        instruction: Added to the question on a line of its own.
-        room: Tokens that have to fit behind a prompt.
-        image_folder: Where relative image names are looked up.
-    """
-
-    model: TheWorld
-    num_world_steps: int | None
-    image: bool = True
-    instruction: str = ""
-    room: int = 0
-    image_folder: Path | None = None
+    model: TheWorld  # whose processor, and whose limit of positions
+    num_world_steps: int | None  # future latent frames of the world blocks; `None` for prompts without a world
+    image: bool = True  # whether the images are shown at all
+    instruction: str = ""  # added to the question on a line of its own
+    room: int = 0  # tokens that have to fit behind a prompt
+    image_folder: Path | None = None  # where relative image names are looked up
 
     def build(self, items: Sequence[Item]) -> tuple[Batch | None, dict[str, str]]:
         """The batch, `None` if no item is left, and by id why an item could not be asked."""
@@ -69,10 +60,10 @@ class PromptBuilder:
         limit = self.model.config.get_text_config().max_position_embeddings
         while turns:
             inputs = self.encode(list(turns.values()))
-            lengths = zip(list(turns), inputs["attention_mask"].sum(-1).tolist(), strict=True)
-            long = {id: length for id, length in lengths if length + self.room > limit}
-            for id, length in long.items():  # rare, so that the processor may run again
-                told = f"{length} tokens and {self.room} to answer, but the model has {limit} positions"
+            lengths = dict(zip(turns, inputs["attention_mask"].sum(-1).tolist(), strict=True))
+            long = [id for id, length in lengths.items() if length + self.room > limit]
+            for id in long:  # rare, so that the processor may run again
+                told = f"{lengths[id]} tokens and {self.room} to answer, but the model has {limit} positions"
                 failed[id] = f"too_long: {told}"
                 del turns[id]
             if not long:
@@ -88,11 +79,7 @@ class PromptBuilder:
         return reserved_tokens(self.model.processor.tokenizer)
 
     def turns(self, item: Item) -> list[Turn]:
-        """The item as the turns of a chat template.
-
-        Raises:
-            BadSample: An image cannot be opened, or words and images do not make a prompt.
-        """
+        """The item as the turns of a chat template; a `BadSample` where they cannot be made."""
         messages = list(item.messages)
         if self.instruction:
             messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{self.instruction}")
@@ -103,27 +90,15 @@ class PromptBuilder:
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
         """Conversations as the model's inputs, padded on the left, on its input device, without the world's pixels."""
         world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
-        inputs = dict(
-            self.model.processor.apply_chat_template(
-                conversations,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True, "padding_side": "left", **world},
-            )
-        )
-        inputs.pop("world_pixel_values", None)
+        options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+        options["processor_kwargs"] = {"padding": True, "padding_side": "left", **world}
+        inputs = self.model.processor.apply_chat_template(conversations, return_tensors="pt", **options)
         device = input_device(self.model)
-        return {name: value.to(device) for name, value in inputs.items()}
+        return {name: value.to(device) for name, value in inputs.items() if name != "world_pixel_values"}
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
-    """The item's images, with its regions drawn on where the task asks for it.
-
-    Raises:
-        BadSample: One cannot be opened.
-    """
+    """The item's images, with its regions drawn on where the task asks for it; a `BadSample` if one does not open."""
     images = [open_image(image, image_folder) for image in item.images]
     if images and item.metadata.get("draw_regions"):
         images[0] = draw_regions(images[0], item.metadata["regions"])
@@ -139,6 +114,3 @@ def render(processor: Any, ids: torch.Tensor) -> str:
         run = re.compile(f"(?:{re.escape(token)}){{2,}}")
         text = run.sub(lambda match, token=token: f"{token}*{len(match[0]) // len(token)}", text)
     return text
-
-
-__all__ = ["Batch", "PromptBuilder", "open_images", "render"]

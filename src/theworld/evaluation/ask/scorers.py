@@ -1,12 +1,12 @@
 """Two ways to ask a batch: compare the log-probabilities of the allowed answers, or let the model say something.
 
-Shape legend: `B` items, `R` answers of all items, `L` prompt, `A` longest answer, `M` pictures, `N` world tokens of one
-picture, `D` width, `V` vocabulary.
+Shape legend: `B` items, `R` answers of all items, `L` prompt, `A` longest answer, `M` images, `N` world tokens of one
+image, `D` width, `V` vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,24 +20,16 @@ from theworld.model import TheWorld
 
 from .prompts import Batch
 
-SCORERS = ("auto", "choices", "generate")
-"""`auto` compares the answers of a closed question and generates that of an open one."""
-
 DIGITS = 6
 """Of a log-probability that is written down."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for one item.
+    """What came back for one item: fields of its `Prediction`."""
 
-    Args:
-        output: What the model said, or the likeliest of the allowed answers.
-        choice_logprobs: Of every allowed answer, when they were compared.
-    """
-
-    output: str
-    choice_logprobs: dict[str, float] | None = None
+    output: str  # what the model said, or the likeliest of the allowed answers
+    choice_logprobs: dict[str, float] | None = None  # of every allowed answer, when they were compared
 
 
 @torch.no_grad()
@@ -47,11 +39,10 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     An answer is the assistant's whole turn: its tokens and the `<end_of_turn>` behind them. So the probabilities of all
     possible answers sum to one, and a short answer is not preferred for being the beginning of a longer one.
 
-    The prompts run once; their keys and values are then shared by the answers, which differ in number by item.
-
-    Args:
-        world: World tokens (M, N, D) of the batch's pictures; `None` without a world.
+    The prompts run once; their keys and values are then shared by the answers, which differ in number by item. `world`
+    are the world tokens (M, N, D) of the batch's images; `None` without a world.
     """
+    # 1. The answers' tokens
     allowed = {choice for item in batch.items for choice in item.choices}
     ids_of = {choice: answer_ids(model.processor.tokenizer, choice) for choice in allowed}
     answers = [ids_of[choice] for item in batch.items for choice in item.choices]
@@ -62,6 +53,7 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     lengths = torch.tensor([len(ids) for ids in answers], device=mask.device)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them: padding is no place
 
+    # 2. The prompts once, then all answers but their last token, which predicts nothing that counts
     prefill = model(**batch.inputs, **world_inputs(world), position_ids=positions, use_cache=True, logits_to_keep=1)
     logits = prefill.logits[owner]  # (R, 1, V)
     if tokens.shape[1] > 1:
@@ -76,10 +68,16 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
             use_cache=True,
         )
         logits = torch.cat([logits, behind.logits], dim=1)  # (R, A, V)
+    # 3. The joint log-probability of every answer
     logprobs = logits.float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)  # (R, A)
     within = torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
     joint = (logprobs * within).sum(-1).split(counts.tolist())
-    return [_likeliest(item.choices, values.tolist()) for item, values in zip(batch.items, joint, strict=True)]
+    found: list[Answer] = []
+    for item, values in zip(batch.items, joint, strict=True):
+        known = dict(zip(item.choices, values.tolist(), strict=True))
+        best = max(known, key=known.__getitem__)  # the first of the likeliest, chosen before the digits are cut
+        found.append(Answer(best, {choice: round(value, DIGITS) for choice, value in known.items()}))
+    return found
 
 
 @torch.no_grad()
@@ -91,10 +89,7 @@ def generate(model: TheWorld, batch: Batch, world: torch.Tensor | None, max_new_
 
 
 def answer_ids(tokenizer: Any, choice: str) -> list[int]:
-    """The tokens of an assistant's turn that says `choice`, without its header, with its `<end_of_turn>`.
-
-    They are those that training supervises.
-    """
+    """The tokens that training supervises of a turn that says `choice`: without header, with its `<end_of_turn>`."""
     turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
     header = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
     return tokenizer.encode(turn, add_special_tokens=False)[1 + len(header) :]
@@ -121,12 +116,3 @@ def consumed_world_tokens(model: TheWorld) -> Generator[list[int]]:
         yield counts
     finally:
         handle.remove()
-
-
-def _likeliest(choices: Sequence[str], logprobs: list[float]) -> Answer:
-    """The first of the likeliest, chosen before the digits are cut."""
-    best = choices[logprobs.index(max(logprobs))]
-    return Answer(best, {choice: round(value, DIGITS) for choice, value in zip(choices, logprobs, strict=True)})
-
-
-__all__ = ["SCORERS", "Answer", "answer_ids", "choices", "consumed_world_tokens", "generate", "world_inputs"]

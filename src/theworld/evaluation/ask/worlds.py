@@ -31,6 +31,7 @@ from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 
 from ..store.predictions import Item
+from ..tasks.base import by_family
 from .arms import Arm
 from .prompts import open_images
 
@@ -48,11 +49,7 @@ class Worlds:
 
     @torch.no_grad()
     def tokens(self, items: Sequence[Item], arm: Arm, num_world_steps: int) -> torch.Tensor | None:
-        """World tokens (M, N, D) of the images of `items` as `arm` has them; `None` if they have no image.
-
-        Raises:
-            ValueError: There is no other image to take a world from, or an image opens now that did not before.
-        """
+        """World tokens (M, N, D) of the images of `items` as `arm` has them; `None` if they have no image."""
         late = [item.id for item in items if item.id not in self.keys]
         if late:
             raise TheWorldError(f"item {late[0]!r}: its image could not be opened at first: run the same command again")
@@ -60,20 +57,18 @@ class Worlds:
             return None
         return WORLD_SOURCES[arm.world](self, items, 1 + num_world_steps)
 
-    def latents(self, items: Sequence[Item], frames: int) -> torch.Tensor:
-        """What the encoder makes of the items' images (M, C, T, h, w), `T = frames`."""
+    def latents(self, items: Sequence[Item], frames: int, keys: dict[str, list[bytes]] | None = None) -> torch.Tensor:
+        """What the encoder makes of the items' images, or of what has other `keys` (M, C, T, h, w), `T = frames`."""
         # The present does not depend on the future
-        return self.cache.get([key for item in items for key in self.keys[item.id]])[:, :, :frames]
-
-    def others(self, items: Sequence[Item], frames: int) -> torch.Tensor:
-        """Likewise of other items' images, as many as each item has."""
-        pairs = [(len(self.keys[item.id]), self.keys[self.donors[item.id]]) for item in items if self.keys[item.id]]
-        return self.cache.get([theirs[n % len(theirs)] for count, theirs in pairs for n in range(count)])[:, :, :frames]
+        keys = self.keys if keys is None else keys
+        return self.cache.get([key for item in items for key in keys.get(item.id, ())])[:, :, :frames]
 
     @cached_property
-    def donors(self) -> dict[str, str]:
-        """By item, the other one whose world it gets."""
-        return donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
+    def others(self) -> dict[str, list[bytes]]:
+        """By item, the keys of another one's images, as many as it has of its own."""
+        taken = donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
+        theirs = {id: self.keys[donor] for id, donor in taken.items()}
+        return {id: [keys[n % len(keys)] for n in range(len(self.keys[id]))] for id, keys in theirs.items()}
 
     def project(self, latents: torch.Tensor) -> torch.Tensor:
         """World tokens (M, N, D) of latents (M, C, T, h, w)."""
@@ -98,7 +93,7 @@ def _noise(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
 
 
 def _other_future(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
-    own, others = worlds.latents(items, 1), worlds.others(items, frames)
+    own, others = worlds.latents(items, 1), worlds.latents(items, frames, worlds.others)
     return worlds.project(torch.cat([own, others[:, :, 1:]], dim=2))
 
 
@@ -107,24 +102,18 @@ def _random_projection(worlds: Worlds, items: Sequence[Item], frames: int) -> to
     return projector(worlds.latents(items, frames).to(projector.time_embedding.device))
 
 
-def _true_future(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
-    return worlds.project(worlds.cache.get([key for item in items for key in worlds.clips[item.id]])[:, :, :frames])
-
-
 WORLD_SOURCES: dict[str, Callable[[Worlds, Sequence[Item], int], torch.Tensor]] = {
     "own": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames)),
-    "other_image": lambda worlds, items, frames: worlds.project(worlds.others(items, frames)),
+    "other_image": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames, worlds.others)),
     "other_future": _other_future,
-    "true_future": _true_future,
+    "true_future": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames, worlds.clips)),
     "random_projection": _random_projection,
     "zeros": lambda worlds, items, frames: torch.zeros_like(worlds.project(worlds.latents(items, frames))),
     "noise": _noise,
 }
 """`Arm.world` -> world tokens (M, N, D) of the images of items, from `frames` latent frames.
 
-`own`: what the model makes of the image. `other_image`: of another image. `other_future`: the own present and another
-image's future. `true_future`: the latents of what happens, from the item's clip. `random_projection`: the own latents
-through an untrained projector. `zeros`. `noise`: Gaussian, each token of the norm that it has of its own.
+`true_future` are the latents of what happens, from the item's clip. `noise` is Gaussian, each token of its own norm.
 """
 
 
@@ -141,10 +130,8 @@ def encode_worlds(
     """Encode every image of `items` that is not in the latent cache at `folder`, and roll it out.
 
     Images go through the encoder in the same batches whatever is in the cache already and however many processes share
-    the work, so that a resumed run has the same bits. Items with an image that cannot be opened have no world.
-
-    Args:
-        clips: Encode what truly happens after each item's image as well.
+    the work, so that a resumed run has the same bits. Items with an image that cannot be opened have no world. `clips`
+    asks to encode what truly happens after each item's image as well.
     """
     encoder, state = model.model.world_encoder, PartialState()
     assert encoder is not None
@@ -184,19 +171,14 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
     """For each item, by id, another whose world it gets: of its family if it can be, never with its own image.
 
     Items of a family stand in a random order with those that share a cluster side by side; each takes the one that
-    stands as many places on as the largest cluster has items. So every world is taken once.
-
-    Raises:
-        ValueError: All items share one image.
+    stands as many places on as the largest cluster has items. So every world is taken once. It is an error if all items
+    share one image.
     """
     order = np.random.default_rng(seed).permutation(len(items))
     ranks = {items[place].cluster or items[place].id: rank for rank, place in enumerate(order)}
     ranked = sorted(items, key=lambda item: ranks[item.cluster or item.id])
-    families: dict[str, list[Item]] = {}
-    for item in ranked:
-        families.setdefault(item.family, []).append(item)
     taken: dict[str, str] = {}
-    for family in families.values():
+    for family in by_family(ranked).values():
         largest = max(Counter(item.cluster or item.id for item in family).values())
         for place, item in enumerate(family):
             donor = _first_other(item, family, place + largest, keys) or _first_other(item, ranked, place, keys)
@@ -223,6 +205,3 @@ def _first_other(item: Item, items: Sequence[Item], start: int, keys: dict[str, 
         if apart and not set(keys[other.id]) & set(keys[item.id]):
             return other
     return None
-
-
-__all__ = ["WORLD_SOURCES", "Worlds", "donors", "encode_worlds", "noise_like"]

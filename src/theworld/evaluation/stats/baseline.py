@@ -12,21 +12,17 @@ from .intervals import Array, cluster_ids
 FOLDS = 10
 
 
-def folds(items: Sequence[Item], count: int = FOLDS, seed: int = 0) -> Array:
-    """Fold (n,) of every item, from 0 to at most `count` - 1; items of one cluster share a fold."""
+def folds(items: Sequence[Item]) -> Array:
+    """Fold (n,) of every item, from 0 to at most `FOLDS` - 1; items of one cluster share a fold."""
     ids = cluster_ids([item.cluster for item in items], len(items))
-    return np.random.default_rng(seed).permutation(int(ids.max()) + 1)[ids] % count
+    return np.random.default_rng(0).permutation(int(ids.max()) + 1)[ids] % FOLDS
 
 
 def majority_baseline(items: Sequence[Item], *, pooled: bool = False) -> Array:
-    """Score (n,) of the most frequent answer of the other folds, for every item; answers that tie share the score.
+    """Score (n,), from 0 to 1, of the most frequent answer of the other folds; answers that tie share the score.
 
-    Args:
-        items: Of a task.
-        pooled: Whether the answers of all families are counted together, not those of the item's own.
-
-    Returns:
-        Numbers from 0 to 1. Where no other fold has an item of the family, the item's chance: 1 / its choices, or 0.
+    Where no other fold has an item of the family, it is the item's chance: 1 / its choices, or 0. `pooled` counts the
+    answers of all families together, not those of the item's own.
     """
     answers, fold = np.array([item.answer for item in items]), folds(items)
     families = np.array(["" if pooled else item.family for item in items])
@@ -38,6 +34,3 @@ def majority_baseline(items: Sequence[Item], *, pooled: bool = False) -> Array:
             best = said[times == times.max()]
             scores[asked] = np.isin(answers[asked], best) / len(best)
     return scores
-
-
-__all__ = ["FOLDS", "folds", "majority_baseline"]

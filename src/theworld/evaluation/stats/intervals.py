@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 Array = np.ndarray[Any, Any]
@@ -32,16 +31,10 @@ RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, or a difference of two means, and its 95 % interval.
+    """A mean, or a difference of two means, with its 95 % interval from `low` to `high`.
 
-    Args:
-        estimate: The mean, or the difference.
-        low: Lower end.
-        high: Upper end.
-        se: Standard error; 0 where all scores are alike. The interval is then wider than the standard error says.
-        n: Items.
-        n_clusters: Independent groups of them.
-        method: `wilson`, `clustered`, `clt`, `t`, `wilson over clusters`, `bootstrap` or `jackknife`.
+    `se` is 0 where all scores are alike, and the interval is then wider than it says. `n_clusters` counts independent
+    groups of items, `method` is `wilson`, `clustered`, `clt`, `wilson over clusters`, `bootstrap` or `jackknife`.
     """
 
     estimate: float
@@ -57,41 +50,28 @@ def interval(scores: Scores, clusters: Sequence[str] | None = None) -> Interval:
     """The mean of `scores` and its interval, by the method that fits them.
 
     `clustered` (cluster-robust, t with G - 1 degrees of freedom) where clusters repeat. Where they do not: `wilson` for
-    fewer than 300 zeros and ones, `t` for as few other scores, `clt` for more. `bootstrap` where there are several
-    seeds. Scores from 0 to 1 are shares, and so are the ends of their interval. Shares that are all alike, or all of
-    one cluster, have no spread to measure: their interval is Wilson's with one trial a cluster, `wilson over clusters`.
+    fewer than 300 zeros and ones, `clt` otherwise. `bootstrap` where there are several seeds. Scores that are all
+    alike, or all of one cluster, have no spread to measure: their interval is Wilson's with one trial a cluster.
 
     Args:
-        scores: (n,), or (S, n) with a row a training seed; finite.
+        scores: (n,), or (S, n) with a row a training seed; from 0 to 1.
         clusters: (n,) what items share, as a rule the image; an empty name stands for an item on its own.
-
-    Raises:
-        ValueError: No scores, lengths that differ, a score that is not finite, or one cluster of scores that are no
-            shares.
     """
-    runs = finite("scores", scores)
+    runs = seeds_of(scores)
     values = runs.mean(axis=0)
     ids = cluster_ids(clusters, len(values))
-    n, groups, mean = len(values), int(ids.max()) + 1, float(values.mean())
-    shares = bool(((values >= 0.0) & (values <= 1.0)).all())
-    se = standard_error(values, ids) if groups > 1 else 0.0
-    if len(runs) == 1 and groups == n < FEW and np.isin(values, (0.0, 1.0)).all():
-        return Interval(mean, *_wilson(mean, n), se, n, groups, "wilson")
-    if shares and se < ALIKE:
-        return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson over clusters")
-    if groups < 2:
-        raise TheWorldError(f"scores: {n} in one cluster: an interval needs scores of at least two clusters")
+    n, groups, mean, se = len(values), int(ids.max()) + 1, float(values.mean()), standard_error(values, ids)
+    few = len(runs) == 1 and groups == n < FEW and bool(np.isin(values, (0.0, 1.0)).all())
+    if few or se < ALIKE:
+        return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson" if few else "wilson over clusters")
     if len(runs) > 1:
         return bootstrap(runs, clusters=clusters)
-    low, high = _t_interval(mean, se, groups - 1, shares=shares)
-    return Interval(mean, low, high, se, n, groups, "clustered" if groups < n else "t" if n < FEW else "clt")
+    low, high = _t_interval(mean, se, groups - 1, shares=True)
+    return Interval(mean, low, high, se, n, groups, "clustered" if groups < n else "clt")
 
 
 def bootstrap(
-    ours: Scores,
-    theirs: Scores | None = None,
-    clusters: Sequence[str] | None = None,
-    seed: int = 0,
+    ours: Scores, theirs: Scores | None = None, clusters: Sequence[str] | None = None, seed: int = 0
 ) -> Interval:
     """Percentile interval of the mean of `ours`, or of the paired difference `ours - theirs` on the same items.
 
@@ -103,13 +83,9 @@ def bootstrap(
         ours: (n,) or (S, n), finite.
         theirs: (n,) or (S', n), the same items in the same order.
         clusters: (n,) as for `interval`.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        ValueError: As `finite` and `cluster_ids`, or the arms have different numbers of items.
     """
-    first = finite("the first scores", ours)
-    second = np.zeros((1, first.shape[1])) if theirs is None else finite("the second scores", theirs)
+    first = seeds_of(ours)
+    second = np.zeros((1, first.shape[1])) if theirs is None else seeds_of(theirs)
     n, estimate = first.shape[1], float(first.mean() - second.mean())
     if len(first) == len(second) == 1:  # fewer kinds of clusters to draw from
         first, second = first - second, np.zeros_like(second)
@@ -145,7 +121,6 @@ def jackknife(
     """
     ids = cluster_ids(clusters, len(clusters))
     n, groups = len(ids), int(ids.max()) + 1
-    whole = statistics(np.arange(n))
     # Clusters get the groups in turn: stratum by stratum, and in an order that no pattern of the items follows
     stratum = np.unique(np.asarray(strata), return_inverse=True)[1][np.unique(ids, return_index=True)[1]]  # (G,)
     order = np.lexsort((np.random.default_rng(0).permutation(groups), stratum))
@@ -154,7 +129,7 @@ def jackknife(
     group[order] = np.arange(groups) % parts
     without = [statistics(np.flatnonzero(group[ids] != part)) for part in range(parts)] if parts > 1 else []
     found: dict[str, Interval] = {}
-    for name, value in whole.items():
+    for name, value in statistics(np.arange(n)).items():
         values = np.array([figures[name] for figures in without if name in figures])
         se = float(np.sqrt((parts - 1) * values.var())) if len(values) > 1 else 0.0
         share = 0.0 <= value <= 1.0
@@ -165,39 +140,21 @@ def jackknife(
 
 def standard_error(values: Array, ids: Array) -> float:
     """Of the mean: Miller's clustered one with the factor G / (G - 1), so that single items give the plain one."""
-    groups = int(ids.max()) + 1
     residuals = np.bincount(ids, weights=values - values.mean())  # (G,)
-    return float(np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values))
+    groups = len(residuals)
+    return float(np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values)) if groups > 1 else 0.0
 
 
-def finite(name: str, scores: Scores) -> Array:
-    """Scores as an array (S, n); `name` is what an error calls them.
-
-    Raises:
-        ValueError: There are none, or one is not finite.
-    """
-    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
-    if values.ndim != 2 or not values.size:
-        raise TheWorldError(f"{name}: expected numbers, a row a seed, got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise TheWorldError(
-            f"{name}: {int((~np.isfinite(values)).sum())} of {values.size} are not finite: leave them out"
-        )
-    return values
+def seeds_of(scores: Scores) -> Array:
+    """Scores as an array (S, n)."""
+    return np.atleast_2d(np.asarray(scores, dtype=np.float64))
 
 
 def cluster_ids(clusters: Sequence[str] | None, n: int) -> Array:
-    """Clusters (n,) as numbers from 0 to G - 1; an empty name is a cluster of its own.
-
-    Raises:
-        ValueError: There are not `n`.
-    """
-    if clusters is None:
-        return np.arange(n)
-    if len(clusters) != n:
-        raise TheWorldError(f"{n} scores with {len(clusters)} clusters: expected one each")
+    """Clusters (n,) as numbers from 0 to G - 1; an empty name is a cluster of its own."""
     numbers: dict[str | int, int] = {}
-    return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(clusters)])
+    names = [""] * n if clusters is None else clusters
+    return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(names)])
 
 
 def _over_seeds(means: Array, rng: np.random.Generator) -> Array:
@@ -216,17 +173,3 @@ def _wilson(share: float, trials: int) -> tuple[float, float]:
     library = require("eval", "statsmodels.stats.proportion")
     low, high = library.proportion_confint(share * trials, trials, alpha=1 - CONFIDENCE, method="wilson")
     return max(float(low), 0.0), min(float(high), 1.0)  # rounding leaves [0, 1] by 1e-17
-
-
-__all__ = [
-    "CONFIDENCE",
-    "FEW",
-    "Interval",
-    "Scores",
-    "bootstrap",
-    "cluster_ids",
-    "finite",
-    "interval",
-    "jackknife",
-    "standard_error",
-]

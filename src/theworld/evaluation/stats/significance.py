@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-from .intervals import Array, Scores, bootstrap, cluster_ids, finite, standard_error
+from .intervals import Array, Scores, bootstrap, cluster_ids, seeds_of, standard_error
 
 LEVEL, POWER = 0.05, 0.8
 USUAL_DISCORDANCE = 0.2
@@ -30,21 +29,18 @@ def compare(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None)
         `difference` with its interval `low` and `high`; `p` of `sign_flip`; `n`; `b`, the items that only the first arm
         gets right, and `c`, those that only the second does (both `None` where there are several seeds); the
         `smallest_difference` that the items can show.
-
-    Raises:
-        ValueError: As `bootstrap` and `sign_flip`.
     """
-    found = bootstrap(ours, theirs, clusters)
-    first, second = finite("ours", ours), finite("theirs", theirs)
+    found, first, second = bootstrap(ours, theirs, clusters), seeds_of(ours), seeds_of(theirs)
     differences = first.mean(axis=0) - second.mean(axis=0)
     single = len(first) == len(second) == 1
     discordance = float(np.abs(differences).mean())
     return {
-        **{"difference": found.estimate, "low": found.low, "high": found.high, "n": found.n},
-        **{
-            "b": int((differences > 0).sum()) if single else None,
-            "c": int((differences < 0).sum()) if single else None,
-        },
+        "difference": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "n": found.n,
+        "b": int((differences > 0).sum()) if single else None,
+        "c": int((differences < 0).sum()) if single else None,
         "p": sign_flip(first, second, clusters),
         "smallest_difference": smallest_of(differences, clusters, discordance or USUAL_DISCORDANCE),
     }
@@ -54,19 +50,9 @@ def sign_flip(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = Non
     """Two-sided p of the mean difference, if the two arms' answers could be exchanged in every cluster (Fisher 1935).
 
     The exact distribution over all 2^G exchanges, by convolution. Where every item is a cluster of its own and each arm
-    has one seed, it is the exact McNemar test.
-
-    Args:
-        ours: (n,) or (S, n) zeros and ones.
-        theirs: (n,) or (S', n).
-        clusters: (n,) as for `interval`.
-
-    Raises:
-        ValueError: A score is neither 0 nor 1.
+    has one seed, it is the exact McNemar test. Arguments are those of `compare`.
     """
-    first, second = finite("the first scores", ours), finite("the second scores", theirs)
-    if not all(np.isin(scores, (0.0, 1.0)).all() for scores in (first, second)):
-        raise TheWorldError("a test of two arms needs scores of 0 and 1: score an answer as right (1) or wrong (0)")
+    first, second = seeds_of(ours), seeds_of(theirs)
     # Whole numbers: the mean differences, times both numbers of seeds
     differences = first.sum(axis=0) * len(second) - second.sum(axis=0) * len(first)
     sums = np.bincount(cluster_ids(clusters, len(differences)), weights=differences).astype(int)  # (G,)
@@ -83,14 +69,8 @@ def smallest_difference(n: int, discordance: float) -> float:
     """The least difference of two accuracies on the same `n` items that McNemar's test finds with 80 % power.
 
     What a set can show at all (Card et al., arXiv 2010.06595). Connor, Biometrics 1987, solves
-    z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for the difference x.
-
-    Args:
-        n: Items, at least 1; fewer when they are clustered.
-        discordance: d, the share of items that exactly one of the two gets right, above 0.
-
-    Returns:
-        A fraction, at most the discordance; 1.0 where the set is too small to show any difference at all.
+    z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for the difference x; d, the discordance, is the share of items that
+    exactly one of the two gets right. At most d; 1.0 where the set is too small to show any difference at all.
     """
     normal = require("eval", "scipy.stats").norm
     a, b = float(normal.ppf(1 - LEVEL / 2)), float(normal.ppf(POWER))
@@ -110,6 +90,3 @@ def smallest_of(values: Array, clusters: Sequence[str] | None, discordance: floa
     if tied > alone:
         worth = (alone / tied) ** 2
     return smallest_difference(max(round(worth * len(values)), 1), discordance)
-
-
-__all__ = ["USUAL_DISCORDANCE", "compare", "sign_flip", "smallest_difference", "smallest_of"]

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from theworld.data.schema import Example, Message
 from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.folders import read_object
 from theworld.utils.io import append_jsonl, read_jsonl, write_bytes, write_json
 
 MANIFEST, PREDICTIONS, FORMAT = "manifest.json", "predictions.jsonl", 2
@@ -30,31 +31,18 @@ NO_LEARNER = "no_learner"  # cause of failure of an item that no static learner 
 
 @dataclass(frozen=True)
 class Item:
-    """One question of a benchmark, without its answer in the prompt.
+    """One question of a benchmark, without its answer in the prompt."""
 
-    Args:
-        id: Unique within the task and stable between runs.
-        messages: The prompt; the last message is the user's.
-        images: In the order of their markers: whatever `theworld.data.images.open_image` opens.
-        answer: The right answer, as the benchmark writes it.
-        choices: What the assistant may say, when the question is closed; empty for an open one.
-        family: Subtask, relation or question family that accuracy is also reported for.
-        cluster: What items share that are not independent, as a rule the image's name.
-        metadata: What scoring needs in addition: units, regions, orders.
-        clip: Frames of the video that the image is from, where what happens next is known.
-        frame: Index in `clip` of the frame that is asked about.
-    """
-
-    id: str
-    messages: tuple[Message, ...]
-    images: tuple[Any, ...]
-    answer: str
-    choices: tuple[str, ...] = ()
-    family: str = "all"
-    cluster: str = ""
-    metadata: dict[str, Any] = field(default_factory=dict)
-    clip: tuple[Any, ...] = ()
-    frame: int = 0
+    id: str  # unique within the task and stable between runs
+    messages: tuple[Message, ...]  # the prompt; the last message is the user's
+    images: tuple[Any, ...]  # in the order of their markers: whatever `theworld.data.images.open_image` opens
+    answer: str  # the right answer, as the benchmark writes it
+    choices: tuple[str, ...] = ()  # what the assistant may say; empty for an open question
+    family: str = "all"  # subtask, relation or question family that accuracy is also reported for
+    cluster: str = ""  # what items share that are not independent, as a rule the image's name
+    metadata: dict[str, Any] = field(default_factory=dict)  # what scoring needs in addition: units, regions, orders
+    clip: tuple[Any, ...] = ()  # frames of the video that the image is from, where what happens next is known
+    frame: int = 0  # index in `clip` of the frame that is asked about
 
     @classmethod
     def from_example(cls, example: Example, **fields: Any) -> Self:
@@ -66,35 +54,25 @@ class Item:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What came back for one item.
-
-    Args:
-        id: The item's.
-        prompt: As the model got it, with special tokens; runs of placeholders are written once, with their count.
-        answer: The right answer.
-        output: What the model said, or the choice with the highest log-probability; empty for a failed item.
-        family: The item's.
-        cluster: The item's.
-        parsed: The answer that the rules read from `output`; `None` if they read none. Never a guess.
-        score: 1.0 for a right answer, 0.0 for a wrong, unparsed or failed one.
-        figures: More measures of this answer by name, such as `relative_error`.
-        choice_logprobs: Log-probability of every choice, when they were compared.
-        world_tokens: World tokens that the model consumed for this item.
-        failed: Why the item could not be asked; `None` if it was.
-    """
+    """What came back for one item; `id`, `answer`, `family` and `cluster` are the item's."""
 
     id: str
-    prompt: str
+    prompt: str  # as the model got it, with special tokens; runs of placeholders are written once, with their count
     answer: str
-    output: str
+    output: str  # what the model said, or the choice with the highest log-probability; empty for a failed item
     family: str = "all"
     cluster: str = ""
-    parsed: str | None = None
-    score: float = 0.0
-    figures: dict[str, float] = field(default_factory=dict)
-    choice_logprobs: dict[str, float] | None = None
-    world_tokens: int = 0
-    failed: str | None = None
+    parsed: str | None = None  # the answer that the rules read from `output`; `None` if none. Never a guess
+    score: float = 0.0  # 1.0 for a right answer, 0.0 for a wrong, unparsed or failed one
+    figures: dict[str, float] = field(default_factory=dict)  # more measures by name, such as `relative_error`
+    choice_logprobs: dict[str, float] | None = None  # of every choice, when they were compared
+    world_tokens: int = 0  # that the model consumed for this item
+    failed: str | None = None  # why the item could not be asked; `None` if it was
+
+    @classmethod
+    def of(cls, item: Item, *, prompt: str = "", output: str = "", **fields: Any) -> Self:
+        """What came back for `item`."""
+        return cls(item.id, prompt, item.answer, output, item.family, item.cluster, **fields)
 
 
 EVIDENCE = tuple(entry.name for entry in fields(Prediction) if entry.name not in DERIVED)
@@ -103,15 +81,9 @@ EVIDENCE = tuple(entry.name for entry in fields(Prediction) if entry.name not in
 class PredictionFile:
     """The predictions of one arm on one task; open it again to resume. `done` holds those that are there, by item id.
 
-    Args:
-        folder: Where they are.
-        identity: All that decides the predictions: task, arm, scorer, model, items, settings; ready for JSON.
-        manifest: More to note, such as versions and machine.
-        rank: Of this process: each adds its rows to a file of its own.
-
-    Raises:
-        ValueError: The folder holds predictions of another identity (names what differs), or a row does not fit its
-            digest.
+    `identity` is all that decides the predictions (task, arm, scorer, model, items, settings), `manifest` more to note,
+    both ready for JSON. The process of each `rank` adds its rows to a file of its own. A ValueError says what differs
+    from the identity of predictions that are there, or that a row does not fit its digest.
     """
 
     def __init__(
@@ -138,11 +110,7 @@ class PredictionFile:
         self.done |= new
 
     def merge(self, ids: Sequence[str]) -> None:
-        """Put the rows of all processes into one file, in the order of `ids`.
-
-        Raises:
-            ValueError: Some are not there.
-        """
+        """Put the rows of all processes into one file, in the order of `ids`; a ValueError if some are not there."""
         found = [line for path in self._paths() for line in path.read_bytes().splitlines(keepends=True)]
         lines = {json.loads(line)["id"]: line for line in found if line.endswith(b"\n")}
         if missing := [id for id in ids if id not in lines]:
@@ -170,8 +138,8 @@ def read_predictions(folder: str | Path) -> tuple[dict[str, Any], list[Predictio
 def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> None:
     """Write `predictions` in place of those in `folder`: a ValueError unless they have the same evidence."""
     manifest, before = read_predictions(folder)
-    rows, there = ([_with_digest(row, manifest["identity"]) for row in rows] for rows in (predictions, before))
-    if [row["digest"] for row in rows] != [row["digest"] for row in there]:
+    rows = [_with_digest(row, manifest["identity"]) for row in predictions]
+    if [row["digest"] for row in rows] != [_with_digest(row, manifest["identity"])["digest"] for row in before]:
         raise TheWorldError(f"{folder}: the predictions to write are not those that are there")
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_bytes(Path(folder) / PREDICTIONS, lines.encode("utf-8", "backslashreplace"))  # as `append_jsonl` writes
@@ -182,12 +150,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise MissingFileError(f"{path}: no such file; `theworld evaluate` writes it")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TheWorldError(f"{path}: not JSON ({error})") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity"), dict):
-        raise TheWorldError(f"{path}: no manifest of an evaluation: evaluate again")
+    manifest = read_object(path, "identity", cure="evaluate again")
     if manifest.get("format") != FORMAT:
         raise TheWorldError(f"{path}: predictions of version 0.1: evaluate again into another folder")
     return manifest
@@ -203,7 +166,6 @@ def items_digest(items: Iterable[Item]) -> str:
 
 
 def _with_digest(prediction: Prediction, identity: dict[str, Any]) -> dict[str, Any]:
-    """A row of the file."""
     row = asdict(prediction)
     evidence = json.dumps([identity, [row[key] for key in EVIDENCE]], sort_keys=True)
     return {**row, "digest": hashlib.sha256(evidence.encode()).hexdigest()[:16]}
@@ -214,8 +176,12 @@ def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
     for number, row in enumerate(read_jsonl(path), start=1):
         digest = row.pop("digest", None)
         try:
-            prediction = Prediction(**row)
-            _check_derived(prediction)
+            prediction: Any = Prediction(**row)  # of whatever types the file has
+            # What scoring derives, which no digest covers
+            derived = (prediction.score, *prediction.figures.values())
+            finite = all(isinstance(value, int | float) and math.isfinite(value) for value in derived)
+            if not finite or not isinstance(prediction.parsed, str | None):
+                raise TypeError(f"parsed, score and figures are {prediction.parsed!r} and {derived}"[:200])
             fits = _with_digest(prediction, identity)["digest"] == digest
         except (TypeError, AttributeError) as error:
             raise TheWorldError(f"{path}, line {number}: no prediction ({error}): evaluate again") from error
@@ -226,22 +192,3 @@ def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
             )
         predictions.append(prediction)
     return predictions
-
-
-def _check_derived(row: Any) -> None:
-    """Raise TypeError if what scoring derives has another type than a prediction's: no digest covers it."""
-    numbers = (row.score, *row.figures.values())
-    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-    if not finite or not isinstance(row.parsed, str | None):
-        raise TypeError(f"parsed, score and figures are {row.parsed!r}, {row.score!r} and {row.figures!r}"[:200])
-
-
-__all__ = [
-    "Item",
-    "Prediction",
-    "PredictionFile",
-    "items_digest",
-    "read_manifest",
-    "read_predictions",
-    "rewrite_scores",
-]

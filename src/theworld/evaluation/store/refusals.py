@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -27,19 +27,12 @@ ASKED = ("scorer", "instruction", "max_new_tokens", "dtype")
 HIDDEN = "hidden"
 """What a benchmark whose answers are kept secret writes in their place, as BLINK's test split does."""
 
-MAX_UNPARSED, MAX_ONE_ANSWER, MAX_RATE_GAP = 0.2, 0.9, 0.2
-POSITIVE = ("yes", "1", "true")
+MAX_UNPARSED, MAX_ONE_ANSWER = 0.2, 0.9
 
 
 @dataclass(frozen=True)
 class ArmRun:
-    """What one arm answered.
-
-    Args:
-        name: Of the arm.
-        manifest: Of its folder.
-        predictions: In the items' order.
-    """
+    """What one arm answered, in the items' order."""
 
     name: str
     manifest: dict[str, Any]
@@ -51,17 +44,16 @@ class ArmRun:
         return self.manifest["identity"]
 
 
-def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[str, ArmRun]:
-    """Every arm in the folder of a task in the order of `ARMS`, checked; `names` says which ones only.
+def read_arms(folder: str | Path) -> dict[str, ArmRun]:
+    """Every arm in the folder of a task in the order of `ARMS`, checked.
 
     Raises:
         FileNotFoundError: There is none.
         ValueError: One of the refusals in this file, or a row that does not fit its digest.
     """
     folder = Path(folder)
-    order = {name: place for place, name in enumerate(ARMS)}
-    found = (path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-    names = sorted(found, key=lambda name: (order.get(name, len(order)), name)) if names is None else list(names)
+    there = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
+    names = [*(name for name in ARMS if name in there), *(name for name in there if name not in ARMS)]
     if not names:
         raise MissingFileError(f"{folder}: no predictions of any arm; `theworld evaluate` writes them")
     arms = {name: ArmRun(name, *read_predictions(folder / name)) for name in names}
@@ -73,12 +65,7 @@ def read_arms(folder: str | Path, names: Iterable[str] | None = None) -> dict[st
 
 
 def check_arm(arm: ArmRun) -> None:
-    """Refuse an arm that cannot be scored.
-
-    Raises:
-        ValueError: It holds another arm's predictions, is empty or incomplete, has an item twice, consumed no world
-            tokens where it should have or some where it should not, or its answers are hidden.
-    """
+    """Refuse an arm that cannot be scored, with a ValueError that says why."""
     identity, rows, count = arm.identity, arm.predictions, arm.identity["items"]["count"]
     causes = ", ".join(sorted({row.failed for row in rows if row.failed})[:3])
     empty = f"every one of {len(rows)} outputs is empty{f' ({causes})' if causes else ''}"
@@ -155,25 +142,7 @@ def warnings_of(arm: ArmRun) -> list[str]:
         f"{times} of {count} answers are {answer!r}": times > MAX_ONE_ANSWER * count,
         f"{without} of {count} items consumed no world tokens": arm.name not in WITHOUT_WORLD and without > 0,
     }
-    # For questions of two answers: how often the positive one is given, against how often it is right
-    right = Counter(row.answer.strip().lower() for row in rows if row.answer)  # but for what never was an item
-    positive = next((word for word in POSITIVE if word in right), "")
-    if len(right) == 2 and positive and parsed:
-        said = sum(times for answer, times in parsed.items() if answer.strip().lower() == positive)
-        rate, base = said / parsed.total(), right[positive] / right.total()
-        told = f"says {positive!r} to {rate:.0%} of what it answers, which is right for {base:.0%}"
-        found[told] = abs(rate - base) > MAX_RATE_GAP
     return [warning for warning, holds in found.items() if holds]
 
 
-__all__ = [
-    "FULL",
-    "WITHOUT_WORLD",
-    "ArmRun",
-    "check_arm",
-    "check_scored",
-    "check_together",
-    "fingerprint",
-    "read_arms",
-    "warnings_of",
-]
+__all__ = ["FULL", "WITHOUT_WORLD", "ArmRun", "check_arm", "check_scored", "check_together", "fingerprint", "read_arms"]
