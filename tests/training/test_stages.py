@@ -15,7 +15,7 @@ from tests.model.helpers import component_of
 from tests.training.runs import tiny_run
 from theworld import TheWorld
 from theworld.model.world_encoders.controls import PatchesWorldEncoder
-from theworld.training import run
+from theworld.training import run, stages
 from theworld.training.config import TrainingConfig
 from theworld.training.rows import load_rows
 from theworld.training.run import train
