@@ -148,10 +148,12 @@ class _Job:
             assert self.task.learn is not None
             learned = self.task.learn(items, self.source, settings.folder, settings.seed)
             write_json(settings.folder / self.task.name / "learners.json", list(learned.table))
+            rows: list[Prediction] = []
             for item in items:
                 why = None if item.id in learned.answers else f"{NO_LEARNER}: no static learner answers {item.family}"
                 row = Prediction.of(item, output=learned.answers.get(item.id, ""), failed=why)
-                file.append([row if why else scored(self.task, item, row)])
+                rows.append(row if why else scored(self.task, item, row))
+            file.append(rows)
         self.done[planned.arm.name] = merged(file, self.items)
 
     def trace(self) -> None:

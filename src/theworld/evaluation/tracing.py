@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from .learners import build_mlp, predict_network, train_network
+from .stats.intervals import wilson
 
 FOLDS = 5
 STEPS = 800
@@ -76,5 +76,5 @@ def share_of(hits: Any) -> dict[str, float] | None:
     n, right = len(hits), int(sum(hits))
     if not n:
         return None
-    interval = binomtest(right, n).proportion_ci(0.95, method="wilson")
-    return {"estimate": right / n, "low": float(interval.low), "high": float(interval.high), "n": n}
+    low, high = wilson(right / n, n)
+    return {"estimate": right / n, "low": low, "high": high, "n": n}

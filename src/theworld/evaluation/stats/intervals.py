@@ -63,7 +63,7 @@ def interval(scores: Scores, clusters: Sequence[str] | None = None) -> Interval:
     n, groups, mean, se = len(values), int(ids.max()) + 1, float(values.mean()), standard_error(values, ids)
     few = len(runs) == 1 and groups == n < FEW and bool(np.isin(values, (0.0, 1.0)).all())
     if few or se < ALIKE:
-        return Interval(mean, *_wilson(mean, groups), se, n, groups, "wilson" if few else "wilson over clusters")
+        return Interval(mean, *wilson(mean, groups), se, n, groups, "wilson" if few else "wilson over clusters")
     if len(runs) > 1:
         return bootstrap(runs, clusters=clusters)
     low, high = _t_interval(mean, se, groups - 1, shares=True)
@@ -101,7 +101,7 @@ def bootstrap(
     low, high = np.quantile(differences, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)).tolist()
     se = float(differences.std(ddof=1))
     if se < ALIKE:
-        unseen = _wilson(0.0, groups)[1] if groups > 1 else 1.0
+        unseen = wilson(0.0, groups)[1] if groups > 1 else 1.0
         low, high = estimate - unseen * (1 + estimate), estimate + unseen * (1 - estimate)
     return Interval(estimate, low, high, se, n, groups, "bootstrap")
 
@@ -133,7 +133,7 @@ def jackknife(
         values = np.array([figures[name] for figures in without if name in figures])
         se = float(np.sqrt((parts - 1) * values.var())) if len(values) > 1 else 0.0
         share = 0.0 <= value <= 1.0
-        low, high = _wilson(value, groups) if share and se < ALIKE else _t_interval(value, se, parts - 1, shares=share)
+        low, high = wilson(value, groups) if share and se < ALIKE else _t_interval(value, se, parts - 1, shares=share)
         found[name] = Interval(value, low, high, se, n, groups, "jackknife")
     return found
 
@@ -169,7 +169,8 @@ def _t_interval(mean: float, se: float, freedom: int, *, shares: bool) -> tuple[
     return (max(low, 0.0), min(high, 1.0)) if shares else (low, high)
 
 
-def _wilson(share: float, trials: int) -> tuple[float, float]:
+def wilson(share: float, trials: int) -> tuple[float, float]:
+    """Lower and upper end of Wilson's 95 % interval of a share."""
     library = require("eval", "statsmodels.stats.proportion")
     low, high = library.proportion_confint(share * trials, trials, alpha=1 - CONFIDENCE, method="wilson")
     return max(float(low), 0.0), min(float(high), 1.0)  # rounding leaves [0, 1] by 1e-17
