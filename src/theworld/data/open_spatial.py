@@ -24,11 +24,6 @@ def index_open_spatial(source_json: Path, out_folder: Path, image_folder: Path |
 
     The array stays where it is; `out_folder` takes 8 bytes a row. With an `image_folder`, only the rows are kept whose
     image `{filename}.jpg` is in it.
-
-    Raises:
-        FileNotFoundError: There is no `source_json` or no `image_folder`.
-        FileExistsError: `out_folder` is there already.
-        ValueError: The array is cut off or no JSON, or no row is left.
     """
     for needed in (source_json, image_folder):
         if needed is not None and not needed.exists():

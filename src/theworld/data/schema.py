@@ -53,11 +53,7 @@ class BadSample(CausedError):
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """What a run tells a data source; `open_source` refuses what has no effect on it.
-
-    Raises:
-        ValueError: `clip_frames` is not the frames of whole latent frames.
-    """
+    """What a run tells a data source; `open_source` refuses what has no effect on it."""
 
     path: str | None = None  # file, folder or Hub id of the rows
     image_folder: Path | None = None  # where relative image names are looked up; names that lead out are refused

@@ -51,11 +51,7 @@ _JSON: Any = {"object_pairs_hook": _object, "parse_float": Number}
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What the JSON of a user says; a number that is no integer keeps its text.
-
-    Raises:
-        ValueError: It is no JSON, a key is repeated in an object, or it is nested too deep.
-    """
+    """What the JSON of a user says; a number that is no integer keeps its text."""
     try:
         return json.loads(text, **_JSON)
     except RecursionError as error:
@@ -76,11 +72,7 @@ class TextFile:
         return cls(str(path), DELIMITERS.get(path.suffix))
 
     def rows(self, start: int = 0) -> Iterator[tuple[int, Any]]:
-        """Every row from `start` on, behind its place: the byte at which it begins.
-
-        Raises:
-            ValueError: The file is not UTF-8, or a row is not JSON or does not fit its header; names the line.
-        """
+        """Every row from `start` on, behind its place: the byte at which it begins."""
         with self._open() as file:
             try:
                 self._skip_bom(file)

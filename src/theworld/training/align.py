@@ -57,9 +57,6 @@ class AlignModel(TheWorld):
 
         Args:
             true_future_share: Share of training clips whose own latents are seen in place of the rollout's.
-
-        Raises:
-            ValueError: Something else than the projector would train, there is no world, or the share is no share.
         """
         model = super().from_pretrained(*args, language_model=False, **kwargs)
         config = model.config

@@ -30,11 +30,7 @@ SCHEDULE_STEPS = 1000  # at which a schedule is tried
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
-    """The arguments of the stock Trainer, without the token; it neither prunes checkpoints nor publishes.
-
-    Raises:
-        ValueError: transformers refuses a value, or a logger is unknown or not installed.
-    """
+    """The arguments of the stock Trainer, without the token; it neither prunes checkpoints nor publishes."""
     # Keys under the names of transformers; of those passed on, the ones that differ from its defaults
     given: dict[str, Any] = {}
     for name, key in keys(TrainingConfig).items():

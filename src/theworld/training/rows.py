@@ -29,10 +29,6 @@ def load_rows(
         start: What the model is loaded from, whose `world_fps` clips are resampled to; `None` is `config.model_name`.
         evaluation: The rows to evaluate on instead.
         given: Rows in place of those that the config names, of any kind that `as_source` takes.
-
-    Raises:
-        ValueError: As from `open_source`, `open_mixture` and `as_source`; or a stream without `max_steps`.
-        FileNotFoundError: The file or the image folder is missing.
     """
     if given is not None:
         data = as_source(given, replace(_settings(config, None), split=None, streaming=False, draw_bboxes=True))

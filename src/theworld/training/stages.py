@@ -54,11 +54,6 @@ def load_model(
     Args:
         name: Base Gemma 3, checkpoint, Hub id or `nano`.
         keys: Config keys that its `from_pretrained` takes in addition to those of every model.
-
-    Raises:
-        ValueError: Nothing would train; or as `TheWorld.from_pretrained`.
-        OSError: It is neither on this machine nor on the Hub.
-        ImportError: bitsandbytes is not installed, and needed.
     """
     world = [key for key, record in records(TrainingConfig).items() if record.source == WORLD]
     given = {key: getattr(config, key) for key in (*world, *keys) if getattr(config, key) is not None}

@@ -38,9 +38,6 @@ def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
             folder written by `save_to_disk`, a folder of folders with a request.json and its images each, or a Hub
             id, also with a sub-task behind it: BLINK-Benchmark/BLINK/Relative_Depth; without one all are read.
             `question_template` may use every field of a row; "{prompt}" by default.
-
-    Raises:
-        ValueError: The split whose answers are hidden, or a file that cannot be parsed.
     """
     if (settings.split or "").startswith("test"):
         raise _hidden(settings.split)

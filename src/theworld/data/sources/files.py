@@ -37,9 +37,6 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
             folder of images in sub-folders named by their class, or with a metadata.csv, .jsonl or .parquet; a folder
             of such files; a folder written by `save_to_disk`; or a Hub id. `split` may be a slice such as "train[:95%]"
             where rows are not streamed. Without an `image_folder` names are looked up beside the file.
-
-    Raises:
-        ValueError: The file cannot be parsed, the split is not there, or no columns can be told apart; lists them.
     """
     path = settings.local
     folder, bracket, rest = (settings.split or "train").partition("[")

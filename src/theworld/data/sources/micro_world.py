@@ -61,10 +61,6 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
     """The questions about the scenes in the folder `settings.path`, or their clips where `clip_frames` is given.
 
     `split` is a sub-folder of `path`; `question_template` may name the fields of questions.jsonl.
-
-    Raises:
-        ValueError: `clip_frames` beyond the scenes' end.
-        FileNotFoundError: The folder holds no scenes; names the command that makes them.
     """
     folder = settings.local / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):

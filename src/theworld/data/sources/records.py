@@ -247,9 +247,6 @@ def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]
 
     Turns are `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
     `{type: "image"}` parts, the latter with or without its `image`.
-
-    Raises:
-        BadSample: `bad_row`: it is no such conversation, or the assistant says nothing.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise BadSample("bad_row", f"conversation of type {type(turns).__name__}: expected a list of turns")

@@ -72,11 +72,7 @@ class _Clips:
 
 
 def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
-    """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame.
-
-    Raises:
-        ValueError: There is no video.
-    """
+    """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame."""
     folder, fps = settings.local, settings.clip_fps
     count = settings.clip_frames or 1 + CLIP_STEPS * settings.frames_per_step
     if not folder.is_dir():

@@ -77,10 +77,6 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
 
     The path is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
     `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
-
-    Raises:
-        ValueError: `columns` names an image or an id. While iterating: as from `read_samples`.
-        FileNotFoundError: No file is there. While iterating: one is not.
     """
     library, fsspec = require("train", "datasets"), require("train", "fsspec")
     named = dict(settings.columns or {})
@@ -113,12 +109,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
-    """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files.
-
-    Raises:
-        ValueError: A file is no regular tar file, is cut or damaged, or the files of a sample do not follow each other.
-        FileNotFoundError: One is not there.
-    """
+    """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files."""
     fsspec = require("train", "fsspec")
     for shard in shards:
         done: set[str] = set()
