@@ -295,3 +295,11 @@ def test_an_image_that_would_not_be_read_is_skipped(columns: dict[str, Any]) -> 
     named = one({**ROW, **columns}, image_key="image")  # the user says which is the image
     assert isinstance(named, Example if columns.get("image", "a.png") else Skipped)
     assert isinstance(one({**ROW, "url": "https://example.com/a.png"}), Example)
+
+
+def test_a_second_image_in_every_row_is_an_error_that_says_how_to_choose() -> None:
+    with pytest.raises(
+        ValueError, match=r'image2 holds images; expected one of image, .*: columns=\{"image": "image"\}'
+    ):
+        TheWorldDataset([{**ROW, "image2": "b.png"}])
+    assert isinstance(TheWorldDataset([{**ROW, "image2": "b.png"}], image_key="image")[0], Example)

@@ -233,11 +233,11 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
     # No row has an image: one that would not be read is an error
     found = image_columns(source.sample(), reader.keys, template)
     if found or (usable and settings.image_folder is not None):
-        reason = f"{', '.join(found)} holds images" if found else f"image_folder={settings.image_folder} is given"
+        no_image = f"no image in the columns {', '.join(columns)}, but image_folder={settings.image_folder} is given"
+        name = "NAME" if not found else reader.image_key if reader.image_key in columns else found[0]
         raise TheWorldError(
-            f"no image in the columns {', '.join(columns)}, but {reason}; expected a column "
-            f"{', '.join(TOLD['image'])}, "
-            f'or name it: columns={{"image": "{found[0] if found else "NAME"}"}}'
+            f"{f'{found[0]} holds images' if found else no_image}; expected one of {', '.join(columns)} called "
+            f'{", ".join(TOLD["image"])}, or its name: columns={{"image": "{name}"}}'
         )
     return reader
 
