@@ -145,7 +145,7 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ),
         ({"optim_args": "momentum=0.9,"}, "expected names and values"),
         ({"adam_beta1": 5.0}, "adam_beta1=5.0: expected a share between 0 and 1"),
-        ({"adam_epsilon": -1.0}, "adam_epsilon=-1.0: expected at least 0"),
+        ({"adam_epsilon": -1.0}, "adam_epsilon=-1.0: expected more than 0"),
         ({"ddp_timeout": 0}, "ddp_timeout=0: expected 1 to"),
         ({"lr_scheduler_kwargs": "nonsense"}, "lr_scheduler_kwargs='nonsense': expected an object or null, got str"),
         ({"include_num_input_tokens_seen": "x"}, "expected one of all, non_padding, no or true or false"),
