@@ -115,10 +115,17 @@ def test_a_stage_without_anything_to_train_is_an_error(tmp_path: Path, gemma_fol
 
 
 def test_a_stage_is_told_from_another() -> None:
-    stage = Stage("answers", ("projector",), "abc", True, 0)
-    saved = {"objective": "answers", "trains": ["projector"], "data": "abc", "enable_world": True, "num_world_steps": 0}
+    stage = Stage("answers", ("projector",), "2-abc", True, 0)
+    saved = {
+        "objective": "answers",
+        "trains": ["projector"],
+        "data": "2-abc",
+        "enable_world": True,
+        "num_world_steps": 0,
+    }
     assert stage.differences(saved) == []
-    assert stage.differences({**saved, "data": "d"}) == ["data (d -> abc)"]
+    assert stage.differences({**saved, "data": "2-d"}) == ["data (2-d -> 2-abc)"]
+    assert not stage.differences({**saved, "data": "d"})  # of version 0.1, whose fingerprints hashed less
     assert stage.differences({**saved, "trains": ["vision"]}) == ["trains (['vision'] -> ['projector'])"]
 
 

@@ -82,7 +82,7 @@ class TheWorldCollator:
         absent if no question is closed. `skipped`: what gave no sample, and why. If nothing did, the batch is one
         sample of text without any label, whose loss is 0.
 
-        ValueError if a sample is longer than `max_length` and `overlong` is `error`; KeyError if the latent cache lacks
+        ValueError if a sample is longer than `max_length` and `overlong` is `error`, or if the latent cache lacks
         a frame.
         """
         opened: list[Opened] = []

@@ -40,9 +40,7 @@ from theworld.utils.logging import logger
 
 SHARD_BYTES = 64 * 2**20
 FLUSH_SECONDS = 60.0  # a shard is written at this size or age, whichever comes first: what a killed writer can lose
-
 STALE_SECONDS = 3600.0  # age at which an unfinished file is what a killed writer left behind
-
 OPEN_FILES = 128
 HEADER_BYTES = 2**20
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -57,10 +55,6 @@ SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with how many rows; wh
 PRECOMPUTE = "run `theworld precompute` with this config"
 
 
-class MissingLatentsError(TheWorldError, KeyError):
-    """Images that have no latents in a cache."""
-
-
 def content_key(pixels: torch.Tensor) -> bytes:
     """The key of one frame (3, S, S), or of a clip (F, 3, S, S), as the encoder sees it: sha256 of its fp32 values."""
     return hashlib.sha256(pixels.to("cpu", torch.float32).contiguous().numpy().data).digest()
@@ -73,11 +67,6 @@ class LatentCache:
         folder: Where the caches of any number of encoders lie beside one another.
         fingerprint: All that the latents depend on besides the pixels, ready for JSON.
         writable: Start a cache where there is none, and allow `add`.
-
-    Raises:
-        FileNotFoundError: There is no cache, and it is not `writable`.
-        ValueError: There is one of another encoder only, naming what differs; or one of version 0.1; a shard is
-            damaged, or its latents have another shape than those of the others.
     """
 
     def __init__(self, folder: str | Path, fingerprint: dict[str, Any], *, writable: bool = False) -> None:
@@ -109,7 +98,7 @@ class LatentCache:
     def lookup(self, world_pixel_values: torch.Tensor) -> torch.Tensor:
         """Latents (M, C, T, h, w) of frames (M, 3, S, S), or of clips (M, F, 3, S, S), in the encoder's dtype.
 
-        Raises KeyError for frames that are not in the cache, ValueError for a damaged shard.
+        Raises ValueError for frames that are not in the cache, and for a damaged shard.
         """
         return self.get([content_key(pixels) for pixels in world_pixel_values])
 
@@ -122,7 +111,7 @@ class LatentCache:
         if missing:
             named = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
             told = f"{len(missing)} of {len(keys)} images have no latents there (content {named})"
-            raise MissingLatentsError(f"{self.path}: {told}; {PRECOMPUTE} to add them")
+            raise TheWorldError(f"{self.path}: {told}; {PRECOMPUTE} to add them")
         return torch.stack([self._read(key, self._index.rows[place]) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:

@@ -25,12 +25,7 @@ ALWAYS = ("path", "num_samples", "seed")  # settings that every dataset uses
 
 
 def open_source(name: str, settings: SourceSettings) -> Source:
-    """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`.
-
-    Raises:
-        ValueError: The name is no key of `SOURCES`, a setting has no effect on it, or the rows cannot be used.
-        FileNotFoundError: There is nothing at the path, or no image folder.
-    """
+    """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`."""
     kind = SOURCES.get(name)
     if kind is None:
         raise TheWorldError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
@@ -74,9 +69,6 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
     It is a list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or `IterableDataset`
     whose rows are dicts or `Example`, or a source, which stays as it is. Of the settings, all but `columns`,
     `question_template`, `image_folder` and `num_samples` are refused.
-
-    Raises:
-        ValueError: It is something else, it has no rows, or its columns cannot be told.
     """
     settings = settings or SourceSettings()
     uses = ("columns", "question_template", "image_folder", "num_samples", "seed")

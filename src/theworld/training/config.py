@@ -156,8 +156,7 @@ class TrainingConfig(PassedSettings, RunSettings):
     `RunSettings` sets, or that would break a run, is refused with the reason.
 
     Raises:
-        KeyError: An unknown key; names the nearest, or why it is refused. From `from_dict` and `from_file` alone.
-        ValueError: A key has the wrong type or is out of range; names the key, the value and what was expected.
+        ValueError: A key is unknown, has the wrong type or is out of range; names key, value and what was expected.
     """
 
     def __post_init__(self) -> None:
@@ -280,10 +279,5 @@ class TrainingConfig(PassedSettings, RunSettings):
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:
-        """From a JSON file, with `overrides` over its keys.
-
-        Raises:
-            FileNotFoundError: There is no such file.
-            KeyError, ValueError: It is no JSON object, or as at construction.
-        """
+        """From a JSON file, with `overrides` over its keys; a ValueError if it is none, or as at construction."""
         return cls.from_dict({**read_values(Path(path)), **(overrides or {})})

@@ -103,11 +103,6 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     Args:
         together: Images in one batch. More are faster on small models, but the last bits of their latents then differ
             from those of a training step without the cache.
-
-    Raises:
-        ValueError: The config names no cache, the data cannot be used, or more rows are skipped than `skip_budget`.
-        FileNotFoundError: A file or folder is missing.
-        OSError: The disk is full.
     """
     if config.latent_cache is None:
         raise TheWorldError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")

@@ -27,6 +27,7 @@ from .passed_keys import WORLD
 
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
+FINGERPRINT = "2-"  # how fingerprints of data begin, whatever they hash
 WHOLE_BYTES = 2**30  # files that are larger together are not read for a fingerprint
 
 
@@ -43,6 +44,8 @@ class Stage:
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """What differs from the stage that a checkpoint recorded, each as `name (was -> is)`."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        if not str(saved.get("data")).startswith(FINGERPRINT):  # of version 0.1, which hashed less
+            own.pop("data")
         return [f"{name} ({saved.get(name)} -> {value})" for name, value in own.items() if saved.get(name) != value]
 
 
@@ -135,7 +138,7 @@ def data_fingerprint(
         if not files:
             digest.update(str(path).encode())
     _hash_files(digest, {str(place): file for place, file in enumerate(images)})
-    return digest.hexdigest()[:16]
+    return FINGERPRINT + digest.hexdigest()[:16]
 
 
 def _hash_files(digest: Any, files: dict[str, Path]) -> None:

@@ -28,11 +28,9 @@ from .records import Row, RowReader
 TEXT_BYTES = 2**24
 NAMED = ("question", "answer", "choices")  # what fields of the JSON can be named for by `columns`
 UNREADABLE = "unreadable"
-_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
-
-
 OWN = ("id", "image", "images", UNREADABLE)
 """Fields that the tar file alone fills: a name in its JSON would open a file of this machine."""
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 class _Header(tarfile.TarInfo):
