@@ -9,7 +9,6 @@ from theworld.utils.errors import TheWorldError
 from .loading import add_json, report
 
 ENCODED_TOGETHER = 64
-GONE, MEASURE = "evaluate", "--task micro_world --arms all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--smoke", action="store_true", help="a few steps of every stage")
 
     # No character begins an option here: whatever options the old command had, its successor is named
-    gone = jobs.add_parser(GONE, prefix_chars="\0", add_help=False)
+    gone = jobs.add_parser("evaluate", prefix_chars="\0", add_help=False)
     gone.add_argument("options", nargs="*")
 
     for job in (scenes, train):
@@ -40,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from theworld.utils.imports import require
     from theworld.utils.logging import configure_logging
 
-    if args.job == GONE:
-        raise TheWorldError(f"theworld nano {GONE} is no longer a command: type theworld evaluate {MEASURE}")
+    if args.job == "evaluate":
+        raise TheWorldError("theworld nano evaluate is now theworld evaluate --task micro_world --arms all")
     for module in ("pymunk", "scipy"):
         require("nano", module)
     configure_logging()

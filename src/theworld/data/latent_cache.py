@@ -49,7 +49,6 @@ ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32)
 """Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
 
 Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
-
 FINGERPRINT = "fingerprint.json"
 SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with how many rows; what has another name is left alone
 PRECOMPUTE = "run `theworld precompute` with this config"

@@ -27,13 +27,9 @@ CLIP = ("clip_frames", "frames_per_step")
 
 @dataclass(frozen=True)
 class SourceKind:
-    """What is known of a dataset before it is opened; `open_source` checks all of it.
+    """What is known of a dataset before it is opened; `open_source` checks all of it."""
 
-    `load` makes rows and their reader of settings. It raises ValueError for files that cannot be parsed and splits that
-    are not there, FileNotFoundError for files that are missing.
-    """
-
-    load: Callable[[SourceSettings], tuple[Any, Reader]]
+    load: Callable[[SourceSettings], tuple[Any, Reader]]  # makes rows and their reader of settings
     path: str  # what `train_dataset_path` has to be
     uses: tuple[str, ...] = PLAIN  # settings with an effect beside `path`, `num_samples` and `seed`; others are refused
     needs: tuple[str, ...] = ()  # columns without which no row can be read

@@ -20,7 +20,6 @@ from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceS
 from ..text_rows import parse_json
 
 Row = Mapping[Any, Any]
-
 SAMPLE = 200  # rows that are looked at before any is used, to learn the columns
 
 ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
