@@ -23,8 +23,7 @@ from theworld.utils.errors import TheWorldError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 CHUNK = 2**16  # bytes of JSON that are read at once
-MAX_FIELD = 2**26
-"""Characters of a CSV field, where the csv module allows 128 K: an image may stand in one as base64 text."""
+MAX_FIELD = 2**26  # characters of a CSV field, which may hold an image as base64 text; the csv module allows 128 K
 _NEAR_END = 16
 """Characters; an error of the JSON decoder this close to the end of what was read may only mean that more follows."""
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -73,8 +73,8 @@ class _Reader(RowReader):
 def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The samples of the tar files at `settings.path`, a stream, and their reader.
 
-    The path is a file, or a URL of fsspec, with `{000..099}`, `{a,b}`, `*` and `?` for several:
-    `shards/{000..099}.tar`, `s3://bucket/*.tar`. Processes and their workers share the files.
+    The path is a file or a URL of fsspec; `shards/{000..099}.tar`, `{a,b}`, `*` and `?` stand for several. Processes
+    and their workers share the files.
     """
     library, fsspec = require("train", "datasets"), require("train", "fsspec")
     named = dict(settings.columns or {})
