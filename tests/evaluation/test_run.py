@@ -33,6 +33,8 @@ from theworld.utils.folders import locked
 
 WORLD_ARMS = ("world", "world_0", "other_future", "other_image", "random_projection", "zeroed", "noise")
 COUNT = 7
+CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would lack the threads of its libraries
+CONTEXT.set_forkserver_preload(["tests.evaluation.test_run"])
 
 
 def items() -> TaskItems:
@@ -140,9 +142,9 @@ def test_ten_kills_leave_the_bytes_of_an_undisturbed_run(settings: EvaluationSet
     settings = replace(settings, arms=names, batch_size=2)
     undisturbed = replace(settings, output=str(settings.folder.with_name("undisturbed")))
     evaluate(undisturbed)
-    rng, context, kills = random.Random(0), multiprocessing.get_context("fork"), 0
+    rng, kills = random.Random(0), 0
     while kills < 10:
-        worker = context.Process(target=evaluate, args=(settings,))
+        worker = CONTEXT.Process(target=evaluate, args=(settings,))
         worker.start()
         assert worker.pid is not None
         rows = number_of_rows(settings.folder) + rng.randrange(2)
@@ -195,9 +197,8 @@ def launch(settings: EvaluationSettings, processes: int, batches: int = 10**6) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=be_one_of, args=(processes, rank, port, settings, batches)) for rank in range(processes)
+        CONTEXT.Process(target=be_one_of, args=(processes, rank, port, settings, batches)) for rank in range(processes)
     ]
     for worker in workers:
         worker.start()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from theworld.utils.errors import TheWorldError
 
 from ..store.predictions import Item, Prediction
 
+Row = TypeVar("Row", Item, Prediction)
 ALL = "all"
 """The one kind of a task that declares none."""
 
@@ -87,6 +88,14 @@ class Task:
     def margin(self, kind: str) -> float:
         """Loss in accuracy on `kind` that is not called harm."""
         return self.margins.get(kind, MARGIN)
+
+
+def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Items or predictions, grouped by family in the order in which families come."""
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        families.setdefault(row.family, []).append(row)
+    return families
 
 
 def kind_of(family: str, kinds: Sequence[str]) -> str:
