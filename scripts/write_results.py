@@ -124,8 +124,10 @@ def _n(arms: Mapping[str, Any], family: str) -> int:
 
 
 def _percent(share: Mapping[str, Any] | None) -> str:
-    """Percent with half the width of the 95 % interval."""
-    return "-" if not share else f"{100 * share['estimate']:.1f} ± {50 * (share['high'] - share['low']):.1f}"
+    """Percent with the ends of the 95 % interval."""
+    if not share:
+        return "-"
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
 
 
 if __name__ == "__main__":

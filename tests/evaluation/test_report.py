@@ -173,13 +173,12 @@ def test_one_arm_alone_still_has_a_figure() -> None:
     assert ">Gemma alone<" in svg
 
 
-def test_arms_with_the_same_answers_are_shown_once() -> None:
+def test_arms_with_the_same_answers_are_told() -> None:
     metrics = metrics_of({**EVERY, "noise": EVERY["other_image"]})
     arms, differences, *_ = task_tables(metrics)
     for table, column in ((arms, "Arm"), (differences, "Full model against")):
-        assert "noise" not in [row[column] for row in table.rows]
-    assert "Same output for every item, shown once: other_image = noise." in arms.note
-    assert "noise" not in draw(metrics)[1]
+        assert {"noise", "other_image"} <= {row[column] for row in table.rows}
+    assert "Same output for every item: other_image = noise." in arms.note
 
 
 def test_learners_and_traces_are_told() -> None:
@@ -283,7 +282,11 @@ def test_runs_are_compared_by_label(tmp_path: Path) -> None:
     theirs = evaluation(tmp_path / "theirs", {"world": EVERY["gemma_tuned"], "gemma": EVERY["gemma"]})
     report = compare_runs([ours, theirs], tmp_path / "both")
     metrics = report.sections[0].metrics
-    assert list(metrics["arms"]) == ["ours/world", "ours/gemma", "theirs/world", "theirs/gemma"]
+    assert list(metrics["arms"]) == [
+        "ours/world",
+        "ours/gemma",
+        "theirs/world",
+    ]  # the control that both have is shown once
     assert metrics["full"] == "ours/world"
     assert metrics["comparisons"]["all"]["theirs/world"]["b"] == sum(
         a and not b for a, b in zip(EVERY["world"], EVERY["gemma_tuned"], strict=True)

@@ -101,7 +101,7 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     ),
     # Arms that were not run
     **{
-        f"without {name}": (without(name), 2, (NOT_RUN, NOT_RUN), f"{ARMS[name].label} ({name}), which needs ")
+        f"without {name}": (without(name), 2, (NOT_RUN, NOT_RUN), f"{ARMS[name].label} ({name}). Use --arms all")
         for name in DECISIVE
     },
     "other controls need not be run": (
@@ -124,8 +124,9 @@ def test_made_tables(name: str) -> None:
 
 
 def test_a_control_that_has_to_be_trained_says_how_it_is_given() -> None:
-    assert "needs --control current_frame=PATH" in verdicts(made(without("current_frame")))["static"].text
-    assert "needs --arms all or gemma" in verdicts(made(without("gemma")))["static"].text
+    trained = verdicts(made(without("current_frame")))["static"].text
+    assert "(current_frame). Use --arms all and, beside another model than nano, --control NAME=PATH." in trained
+    assert verdicts(made(without("gemma")))["static"].text.endswith("Gemma alone (gemma). Use --arms all.")
 
 
 def test_a_tiny_set_shows_nothing() -> None:
@@ -182,7 +183,7 @@ def test_families_with_one_answer_decide_nothing() -> None:
     items = [replace(item, answer="yes") if item.family.startswith("predictive") else item for item in ITEMS]
     found = verdicts(made(WON, items))
     assert found["predictive"].outcome == NOT_RUN
-    assert "more than one right answer" in found["predictive"].text
+    assert "one right answer for all its items" in found["predictive"].text
     assert found["static"].outcome == NONE
 
 

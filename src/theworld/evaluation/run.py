@@ -34,7 +34,7 @@ from .ask.asker import Asker, asked, merged, open_file
 from .result import REPORTERS, Result, card_of
 from .score import read_metrics, scored, write_metrics
 from .settings import HUB_IDS, EvaluationSettings, listed
-from .store.predictions import NO_LEARNER, Item, Prediction
+from .store.predictions import NO_LEARNER, Item, Prediction, images_digest
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
 
@@ -86,6 +86,9 @@ def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[
                 del model
         # 4. What needs no model
         results = [job.finish() for job in jobs]
+        state.wait_for_everyone()
+        metrics = read_metrics(settings.folder)  # Holm's correction is over all tasks
+        results = [replace(result, metrics=metrics[result.task.name]) for result in results]
     for result in results if state.is_main_process else ():
         for name in settings.reporters:
             REPORTERS[name](result)
@@ -185,6 +188,11 @@ def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
 
 def _choose(settings: EvaluationSettings) -> _Chosen:
     """The arms to run; reads the configs of the model and of the controls, and no weights."""
+    quantization(settings, torch.bfloat16)  # is it installed?
+    try:
+        torch.device(settings.device or "cpu")
+    except RuntimeError as error:
+        raise TheWorldError(f"device={settings.device!r}: expected a device of torch, as in cpu or cuda:0") from error
     asked_for = [ARMS[name] for name in settings.arm_names]
     world = any(arm.world != "none" and arm.checkpoint == MODEL for arm in asked_for)
     options = _world(max(settings.steps or (0,))) if world and settings.steps else {"enable_world": world}
@@ -205,21 +213,24 @@ def _choose(settings: EvaluationSettings) -> _Chosen:
 def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     """The items of a task, and which arms can run on them."""
     # 1. Load them; the main process makes what is not there
-    source, state = settings.source, PartialState()
+    source, state, wanted = settings.source, PartialState(), listed(settings.families)
     with state.main_process_first():
         if source.path is None and task.default_source is not None:
-            source = replace(source, path=task.default_source(settings.folder, settings.num_samples))
+            source = replace(
+                source, path=task.default_source(settings.folder, None if wanted else settings.num_samples)
+            )
         elif source.path is None:
             source = replace(source, path=HUB_IDS.get(task.name))
-        items = task.load(source)
+        items = task.load(replace(source, num_samples=None) if wanted else source)
     # 2. Choose and check them
-    wanted, families = listed(settings.families), sorted({item.family for item in items.items})
+    families = sorted({item.family for item in items.items})
     for name in wanted:
         if name not in (*families, *task.kinds):
             raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
     if wanted:  # nobody knows of which family a skipped row is
-        kept = (i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted))
-        items = TaskItems(tuple(kept))
+        kept = [i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted)]
+        items = TaskItems(tuple(kept[: settings.num_samples]))
+    items = replace(items, images=images_digest(items.items, source.image_folder))
     id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
     if times > 1:
         raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")

@@ -38,7 +38,8 @@ class EvaluationSettings:
     revision: str | None = setting(None, "Commit, tag or branch of the model on the Hub.")
     arms: str | list[str] = setting("all", "Names of arms, or `all`.")
     control: list[str] | dict[str, str] | None = setting(
-        None, "A control checkpoint as NAME=PATH, once for each: gemma_tuned, current_frame, ...")
+        None, "A control checkpoint as NAME=PATH, once for each: gemma_tuned, current_frame, other_source, "
+        "random_encoder.")
     data: str | None = setting(None, "File, folder or Hub id of the questions.", unset="the task's own")
     image_folder: str | None = setting(None, "Folder of relative image names.")
     split: str | None = setting(None, "Split to read where the data has several.")
@@ -53,13 +54,14 @@ class EvaluationSettings:
     batch_size: int = setting(16, "Questions asked at once. It decides the last bits of log-probabilities.", low=1)
     seed: int = setting(0, "Seed of the noise, the untrained projector, and the choice of another item's world.", low=0)
     dtype: Literal["auto", "bfloat16", "float32"] = setting(
-        "auto", "Of the weights; `auto` is bfloat16 on an accelerator, else float32.")
+        "auto", "Data type of the weights; `auto` is bfloat16 on an accelerator, else float32.")
     device: str | None = setting(None, "Device of the model, as in cuda:1.", unset="an accelerator, else cpu")
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = setting(
         None, "Implementation of the attention.", unset="that of transformers")
     load_in_4bit: bool = setting(False, "Load Gemma 3's weights in 4 bits, with bitsandbytes.")
     load_in_8bit: bool = setting(False, "Load Gemma 3's weights in 8 bits, with bitsandbytes.")
-    output: str = setting("runs/evaluation", "Folder of predictions, metrics and report; its answers are not repeated.")
+    output: str = setting(
+        "runs/evaluation", "Folder of predictions, metrics and report. Existing predictions there are reused.")
     latent_cache: str | None = setting(None, "Folder of world latents.", unset="in the output folder")
     report_to: str | list[str] | None = setting(
         None, "Where results go as well: `tensorboard`, `wandb`, or `card` (the model's card).", unset="nowhere")

@@ -60,10 +60,10 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
     # 2. What has to be there
     missing = [name for name in decisive if name not in comparisons]
     if missing:
-        options = [f"--control {n}=PATH" if ARMS[n].checkpoint in CONTROLS else f"--arms all or {n}" for n in missing]
-        pairs = zip(missing, options, strict=True)
-        needed = "; ".join(f"{_named(name)}, which needs {option}" for name, option in pairs)
-        return Verdict("not run", f"Not decided, because an arm was not run: {needed}.")
+        needed = "; ".join(map(_named, missing))
+        control = " and, beside another model than nano, --control NAME=PATH"
+        control = control if any(ARMS[name].checkpoint in CONTROLS for name in missing) else ""
+        return Verdict("not run", f"Not decided, because not every arm was run: {needed}. Use --arms all{control}.")
     # 3. Every arm has to be beaten, but for those that know the future
     rivals = {name: them for name, them in comparisons.items() if name in ARMS and not ARMS[name].ceiling}
     unbeaten = {
@@ -112,7 +112,7 @@ def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
     if full != FULL or metrics["full"] not in metrics["arms"]:
         return Verdict("not run", f"Not decided, because an arm was not run: the full model ({FULL}).")
     if not metrics["counted"][kind]:
-        return Verdict("not run", "Not decided: no family of this kind has more than one right answer in this set.")
+        return Verdict("not run", "Not decided: every family of this kind has one right answer for all its items.")
 
     def of_this_run(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
         return {name.rpartition("/")[2]: them for name, them in comparisons.items() if name.rpartition("/")[0] == label}

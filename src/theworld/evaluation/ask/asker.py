@@ -22,7 +22,7 @@ from theworld.utils.tensors import weights_digest
 
 from ..score import scored
 from ..settings import EvaluationSettings
-from ..store.predictions import Item, Prediction, PredictionFile, items_digest, read_predictions
+from ..store.predictions import Item, Prediction, PredictionFile, digest_of, items_digest, read_predictions
 from ..store.refusals import ArmRun, check_arm
 from ..tasks.base import Task, TaskItems
 from .arms import PlannedArm
@@ -140,6 +140,9 @@ def asked(task: Task, items: TaskItems, settings: EvaluationSettings, planned: P
         "arm": planned.arm.name,
         "scorer": settings.scorer,
         "items": {"count": len(items.items) + len(items.skipped), "digest": items_digest(items.items)},
+        "images": items.images,
+        "groups": digest_of([[item.family, item.cluster, item.metadata] for item in items.items]),
+        "quantization": next((key for key in ("load_in_4bit", "load_in_8bit") if getattr(settings, key)), None),
         "instruction": task.instruction,
         "max_new_tokens": task.max_new_tokens,
         "seed": settings.seed,

@@ -43,7 +43,7 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
 
     Raises:
         FileNotFoundError: There are no predictions.
-        ValueError: They do not fit their seals; the folder holds another judge's work; the endpoint refuses the key,
+        ValueError: A row does not match its digest; the folder holds another judge's work; the key is refused,
             the model or the path.
         ImportError: The extra `judge` is not installed.
     """

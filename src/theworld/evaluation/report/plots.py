@@ -6,7 +6,7 @@ from io import StringIO
 
 from theworld.utils.imports import require
 
-from .tables import Metrics, deciding, once, title
+from .tables import Metrics, deciding, title
 
 INK = "#1a1b1c"
 """Drawn as `currentColor` in a page, so that it shows on light and on dark."""
@@ -44,14 +44,14 @@ def draw(metrics: Metrics) -> tuple[str, str]:
     """
     # 1. The numbers: by arm, one for each kind
     compared = {kind: metrics["comparisons"][kind] for kind in metrics["kinds"]}
-    arms = [name for name in once(metrics) if any(name in them for them in compared.values())]
+    arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())]
     middle, about, unit = "difference", "Full model minus each arm, paired", "points of accuracy"
     if not arms:
         compared = {
             kind: {name: arm["kinds"][kind] for name, arm in metrics["arms"].items() if kind in arm["kinds"]}
             for kind in metrics["kinds"]
         }
-        arms, middle, about, unit = list(once(metrics)), "estimate", "Accuracy", "per cent"
+        arms, middle, about, unit = list(metrics["arms"]), "estimate", "Accuracy", "per cent"
     # 2. Down the page an arm, and within it a kind
     kinds, decisive = metrics["kinds"], deciding(metrics) if middle == "difference" else []
     with require("eval", "matplotlib").rc_context(STYLE):

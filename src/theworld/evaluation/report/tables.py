@@ -119,7 +119,7 @@ def arm_table(metrics: Metrics) -> Table:
     """Accuracy of every arm with its interval, and how it answered; below, what is reached without a model."""
     arms, several = metrics["arms"].values(), len(metrics["kinds"]) > 1
     rows: list[dict[str, str]] = []
-    for name, arm in once(metrics).items():
+    for name, arm in metrics["arms"].items():
         counts = {"Unparsed": arm["unparsed"], "Failed": arm["failed"], "Answers": len(arm["answers"])}
         counts["Tokens"] = arm["world_tokens"]
         if any(one["seeds"] > 1 for one in arms):
@@ -135,7 +135,7 @@ def arm_table(metrics: Metrics) -> Table:
         "model. A score below them suggests that the image was not used."
     )
     same = "; ".join(f"{one} = {other}" for one, other in metrics["identical"])
-    return Table("Arms", rows, f"{note} Same output for every item, shown once: {same}." if same else note, text=2)
+    return Table("Arms", rows, f"{note} Same output for every item: {same}." if same else note, text=2)
 
 
 def comparison_table(metrics: Metrics, kind: str) -> Table:
@@ -151,7 +151,7 @@ def comparison_table(metrics: Metrics, kind: str) -> Table:
             **{_words(key): _range(figure, "difference", "+.3f", 1) for key, figure in them.get("figures", {}).items()},
         }
         for name, them in metrics["comparisons"][kind].items()
-        if name in once(metrics)
+        if name in metrics["arms"]
     ]
     family = metrics["holm_family"]
     note = (
@@ -171,14 +171,14 @@ def measure_table(metrics: Metrics) -> Table:
             **{_words(key): _range(value, digits=".3f", scale=1) for key, value in arm["measures"].items()},
             **{f"mean {_words(key)}": f"{value['mean']:.3f} (n={value['n']})" for key, value in arm["figures"].items()},
         }
-        for name, arm in once(metrics).items()
+        for name, arm in metrics["arms"].items()
     ]
     return Table("The task's own measures", rows if any(len(row) > 1 for row in rows) else [])
 
 
 def family_table(metrics: Metrics) -> Table:
     """Accuracy by family for the full model and the arms that decide."""
-    names = [name for name in once(metrics) if name in (metrics["full"], *deciding(metrics))] or list(metrics["arms"])
+    names = [name for name in metrics["arms"] if name in (metrics["full"], *deciding(metrics))] or list(metrics["arms"])
     by_arm = {name: metrics["arms"][name]["families"] for name in names}
     rows: list[dict[str, str]] = []
     for family in dict.fromkeys(family for families in by_arm.values() for family in families):
@@ -214,12 +214,6 @@ def judge_table(folders: Mapping[str, Sequence[Path]]) -> Table:
         rows.append({"Arm": name, "Judge": path.parent.name, **_told({key: summary.get(key) for key in shown})})
     note = "In % of the answers that were judged; agreement is that with the rules. No verdict uses a judge."
     return Table("Language models as judges", rows, note, text=2)
-
-
-def once(metrics: Metrics) -> dict[str, Any]:
-    """The arms, but for those with the same output for every item as an earlier one."""
-    repeated = {other for _, other in metrics["identical"]} - {metrics["full"]}
-    return {name: arm for name, arm in metrics["arms"].items() if name not in repeated}
 
 
 def deciding(metrics: Metrics) -> list[str]:
@@ -272,5 +266,5 @@ def _range(numbers: Mapping[str, Any], middle: str = "estimate", digits: str = "
     return f"{value} [{low}, {high}]"
 
 
-__all__ = ["Table", "claims", "deciding", "judge_table", "key_table", "once", "plain", "task_tables", "terminal_report"]
+__all__ = ["Table", "claims", "deciding", "judge_table", "key_table", "plain", "task_tables", "terminal_report"]
 __all__ += ["title", "warning_lines"]

@@ -14,10 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from theworld.data.schema import Example, Message
 from theworld.utils.errors import MissingFileError, TheWorldError
@@ -156,12 +158,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def items_digest(items: Iterable[Item]) -> str:
+def items_digest(items: Sequence[Item]) -> str:
     """What identifies a set of items: their ids, prompts and answers in order, not the bytes of the images."""
+    texts = ([message.content for message in item.messages] for item in items)
+    return digest_of([[item.id, text, item.answer, item.choices] for item, text in zip(items, texts, strict=True)])
+
+
+def digest_of(value: Any) -> str:
+    """16 characters that identify a value of JSON; other objects in it count by their text."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def images_digest(items: Iterable[Item], image_folder: Path | None) -> str:
+    """What identifies the images of items: the bytes of files and values, or the address of one that is no file."""
     digest = hashlib.sha256()
-    for item in items:
-        texts = [message.content for message in item.messages]
-        digest.update(json.dumps([item.id, texts, item.answer, item.choices]).encode())
+    for image in (image for item in items for image in item.images):
+        value = (image.get("bytes") or image.get("path")) if isinstance(image, Mapping) else image
+        if isinstance(value, str | Path):
+            path = Path(image_folder or "") / value
+            value = path.read_bytes() if path.is_file() else str(value).encode()
+        digest.update(value if isinstance(value, bytes) else np.asarray(value).tobytes())
     return digest.hexdigest()[:16]
 
 

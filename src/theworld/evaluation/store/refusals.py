@@ -21,7 +21,10 @@ from .predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 WITHOUT_WORLD = tuple(name for name, arm in ARMS.items() if arm.world == "none")
 """Arms whose prompts hold no world tokens; every other arm has to consume some."""
 
-ASKED = ("scorer", "instruction", "max_new_tokens", "dtype")
+ASKED = (
+    *("scorer", "instruction", "max_new_tokens", "dtype", "attn_implementation", "quantization", "batch_size", "seed"),
+    *("images", "groups"),
+)
 """What the arms of one evaluation have in common."""
 
 HIDDEN = "hidden"

@@ -43,6 +43,7 @@ class TaskItems:
 
     items: tuple[Item, ...]
     skipped: tuple[Skipped, ...] = ()
+    images: str = ""  # what identifies the images of all items; the evaluation sets it
 
 
 @dataclass(frozen=True)
