@@ -231,6 +231,17 @@ def test_a_second_run_in_the_folder_is_refused_before_it_writes(settings: Evalua
         assert [path.name for path in settings.folder.iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize("changed", ["images", "groups"])
+def test_answers_about_other_images_or_groups_are_not_reused(settings: EvaluationSettings, changed: str) -> None:
+    settings = replace(settings, arms=["gemma"])
+    evaluate(settings)
+    first, *others = items().items
+    other = {"images": {"images": others[0].images}, "groups": {"cluster": "of its own"}}[changed]
+    task = replace(TASK, load=lambda source: TaskItems((replace(first, **other), *others), items().skipped))
+    with pytest.raises(ValueError, match=f"holds predictions made with other {changed}: choose another folder"):
+        evaluate(settings, task)
+
+
 def test_generate_scores_closed_questions_too(settings: EvaluationSettings) -> None:
     rows = evaluate(replace(settings, arms=["gemma"], scorer="generate")).predictions["gemma"]
     assert all(row.choice_logprobs is None for row in rows)
