@@ -42,6 +42,8 @@ class EvaluationSettings:
         "random_encoder.")
     data: str | None = setting(None, "File, folder or Hub id of the questions.", unset="the task's own")
     image_folder: str | None = setting(None, "Folder of relative image names.")
+    columns: dict[str, str] | None = setting(
+        None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.")
     split: str | None = setting(None, "Split to read where the data has several.")
     num_samples: int | None = setting(None, "Questions to ask at most.", low=1)
     families: str | list[str] | None = setting(None, "Families or kinds of questions to ask.", unset="all")
@@ -124,7 +126,7 @@ class EvaluationSettings:
     def source(self) -> SourceSettings:
         """Where the items come from."""
         folder = Path(self.image_folder) if self.image_folder else None
-        more = {name: getattr(self, name) for name in ("split", "num_samples", "question_template")}
+        more = {name: getattr(self, name) for name in ("split", "columns", "num_samples", "question_template")}
         return SourceSettings(path=self.data, image_folder=folder, **more)
 
 
