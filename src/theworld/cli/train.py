@@ -75,6 +75,6 @@ def run(args: argparse.Namespace) -> int:
     from theworld.training.run import train
 
     result = train(config)
-    text = f"step {result.step}, loss {result.loss}, {result.skipped} rows skipped: {result.checkpoint or config.output_dir}"
-    report(args, asdict(result), text)
+    place = result.checkpoint or config.output_dir
+    report(args, asdict(result), f"step {result.step}, loss {result.loss}, {result.skipped} rows skipped: {place}")
     return STOPPED if result.stopped else 0
