@@ -134,7 +134,7 @@ def test_a_world_folder_without_a_vae(
 ) -> None:
     (tmp_path / "cosmos" / "transformer").mkdir(parents=True)
     assert ask(picture, "What?", "--model", gemma_folder, "--cosmos", tmp_path / "cosmos") == 2
-    one_line(capsys, "no 'vae' folder")
+    one_line(capsys, "no vae/config.json there")
 
 
 def test_a_damaged_checkpoint(

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_images(args: argparse.Namespace) -> dict[str, Any]:
     """The images that were named, or without any the scenes that ship with the package."""
-    from theworld.data.columns import IMAGE_SUFFIXES
+    from theworld.data.schema import IMAGE_SUFFIXES
     from theworld.nano.examples import EXAMPLES, load_example
     from theworld.utils.images import open_image
 

@@ -15,8 +15,7 @@ from PIL import Image
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
 
-from .images import IMAGE_SUFFIXES
-from .schema import BadSample
+from .schema import IMAGE_SUFFIXES, BadSample
 
 TOLD = {
     "image": ("image", "images", "file_name"),

@@ -16,7 +16,6 @@ from theworld.utils.image_decoding import ImageError, decoding, open_header, sho
 
 from .schema import BadSample
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 MIN_SIDE = 16  # pixels; below are tracking pixels, icons and rules
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from theworld.utils.errors import CausedError, TheWorldError
 from theworld.utils.world_settings import WorldSettings
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif", ".jp2")
 IMAGE_MARKER = "<image>"
 """Where an image stands in a message; without any marker all images stand at the start of the first user turn."""
 

@@ -85,6 +85,8 @@ class Source:
                 f"{self.name}: you have no access to this gated repository; accept its terms on "
                 f"https://huggingface.co/{self.name}, then log in with `hf auth login` or pass token=..."
             ) from error
+        if path is None:  # how transformers tells a missing file of a repository that is there
+            raise MissingFileError(f"{self.name}: no {'/'.join(filter(None, (self.subfolder, file)))} there")
         return replace(self, revision=extract_commit_hash(path, None) or self.revision)
 
 

@@ -18,8 +18,7 @@ from torch.utils.data import ConcatDataset, Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
-from ..images import IMAGE_SUFFIXES
-from ..schema import SourceSettings
+from ..schema import IMAGE_SUFFIXES, SourceSettings
 from ..text_rows import DELIMITERS, TextFile, TextRows
 from .hf_dataset import quiet, wrap
 from .records import RowReader, reader_of

@@ -21,8 +21,8 @@ from theworld.utils.image_decoding import MAX_PIXELS
 from theworld.utils.imports import require
 from theworld.utils.logging import logger
 
-from ..images import IMAGE_SUFFIXES, frame_seconds, in_order, open_frames
-from ..schema import BadSample, Example, Skipped, SourceSettings
+from ..images import frame_seconds, in_order, open_frames
+from ..schema import IMAGE_SUFFIXES, BadSample, Example, Skipped, SourceSettings
 from .records import Reader
 
 CLIP_STEPS = 2  # future latent frames of a clip where `clip_frames` does not say

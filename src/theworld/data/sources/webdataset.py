@@ -20,8 +20,7 @@ from theworld.utils.image_decoding import MAX_BYTES
 from theworld.utils.imports import require
 
 from ..columns import CAPTION_QUESTION, CAPTIONS, CONVERSATION_KEYS, column_of
-from ..images import IMAGE_SUFFIXES
-from ..schema import BadSample, Example, SourceSettings
+from ..schema import IMAGE_SUFFIXES, BadSample, Example, SourceSettings
 from ..text_rows import parse_json
 from .records import Row, RowReader
 
