@@ -6,11 +6,11 @@
 import hashlib
 from collections.abc import Iterable, Sized
 from dataclasses import asdict, dataclass
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 import torch
-from fsspec.implementations.local import LocalFileSystem
 from torch import nn
 
 from theworld.data.sources.webdataset import expand_braces
@@ -131,8 +131,7 @@ def data_fingerprint(
         if path and source.is_dir():
             _hash_files(digest, {str(file.relative_to(source)): file for file in source.rglob("*") if file.is_file()})
             continue
-        local: Any = LocalFileSystem()
-        matches = (Path(file) for name in expand_braces(str(source)) for file in local.glob(name))
+        matches = (Path(file) for name in expand_braces(str(source)) for file in sorted(glob(name)))
         files = [source] if source.is_file() else [file for file in matches if path and file.is_file()]
         _hash_files(digest, {str(place): file for place, file in enumerate(files)})
         if not files:
