@@ -131,7 +131,8 @@ def data_fingerprint(
         if path and source.is_dir():
             _hash_files(digest, {str(file.relative_to(source)): file for file in source.rglob("*") if file.is_file()})
             continue
-        matches = (Path(file) for name in expand_braces(str(source)) for file in sorted(glob(name)))
+        found = (glob(name) for name in expand_braces(str(source)))  # noqa: PTH207 - patterns may be absolute
+        matches = (Path(file) for files in found for file in sorted(files))
         files = [source] if source.is_file() else [file for file in matches if path and file.is_file()]
         _hash_files(digest, {str(place): file for place, file in enumerate(files)})
         if not files:
