@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from theworld.evaluation.verdict import p_text
 from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
     arms, decides = metrics["arms"], metrics["decides"]
     rows: list[list[Any]] = []
     for name, row in metrics["comparisons"][kind].items():
-        p = "< 0.0001" if row["p_holm"] < 1e-4 else f"{row['p_holm']:.4f}"
+        p = p_text(row["p_holm"], "").removeprefix(" = ").strip()
         points = (f"{100 * row[key]:+.1f}" for key in ("difference", "low", "high"))
         rows.append([arms[name]["label"], row["n"], *points, p, "yes" if name in decides else ""])
     return table([f"{kind}: full model against", "n", "difference", "low", "high", "p (Holm)", "decides"], rows)

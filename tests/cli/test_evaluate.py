@@ -162,7 +162,7 @@ def test_every_option_and_task_is_explained(capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         build_parser().parse_args(["evaluate", "--help"])
     printed = capsys.readouterr().out
-    assert all(f"--{name}" in printed for name in evaluate.DEFAULTS)
+    assert all(f"--{name}" in printed for name in evaluate.KEYS)
     assert all(name in printed for name in TASKS)
     assert EvaluationSettings().arm_names == tuple(ARMS)
 
@@ -171,7 +171,7 @@ def test_shipped_config_states_only_what_differs() -> None:
     given = json.loads((ROOT / "configs" / "eval_blink.json").read_text(encoding="utf-8"))
     given = {name: value for name, value in given.items() if not name.startswith("_")}
     assert given["task"] in TASKS
-    assert [name for name, value in given.items() if evaluate.DEFAULTS[name] == value] == []
+    assert [name for name, value in given.items() if evaluate.KEYS[name].default == value] == []
 
 
 @pytest.mark.parametrize(("target", "arms"), [("eval-blink", ""), ("eval-gemma", "--arms gemma ")])

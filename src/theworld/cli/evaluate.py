@@ -31,7 +31,6 @@ class Asked:
 
 
 KEYS = {**keys(Asked), **keys(EvaluationSettings)}
-DEFAULTS = {name: key.default for name, key in KEYS.items()}
 ALIASES = {"model": ["--model_name"], "image_folder": ["--image-dir"]}
 
 

@@ -85,10 +85,10 @@ def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[
                     job.ask(model, group)
                 del model
         # 4. What needs no model
-        results = [job.finish() for job in jobs]
-        state.wait_for_everyone()
-        metrics = read_metrics(settings.folder)  # Holm's correction is over all tasks
-        results = [replace(result, metrics=metrics[result.task.name]) for result in results]
+        for job in jobs:
+            job.finish()
+        metrics = read_metrics(settings.folder)  # once all are scored: Holm's correction is over all tasks
+        results = [job.result(metrics[job.task.name]) for job in jobs]
     for result in results if state.is_main_process else ():
         for name in settings.reporters:
             REPORTERS[name](result)
@@ -127,20 +127,22 @@ class _Job:
         if worlds is not None and any(planned.arm.name == FULL for planned in group):
             self.rolled_out = worlds.cache, worlds.keys
 
-    def finish(self) -> Result:
+    def finish(self) -> None:
         """Answer by learners, trace the errors, and score."""
-        state, output = PartialState(), self.settings.folder
+        state = PartialState()
         for planned in self.arms:
             if planned.arm.checkpoint == LEARNER:
                 self.learn(planned)
         if state.is_main_process:
             self.trace()
-            write_metrics(output, self.task, self.items.items)
+            write_metrics(self.settings.folder, self.task, self.items.items)
             for name, reason in self.not_run.items():
                 logger.warning("arm %s not run: %s", name, reason)
         state.wait_for_everyone()
+
+    def result(self, metrics: dict[str, Any]) -> Result:
+        """What was asked and answered, with its metrics."""
         done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms}
-        metrics = read_metrics(output)[self.task.name]
         return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
 
     def learn(self, planned: PlannedArm) -> None:

@@ -183,8 +183,7 @@ def images_digest(items: Iterable[Item], image_folder: Path | None) -> str:
 
 def _with_digest(prediction: Prediction, identity: dict[str, Any]) -> dict[str, Any]:
     row = asdict(prediction)
-    evidence = json.dumps([identity, [row[key] for key in EVIDENCE]], sort_keys=True)
-    return {**row, "digest": hashlib.sha256(evidence.encode()).hexdigest()[:16]}
+    return {**row, "digest": digest_of([identity, [row[key] for key in EVIDENCE]])}
 
 
 def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
