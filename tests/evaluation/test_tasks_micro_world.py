@@ -17,6 +17,7 @@ from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.tasks import TASKS, micro_world
 from theworld.evaluation.tasks.base import kind_of
 from theworld.model import TheWorld
+from theworld.nano import scenes
 from theworld.nano.scenes import load as load_scenes
 from theworld.utils.io import read_jsonl
 
@@ -105,8 +106,10 @@ def test_learners_answer_in_the_words_of_the_question(
     items: tuple[Item, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "LEARNERS", learners.LEARNERS[:2])  # the kernels
+    few = {split: {kind: round(0.004 * n) for kind, n in counts.items()} for split, counts in scenes.SIZES.items()}
+    monkeypatch.setattr(scenes, "SIZES", few)
     source = SourceSettings(path=str(tmp_path / "test"))
-    learned = micro_world.learn(items, source, tmp_path, 0, share=0.004)
+    learned = micro_world.learn(items, source, tmp_path, 0)
     assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["fusion-32", "validation-14"]
     predictive = [item for item in items if item.family.startswith("predictive/")]
     assert learned.answers.keys() == {item.id for item in predictive}
@@ -117,7 +120,7 @@ def test_learners_answer_in_the_words_of_the_question(
         ("kernel ridge", "brightness", 16),
     ]
     # Scenes that are there already are used: those in the folder, and first those beside the questions
-    micro_world.learn(items, source, tmp_path, 0, share=0.004)
+    micro_world.learn(items, source, tmp_path, 0)
     for split in ("fusion", "validation"):
         shutil.move(next((tmp_path / "scenes").glob(f"{split}-*")), tmp_path / split)
     again = micro_world.learn(items, source, tmp_path / "elsewhere", 0)

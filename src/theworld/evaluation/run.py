@@ -249,6 +249,8 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
         arm = planned.arm
         if arm.checkpoint == LEARNER and task.learn is None:
             not_run[arm.name] = f"task {task.name!r} has no labels to learn from"
+        elif arm.checkpoint == LEARNER and len(items.items) < task.questions_to_learn:
+            not_run[arm.name] = f"needs at least {task.questions_to_learn} questions, got {len(items.items)}"
         elif arm.world == "true_future" and not all(item.clip and len(item.images) == 1 for item in items.items):
             not_run[arm.name] = f"task {task.name!r} does not know what happens next"
         elif arm.world == "true_future" and encoder.encode_clip is WorldEncoder.encode_clip:

@@ -84,6 +84,7 @@ class Task:
     # it may make the data
     default_source: Callable[[Path, int | None], str] | None = None
     learn: Learn | None = None  # static learners as a control, where the task has training labels
+    questions_to_learn: int = 1  # fewest questions for which `learn` is worth its time
     trace: Trace | None = None  # error tracing, where the imagined end can be read
 
     def margin(self, kind: str) -> float:

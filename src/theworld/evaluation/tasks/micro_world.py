@@ -34,9 +34,6 @@ from ..tracing import follow, read_ends, share_of
 from .answers import parse_choice
 from .base import Learned, Score, Task, TaskItems, read_items
 
-FEW = 1_000
-"""Questions below which the static learners get fewer labels than the model had, in proportion."""
-
 MIN_READ = 100
 """Labelled scenes that a reader of latents needs."""
 
@@ -94,27 +91,19 @@ def default_source(output: Path, num_samples: int | None) -> str:
     return str(scenes_of(output / "scenes", "test", share).folder)
 
 
-def learn(
-    items: Sequence[Item], source: SourceSettings, folder: Path, seed: int, share: float | None = None
-) -> Learned:
+def learn(items: Sequence[Item], source: SourceSettings, folder: Path, seed: int) -> Learned:
     """Answers of static learners that are fitted on the labels that the model's fusion was trained with.
 
     Labelled scenes are those of the recipe: the folders `fusion` and `validation` beside the questions' own, or else
     simulated into `folder`/scenes. Of the first, mirrored copies are learned as well.
-
-    Args:
-        share: Of the labelled scenes; by default all, or fewer where fewer than `FEW` questions are asked.
     """
     require("nano", "pymunk")
     from theworld.nano import scenes
 
     # 1. The same scenes and labels as the fusion's, and others to choose on
-    share = min(1, len(items) / FEW) if share is None else share
-    if share < 1:
-        logger.warning("static learners get %.1f %% of the labels that the model was trained with", 100 * share)
     folders = {split: (source.local / (source.split or "")).parent / split for split in ("fusion", "validation")}
     train, validation = (
-        scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split, share)
+        scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split)
         for split, beside in folders.items()
     )
     first = train.frames[:, 0]
@@ -227,5 +216,6 @@ MICRO_WORLD = Task(
     kinds=("predictive", "static"),
     default_source=default_source,
     learn=learn,
+    questions_to_learn=1_000,
     trace=trace,
 )
