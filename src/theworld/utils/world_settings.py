@@ -79,6 +79,11 @@ class WorldSettings:
         None, "Text that conditions a rollout; null is no text, which needs no text encoder.", shapes=True)
     world_negative_prompt: str | None = setting(
         None, "Negative prompt of the rollout; null is the stock pipeline's.", shapes=True)
+    world_feature_block: int | None = setting(
+        None, "Transformer block whose hidden states an encoder of features takes, counted from 0.", low=0, high=1000,
+        unset="the last", shapes=True)
+    world_feature_sigma: float = setting(
+        80.0, "Noise level of the future frames in an encoder of features.", low=0, high=1000, shapes=True)
     freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
