@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder
@@ -101,17 +102,14 @@ class Result:
 
     def to_card(self) -> None:
         """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub."""
-        path, name = card_of(self.settings.model), self.settings.model
-        if FULL not in self.accuracies:
-            raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
-        about = {"task_type": "image-text-to-text", "dataset_type": self.task.name, "dataset_name": self.task.title}
-        values = _estimates(self.accuracies[FULL])
+        path, card = card_of(self.settings.model)
+        about: Any = {"task_type": "image-text-to-text", "dataset_type": self.task.name}
+        about |= {"dataset_name": self.task.title, "metric_type": "accuracy"}
         results = [
-            EvalResult(**cast(Any, about), metric_type="accuracy", metric_name=kind, metric_value=round(value, 4))
-            for kind, value in values.items()
+            EvalResult(**about, metric_name=kind, metric_value=round(value, 4))
+            for kind, value in _estimates(self.accuracies[FULL]).items()
         ]
-        card = ModelCard.load(path or name)
-        data = cast(ModelCardData, card.data)
+        data, name = cast(ModelCardData, card.data), self.settings.model
         others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
         data.model_name, data.eval_results = data.model_name or Path(name).name, [*others, *results]
         if path is None:
@@ -120,12 +118,16 @@ class Result:
             card.save(path)
 
 
-def card_of(model: str) -> Path | None:
-    """The card in a model's folder, `None` for a model on the Hub; a ValueError if the folder has none of its own."""
+def card_of(model: str) -> tuple[Path | None, ModelCard]:
+    """The card of a model and, where it is in a folder, its path; a ValueError if the model has none of its own."""
     folder = Path(model_folder(resolve(model)))
-    if folder.is_dir() and (not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents):
-        raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
-    return folder / "README.md" if folder.is_dir() else None
+    path = folder / "README.md" if folder.is_dir() else None
+    try:
+        if path is None or (path.is_file() and NANO_WEIGHTS not in folder.parents):
+            return path, ModelCard.load(path or model)
+    except RemoteEntryNotFoundError:
+        pass
+    raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
 
 
 def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -34,11 +34,11 @@ def load(settings: SourceSettings) -> TaskItems:
     id. The split is test by default; a file has none.
     """
     path = Path(settings.path or "").expanduser()
-    if not path.is_file():
-        settings = replace(settings, split=settings.split or "test")
     if settings.path is not None and (path / PRIMARY).is_dir():
         path = path / PRIMARY
         settings = replace(settings, path=str(path))
+    if not path.is_file():
+        settings = replace(settings, split=settings.split or "test")
     file = path / f"{settings.split}.jsonl" if path.is_dir() else path
     train = file.parent / TRAIN
     known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
@@ -67,17 +67,16 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
-    found = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
-    train = items[0].metadata.get("train_file")
-    if train is None:
-        return found
-    rows = [
-        AuditRow(item.id, normalise(item.metadata["caption"]), YES if item.answer == "1" else NO, (), item.family)
-        for item in items
-    ]
-    blind = blind_rules(read_audit_rows(train), rows)
-    found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
-    return found if blind["relation_prior"] is None else {**found, "relation_prior": blind["relation_prior"]}
+    found: dict[str, float | None] = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
+    if train := items[0].metadata.get("train_file"):
+        rows = [
+            AuditRow(item.id, normalise(item.metadata["caption"]), YES if item.answer == "1" else NO, (), item.family)
+            for item in items
+        ]
+        blind = blind_rules(read_audit_rows(train), rows)
+        found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
+        found |= {"relation_prior": blind["relation_prior"]}
+    return {name: share for name, share in found.items() if share is not None}
 
 
-VSR = Task("vsr", "VSR", load, score, measures, floors)
+VSR = Task("vsr", "VSR", load, score, measures, floors, default_source="cambridgeltl/vsr_zeroshot")
