@@ -49,7 +49,7 @@ def test_one_call_gives_predictions_and_metrics(asked: Result) -> None:
     rows = asked.to_pandas()
     assert len(rows) == 12
     assert list(rows.columns[:3]) == ["arm", "id", "prompt"]
-    assert rows.groupby("arm")["score"].mean()["world"] == asked.accuracies["world"]["accuracy"]["estimate"]
+    assert rows.groupby("arm")["score"].mean()["world"] == asked.accuracies("world")["accuracy"]
     assert asked.report().is_file()
     assert asked.report(asked.settings.folder / "again").is_file()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,15 +44,14 @@ class Result:
         """Whether the world helps, by kind of question."""
         return {kind: Verdict(**told) for kind, told in self.metrics["verdicts"].items()}
 
-    @cached_property
-    def accuracies(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """By arm, the accuracy on all questions as `accuracy` and on each kind by its name, with n and interval."""
-        arms = self.metrics["arms"]
-        return {name: {"accuracy": arm["accuracy"], **arm["kinds"]} for name, arm in arms.items()}
+    def accuracies(self, arm: str) -> dict[str, float]:
+        """The accuracy of an arm, from 0 to 1: on all questions as `accuracy`, and on each kind by its name."""
+        found = self.metrics["arms"][arm]
+        return {kind: told["estimate"] for kind, told in {"accuracy": found["accuracy"], **found["kinds"]}.items()}
 
     def table(self) -> pd.DataFrame:
         """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
-        rows = {arm: {**found["accuracy"], **_estimates(found)} for arm, found in self.accuracies.items()}
+        rows = {name: {**arm["accuracy"], **self.accuracies(name)} for name, arm in self.metrics["arms"].items()}
         columns = ["accuracy", "low", "high", "n", *self.metrics["kinds"]]
         table = require("eval", "pandas").DataFrame.from_dict(rows, orient="index")
         return table.reindex(columns=columns).rename_axis("arm")
@@ -79,8 +77,8 @@ class Result:
     @property
     def scalars(self) -> dict[str, float]:
         """Accuracies by `eval/<task>/<arm>/accuracy` and `eval/<task>/<arm>/<kind>`."""
-        arms = self.accuracies.items()
-        return {f"eval/{self.task.name}/{arm}/{k}": value for arm, all in arms for k, value in _estimates(all).items()}
+        shares = {arm: self.accuracies(arm) for arm in self.metrics["arms"]}
+        return {f"eval/{self.task.name}/{arm}/{kind}": own[kind] for arm, own in shares.items() for kind in own}
 
     def to_tensorboard(self) -> None:
         """Write `scalars` to <output>/logs."""
@@ -107,7 +105,7 @@ class Result:
         about |= {"dataset_name": self.task.title, "metric_type": "accuracy"}
         results = [
             EvalResult(**about, metric_name=kind, metric_value=round(value, 4))
-            for kind, value in _estimates(self.accuracies[FULL]).items()
+            for kind, value in self.accuracies(FULL).items()
         ]
         data, name = cast(ModelCardData, card.data), self.settings.model
         others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
@@ -128,10 +126,6 @@ def card_of(model: str) -> tuple[Path | None, ModelCard]:
     except RemoteEntryNotFoundError:
         pass
     raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
-
-
-def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {kind: numbers["estimate"] for kind, numbers in found.items()}
 
 
 REPORTERS: dict[str, Callable[[Result], None]] = {

@@ -158,7 +158,7 @@ class _Job:
             for item in items:
                 why = None if item.id in learned.answers else f"{NO_LEARNER}: no static learner answers {item.family}"
                 row = Prediction.of(item, output=learned.answers.get(item.id, ""), failed=why)
-                rows.append(row if why else scored(self.task, item, row))
+                rows.append(scored(self.task, item, row))
             file.append(rows)
         self.done[planned.arm.name] = merged(file, self.items)
 

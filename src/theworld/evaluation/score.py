@@ -44,18 +44,12 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
     arms = rescore(folder, task, items)
     apart = one_answer_families(next(iter(arms.values())).predictions)
     counted = [item for item in items if item.family not in apart] or items
+    counting: dict[str, Any] = {"kinds": task.kinds, "margins": task.margins, "learns": task.learn is not None}
     metrics = {
         "task": task.name,
         "title": task.title,
         "scored": {name: fingerprint(folder / name) for name in arms},
-        **task_numbers(
-            {name: [arm] for name, arm in arms.items()},
-            task.measures,
-            task.floors(counted),
-            kinds=task.kinds,
-            margins=task.margins,
-            learns=task.learn is not None,
-        ),
+        **task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(counted), **counting),
         **{name: _read_json(folder / f"{name}.json") for name in ("learners", "tracing")},
     }
     every = correct({**read_metrics(output), task.name: metrics})
@@ -81,18 +75,21 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
                 f"{folder}: arm {name!r} was asked other items (digest {arm.identity['items']['digest']}) than those "
                 f"to score by ({digest}): give the data it was evaluated on"
             )
-        found = [
-            replace(row, parsed=None, score=0.0, figures={}) if row.failed else scored(task, by_id[row.id], row)
-            for row in arm.predictions
-        ]
+        found = [scored(task, by_id.get(row.id), row) for row in arm.predictions]
         if found != arm.predictions:
             rewrite_scores(Path(folder) / name, found)
         arms[name] = replace(arm, predictions=found)
     return arms
 
 
-def scored(task: Task, item: Item, row: Prediction) -> Prediction:
-    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1."""
+def scored(task: Task, item: Item | None, row: Prediction) -> Prediction:
+    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1.
+
+    A failed one is wrong; it need not have an item.
+    """
+    if row.failed:
+        return replace(row, parsed=None, score=0.0, figures={})
+    assert item is not None
     score = task.score(item, row.output)
     if score.right not in (0.0, 1.0):
         raise TheWorldError(
@@ -214,7 +211,7 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
 def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
     """Pairs of arms with the same output for every item, in all their runs."""
     said = {name: [[(row.id, row.output) for row in run.predictions] for run in runs] for name, runs in arms.items()}
-    return [[one, other] for one, other in combinations(arms, 2) if said[one] == said[other]]
+    return [list(pair) for pair in combinations(arms, 2) if said[pair[0]] == said[pair[1]]]
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
@@ -245,7 +242,7 @@ def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | No
 
 def _answered(*values: Array) -> Array:
     """Whether (n,) every arm has a value of the item in every seed."""
-    return ~np.isnan(np.concatenate(values)).any(axis=0)
+    return np.logical_and.reduce(~np.isnan(np.concatenate(values)))
 
 
 def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:

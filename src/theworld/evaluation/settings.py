@@ -93,10 +93,9 @@ class EvaluationSettings:
         """Checkpoint of each control that is given, by name."""
         given = self.control or {}
         if isinstance(given, list):
-            pairs = [text.partition("=") for text in given]
-            if wrong := ["".join(pair) for pair in pairs if not pair[2]]:
+            if wrong := [text for text in given if not text.partition("=")[2]]:
                 raise TheWorldError(f"control {brief(wrong[0])!r}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
-            given = {name: path for name, _, path in pairs}
+            given = dict(text.split("=", 1) for text in given)
         _known("control", given, CONTROLS)
         return given
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -59,9 +60,13 @@ class Asker:
     def run_arm(self, planned: PlannedArm) -> list[Prediction]:
         """The predictions of one arm, complete and checked."""
         items, size, state = self.items.items, self.settings.batch_size, PartialState()
-        # 1. What the arm needs
+        # 1. What the arm needs: worlds, prompts of its closed questions and of its open ones, and a file
         worlds = None if planned.num_world_steps is None else self.worlds_of(planned.num_world_steps)
-        builders = {closed: self.builder(planned, closed=closed) for closed in (True, False)}
+        build = partial(PromptBuilder, self.model, planned.num_world_steps, planned.arm.image)
+        answers = {choice for item in items for choice in item.choices}
+        longest = max((len(answer_ids(self.model.processor.tokenizer, choice)) for choice in answers), default=0)
+        folder, task = self.settings.source.image_folder, self.task
+        builders = {True: build("", longest, folder), False: build(task.instruction, task.max_new_tokens, folder)}
         identity = {
             "weights": self.weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -75,7 +80,7 @@ class Asker:
             "checkpoint": planned.checkpoint or self.model.config.gemma_model_name,
             "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
         }
-        file = open_file(self.task, self.items, self.settings, planned, identity, about)
+        file = open_file(task, self.items, self.settings, planned, identity, about)
         # 2. This process's share of the batches
         mine = range(size * state.process_index, len(items), size * state.num_processes)
         for start in tqdm(mine, planned.arm.name, unit="batch", disable=not state.is_main_process):
@@ -96,16 +101,6 @@ class Asker:
             clips = self.clips and steps == self.largest_steps
             self.worlds[steps] = encode_worlds(self.model, *asked, clips=clips)
         return self.worlds[steps]
-
-    def builder(self, planned: PlannedArm, *, closed: bool) -> PromptBuilder:
-        """Makes the prompts of an arm's closed questions, or of its open ones."""
-        room, tokenizer = self.task.max_new_tokens, self.model.processor.tokenizer
-        if closed:
-            answers = {choice for item in self.items.items for choice in item.choices}
-            room = max((len(answer_ids(tokenizer, choice)) for choice in answers), default=0)
-        instruction = "" if closed else self.task.instruction
-        folder = self.settings.source.image_folder
-        return PromptBuilder(self.model, planned.num_world_steps, planned.arm.image, instruction, room, folder)
 
     def ask(
         self, items: Sequence[Item], builders: Mapping[bool, PromptBuilder], worlds: Worlds | None, planned: PlannedArm

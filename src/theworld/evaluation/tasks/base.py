@@ -20,11 +20,8 @@ from theworld.utils.errors import TheWorldError
 from ..store.predictions import Item, Prediction
 
 Row = TypeVar("Row", Item, Prediction)
-ALL = "all"
-"""The one kind of a task that declares none."""
-
-MARGIN = 0.01
-"""Loss in accuracy that a kind of questions may have before the verdict says *harms*, unless its task names another."""
+ALL = "all"  # the one kind of a task that declares none
+MARGIN = 0.01  # loss in accuracy that a kind may have before the verdict says *harms*, unless its task names another
 
 
 @dataclass(frozen=True)

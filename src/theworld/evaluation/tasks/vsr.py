@@ -13,7 +13,7 @@ from pathlib import Path
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
-from theworld.data.sources.vsr import META_CATEGORIES
+from theworld.data.sources.vsr import CATEGORY_OF
 
 from ..audit.overlaps import blind_rules
 from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
@@ -23,8 +23,6 @@ from .answers import parse_letter, parse_yes_no
 from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
-
-_GROUP_OF = {relation: group for group, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
 
 
 def load(settings: SourceSettings) -> TaskItems:
@@ -61,7 +59,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
     pairs = [("yes_rate", float(row.parsed == "1")) for row in predictions]
     for row in of_known_family(predictions):
-        pairs.append((f"{_GROUP_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
+        pairs.append((f"{CATEGORY_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
     return means(pairs)
 
 
