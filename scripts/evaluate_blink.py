@@ -9,18 +9,19 @@ import argparse
 import sys
 
 from theworld.cli.main import main
-from theworld.evaluation.settings import HUB_IDS
 
 
 def arguments() -> list[str]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", metavar="SUB_TASK", help="such as Relative_Depth; all fourteen by default")
-    parser.add_argument("--data", help=f"file, folder or Hub id of the questions (default: {HUB_IDS['blink']})")
+    parser.add_argument("--data", help="file, folder or Hub id of the questions, by default that of BLINK")
     parser.add_argument("--config", help="JSON file of options of `theworld evaluate`")
     known, rest = parser.parse_known_args()
     data = known.data
     if known.task not in (None, "blink"):
-        data = f"{data or HUB_IDS['blink']}/{known.task}"
+        from theworld.evaluation.tasks.blink import BLINK  # imports torch, which --help does not need
+
+        data = f"{data or BLINK.default_source}/{known.task}"
     config = [] if known.config is None else ["--config", known.config]
     return ["evaluate", "--task", "blink", *config, *([] if data is None else ["--data", data]), *rest]
 

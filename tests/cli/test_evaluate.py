@@ -3,6 +3,7 @@
 import json
 import runpy
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_the_vsr_script_takes_its_documented_options(tmp_path: Path, run_script:
     ("arguments", "line"),
     [
         (["--task", "blnk"], "task 'blnk': expected one of blink, custom"),
+        (["--task", "custm"], "or path/to/file.py:NAME; did you mean 'custom'?"),
         ([], "--task is missing: expected one of"),
         (["--task", "custom"], "--data): a file, a folder or a Hub id"),
         (["--task", "custom", "--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
@@ -141,6 +143,13 @@ def test_mistakes_are_one_line_and_exit_2(
     assert printed.err.startswith("theworld: error: ")
     assert line in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_a_wrong_name_of_a_task_is_found_before_heavy_imports() -> None:
+    code = "import sys; from theworld.cli.main import main; print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    for name in ("custm", "absent.py:MINE"):
+        command = [sys.executable, "-c", code, "evaluate", "--task", name]
+        assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "2 False\n"
 
 
 @pytest.mark.parametrize(

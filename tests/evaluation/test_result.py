@@ -7,10 +7,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from httpx import Request, Response
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 import theworld
 from theworld import Result
+from theworld.evaluation import run
 from theworld.evaluation.run import evaluate_tasks
 from theworld.evaluation.settings import EvaluationSettings
 from theworld.evaluation.tasks.micro_world import MICRO_WORLD
@@ -46,7 +49,7 @@ def test_one_call_gives_predictions_and_metrics(asked: Result) -> None:
     rows = asked.to_pandas()
     assert len(rows) == 12
     assert list(rows.columns[:3]) == ["arm", "id", "prompt"]
-    assert rows.groupby("arm")["score"].mean()["world"] == asked.accuracies["world"]["accuracy"]["estimate"]
+    assert rows.groupby("arm")["score"].mean()["world"] == asked.accuracies("world")["accuracy"]
     assert asked.report().is_file()
     assert asked.report(asked.settings.folder / "again").is_file()
 
@@ -92,8 +95,16 @@ def test_the_card_of_a_folder_gets_a_model_index(result: Result, tmp_path: Path)
     assert "# Mine" in card.content
 
 
-def test_where_to_report_is_checked_first(tmp_path: Path) -> None:
-    settings = EvaluationSettings(output=str(tmp_path / "out"), report_to="card")
-    with pytest.raises(ValueError, match="nano has no card to write to"):
+@pytest.mark.parametrize("model", ["nano", "owner/model"])
+def test_where_to_report_is_checked_first(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(path: Any) -> ModelCard:
+        raise RemoteEntryNotFoundError("404: README.md", response=Response(404, request=Request("GET", "https://hub")))
+
+    monkeypatch.setattr(ModelCard, "load", load)
+    monkeypatch.setattr(run, "make_plan", None)  # no config of the model is read
+    settings = EvaluationSettings(model=model, output=str(tmp_path / "out"), report_to="card")
+    with pytest.raises(ValueError, match=f"{model} has no card to write to"):
         evaluate_tasks([MICRO_WORLD], settings)
     assert not settings.folder.exists()
+    with pytest.raises(ValueError, match="report_to='card' shows the accuracy of the arm world: add it to --arms"):
+        replace(settings, arms="gemma")

@@ -318,6 +318,46 @@ def test_names_are_checked_before_data_is_made(
         evaluate(settings, task)
 
 
+def test_families_of_a_task_without_kinds_are_checked_before_data_of_others_is_made(
+    settings: EvaluationSettings,
+) -> None:
+    def make(folder: Path, count: int | None) -> str:
+        raise AssertionError("the data is made")
+
+    made = replace(TASK, name="made", kinds=("static", "predictive"), default_source=make)
+    with pytest.raises(ValueError, match="family 'static': task 'custom' has all"):
+        evaluate_tasks([made, TASK], replace(settings, families="static"))
+
+
+def test_a_set_without_any_of_its_images_is_refused_before_anything_is_asked(settings: EvaluationSettings) -> None:
+    lost = [replace(item, images=(Path(f"{item.id}.png"),)) for item in items().items]
+    with pytest.raises(FileNotFoundError, match=r"item 0\.png: no such file, nor are the other 6 .* --image_folder"):
+        evaluate(settings, replace(TASK, load=lambda source: TaskItems(tuple(lost))))
+    assert not settings.folder.exists()
+
+
+def test_one_usable_image_has_no_other_to_take_a_world_from(settings: EvaluationSettings) -> None:
+    first, *others = items().items
+    task = replace(
+        TASK, load=lambda source: TaskItems((first, *(replace(item, images=(Path("missing.png"),)) for item in others)))
+    )
+    result = evaluate(replace(settings, arms=["world", "other_future", "other_image"]), task)
+    assert list(result.predictions) == ["world"]
+    reason = "item 'item 0' has no other image to take a world from"
+    assert result.not_run == {"other_future": reason, "other_image": reason}
+
+
+def test_rows_that_are_no_items_stay_reported_where_families_are_chosen(settings: EvaluationSettings) -> None:
+    first, second, *others = items().items
+    chosen = TaskItems((replace(first, family="a"), replace(second, family="a"), *others), items().skipped)
+    task = replace(TASK, load=lambda source: chosen)
+    rows = evaluate(replace(settings, arms=["gemma"], families="a"), task).predictions["gemma"]
+    assert [(row.id, row.failed) for row in rows] == [
+        *(("item 0", None), ("item 1", None)),
+        ("row 9", "bad_row: no answer"),
+    ]
+
+
 def test_other_settings_do_not_go_on(whole: Result) -> None:
     with pytest.raises(ValueError, match="other batch_size: choose another folder"):
         evaluate(replace(whole.settings, arms=["gemma"], batch_size=4))

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluation.arms import answer_rows, make_items
+from theworld.evaluation.score import task_numbers
+from theworld.evaluation.settings import TASK_NAMES
+from theworld.evaluation.store.refusals import ArmRun
 from theworld.evaluation.tasks import TASKS, find_task
 from theworld.evaluation.tasks.base import ALL, MARGIN, Task, kind_of
 from theworld.utils.errors import TheWorldError
@@ -59,4 +63,9 @@ def test_the_kind_of_a_family() -> None:
 
 def test_a_kind_without_a_margin_has_the_usual_one() -> None:
     task = Task("mine", "Mine", TASKS["vsr"].load, TASKS["vsr"].score, kinds=("a", "b"), margins={"a": 0.05})
-    assert (task.margin("a"), task.margin("b")) == (0.05, MARGIN)
+    runs = {"world": [ArmRun("world", {"identity": {}}, answer_rows(make_items(4), "world", [True] * 4))]}
+    assert task_numbers(runs, kinds=task.kinds, margins=task.margins)["margins"] == {"a": 0.05, "b": MARGIN}
+
+
+def test_names_are_known_without_the_tasks() -> None:
+    assert tuple(TASKS) == TASK_NAMES

@@ -15,7 +15,7 @@ from theworld.data.schema import SourceSettings
 from theworld.evaluation import learners, tracing
 from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.tasks import TASKS, micro_world
-from theworld.evaluation.tasks.base import kind_of
+from theworld.evaluation.tasks.base import MARGIN, kind_of
 from theworld.model import TheWorld
 from theworld.nano import scenes
 from theworld.nano.scenes import load as load_scenes
@@ -55,7 +55,7 @@ def test_items(folder: Path, items: tuple[Item, ...]) -> None:
         assert np.array_equal(item.clip, frames[row["clip"]])
         assert item.frame == row["frame"]
     assert {kind_of(item.family, TASK.kinds) for item in items} == {"predictive", "static"}
-    assert [TASK.margin(kind) for kind in TASK.kinds] == [0.01, 0.01]
+    assert {kind: TASK.margins.get(kind, MARGIN) for kind in TASK.kinds} == {"predictive": 0.01, "static": 0.01}
 
 
 def test_outcomes_have_a_place(folder: Path, items: tuple[Item, ...]) -> None:

@@ -161,7 +161,6 @@ def test_an_arm_says_what_it_is_in_one_entry() -> None:
     decides = "gemma gemma_tuned current_frame other_future other_image other_source random_encoder static_learner"
     assert [name for name, arm in ARMS.items() if arm.decides] == decides.split()
     assert [name for name, arm in ARMS.items() if arm.needs_future] == ["current_frame", "other_future", "true_future"]
-    assert [name for name, arm in ARMS.items() if arm.same_for_all] == ["gemma", "no_image"]
     assert [name for name, arm in ARMS.items() if arm.ceiling] == ["true_future"]
     assert {ARMS[name].checkpoint for name in CONTROLS} == set(CONTROLS)
     assert ARMS["gemma"].checkpoint == BASE

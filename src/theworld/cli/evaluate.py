@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from theworld.evaluation.settings import EvaluationSettings, listed
+from theworld.evaluation.settings import TASK_NAMES, EvaluationSettings, check_task, listed
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import keys, nearest, read_values, setting
 
@@ -26,7 +26,7 @@ class Asked:
     """The key of the command that is no setting of an evaluation."""
 
     task: str | list[str] | None = setting(
-        None, "blink, custom, micro_world, spatial_rgpt, vsr, or path/to/file.py:NAME; several with commas."
+        None, f"{', '.join(TASK_NAMES)}, or path/to/file.py:NAME; several with commas."
     )
 
 
@@ -50,14 +50,16 @@ def run(args: argparse.Namespace) -> int:
     options = {**_config(args.config), **typed}
     names = listed(options.pop("task", None))
     settings = EvaluationSettings(**options)
+    if not names:
+        raise TheWorldError(f"--task is missing: expected one of {', '.join(TASK_NAMES)}, or path/to/file.py:NAME")
+    for name in names:  # before anything heavy is imported
+        check_task(name)
 
     from theworld.evaluation.report import terminal_report
     from theworld.evaluation.run import evaluate_tasks
-    from theworld.evaluation.tasks import TASKS, find_task
+    from theworld.evaluation.tasks import find_task
     from theworld.utils.logging import configure_logging
 
-    if not names:
-        raise TheWorldError(f"--task is missing: expected one of {', '.join(TASKS)}, or path/to/file.py:NAME")
     configure_logging()
     results = evaluate_tasks([find_task(name) for name in names], settings)
     if os.environ.get("RANK", "0") != "0":  # the main process scores and reports

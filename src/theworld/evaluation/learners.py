@@ -24,6 +24,9 @@ from theworld.utils.logging import logger
 Predict = Callable[[Tensor], Tensor]
 """Features (n, C, h, w) -> classes (n,)."""
 
+Build = Callable[[int], nn.Module]
+"""Number of classes -> a network that reads features."""
+
 Fit = Callable[[Tensor, Tensor, int], Iterator[tuple[str, Predict]]]
 """`(features, labels (n,), seed)` -> each setting in words, and what was fitted with it."""
 
@@ -45,8 +48,7 @@ def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[
     require("eval", "sklearn")
     from sklearn.kernel_ridge import KernelRidge
 
-    known = features.flatten(1)
-    targets = nn.functional.one_hot(labels).double().numpy()  # (n, classes)
+    known, targets = features.flatten(1), nn.functional.one_hot(labels).double().numpy()  # (n, classes)
     squares = torch.cdist(known, known).square()  # once for all settings
     median = squares.median().item()
     for width, ridge in product((0.25, 1.0, 4.0), (1e-3, 3e-2)):
@@ -62,12 +64,7 @@ def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[
 
 
 def networks(
-    build: Callable[[int], nn.Module],
-    steps: tuple[int, ...],
-    decays: tuple[float, ...],
-    features: Tensor,
-    labels: Tensor,
-    seed: int,
+    build: Build, steps: tuple[int, ...], decays: tuple[float, ...], features: Tensor, labels: Tensor, seed: int
 ) -> Iterator[tuple[str, Predict]]:
     """The network that `build(classes)` makes, for every number of steps and weight decay."""
     for count, decay in product(steps, decays):
@@ -76,7 +73,7 @@ def networks(
 
 
 def train_network(
-    build: Callable[[int], nn.Module], features: Tensor, labels: Tensor, *, steps: int, weight_decay: float, seed: int
+    build: Build, features: Tensor, labels: Tensor, *, steps: int, weight_decay: float, seed: int
 ) -> nn.Module:
     """Cross-entropy with AdamW, its learning rate falling to zero along half a cosine; the same for one seed."""
     with torch.random.fork_rng(devices=[]):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder
@@ -44,15 +44,14 @@ class Result:
         """Whether the world helps, by kind of question."""
         return {kind: Verdict(**told) for kind, told in self.metrics["verdicts"].items()}
 
-    @cached_property
-    def accuracies(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """By arm, the accuracy on all questions as `accuracy` and on each kind by its name, with n and interval."""
-        arms = self.metrics["arms"]
-        return {name: {"accuracy": arm["accuracy"], **arm["kinds"]} for name, arm in arms.items()}
+    def accuracies(self, arm: str) -> dict[str, float]:
+        """The accuracy of an arm, from 0 to 1: on all questions as `accuracy`, and on each kind by its name."""
+        found = self.metrics["arms"][arm]
+        return {kind: told["estimate"] for kind, told in {"accuracy": found["accuracy"], **found["kinds"]}.items()}
 
     def table(self) -> pd.DataFrame:
         """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
-        rows = {arm: {**found["accuracy"], **_estimates(found)} for arm, found in self.accuracies.items()}
+        rows = {name: {**arm["accuracy"], **self.accuracies(name)} for name, arm in self.metrics["arms"].items()}
         columns = ["accuracy", "low", "high", "n", *self.metrics["kinds"]]
         table = require("eval", "pandas").DataFrame.from_dict(rows, orient="index")
         return table.reindex(columns=columns).rename_axis("arm")
@@ -78,8 +77,8 @@ class Result:
     @property
     def scalars(self) -> dict[str, float]:
         """Accuracies by `eval/<task>/<arm>/accuracy` and `eval/<task>/<arm>/<kind>`."""
-        arms = self.accuracies.items()
-        return {f"eval/{self.task.name}/{arm}/{k}": value for arm, all in arms for k, value in _estimates(all).items()}
+        shares = {arm: self.accuracies(arm) for arm in self.metrics["arms"]}
+        return {f"eval/{self.task.name}/{arm}/{kind}": own[kind] for arm, own in shares.items() for kind in own}
 
     def to_tensorboard(self) -> None:
         """Write `scalars` to <output>/logs."""
@@ -101,17 +100,14 @@ class Result:
 
     def to_card(self) -> None:
         """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub."""
-        path, name = card_of(self.settings.model), self.settings.model
-        if FULL not in self.accuracies:
-            raise TheWorldError(f"report_to='card': the arm {FULL} was not run, whose accuracy the card shows")
-        about = {"task_type": "image-text-to-text", "dataset_type": self.task.name, "dataset_name": self.task.title}
-        values = _estimates(self.accuracies[FULL])
+        path, card = card_of(self.settings.model)
+        about: Any = {"task_type": "image-text-to-text", "dataset_type": self.task.name}
+        about |= {"dataset_name": self.task.title, "metric_type": "accuracy"}
         results = [
-            EvalResult(**cast(Any, about), metric_type="accuracy", metric_name=kind, metric_value=round(value, 4))
-            for kind, value in values.items()
+            EvalResult(**about, metric_name=kind, metric_value=round(value, 4))
+            for kind, value in self.accuracies(FULL).items()
         ]
-        card = ModelCard.load(path or name)
-        data = cast(ModelCardData, card.data)
+        data, name = cast(ModelCardData, card.data), self.settings.model
         others = [old for old in data.eval_results or [] if old.dataset_type != self.task.name]
         data.model_name, data.eval_results = data.model_name or Path(name).name, [*others, *results]
         if path is None:
@@ -120,16 +116,16 @@ class Result:
             card.save(path)
 
 
-def card_of(model: str) -> Path | None:
-    """The card in a model's folder, `None` for a model on the Hub; a ValueError if the folder has none of its own."""
+def card_of(model: str) -> tuple[Path | None, ModelCard]:
+    """The card of a model and, where it is in a folder, its path; a ValueError if the model has none of its own."""
     folder = Path(model_folder(resolve(model)))
-    if folder.is_dir() and (not (folder / "README.md").is_file() or NANO_WEIGHTS in folder.parents):
-        raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
-    return folder / "README.md" if folder.is_dir() else None
-
-
-def _estimates(found: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {kind: numbers["estimate"] for kind, numbers in found.items()}
+    path = folder / "README.md" if folder.is_dir() else None
+    try:
+        if path is None or (path.is_file() and NANO_WEIGHTS not in folder.parents):
+            return path, ModelCard.load(path or model)
+    except RemoteEntryNotFoundError:
+        pass
+    raise TheWorldError(f"report_to='card': {model} has no card to write to; save the model to a folder first")
 
 
 REPORTERS: dict[str, Callable[[Result], None]] = {

@@ -30,10 +30,10 @@ from theworld.utils.logging import logger
 from theworld.utils.quantization import quantization
 
 from .ask.arms import ARMS, BASE, CONTROLS, FULL, LEARNER, MODEL, PlannedArm, plan
-from .ask.asker import Asker, asked, merged, open_file
+from .ask.asker import Asker, merged, open_file
 from .result import REPORTERS, Result, card_of
 from .score import read_metrics, scored, write_metrics
-from .settings import HUB_IDS, EvaluationSettings, listed
+from .settings import EvaluationSettings, listed
 from .store.predictions import NO_LEARNER, Item, Prediction, images_digest
 from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
@@ -67,23 +67,22 @@ def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "a
 def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
     """`evaluate` for several tasks: each checkpoint is loaded once. Writes to `settings.reporters` as well."""
     # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
+    _check(tasks, settings)
     cpu = settings.device == "cpu" or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=PATIENCE)
-    _check_tasks(tasks, settings)
     chosen = _choose(settings)
     with locked(settings.folder, is_main=state.is_main_process, option="output"):
         state.wait_for_everyone()
-        # 2. The items of all tasks, and which arms can run on them
-        jobs = [_prepare(task, settings, chosen) for task in tasks]
+        # 2. The items of all tasks, and which arms can run on them; first of those whose families are not checked yet
+        prepared = {task.name: _prepare(task, settings, chosen) for task in sorted(tasks, key=lambda t: bool(t.kinds))}
+        jobs = [prepared[task.name] for task in tasks]
         # 3. One checkpoint at a time, as two may not fit
         for checkpoint in (MODEL, BASE, *CONTROLS):
-            groups = [(job, [arm for arm in job.arms if arm.arm.checkpoint == checkpoint]) for job in jobs]
-            groups = [(job, group) for job, group in groups if group]
-            if groups:
-                model = _load(groups[0][1][0], settings, chosen)
-                for job, group in groups:
+            model = None
+            for job in jobs:
+                if group := [planned for planned in job.arms if planned.arm.checkpoint == checkpoint]:
+                    model = model if model is not None else _load(group[0], settings, chosen)
                     job.ask(model, group)
-                del model
         # 4. What needs no model
         for job in jobs:
             job.finish()
@@ -122,9 +121,11 @@ class _Job:
     def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
         """Ask the arms of one checkpoint."""
         asker = Asker(self.task, self.items, self.settings, model, self.num_world_steps)
-        self.done |= asker.run(group)
+        done, not_run = asker.run(group)
+        self.done |= done
+        self.not_run |= not_run
         worlds = asker.worlds.get(self.num_world_steps)
-        if worlds is not None and any(planned.arm.name == FULL for planned in group):
+        if worlds is not None and FULL in self.done and self.rolled_out is None:
             self.rolled_out = worlds.cache, worlds.keys
 
     def finish(self) -> None:
@@ -142,13 +143,13 @@ class _Job:
 
     def result(self, metrics: dict[str, Any]) -> Result:
         """What was asked and answered, with its metrics."""
-        done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms}
+        done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms if planned.arm.name in self.done}
         return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
 
     def learn(self, planned: PlannedArm) -> None:
         """The arm of the best static learner; it runs on the main process."""
         items, settings = self.items.items, self.settings
-        file = open_file(settings, asked(self.task, self.items, settings, planned), {"label": planned.arm.label})
+        file = open_file(self.task, self.items, settings, planned)
         if PartialState().is_main_process and any(item.id not in file.done for item in items):
             assert self.task.learn is not None
             learned = self.task.learn(items, self.source, settings.folder, settings.seed)
@@ -157,7 +158,7 @@ class _Job:
             for item in items:
                 why = None if item.id in learned.answers else f"{NO_LEARNER}: no static learner answers {item.family}"
                 row = Prediction.of(item, output=learned.answers.get(item.id, ""), failed=why)
-                rows.append(row if why else scored(self.task, item, row))
+                rows.append(scored(self.task, item, row))
             file.append(rows)
         self.done[planned.arm.name] = merged(file, self.items)
 
@@ -176,7 +177,8 @@ class _Job:
         write_json(self.settings.folder / self.task.name / "tracing.json", traced)
 
 
-def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+def _check(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    """What can be checked without reading a model or data."""
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise TheWorldError(f"tasks {', '.join(names)}: give every task once")
@@ -186,21 +188,20 @@ def _check_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
         if task.kinds and family.partition("/")[0] not in task.kinds:
             expected = ", ".join(task.kinds)
             raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
-
-
-def _choose(settings: EvaluationSettings) -> _Chosen:
-    """The arms to run; reads the configs of the model and of the controls, and no weights."""
-    quantization(settings, torch.bfloat16)  # is it installed?
     try:
         torch.device(settings.device or "cpu")
     except RuntimeError as error:
         raise TheWorldError(f"device={settings.device!r}: expected a device of torch, as in cpu or cuda:0") from error
-    asked_for = [ARMS[name] for name in settings.arm_names]
-    world = any(arm.world != "none" and arm.checkpoint == MODEL for arm in asked_for)
-    options = _world(max(settings.steps or (0,))) if world and settings.steps else {"enable_world": world}
-    found = make_plan(settings.model, {"revision": settings.revision, **options})
+    quantization(settings, torch.bfloat16)  # is it installed?
     if "card" in settings.reporters:
         card_of(settings.model)
+
+
+def _choose(settings: EvaluationSettings) -> _Chosen:
+    """The arms to run; reads the configs of the model and of the controls, and no weights."""
+    world = any(ARMS[name].world != "none" and ARMS[name].checkpoint == MODEL for name in settings.arm_names)
+    options = _world(max(settings.steps)) if world and settings.steps else {"enable_world": world}
+    found = make_plan(settings.model, {"revision": settings.revision, **options})
     steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
     arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
     for planned in arms:
@@ -216,22 +217,20 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     """The items of a task, and which arms can run on them."""
     # 1. Load them; the main process makes what is not there
     source, state, wanted = settings.source, PartialState(), listed(settings.families)
+    count = None if wanted else settings.num_samples
     with state.main_process_first():
-        if source.path is None and task.default_source is not None:
-            source = replace(
-                source, path=task.default_source(settings.folder, None if wanted else settings.num_samples)
-            )
-        elif source.path is None:
-            source = replace(source, path=HUB_IDS.get(task.name))
-        items = task.load(replace(source, num_samples=None) if wanted else source)
+        if source.path is None:
+            default = task.default_source
+            source = replace(source, path=default(settings.folder, count) if callable(default) else default)
+        items = task.load(replace(source, num_samples=count))
     # 2. Choose and check them
     families = sorted({item.family for item in items.items})
     for name in wanted:
         if name not in (*families, *task.kinds):
             raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
-    if wanted:  # nobody knows of which family a skipped row is
+    if wanted:  # nobody knows of which family a skipped row is: it stays
         kept = [i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted)]
-        items = TaskItems(tuple(kept[: settings.num_samples]))
+        items = replace(items, items=tuple(kept[: settings.num_samples]))
     items = replace(items, images=images_digest(items.items, source.image_folder))
     id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
     if times > 1:
@@ -243,29 +242,26 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
             "use --scorer auto or generate"
         )
     # 3. Leave out the arms that this task cannot have
-    not_run = dict(chosen.not_run)
-    encoder = WORLD_ENCODERS[chosen.found.config.world_encoder]
-    for planned in chosen.arms:
-        arm = planned.arm
+    not_run, encoder = dict(chosen.not_run), chosen.found.config.world_encoder
+    for arm in (planned.arm for planned in chosen.arms):
         if arm.checkpoint == LEARNER and task.learn is None:
             not_run[arm.name] = f"task {task.name!r} has no labels to learn from"
         elif arm.checkpoint == LEARNER and len(items.items) < task.questions_to_learn:
             not_run[arm.name] = f"needs at least {task.questions_to_learn} questions, got {len(items.items)}"
         elif arm.world == "true_future" and not all(item.clip and len(item.images) == 1 for item in items.items):
             not_run[arm.name] = f"task {task.name!r} does not know what happens next"
-        elif arm.world == "true_future" and encoder.encode_clip is WorldEncoder.encode_clip:
-            not_run[arm.name] = f"the world encoder {chosen.found.config.world_encoder!r} encodes no clips"
+        elif arm.world == "true_future" and WORLD_ENCODERS[encoder].encode_clip is WorldEncoder.encode_clip:
+            not_run[arm.name] = f"the world encoder {encoder!r} encodes no clips"
     arms = [planned for planned in chosen.arms if planned.arm.name not in not_run]
     return _Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 
 
 def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
     """The checkpoint of an arm and of all others that it answers."""
-    base, steps = chosen.found.gemma, planned.num_world_steps
     if planned.arm.checkpoint == BASE:
-        return load(base.name, settings, enable_world=False, **base.where)
+        return load(chosen.found.gemma.name, settings, enable_world=False, **chosen.found.gemma.where)
     if planned.arm.checkpoint != MODEL:
-        return load(str(planned.checkpoint), settings, **_world(steps))
+        return load(str(planned.checkpoint), settings, **_world(planned.num_world_steps))
     steps = chosen.num_world_steps if chosen.found.config.enable_world else None
     return load(settings.model, settings, revision=settings.revision, **_world(steps))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -44,18 +44,12 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
     arms = rescore(folder, task, items)
     apart = one_answer_families(next(iter(arms.values())).predictions)
     counted = [item for item in items if item.family not in apart] or items
+    counting: dict[str, Any] = {"kinds": task.kinds, "margins": task.margins, "learns": task.learn is not None}
     metrics = {
         "task": task.name,
         "title": task.title,
         "scored": {name: fingerprint(folder / name) for name in arms},
-        **task_numbers(
-            {name: [arm] for name, arm in arms.items()},
-            task.measures,
-            task.floors(counted),
-            kinds=task.kinds,
-            margins=task.margins,
-            learns=task.learn is not None,
-        ),
+        **task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(counted), **counting),
         **{name: _read_json(folder / f"{name}.json") for name in ("learners", "tracing")},
     }
     every = correct({**read_metrics(output), task.name: metrics})
@@ -81,18 +75,21 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
                 f"{folder}: arm {name!r} was asked other items (digest {arm.identity['items']['digest']}) than those "
                 f"to score by ({digest}): give the data it was evaluated on"
             )
-        found = [
-            replace(row, parsed=None, score=0.0, figures={}) if row.failed else scored(task, by_id[row.id], row)
-            for row in arm.predictions
-        ]
+        found = [scored(task, by_id.get(row.id), row) for row in arm.predictions]
         if found != arm.predictions:
             rewrite_scores(Path(folder) / name, found)
         arms[name] = replace(arm, predictions=found)
     return arms
 
 
-def scored(task: Task, item: Item, row: Prediction) -> Prediction:
-    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1."""
+def scored(task: Task, item: Item | None, row: Prediction) -> Prediction:
+    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1.
+
+    A failed one is wrong; it need not have an item.
+    """
+    if row.failed:
+        return replace(row, parsed=None, score=0.0, figures={})
+    assert item is not None
     score = task.score(item, row.output)
     if score.right not in (0.0, 1.0):
         raise TheWorldError(
@@ -128,32 +125,32 @@ def task_numbers(
     scores = {name: _values(runs, rows) for name, runs in arms.items()}
 
     # Which items belong to which family and kind
-    named, apart, places = list(kinds) or [ALL], one_answer_families(rows), range(len(rows))
-    families = {name: [n for n in places if rows[n].family == name] for name in sorted({row.family for row in rows})}
-    families.pop(Item.family, None)
-    of_kind = {n: (kind_of(rows[n].family, named), ALL) for n in places if rows[n].family not in apart}
-    members = {kind: [n for n, own in of_kind.items() if kind in own] for kind in (*named, ALL)}
+    named, apart = list(kinds) or [ALL], one_answer_families(rows)
+    family, clusters = (np.array([getattr(row, name) for row in rows]) for name in ("family", "cluster"))
+    counted, kind_names = ~np.isin(family, [*apart]), np.array([kind_of(one, named) for one in family])
+    members = {**{kind: counted & (kind_names == kind) for kind in named}, ALL: counted}
+    whole = counted if counted.any() else ~counted
 
     # Every arm by itself, and the full model against it
     described: dict[str, dict[str, Any]] = {}
     comparisons: dict[str, dict[str, Any]] = {kind: {} for kind in members}
     for name, runs in arms.items():
         own = scores[name]
-        in_kind = _accuracies(own, rows, members)
-        in_family = _accuracies(own, rows, families)
+        in_kind = {kind: _accuracy(own, clusters, members[kind]) for kind in named}
+        in_family = {one: _accuracy(own, clusters, family == one) for one in sorted({*family} - {Item.family})}
         described[name] = {
             **describe(runs, measures),
-            "accuracy": in_kind.get(ALL) or _accuracies(own, rows, {ALL: places}).get(ALL, {}),
-            "between_seed_sd": float(own[:, members[ALL] or places].mean(axis=1).std(ddof=1)) if len(own) > 1 else None,
-            "kinds": {kind: in_kind[kind] for kind in named if kind in in_kind},
-            "families": {family: {**told, "one_answer": family in apart} for family, told in in_family.items()},
+            "accuracy": _accuracy(own, clusters, counted) or _accuracy(own, clusters, np.ones_like(counted)),
+            "between_seed_sd": float(own[:, whole].mean(axis=1).std(ddof=1)) if len(own) > 1 else None,
+            "kinds": {kind: told for kind, told in in_kind.items() if told},
+            "families": {one: {**told, "one_answer": one in apart} for one, told in in_family.items() if told},
         }
         if full not in arms or name == full:
             continue
         for kind, asked in members.items():
-            if shared := _answered(asked, scores[full], own):
-                clusters = [rows[place].cluster for place in shared]
-                comparisons[kind][name] = compare(scores[full][:, shared], own[:, shared], clusters)
+            shared = asked & _answered(scores[full], own)
+            if shared.any():
+                comparisons[kind][name] = compare(scores[full][:, shared], own[:, shared], clusters[shared])
         if name in comparisons[ALL]:
             comparisons[ALL][name]["figures"] = _figure_differences(arms[full], runs, rows)
     steps = arms[full][0].identity.get("num_world_steps") if full in arms else None
@@ -161,12 +158,11 @@ def task_numbers(
         "n": len(rows),
         "kinds": named,
         "margins": {kind: (margins or {}).get(kind, MARGIN) for kind in named},
-        "counted": {kind: len(asked) for kind, asked in members.items()},
+        "counted": {kind: int(asked.sum()) for kind, asked in members.items()},
         "full": full,
         "num_world_steps": steps,
         "decides": decisive_arms(steps, learns=learns),
         "floors": dict(floors or {}),
-        "right_answers": dict(Counter(row.answer for row in rows).most_common()),
         "arms": described,
         "comparisons": comparisons,
         "identical": identical_arms(arms),
@@ -215,7 +211,7 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
 def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
     """Pairs of arms with the same output for every item, in all their runs."""
     said = {name: [[(row.id, row.output) for row in run.predictions] for run in runs] for name, runs in arms.items()}
-    return [[one, other] for one, other in combinations(arms, 2) if said[one] == said[other]]
+    return [list(pair) for pair in combinations(arms, 2) if said[pair[0]] == said[pair[1]]]
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
@@ -224,17 +220,14 @@ def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
     return {family for family, own in answers.items() if len(own) > 1 and own[0] and len(set(own)) == 1}
 
 
-def _accuracies(
-    scores: Array, rows: Sequence[Prediction], groups: Mapping[str, Iterable[int]]
-) -> dict[str, dict[str, Any]]:
-    """By group, the accuracy with its interval over the items that the arm answered; none where it answered none."""
-    found: dict[str, dict[str, Any]] = {}
-    for name, asked in groups.items():
-        if places := _answered(asked, scores):
-            clusters, own = [rows[place].cluster for place in places], scores[:, places]
-            smallest = smallest_of(own.mean(axis=0), clusters, USUAL_DISCORDANCE)
-            found[name] = {**asdict(interval(own, clusters)), "smallest_difference": smallest}
-    return found
+def _accuracy(scores: Array, clusters: Array, asked: Array) -> dict[str, Any]:
+    """The accuracy with its interval over those of the items `asked` (n,) that the arm answered; empty without any."""
+    known = asked & _answered(scores)
+    own = scores[:, known]
+    if not known.any():
+        return {}
+    smallest = smallest_of(own.mean(axis=0), clusters[known], USUAL_DISCORDANCE)
+    return {**asdict(interval(own, clusters[known])), "smallest_difference": smallest}
 
 
 def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | None = None) -> Array:
@@ -247,25 +240,23 @@ def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | No
     )
 
 
-def _answered(places: Iterable[int], *values: Array) -> list[int]:
-    """The places at which every arm has a value in every seed."""
-    missing = np.logical_or.reduce(np.isnan(np.concatenate(values))).tolist()
-    return [place for place in places if not missing[place]]
+def _answered(*values: Array) -> Array:
+    """Whether (n,) every arm has a value of the item in every seed."""
+    return np.logical_and.reduce(~np.isnan(np.concatenate(values)))
 
 
 def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:
     """The task's measures with their intervals; rows that never were an item are part of every sample."""
-    first = runs[0].predictions
-    known = [place for place, row in enumerate(first) if row.answer]
-    rest = [place for place, row in enumerate(first) if not row.answer]
+    known = [place for place, row in enumerate(runs[0].predictions) if row.answer]
+    rest = [place for place, row in enumerate(runs[0].predictions) if not row.answer]
+    rows = [runs[0].predictions[place] for place in known]
 
     def mean_over_runs(sample: Array) -> dict[str, float]:
         chosen = [*(known[place] for place in sample), *rest]
         found = [measures([run.predictions[place] for place in chosen]) for run in runs]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
-    clusters, families = ([getattr(first[place], name) for place in known] for name in ("cluster", "family"))
-    found = jackknife(mean_over_runs, clusters, families) if known else {}
+    found = jackknife(mean_over_runs, [row.cluster for row in rows], [row.family for row in rows]) if rows else {}
     return {name: {key: getattr(one, key) for key in ("estimate", "low", "high", "n")} for name, one in found.items()}
 
 
@@ -274,12 +265,13 @@ def _figure_differences(
 ) -> dict[str, dict[str, Any]]:
     """Mean difference of every figure over the items of which both arms have it, in every seed."""
     found: dict[str, dict[str, Any]] = {}
+    clusters = np.array([row.cluster for row in rows])
     for name in dict.fromkeys(name for row in full[0].predictions for name in row.figures):
         ours, theirs = _values(full, rows, name), _values(other, rows, name)
-        if shared := _answered(range(len(rows)), ours, theirs):
-            one = bootstrap(ours[:, shared], theirs[:, shared], [rows[place].cluster for place in shared])
-            if one.se > 0:  # without spread there is no interval, as figures have no scale of their own
-                found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
+        shared = _answered(ours, theirs)
+        one = bootstrap(ours[:, shared], theirs[:, shared], clusters[shared]) if shared.any() else None
+        if one and one.se > 0:  # without spread there is no interval, as figures have no scale of their own
+            found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
     return found
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from theworld.constants import NANO
 from theworld.data.schema import SourceSettings
-from theworld.utils.errors import TheWorldError, brief
+from theworld.utils.errors import MissingFileError, TheWorldError, brief
 from theworld.utils.imports import require
 from theworld.utils.settings import keys, nearest, setting
 
-from .ask.arms import ARMS, CONTROLS
+from .ask.arms import ARMS, CONTROLS, FULL
 
-HUB_IDS = {
-    "blink": "BLINK-Benchmark/BLINK",
-    "vsr": "cambridgeltl/vsr_zeroshot",
-    "spatial_rgpt": "a8cheng/SpatialRGPT-Bench",
-}
-"""Where a task's data is, unless it is given or the task says so itself."""
+TASK_NAMES = ("blink", "custom", "micro_world", "spatial_rgpt", "vsr")
+"""Keys of `TASKS`, here for commands that have not imported the tasks yet."""
 
 EXTRAS = {"card": ("eval", "huggingface_hub"), "tensorboard": ("train", "tensorboard"), "wandb": ("wandb", "wandb")}
 """Where results can be reported to: the extra and the package that it takes."""
@@ -94,33 +91,30 @@ class EvaluationSettings:
     @property
     def controls(self) -> dict[str, str]:
         """Checkpoint of each control that is given, by name."""
-        if isinstance(self.control, dict):
-            given = self.control
-        else:
-            pairs = {text: text.partition("=") for text in self.control or []}
-            if wrong := [text for text, (_, _, path) in pairs.items() if not path]:
-                raise TheWorldError(
-                    f"control {brief(repr(wrong[0]))}: expected NAME=PATH, as in gemma_tuned=runs/tuned"
-                )
-            given = {name: path for name, _, path in pairs.values()}
+        given = self.control or {}
+        if isinstance(given, list):
+            if wrong := [text for text in given if not text.partition("=")[2]]:
+                raise TheWorldError(f"control {brief(wrong[0])!r}: expected NAME=PATH, as in gemma_tuned=runs/tuned")
+            given = dict(text.split("=", 1) for text in given)
         _known("control", given, CONTROLS)
         return given
 
     @property
     def steps(self) -> tuple[int, ...] | None:
         """Numbers of future latent frames to compare; `None`: 0 and the model's own."""
-        if self.num_world_steps is None:
-            return None
         texts = listed(self.num_world_steps)
-        if not texts or not all(text.isdecimal() for text in texts):
+        if self.num_world_steps is not None and not (texts and all(text.isdecimal() for text in texts)):
             given = brief(f"num_world_steps={self.num_world_steps!r}")
             raise TheWorldError(f"{given}: expected whole numbers from 0 on with commas, as in 0,4")
-        return tuple(map(int, texts))
+        return tuple(map(int, texts)) or None
 
     @property
     def reporters(self) -> tuple[str, ...]:
         """Keys of `EXTRAS`."""
-        return _known("report_to", listed(self.report_to), EXTRAS)
+        names = _known("report_to", listed(self.report_to), EXTRAS)
+        if "card" in names and FULL not in self.arm_names:
+            raise TheWorldError(f"report_to='card' shows the accuracy of the arm {FULL}: add it to --arms")
+        return names
 
     @property
     def source(self) -> SourceSettings:
@@ -136,9 +130,19 @@ def listed(value: Any) -> list[str]:
     return [str(item).strip() for item in items]
 
 
-def _known(kind: str, names: Any, known: Any) -> tuple[str, ...]:
+def check_task(name: str) -> None:
+    """A ValueError unless `name` is in `TASK_NAMES`, or is `path/to/file.py:NAME` of a file that is there."""
+    path = name.rpartition(":")[0]
+    if not path.endswith(".py"):
+        _known("task", [name], TASK_NAMES, ", or path/to/file.py:NAME")
+    elif not Path(path).is_file():
+        raise MissingFileError(f"task {brief(name)!r}: no file {brief(path)}")
+
+
+def _known(kind: str, names: Iterable[str], known: Collection[str], more: str = "") -> tuple[str, ...]:
     for name in names:
         if name not in known:
             hint = nearest(name, known)
-            raise TheWorldError(f"{kind} {brief(repr(name))}: expected one of {', '.join(known)}{hint and f'; {hint}'}")
+            expected = f"{', '.join(known)}{more}{hint and f'; {hint}'}"
+            raise TheWorldError(f"{kind} {brief(repr(name))}: expected one of {expected}")
     return tuple(names)

@@ -79,15 +79,14 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
             f"being {_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
         )
     # 4. Why that is not so
-    lost = {name: them for name, them in unbeaten.items() if _lost(them)}
-    tied = {name: them for name, them in unbeaten.items() if name not in lost}
-    reasons = [f"worse than {'; '.join(_shown(*one) for one in lost.items())}"] if lost else []
+    lost = [_shown(*one) for one in unbeaten.items() if _lost(one[1])]
+    tied = [_shown(*one) for one in unbeaten.items() if not _lost(one[1])]
+    reasons = [f"worse than {'; '.join(lost)}"] if lost else []
     if tied:
-        smallest = max(them["smallest_difference"] for them in tied.values())
+        smallest = max(them["smallest_difference"] for them in unbeaten.values() if not _lost(them))
         power = f"the smallest difference that this set can show is {100 * smallest:.1f} points"
-        if smallest >= 1.0:
-            power = "this set is too small to show any difference"
-        reasons.append(f"not shown to be better than {'; '.join(_shown(*one) for one in tied.items())} ({power})")
+        power = power if smallest < 1.0 else "this set is too small to show any difference"
+        reasons.append(f"not shown to be better than {'; '.join(tied)} ({power})")
     return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
 
 
@@ -113,11 +112,10 @@ def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
         return Verdict("not run", f"Not decided, because an arm was not run: the full model ({FULL}).")
     if not metrics["counted"][kind]:
         return Verdict("not run", "Not decided: every family of this kind has one right answer for all its items.")
-
-    def of_this_run(comparisons: Mapping[str, Comparison]) -> dict[str, Comparison]:
-        return {name.rpartition("/")[2]: them for name, them in comparisons.items() if name.rpartition("/")[0] == label}
-
-    comparisons, everywhere = (of_this_run(metrics["comparisons"][name]) for name in (kind, "all"))
+    comparisons, everywhere = (
+        {name.rpartition("/")[2]: them for name, them in found.items() if name.rpartition("/")[0] == label}
+        for found in (metrics["comparisons"][kind], metrics["comparisons"]["all"])
+    )
     # An arm that ran but answers no question of this kind, as a learner may, does not exist for it
     decisive = [name for name in metrics["decides"] if name in comparisons or name not in everywhere]
     return decide(comparisons, decisive, metrics["margins"][kind])

@@ -34,7 +34,7 @@ META_CATEGORIES = {
 }
 """The authors' groups of relations; one that is in none counts as unallocated."""
 
-_CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
+CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
 
 
 def load_vsr(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -61,6 +61,6 @@ class _Reader(RowReader):
         more: dict[str, Any] = {
             "label": row["label"],
             "image_id": Path(image).stem,
-            "meta_category": _CATEGORY_OF.get(relation, "Unallocated"),
+            "meta_category": CATEGORY_OF.get(relation, "Unallocated"),
         }
         return replace(example, metadata=example.metadata | more)

@@ -32,7 +32,6 @@ class Arm:
     image: bool = True  # whether the image is shown
     needs_future: bool = False  # whether the arm does not exist for `K = 0`
     decides: bool = False  # whether the full model must beat it before the world is said to help
-    same_for_all: bool = False  # whether it is the same for every checkpoint
     ceiling: bool = False  # whether it knows what the full model has to predict: it never has to be beaten
 
 
@@ -45,7 +44,7 @@ ARMS: dict[str, Arm] = {
     for arm in (
         Arm(FULL, "World, rollout (full model)"),
         Arm("world_0", "World, current frame", steps=0),
-        Arm("gemma", "Gemma alone", BASE, "none", decides=True, same_for_all=True),
+        Arm("gemma", "Gemma alone", BASE, "none", decides=True),
         Arm("gemma_tuned", "Gemma trained equally, no world", "gemma_tuned", "none", decides=True),
         Arm("current_frame", "Current frame repeated, trained alike", "current_frame", needs_future=True, decides=True),
         Arm("other_future", "Own present, another image's future", world="other_future", needs_future=True,
@@ -57,7 +56,7 @@ ARMS: dict[str, Arm] = {
         Arm("random_projection", "Untrained projector", world="random_projection"),
         Arm("zeroed", "World tokens zeroed", world="zeros"),
         Arm("noise", "Noise of equal norm", world="noise"),
-        Arm("no_image", "No image", world="none", image=False, same_for_all=True),
+        Arm("no_image", "No image", world="none", image=False),
         Arm("true_future", "True future", world="true_future", needs_future=True, ceiling=True),
     )
 }

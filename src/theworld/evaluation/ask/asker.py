@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from accelerate import PartialState
@@ -28,7 +30,7 @@ from ..tasks.base import Task, TaskItems
 from .arms import PlannedArm
 from .prompts import PromptBuilder
 from .scorers import answer_ids, choices, consumed_world_tokens, generate
-from .worlds import Worlds, encode_worlds
+from .worlds import OF_OTHERS, NoOtherImage, Worlds, encode_worlds
 
 
 class Asker:
@@ -43,19 +45,29 @@ class Asker:
         self.weights = weights_digest(own)
         self.worlds: dict[int, Worlds] = {}  # what was encoded, by number of future latent frames
 
-    def run(self, group: Sequence[PlannedArm]) -> dict[str, list[Prediction]]:
-        """The predictions of every arm of the group, complete and checked."""
+    def run(self, group: Sequence[PlannedArm]) -> tuple[dict[str, list[Prediction]], dict[str, str]]:
+        """The predictions of every arm of the group, complete and checked, and by arm why others were not asked."""
         self.clips = any(planned.arm.world == "true_future" for planned in group)
-        return {planned.arm.name: self.run_arm(planned) for planned in group}
+        not_run: dict[str, str] = {}
+        for planned in group:  # before anything is asked
+            if planned.arm.world in OF_OTHERS and planned.num_world_steps is not None:
+                try:
+                    _ = self.worlds_of(planned.num_world_steps).others
+                except NoOtherImage as error:
+                    not_run[planned.arm.name] = str(error)
+        return {one.arm.name: self.run_arm(one) for one in group if one.arm.name not in not_run}, not_run
 
     def run_arm(self, planned: PlannedArm) -> list[Prediction]:
         """The predictions of one arm, complete and checked."""
         items, size, state = self.items.items, self.settings.batch_size, PartialState()
-        # 1. What the arm needs
+        # 1. What the arm needs: worlds, prompts of its closed questions and of its open ones, and a file
         worlds = None if planned.num_world_steps is None else self.worlds_of(planned.num_world_steps)
-        builders = {closed: self.builder(planned, closed=closed) for closed in (True, False)}
+        build = partial(PromptBuilder, self.model, planned.num_world_steps, planned.arm.image)
+        answers = {choice for item in items for choice in item.choices}
+        longest = max((len(answer_ids(self.model.processor.tokenizer, choice)) for choice in answers), default=0)
+        folder, task = self.settings.source.image_folder, self.task
+        builders = {True: build("", longest, folder), False: build(task.instruction, task.max_new_tokens, folder)}
         identity = {
-            **asked(self.task, self.items, self.settings, planned),
             "weights": self.weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn_implementation": self.settings.attn_implementation,
@@ -64,12 +76,11 @@ class Asker:
             "batch_size": size,
         }
         about = {
-            "label": planned.arm.label,
             "model": self.settings.model,
             "checkpoint": planned.checkpoint or self.model.config.gemma_model_name,
             "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
         }
-        file = open_file(self.settings, identity, about)
+        file = open_file(task, self.items, self.settings, planned, identity, about)
         # 2. This process's share of the batches
         mine = range(size * state.process_index, len(items), size * state.num_processes)
         for start in tqdm(mine, planned.arm.name, unit="batch", disable=not state.is_main_process):
@@ -90,16 +101,6 @@ class Asker:
             clips = self.clips and steps == self.largest_steps
             self.worlds[steps] = encode_worlds(self.model, *asked, clips=clips)
         return self.worlds[steps]
-
-    def builder(self, planned: PlannedArm, *, closed: bool) -> PromptBuilder:
-        """Makes the prompts of an arm's closed questions, or of its open ones."""
-        room, tokenizer = self.task.max_new_tokens, self.model.processor.tokenizer
-        if closed:
-            answers = {choice for item in self.items.items for choice in item.choices}
-            room = max((len(answer_ids(tokenizer, choice)) for choice in answers), default=0)
-        instruction = "" if closed else self.task.instruction
-        folder = self.settings.source.image_folder
-        return PromptBuilder(self.model, planned.num_world_steps, planned.arm.image, instruction, room, folder)
 
     def ask(
         self, items: Sequence[Item], builders: Mapping[bool, PromptBuilder], worlds: Worlds | None, planned: PlannedArm
@@ -133,11 +134,19 @@ class Asker:
         return [found[item.id] for item in items]
 
 
-def asked(task: Task, items: TaskItems, settings: EvaluationSettings, planned: PlannedArm) -> dict[str, Any]:
-    """The identity of predictions, as far as no model decides it."""
-    return {
+def open_file(
+    task: Task,
+    items: TaskItems,
+    settings: EvaluationSettings,
+    planned: PlannedArm,
+    identity: Mapping[str, Any] = MappingProxyType({}),
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> PredictionFile:
+    """This process's file of the predictions of an arm; `identity` is what a model decides, `about` more to note."""
+    arm, source = planned.arm, asdict(settings.source)
+    decides = {
         "task": task.name,
-        "arm": planned.arm.name,
+        "arm": arm.name,
         "scorer": settings.scorer,
         "items": {"count": len(items.items) + len(items.skipped), "digest": items_digest(items.items)},
         "images": items.images,
@@ -146,16 +155,11 @@ def asked(task: Task, items: TaskItems, settings: EvaluationSettings, planned: P
         "instruction": task.instruction,
         "max_new_tokens": task.max_new_tokens,
         "seed": settings.seed,
+        **identity,
     }
-
-
-def open_file(settings: EvaluationSettings, identity: dict[str, Any], manifest: dict[str, Any]) -> PredictionFile:
-    """This process's file of the predictions of an arm."""
-    source = {name: value for name, value in asdict(settings.source).items() if value is not None}
-    described = {name: value if isinstance(value, int) else str(value) for name, value in source.items()}
-    manifest = {**manifest, "source": described, "environment": environment()}
-    folder = settings.folder / identity["task"] / identity["arm"]
-    return PredictionFile(folder, identity, manifest, PartialState().process_index)
+    described = {name: v if isinstance(v, int) else str(v) for name, v in source.items() if v is not None}
+    manifest = {"label": arm.label, **about, "source": described, "environment": environment()}
+    return PredictionFile(settings.folder / task.name / arm.name, decides, manifest, PartialState().process_index)
 
 
 def merged(file: PredictionFile, items: TaskItems) -> list[Prediction]:

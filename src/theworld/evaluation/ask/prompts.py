@@ -61,11 +61,10 @@ class PromptBuilder:
         while turns:
             inputs = self.encode(list(turns.values()))
             lengths = dict(zip(turns, inputs["attention_mask"].sum(-1).tolist(), strict=True))
-            long = [id for id, length in lengths.items() if length + self.room > limit]
-            for id in long:  # rare, so that the processor may run again
-                told = f"{lengths[id]} tokens and {self.room} to answer, but the model has {limit} positions"
-                failed[id] = f"too_long: {told}"
-                del turns[id]
+            long = {id: n for id, n in lengths.items() if n + self.room > limit}  # rare: the processor may run again
+            told = f"tokens and {self.room} to answer, but the model has {limit} positions"
+            failed |= {id: f"too_long: {n} {told}" for id, n in long.items()}
+            turns = {id: own for id, own in turns.items() if id not in long}
             if not long:
                 ids, masks = inputs["input_ids"], inputs["attention_mask"].bool()
                 counts = (ids == self.model.config.world_token_id).sum(-1).tolist()

@@ -20,8 +20,7 @@ from theworld.model import TheWorld
 
 from .prompts import Batch
 
-DIGITS = 6
-"""Of a log-probability that is written down."""
+DIGITS = 6  # of a log-probability that is written down
 
 
 @dataclass(frozen=True)
@@ -72,12 +71,11 @@ def choices(model: TheWorld, batch: Batch, world: torch.Tensor | None) -> list[A
     logprobs = logits.float().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)  # (R, A)
     within = torch.arange(tokens.shape[1], device=mask.device) < lengths[:, None]
     joint = (logprobs * within).sum(-1).split(counts.tolist())
-    found: list[Answer] = []
-    for item, values in zip(batch.items, joint, strict=True):
-        known = dict(zip(item.choices, values.tolist(), strict=True))
-        best = max(known, key=known.__getitem__)  # the first of the likeliest, chosen before the digits are cut
-        found.append(Answer(best, {choice: round(value, DIGITS) for choice, value in known.items()}))
-    return found
+    known = [
+        dict(zip(item.choices, values.tolist(), strict=True)) for item, values in zip(batch.items, joint, strict=True)
+    ]
+    # The first of the likeliest, chosen before the digits are cut
+    return [Answer(max(one, key=one.__getitem__), {c: round(v, DIGITS) for c, v in one.items()}) for one in known]
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,10 @@ from ..store.predictions import Item
 from ..tasks.base import by_family
 from .arms import Arm
 from .prompts import open_images
+
+
+class NoOtherImage(TheWorldError):
+    """An item has no other image to take a world from."""
 
 
 @dataclass
@@ -65,10 +70,9 @@ class Worlds:
 
     @cached_property
     def others(self) -> dict[str, list[bytes]]:
-        """By item, the keys of another one's images, as many as it has of its own."""
+        """By item, the keys of another one's images, as many as it has of its own; a `NoOtherImage` without any."""
         taken = donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
-        theirs = {id: self.keys[donor] for id, donor in taken.items()}
-        return {id: [keys[n % len(keys)] for n in range(len(self.keys[id]))] for id, keys in theirs.items()}
+        return {id: list(islice(cycle(self.keys[donor]), len(self.keys[id]))) for id, donor in taken.items()}
 
     def project(self, latents: torch.Tensor) -> torch.Tensor:
         """World tokens (M, N, D) of latents (M, C, T, h, w)."""
@@ -87,8 +91,12 @@ class Worlds:
         return projector.to(sample.device, sample.dtype).eval()
 
 
+def _own(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
+    return worlds.project(worlds.latents(items, frames))
+
+
 def _noise(worlds: Worlds, items: Sequence[Item], frames: int) -> torch.Tensor:
-    tokens = worlds.project(worlds.latents(items, frames)).split([len(worlds.keys[item.id]) for item in items])
+    tokens = _own(worlds, items, frames).split([len(worlds.keys[item.id]) for item in items])
     return torch.cat([noise_like(own, worlds.seed, item.id) for own, item in zip(tokens, items, strict=True)])
 
 
@@ -103,18 +111,21 @@ def _random_projection(worlds: Worlds, items: Sequence[Item], frames: int) -> to
 
 
 WORLD_SOURCES: dict[str, Callable[[Worlds, Sequence[Item], int], torch.Tensor]] = {
-    "own": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames)),
+    "own": _own,
     "other_image": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames, worlds.others)),
     "other_future": _other_future,
     "true_future": lambda worlds, items, frames: worlds.project(worlds.latents(items, frames, worlds.clips)),
     "random_projection": _random_projection,
-    "zeros": lambda worlds, items, frames: torch.zeros_like(worlds.project(worlds.latents(items, frames))),
+    "zeros": lambda worlds, items, frames: torch.zeros_like(_own(worlds, items, frames)),
     "noise": _noise,
 }
 """`Arm.world` -> world tokens (M, N, D) of the images of items, from `frames` latent frames.
 
 `true_future` are the latents of what happens, from the item's clip. `noise` is Gaussian, each token of its own norm.
 """
+
+OF_OTHERS = ("other_image", "other_future")
+"""Those that take another item's world."""
 
 
 def encode_worlds(
@@ -171,20 +182,26 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
     """For each item, by id, another whose world it gets: of its family if it can be, never with its own image.
 
     Items of a family stand in a random order with those that share a cluster side by side; each takes the one that
-    stands as many places on as the largest cluster has items. So every world is taken once. It is an error if all items
-    share one image.
+    stands as many places on as the largest cluster has items. So every world is taken once.
+
+    Raises:
+        NoOtherImage: An item shares an image or its cluster with all others.
     """
+    cluster = {item.id: item.cluster or item.id for item in items}
     order = np.random.default_rng(seed).permutation(len(items))
-    ranks = {items[place].cluster or items[place].id: rank for rank, place in enumerate(order)}
-    ranked = sorted(items, key=lambda item: ranks[item.cluster or item.id])
+    ranks = {cluster[items[place].id]: rank for rank, place in enumerate(order)}
+    ranked = sorted(items, key=lambda item: ranks[cluster[item.id]])
     taken: dict[str, str] = {}
     for family in by_family(ranked).values():
-        largest = max(Counter(item.cluster or item.id for item in family).values())
+        largest = max(Counter(cluster[item.id] for item in family).values())
         for place, item in enumerate(family):
-            donor = _first_other(item, family, place + largest, keys) or _first_other(item, ranked, place, keys)
-            if donor is None:
-                raise TheWorldError(f"item {item.id!r} has no other image to take a world from: leave other_image out")
-            taken[item.id] = donor.id
+            further = (place + largest) % len(family)
+            for other in chain(family[further:], family[:further], ranked[place:], ranked[:place]):
+                if cluster[other.id] != cluster[item.id] and not set(keys[other.id]) & set(keys[item.id]):
+                    taken[item.id] = other.id
+                    break
+            else:
+                raise NoOtherImage(f"item {item.id!r} has no other image to take a world from")
     return taken
 
 
@@ -195,13 +212,3 @@ def noise_like(tokens: torch.Tensor, seed: int, name: str) -> torch.Tensor:
     noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)
     scale = tokens.float().norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
     return (noise * scale).to(tokens.dtype)
-
-
-def _first_other(item: Item, items: Sequence[Item], start: int, keys: dict[str, list[bytes]]) -> Item | None:
-    """The first of `items` from place `start` on, around the end, of another cluster and without a common image."""
-    for offset in range(len(items)):
-        other = items[(start + offset) % len(items)]
-        apart = other.id != item.id and (other.cluster != item.cluster or not item.cluster)
-        if apart and not set(keys[other.id]) & set(keys[item.id]):
-            return other
-    return None

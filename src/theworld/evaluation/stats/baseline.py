@@ -28,7 +28,7 @@ def majority_baseline(items: Sequence[Item], *, pooled: bool = False) -> Array:
     families = np.array(["" if pooled else item.family for item in items])
     scores = np.array([1 / len(item.choices) if item.choices else 0.0 for item in items])
     for family, number in set(zip(families.tolist(), fold.tolist(), strict=True)):
-        known, asked = ((families == family) & (fold != number), (families == family) & (fold == number))
+        known, asked = (families == family) & (fold != number), (families == family) & (fold == number)
         said, times = np.unique(answers[known], return_counts=True)
         if len(said):
             best = said[times == times.max()]

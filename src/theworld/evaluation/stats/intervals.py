@@ -18,14 +18,11 @@ from theworld.utils.imports import require
 
 Array = np.ndarray[Any, Any]
 Scores = Sequence[float] | Sequence[Sequence[float]] | Array
+Clusters = Sequence[str] | Array | None
 
 CONFIDENCE = 0.95
-FEW = 300
-"""Items below which right and wrong answers get a Wilson interval."""
-
-ALIKE = 1e-12
-"""Standard error below which scores are alike: the means of three seeds differ by rounding."""
-
+FEW = 300  # items below which right and wrong answers get a Wilson interval
+ALIKE = 1e-12  # standard error below which scores are alike: the means of three seeds differ by rounding
 RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 
 
@@ -46,7 +43,7 @@ class Interval:
     method: str
 
 
-def interval(scores: Scores, clusters: Sequence[str] | None = None) -> Interval:
+def interval(scores: Scores, clusters: Clusters = None) -> Interval:
     """The mean of `scores` and its interval, by the method that fits them.
 
     `clustered` (cluster-robust, t with G - 1 degrees of freedom) where clusters repeat. Where they do not: `wilson` for
@@ -70,9 +67,7 @@ def interval(scores: Scores, clusters: Sequence[str] | None = None) -> Interval:
     return Interval(mean, low, high, se, n, groups, "clustered" if groups < n else "clt")
 
 
-def bootstrap(
-    ours: Scores, theirs: Scores | None = None, clusters: Sequence[str] | None = None, seed: int = 0
-) -> Interval:
+def bootstrap(ours: Scores, theirs: Scores | None = None, clusters: Clusters = None, seed: int = 0) -> Interval:
     """Percentile interval of the mean of `ours`, or of the paired difference `ours - theirs` on the same items.
 
     Whole clusters are drawn, and the training seeds of each arm where there are several. Differences that are the same
@@ -150,7 +145,7 @@ def seeds_of(scores: Scores) -> Array:
     return np.atleast_2d(np.asarray(scores, dtype=np.float64))
 
 
-def cluster_ids(clusters: Sequence[str] | None, n: int) -> Array:
+def cluster_ids(clusters: Clusters, n: int) -> Array:
     """Clusters (n,) as numbers from 0 to G - 1; an empty name is a cluster of its own."""
     numbers: dict[str | int, int] = {}
     names = [""] * n if clusters is None else clusters

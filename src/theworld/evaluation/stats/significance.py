@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from theworld.utils.imports import require
 
-from .intervals import Array, Scores, bootstrap, cluster_ids, seeds_of, standard_error
+from .intervals import Array, Clusters, Scores, bootstrap, cluster_ids, seeds_of, standard_error
 
 LEVEL, POWER = 0.05, 0.8
 USUAL_DISCORDANCE = 0.2
 """Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
 
 
-def compare(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None) -> dict[str, Any]:
+def compare(ours: Scores, theirs: Scores, clusters: Clusters = None) -> dict[str, Any]:
     """Two arms on the same items; positive differences are in favour of the first.
 
     Args:
@@ -35,10 +34,7 @@ def compare(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None)
     single = len(first) == len(second) == 1
     discordance = float(np.abs(differences).mean())
     return {
-        "difference": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
+        **{"difference": found.estimate, "low": found.low, "high": found.high, "n": found.n},
         "b": int((differences > 0).sum()) if single else None,
         "c": int((differences < 0).sum()) if single else None,
         "p": sign_flip(first, second, clusters),
@@ -46,7 +42,7 @@ def compare(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None)
     }
 
 
-def sign_flip(ours: Scores, theirs: Scores, clusters: Sequence[str] | None = None) -> float:
+def sign_flip(ours: Scores, theirs: Scores, clusters: Clusters = None) -> float:
     """Two-sided p of the mean difference, if the two arms' answers could be exchanged in every cluster (Fisher 1935).
 
     The exact distribution over all 2^G exchanges, by convolution. Where every item is a cluster of its own and each arm
@@ -81,12 +77,11 @@ def smallest_difference(n: int, discordance: float) -> float:
     return difference if difference <= discordance else 1.0
 
 
-def smallest_of(values: Array, clusters: Sequence[str] | None, discordance: float) -> float:
+def smallest_of(values: Array, clusters: Clusters, discordance: float) -> float:
     """What the items can show, counted as the independent ones that they are worth; 1.0 is nothing."""
-    ids, worth = cluster_ids(clusters, len(values)), 1.0
+    ids = cluster_ids(clusters, len(values))
     if not ids.any():
         return 1.0
     alone, tied = (standard_error(values, each) for each in (np.arange(len(values)), ids))
-    if tied > alone:
-        worth = (alone / tied) ** 2
+    worth = (alone / tied) ** 2 if tied > alone else 1.0
     return smallest_difference(max(round(worth * len(values)), 1), discordance)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -77,9 +77,6 @@ class Prediction:
         return cls(item.id, prompt, item.answer, output, item.family, item.cluster, **fields)
 
 
-EVIDENCE = tuple(entry.name for entry in fields(Prediction) if entry.name not in DERIVED)
-
-
 class PredictionFile:
     """The predictions of one arm on one task; open it again to resume. `done` holds those that are there, by item id.
 
@@ -103,7 +100,9 @@ class PredictionFile:
                 )
         elif not rank:
             write_json(self.folder / MANIFEST, {"format": FORMAT, "identity": self.identity, **(manifest or {})})
-        self.done = {row.id: row for path in self._paths() for row in _read(path, self.identity)}
+        self.done = {
+            row.id: row for path in sorted(self.folder.glob("predictions*.jsonl")) for row in _read(path, self.identity)
+        }
 
     def append(self, predictions: Iterable[Prediction]) -> None:
         """Add the rows of items that are not there yet and flush them to disk."""
@@ -113,7 +112,11 @@ class PredictionFile:
 
     def merge(self, ids: Sequence[str]) -> None:
         """Put the rows of all processes into one file, in the order of `ids`; a ValueError if some are not there."""
-        found = [line for path in self._paths() for line in path.read_bytes().splitlines(keepends=True)]
+        found = [
+            line
+            for path in sorted(self.folder.glob("predictions*.jsonl"))
+            for line in path.read_bytes().splitlines(keepends=True)
+        ]
         lines = {json.loads(line)["id"]: line for line in found if line.endswith(b"\n")}
         if missing := [id for id in ids if id not in lines]:
             raise TheWorldError(
@@ -126,10 +129,6 @@ class PredictionFile:
         for path in self.folder.glob("predictions-*.jsonl"):
             path.unlink()
 
-    def _paths(self) -> list[Path]:
-        """The file of the main process and those of others."""
-        return sorted(self.folder.glob("predictions*.jsonl"))
-
 
 def read_predictions(folder: str | Path) -> tuple[dict[str, Any], list[Prediction]]:
     """The manifest and the predictions in `folder`; an error if there are none, or a row does not fit its digest."""
@@ -140,8 +139,8 @@ def read_predictions(folder: str | Path) -> tuple[dict[str, Any], list[Predictio
 def rewrite_scores(folder: str | Path, predictions: Sequence[Prediction]) -> None:
     """Write `predictions` in place of those in `folder`: a ValueError unless they have the same evidence."""
     manifest, before = read_predictions(folder)
-    rows = [_with_digest(row, manifest["identity"]) for row in predictions]
-    if [row["digest"] for row in rows] != [_with_digest(row, manifest["identity"])["digest"] for row in before]:
+    rows, there = ([_with_digest(row, manifest["identity"]) for row in some] for some in (predictions, before))
+    if [row["digest"] for row in rows] != [row["digest"] for row in there]:
         raise TheWorldError(f"{folder}: the predictions to write are not those that are there")
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     write_bytes(Path(folder) / PREDICTIONS, lines.encode("utf-8", "backslashreplace"))  # as `append_jsonl` writes
@@ -160,8 +159,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def items_digest(items: Sequence[Item]) -> str:
     """What identifies a set of items: their ids, prompts and answers in order, not the bytes of the images."""
-    texts = ([message.content for message in item.messages] for item in items)
-    return digest_of([[item.id, text, item.answer, item.choices] for item, text in zip(items, texts, strict=True)])
+    return digest_of([[i.id, [message.content for message in i.messages], i.answer, i.choices] for i in items])
 
 
 def digest_of(value: Any) -> str:
@@ -170,20 +168,31 @@ def digest_of(value: Any) -> str:
 
 
 def images_digest(items: Iterable[Item], image_folder: Path | None) -> str:
-    """What identifies the images of items: the bytes of files and values, or the address of one that is no file."""
-    digest = hashlib.sha256()
+    """What identifies the images of items: the bytes of files and values, or the name of one that is missing.
+
+    Raises:
+        FileNotFoundError: All images are files, and none of them is there.
+    """
+    digest, missing, found = hashlib.sha256(), list[str](), 0
     for image in (image for item in items for image in item.images):
         value = (image.get("bytes") or image.get("path")) if isinstance(image, Mapping) else image
         if isinstance(value, str | Path):
             path = Path(image_folder or "") / value
+            missing += [] if path.is_file() else [str(path)]
             value = path.read_bytes() if path.is_file() else str(value).encode()
         digest.update(value if isinstance(value, bytes) else np.asarray(value).tobytes())
+        found += 1
+    if missing and len(missing) == found:
+        raise MissingFileError(
+            f"{missing[0]}: no such file, nor are the other {found - 1} images there; name their folder with "
+            "--image_folder"
+        )
     return digest.hexdigest()[:16]
 
 
 def _with_digest(prediction: Prediction, identity: dict[str, Any]) -> dict[str, Any]:
     row = asdict(prediction)
-    return {**row, "digest": digest_of([identity, [row[key] for key in EVIDENCE]])}
+    return {**row, "digest": digest_of([identity, [value for key, value in row.items() if key not in DERIVED]])}
 
 
 def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
@@ -192,8 +201,7 @@ def _read(path: Path, identity: dict[str, Any]) -> list[Prediction]:
         digest = row.pop("digest", None)
         try:
             prediction: Any = Prediction(**row)  # of whatever types the file has
-            # What scoring derives, which no digest covers
-            derived = (prediction.score, *prediction.figures.values())
+            derived = (prediction.score, *prediction.figures.values())  # by scoring: no digest covers it
             finite = all(isinstance(value, int | float) and math.isfinite(value) for value in derived)
             if not finite or not isinstance(prediction.parsed, str | None):
                 raise TypeError(f"parsed, score and figures are {prediction.parsed!r} and {derived}"[:200])

@@ -100,12 +100,12 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
 
 def check_alike(arms: Mapping[str, ArmRun]) -> None:
     """Refuse arms in one folder that come from two evaluations: a ValueError says in what they differ."""
-    own = {name for name in arms if name not in ARMS or ARMS[name].checkpoint == MODEL}
-    own -= set(WITHOUT_WORLD)  # asked without loading the world, so that other weights are there
-    rolled_out = {name for name in arms if name in ARMS and name not in WITHOUT_WORLD and ARMS[name].steps == "K"}
+    with_world = {name for name in arms if name not in WITHOUT_WORLD}  # others are asked without loading the world
+    own = {name for name in with_world if name not in ARMS or ARMS[name].checkpoint == MODEL}
+    rolled_out = {name for name in with_world if name in ARMS and ARMS[name].steps == "K"}
     for (first, one), (second, other) in combinations(arms.items(), 2):
-        names = [*ASKED, *["weights"] * ({first, second} <= own)]
-        names += ["num_world_steps"] * ({first, second} <= rolled_out)
+        pair = {first, second}
+        names = [*ASKED, *["weights"] * (pair <= own), *["num_world_steps"] * (pair <= rolled_out)]
         known = [name for name in names if name in one.identity and name in other.identity]  # a learner has no dtype
         differ = [name for name in known if one.identity[name] != other.identity[name]]
         if differ:
@@ -138,7 +138,7 @@ def warnings_of(arm: ArmRun) -> list[str]:
     count, failed = len(rows), sum(row.failed is not None for row in rows)
     parsed = Counter(row.parsed for row in rows if row.parsed is not None)
     unparsed, without = count - failed - parsed.total(), sum(not row.world_tokens and not row.failed for row in rows)
-    answer, times = next(iter(parsed.most_common(1)), ("", 0))
+    answer, times = max(parsed.items(), key=lambda pair: pair[1], default=("", 0))
     found = {
         f"{unparsed} of {count} answers could not be parsed": unparsed > MAX_UNPARSED * count,
         f"{failed} of {count} items failed and count as wrong": failed > 0,

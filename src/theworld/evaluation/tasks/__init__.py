@@ -6,8 +6,9 @@ from pathlib import Path
 from runpy import run_path
 
 from theworld.data.schema import Message, SourceSettings
-from theworld.utils.errors import MissingFileError, TheWorldError, brief
+from theworld.utils.errors import TheWorldError, brief
 
+from ..settings import check_task
 from ..store.predictions import Item
 from .answers import parse_choice
 from .base import Score, Task, TaskItems
@@ -27,40 +28,24 @@ def find_task(name: str) -> Task:
     The file is executed.
 
     Raises:
-        TheWorldError: There is no such task, or the file cannot be executed or has no such `Task`.
-        FileNotFoundError: There is no such file.
+        TheWorldError: There is no such task, or the file is missing, cannot be executed or has no such `Task`.
     """
+    check_task(name)
     if name in TASKS:
         return TASKS[name]
-    path, colon, attribute = name.rpartition(":")
-    if not colon or not path.endswith(".py"):
-        raise TheWorldError(f"task {brief(name)!r}: expected one of {', '.join(TASKS)}, or path/to/file.py:NAME")
-    if not Path(path).is_file():
-        raise MissingFileError(f"task {brief(name)!r}: no file {brief(path)}")
+    path, _, attribute = name.rpartition(":")
     try:
         defined = run_path(path, run_name=f"task_file_{Path(path).stem}")
     except Exception as error:
         raise TheWorldError(f"task file {path} failed: {type(error).__name__}: {brief(str(error))}") from error
     found = defined.get(attribute)
     if not isinstance(found, Task):
-        tasks = [f"{path}:{key}" for key, value in defined.items() if isinstance(value, Task)]
-        raise TheWorldError(
-            f"task {brief(name)!r}: {attribute} is {'missing' if found is None else f'a {type(found).__name__}'}, "
-            f"expected a Task; the file has {', '.join(tasks) or 'none'}"
-        )
+        is_what = "missing" if found is None else f"a {type(found).__name__}"
+        tasks = ", ".join(f"{path}:{key}" for key, value in defined.items() if isinstance(value, Task)) or "none"
+        raise TheWorldError(f"task {brief(name)!r}: {attribute} is {is_what}, expected a Task; the file has {tasks}")
     if found.name in TASKS:
         raise TheWorldError(f"task {brief(name)!r}: its name {found.name!r} is that of a built-in task: rename it")
     return found
 
 
-__all__ = [
-    "TASKS",
-    "Item",
-    "Message",
-    "Score",
-    "SourceSettings",
-    "Task",
-    "TaskItems",
-    "find_task",
-    "parse_choice",
-]
+__all__ = ["TASKS", "Item", "Message", "Score", "SourceSettings", "Task", "TaskItems", "find_task", "parse_choice"]

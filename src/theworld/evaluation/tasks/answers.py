@@ -67,20 +67,17 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
     then = r"(?=\s*(?:$|[).:,;!/&\n-])|\s+(?:because|since|as|is|or|and)\b)"
     said = re.compile(rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one}){then})")
     for tail in _declarations(text):
-        found = said.match(tail)
-        if found:
-            return None if _another(tail, found, one) else (found[1] or found[2]).upper()
+        if found := said.match(tail):
+            return _unless_another(tail, found, one)
 
     # Letters in brackets: the only one, or of several the last one if the text concludes with it
     brackets = [match for match in re.finditer(rf"\(((?i:{one}))\)", text) if not _denied(text, match)]
     if brackets:
-        last = brackets[-1]
+        before = text[: brackets[-1].start()]
         several = len({match[1].upper() for match in brackets}) > 1
-        joined = _another(text, last, one) or re.search(
-            rf"(?:(?<!\w){one}\)?\s*(?:,|/|&|or|and)?|\))\s*$", text[: last.start()]
-        )
-        concluded = _CONCLUSION.search(text[: last.start()])
-        return None if joined or (several and not concluded) else last[1].upper()
+        joined = re.search(rf"(?:(?<!\w){one}\)?\s*(?:,|/|&|or|and)?|\))\s*$", before)
+        unclear = joined or (several and not _CONCLUSION.search(before))
+        return None if unclear else _unless_another(text, brackets[-1], one)
 
     # One that is called an option, or that opens the text
     named = [match for match in re.finditer(rf"\b(?i:option|choice)\s+({one})\b", text) if not _denied(text, match)]
@@ -88,8 +85,9 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
         rf"({one})(?:[).:](?!\d)|(?=[,/&]|\s+(?:and|or)\b|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b)|(?<=\d)\s+\())",
         text,
     )
-    for found in named if len({match[1] for match in named}) == 1 else [opening] if opening and not named else []:
-        return None if _another(text, found, one) else found[1]
+    found = named[0] if len({match[1] for match in named}) == 1 else None if named else opening
+    if found:
+        return _unless_another(text, found, one)
     said_option = parse_choice(text, tuple((options or {}).values()))
     of_option = next((letter for letter, option in (options or {}).items() if option == said_option), None)
     last_line = alone.match(text.rpartition("\n")[2])
@@ -140,14 +138,12 @@ def parse_clock(text: str) -> int | None:
     """An hour from 1 to 12: "2 o'clock", "two o'clock", or the bare number where the text is nothing else."""
     text = _REGION.sub(" ", _plain(text)).strip()
     alone = re.fullmatch(r"(?:about|approximately)?\s*(\d{1,2})\.?", text, re.IGNORECASE)
-    if alone:
-        return _hour(alone[1])
     for part in (*_declarations(text), text):
-        hours = {match[1].casefold() for match in _CLOCK.finditer(part)}
+        hours = {_hour(match[1]) for match in ([alone] if alone else _CLOCK.finditer(part))}
         if _CLOCK_RANGE.search(part):
             return None
-        if len({_hour(word) for word in hours}) == 1:
-            return _hour(hours.pop())
+        if len(hours) == 1:
+            return hours.pop()
     return None
 
 
@@ -212,15 +208,16 @@ def _without_lists(text: str, one: str) -> str:
     return lists.sub(lambda block: block[0] if len(set(letters.findall(block[0]))) == 1 else "", text).strip()
 
 
-def _another(text: str, found: re.Match[str], one: str) -> bool:
-    """Whether the sentence that goes on behind a letter names another one that is not denied: "A or B", "(A)(C)"."""
+def _unless_another(text: str, found: re.Match[str], one: str) -> str | None:
+    """The letter, unless the sentence that goes on behind it names another that is not denied: "A or B", "(A)(C)"."""
     sentence = re.split(r"[.!?](?:\s|$)|\n", text[found.end() :], maxsplit=1)[0]
     letter = next(filter(None, found.groups())).upper()
     joined = rf"^\)?\s*(?:(?:[,/&;+]\s*)?(?:and|or)\b|[,/&;+])\s*\(?({one})\b|\bor\s+\(?({one})\b(?!\s+is\b)"
     others = re.finditer(rf"{joined}|\(({one})\)|(?<![\w(])({one})[):]", sentence)
-    return any(match[match.lastindex or 0] != letter and not _denied(sentence, match) for match in others)
+    another = any(match[match.lastindex or 0] != letter and not _denied(sentence, match) for match in others)
+    return None if another else letter
 
 
 def _hour(word: str) -> int | None:
-    number = NUMBER_WORDS[word] if word in NUMBER_WORDS else int(word)
+    number = NUMBER_WORDS.get(word.casefold()) or int(word)
     return number if 1 <= number <= 12 else None

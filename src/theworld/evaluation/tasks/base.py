@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from theworld.data.open_source import Source
 from theworld.data.schema import BadSample, Example, Skipped, SourceSettings
@@ -21,11 +20,8 @@ from theworld.utils.errors import TheWorldError
 from ..store.predictions import Item, Prediction
 
 Row = TypeVar("Row", Item, Prediction)
-ALL = "all"
-"""The one kind of a task that declares none."""
-
-MARGIN = 0.01
-"""Loss in accuracy that a kind of questions may have before the verdict says *harms*, unless its task names another."""
+ALL = "all"  # the one kind of a task that declares none
+MARGIN = 0.01  # loss in accuracy that a kind may have before the verdict says *harms*, unless its task names another
 
 
 @dataclass(frozen=True)
@@ -80,16 +76,11 @@ class Task:
     max_new_tokens: int = 32  # of a generated answer
     kinds: tuple[str, ...] = ()  # each with a verdict of its own: an item's family is then `<kind>/<name>`
     margins: Mapping[str, float] = field(default_factory=dict)  # by kind, the loss in accuracy that is not called harm
-    # `(output folder, num_samples) -> path or Hub id` where no data is named; called after all options were checked, as
-    # it may make the data
-    default_source: Callable[[Path, int | None], str] | None = None
+    # Where the data is if none is named: a path or Hub id, or `(output folder, num_samples) -> path`, which may make it
+    default_source: str | Callable[[Path, int | None], str] | None = None
     learn: Learn | None = None  # static learners as a control, where the task has training labels
     questions_to_learn: int = 1  # fewest questions for which `learn` is worth its time
     trace: Trace | None = None  # error tracing, where the imagined end can be read
-
-    def margin(self, kind: str) -> float:
-        """Loss in accuracy on `kind` that is not called harm."""
-        return self.margins.get(kind, MARGIN)
 
 
 def by_family(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -114,17 +105,14 @@ def read_items(rows: Source | Iterable[Example | Skipped], to_item: Callable[[Ex
     Raises:
         ValueError: No row is an item; says why the first is none.
     """
-    items: list[Item] = []
-    skipped: list[Skipped] = []
-    ids: Counter[str] = Counter()
+    items, skipped, ids = list[Item](), list[Skipped](), Counter[str]()
     for row in rows:
-        if isinstance(row, Skipped):
-            skipped.append(row)
-            continue
         try:
-            item = to_item(row)
+            item = row if isinstance(row, Skipped) else to_item(row)
         except BadSample as bad:
-            skipped.append(bad.skipped(row.id))
+            item = bad.skipped(row.id)
+        if isinstance(item, Skipped):
+            skipped.append(item)
             continue
         ids[item.id] += 1
         name = item.id if ids[item.id] == 1 else f"{item.id}#{ids[item.id]}"
@@ -140,9 +128,7 @@ def image_name(images: Sequence[Any]) -> str:
     first = images[0] if images else ""
     if isinstance(first, str | Path):
         return "/".join(Path(first).parts[-2:])
-    if isinstance(first, Image.Image):
-        first = np.asarray(first)
-    content = first.tobytes() if isinstance(first, np.ndarray) else bytes(first)
+    content = first if isinstance(first, bytes) else np.asarray(first).tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import fmean
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
@@ -48,10 +49,9 @@ def _item(official: bool, example: Example) -> Item:
     if not subtask:
         raise BadSample("bad_row", "no sub_task, and none in idx: expected an idx such as val_Relative_Depth_1")
     item = Item.from_example(example, family=subtask)
-    if not official or subtask not in DISCLAIMED:
-        return item
     first, *others = item.messages
-    return replace(item, messages=(replace(first, content=DISCLAIMER + first.content), *others))
+    before = DISCLAIMER if official and subtask in DISCLAIMED else ""
+    return replace(item, messages=(replace(first, content=before + first.content), *others))
 
 
 def score(item: Item, output: str) -> Score:
@@ -62,21 +62,16 @@ def score(item: Item, output: str) -> Score:
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The official total and the pooled one, of as many sub-tasks as there are."""
+    """The official total, of as many sub-tasks as there are, and the pooled one."""
     subtasks = means((row.family, row.score) for row in of_known_family(predictions))
-    return {
-        "mean_of_subtasks": sum(subtasks.values()) / len(subtasks),
-        "pooled": sum(row.score for row in predictions) / len(predictions),
-        "subtasks": float(len(subtasks)),
-    }
+    return {"mean_of_subtasks": fmean(subtasks.values()), "pooled": fmean(row.score for row in predictions)}
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the most frequent letter of every sub-task reaches."""
     scores = majority_baseline(items)
     subtasks = means((item.family, float(score)) for item, score in zip(items, scores, strict=True))
-    mean = sum(subtasks.values()) / len(subtasks)
-    return {"majority_letter": float(scores.mean()), "majority_letter_mean_of_subtasks": mean}
+    return {"majority_letter": fmean(scores), "majority_letter_mean_of_subtasks": fmean(subtasks.values())}
 
 
-BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION)
+BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION, default_source="BLINK-Benchmark/BLINK")

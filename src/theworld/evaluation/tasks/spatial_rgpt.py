@@ -13,13 +13,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from theworld.data.open_source import open_source
 from theworld.data.schema import BadSample, Example, SourceSettings
 
 from ..stats.baseline import folds
 from ..store.predictions import Item, Prediction
 from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
-from .base import Score, Task, TaskItems, means, of_known_family, read_items
+from .base import Score, Task, TaskItems, by_family, means, of_known_family, read_items
 
 NO = ("actually", "in fact")
 """How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
@@ -59,10 +61,8 @@ def _item(requested: bool, example: Example) -> Item:
     choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
     about = {**example.metadata, "form": form, "truth": truth}
     item = Item.from_example(example, choices=choices, family=category, metadata=about)
-    if requested:
-        asked = f"{question.content}\n{REQUESTS[form].format(choices=', '.join(choices))}"
-        item = replace(item, messages=(*item.messages[:-1], replace(question, content=asked)))
-    return item
+    request = f"\n{REQUESTS[form].format(choices=', '.join(choices))}" if requested else ""
+    return replace(item, messages=(*item.messages[:-1], replace(question, content=question.content + request)))
 
 
 def read(form: str, text: str, regions: Sequence[str]) -> Any:
@@ -127,18 +127,18 @@ def group_of(category: str) -> str:
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """What the best constant answer reaches, chosen for every category on other items than it is scored on."""
-    of = {name: [item for item in items if item.family == name] for name in dict.fromkeys(i.family for i in items)}
-    right = {family: best_constant(rows) for family, rows in of.items()}
-    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in of.items()}
+    families = by_family(items)
+    right = {family: best_constant(rows) for family, rows in families.items()}
+    shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in families.items()}
     return {"best_constant": sum(right.values()) / len(items), **shares}
 
 
 def best_constant(items: Sequence[Item]) -> float:
     """How many items of one category the constant gets right that gets the most of the other folds; ties share."""
-    form, fold, right = items[0].metadata["form"], folds(items).tolist(), 0.0
-    truths = [(item.metadata["truth"], number) for item, number in zip(items, fold, strict=True)]
-    for number in set(fold):
-        own, others = ([truth for truth, of in truths if (of == number) is same] for same in (True, False))
+    form, fold, right = items[0].metadata["form"], folds(items), 0.0
+    truths = np.array([item.metadata["truth"] for item in items])
+    for number in np.unique(fold):
+        own, others = truths[fold == number].tolist(), truths[fold != number].tolist()
         # The most bands of 25 % that share a point share the lower end of one of them
         constants = {0.75 * truth if form == "data" else truth for truth in others}
         constants = set(range(1, 13)) if form == "direction" and others else constants
@@ -148,4 +148,13 @@ def best_constant(items: Sequence[Item]) -> float:
     return right
 
 
-SPATIAL_RGPT = Task("spatial_rgpt", "SpatialRGPT-Bench", load, score, measures, floors, max_new_tokens=128)
+SPATIAL_RGPT = Task(
+    "spatial_rgpt",
+    "SpatialRGPT-Bench",
+    load,
+    score,
+    measures,
+    floors,
+    max_new_tokens=128,
+    default_source="a8cheng/SpatialRGPT-Bench",
+)

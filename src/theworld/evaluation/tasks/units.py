@@ -62,10 +62,8 @@ def find_lengths(text: str) -> list[float]:
         length = number * _FACTORS[place]
         # The rest of the length before: a whole number of a larger unit of the same system stands in front
         adjacent = text[end : match.start()].strip(" ,.") in ("", "and")
-        if length < larger and adjacent and (place < METRIC) == (place_before < METRIC):
-            found[-1] += length
-        else:
-            found.append(length)
+        rest = length < larger and adjacent and (place < METRIC) == (place_before < METRIC)
+        found.append(found.pop() + length if rest else length)
         end, larger, place_before = match.end(), _FACTORS[place] if number == int(number) else 0.0, place
     return found
 

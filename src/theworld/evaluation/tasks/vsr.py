@@ -13,7 +13,7 @@ from pathlib import Path
 
 from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
-from theworld.data.sources.vsr import META_CATEGORIES
+from theworld.data.sources.vsr import CATEGORY_OF
 
 from ..audit.overlaps import blind_rules
 from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
@@ -24,8 +24,6 @@ from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
-_GROUP_OF = {relation: group for group, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
-
 
 def load(settings: SourceSettings) -> TaskItems:
     """The statements at `settings.path`, labels being the answers; families are relations. Raises as `open_source`.
@@ -34,11 +32,11 @@ def load(settings: SourceSettings) -> TaskItems:
     id. The split is test by default; a file has none.
     """
     path = Path(settings.path or "").expanduser()
-    if not path.is_file():
-        settings = replace(settings, split=settings.split or "test")
     if settings.path is not None and (path / PRIMARY).is_dir():
         path = path / PRIMARY
         settings = replace(settings, path=str(path))
+    if not path.is_file():
+        settings = replace(settings, split=settings.split or "test")
     file = path / f"{settings.split}.jsonl" if path.is_dir() else path
     train = file.parent / TRAIN
     known = {"train_file": str(train)} if file.is_file() and train.is_file() and train.name != file.name else {}
@@ -61,23 +59,22 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
     pairs = [("yes_rate", float(row.parsed == "1")) for row in predictions]
     for row in of_known_family(predictions):
-        pairs.append((f"{_GROUP_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
+        pairs.append((f"{CATEGORY_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
     return means(pairs)
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
     """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
-    found = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
-    train = items[0].metadata.get("train_file")
-    if train is None:
-        return found
-    rows = [
-        AuditRow(item.id, normalise(item.metadata["caption"]), YES if item.answer == "1" else NO, (), item.family)
-        for item in items
-    ]
-    blind = blind_rules(read_audit_rows(train), rows)
-    found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
-    return found if blind["relation_prior"] is None else {**found, "relation_prior": blind["relation_prior"]}
+    found: dict[str, float | None] = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
+    if train := items[0].metadata.get("train_file"):
+        rows = [
+            AuditRow(item.id, normalise(item.metadata["caption"]), YES if item.answer == "1" else NO, (), item.family)
+            for item in items
+        ]
+        blind = blind_rules(read_audit_rows(train), rows)
+        found |= {"opposite_of_training": blind["opposite"], "same_as_training": blind["same"]}
+        found |= {"relation_prior": blind["relation_prior"]}
+    return {name: share for name, share in found.items() if share is not None}
 
 
-VSR = Task("vsr", "VSR", load, score, measures, floors)
+VSR = Task("vsr", "VSR", load, score, measures, floors, default_source="cambridgeltl/vsr_zeroshot")
