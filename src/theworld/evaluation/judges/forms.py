@@ -11,9 +11,9 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from theworld.constants import CUSTOM_TOKEN_EOW, CUSTOM_TOKEN_SOW, WORLD_TOKEN
+from theworld.data.text_rows import parse_json
 from theworld.utils.errors import TheWorldError
 
 from ..store.predictions import Prediction
@@ -30,7 +30,7 @@ MISREAD = 0.05
 """Relative error up to which a judge may round a right answer that the rules read as well; beyond, it misread it."""
 
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(str), Field(allow_inf_nan=False)]  # as text, `true` is none
 Hour = Annotated[Number, Field(ge=1, le=12, multiple_of=1)]
 
 
@@ -58,9 +58,8 @@ NUMBERS = (
     'Its keys are "answer_{unit}" and "response_{unit}": the {what} that right_answer and that response give, {how}; '
     "null for a response that gives no single {what}. Do not judge which is right. Example: "
 )
-METRES = NUMBERS.format(
-    unit="metres", what="length", how="as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)"
-)
+INCHES = "as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)"
+METRES = NUMBERS.format(unit="metres", what="length", how=INCHES)
 HOURS = NUMBERS.format(unit="hour", what="direction", how="as an hour of the clock from 1 to 12")
 
 FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
@@ -86,12 +85,11 @@ FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
 """What a judge is told after `OPENING`, and what its reply holds, by kind of question; lengths and hours are compared
 by the official rules of SpatialRGPT-Bench, not by the judge."""
 
-_USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
-_IMAGE_TOKENS = ("<start_of_image>", "<end_of_image>", "<image_soft_token>")
-_BLOCK_TOKENS = map(re.escape, (*_IMAGE_TOKENS, CUSTOM_TOKEN_SOW, WORLD_TOKEN, CUSTOM_TOKEN_EOW))
-_PLACEHOLDER = re.compile(rf"(?:{'|'.join(_BLOCK_TOKENS)})(?:\*\d+)?")
-_THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-_FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
+USER_TURN = re.compile(r"<start_of_turn>user\n(.*?)<end_of_turn>", re.DOTALL)
+CONTROL = re.compile(r"<start_of_turn>(?:user|model)\n?|<(?:bos|pad|unused\d+|image_soft_token|\w+_of_\w+)>(?:\*\d+)?")
+"""Gemma's control tokens, runs of them with their count."""
+THOUGHT = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+FENCE = re.compile(r"^```(?:json)?\s*\n(.*)\n\s*```$", re.DOTALL)
 
 
 def form_of(task: str, family: str) -> str:
@@ -110,8 +108,12 @@ def messages_for(form: str, prediction: Prediction) -> list[dict[str, str]]:
 
 def question_of(prompt: str) -> str:
     """The last question of a rendered prompt, without turns, images and worlds; the whole text if it has no turns."""
-    turns = _USER_TURN.findall(prompt)
-    return _PLACEHOLDER.sub("", turns[-1] if turns else prompt).strip()
+    return readable((USER_TURN.findall(prompt) or [prompt])[-1])
+
+
+def readable(prompt: str) -> str:
+    """A rendered prompt without the tokens that frame it."""
+    return CONTROL.sub("", prompt).strip()
 
 
 def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
@@ -120,17 +122,14 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
     Raises:
         ValueError: It is not one JSON object of the form, or it misreads the right answer.
     """
-    # 1. One JSON object of the form
-    text = _THOUGHT.sub("", text, count=1).strip()
-    fenced = _FENCE.match(text)
+    # 1. One JSON object of the form, alone or in a fence, behind a thought
+    text = THOUGHT.sub("", text).strip()
+    fenced = FENCE.match(text)
     try:
-        reply = json.loads(fenced[1] if fenced else text, object_pairs_hook=_once)  # a JSONDecodeError is a ValueError
-        found = FORMS[form][1].model_validate(reply)
+        found = FORMS[form][1].model_validate(parse_json(fenced[1] if fenced else text))
     except ValidationError as error:
         told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise TheWorldError("; ".join(told)) from error
-    except RecursionError as error:  # 10,000 brackets
-        raise TheWorldError(str(error)) from error
     # 2. The judge's own mark, or the official rule for the two numbers that it read
     if isinstance(found, Mark):
         return {"mark": found.mark, "figures": {}}
@@ -139,12 +138,5 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
         raise TheWorldError(f"read {found.truth:g} {form}: the right answer says {answer[:80]!r}")
     if found.said is None:
         return {"mark": 0.0, "figures": {}}
-    right = is_right(kind, found.said, found.truth)
-    return {"mark": float(right), "figures": error_of(kind, found.said, found.truth)}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys come once: of two marks none is the mark. `true` becomes a text, as it is no number."""
-    if len(dict(pairs)) < len(pairs):
-        raise TheWorldError(f"a key comes twice among {', '.join(repr(key) for key, _ in pairs)}")
-    return {key: str(value) if isinstance(value, bool) else value for key, value in pairs}
+    right, figures = is_right(kind, found.said, found.truth), error_of(kind, found.said, found.truth)
+    return {"mark": float(right), "figures": figures}

@@ -15,7 +15,7 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from ..ask.arms import FULL
-from ..judges import SUMMARY
+from ..judges.judge import SUMMARY
 from ..tasks.base import ALL
 from ..verdict import ALPHA, REFERENCE, p_text
 
