@@ -73,7 +73,6 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         "always yes",
         "What the world model imagines, from the present on",
         "num_world_steps",
-        "<bos>Does ball 0 fall?",
     ):
         assert expected in page.text
     assert page.tags.count("svg") == 1

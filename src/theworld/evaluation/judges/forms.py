@@ -26,12 +26,7 @@ OPENING = (
     "you. Reply with one JSON object and nothing else. "
 )
 
-MISREAD = 0.05
-"""Relative error up to which a judge may round a right answer that the rules read as well; beyond, it misread it."""
-
-
 Number = Annotated[float, BeforeValidator(str), Field(allow_inf_nan=False)]  # as text, `true` is none
-Hour = Annotated[Number, Field(ge=1, le=12, multiple_of=1)]
 
 
 class Mark(BaseModel):
@@ -41,28 +36,19 @@ class Mark(BaseModel):
 
 
 class Metres(BaseModel):
-    """A reply that reads two lengths."""
+    """A reply that reads a length."""
 
-    truth: Annotated[Number, Field(gt=0, alias="answer_metres")]
-    said: Annotated[Number, Field(ge=0)] | None = Field(alias="response_metres")
-
-
-class Hours(BaseModel):
-    """A reply that reads two directions."""
-
-    truth: Hour = Field(alias="answer_hour")
-    said: Hour | None = Field(alias="response_hour")
+    said: Annotated[Number, Field(ge=0)] | None = Field(alias="metres")
 
 
-NUMBERS = (
-    'Its keys are "answer_{unit}" and "response_{unit}": the {what} that right_answer and that response give, {how}; '
-    "null for a response that gives no single {what}. Do not judge which is right. Example: "
-)
-INCHES = "as numbers in metres (1 inch = 0.0254, 1 foot = 0.3048, 1 cm = 0.01)"
-METRES = NUMBERS.format(unit="metres", what="length", how=INCHES)
-HOURS = NUMBERS.format(unit="hour", what="direction", how="as an hour of the clock from 1 to 12")
+class Hour(BaseModel):
+    """A reply that reads a direction."""
 
-FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
+    said: Annotated[Number, Field(ge=1, le=12, multiple_of=1)] | None = Field(alias="hour")
+
+
+READ = 'null for a response that gives no single one. Do not judge whether it is right. Example: right_answer "Region '
+FORMS: dict[str, tuple[str, type[Mark | Metres | Hour]]] = {
     "answer": (
         'Its key is "mark": 1 if the response gives the right answer, in whatever words, else 0. A response that gives '
         "several answers, or none, is marked 0. A number in brackets, as in Region [0], is the name of a region of the "
@@ -72,14 +58,14 @@ FORMS: dict[str, tuple[str, type[Mark | Metres | Hours]]] = {
         Mark,
     ),
     "metres": (
-        f'{METRES}right_answer "Region [0] is 10 inches wide.", response "It is about 48.5 cm." -> '
-        '{"answer_metres": 0.254, "response_metres": 0.485}',
+        'Its key is "metres": the length that the response gives, as a number in metres (1 inch = 0.0254, 1 foot = '
+        f'0.3048, 1 cm = 0.01); {READ}[0] is 10 inches wide.", response "It is about 48.5 cm." -> {{"metres": 0.485}}',
         Metres,
     ),
     "clock": (
-        f'{HOURS}right_answer "Region [1] is at 3 o\'clock.", response "at roughly 11" -> '
-        '{"answer_hour": 3, "response_hour": 11}',
-        Hours,
+        'Its key is "hour": the direction that the response gives, as an hour of the clock from 1 to 12; '
+        f'{READ}[1] is at 3 o\'clock.", response "at roughly 11" -> {{"hour": 11}}',
+        Hour,
     ),
 }
 """What a judge is told after `OPENING`, and what its reply holds, by kind of question; lengths and hours are compared
@@ -120,7 +106,7 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
     """The `mark` of a reply, 1.0 for a right answer and 0.0 for a wrong one, and further `figures` by name.
 
     Raises:
-        ValueError: It is not one JSON object of the form, or it misreads the right answer.
+        ValueError: It is not one JSON object of the form.
     """
     # 1. One JSON object of the form, alone or in a fence, behind a thought
     text = THOUGHT.sub("", text).strip()
@@ -130,13 +116,12 @@ def read_reply(form: str, text: str, answer: str) -> dict[str, Any]:
     except ValidationError as error:
         told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise TheWorldError("; ".join(told)) from error
-    # 2. The judge's own mark, or the official rule for the two numbers that it read
+    # 2. The judge's own mark, or the official rule for the number that it read
     if isinstance(found, Mark):
         return {"mark": found.mark, "figures": {}}
-    kind, known = ("data", parse_metres(answer)) if form == "metres" else ("direction", parse_clock(answer))
-    if known is not None and abs(found.truth - known) > (MISREAD * known if form == "metres" else 0):
-        raise TheWorldError(f"read {found.truth:g} {form}: the right answer says {answer[:80]!r}")
+    kind, truth = ("data", parse_metres(answer)) if form == "metres" else ("direction", parse_clock(answer))
+    if truth is None:
+        raise TheWorldError(f"no number in the right answer {answer[:80]!r}")
     if found.said is None:
         return {"mark": 0.0, "figures": {}}
-    right, figures = is_right(kind, found.said, found.truth), error_of(kind, found.said, found.truth)
-    return {"mark": float(right), "figures": figures}
+    return {"mark": float(is_right(kind, found.said, truth)), "figures": error_of(kind, found.said, truth)}
