@@ -192,7 +192,7 @@ def _rows_of(row: Any, where: str) -> list[AuditRow]:
     # 2. What all questions of the row share
     given = [row.get(key) for key in IMAGES]
     listed = [name for value in given for name in (value if isinstance(value, list) else [value])]
-    shared = {
+    shared: dict[str, Any] = {
         "id": "" if id is None else str(row[id]),
         "images": tuple(name for name in listed if isinstance(name, str)),
         "relation": str(row.get("relation") or ""),

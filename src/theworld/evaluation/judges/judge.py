@@ -24,7 +24,7 @@ from theworld.utils.io import append_jsonl, read_jsonl, write_json
 
 from ..stats.intervals import interval
 from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, digest_of, read_predictions
-from .forms import FORMS, OPENING, form_of, messages_for, read_reply
+from .forms import FORMS, form_of, messages_for, read_reply
 from .settings import JudgeSettings
 
 JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
@@ -59,10 +59,10 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
 
     def judged(row: Prediction) -> dict[str, Any]:
         raw, failed = _ask(client, settings, messages_for(forms[row.id], row))
-        kept = {"id": row.id, "evidence": evidence[row.id], "form": forms[row.id], "raw": raw}
+        kept: dict[str, Any] = {"id": row.id, "evidence": evidence[row.id], "form": forms[row.id], "raw": raw}
         kept |= {"mark": None, "figures": {}, "unreadable": None, "failed": failed}
         try:
-            return kept if raw is None else kept | read_reply(kept["form"], raw, row.answer)
+            return kept if raw is None else kept | read_reply(forms[row.id], raw, row.answer)
         except ValueError as error:
             return kept | {"unreadable": " ".join(str(error).split())[:300]}
 
@@ -126,7 +126,7 @@ def _ask(client: Any, settings: JudgeSettings, messages: list[dict[str, str]]) -
 def _claim(home: Path, settings: JudgeSettings) -> None:
     """Write who judges here, or check that it is the same."""
     identity: dict[str, Any] = {name: getattr(settings, name) for name in ("base_url", "model", "temperature")}
-    identity["prompts"] = digest_of([OPENING, *(told for told, _ in FORMS.values())])
+    identity["prompts"] = digest_of([told for told, _ in FORMS.values()])
     if not (home / MANIFEST).is_file():
         write_json(home / MANIFEST, {"identity": identity})
     there = read_object(home / MANIFEST, "identity", cure="move it away")["identity"]

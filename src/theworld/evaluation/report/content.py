@@ -78,14 +78,17 @@ def gather(
     for run in runs:
         if not run.metrics:
             raise MissingFileError(f"{run.folder}: no metrics of any task there; `theworld evaluate` writes them")
-    found = {task: _find(task, runs) for run in runs for task in run.metrics}
+    tasks = dict.fromkeys(task for run in runs for task in run.metrics)
+    by_task = {task: [run for run in runs if task in run.metrics] for task in tasks}
+    found = {task: _find(task, own) for task, own in by_task.items()}
     # 2. The numbers of one run as it stored them, or those of all together
-    metrics = runs[0].metrics if len(runs) == 1 else correct({task: _together(task, found[task]) for task in found})
-    sections = [_section(metrics[task], found[task], keep_images) for task in found]
+    metrics = runs[0].metrics
+    if len(runs) > 1:
+        metrics = correct({task: _together(task, own, found[task]) for task, own in by_task.items()})
+    sections = [_section(metrics[task], own, found[task], keep_images) for task, own in by_task.items()]
     # 3. What it is about
-    models = list(dict.fromkeys(labels))
-    if len(runs) == 1:
-        models = [next(iter(found.values()))[0][1].manifest.get("model", "Evaluation")]
+    model = next(iter(found.values()))[0][1].manifest.get("model", "Evaluation")
+    models = list(dict.fromkeys(labels)) if len(runs) > 1 else [model]
     titles = ", ".join(section.metrics["title"] for section in sections)
     newest = max(path.stat().st_mtime for folder in folders for path in folder.glob("*/*/predictions.jsonl"))
     date = datetime.fromtimestamp(newest, UTC).date().isoformat()
@@ -96,12 +99,9 @@ def _find(task: str, runs: Sequence[Run]) -> Found:
     """Every arm of a task, checked; arms that are the same are there once."""
     found: list[tuple[Run, ArmRun]] = []
     for run in runs:
-        if task in run.metrics:
-            arms = read_arms(
-                run.folder / task
-            )  # first: what was done to a file is a better reason than that it changed
-            check_scored(run.folder / task, run.metrics[task])
-            found += [(run, arm) for arm in arms.values()]
+        # First, as what was done to a file is a better reason than that it changed
+        found += [(run, arm) for arm in read_arms(run.folder / task).values()]
+        check_scored(run.folder / task, run.metrics[task])
     check_together({str(run.folder / task / arm.name): arm for run, arm in found})
     by_name = _by_name(found)
     once = {id(arm) for seeds in each_once(by_name, _full(by_name)).values() for arm in seeds}
@@ -121,14 +121,14 @@ def _full(arms: Mapping[str, Any]) -> str:
     return next((name for name in arms if name.rpartition("/")[2] == FULL), next(iter(arms)))
 
 
-def _together(task: str, found: Found) -> Metrics:
+def _together(task: str, runs: Sequence[Run], found: Found) -> Metrics:
     """The metrics of the arms of several runs; what says how to count is that of the first."""
-    arms, runs = _by_name(found), _runs(found)
-    known = runs[0].metrics[task]
+    arms, known = _by_name(found), runs[0].metrics[task]
     counting: Metrics = {key: known[key] for key in ("kinds", "margins", "floors")}
     numbers = task_numbers(arms, full=_full(arms), learns="static_learner" in known["decides"], **counting)
-    # What the task alone can compute is as each run stored it
+    # Whose each arm is, and what the task alone can compute, as each run stored it
     for name, told in numbers["arms"].items():
+        told["label"] = f"{name.rpartition('/')[0]}: {told['label']}"
         seeds = [run.metrics[task]["arms"].get(arm.name, {}) for run, arm in found if run.named(arm) == name]
         told["measures"] = _mean([seed.get("measures", {}) for seed in seeds])
     beside = [{"run": run.name, **{key: run.metrics[task].get(key) for key in BESIDE}} for run in runs]
@@ -144,12 +144,8 @@ def _mean(seeds: Sequence[Metrics]) -> Metrics:
     }
 
 
-def _runs(found: Found) -> list[Run]:
-    return list({run.folder: run for run, _ in found}.values())
-
-
-def _section(metrics: Metrics, found: Found, keep_images: Callable[[str, str], None]) -> Section:
-    task, arms, runs, told = metrics["task"], _by_name(found), _runs(found), claims(metrics)
+def _section(metrics: Metrics, runs: Sequence[Run], found: Found, keep_images: Callable[[str, str], None]) -> Section:
+    task, arms, told = metrics["task"], _by_name(found), claims(metrics)
     full = _full(arms)
     # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
     if runs[0].label:

@@ -20,7 +20,7 @@ from theworld.utils.io import write_bytes
 
 from ..ask.prompts import open_images
 from ..judges.forms import readable
-from ..store.predictions import Item, Prediction
+from ..store.predictions import Item, Prediction, digest_of
 from ..store.refusals import ArmRun
 
 EXAMPLES, MAX_EXAMPLES = "examples", 8
@@ -86,12 +86,12 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
     for name, image in shown.items():
         buffer = BytesIO()
         image.save(buffer, format="PNG", optimize=True)
-        write_bytes(folder / EXAMPLES / f"{_key(item.id)}-{name}.png", buffer.getvalue())
+        write_bytes(folder / EXAMPLES / f"{digest_of(item.id)}-{name}.png", buffer.getvalue())
 
 
 def find_images(folder: Path, id: str) -> list[tuple[str, Path]]:
     """What each image of an item shows, and its file, of those that were kept."""
-    found = {path.stem.partition("-")[2]: path for path in sorted((folder / EXAMPLES).glob(f"{_key(id)}-*.png"))}
+    found = {path.stem.partition("-")[2]: path for path in sorted((folder / EXAMPLES).glob(f"{digest_of(id)}-*.png"))}
     return [(LABELS.get(name) or (f"Image {name}" if "2" in found else "Image"), path) for name, path in found.items()]
 
 
@@ -103,10 +103,6 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
     for number, place in enumerate(places):
         sheet.paste(frames[place].convert("RGB").resize(size), (number * (size[0] + 2), 0))
     return sheet
-
-
-def _key(id: str) -> str:
-    return hashlib.sha256(id.encode()).hexdigest()[:16]  # an id may hold what a file name cannot
 
 
 __all__ = ["ExampleItem", "Rollout", "draw_examples", "find_images", "save_images", "show", "strip"]

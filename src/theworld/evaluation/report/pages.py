@@ -29,7 +29,7 @@ def write_pages(report: Report, output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote)}
+    environment.globals.update({each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote)})
     for name in ("report.md", "report.html"):
         write_text(output / name, environment.get_template(f"{name}.jinja").render(report=report, output=output))
     return output / "report.html"

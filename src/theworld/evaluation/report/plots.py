@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 from textwrap import wrap
 
 from theworld.utils.imports import require
 
-from .tables import Metrics, deciding, title
+from .tables import Metrics, deciding
 
 INK = "#1a1b1c"
 """Drawn as `currentColor` in a page, so that it shows on light and on dark."""
@@ -19,22 +20,7 @@ PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
 WIDTH, ROW, LABEL = 4.9, 0.17, 26
 """Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters a line."""
 
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "theworld",  # the same numbers give the same file
-    "text.parse_math": False,  # a dollar sign in a label is one
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "ytick.left": False,
-}
+STYLE = Path(__file__).with_name("report.mplstyle")
 
 
 def draw(metrics: Metrics) -> tuple[str, str]:
@@ -51,10 +37,10 @@ def draw(metrics: Metrics) -> tuple[str, str]:
         of_kind = {kind: {name: arm["kinds"].get(kind) for name, arm in metrics["arms"].items()} for kind in kinds}
         compared = {kind: {name: told for name, told in them.items() if told} for kind, them in of_kind.items()}
         middle, about, unit = "estimate", "Accuracy", "per cent"
-    arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())]
+    arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())] or [*metrics["arms"]]
     decisive = deciding(metrics) if middle == "difference" else []
     # 2. Down the page an arm, and within it a kind
-    with require("eval", "matplotlib").rc_context(STYLE):
+    with require("eval", "matplotlib").rc_context(fname=STYLE):
         height = len(arms) * (len(kinds) * ROW + 0.14) + 0.9
         figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
@@ -66,10 +52,9 @@ def draw(metrics: Metrics) -> tuple[str, str]:
             shown = [[100 * them[name][key] for name in arms if name in them] for key in (middle, "low", "high")]
             axes.hlines(places, *shown[1:], color=colour, linewidth=1.6)
             axes.plot(shown[0], places, "o", color=colour, markersize=5, label=kind)
-        labels = ["\n".join(wrap(title(name, metrics), LABEL, max_lines=2, placeholder="…")) for name in arms]
-        axes.set_yticks(
-            range(len(arms)), [f"{label}{' *' * (name in decisive)}" for label, name in zip(labels, arms, strict=True)]
-        )
+        labels = [wrap(metrics["arms"][name]["label"], LABEL, max_lines=2, placeholder="…") for name in arms]
+        stars = [" *" * (name in decisive) for name in arms]
+        axes.set_yticks(range(len(arms)), ["\n".join(told) + star for told, star in zip(labels, stars, strict=True)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
@@ -79,8 +64,8 @@ def draw(metrics: Metrics) -> tuple[str, str]:
         text = StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    stars = " The verdict needs the arms with *." if decisive else ""
-    return f"{about}, with 95 % intervals.{stars}", text.getvalue()
+    needed = " The verdict needs the arms with *." if decisive else ""
+    return f"{about}, with 95 % intervals.{needed}", text.getvalue()
 
 
 __all__ = ["INK", "draw"]

@@ -103,11 +103,10 @@ def key_table(metrics: Metrics) -> Table:
         return name.rpartition("/")[2] != REFERENCE, min(found, default=1.0)
 
     full = sorted((name for name in metrics["arms"] if name.rpartition("/")[2] == FULL), key=metrics["full"].__ne__)
-    arms = [*full, *sorted(deciding(metrics), key=closeness)] or list(metrics["arms"])
-    rows = [{"Accuracy in %": title(n, metrics), **_by_kind(metrics["arms"][n], metrics)} for n in arms[:KEY_ROWS]]
-    more = len(arms) - KEY_ROWS
-    left_out = f" {more} more that a verdict needs are further behind." if more > 0 else ""
-    return Table("", rows, f"With 95 % intervals.{left_out}")
+    names = [*full, *sorted(deciding(metrics), key=closeness)] or list(metrics["arms"])
+    arms = [metrics["arms"][name] for name in names[:KEY_ROWS]]
+    rows = [{"Accuracy in %": arm["label"], **_by_kind(arm, metrics)} for arm in arms]
+    return Table("", rows, "With 95 % intervals.")
 
 
 def task_tables(metrics: Metrics) -> list[Table]:
@@ -229,12 +228,6 @@ def deciding(metrics: Metrics) -> list[str]:
     return [name for name in metrics["arms"] if name in names]
 
 
-def title(name: str, metrics: Metrics) -> str:
-    """An arm in words, with the label of its run where there are several."""
-    run, label = name.rpartition("/")[0], metrics["arms"][name]["label"]
-    return f"{run}: {label}" if run else label
-
-
 def plain(text: str) -> str:
     """Text of a data set on one line, none of which Markdown reads as HTML, a link, an image or emphasis."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
@@ -280,4 +273,4 @@ def _range(numbers: Mapping[str, Any], middle: str = "estimate", digits: str = "
 
 
 __all__ = ["Table", "claims", "deciding", "judge_table", "key_table", "plain", "task_tables", "terminal_report"]
-__all__ += ["title", "warning_lines"]
+__all__ += ["warning_lines"]
