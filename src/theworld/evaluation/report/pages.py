@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,9 +30,10 @@ def write_pages(report: Report, output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update({each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote)})
+    shown: dict[str, Any] = {each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote)}
+    shown |= {"report": report, "output": output}
     for name in ("report.md", "report.html"):
-        write_text(output / name, environment.get_template(f"{name}.jinja").render(report=report, output=output))
+        write_text(output / name, environment.get_template(f"{name}.jinja").render(shown))
     return output / "report.html"
 
 
