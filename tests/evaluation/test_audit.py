@@ -3,12 +3,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
-from theworld.evaluation.audit.overlaps import audit
-from theworld.evaluation.audit.rows import normalise, read_audit_rows
+from theworld.evaluation.audit import audit, normalise, read_audit_rows
 from theworld.evaluation.stats.intervals import interval
 
 BLINK_OPTIONS = "\nSelect from the following choices.\n(A) yes\n(B) no"
@@ -124,27 +121,6 @@ def test_open_questions_have_overlaps_and_no_rules(tmp_path: Path) -> None:
         1,
         1,
     )
-
-
-def test_images_are_found_under_another_name(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    picture, other = (Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)) for _ in range(2))
-    for folder in ("train", "eval"):
-        (tmp_path / folder).mkdir()
-    picture.save(tmp_path / "train/a.png")
-    picture.save(tmp_path / "eval/b.bmp")  # other bytes, the same pixels
-    other.save(tmp_path / "eval/c.png")
-    train = write(tmp_path / "train.jsonl", [vsr("a.png", "One is here.", 1)])
-    rows = [vsr(name, f"The {name} is there.", 1) for name in ("b.bmp", "c.png", "absent.png")]
-    evaluation = write(tmp_path / "eval.jsonl", rows)
-    found = audit([train], evaluation, tmp_path / "train", tmp_path / "eval")["overlap"]
-    assert (found["images"], found["same_images"], found["unread_images"]) == ([], ["b.bmp"], 1)
-    assert (found["image_rows"], found["clean_rows"]) == (1, 2)
-    assert audit([train], evaluation)["overlap"]["same_images"] is None
-    with pytest.raises(ValueError, match="both folders"):
-        audit([train], evaluation, tmp_path / "train")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
-        audit([train], evaluation, tmp_path / "nowhere", tmp_path / "eval")
 
 
 @pytest.mark.parametrize(

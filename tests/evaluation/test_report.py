@@ -16,7 +16,7 @@ from theworld.evaluation.report import compare_runs, terminal_report, write_repo
 from theworld.evaluation.report.examples import draw_examples, find_images, readable, save_images, strip
 from theworld.evaluation.report.plots import draw
 from theworld.evaluation.report.tables import KEY_ROWS, claims, plain, task_tables
-from theworld.evaluation.score import task_numbers, write_metrics
+from theworld.evaluation.score import read_metrics, task_numbers, write_metrics
 from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.store.refusals import ArmRun, read_arms
 from theworld.evaluation.verdict import correct
@@ -73,7 +73,6 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         "always yes",
         "What the world model imagines, from the present on",
         "num_world_steps",
-        "<bos>Does ball 0 fall?",
     ):
         assert expected in page.text
     assert page.tags.count("svg") == 1
@@ -325,6 +324,46 @@ def test_seeds_of_one_label(tmp_path: Path) -> None:
     assert arm["accuracy"]["estimate"] == pytest.approx(sum(accuracies) / 180)
     assert arm["between_seed_sd"] == pytest.approx(1 / 60)
     assert "SD of seeds" in (tmp_path / "all" / "report.md").read_text(encoding="utf-8")
+
+
+def test_measures_of_a_task_outside_the_package_are_compared(tmp_path: Path) -> None:
+    """Nothing but its metrics knows how they are computed; over seeds they have a mean, and a rerun is no seed."""
+    runs = [
+        evaluation(tmp_path / f"{n}", {"world": [k % (3 + n) != 0 for k in range(60)]}, weights=weights, seed=0)
+        for n, weights in ((0, "a"), (1, "b"))
+    ]
+    stored = [read_metrics(run)["balls"]["arms"]["world"]["measures"]["share_yes"] for run in runs]
+    assert stored[0]["estimate"] != stored[1]["estimate"]
+    section = compare_runs(runs, tmp_path / "both").sections[0]
+    assert [arm["measures"]["share_yes"] for arm in section.metrics["arms"].values()] == stored
+    assert "share yes" in (tmp_path / "both" / "report.md").read_text(encoding="utf-8")
+    again = evaluation(tmp_path / "again", {"world": [k % 3 != 0 for k in range(60)]}, weights="a", seed=0)
+    arms = compare_runs([*runs, again], tmp_path / "all", ["ours"] * 3).sections[0].metrics["arms"]
+    measure = arms["ours/world"]["measures"]["share_yes"]
+    for key in ("estimate", "low", "high"):
+        assert measure[key] == pytest.approx((stored[0][key] + stored[1][key]) / 2)
+    assert measure["n"] == 60
+
+
+def test_learners_and_traces_of_every_run_are_told(tmp_path: Path) -> None:
+    runs: list[Path] = []
+    for name, found in (("ours", 0.625), ("theirs", 0.5)):
+        write_json(tmp_path / name / "balls" / "learners.json", [{"family": "race", "validation_accuracy": found}])
+        write_json(tmp_path / name / "balls" / "tracing.json", {"race": {"imagined_right": found}})
+        runs.append(evaluation(tmp_path / name, {"world": EVERY["world" if name == "ours" else "gemma_tuned"]}))
+    metrics = compare_runs(runs, tmp_path / "both").sections[0].metrics
+    text = terminal_report(metrics)
+    for name, shown in (("ours", "62.5"), ("theirs", "50.0")):
+        assert re.search(rf"Static learners: {name} \({name}\)\n.*\nrace +{shown}\n", text)
+        assert re.search(rf"imagined future\?: {name} \({name}\)\n.*\nrace +{shown}(\n|$)", text)
+
+
+def test_one_item_shows_no_difference(tmp_path: Path) -> None:
+    """Its interval is all that a difference can be."""
+    items = make_items(1)
+    evaluation(tmp_path, {"world": [True], "gemma": [False]}, items)
+    text = write_report(tmp_path).with_suffix(".md").read_text(encoding="utf-8")
+    assert "| gemma | +100.0 (too few items) |" in text
 
 
 def test_a_rerun_is_no_second_seed(tmp_path: Path) -> None:

@@ -9,14 +9,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--train", nargs="+", required=True, metavar="FILE", help=".jsonl or .json files of training")
     parser.add_argument("--eval", required=True, metavar="FILE", help=".jsonl or .json file of the evaluation")
-    parser.add_argument("--train_images", metavar="DIR", help="compare images by their pixels, too")
-    parser.add_argument("--eval_images", metavar="DIR", help="as --train_images, of the evaluation")
     add_json(parser, "print JSON, with every id, statement and image shared")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found."""
-    from theworld.evaluation.audit.overlaps import audit, audit_text
+    from theworld.evaluation.audit import audit, audit_text
 
-    found = audit(args.train, args.eval, args.train_images, args.eval_images)
+    found = audit(args.train, args.eval)
     return report(args, found, audit_text(found))

@@ -18,8 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its tables."""
     from theworld.evaluation.report import compare_runs, terminal_report
 
-    sections = compare_runs(args.runs, args.output, args.labels).sections
+    tasks = [section.metrics for section in compare_runs(args.runs, args.output, args.labels).sections]
     page = f"{args.output}/report.html"
-    tables = (f"{terminal_report(section.metrics)}\n" for section in sections)
-    described = {"tasks": {section.task: section.metrics for section in sections}, "report": page}
-    return report(args, described, *tables, f"report        {page}")
+    described = {"tasks": {metrics["task"]: metrics for metrics in tasks}, "report": page}
+    return report(args, described, *(f"{terminal_report(metrics)}\n" for metrics in tasks), f"report        {page}")

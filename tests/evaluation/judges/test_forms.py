@@ -14,12 +14,12 @@ GOOD = [
     ("answer", '```json\n{"mark": 0, "why": "it says three"}\n```', "two", 0.0, {}),
     ("answer", '<think>Is Region [0] a 0? {"mark": 0}</think>\n{"mark": "1"}', "two", 1.0, {}),
     ("answer", '{"mark": 0.0}', "Region [0].", 0.0, {}),
-    ("metres", '{"answer_metres": 0.6096, "response_metres": 0.762}', WIDTH, 1.0, {"relative_error": 0.25}),
-    ("metres", '{"answer_metres": 0.61, "response_metres": 1.22}', WIDTH, 0.0, {"relative_error": 1.0}),
-    ("metres", '{"answer_metres": 0.61, "response_metres": null}', WIDTH, 0.0, {}),
-    ("clock", '{"answer_hour": 12, "response_hour": 1}', HOUR, 1.0, {"direction_error_degrees": 30.0}),
-    ("clock", '{"answer_hour": 12, "response_hour": 6}', HOUR, 0.0, {"direction_error_degrees": 180.0}),
-    ("clock", '{"answer_hour": 12, "response_hour": null}', HOUR, 0.0, {}),
+    ("metres", '{"metres": 0.762}', WIDTH, 1.0, {"relative_error": 0.25}),
+    ("metres", '{"metres": 1.22}', WIDTH, 0.0, {"relative_error": 1.0}),
+    ("metres", '{"metres": null}', WIDTH, 0.0, {}),
+    ("clock", '{"hour": 1}', HOUR, 1.0, {"direction_error_degrees": 30.0}),
+    ("clock", '{"hour": 6}', HOUR, 0.0, {"direction_error_degrees": 180.0}),
+    ("clock", '{"hour": null}', HOUR, 0.0, {}),
 ]
 
 BAD = [
@@ -37,14 +37,13 @@ BAD = [
     ("answer", '{"mark": 0, "mark": 1}', "two"),
     ("answer", f'{{"mark": 1{"0" * 400}}}', "two"),
     ("answer", "[" * 100_000, "two"),
-    ("metres", '{"answer_metres": 0.61}', WIDTH),
-    ("metres", '{"answer_metres": 0, "response_metres": 1}', WIDTH),
-    ("metres", '{"answer_metres": 2, "response_metres": 2}', WIDTH),  # feet left as they were
-    ("metres", '{"answer_metres": 0.61, "response_metres": -1}', WIDTH),
-    ("metres", '{"answer_metres": 0.61, "response_metres": NaN}', WIDTH),
-    ("clock", '{"answer_hour": 12, "response_hour": 13}', HOUR),
-    ("clock", '{"answer_hour": 12, "response_hour": 2.5}', HOUR),
-    ("clock", '{"answer_hour": 1, "response_hour": 1}', HOUR),
+    ("metres", '{"length": 0.61}', WIDTH),
+    ("metres", '{"metres": 1}', "wide"),
+    ("metres", '{"metres": -1}', WIDTH),
+    ("metres", '{"metres": NaN}', WIDTH),
+    ("clock", '{"hour": 13}', HOUR),
+    ("clock", '{"hour": 2.5}', HOUR),
+    ("clock", '{"hour": 1}', "ahead"),
 ]
 
 

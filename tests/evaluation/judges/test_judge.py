@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from theworld.cli.main import main
-from theworld.evaluation.judges import JUDGEMENTS, JudgeSettings, judge_predictions
+from theworld.evaluation.judges.judge import JUDGEMENTS, judge_predictions
+from theworld.evaluation.judges.settings import JudgeSettings
 from theworld.evaluation.store.predictions import Prediction, PredictionFile, read_predictions
 from theworld.utils.io import read_jsonl
 

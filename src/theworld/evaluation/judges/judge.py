@@ -7,8 +7,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +18,14 @@ from typing import Any
 import pandas as pd
 
 from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.folders import read_object
+from theworld.utils.imports import require
 from theworld.utils.io import append_jsonl, read_jsonl, write_json
 
 from ..stats.intervals import interval
-from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
-from .endpoint import Endpoint, JudgeSettings
-from .forms import FORMS, OPENING, form_of, messages_for, read_reply
+from ..store.predictions import MANIFEST, PREDICTIONS, Prediction, digest_of, read_predictions
+from .forms import FORMS, form_of, messages_for, read_reply
+from .settings import JudgeSettings
 
 JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
 
@@ -51,19 +51,31 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
     home = Path(folder) / "judges" / re.sub(r"[^\w-][^\w.-]*", "-", settings.model)
     _claim(home, settings)
     # 1. What is asked: a row whose chat has changed is asked anew
-    forms = {row.id: form_of(manifest["identity"]["task"], row.family) for row in predictions}
+    answered = [row for row in predictions if row.failed is None]
+    forms = {row.id: form_of(manifest["identity"]["task"], row.family) for row in answered}
+    evidence = {row.id: digest_of(messages_for(forms[row.id], row)) for row in answered}
     known = {id: row["evidence"] for id, row in _read(home).items() if row["failed"] is None}
-    asked = [row for row in predictions if row.failed is None and known.get(row.id) != _evidence(forms[row.id], row)]
+    asked = [row for row in answered if known.get(row.id) != evidence[row.id]]
+
+    def judged(row: Prediction) -> dict[str, Any]:
+        raw, failed = _ask(client, settings, messages_for(forms[row.id], row))
+        kept: dict[str, Any] = {"id": row.id, "evidence": evidence[row.id], "form": forms[row.id], "raw": raw}
+        kept |= {"mark": None, "figures": {}, "unreadable": None, "failed": failed}
+        try:
+            return kept if raw is None else kept | read_reply(forms[row.id], raw, row.answer)
+        except ValueError as error:
+            return kept | {"unreadable": " ".join(str(error).split())[:300]}
+
     # 2. A few at a time; each reply is appended as it comes
     if asked:
-        endpoint, pool = Endpoint(settings), ThreadPoolExecutor(settings.concurrency)
+        client, pool = _client(settings), ThreadPoolExecutor(settings.concurrency)
         try:
-            for done in as_completed([pool.submit(_judge, endpoint, forms[row.id], row) for row in asked]):
+            for done in as_completed([pool.submit(judged, row) for row in asked]):
                 append_jsonl(home / JUDGEMENTS, [done.result()])
         finally:
             pool.shutdown(cancel_futures=True)
     summary = _summary(predictions, _read(home))
-    write_json(home / SUMMARY, {"judge": settings.identity, **summary})
+    write_json(home / SUMMARY, summary)
     return summary
 
 
@@ -80,33 +92,47 @@ def prediction_folders(folder: str | Path) -> list[Path]:
     return [folder] if folder in found else found
 
 
+def _client(settings: JudgeSettings) -> Any:
+    """A client that retries with growing pauses, for any number of threads."""
+    return require("judge", "openai").OpenAI(
+        base_url=settings.base_url,
+        api_key=settings.api_key or "none",  # the client wants one, also for a server without keys
+        timeout=settings.timeout,
+        max_retries=settings.retries,
+    )
+
+
+def _ask(client: Any, settings: JudgeSettings, messages: list[dict[str, str]]) -> tuple[str | None, str | None]:
+    """The reply and `None`, or `None` and the failure that outlived the retries; a ValueError if all would fail."""
+    openai = require("judge", "openai")
+    try:
+        completion = client.chat.completions.create(
+            model=settings.model,
+            messages=messages,
+            temperature=openai.omit if settings.temperature is None else settings.temperature,
+            response_format={"type": "json_object"} if settings.json_mode else openai.omit,
+        )
+    except (openai.OpenAIError, ValueError) as error:  # a ValueError if the body of the answer is no JSON
+        # Cut last, as half a key is no longer found
+        told = f"{type(error).__name__}: {' '.join(settings.without_key(str(error)).split())[:300]}"
+        if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError):
+            advice = "check the key's variable, --base_url and --model"
+            raise TheWorldError(f"{settings.base_url}: {told}; {advice}") from None
+        return None, told
+    text = completion.choices[0].message.content if getattr(completion, "choices", None) else None
+    return (settings.without_key(text), None) if text else (None, "EmptyReply: the endpoint answered without a text")
+
+
 def _claim(home: Path, settings: JudgeSettings) -> None:
     """Write who judges here, or check that it is the same."""
-    prompts = json.dumps([OPENING, {name: told for name, (told, _) in FORMS.items()}])
-    identity = {**settings.identity, "prompts": hashlib.sha256(prompts.encode()).hexdigest()[:16]}
+    identity: dict[str, Any] = {name: getattr(settings, name) for name in ("base_url", "model", "temperature")}
+    identity["prompts"] = digest_of([told for told, _ in FORMS.values()])
     if not (home / MANIFEST).is_file():
         write_json(home / MANIFEST, {"identity": identity})
-        return
-    there = json.loads((home / MANIFEST).read_text(encoding="utf-8"))["identity"]
+    there = read_object(home / MANIFEST, "identity", cure="move it away")["identity"]
     differ = sorted(key for key in identity if there.get(key) != identity[key])
     if differ:
         raise TheWorldError(f"{home}: holds judgements made with other {', '.join(differ)}: move them away first")
-
-
-def _judge(endpoint: Endpoint, form: str, row: Prediction) -> dict[str, Any]:
-    """Ask about `row`; what is kept of the reply."""
-    raw, failed = endpoint.ask(messages_for(form, row))
-    judged = {"id": row.id, "evidence": _evidence(form, row), "form": form}
-    judged |= {"raw": raw, "mark": None, "figures": {}, "unreadable": None, "failed": failed}
-    try:
-        return judged if raw is None else judged | read_reply(form, raw, row.answer)
-    except ValueError as error:
-        return judged | {"unreadable": " ".join(str(error).split())[:300]}
-
-
-def _evidence(form: str, row: Prediction) -> str:
-    """What a judgement is of; when it changes, the old judgement no longer counts."""
-    return hashlib.sha256(json.dumps(messages_for(form, row)).encode()).hexdigest()[:16]
 
 
 def _read(home: Path) -> dict[str, dict[str, Any]]:
@@ -117,20 +143,21 @@ def _read(home: Path) -> dict[str, dict[str, Any]]:
 
 def _summary(predictions: Sequence[Prediction], judgements: dict[str, dict[str, Any]]) -> dict[str, Any]:
     found = [(row, judgements[row.id]) for row in predictions if row.failed is None]
-    judged = [(row, one) for row, one in found if one["mark"] is not None]
+    marked = [(row, one) for row, one in found if one["mark"] is not None]
+    causes = Counter(one["failed"].partition(":")[0] for _, one in found if one["failed"] is not None)
     summary: dict[str, Any] = {
         "items": len(predictions),
-        "judged": len(judged),
+        "judged": len(marked),
         "unreadable": sum(one["unreadable"] is not None for _, one in found),
-        "failed": sum(one["failed"] is not None for _, one in found),
+        "failed": causes.total(),
         "not_asked": len(predictions) - len(found),
-        "causes": dict(Counter(one["failed"].partition(":")[0] for _, one in found if one["failed"] is not None)),
+        "causes": dict(causes),
     }
-    if judged:
-        marks, figures = [one["mark"] for _, one in judged], pd.DataFrame([one["figures"] for _, one in judged])
-        summary["accuracy"] = asdict(interval(marks, [row.cluster for row, _ in judged]))
+    if marked:
+        marks, figures = [one["mark"] for _, one in marked], pd.DataFrame([one["figures"] for _, one in marked])
+        summary["accuracy"] = asdict(interval(marks, [row.cluster for row, _ in marked]))
         summary["figures"] = figures.mean().to_dict()
-        summary["agreement"] = sum(one["mark"] == row.score for row, one in judged) / len(judged)
+        summary["agreement"] = sum(one["mark"] == row.score for row, one in marked) / len(marked)
     return summary
 
 
@@ -139,7 +166,6 @@ def summary_line(summary: dict[str, Any]) -> str:
     counts = ", ".join(f"{summary[name]} {name.replace('_', ' ')}" for name in ("unreadable", "failed", "not_asked"))
     if "accuracy" not in summary:
         return f"none of {summary['items']} judged; {counts}"
-    accuracy = summary["accuracy"]
-    share = f"{100 * accuracy['estimate']:.1f} % [{100 * accuracy['low']:.1f}, {100 * accuracy['high']:.1f}]"
+    share, low, high = (f"{100 * summary['accuracy'][key]:.1f}" for key in ("estimate", "low", "high"))
     agreement = f"agrees with the rules on {100 * summary['agreement']:.1f} %"
-    return f"judged right {share} of {summary['judged']} of {summary['items']}; {counts}; {agreement}"
+    return f"judged right {share} % [{low}, {high}] of {summary['judged']} of {summary['items']}; {counts}; {agreement}"

@@ -50,21 +50,16 @@ class Answering:
         Raises:
             ValueError: A prompt has an image, and no world tokens came with it or reached the model.
         """
-        groups: dict[str, list[int]] = {}
-        for place, chosen in enumerate(settings):
-            groups.setdefault(json.dumps(chosen, sort_keys=True), []).append(place)
+        if unknown := sorted(set[str]().union(*settings) - set(OPTIONS)):
+            logger.warning("the task's generation_kwargs %s have no meaning here: left out", ", ".join(unknown))
         said: dict[int, str] = {}
-        for places in groups.values():
-            chosen = settings[places[0]]
-            unknown = sorted(chosen.keys() - set(OPTIONS))
-            if unknown:
-                logger.warning("the task's generation_kwargs %s have no meaning here: left out", ", ".join(unknown))
-            for batch in self._batches(places):
-                with self._encoded([prompts[place]() for place in batch]) as (inputs, world):
-                    output = self.model.generate(**inputs, **world_inputs(world), **generation_options(chosen))
-                new = output[:, inputs["input_ids"].shape[1] :]
-                texts = self.model.processor.batch_decode(new, skip_special_tokens=True)
-                said |= zip(batch, (cut(text.strip(), chosen.get("until", [])) for text in texts), strict=True)
+        for batch in self._batches(settings):
+            chosen = settings[batch[0]]
+            with self._encoded([prompts[place]() for place in batch]) as (inputs, world):
+                output = self.model.generate(**inputs, **world_inputs(world), **generation_options(chosen))
+            new = output[:, inputs["input_ids"].shape[1] :]
+            texts = self.model.processor.batch_decode(new, skip_special_tokens=True)
+            said |= zip(batch, (cut(text.strip(), chosen.get("until", [])) for text in texts), strict=True)
         return [said[place] for place in range(len(prompts))]
 
     @torch.no_grad()
@@ -75,15 +70,20 @@ class Answering:
             ValueError: As `generate`.
         """
         found: list[dict[str, float]] = []
-        for batch in self._batches(range(len(prompts))):
+        for batch in self._batches([{}] * len(prompts)):
             items = [Item(str(place), (), (), "", choices=answers[place]) for place in batch]
             with self._encoded([prompts[place]() for place in batch]) as (inputs, world):
                 scored = choices(self.model, Batch(items, inputs, [], []), world)
             found += [{text: -value for text, value in (one.choice_logprobs or {}).items()} for one in scored]
         return found
 
-    def _batches(self, places: Sequence[int]) -> list[Sequence[int]]:
-        return [places[start : start + self.batch_size] for start in range(0, len(places), self.batch_size)]
+    def _batches(self, settings: Sequence[dict[str, Any]]) -> list[list[int]]:
+        """Places of prompts that have the same settings."""
+        alike: dict[str, list[int]] = {}
+        for place, chosen in enumerate(settings):
+            alike.setdefault(json.dumps(chosen, sort_keys=True), []).append(place)
+        size = self.batch_size
+        return [places[start : start + size] for places in alike.values() for start in range(0, len(places), size)]
 
     @contextmanager
     def _encoded(
@@ -93,24 +93,20 @@ class Answering:
 
         Behind the call it is checked that the prompts' world tokens reached the model's embeddings.
         """
-        config, steps = self.model.config, None
-        if config.enable_world:
-            steps = config.num_world_steps if self.num_world_steps is None else self.num_world_steps
-        inputs = PromptBuilder(self.model, steps).encode(conversations)
+        config, processor, world = self.model.config, self.model.processor, None
+        steps = config.num_world_steps if self.num_world_steps is None else self.num_world_steps
+        inputs = PromptBuilder(self.model, steps if config.enable_world else None).encode(conversations)
         is_world = inputs["input_ids"] == config.world_token_id  # (B, L)
         parts = [[part for turn in turns for part in turn["content"]] for turns in conversations]
         images = [[part["image"] for part in row if part["type"] == "image"] for row in parts]
-        world = None
-        if steps is not None and any(images):
-            for held, placeholders in zip(images, is_world, strict=True):
-                if held and not placeholders.any():
-                    raise TheWorldError(
-                        f"a prompt with {len(held)} images has no world tokens although enable_world=true: the "
-                        "checkpoint's processor makes none; save the checkpoint with its world, or give "
-                        "enable_world=false"
-                    )
-            frames = self.model.processor.world_pixels(images)  # (M, 3, S, S)
-            world = self.model.model.get_world_features(frames, steps).pooler_output
+        if config.enable_world and any(images):
+            blind = [row for row, tokens in zip(images, is_world.any(-1).tolist(), strict=True) if row and not tokens]
+            if blind:
+                raise TheWorldError(
+                    f"a prompt with {len(blind[0])} images has no world tokens although enable_world=true: the "
+                    "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
+                )
+            world = self.model.model.get_world_features(processor.world_pixels(images), steps).pooler_output
         with consumed_world_tokens(self.model) as counts:
             yield inputs, world
         if sum(counts) < is_world.sum():  # more with beams
@@ -134,26 +130,24 @@ def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
     """
 
     def part(given: Turn) -> Turn:
-        if given["type"] not in ("text", "image"):
-            raise TheWorldError(
-                f"a message holds a part of type {given['type']!r}: TheWorld takes text and images; choose a task"
-            )
         if given["type"] == "image":
             return {"type": "image", "image": given["url"]}
-        return {"type": "text", "text": given["text"].replace("<image>", "")}
+        if given["type"] == "text":
+            return {"type": "text", "text": given["text"].replace("<image>", "")}
+        raise TheWorldError(
+            f"a message holds a part of type {given['type']!r}: TheWorld takes text and images; choose a task"
+        )
 
     return [{"role": turn["role"], "content": [part(given) for given in turn["content"]]} for turn in messages]
 
 
 def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
     """The task's `generation_kwargs` as `generate` takes them: greedy unless a temperature above 0 is given."""
-    sampled = {name: settings[name] for name in SAMPLING if settings.get(name) is not None}
-    return {
-        "max_new_tokens": settings.get("max_new_tokens", MAX_NEW_TOKENS),
-        "num_beams": settings.get("num_beams") or 1,
-        "do_sample": bool(settings.get("temperature")),
-        **(sampled if settings.get("temperature") else {}),
-    }
+    options = {name: settings[name] for name in ("max_new_tokens", "num_beams") if settings.get(name)}
+    options = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1, "do_sample": False, **options}
+    if settings.get("temperature"):
+        options |= {"do_sample": True, **{name: settings[name] for name in SAMPLING if settings.get(name) is not None}}
+    return options
 
 
 def cut(answer: str, until: str | Sequence[str]) -> str:

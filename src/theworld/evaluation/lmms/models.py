@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -18,13 +18,12 @@ from lmms_eval.api.model import lmms
 
 from theworld.constants import NANO
 from theworld.data.prompts import Turn
-from theworld.model import TheWorld
-from theworld.utils.devices import best_device, input_device
+from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 
+from ..run import load
+from ..settings import EvaluationSettings
 from .answering import Answering, chat_prompt, text_prompt
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class _TheWorld(lmms):
@@ -40,8 +39,8 @@ class _TheWorld(lmms):
         enable_world: bool = True,
         num_world_steps: int | None = None,
         cosmos_model_name: str | None = None,
-        dtype: str | None = None,
-        attn_implementation: str | None = None,
+        dtype: Literal["bfloat16", "float32"] | None = None,
+        attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None,
         batch_size: int | str = 1,
         device: str | None = None,
     ) -> None:
@@ -52,22 +51,12 @@ class _TheWorld(lmms):
             raise TheWorldError(
                 f"enable_world=false and num_world_steps={num_world_steps} contradict each other: drop one"
             )
-        if dtype is not None and dtype not in DTYPES:
-            raise TheWorldError(f"dtype={dtype!r}: expected one of {', '.join(DTYPES)}")
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
             raise TheWorldError(f"batch_size={batch_size!r}: expected a number of prompts")
         self.accelerator = Accelerator()
-        place, usual = best_device()
-        if device is not None or self.accelerator.num_processes > 1:
-            place = device or self.accelerator.device
-        options = {"cosmos_model_name": cosmos_model_name, "attn_implementation": attn_implementation}
-        self.model = TheWorld.from_pretrained(
-            pretrained,
-            enable_world=enable_world,
-            dtype=usual if dtype is None else DTYPES[dtype],
-            device_map={"": place},
-            **{name: value for name, value in options.items() if value is not None},
-        )
+        settings = EvaluationSettings(dtype=dtype or "auto", device=device, attn_implementation=attn_implementation)
+        world = {} if cosmos_model_name is None else {"cosmos_model_name": cosmos_model_name}
+        self.model = load(pretrained, settings, enable_world=enable_world, **world)
         self.answering = Answering(self.model, num_world_steps, int(batch_size))
 
     @property
@@ -125,15 +114,14 @@ class TheWorldSimple(_TheWorld):
                     f"task {request.task_name!r}: expected multiple_choice with acc or acc_norm; output_type "
                     "loglikelihood and acc_mutual_info expect log-likelihoods where lmms-eval otherwise takes losses"
                 )
-        by_prompt = [
-            list(group) for _, group in groupby(requests, lambda request: (request.args[0], *request.args[3:]))
-        ]
-        prompts = [partial(self._turns, group[0].args[0], *group[0].args[2:]) for group in by_prompt]
-        losses = self.answering.losses(prompts, [tuple(request.args[1] for request in group) for group in by_prompt])
+        alike = groupby(requests, lambda request: (request.args[0], *request.args[3:]))
+        by_prompt = [[request.args for request in group] for _, group in alike]
+        prompts = [partial(self._turns, first[0], *first[2:]) for first, *_ in by_prompt]
+        losses = self.answering.losses(prompts, [tuple(answer for _, answer, *_ in group) for group in by_prompt])
         return [
-            GenerationResult(text=(found[request.args[1]], found[request.args[1]] == min(found.values())))
+            GenerationResult(text=(found[answer], found[answer] == min(found.values())))
             for group, found in zip(by_prompt, losses, strict=True)
-            for request in group
+            for _, answer, *_ in group
         ]
 
     def _turns(self, context: str, doc_to_visual: Any, document: int, task: str, split: str) -> list[Turn]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.errors import TheWorldError
 
-from ..score import read_metrics
 from ..store.predictions import Item
-from ..store.refusals import read_arms
-from .content import Report, full_arm, gather
-from .examples import Rollout, draw_examples, save_images
+from .content import Report, gather
+from .examples import Rollout, save_images
 from .pages import write_pages
-from .tables import deciding, terminal_report
+from .tables import terminal_report
 
 
 def write_report(
@@ -39,14 +37,13 @@ def write_report(
         ValueError: Predictions are refused (`store/refusals.py`).
     """
     output = Path(output)
-    metrics = read_metrics(output)
-    for task, known in (items or {}).items():
-        arms = {name: [arm] for name, arm in read_arms(output / task).items()}
-        by_id = {item.id: item for item in known}
-        full = full_arm(arms)
-        for place in draw_examples(arms, full, deciding(metrics[task]))[0]:
-            save_images(output / task, by_id[arms[full][0].predictions[place].id], rollout, image_folder)
-    return write_pages(gather([("", output)]), output)
+    by_id = {(task, item.id): item for task, known in (items or {}).items() for item in known}
+
+    def keep_images(task: str, id: str) -> None:
+        if (task, id) in by_id:
+            save_images(output / task, by_id[task, id], rollout, image_folder)
+
+    return write_pages(gather([""], [output], keep_images), output)
 
 
 def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequence[str] | None = None) -> Report:
@@ -64,18 +61,14 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
             (`store/refusals.py`).
     """
     folders = [Path(run).resolve() for run in runs]
-    twice = [folder for folder in folders if folders.count(folder) > 1]
-    if twice:
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
         raise TheWorldError(f"{twice[0]}: given twice: every run is an evaluation of its own")
-    names = [folder.name for folder in folders] if labels is None else list(labels)
-    if labels is None and len(set(names)) < len(names):
-        names = [str(run) for run in runs]
-    if len(names) != len(folders):
-        raise TheWorldError(f"{len(names)} labels for {len(folders)} runs: give one each")
-    for folder in folders:
-        if not read_metrics(folder):
-            raise MissingFileError(f"{folder}: no metrics of any task there; `theworld evaluate` writes them")
-    report = gather(list(zip(names, folders, strict=True)))
+    if labels is None:
+        names = [folder.name for folder in folders]
+        labels = names if len(set(names)) == len(names) else [str(run) for run in runs]
+    if len(labels) != len(folders):
+        raise TheWorldError(f"{len(labels)} labels for {len(folders)} runs: give one each")
+    report = gather(labels if len(folders) > 1 else [""], folders)
     write_pages(report, Path(output))
     return report
 

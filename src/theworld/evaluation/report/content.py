@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from theworld.utils.errors import MissingFileError
 from theworld.utils.imports import require
 
-from ..score import read_metrics, task_numbers
+from ..score import each_once, read_metrics, task_numbers
 from ..store.refusals import FULL, ArmRun, check_scored, check_together, read_arms
-from ..tasks import TASKS
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
 from .plots import draw
-from .tables import Table, claims, deciding, judge_table, key_table, task_tables
+from .tables import BESIDE, Table, claims, deciding, judge_table, key_table, task_tables
 
-Runs = Sequence[tuple[str, Path]]  # label and folder of each
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation."""
+
+    label: str  # what its arms are called by; empty where it is the only one
+    folder: Path
+    metrics: dict[str, Metrics]  # by task
+
+    @property
+    def name(self) -> str:
+        """What tells it from other training seeds of the same label."""
+        return f"{self.label} ({self.folder.name})"
+
+    def named(self, arm: ArmRun) -> str:
+        """An arm of this run among those of all runs."""
+        return f"{self.label}/{arm.name}" if self.label else arm.name
+
+
+Found = Sequence[tuple[Run, ArmRun]]  # the arms of a task, each with the run that it is of
 
 
 @dataclass(frozen=True)
 class Section:
     """One task."""
 
-    task: str
-    metrics: dict[str, Any]
-    claims: tuple[tuple[str, str, str], ...]  # what about, the outcome in a word, and why in a sentence
+    metrics: Metrics
+    claims: Sequence[tuple[str, str, str]]  # what about, the outcome in a word, and why in a sentence
     key: Table  # the few arms that a reader sees first
     figure: tuple[str, str]  # what it shows, and the SVG
-    tables: tuple[Table, ...]  # all others
-    examples: tuple[ExampleItem, ...]  # drawn at random from those on which arms disagree
+    tables: Sequence[Table]  # all others
+    examples: Sequence[ExampleItem]  # drawn at random from those on which arms disagree
     disagreements: int  # how many there are
-    prompts: tuple[tuple[str, str], ...]  # the rendered prompt of the first item, and the arms that got it so
 
 
 @dataclass(frozen=True)
@@ -43,124 +62,123 @@ class Report:
 
     title: str  # which model or models, on which tasks
     date: str  # of the newest predictions
-    sections: tuple[Section, ...]
-    settings: tuple[Table, ...]  # what all arms have in common, and in what they differ
+    sections: Sequence[Section]
+    settings: Sequence[Table]  # what all arms have in common, and in what they differ
 
 
-def gather(runs: Runs) -> Report:
-    """The report on evaluations; runs with the same label are training seeds of one another.
+def gather(
+    labels: Sequence[str], folders: Sequence[Path], keep_images: Callable[[str, str], None] = lambda task, id: None
+) -> Report:
+    """The report on evaluations of these labels (an empty one if there is only one) in these folders.
 
-    Args:
-        runs: Label and folder of each.
-
-    Raises:
-        FileNotFoundError: There is nothing to report.
-        ValueError: Predictions are refused (`store/refusals.py`).
+    `keep_images` writes the images of an item, given by its task and id, where `find_images` finds them.
     """
-    stored = [read_metrics(folder) for _, folder in runs]
-    tasks = list(dict.fromkeys(task for metrics in stored for task in metrics))
-    if not tasks:
-        folders = ", ".join(str(folder) for _, folder in runs)
-        raise MissingFileError(f"{folders}: no metrics of any task there; `theworld evaluate` writes them")
-    arms = {task: _arms_of(task, runs, stored) for task in tasks}
-    metrics = stored[0] if len(runs) == 1 else correct({task: _numbers_of(task, arms[task], stored) for task in tasks})
-    sections = tuple(_section(task, metrics[task], arms[task], runs, stored) for task in tasks)
-    models = [next(iter(next(iter(arms.values())).values()))[0].manifest.get("model", "Evaluation")]
-    models = models if len(runs) == 1 else list(dict.fromkeys(label for label, _ in runs))
+    # 1. The runs, and the arms of each task
+    runs = [Run(label, folder, read_metrics(folder)) for label, folder in zip(labels, folders, strict=True)]
+    for run in runs:
+        if not run.metrics:
+            raise MissingFileError(f"{run.folder}: no metrics of any task there; `theworld evaluate` writes them")
+    tasks = dict.fromkeys(task for run in runs for task in run.metrics)
+    by_task = {task: [run for run in runs if task in run.metrics] for task in tasks}
+    found = {task: _find(task, own) for task, own in by_task.items()}
+    # 2. The numbers of one run as it stored them, or those of all together
+    metrics = runs[0].metrics
+    if len(runs) > 1:
+        metrics = correct({task: _together(task, own, found[task]) for task, own in by_task.items()})
+    sections = [_section(metrics[task], own, found[task], keep_images) for task, own in by_task.items()]
+    # 3. What it is about
+    model = next(iter(found.values()))[0][1].manifest.get("model", "Evaluation")
+    models = list(dict.fromkeys(labels)) if len(runs) > 1 else [model]
     titles = ", ".join(section.metrics["title"] for section in sections)
-    newest = max(path.stat().st_mtime for _, folder in runs for path in folder.glob("*/*/predictions.jsonl"))
+    newest = max(path.stat().st_mtime for folder in folders for path in folder.glob("*/*/predictions.jsonl"))
     date = datetime.fromtimestamp(newest, UTC).date().isoformat()
-    return Report(f"{', '.join(models)} on {titles}", date, sections, _settings(arms))
+    return Report(f"{', '.join(models)} on {titles}", date, sections, _settings(found))
 
 
-def full_arm(arms: Mapping[str, Any]) -> str:
+def _find(task: str, runs: Sequence[Run]) -> Found:
+    """Every arm of a task, checked; arms that are the same are there once."""
+    found: list[tuple[Run, ArmRun]] = []
+    for run in runs:
+        # First, as what was done to a file is a better reason than that it changed
+        found += [(run, arm) for arm in read_arms(run.folder / task).values()]
+        check_scored(run.folder / task, run.metrics[task])
+    check_together({str(run.folder / task / arm.name): arm for run, arm in found})
+    by_name = _by_name(found)
+    once = {id(arm) for seeds in each_once(by_name, _full(by_name)).values() for arm in seeds}
+    return [(run, arm) for run, arm in found if id(arm) in once]
+
+
+def _by_name(found: Found) -> dict[str, list[ArmRun]]:
+    """The arms by name, each with its training seeds."""
+    arms: dict[str, list[ArmRun]] = {}
+    for run, arm in found:
+        arms.setdefault(run.named(arm), []).append(arm)
+    return arms
+
+
+def _full(arms: Mapping[str, Any]) -> str:
     """The arm that the others are compared with: the full model of the first run, or else the first arm."""
     return next((name for name in arms if name.rpartition("/")[2] == FULL), next(iter(arms)))
 
 
-def _arms_of(task: str, runs: Runs, stored: Sequence[Mapping[str, Any]]) -> dict[str, list[ArmRun]]:
-    """The arms of a task by name, `label/arm` where there are several runs, each with its seeds; all are checked."""
-    arms: dict[str, list[ArmRun]] = {}
-    every: dict[str, ArmRun] = {}
-    for (label, folder), metrics in zip(runs, stored, strict=True):
-        if task in metrics:
-            found = read_arms(folder / task)  # first: what was done to a file is a better reason than that it changed
-            check_scored(folder / task, metrics[task])
-            for name, arm in found.items():
-                arms.setdefault(name if len(runs) == 1 else f"{label}/{name}", []).append(arm)
-                every[str(folder / task / name)] = arm
-    if len(runs) > 1:
-        check_together(every)
-    return arms
-
-
-def _numbers_of(task: str, arms: Mapping[str, Sequence[ArmRun]], stored: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _together(task: str, runs: Sequence[Run], found: Found) -> Metrics:
     """The metrics of the arms of several runs; what says how to count is that of the first."""
-    known = next(metrics[task] for metrics in stored if task in metrics)
-    counting: dict[str, Any] = {key: known[key] for key in ("kinds", "margins", "floors")}
-    counting |= {"measures": TASKS[task].measures} if task in TASKS else {}
-    learns = "static_learner" in known["decides"]
-    numbers = task_numbers(arms, full=full_arm(arms), learns=learns, **counting)
-    return {"task": task, "title": known["title"], **numbers}
+    arms, known = _by_name(found), runs[0].metrics[task]
+    counting: Metrics = {key: known[key] for key in ("kinds", "margins", "floors")}
+    numbers = task_numbers(arms, full=_full(arms), learns="static_learner" in known["decides"], **counting)
+    # Whose each arm is, and what the task alone can compute, as each run stored it
+    for name, told in numbers["arms"].items():
+        told["label"] = f"{name.rpartition('/')[0]}: {told['label']}"
+        seeds = [run.metrics[task]["arms"].get(arm.name, {}) for run, arm in found if run.named(arm) == name]
+        told["measures"] = _mean([seed.get("measures", {}) for seed in seeds])
+    beside = [{"run": run.name, **{key: run.metrics[task].get(key) for key in BESIDE}} for run in runs]
+    return {"task": task, "title": known["title"], **numbers, "runs": beside}
 
 
-def _section(
-    task: str,
-    metrics: dict[str, Any],
-    arms: Mapping[str, Sequence[ArmRun]],
-    runs: Runs,
-    stored: Sequence[Mapping[str, Any]],
-) -> Section:
-    # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
-    full, told = full_arm(arms), claims(metrics)
-    if len(runs) > 1:
-        label, seeds = full.rpartition("/")[0], len(arms[full])
-        by_whom = [(f"{label}{f', {seeds} seeds' if seeds > 1 else ''}, among all arms", told)]
-        by_whom += [
-            (f"{label} ({folder.name}) by itself", claims(known[task]))
-            for (label, folder), known in zip(runs, stored, strict=True)
-            if task in known
-        ]
-        told = [(f"{whom}: {about}", word, why) for whom, found in by_whom for about, word, why in found]
-    # 2. Examples and prompts, of arms that are there once
-    folders = [folder / task for _, folder in runs]
-    shown = {name: arms[name] for name in metrics["arms"]}
-    places, disagreements = draw_examples(shown, full, deciding(metrics))
-    examples = tuple(show(place, shown, full, folders) for place in places)
-    prompts: dict[str, list[str]] = {}
-    for name, (first, *_) in shown.items():
-        prompts.setdefault(next((row.prompt for row in first.predictions if row.prompt), ""), []).append(name)
-    asked = tuple((prompt, ", ".join(names)) for prompt, names in prompts.items() if prompt)
-    # 3. Tables, among them what judges made of the answers
-    named: dict[str, list[Path]] = {}
-    for (label, _), folder in zip(runs, folders, strict=True):
-        for name in arms:
-            named.setdefault(name, []).append(folder / (name if len(runs) == 1 else name.removeprefix(f"{label}/")))
-    judged = judge_table(named)
-    tables, key = (*task_tables(metrics), *([judged] if judged.rows else [])), key_table(metrics)
-    return Section(task, metrics, tuple(told), key, draw(metrics), tables, examples, disagreements, asked)
-
-
-def _settings(arms: Mapping[str, Mapping[str, Sequence[ArmRun]]]) -> tuple[Table, ...]:
-    """What all manifests agree on, and a table of what they do not."""
-    manifests = {
-        (task, f"{name} {number}" if len(seeds) > 1 else name): seed.manifest
-        for task, named in arms.items()
-        for name, seeds in named.items()
-        for number, seed in enumerate(seeds, start=1)
+def _mean(seeds: Sequence[Metrics]) -> Metrics:
+    """Measures over training seeds: the mean of their intervals is no narrower than the interval of their mean."""
+    return {
+        name: {"n": one["n"], **{key: fmean(seed[name][key] for seed in seeds) for key in ("estimate", "low", "high")}}
+        for name, one in seeds[0].items()
+        if all(name in seed for seed in seeds)
     }
-    pandas = require("eval", "pandas")  # one by one, as a whole number beside a missing one becomes a float
-    flat = [pandas.json_normalize(one).dropna(axis=1).astype(str).iloc[0] for one in manifests.values()]
+
+
+def _section(metrics: Metrics, runs: Sequence[Run], found: Found, keep_images: Callable[[str, str], None]) -> Section:
+    task, arms, told = metrics["task"], _by_name(found), claims(metrics)
+    full = _full(arms)
+    # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
+    if runs[0].label:
+        seeds = f", {len(arms[full])} seeds" if len(arms[full]) > 1 else ""
+        by_whom = [(f"{full.rpartition('/')[0]}{seeds}, among all arms", told)]
+        by_whom += [(f"{run.name} by itself", claims(run.metrics[task])) for run in runs]
+        told = [(f"{whom}: {about}", word, why) for whom, claimed in by_whom for about, word, why in claimed]
+    # 2. Examples
+    places, disagreements = draw_examples(arms, full, deciding(metrics))
+    for place in places:
+        keep_images(task, arms[full][0].predictions[place].id)
+    examples = [show(place, arms, full, [run.folder / task for run in runs]) for place in places]
+    # 3. Tables, among them what judges made of the answers
+    judged = judge_table([(run.named(arm), run.folder / task / arm.name) for run, arm in found])
+    tables = [table for table in (*task_tables(metrics), judged) if table.rows]
+    return Section(metrics, told, key_table(metrics), draw(metrics), tables, examples, disagreements)
+
+
+def _settings(found: Mapping[str, Found]) -> list[Table]:
+    """What all manifests agree on, and a table of what they do not."""
+    pandas = require("eval", "pandas")
+    rows = [(task, run, arm) for task, each in found.items() for run, arm in each]
+    # One by one, as a whole number beside a missing one becomes a float
+    flat = [pandas.json_normalize(arm.manifest).dropna(axis=1).astype(str).iloc[0] for _, _, arm in rows]
     frame = pandas.DataFrame(flat).fillna("").reset_index(drop=True)
     frame.columns = frame.columns.str.replace(r"^(identity|environment)\.", "", regex=True)
     same = frame.nunique() == 1
     agreed = [{"Setting": name, "Value": frame[name][0]} for name in frame.columns[same]]
     rest = frame.loc[:, ~same].drop(columns=["task", "arm", "label"], errors="ignore")
-    differ = [
-        {"Task": key[0], "Arm": key[1], **row} for key, row in zip(manifests, rest.to_dict("records"), strict=True)
-    ]
-    tables = (Table("Settings and versions", agreed), Table("Where arms differ", differ))
+    about = [{"Task": task, "Run": run.label and run.name, "Arm": arm.name} for task, run, arm in rows]
+    differ = [{**one, **row} for one, row in zip(about, rest.to_dict("records"), strict=True)]
+    tables = [Table("Settings and versions", agreed), Table("Where arms differ", differ)]
     return tables if len(rest.columns) else tables[:1]
 
 
-__all__ = ["Report", "full_arm", "gather"]
+__all__ = ["Report", "gather"]

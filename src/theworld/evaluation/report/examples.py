@@ -6,12 +6,12 @@ The images are kept small beside the predictions, so that a later report can sho
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from theworld.data.schema import BadSample
@@ -19,7 +19,8 @@ from theworld.utils.images import open_image
 from theworld.utils.io import write_bytes
 
 from ..ask.prompts import open_images
-from ..store.predictions import Item, Prediction
+from ..judges.forms import readable
+from ..store.predictions import Item, Prediction, digest_of
 from ..store.refusals import ArmRun
 
 EXAMPLES, MAX_EXAMPLES = "examples", 8
@@ -27,9 +28,6 @@ SIDE, FRAME, MAX_FRAMES = 320, 96, 9
 """Pixels of an image's longer side and of the height of a strip of frames; frames that a strip shows."""
 
 LABELS = {"rollout": "What the world model imagines, from the present on", "truth": "What did happen"}
-CONTROL = re.compile(r"<start_of_turn>(?:user|model)\n?|<(?:bos|pad|unused\d+|image_soft_token|\w+_of_\w+)>(?:\*\d+)?")
-"""Gemma's control tokens, runs of them with their count."""
-
 Rollout = Callable[[Item], Sequence[Image.Image]]
 """The decoded frames that the world model imagines for an item, the present one first."""
 
@@ -41,7 +39,7 @@ class ExampleItem:
     row: Prediction  # the full model's
     question: str  # the prompt without the tokens that frame it
     replies: Mapping[str, Prediction]  # by arm
-    images: tuple[tuple[str, Path], ...]  # what each shows, and its file
+    images: Sequence[tuple[str, Path]]  # what each shows, and its file
 
 
 def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Collection[str]) -> tuple[list[int], int]:
@@ -67,13 +65,8 @@ def show(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: S
     """The item at a place: what was asked, what every arm said, and the images that one of `folders` kept."""
     row = arms[full][0].predictions[place]
     replies = {name: seeds[0].predictions[place] for name, seeds in arms.items()}
-    images = next((found for folder in folders if (found := find_images(folder, row.id))), ())
+    images = next((found for folder in folders if (found := find_images(folder, row.id))), [])
     return ExampleItem(row, readable(row.prompt), replies, images)
-
-
-def readable(prompt: str) -> str:
-    """A rendered prompt without the tokens that frame it."""
-    return CONTROL.sub("", prompt).strip()
 
 
 def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_folder: Path | None = None) -> None:
@@ -82,47 +75,34 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
         images = open_images(item, image_folder)
         frames = list(rollout(item)) if rollout is not None and images else []
         last = len(item.clip) - 1
-        truth = [
-            open_image(item.clip[min(item.frame + place, last)])
-            for place in range(len(frames) or min(MAX_FRAMES, last + 1 - item.frame))
-            if item.clip
-        ]
+        count = len(frames) or min(MAX_FRAMES, last + 1 - item.frame)
+        truth = [open_image(item.clip[min(item.frame + n, last)]) for n in range(count)] if item.clip else []
     except BadSample:
         return  # the item failed for it, and says so
-    shown = {str(number): image.copy() for number, image in enumerate(images)}  # may be the data set's own
+    shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # may be the data set's own
     for image in shown.values():
         image.thumbnail((SIDE, SIDE))
     shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}
     for name, image in shown.items():
         buffer = BytesIO()
         image.save(buffer, format="PNG", optimize=True)
-        write_bytes(folder / EXAMPLES / f"{_key(item.id)}-{name}.png", buffer.getvalue())
+        write_bytes(folder / EXAMPLES / f"{digest_of(item.id)}-{name}.png", buffer.getvalue())
 
 
-def find_images(folder: Path, id: str) -> tuple[tuple[str, Path], ...]:
+def find_images(folder: Path, id: str) -> list[tuple[str, Path]]:
     """What each image of an item shows, and its file, of those that were kept."""
-    found = sorted((folder / EXAMPLES).glob(f"{_key(id)}-*.png"))
-    names = [path.stem.partition("-")[2] for path in found]
-    several = sum(name.isdigit() for name in names) > 1
-    return tuple(
-        (LABELS.get(name) or (f"Image {int(name) + 1}" if several else "Image"), path)
-        for name, path in zip(names, found, strict=True)
-    )
+    found = {path.stem.partition("-")[2]: path for path in sorted((folder / EXAMPLES).glob(f"{digest_of(id)}-*.png"))}
+    return [(LABELS.get(name) or (f"Image {name}" if "2" in found else "Image"), path) for name, path in found.items()]
 
 
 def strip(frames: Sequence[Image.Image]) -> Image.Image:
     """At most `MAX_FRAMES` of the frames, the first and the last among them, side by side."""
-    count = min(len(frames), MAX_FRAMES)
-    places = [round(number * (len(frames) - 1) / max(count - 1, 1)) for number in range(count)]
-    width = max(frames[0].width * FRAME // frames[0].height, 1)
-    sheet = Image.new("RGB", ((width + 2) * count - 2, FRAME), "white")
+    places = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int).tolist()
+    size = (max(frames[0].width * FRAME // frames[0].height, 1), FRAME)
+    sheet = Image.new("RGB", ((size[0] + 2) * len(places) - 2, FRAME), "white")
     for number, place in enumerate(places):
-        sheet.paste(frames[place].convert("RGB").resize((width, FRAME)), (number * (width + 2), 0))
+        sheet.paste(frames[place].convert("RGB").resize(size), (number * (size[0] + 2), 0))
     return sheet
 
 
-def _key(id: str) -> str:
-    return hashlib.sha256(id.encode()).hexdigest()[:16]  # an id may hold what a file name cannot
-
-
-__all__ = ["ExampleItem", "Rollout", "draw_examples", "find_images", "readable", "save_images", "show", "strip"]
+__all__ = ["ExampleItem", "Rollout", "draw_examples", "find_images", "save_images", "show", "strip"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
+from textwrap import wrap
 
 from theworld.utils.imports import require
 
-from .tables import Metrics, deciding, title
+from .tables import Metrics, deciding
 
 INK = "#1a1b1c"
 """Drawn as `currentColor` in a page, so that it shows on light and on dark."""
@@ -15,25 +17,10 @@ GRID = "#94a3b8"
 PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
 """One colour a kind of questions; all can be read on light and on dark."""
 
-WIDTH, ROW, MAX_LABEL = 4.9, 0.17, 48
-"""Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters."""
+WIDTH, ROW, LABEL = 4.9, 0.17, 26
+"""Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters a line."""
 
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "theworld",  # the same numbers give the same file
-    "text.parse_math": False,  # a dollar sign in a label is one
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "ytick.left": False,
-}
+STYLE = Path(__file__).with_name("report.mplstyle")
 
 
 def draw(metrics: Metrics) -> tuple[str, str]:
@@ -42,34 +29,32 @@ def draw(metrics: Metrics) -> tuple[str, str]:
     Returns:
         What the figure shows, and the figure as an `<svg>` element.
     """
-    # 1. The numbers: by arm, one for each kind
-    compared = {kind: metrics["comparisons"][kind] for kind in metrics["kinds"]}
-    arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())]
+    # 1. The numbers: by kind, those of each arm
+    kinds = metrics["kinds"]
+    compared = {kind: metrics["comparisons"][kind] for kind in kinds}
     middle, about, unit = "difference", "Full model minus each arm, paired", "points of accuracy"
-    if not arms:
-        compared = {
-            kind: {name: arm["kinds"][kind] for name, arm in metrics["arms"].items() if kind in arm["kinds"]}
-            for kind in metrics["kinds"]
-        }
-        arms, middle, about, unit = list(metrics["arms"]), "estimate", "Accuracy", "per cent"
+    if not any(compared.values()):
+        of_kind = {kind: {name: arm["kinds"].get(kind) for name, arm in metrics["arms"].items()} for kind in kinds}
+        compared = {kind: {name: told for name, told in them.items() if told} for kind, them in of_kind.items()}
+        middle, about, unit = "estimate", "Accuracy", "per cent"
+    arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())] or [*metrics["arms"]]
+    decisive = deciding(metrics) if middle == "difference" else []
     # 2. Down the page an arm, and within it a kind
-    kinds, decisive = metrics["kinds"], deciding(metrics) if middle == "difference" else []
-    with require("eval", "matplotlib").rc_context(STYLE):
+    with require("eval", "matplotlib").rc_context(fname=STYLE):
         height = len(arms) * (len(kinds) * ROW + 0.14) + 0.9
         figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         if middle == "difference":
             axes.axvline(0, color=INK, linewidth=0.8)
-        for number, kind in enumerate(kinds):
+        for number, (kind, them) in enumerate(compared.items()):
             colour, shift = PALETTE[number % len(PALETTE)], (number - (len(kinds) - 1) / 2) * 0.8 / len(kinds)
-            axes.plot([], [], color=colour, marker="o", markersize=5, label=kind)
-            for place, name in enumerate(arms):
-                if them := compared[kind].get(name):
-                    value, low, high = (100 * them[key] for key in (middle, "low", "high"))
-                    style = {"color": colour, "solid_capstyle": "butt", "linewidth": 1.6, "markersize": 5}
-                    axes.plot([low, high], [place + shift] * 2, **style)
-                    axes.plot([value], [place + shift], marker="o", **style)
-        axes.set_yticks(range(len(arms)), [f"{_short(title(n, metrics))}{' *' * (n in decisive)}" for n in arms])
+            places = [place + shift for place, name in enumerate(arms) if name in them]
+            shown = [[100 * them[name][key] for name in arms if name in them] for key in (middle, "low", "high")]
+            axes.hlines(places, *shown[1:], color=colour, linewidth=1.6)
+            axes.plot(shown[0], places, "o", color=colour, markersize=5, label=kind)
+        labels = [wrap(metrics["arms"][name]["label"], LABEL, max_lines=2, placeholder="…") for name in arms]
+        stars = [" *" * (name in decisive) for name in arms]
+        axes.set_yticks(range(len(arms)), ["\n".join(told) + star for told, star in zip(labels, stars, strict=True)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlabel(unit)
         axes.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
@@ -77,17 +62,10 @@ def draw(metrics: Metrics) -> tuple[str, str]:
             figure.legend(loc="outside upper left", frameon=False, ncols=3)
         # 3. Without a date or an author, so that the same numbers give the same bytes
         text = StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    stars = " The verdict needs the arms with *." if decisive else ""
-    return f"{about}, with 95 % intervals.{stars}", text.getvalue()
-
-
-def _short(text: str) -> str:
-    """On two lines at most."""
-    text = " ".join(text.split())
-    text = text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
-    middle = text.find(" ", len(text) // 2)
-    return text if len(text) < 24 or middle < 0 else f"{text[:middle]}\n{text[middle + 1 :]}"
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    needed = " The verdict needs the arms with *." if decisive else ""
+    return f"{about}, with 95 % intervals.{needed}", text.getvalue()
 
 
 __all__ = ["INK", "draw"]

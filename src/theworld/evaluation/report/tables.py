@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import read_object
 from theworld.utils.imports import require
 
 from ..ask.arms import FULL
-from ..judges import SUMMARY
+from ..judges.judge import SUMMARY
 from ..tasks.base import ALL
 from ..verdict import ALPHA, REFERENCE, p_text
 
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 KEY_ROWS = 5
 """Most rows of the table that a reader sees first."""
+
+BESIDE = ("learners", "tracing")
+"""What metrics may hold beside arms: static learners, and whether answers follow the imagined future."""
 
 Metrics = Mapping[str, Any]
 
@@ -34,21 +36,23 @@ class Table:
 
     Args:
         title: What it shows.
-        rows: By column, the cells of each row; a column that a row lacks is empty.
+        rows: By column, what `_cell` writes in each row. A column that a row lacks is empty, and one that is empty in
+            every row is left out.
         note: What a reader has to know beside.
         text: How many columns from the left are text; the others are numbers.
     """
 
     title: str
-    rows: Sequence[Mapping[str, str]]
+    rows: Sequence[Mapping[str, Any]]
     note: str = ""
     text: int = 1
 
     @property
     def frame(self) -> pd.DataFrame:
         """The cells on one line each."""
-        rows = [{key: " ".join(value.split()) for key, value in row.items()} for row in self.rows]
-        return require("eval", "pandas").DataFrame(rows).fillna("")
+        rows = [{key: " ".join(_cell(value).split()) for key, value in row.items()} for row in self.rows]
+        frame = require("eval", "pandas").DataFrame(rows).fillna("")
+        return frame.loc[:, (frame != "").any()]
 
     def html(self) -> Markup:
         """A `<table>`, all cells escaped."""
@@ -66,10 +70,10 @@ class Table:
     def terminal(self) -> str:
         """Columns of spaces, under the title."""
         frame = self.frame
-        for name in frame.columns[: self.text]:
-            width = max(len(name), frame[name].str.len().max())
-            frame = frame.assign(**{name: frame[name].str.ljust(width)}).rename(columns={name: name.ljust(width)})
-        lines = frame.to_string(index=False).splitlines()
+        widths = {name: max(len(name), frame[name].str.len().max()) for name in frame.columns[: self.text]}
+        header = [name.ljust(widths.get(name, 0)) for name in frame.columns]
+        left = {name: f"{{:<{width}}}".format for name, width in widths.items()}
+        lines = frame.to_string(index=False, header=header, formatters=left).splitlines()
         return "\n".join([self.title, *(line.rstrip() for line in lines)])
 
 
@@ -94,17 +98,15 @@ def key_table(metrics: Metrics) -> Table:
     """The full models, Gemma alone, and those arms that decide which come closest to the full model."""
 
     def closeness(name: str) -> tuple[bool, float]:
-        found = [
-            metrics["comparisons"][kind][name] for kind in metrics["kinds"] if name in metrics["comparisons"][kind]
-        ]
-        return name.rpartition("/")[2] != REFERENCE, min((them["difference"] for them in found), default=1.0)
+        kinds = [metrics["comparisons"][kind] for kind in metrics["kinds"]]
+        found = [them[name]["difference"] for them in kinds if name in them]
+        return name.rpartition("/")[2] != REFERENCE, min(found, default=1.0)
 
     full = sorted((name for name in metrics["arms"] if name.rpartition("/")[2] == FULL), key=metrics["full"].__ne__)
-    arms = [*full, *sorted(deciding(metrics), key=closeness)] or list(metrics["arms"])
-    rows = [{"Accuracy in %": title(n, metrics), **_by_kind(metrics["arms"][n], metrics)} for n in arms[:KEY_ROWS]]
-    more = len(arms) - KEY_ROWS
-    left_out = f" {more} more that a verdict needs are further behind." if more > 0 else ""
-    return Table("", rows, f"With 95 % intervals.{left_out}")
+    names = [*full, *sorted(deciding(metrics), key=closeness)] or list(metrics["arms"])
+    arms = [metrics["arms"][name] for name in names[:KEY_ROWS]]
+    rows = [{"Accuracy in %": arm["label"], **_by_kind(arm, metrics)} for arm in arms]
+    return Table("", rows, "With 95 % intervals.")
 
 
 def task_tables(metrics: Metrics) -> list[Table]:
@@ -118,17 +120,23 @@ def task_tables(metrics: Metrics) -> list[Table]:
 def arm_table(metrics: Metrics) -> Table:
     """Accuracy of every arm with its interval, and how it answered; below, what is reached without a model."""
     arms, several = metrics["arms"].values(), len(metrics["kinds"]) > 1
-    rows: list[dict[str, str]] = []
-    for name, arm in metrics["arms"].items():
-        counts = {"Unparsed": arm["unparsed"], "Failed": arm["failed"], "Answers": len(arm["answers"])}
-        counts["Tokens"] = arm["world_tokens"]
-        if any(one["seeds"] > 1 for one in arms):
-            counts |= {"Seeds": arm["seeds"], "SD of seeds": arm["between_seed_sd"]}
-        total = {_kind(ALL): _cell(arm["accuracy"])} if several else {}
-        numbers = {**_by_kind(arm, metrics), **total, **{key: _cell(value) for key, value in counts.items()}}
-        rows.append({"Arm": name, "What it is": arm["label"], **numbers})
+    rows: list[dict[str, Any]] = [
+        {
+            "Arm": name,
+            "What it is": arm["label"],
+            **_by_kind(arm, metrics),
+            **({_kind(ALL): arm["accuracy"]} if several else {}),
+            "Unparsed": arm["unparsed"],
+            "Failed": arm["failed"],
+            "Answers": len(arm["answers"]),
+            "Tokens": arm["world_tokens"],
+            "Seeds": arm["seeds"] if any(one["seeds"] > 1 for one in arms) else None,
+            "SD of seeds": arm["between_seed_sd"],
+        }
+        for name, arm in metrics["arms"].items()
+    ]
     whole = _kind(ALL if several else metrics["kinds"][0])
-    rows += [{"Arm": "baseline", "What it is": _words(n), whole: _cell(v)} for n, v in metrics["floors"].items()]
+    rows += [{"Arm": "baseline", "What it is": _words(n), whole: value} for n, value in metrics["floors"].items()]
     note = (
         f"Accuracy in % with its 95 % interval ({', '.join(sorted({arm['accuracy']['method'] for arm in arms}))}). "
         "Answers: how many different ones were given. Tokens: the most world tokens of an item. Baselines use no "
@@ -143,11 +151,12 @@ def comparison_table(metrics: Metrics, kind: str) -> Table:
     rows = [
         {
             "Full model against": name,
-            "Difference": _range(them, "difference", "+.1f"),
-            **{column: "" if them[column] is None else str(them[column]) for column in ("b", "c")},
+            "Difference": _difference(them),
+            "b": them["b"],
+            "c": them["c"],
             "p (Holm)": p_text(them["p_holm"], "").removeprefix(" = ").strip(),
-            "Detectable": "none" if them["smallest_difference"] >= 1.0 else _cell(them["smallest_difference"]),
-            "Decides": "yes" if name in deciding(metrics) else "",
+            "Detectable": "none" if them["smallest_difference"] >= 1.0 else them["smallest_difference"],
+            "Decides": name in deciding(metrics),
             **{_words(key): _range(figure, "difference", "+.3f", 1) for key, figure in them.get("figures", {}).items()},
         }
         for name, them in metrics["comparisons"][kind].items()
@@ -165,53 +174,49 @@ def comparison_table(metrics: Metrics, kind: str) -> Table:
 
 def measure_table(metrics: Metrics) -> Table:
     """The benchmark's official measures and the means of figures, an arm a row."""
-    rows = [
-        {
-            "Arm": name,
-            **{_words(key): _range(value, digits=".3f", scale=1) for key, value in arm["measures"].items()},
-            **{f"mean {_words(key)}": f"{value['mean']:.3f} (n={value['n']})" for key, value in arm["figures"].items()},
-        }
-        for name, arm in metrics["arms"].items()
-    ]
+    rows: list[dict[str, str]] = []
+    for name, arm in metrics["arms"].items():
+        measures = {_words(key): _range(value, digits=".3f", scale=1) for key, value in arm["measures"].items()}
+        figures = {f"mean {_words(key)}": f"{of['mean']:.3f} (n={of['n']})" for key, of in arm["figures"].items()}
+        rows.append({"Arm": name, **measures, **figures})
     return Table("The task's own measures", rows if any(len(row) > 1 for row in rows) else [])
 
 
 def family_table(metrics: Metrics) -> Table:
     """Accuracy by family for the full model and the arms that decide."""
     names = [name for name in metrics["arms"] if name in (metrics["full"], *deciding(metrics))] or list(metrics["arms"])
-    by_arm = {name: metrics["arms"][name]["families"] for name in names}
-    rows: list[dict[str, str]] = []
-    for family in dict.fromkeys(family for families in by_arm.values() for family in families):
-        first = next(families[family] for families in by_arm.values() if family in families)
-        about = {"Family": family + " *" * first["one_answer"], "Items": str(first["n"])}
-        found = {name: families[family]["estimate"] for name, families in by_arm.items() if family in families}
-        rows.append(about | {name: _cell(found.get(name)) for name in names})
-    return Table("Families", rows, "Accuracy in %. *: one right answer for all items, so it counts in no total.")
+    by_family: dict[str, dict[str, Any]] = {}
+    for name in names:
+        for family, told in metrics["arms"][name]["families"].items():
+            about = {"Family": family + " *" * told["one_answer"], "Items": told["n"], **dict.fromkeys(names)}
+            by_family.setdefault(family, about)[name] = told["estimate"]
+    note = "Accuracy in %. *: one right answer for all items, so it counts in no total."
+    return Table("Families", list(by_family.values()), note)
 
 
 def beside_tables(metrics: Metrics) -> list[Table]:
-    """What static learners reached, and whether answers follow the imagined future, where a task has these."""
-    learned = [_told(row) for row in metrics.get("learners") or ()]
-    traced = [{"family": family, **_told(row)} for family, row in (metrics.get("tracing") or {}).items()]
-    note = "Accuracy in % on validation scenes; the chosen learner of a family answers it."
-    return [
-        Table("Static learners", learned, note, text=3),
-        Table("Do answers follow the imagined future?", traced, "Shares in % with 95 % intervals."),
-    ]
+    """What static learners reached, and whether answers follow the imagined future, of each run that has these."""
+    tables: list[Table] = []
+    for told in metrics.get("runs", [metrics]):
+        whose = f": {told['run']}" if "run" in told else ""
+        learned = [_in_words(row) for row in told.get("learners") or ()]
+        traced = [_in_words({"family": family, **row}) for family, row in (told.get("tracing") or {}).items()]
+        note = "Accuracy in % on validation scenes; the chosen learner of a family answers it."
+        tables.append(Table(f"Static learners{whose}", learned, note, text=3))
+        note = "Shares in % with 95 % intervals."
+        tables.append(Table(f"Do answers follow the imagined future?{whose}", traced, note))
+    return tables
 
 
-def judge_table(folders: Mapping[str, Sequence[Path]]) -> Table:
-    """A row for every judge of every arm, from the arms' folders (one a seed); a ValueError if a summary is no JSON."""
-    rows: list[dict[str, str]] = []
-    for name, path in (
-        (n, p) for n, seeds in folders.items() for f in seeds for p in sorted(f.glob(f"judges/*/{SUMMARY}"))
-    ):
-        try:
-            summary = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TheWorldError(f"{path}: not JSON ({error}); judge again, which keeps the judgements") from error
-        shown = ("accuracy", "agreement", "judged", "unreadable", "failed", "not_asked")
-        rows.append({"Arm": name, "Judge": path.parent.name, **_told({key: summary.get(key) for key in shown})})
+def judge_table(folders: Sequence[tuple[str, Path]]) -> Table:
+    """A row for every judge of every arm, from the arms' names and folders."""
+    columns = ("accuracy", "agreement", "judged", "unreadable", "failed", "not_asked")
+    rows: list[dict[str, Any]] = []
+    for name, folder in folders:
+        for path in sorted(folder.glob(f"judges/*/{SUMMARY}")):
+            summary = read_object(path, cure="judge again, which keeps the judgements")
+            told = _in_words({key: summary.get(key) for key in columns})
+            rows.append({"Arm": name, "Judge": path.parent.name, **told})
     note = "In % of the answers that were judged; agreement is that with the rules. No verdict uses a judge."
     return Table("Language models as judges", rows, note, text=2)
 
@@ -223,20 +228,14 @@ def deciding(metrics: Metrics) -> list[str]:
     return [name for name in metrics["arms"] if name in names]
 
 
-def title(name: str, metrics: Metrics) -> str:
-    """An arm in words, with the label of its run where there are several."""
-    run, label = name.rpartition("/")[0], metrics["arms"][name]["label"]
-    return f"{run}: {label}" if run else label
-
-
 def plain(text: str) -> str:
     """Text of a data set on one line, none of which Markdown reads as HTML, a link, an image or emphasis."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"[\\`*~|]|\](?=\()|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
-def _by_kind(arm: Mapping[str, Any], metrics: Metrics) -> dict[str, str]:
-    return {_kind(kind): _cell(arm["kinds"].get(kind)) for kind in metrics["kinds"]}
+def _by_kind(arm: Mapping[str, Any], metrics: Metrics) -> dict[str, Any]:
+    return {_kind(kind): arm["kinds"].get(kind) for kind in metrics["kinds"]}
 
 
 def _kind(kind: str) -> str:
@@ -247,8 +246,8 @@ def _words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, str]:
-    return {_words(key): _cell(value) for key, value in row.items()}
+def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {_words(key): value for key, value in row.items()}
 
 
 def _cell(value: Any) -> str:
@@ -260,6 +259,13 @@ def _cell(value: Any) -> str:
     return f"{100 * value:.1f}" if isinstance(value, float) else str(value)
 
 
+def _difference(numbers: Mapping[str, Any]) -> str:
+    """In points, with its interval where that says something: of one cluster of items it is all that there is."""
+    if numbers["high"] - numbers["low"] >= 2:
+        return f"{100 * numbers['difference']:+.1f} (too few items)"
+    return _range(numbers, "difference", "+.1f")
+
+
 def _range(numbers: Mapping[str, Any], middle: str = "estimate", digits: str = ".1f", scale: float = 100) -> str:
     """A number with its interval."""
     value, low, high = (format(scale * numbers[key], digits) for key in (middle, "low", "high"))
@@ -267,4 +273,4 @@ def _range(numbers: Mapping[str, Any], middle: str = "estimate", digits: str = "
 
 
 __all__ = ["Table", "claims", "deciding", "judge_table", "key_table", "plain", "task_tables", "terminal_report"]
-__all__ += ["title", "warning_lines"]
+__all__ += ["warning_lines"]

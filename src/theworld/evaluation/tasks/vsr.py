@@ -15,8 +15,7 @@ from theworld.data.open_source import open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources.vsr import CATEGORY_OF
 
-from ..audit.overlaps import blind_rules
-from ..audit.rows import NO, YES, AuditRow, normalise, read_audit_rows
+from ..audit import NO, YES, AuditRow, blind_rules, normalise, read_audit_rows
 from ..stats.baseline import majority_baseline
 from ..store.predictions import Item, Prediction
 from .answers import parse_letter, parse_yes_no

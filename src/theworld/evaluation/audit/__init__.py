@@ -1,1 +1,0 @@
-"""Overlaps of training and evaluation data."""
