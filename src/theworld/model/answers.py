@@ -112,7 +112,10 @@ class MeanOverFutures(LogitsProcessor):
     def __init__(self, futures: int) -> None:
         self.futures = futures
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, input_ids: torch.LongTensor, scores: torch.FloatTensor
+    ) -> torch.FloatTensor:
+        """Scores (B F, V) of the next token, the same for all rows of a prompt."""
         by_prompt = scores.float().log_softmax(-1).unflatten(0, (-1, self.futures))  # (B, F, V)
         mean = by_prompt.logsumexp(1) - math.log(self.futures)
         return mean.repeat_interleave(self.futures, 0).to(scores)  # type: ignore[return-value]

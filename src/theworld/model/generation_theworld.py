@@ -359,7 +359,7 @@ def check_futures(num_futures: int, futures: str, settled: WorldInputs, options:
         return
     if settled.pixels is None or not settled.num_world_steps:
         raise TheWorldError(
-            f"num_futures={num_futures} needs rollouts: give images and num_world_steps of at least 1, with the world on"
+            f"num_futures={num_futures} needs rollouts: give images and num_world_steps from 1 on, with the world on"
         )
     others = ("do_sample", "return_dict_in_generate", "assistant_model", "streamer", "generation_config")
     taken = [name for name in others if options.get(name)]
