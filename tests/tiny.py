@@ -21,7 +21,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from theworld.nano.tokenizer import BOI_TOKEN, END_OF_TURN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
+from theworld.constants import END_OF_TURN
+from theworld.nano.tokenizer import BOI_TOKEN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
 
 IMAGE_SIZE = 16  # pixels, SigLIP's view
 IMAGE_TOKENS = 4  # per image, after Gemma's pooling of the 4 x 4 patch grid

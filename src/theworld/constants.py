@@ -13,6 +13,9 @@ CUSTOM_TOKEN_EOW = "<unused1>"  # end of world
 WORLD_TOKEN = "<unused2>"
 MARKERS = (CUSTOM_TOKEN_SOW, CUSTOM_TOKEN_EOW, WORLD_TOKEN)
 
+# Around a turn of a conversation, and the line that opens the model's
+START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
+
 DEFAULT_GEMMA_MODEL = "google/gemma-3-4b-it"
 DEFAULT_COSMOS_MODEL = "nvidia/Cosmos-Predict2-2B-Video2World"
 

@@ -10,8 +10,9 @@ from tests.model.helpers import load_world
 from theworld import TheWorld
 from theworld.data.schema import Message
 from theworld.evaluation.ask.prompts import Batch, PromptBuilder
-from theworld.evaluation.ask.scorers import answer_ids, choices, consumed_world_tokens, generate, world_inputs
+from theworld.evaluation.ask.scorers import choices, consumed_world_tokens, generate, world_inputs
 from theworld.evaluation.store.predictions import Item
+from theworld.model.answers import answer_ids
 
 CHOICES = (("red", "blue", "the red bin"), ("yes", "no"), ("Which bin", "a", "b", "left"))
 

@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question")
     add_options(parser, "model", "cosmos", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
+    parser.add_argument("--auto_world", action="store_true", help="use the world only if the answer without is unsure")
+    parser.add_argument("--choices", help="possible answers, with commas: print the probability of each")
+    parser.add_argument("--num_futures", type=int, default=1, help="rollouts to answer from (default: 1)")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
     parser.add_argument("--explain", type=Path, metavar="OUT.png", help="draw what the answer attends to; and OUT.json")
     parser.add_argument("--layer", type=int, help="draw this layer's attention (default: the mean over all layers)")
@@ -28,6 +31,13 @@ def run(args: argparse.Namespace) -> int:
 
     # 1. Options that contradict each other, and a wrong path, cost no loading of a model
     check_world_arguments(args)
+    several = [name for name in ("auto_world", "choices") if vars(args)[name]] + ["num_futures"] * (
+        args.num_futures > 1
+    )
+    if args.explain is not None and several:
+        raise TheWorldError(f"--explain draws one answer from one rollout: leave --{several[0]} out")
+    if args.auto_world and args.use_world:
+        raise TheWorldError("--auto_world and --use_world contradict each other: drop one")
     if args.layer is not None and args.explain is None:
         raise TheWorldError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
     if args.explain is not None:
@@ -44,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     described["num_world_steps"] = steps if uses_world else None
     options = {"num_world_steps": args.num_world_steps, "max_new_tokens": args.max_new_tokens}
     if args.explain is None:
-        options |= {"use_world": args.use_world or None, "do_sample": False}
-        answer = model.ask(image, args.question, **options)
+        options |= {"use_world": "auto" if args.auto_world else args.use_world or None, "do_sample": False}
+        choices = None if args.choices is None else [choice.strip() for choice in args.choices.split(",")]
+        answer = model.ask(image, args.question, choices=choices, num_futures=args.num_futures, **options)
     else:
         from theworld.analysis.explain import explain
         from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
@@ -57,4 +68,9 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.explain.with_suffix(".json"), explanation.to_dict())
         described |= {"explained": str(args.explain), "shares": explanation.shares()}
         answer = explanation.answer
+    if isinstance(answer, dict):
+        ranked = sorted(answer.items(), key=lambda one: -one[1])
+        return report(
+            args, {**described, "probabilities": answer}, *(f"{share:.3f} {choice}" for choice, share in ranked)
+        )
     return report(args, {**described, "answer": answer}, answer)

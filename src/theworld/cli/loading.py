@@ -30,7 +30,11 @@ def add_options(parser: argparse.ArgumentParser, *names: str) -> None:
 
 def check_world_arguments(args: argparse.Namespace) -> None:
     """Refuse `--no_world` with an option of the world, before a model is loaded."""
-    given = [name for name in ("num_world_steps", "use_world", "explain") if vars(args).get(name) not in (None, False)]
+    given = [
+        name
+        for name in ("num_world_steps", "use_world", "auto_world", "explain")
+        if vars(args).get(name) not in (None, False)
+    ]
     if args.no_world and given:
         raise TheWorldError(f"--no_world and --{given[0]} contradict each other: drop one")
 

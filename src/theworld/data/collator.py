@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from theworld.constants import IGNORE_INDEX
+from theworld.constants import END_OF_TURN, IGNORE_INDEX, MODEL_HEADER, START_OF_TURN
 from theworld.utils.errors import TheWorldError
 
 from .images import open_image
@@ -21,7 +21,6 @@ from .prompts import ChatProcessor, Turn, chat_turns, reserved_tokens
 from .regions import draw_regions
 from .schema import BadSample, Example, Message, Skipped
 
-START_OF_TURN, END_OF_TURN, MODEL_HEADER = "<start_of_turn>", "<end_of_turn>", "model\n"
 NO_CHOICE = -1
 TOKEN_CHARACTERS = 64  # more than any token of a text has
 

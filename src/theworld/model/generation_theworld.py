@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
@@ -21,6 +22,7 @@ from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
+from .answers import MeanOverFutures, choice_logprobs, margin, probabilities, vote, with_futures
 from .configuration_theworld import TheWorldConfig
 from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
@@ -73,12 +75,24 @@ class WorldGenerationMixin(GenerationMixin):
         num_world_steps: int | torch.Tensor | None = None,
         use_world: bool | None = None,
         world_latents: torch.Tensor | None = None,
+        num_futures: int = 1,
+        futures: Literal["mean", "vote"] = "mean",
         **kwargs: Any,
     ) -> Any:
         """Transformers' `generate` with the world's arguments of `forward`.
 
         The world encoder runs once per image, before the prefill. Returned sequences begin with the caller's own
         `input_ids`, also if blocks were inserted or removed.
+
+        Args:
+            num_futures: Rollouts of each image, with as many seeds from `world_seed` on, in one batch. Above 1 the
+                answer is greedy.
+            futures: How several become one answer: every token from the `mean` of their next-token probabilities, or
+                the most frequent answer (`vote`).
+
+        Raises:
+            ValueError: The world's arguments do not fit each other or the prompt, or `num_futures` is above 1 without
+                a rollout or with another way of decoding.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
@@ -101,6 +115,9 @@ class WorldGenerationMixin(GenerationMixin):
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
         check_length(self.config, settled.prompt.input_ids)
         # 2. Generate from the final prompt
+        check_futures(num_futures, futures, settled, kwargs)
+        if num_futures > 1:
+            run = partial(self._generate_futures, run, num_futures, futures)
         if settled.pixels is not None:
             kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
         if settled.latents is not None:
@@ -121,6 +138,28 @@ class WorldGenerationMixin(GenerationMixin):
             return sequences
         outputs.sequences = sequences
         return outputs
+
+    def _generate_futures(
+        self, run: Any, num_futures: int, futures: str, num_world_steps: int, **kwargs: Any
+    ) -> torch.Tensor:
+        """Sequences (B, L) of `run` on every prompt with each of its futures."""
+        options = {name: kwargs.pop(name) for name in [*kwargs] if not isinstance(kwargs[name], torch.Tensor)}
+        if futures == "mean":
+            options["logits_processor"] = [*(options.get("logits_processor") or ()), MeanOverFutures(num_futures)]
+        seed = options.pop("world_seed", None)
+        sequences = run(**self.futures_of(kwargs, num_world_steps, num_futures, seed), **options)
+        return vote(sequences, num_futures)
+
+    @torch.no_grad()
+    def futures_of(
+        self, inputs: Mapping[str, Any], num_world_steps: int, num_futures: int, seed: int | None = None
+    ) -> dict[str, Any]:
+        """Inputs of B prompts with several futures each, from `seed` or the config's on; see `with_futures`."""
+        first = self.config.world_seed if seed is None else seed
+        seeds = range(first, first + num_futures)
+        latents = self.model.world_encoder.encode_futures(inputs["world_pixel_values"], num_world_steps, seeds)
+        images = (inputs["input_ids"] == self.config.boi_token_index).sum(-1).tolist()
+        return with_futures(inputs, latents, images)
 
     def _prepare_generation_config(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, generation_config: GenerationConfig | None, added_tokens: int = 0, markers: bool = False, **kwargs: Any
@@ -221,30 +260,109 @@ class WorldGenerationMixin(GenerationMixin):
         check_length(self.config, inputs["input_ids"])
         return inputs.to(input_device(self))
 
+    @overload
+    def ask(self, image: Any, question: str, *, choices: None = None, **options: Any) -> str: ...
+
+    @overload
+    def ask(self, image: Any, question: str, *, choices: Sequence[str], **options: Any) -> dict[str, float]: ...
+
     def ask(
         self,
         image: Any,
         question: str,
         *,
+        choices: Sequence[str] | None = None,
         num_world_steps: int | None = None,
-        use_world: bool | None = None,
+        use_world: bool | Literal["auto"] | None = None,
+        num_futures: int = 1,
         **generate_kwargs: Any,
-    ) -> str:
+    ) -> str | dict[str, float]:
         """Answer `question` about `image`, greedily unless told otherwise.
 
         Args:
             image: Of any kind that `theworld.utils.images.open_image` opens.
+            choices: Possible answers, of which there are then the probabilities: the mean over all futures.
             num_world_steps: Future latent frames to imagine; `None` takes the config's.
-            use_world: `False` asks plain Gemma 3; `True` uses world tokens even if they were never trained.
+            use_world: `False` asks plain Gemma 3; `True` uses world tokens even if they were never trained. `"auto"`
+                asks without the world first, and with it only if the margin of that answer is below the config's
+                `auto_world_margin`. The margin is the probability of the likeliest choice less that of the next one;
+                without choices, the smallest such margin of any token of the answer.
+            num_futures: Rollouts to answer from, each with a seed of its own; see `generate`.
+
+        Returns:
+            The answer; with `choices`, the probability of each, which sum to 1.
 
         Raises:
-            ValueError: The question is empty, too long or holds a reserved token, or the image cannot be read.
+            ValueError: The question is empty, too long or holds a reserved token, the image cannot be read, or fewer
+                than two different choices are given.
         """
+        if choices is not None and (isinstance(choices, str) or len(set(choices)) < max(2, len(choices))):
+            raise TheWorldError(f"choices={choices!r}: expected a list of at least two different answers")
+        steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
+        if use_world == "auto":
+            if self.config.enable_world and not steps:
+                raise TheWorldError("use_world='auto' needs a rollout: pass num_world_steps of at least 1")
+            answer, sure = self._answer(image, question, choices, None, False, 1, generate_kwargs)
+            if not self.config.enable_world or sure >= self.config.auto_world_margin:
+                return answer
+            use_world = None
+        return self._answer(image, question, choices, num_world_steps, use_world, num_futures, generate_kwargs)[0]
+
+    def _answer(
+        self,
+        image: Any,
+        question: str,
+        choices: Sequence[str] | None,
+        num_world_steps: int | None,
+        use_world: bool | None,
+        num_futures: int,
+        generate_kwargs: Mapping[str, Any],
+    ) -> tuple[Any, float]:
+        """What `ask` returns, and its margin, which is 1 for text with a world."""
+        # 1. Without trained world tokens, choices are compared without them, as `generate` answers
+        if choices is not None and self.config.enable_world and use_world is None and not self.world_is_trained:
+            warnings.warn(UNTRAINED, stacklevel=4)
+            use_world = False
         inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
-        defaults: dict[str, Any] = {} if "generation_config" in generate_kwargs else {"do_sample": False}
+        # 2. The probabilities of choices
+        if choices is not None:
+            steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
+            world: dict[str, Any] = {} if use_world is None else {"use_world": use_world}
+            if num_futures > 1:
+                settled = WorldInputs(Prompt(inputs["input_ids"]), None, inputs.get("world_pixel_values"), steps)
+                check_futures(num_futures, "mean", settled, {})
+                inputs = self.futures_of(inputs, steps, num_futures)
+            shares = probabilities(choice_logprobs(self, inputs, [choices] * num_futures, **world))
+            return shares, margin([*shares.values()])
+        # 3. A generated answer
+        options: dict[str, Any] = {} if "generation_config" in generate_kwargs else {"do_sample": False}
         if not generate_kwargs.keys() & {"generation_config", "max_length"}:
-            defaults["max_new_tokens"] = 100
-        output = cast(Any, self.generate)(**inputs, **{**defaults, "use_world": use_world, **generate_kwargs})
-        if not isinstance(output, torch.Tensor) or len(output) > 1:
+            options["max_new_tokens"] = 100
+        options |= {"use_world": use_world, "num_futures": num_futures, **generate_kwargs}
+        scored = {"output_logits": True, "return_dict_in_generate": True} if use_world is False else {}
+        output = cast(Any, self.generate)(**inputs, **{**options, **scored})
+        sequences = output.sequences if scored else output
+        if not isinstance(sequences, torch.Tensor) or len(sequences) > 1:
             raise TheWorldError("ask returns one answer as text: use model.generate for several, or for its outputs")
-        return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        sure = min((margin(step[0].float().softmax(-1)) for step in output.logits), default=1.0) if scored else 1.0
+        answer = self.processor.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return answer.strip(), sure
+
+
+def check_futures(num_futures: int, futures: str, settled: WorldInputs, options: Mapping[str, Any]) -> None:
+    """Raise a ValueError for several futures without a rollout, or with another decoding than greedy."""
+    if type(num_futures) is not int or num_futures < 1 or futures not in ("mean", "vote"):
+        raise TheWorldError(
+            f"num_futures={num_futures!r}, futures={futures!r}: expected a whole number from 1 on, and mean or vote"
+        )
+    if num_futures == 1:
+        return
+    if settled.pixels is None or not settled.num_world_steps:
+        raise TheWorldError(
+            f"num_futures={num_futures} needs rollouts: give images and num_world_steps from 1 on, with the world on"
+        )
+    others = ("do_sample", "return_dict_in_generate", "assistant_model", "streamer", "generation_config")
+    taken = [name for name in others if options.get(name)]
+    taken += [name for name in ("num_beams", "num_return_sequences") if (options.get(name) or 1) > 1]
+    if taken:
+        raise TheWorldError(f"num_futures={num_futures} decodes greedily: leave {', '.join(taken)} out")

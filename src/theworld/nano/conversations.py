@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from theworld.constants import IGNORE_INDEX
+from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
 from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
 from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
 from .questions import MARGIN, Question, predictive_questions, static_questions
-from .tokenizer import END_OF_TURN, START_OF_TURN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,13 +11,12 @@ from typing import Any, cast
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AddedToken, Gemma3ImageProcessorPil, Gemma3Processor, GemmaTokenizer
 
+from theworld.constants import END_OF_TURN, START_OF_TURN
 from theworld.utils.errors import TheWorldError
 
 BOI_TOKEN = "<start_of_image>"
 EOI_TOKEN = "<end_of_image>"
 IMAGE_TOKEN = "<image_soft_token>"
-START_OF_TURN = "<start_of_turn>"
-END_OF_TURN = "<end_of_turn>"
 
 CORE_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>", "<mask>")  # ids 0-4, as in Gemma
 UNUSED_TOKENS = tuple(f"<unused{index}>" for index in range(8))

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from theworld.constants import IGNORE_INDEX
+from theworld.constants import END_OF_TURN, IGNORE_INDEX
 
 from .asking import evaluate_vlm
 from .conversations import ChatEncoder, draw_batches
 from .fit import Group, fit
 from .questions import all_texts
 from .scenes import load
-from .tokenizer import BOI_TOKEN, END_OF_TURN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
+from .tokenizer import BOI_TOKEN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
 from .vision import IMAGE_SIZE, IMAGE_TOKENS, encode_images, train_vision
 
 if TYPE_CHECKING:

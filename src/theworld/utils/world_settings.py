@@ -84,6 +84,9 @@ class WorldSettings:
         unset="the last", shapes=True)
     world_feature_sigma: float = setting(
         80.0, "Noise level of the future frames in an encoder of features.", low=0, high=1000, shapes=True)
+    auto_world_margin: float = setting(
+        0.5, "With `use_world='auto'`, margin of the answer without the world below which the world is used.", low=0,
+        high=1)
     freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from theworld.model import TheWorld
+from theworld.model.answers import answer_ids
 from theworld.utils.errors import TheWorldError
 from theworld.utils.reproducibility import environment
 from theworld.utils.tensors import weights_digest
@@ -29,7 +30,7 @@ from ..store.refusals import ArmRun, check_arm
 from ..tasks.base import Task, TaskItems
 from .arms import PlannedArm
 from .prompts import PromptBuilder
-from .scorers import answer_ids, choices, consumed_world_tokens, generate
+from .scorers import choices, consumed_world_tokens, generate
 from .worlds import OF_OTHERS, NoOtherImage, Worlds, encode_worlds
 
 

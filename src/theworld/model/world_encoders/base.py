@@ -9,7 +9,7 @@ Shape legend: `B` images, `C` feature channels, `T = 1 + K` latent frames, `h, w
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -88,6 +88,10 @@ class WorldEncoder(nn.Module, ABC):
         Returns:
             (B, C, T, h, w), about zero mean and unit variance per channel. Index 0 of T is the current frame.
         """
+
+    def encode_futures(self, pixels: torch.Tensor, num_world_steps: int, seeds: Sequence[int]) -> torch.Tensor:
+        """`encode` with each of the seeds: (B, 3, H, W) -> (B, F, C, T, h, w), a future F for every seed."""
+        return torch.stack([self.encode(pixels, num_world_steps, seed) for seed in seeds], dim=1)
 
     @abstractmethod
     def fingerprint(self) -> dict[str, Any]:

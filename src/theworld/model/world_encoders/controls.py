@@ -6,6 +6,7 @@ width, `P` pixels per latent position and side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class StillWorldEncoder(CosmosWorldEncoder):
         pass
 
     @override
-    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
         return first.expand(-1, -1, 1 + num_world_steps, -1, -1)
 
 
@@ -57,7 +58,7 @@ class RandomWorldEncoder(CosmosWorldEncoder):
         return standardised(super()._encode_video(frames))
 
     @override
-    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
         rolled = super().rollout(first, num_world_steps, seed)
         return torch.cat([first, standardised(rolled[:, :, 1:])], dim=2)
 

@@ -9,6 +9,7 @@ tokens, `E` prompt width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -122,6 +123,14 @@ class CosmosWorldEncoder(WorldEncoder):
                 latents = torch.cat([first, rolled[:, :, 1:]], dim=2)  # a trained VAE has a gradient in `first`
         return latents.to(self.vae.dtype)
 
+    @override
+    def encode_futures(self, pixels: torch.Tensor, num_world_steps: int, seeds: Sequence[int]) -> torch.Tensor:
+        with torch.autocast(self.vae.device.type, enabled=False):
+            first = self.encode_frame(pixels).repeat_interleave(len(seeds), dim=0)  # (B F, C, 1, h, w)
+            rolled = self.rollout(first, num_world_steps, [*seeds] * len(pixels))
+            futures = torch.cat([first, rolled[:, :, 1:]], dim=2)
+        return futures.to(self.vae.dtype).unflatten(0, (len(pixels), len(seeds)))
+
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
         trained = any(parameter.requires_grad for parameter in self.vae.encoder.parameters())
@@ -142,10 +151,10 @@ class CosmosWorldEncoder(WorldEncoder):
         return (latents - mean) / std * SIGMA_DATA  # as the generator normalises
 
     @torch.no_grad()
-    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int) -> torch.Tensor:
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
         """Roll the current latent frame out: (B, C, 1, h, w) -> (B, C, T, h, w).
 
-        Every image gets the noise of the same seed, so an image's future does not depend on its batch.
+        Every image gets the noise of the same seed, or of its own (B,), so its future does not depend on its batch.
         """
         transformer, scheduler = self.dynamics()
         patch = transformer.config["patch_size"][1:]
@@ -155,8 +164,9 @@ class CosmosWorldEncoder(WorldEncoder):
                 f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
             )
         shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(first.device)
-        noise = noise.expand(len(first), -1, -1, -1, -1)
+        seeds = [seed] if isinstance(seed, int) else seed
+        drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
+        noise = torch.cat([drawn[one] for one in seeds]).to(first.device).expand(len(first), -1, -1, -1, -1)
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "fps")}
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
