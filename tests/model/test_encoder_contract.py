@@ -18,6 +18,7 @@ from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.evaluation.run import evaluate_tasks
 from theworld.evaluation.settings import EvaluationSettings
+from theworld.evaluation.store.predictions import read_manifest
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.training.precompute import precompute
 from theworld.training.run import train
@@ -119,16 +120,19 @@ def test_an_encoder_that_cannot_decode_says_so(model: TheWorld, images: list[Ima
         imagine(model, images[0])
 
 
-def test_evaluated(model: TheWorld, tmp_path: Path) -> None:
+def test_evaluated(model: TheWorld, encoder: str, tmp_path: Path) -> None:
     model.config.trained_steps = {"projector": 1}
     model.save_pretrained(tmp_path / "checkpoint")
     settings = EvaluationSettings(
         model=str(tmp_path / "checkpoint"),
         output=str(tmp_path / "out"),
-        arms="gemma,world,other_future",
+        arms="gemma,world,world_0,other_future",
         num_world_steps=[0, 2],
     )
     result = evaluate_tasks([TASK], settings)[0]
-    assert set(result.predictions) == {"gemma", "world", "other_future"}
+    assert set(result.predictions) == {"gemma", "world", "world_0", "other_future"}
     answers = {arm: [row.output for row in rows if not row.failed] for arm, rows in result.predictions.items()}
     assert all(answers.values())
+    # The present alone is encoded anew where it depends on the future
+    seen = read_manifest(tmp_path / "out" / "custom" / "world_0")["identity"]["world_encoder"]
+    assert seen["num_world_steps"] == {"mean_colours": 2, "cosmos_features": 0}[encoder]

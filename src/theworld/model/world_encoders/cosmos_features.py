@@ -39,7 +39,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     """
 
     kind = "cosmos_features"
-    can_decode = False
+    can_decode, causal = False, False
     settings: ClassVar = {
         **{name: SETTINGS[name] for name in ("fps", "seed")},
         **{"block": "world_feature_block", "sigma": "world_feature_sigma"},
