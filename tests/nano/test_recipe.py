@@ -14,7 +14,7 @@ from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
-from theworld.nano.recipe import CONTROLS, ENCODERS, SMOKE, WEIGHTS, train_nano
+from theworld.nano.recipe import CONTROLS, ENCODERS, SMOKE, WEIGHTS, train_fusions, train_nano
 from theworld.nano.scenes import load
 from theworld.training.config import TrainingConfig
 
@@ -108,3 +108,22 @@ def test_a_moved_folder_still_loads(recipe_folder: Path, tmp_path: Path) -> None
         assert isinstance(model.model.world_encoder.vae, AutoencoderKLWan)
     finally:
         moved.rename(recipe_folder / "weights")
+
+
+def test_fusions_of_the_shipped_models_differ_in_encoder_and_seed(tmp_path: Path) -> None:
+    encoders, seeds = ("still", "cosmos", "cosmos_features"), (0, 1)
+    folders = train_fusions(tmp_path, run_stage, encoders, seeds, SMOKE)
+    assert [folder.name for folder in folders] == [f"{kind}-{seed}" for seed in seeds for kind in encoders]
+    weights: dict[str, torch.Tensor] = {}
+    for folder in folders:
+        model = TheWorld.from_pretrained(folder)
+        assert model.config.world_encoder == folder.name.partition("-")[0]
+        assert (model.config.num_world_steps, model.config.trained_steps) == (2, {"projector": 4})
+        weights[folder.name] = model.model.world_projector.body.leave.weight
+    assert not torch.equal(weights["cosmos_features-0"], weights["cosmos_features-1"])
+    bases = [
+        load_file(folder / "cosmos" / "vae" / "diffusion_pytorch_model.safetensors")
+        for folder in (WEIGHTS, folders[0].parent)
+    ]
+    assert all(torch.equal(value, bases[1][name]) for name, value in bases[0].items())
+    train_fusions(tmp_path, pytest.fail, encoders, seeds, SMOKE)  # all of it is there
