@@ -119,6 +119,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         shortened, kept = up_to_block(transformer, self.block_of(transformer))
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
+        no_text = no_text[:, :1]  # attention to equal tokens is attention to one of them
         Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
         # 2. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
         hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, C)
