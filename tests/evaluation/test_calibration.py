@@ -11,7 +11,8 @@ from theworld.evaluation.store.predictions import Prediction
 
 def row(right: float, **shares: float) -> Prediction:
     logprobs = {choice: math.log(share) for choice, share in shares.items()}
-    made: dict[str, Any] = {"id": "", "prompt": "", "output": "", "answer": "a", "choice_logprobs": logprobs or None, "score": right}
+    made: dict[str, Any] = {"id": "", "prompt": "", "output": ""}
+    made |= {"answer": "a", "choice_logprobs": logprobs or None, "score": right}
     return Prediction(**made)
 
 

@@ -9,6 +9,7 @@ from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
 
 from theworld import TheWorld
+from theworld.cli.main import main
 from theworld.cli.nano import run_stage
 from theworld.data.images import open_image
 from theworld.data.open_source import open_source
@@ -108,3 +109,26 @@ def test_a_moved_folder_still_loads(recipe_folder: Path, tmp_path: Path) -> None
         assert isinstance(model.model.world_encoder.vae, AutoencoderKLWan)
     finally:
         moved.rename(recipe_folder / "weights")
+
+
+def test_fusions_of_the_shipped_models_differ_in_encoder_and_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # 1. The command trains them, and a second time finds all of them there
+    options = ["--world_encoder", "still", "cosmos_features", "--seed", "0", "1", "--smoke"]
+    assert main(["nano", "fuse", str(tmp_path), *options]) == 0
+    monkeypatch.setattr("theworld.cli.nano.run_stage", pytest.fail)
+    assert main(["nano", "fuse", str(tmp_path), *options]) == 0
+    folders = [tmp_path / "weights" / f"{kind}-{seed}" for seed in (0, 1) for kind in ("still", "cosmos_features")]
+    assert capsys.readouterr().out.splitlines() == [f"weights in {folder}" for folder in folders] * 2
+    # 2. What they are
+    trained: dict[str, torch.Tensor] = {}
+    for folder in folders:
+        model = TheWorld.from_pretrained(folder)
+        assert model.config.world_encoder == folder.name.partition("-")[0]
+        assert (model.config.num_world_steps, model.config.trained_steps) == (2, {"projector": 4})
+        trained[folder.name] = model.model.world_projector.body.leave.weight
+    assert not torch.equal(trained["cosmos_features-0"], trained["cosmos_features-1"])
+    # 3. Of the shipped base models
+    for base in ("gemma/model.safetensors", "cosmos/transformer/diffusion_pytorch_model.safetensors"):
+        assert (tmp_path / "weights" / base).read_bytes() == (WEIGHTS / base).read_bytes()

@@ -1,4 +1,4 @@
-"""The nano world: simulate its scenes and train its models."""
+"""The nano world: simulate its scenes, train its models, and fusions of the shipped ones."""
 
 import argparse
 from pathlib import Path
@@ -23,13 +23,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     train = jobs.add_parser("train", help="run the whole recipe, or what is left of it")
     train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
-    train.add_argument("--smoke", action="store_true", help="a few steps of every stage")
+
+    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or what is left of them")
+    fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"))
+    encoders = "world encoders; a fusion each (default cosmos)"
+    fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
+    seeds = "seeds of the training; a fusion of every encoder each (default 0)"
+    fuse.add_argument("--seed", type=int, nargs="+", default=[0], metavar="SEED", help=seeds)
+
+    for job in (train, fuse):
+        job.add_argument("--smoke", action="store_true", help="a few steps of every stage")
 
     # No character begins an option here: whatever options the old command had, its successor is named
     gone = jobs.add_parser("evaluate", prefix_chars="\0", add_help=False)
     gone.add_argument("options", nargs="*")
 
-    for job in (scenes, train):
+    for job in (scenes, train, fuse):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         add_json(job)
 
@@ -44,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     for module in ("pymunk", "scipy"):
         require("nano", module)
     configure_logging()
-    return {"scenes": _scenes, "train": _train}[args.job](args)
+    return {"scenes": _scenes, "train": _train, "fuse": _fuse}[args.job](args)
 
 
 def _scenes(args: argparse.Namespace) -> int:
@@ -56,15 +65,34 @@ def _scenes(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from theworld.nano.recipe import train_nano
+
+    weights = train_nano(args.folder, run_stage, _recipe(args))
+    return report(args, {"weights": str(weights)}, f"weights in {weights}")
+
+
+def _fuse(args: argparse.Namespace) -> int:
+    from theworld.model.components import check_choice
+    from theworld.nano.recipe import train_fusions
+
+    for encoder in args.world_encoder:
+        check_choice("world_encoder", encoder)
+    folders = [
+        str(path) for path in train_fusions(args.folder, run_stage, args.world_encoder, args.seed, _recipe(args))
+    ]
+    return report(args, {"weights": folders}, "\n".join(f"weights in {folder}" for folder in folders))
+
+
+def _recipe(args: argparse.Namespace) -> Any:
+    """The sizes of the stages, after a check for what the fusion needs, which may come after an hour."""
     from dataclasses import replace
 
-    from theworld.nano.recipe import SMOKE, Recipe, train_nano
+    from theworld.nano.recipe import SMOKE, Recipe
     from theworld.utils.imports import require
 
-    for module in ("datasets", "pyarrow", "tensorboard"):  # the fusion's, which comes after an hour
+    for module in ("datasets", "pyarrow", "tensorboard"):
         require("train", module)
-    weights = train_nano(args.folder, run_stage, SMOKE if args.smoke else replace(Recipe(), workers=args.workers))
-    return report(args, {"weights": str(weights)}, f"weights in {weights}")
+    return SMOKE if args.smoke else replace(Recipe(), workers=args.workers)
 
 
 def run_stage(keys: dict[str, Any]) -> None:

@@ -160,9 +160,7 @@ def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> 
     _settle(out / "recipe.json", recipe)
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
     for split in ("train", "validation", "fusion", "test"):
-        if not (scenes / split).is_dir():
-            logger.info("scenes: simulating %s", split)
-            generate(scenes / split, split, recipe.counts(split), recipe.workers)
+        _simulate(out, split, recipe)
 
     def seeded(train: Callable[..., object], *args: Path, **settings: Any) -> Callable[[], object]:
         return partial(train, scenes, *args, seed=recipe.seed, **settings)
@@ -177,33 +175,58 @@ def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> 
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
     _run_lanes([world, language], recipe.workers)
-    conversations = out / "conversations"
-    if not conversations.is_dir():
-        write_conversations(scenes / "fusion", conversations, seed=recipe.seed)
+    _converse(out, recipe)
     lane = partial(fusion_lane, out, run_stage, recipe)
-    sees_no_future = {"true_future_share": 0.0}
-    controls = [lane(f"{CONTROLS}/{name}", sees_no_future, world_encoder=kind) for name, kind in ENCODERS.items()]
+    controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
     _run_lanes([lane("theworld"), *controls, tuned_lane(out, run_stage, recipe)], recipe.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
 
 
-def fusion_lane(
-    out: Path,
-    run_stage: RunStage,
-    recipe: Recipe,
-    name: str,
-    align_keys: dict[str, Any] | None = None,
-    **config: Any,
-) -> Lane:
-    """A fresh fusion of the packaged base models, its two runs, and their package.
+def train_fusions(
+    out: Path, run_stage: RunStage, encoders: Sequence[str], seeds: Sequence[int], recipe: Recipe | None = None
+) -> list[Path]:
+    """Train fusions of the shipped base models, alike in all but world encoder and seed; runs what has not finished.
+
+    All of them read the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
+    train side by side.
 
     Args:
-        align_keys: Config keys of the first run.
-        config: Settings of `TheWorldConfig`, as in `start_fusion`.
+        encoders: Keys of `WORLD_ENCODERS`.
+
+    Returns:
+        The folder of each, `out`/weights/<encoder>-<seed>.
     """
+    recipe = recipe or Recipe()
+    _settle(out / "recipe.json", recipe)
+    _simulate(out, "fusion", recipe)
+    _converse(out, recipe)
+    for base in ("gemma", "cosmos"):
+        shutil.copytree(WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
+    chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
+    lanes = [fusion_lane(out, run_stage, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
+    _run_lanes(lanes, recipe.workers)
+    return [out / "weights" / name for name, *_ in chosen]
+
+
+def _simulate(out: Path, split: str, recipe: Recipe) -> None:
+    """The scenes of a split, unless they are there."""
+    if not (out / "scenes" / split).is_dir():
+        logger.info("scenes: simulating %s", split)
+        generate(out / "scenes" / split, split, recipe.counts(split), recipe.workers)
+
+
+def _converse(out: Path, recipe: Recipe) -> None:
+    """The conversations about the scenes of the fusion, unless they are there."""
+    if not (out / "conversations").is_dir():
+        write_conversations(out / "scenes" / "fusion", out / "conversations", seed=recipe.seed)
+
+
+def fusion_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, encoder: str = "cosmos") -> Lane:
+    """A fresh fusion of the packaged base models with a world encoder, its two runs, and their package."""
     folder, weights = out / name, out / "weights"
+    sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
     latents = {"latent_cache": str(out / "latents")}
     align = stage_settings(
         "align",
@@ -213,9 +236,10 @@ def fusion_lane(
         train_dataset_path=str(out / "scenes" / "fusion"),
         max_steps=recipe.align_steps,
         output_dir=str(folder / "align"),
-        **(align_keys or {}),
+        **sees_no_future,
     )
-    start = partial(start_fusion, weights / "gemma", weights / "cosmos", folder / "start", seed=recipe.seed, **config)
+    bases = weights / "gemma", weights / "cosmos"
+    start = partial(start_fusion, *bases, folder / "start", seed=recipe.seed, world_encoder=encoder)
     aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
     return [
         (folder / "start" / "config.json", start),

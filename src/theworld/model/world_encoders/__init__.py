@@ -5,12 +5,21 @@ from __future__ import annotations
 from .base import Component, WorldEncoder, cache_fingerprint
 from .controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from .cosmos import CosmosWorldEncoder
+from .cosmos_features import CosmosFeaturesWorldEncoder
 
 WORLD_ENCODERS: dict[str, type[WorldEncoder]] = {
     "cosmos": CosmosWorldEncoder,
+    "cosmos_features": CosmosFeaturesWorldEncoder,
     "still": StillWorldEncoder,
     "random": RandomWorldEncoder,
     "patches": PatchesWorldEncoder,
 }
 
-__all__ = ["WORLD_ENCODERS", "Component", "CosmosWorldEncoder", "WorldEncoder", "cache_fingerprint"]
+__all__ = [
+    "WORLD_ENCODERS",
+    "Component",
+    "CosmosFeaturesWorldEncoder",
+    "CosmosWorldEncoder",
+    "WorldEncoder",
+    "cache_fingerprint",
+]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
@@ -55,6 +55,7 @@ class CosmosWorldEncoder(WorldEncoder):
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
     probe_file = "vae/config.json"
     can_decode = True
+    settings: ClassVar[dict[str, str]] = SETTINGS
 
     num_inference_steps: int
     guidance_scale: float
@@ -70,7 +71,7 @@ class CosmosWorldEncoder(WorldEncoder):
         self.temporal_compression = vae.config["scale_factor_temporal"]
         self._origin, self._hub, self._dtype = origin, hub, vae.dtype
         self._prompt_embeds: list[torch.Tensor] = []
-        for name, field in SETTINGS.items():
+        for name, field in self.settings.items():
             setattr(self, name, getattr(config, field))
 
     @override
@@ -104,18 +105,21 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        if self.negative_prompt is None:
+        settings = {name: getattr(self, name) for name in self.settings}
+        if settings.get("negative_prompt", "") is None:
             del settings["negative_prompt"]
         return {"encoder": self.kind, **self.source, "dtype": str(self.vae.dtype).removeprefix("torch."), **settings}
 
     @override
     def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
-        left_out = ("vae.decoder.", "vae.post_quant_conv.", *(() if num_world_steps else ("transformer.",)))
+        unused = () if self.uses_dynamics(num_world_steps) else ("transformer.",)
+        left_out = ("vae.decoder.", "vae.post_quant_conv.", *unused)
         return {name: value for name, value in self.state_dict().items() if not name.startswith(left_out)}
 
     @override
-    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
+    def encode(
+        self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
+    ) -> torch.Tensor:
         with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
             latents = first = self.encode_frame(pixels)  # (B, C, 1, h, w)
             if num_world_steps > 0:
@@ -125,11 +129,9 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def encode_futures(self, pixels: torch.Tensor, num_world_steps: int, seeds: Sequence[int]) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):
-            first = self.encode_frame(pixels).repeat_interleave(len(seeds), dim=0)  # (B F, C, 1, h, w)
-            rolled = self.rollout(first, num_world_steps, [*seeds] * len(pixels))
-            futures = torch.cat([first, rolled[:, :, 1:]], dim=2)
-        return futures.to(self.vae.dtype).unflatten(0, (len(pixels), len(seeds)))
+        repeated = pixels.repeat_interleave(len(seeds), dim=0)  # (B F, 3, H, W): all futures in one batch
+        futures = self.encode(repeated, num_world_steps, [*seeds] * len(pixels))
+        return futures.unflatten(0, (len(pixels), len(seeds)))
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
@@ -157,22 +159,37 @@ class CosmosWorldEncoder(WorldEncoder):
         Every image gets the noise of the same seed, or of its own (B,), so its future does not depend on its batch.
         """
         transformer, scheduler = self.dynamics()
-        patch = transformer.config["patch_size"][1:]
-        if any(side % size for side, size in zip(first.shape[-2:], patch, strict=True)):
-            raise TheWorldError(
-                f"a latent grid of {tuple(first.shape[-2:])} does not divide into patches of {patch}: "
-                f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
-            )
-        shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
-        seeds = [seed] if isinstance(seed, int) else seed
-        drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
-        noise = torch.cat([drawn[one] for one in seeds]).to(first.device).expand(len(first), -1, -1, -1, -1)
+        self.patches(*first.shape[-2:])
+        noise = self.noise(first, num_world_steps, seed)
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "fps")}
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
+    def noise(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
+        """Standard normal (B, C, T, h, w) for the rollout of `first` (B, C, 1, h, w), for every image of its seed."""
+        shape = (1, first.shape[1], 1 + num_world_steps, *first.shape[-2:])
+        seeds = [seed] if isinstance(seed, int) else seed  # one for all, or (B,)
+        drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
+        return torch.cat([drawn[one] for one in seeds]).to(first.device).expand(len(first), -1, -1, -1, -1)
+
+    def patches(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the transformer's patches in a latent grid; a ValueError if they do not divide it."""
+        transformer, _ = self.dynamics()
+        _, *patch = transformer.config["patch_size"]
+        if height % patch[0] or width % patch[1]:
+            raise TheWorldError(
+                f"a latent grid of {(height, width)} does not divide into patches of {tuple(patch)}: "
+                f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
+            )
+        return height // patch[0], width // patch[1]
+
+    @classmethod
+    def uses_dynamics(cls, num_world_steps: int) -> bool:
+        """Whether the features of `num_world_steps` future frames need the diffusion transformer."""
+        return num_world_steps > 0
+
     @override
     def prepare(self, num_world_steps: int) -> None:
-        if num_world_steps > 0:
+        if self.uses_dynamics(num_world_steps):
             self.dynamics()
 
     def dynamics(self) -> Dynamics:
@@ -224,7 +241,7 @@ class CosmosWorldEncoder(WorldEncoder):
     def save_source(self, folder: Path, num_world_steps: int) -> None:
         """A Cosmos-Predict2 repository with what is loaded or `num_world_steps` needs; embeddings in place of a T5."""
         self.vae.save_pretrained(folder / "vae")
-        if num_world_steps > 0 or self.transformer is not None:
+        if self.uses_dynamics(num_world_steps) or self.transformer is not None:
             transformer, scheduler = self.dynamics()
             transformer.register_to_config(concat_padding_mask=padding_channels(transformer) > 0)
             transformer.save_pretrained(folder / "transformer")
@@ -239,7 +256,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
         total = 0
-        for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
+        for name in ("vae", "transformer") if cls.uses_dynamics(config.num_world_steps) else ("vae",):
             with damage_named(source.name, name), torch.device("meta"):
                 settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
                 total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())

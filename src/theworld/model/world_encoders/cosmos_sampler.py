@@ -68,24 +68,38 @@ def sample_rollout(
 
 
 class Denoiser:
-    """Predicts clean latents from noisy ones, with the current frame given. Arguments as `sample_rollout`."""
+    """Predicts clean latents from noisy ones, with the first frames given.
 
-    def __init__(self, transformer: Any, first: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
-        self.transformer, self.fps = transformer, fps
+    Args:
+        given: (B, C, G, h, w) normalised latents of the first `G` of `T` frames: the current one, or all of a clip.
+        noise: As `transformer` and `fps`, an argument of `sample_rollout`.
+    """
+
+    def __init__(self, transformer: Any, given: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
+        self.transformer, self.fps, frames = transformer, fps, given.shape[2]
         self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
-        self.given[:, :, 0] = 1
-        self.condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)  # (B, C, T, h, w)
+        self.given[:, :, :frames] = 1
+        self.condition = torch.cat([given.float(), torch.zeros_like(noise[:, :, frames:])], dim=2)  # (B, C, T, h, w)
         self.mask = condition_mask(transformer, self.given, noise)
         sigma = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
         self.given_time = sigma / (sigma + 1)
 
     def __call__(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
         """Clean latents (B, C, T, h, w) of noisy ones at noise level `sigma`, under a prompt (1, S, E)."""
+        time = sigma / (sigma + 1)
+        velocity = self.velocity(latents, sigma, prompt_embeds)
+        clean = ((1 - time) * latents - time * velocity.float()).to(
+            self.transformer.dtype
+        )  # c_skip = 1 - t, c_out = -t
+        return self.given * self.condition + (1 - self.given) * clean
+
+    def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
+        """What the transformer itself makes of the arguments of `__call__`: (B, C, T, h, w)."""
         dtype, time = self.transformer.dtype, sigma / (sigma + 1)
-        # The given frame enters clean, and with a time of almost zero
+        # The given frames enter clean, and with a time of almost zero
         noisy = self.given * self.condition + (1 - self.given) * latents * (1 - time)  # c_in = 1 - t
         times = self.given * self.given_time + (1 - self.given) * time  # (1, 1, T, 1, 1)
-        velocity = self.transformer(
+        return self.transformer(
             hidden_states=noisy.to(dtype),
             timestep=times.expand(len(latents), -1, -1, -1, -1).to(dtype),
             encoder_hidden_states=prompt_embeds.expand(len(latents), -1, -1),
@@ -93,8 +107,6 @@ class Denoiser:
             condition_mask=self.mask,
             return_dict=False,
         )[0]
-        clean = ((1 - time) * latents - time * velocity.float()).to(dtype)  # c_skip = 1 - t, c_out = -t
-        return self.given * self.condition + (1 - self.given) * clean
 
 
 def prepare_scheduler(

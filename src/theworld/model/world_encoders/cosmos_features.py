@@ -1,0 +1,162 @@
+"""Hidden states of NVIDIA Cosmos-Predict2's diffusion transformer, in one forward, as a world encoder.
+
+The forward is the first of a rollout: the current latent frame is given, the future frames are noise. The model has to
+expect something of them, and a late block holds what it expects.
+
+Shape legend: `B` images, `C` transformer width, `T = 1 + K` latent frames, `G` given ones, `H, W` latent height and
+width, `h, w` rows and columns of patches.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+from torch import nn
+from torch.nn import functional
+from typing_extensions import override
+
+from theworld.utils.errors import TheWorldError
+
+from .base import WorldEncoder
+from .cosmos import SETTINGS, CosmosWorldEncoder, Dynamics
+from .cosmos_sampler import Denoiser
+
+if TYPE_CHECKING:
+    from ..configuration_theworld import TheWorldConfig
+
+
+class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
+    """Hidden states of one block of the diffusion transformer, at one noise level of the future frames.
+
+    All latent frames attend to each other, so the features of the current frame depend on `K` as well. There is no
+    text and no guidance. Arguments as `CosmosWorldEncoder`.
+
+    Raises:
+        ValueError: The config has a prompt or guidance, which one forward without text cannot follow.
+    """
+
+    kind = "cosmos_features"
+    can_decode, causal = False, False
+    settings: ClassVar = {
+        **{name: SETTINGS[name] for name in ("fps", "seed")},
+        **{"block": "world_feature_block", "sigma": "world_feature_sigma"},
+    }
+
+    block: int | None
+    sigma: float
+
+    def __init__(self, vae: AutoencoderKLWan, config: TheWorldConfig, *args: Any) -> None:
+        super().__init__(vae, config, *args)
+        if config.world_prompt is not None:
+            raise TheWorldError(f"world_prompt={config.world_prompt!r}: {self.kind} takes no text; leave it out")
+        if config.world_guidance_scale > 1:
+            given = f"world_guidance_scale={config.world_guidance_scale}"
+            raise TheWorldError(f"{given}: {self.kind} takes one forward without guidance; leave it out")
+
+    @property
+    @override
+    def feature_dim(self) -> int:
+        transformer, _ = self.dynamics()
+        return transformer.config["num_attention_heads"] * transformer.config["attention_head_dim"]
+
+    @override
+    def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
+        frames, *latent = super().grid(height, width, num_world_steps)
+        return frames, *self.patches(*latent)
+
+    @override
+    def fingerprint(self) -> dict[str, Any]:
+        transformer, _ = self.dynamics()
+        return {**super().fingerprint(), "block": self.block_of(transformer)}
+
+    @classmethod
+    @override
+    def uses_dynamics(cls, num_world_steps: int) -> bool:
+        return True
+
+    @override
+    def load_dynamics(self) -> Dynamics:
+        transformer, scheduler = super().load_dynamics()
+        self.block_of(transformer)
+        return transformer, scheduler
+
+    @override
+    def prompts(self) -> list[str | None]:
+        return [None]
+
+    @override
+    def encode(
+        self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
+    ) -> torch.Tensor:
+        with torch.autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
+            first = self.encode_frame(pixels)
+            noise = self.noise(first, num_world_steps, self.seed if seed is None else seed)
+            return self.features(first, noise).to(self.vae.dtype)
+
+    @override
+    @torch.no_grad()
+    def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
+        """Features of frames that did happen: every latent frame is given, none is noise."""
+        with torch.autocast(self.vae.device.type, enabled=False):
+            latents = self._encode_video(clips)
+            return self.features(latents, torch.zeros_like(latents)).to(self.vae.dtype)
+
+    decode = WorldEncoder.decode
+
+    def features(self, given: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Normalised hidden states (B, C, T, h, w).
+
+        A trained VAE gets its gradient through the transformer.
+
+        Args:
+            given: (B, 16, G, H, W) normalised latents of the first frames.
+            noise: (B, 16, T, H, W) standard normal; only the frames that are not given matter.
+        """
+        # 1. The first forward of a rollout, up to the block
+        transformer, _ = self.dynamics()
+        rows, columns = self.patches(*given.shape[-2:])
+        shortened, kept = up_to_block(transformer, self.block_of(transformer))
+        sigma = torch.tensor(self.sigma, device=given.device)
+        (no_text,) = self.prompt_embeds()
+        no_text = no_text[:, :1]  # attention to equal tokens is attention to one of them
+        Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
+        # 2. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
+        hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, C)
+        return hidden.unflatten(1, (noise.shape[2], rows, columns)).movedim(-1, 1)
+
+    def block_of(self, transformer: CosmosTransformer3DModel) -> int:
+        """Index of the block whose hidden states are the features; a ValueError if there is none."""
+        count = len(transformer.transformer_blocks)
+        if self.block is not None and self.block >= count:
+            raise TheWorldError(f"world_feature_block={self.block}: the transformer has the blocks 0 to {count - 1}")
+        return count - 1 if self.block is None else self.block
+
+
+class Kept(nn.Module):
+    """Stands in for the output norm of a transformer, and keeps the hidden states of its last block."""
+
+    hidden: torch.Tensor  # (B, N, C)
+
+    @override
+    def forward(self, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        self.hidden = hidden
+        return hidden
+
+
+def up_to_block(transformer: CosmosTransformer3DModel, block: int) -> tuple[CosmosTransformer3DModel, Kept]:
+    """A view of `transformer` that ends behind `block`, and where its forward leaves the hidden states.
+
+    The view shares all weights. Unlike a hook on the block it is of one call, so calls may run side by side.
+    """
+    shortened, kept = copy.copy(transformer), Kept()
+    blocks = transformer.transformer_blocks[: block + 1]
+    modules = {**vars(transformer)["_modules"], "transformer_blocks": blocks, "norm_out": kept}
+    vars(shortened).update(_modules=modules)  # `copy` has the dict of the original
+    return shortened, kept
+
+
+__all__ = ["CosmosFeaturesWorldEncoder"]
