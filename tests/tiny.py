@@ -19,6 +19,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
+    VJEPA2Config,
+    VJEPA2Model,
 )
 
 from theworld.nano.tokenizer import BOI_TOKEN, END_OF_TURN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
@@ -187,3 +189,24 @@ def write_tiny_cosmos(folder: Path, *, with_text_encoder: bool = False) -> Path:
     index |= {name: [libraries[name], type(component).__name__] for name, component in components.items()}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return folder
+
+
+def tiny_vjepa2(crop_size: int = 64, seed: int = 0) -> VJEPA2Model:
+    """A V-JEPA 2 of two layers with patches of 8 pixels, in evaluation mode."""
+    config = VJEPA2Config(
+        patch_size=8,
+        crop_size=crop_size,
+        frames_per_clip=8,
+        hidden_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        pred_hidden_size=24,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=2,
+        pred_zero_init_mask_tokens=False,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VJEPA2Model(config)
+    return model.eval()

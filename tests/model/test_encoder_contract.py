@@ -1,6 +1,7 @@
-"""A world encoder of ten lines: registered, trained, saved, reloaded, cached, evaluated, and no other file changed."""
+"""Every world encoder, and one of ten lines: trained, saved, reloaded, cached, evaluated, and no other file changed."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from tests import tiny
 from tests.evaluation.test_run import TASK
 from tests.model.helpers import assistant, encode, user
 from tests.training.runs import tiny_run, write_rows
@@ -45,11 +47,28 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORLD_ENCODERS, "mean_colours", MeanColours)
 
 
+def vjepa2(folder: Path) -> dict[str, Any]:
+    tiny.tiny_vjepa2().save_pretrained(folder)
+    return {"cosmos_model_name": str(folder)}
+
+
+SETTINGS: dict[str, Callable[[Path], dict[str, Any]]] = {  # writes its weights to a folder -> settings of a fusion
+    "mean_colours": lambda folder: {"world_image_size": [32, 64]},
+    "vjepa2": vjepa2,
+}
+
+
+@pytest.fixture(params=SETTINGS)
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    return {"world_encoder": request.param, "world_image_size": 32, **SETTINGS[request.param](tmp_path / "world")}
+
+
 @pytest.fixture
-def model(gemma_folder: Path) -> TheWorld:
-    return TheWorld.from_pretrained(gemma_folder, world_encoder="mean_colours", world_image_size=[32, 64])
+def model(gemma_folder: Path, settings: dict[str, Any]) -> TheWorld:
+    return TheWorld.from_pretrained(gemma_folder, **settings)
 
 
+@pytest.mark.parametrize("settings", ["mean_colours"], indirect=True)
 def test_its_sizes_are_taken_over(model: TheWorld) -> None:
     assert model.config.world_latent_channels == 3
     assert model.config.world_grid == (2, 4)
@@ -68,22 +87,24 @@ def test_trained_saved_and_reloaded(model: TheWorld, images: list[Image.Image], 
         optimizer.zero_grad()
     output = model.eval()(**example)
     assert output.loss < before
-    assert output.num_world_tokens == 24
+    assert output.num_world_tokens == model.config.world_tokens(2)
     for full in (False, True):
         model.save_pretrained(tmp_path / str(full), full=full)
         assert torch.equal(TheWorld.from_pretrained(tmp_path / str(full))(**example).logits, output.logits)
 
 
-def test_theworld_train_with_a_latent_cache(gemma_folder: Path, cosmos_folder: Path, tmp_path: Path) -> None:
+def test_theworld_train_with_a_latent_cache(
+    settings: dict[str, Any], gemma_folder: Path, cosmos_folder: Path, tmp_path: Path
+) -> None:
     write_rows(tmp_path)
-    keys = {"world_encoder": "mean_colours", "latent_cache": str(tmp_path / "latents"), "max_steps": 2}
-    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys)
+    keys = {"num_world_steps": 2, "latent_cache": str(tmp_path / "latents"), "max_steps": 20, "num_epochs": 7}
+    config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **{**keys, "save_steps": 20, **settings})
     assert precompute(config).computed > 0
     result = train(config)
-    assert result.step == 2
+    assert result.step == 20
     saved = json.loads((Path(result.checkpoint or "") / "config.json").read_text(encoding="utf-8"))
-    assert saved["world_encoder"] == "mean_colours"
-    assert saved["trained_steps"] == {"projector": 2}
+    assert saved["world_encoder"] == settings["world_encoder"]
+    assert saved["trained_steps"] == {"projector": 20}
 
 
 def test_it_cannot_decode_and_says_so(model: TheWorld, images: list[Image.Image]) -> None:

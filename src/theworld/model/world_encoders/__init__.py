@@ -5,9 +5,11 @@ from __future__ import annotations
 from .base import Component, WorldEncoder, cache_fingerprint
 from .controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from .cosmos import CosmosWorldEncoder
+from .vjepa2 import VJEPA2WorldEncoder
 
 WORLD_ENCODERS: dict[str, type[WorldEncoder]] = {
     "cosmos": CosmosWorldEncoder,
+    "vjepa2": VJEPA2WorldEncoder,
     "still": StillWorldEncoder,
     "random": RandomWorldEncoder,
     "patches": PatchesWorldEncoder,

@@ -52,6 +52,10 @@ class CosmosWorldEncoder(WorldEncoder):
     """
 
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
+    licence = (
+        "nvidia-open-model-licence",
+        "Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a guardrail where its video is shown",
+    )
     probe_file = "vae/config.json"
     can_decode = True
 
