@@ -11,10 +11,19 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+from theworld.utils.errors import TheWorldError
+from theworld.utils.hub import damage_named
+from theworld.utils.logging import quiet_third_party
+
+if TYPE_CHECKING:
+    from theworld.utils.hub import Source
+
+Scheduler = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
 
 # Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
@@ -71,7 +80,8 @@ class Denoiser:
     """Predicts clean latents from noisy ones, with the current frame given. Arguments as `sample_rollout`."""
 
     def __init__(self, transformer: Any, first: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
-        self.transformer, self.fps = transformer, fps
+        self.transformer = transformer
+        self.fps = None if is_version_25(transformer) else fps  # which is told no frame rate
         self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
         self.given[:, :, 0] = 1
         self.condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)  # (B, C, T, h, w)
@@ -131,3 +141,27 @@ def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransfo
     """Set a loaded transformer to take its padding-mask channel from the condition mask; no weight changes."""
     transformer.register_to_config(concat_padding_mask=False)
     return transformer
+
+
+def is_version_25(transformer: CosmosTransformer3DModel) -> bool:
+    """Whether it is a transformer of Cosmos-Predict2.5, which projects the hidden states of a language model."""
+    return transformer.config["use_crossattn_projection"]
+
+
+def load_scheduler(source: Source, transformer: CosmosTransformer3DModel, **hub: Any) -> Scheduler:
+    """The scheduler of `source`; a ValueError if it is of a kind that the model's rollout does not have.
+
+    diffusers would load the config of any scheduler into any other, and the rollout would be wrong.
+    """
+    kinds: list[Any] = [FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler]
+    with quiet_third_party(), damage_named(source.name, "scheduler"):
+        settings = kinds[0].load_config(source.name, **source.place("scheduler"), **hub)
+        version_25, name = is_version_25(transformer), settings.get("_class_name")
+        expected, version = kinds[version_25].__name__, "2.5" if version_25 else "2"
+        if name != expected:
+            raise TheWorldError(f"{source.name}: scheduler {name}: Cosmos-Predict{version} has {expected}")
+        scheduler = kinds[version_25].from_config(settings)
+    kind = scheduler.config.get("prediction_type")
+    if version_25 and (kind != "flow_prediction" or not scheduler.config["use_flow_sigmas"]):
+        raise TheWorldError(f"{source.name}: scheduler of {kind!r}: expected flow_prediction and use_flow_sigmas")
+    return scheduler
