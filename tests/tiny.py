@@ -10,7 +10,12 @@ from string import ascii_letters, digits, punctuation
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    AutoencoderKLWan,
+    CosmosTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -19,6 +24,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
+    VJEPA2Config,
+    VJEPA2Model,
 )
 
 from theworld.constants import END_OF_TURN
@@ -29,6 +36,7 @@ IMAGE_TOKENS = 4  # per image, after Gemma's pooling of the 4 x 4 patch grid
 WORLD_SIZE = 32  # pixels, the VAE's view: a 4 x 4 latent grid
 LATENT_CHANNELS = 16
 TEXT_WIDTH = 16  # of the prompt embedding that the diffusion transformer attends to
+QWEN_WIDTH = 40  # of the embedding that Cosmos-Predict2.5 projects to `TEXT_WIDTH`
 
 TEXTS = (
     "What colour is the ball?",
@@ -119,9 +127,9 @@ def tiny_vae(latent_channels: int = LATENT_CHANNELS, seed: int = 0) -> Autoencod
 
 
 def tiny_transformer(
-    latent_channels: int = LATENT_CHANNELS, concat_padding_mask: bool = False, seed: int = 0
+    latent_channels: int = LATENT_CHANNELS, concat_padding_mask: bool = False, seed: int = 0, *, v25: bool = False
 ) -> CosmosTransformer3DModel:
-    """A Cosmos-Predict2 diffusion transformer of two layers, in evaluation mode.
+    """A Cosmos-Predict2 diffusion transformer of two layers, in evaluation mode; with `v25` that of Cosmos-Predict2.5.
 
     `concat_padding_mask` is True in NVIDIA's checkpoints; diffusers resizes that mask with torchvision.
     """
@@ -141,12 +149,21 @@ def tiny_transformer(
             rope_scale=(1.0, 1.0, 1.0),
             concat_padding_mask=concat_padding_mask,
             extra_pos_embed_type=None,
+            use_crossattn_projection=v25,
+            crossattn_proj_in_channels=QWEN_WIDTH,
+            encoder_hidden_states_channels=TEXT_WIDTH,
         )
     return transformer.eval()
 
 
 def tiny_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
+
+
+def tiny_unipc() -> UniPCMultistepScheduler:
+    """The scheduler of Cosmos-Predict2.5."""
+    flow = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    return UniPCMultistepScheduler(use_karras_sigmas=True, sigma_max=200.0, sigma_min=0.01, **flow)
 
 
 def tiny_t5(seed: int = 0) -> tuple[T5EncoderModel, T5TokenizerFast]:
@@ -175,16 +192,42 @@ def write_tiny_gemma(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     return folder
 
 
-def write_tiny_cosmos(folder: Path, *, with_text_encoder: bool = False) -> Path:
-    """Write a Cosmos-Predict2 repository, one folder a component and `model_index.json`. Returns `folder`."""
-    components = {"vae": tiny_vae(), "transformer": tiny_transformer(), "scheduler": tiny_scheduler()}
+def write_tiny_cosmos(folder: Path, *, with_text_encoder: bool = False, v25: bool = False) -> Path:
+    """Write a Cosmos-Predict2 repository, one folder a component and `model_index.json`. Returns `folder`.
+
+    With `v25` it is one of Cosmos-Predict2.5.
+    """
+    scheduler = tiny_unipc() if v25 else tiny_scheduler()
+    components = {"vae": tiny_vae(), "transformer": tiny_transformer(v25=v25), "scheduler": scheduler}
     libraries = dict.fromkeys(components, "diffusers")
     if with_text_encoder:
         components["text_encoder"], components["tokenizer"] = tiny_t5()
         libraries |= {"text_encoder": "transformers", "tokenizer": "transformers"}
     for name, component in components.items():
         component.save_pretrained(folder / name)
-    index = {"_class_name": "Cosmos2VideoToWorldPipeline", "safety_checker": [None, None]}
+    pipeline = "Cosmos2_5_PredictBasePipeline" if v25 else "Cosmos2VideoToWorldPipeline"
+    index = {"_class_name": pipeline, "safety_checker": [None, None]}
     index |= {name: [libraries[name], type(component).__name__] for name, component in components.items()}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
     return folder
+
+
+def tiny_vjepa2(crop_size: int = 64, seed: int = 0) -> VJEPA2Model:
+    """A V-JEPA 2 of two layers with patches of 8 pixels, in evaluation mode."""
+    config = VJEPA2Config(
+        patch_size=8,
+        crop_size=crop_size,
+        frames_per_clip=8,
+        hidden_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        pred_hidden_size=24,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=2,
+        pred_zero_init_mask_tokens=False,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VJEPA2Model(config)
+    return model.eval()

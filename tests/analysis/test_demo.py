@@ -47,8 +47,14 @@ def test_answers_come_one_after_the_other_and_are_those_of_ask(nano: TheWorld) -
     assert [frame.tobytes() for frame in shown[-1].frames] == [frame.tobytes() for frame in imagine(nano, STACK.image)]
 
 
-def test_frames_stay_unseen_where_the_guardrail_is_missing(nano: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "can_show", lambda *_: False)
+@pytest.mark.parametrize("decodes", [True, False])
+def test_frames_stay_unseen_where_the_guardrail_is_missing(
+    decodes: bool, nano: TheWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if decodes:
+        monkeypatch.setattr(answers, "can_show", lambda *_: False)
+    else:
+        monkeypatch.setattr(type(nano.model.world_encoder), "can_decode", False)
     monkeypatch.setattr(answers, "decode_frames", lambda *_: pytest.fail("decoded"))
     *_, shown = answer_twice(nano, STACK.image, STACK.question, 1)
     assert shown.frames == []
@@ -61,6 +67,8 @@ def test_the_page_says_why_it_shows_no_frames(nano: TheWorld, monkeypatch: pytes
     assert said not in str(build_page(nano, "nano", SCENES).config)
     monkeypatch.setattr(page_module, "can_show", lambda *_: False)
     assert said in str(build_page(nano, "nano", SCENES).config)
+    monkeypatch.setattr(type(nano.model.world_encoder), "can_decode", False)
+    assert f"{said}: the world encoder predicts features" in str(build_page(nano, "nano", SCENES).config)
 
 
 def test_one_frame_is_no_animation() -> None:

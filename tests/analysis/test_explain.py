@@ -124,10 +124,14 @@ def test_the_figure_shows_every_frame_and_its_share(
         save_explanation(figure, tmp_path / "why.jpg")
 
 
+@pytest.mark.parametrize("decodes", [True, False])
 def test_frames_that_may_not_be_shown_are_not_decoded(
-    world: TheWorld, images: list[Image.Image], explanation: Explanation, monkeypatch: pytest.MonkeyPatch
+    decodes: bool, world: TheWorld, images: list[Image.Image], explanation: Explanation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("theworld.analysis.explain_plots.can_show", lambda *_: False)
+    if decodes:
+        monkeypatch.setattr("theworld.analysis.explain_plots.can_show", lambda *_: False)
+    else:
+        monkeypatch.setattr(type(world.model.world_encoder), "can_decode", False)
     monkeypatch.setattr("theworld.analysis.explain_plots.decode_frames", lambda *_: pytest.fail("decoded"))
     frames = frames_behind(world, images[0], explanation)
     seen = seen_by_world(world, images[0])

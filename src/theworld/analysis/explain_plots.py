@@ -18,7 +18,7 @@ from theworld.utils.io import write_bytes
 
 from .explain import GROUPS, Explanation
 from .guardrail import can_show
-from .imagine import decode_frames, decoding_encoder, seen_by_world
+from .imagine import decode_frames, seen_by_world
 
 COLUMNS = 6
 """Latent frames side by side at most."""
@@ -30,11 +30,13 @@ NAMES = {"world": "world", "image": "image", "text": "text", "start": "first tok
 def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
     """One image for each latent frame to draw on: `image` as the world encoder gets it, then each step's last frame.
 
-    Where imagined frames may not be shown, because NVIDIA's guardrail is not installed, `image` stands for all.
+    Where no imagined frames can be shown, because the encoder does not decode or NVIDIA's guardrail is not installed,
+    `image` stands for all.
     """
     present = seen_by_world(model, image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
-    if steps == 0 or not can_show(decoding_encoder(model), model.config.cosmos_subfolder):
+    encoder = model.model.world_encoder
+    if steps == 0 or encoder is None or not can_show(encoder, model.config.cosmos_subfolder):
         return [present] * (1 + steps)
     return [present, *decode_frames(model, explanation.latents)[compression::compression]]
 

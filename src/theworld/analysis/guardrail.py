@@ -56,8 +56,9 @@ def needs_guardrail(encoder: WorldEncoder, subfolder: str = "") -> bool:
 
 
 def can_show(encoder: WorldEncoder, subfolder: str = "") -> bool:
-    """Whether pictures may be decoded here: no guardrail is needed, or it is installed."""
-    return importlib.util.find_spec(PACKAGE) is not None or not needs_guardrail(encoder, subfolder)
+    """Whether pictures can and may be decoded here: the encoder decodes, and the guardrail, if needed, is installed."""
+    installed = importlib.util.find_spec(PACKAGE) is not None
+    return encoder.can_decode and (installed or not needs_guardrail(encoder, subfolder))
 
 
 def check_installed(name: str) -> None:

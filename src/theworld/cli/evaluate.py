@@ -102,7 +102,7 @@ def rollout_of(result: "Result") -> "Callable[[Item], list[Image.Image]] | None"
 
     def frames(item: "Item") -> "list[Image.Image]":
         encoder = model().model.world_encoder
-        if encoder is None or not encoder.can_decode or not can_show(encoder, model().config.cosmos_subfolder):
+        if encoder is None or not can_show(encoder, model().config.cosmos_subfolder):
             return []
         try:
             return imagine(model(), open_images(item, settings.source.image_folder)[0], steps)

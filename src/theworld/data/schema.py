@@ -65,7 +65,7 @@ class SourceSettings:
     draw_bboxes: bool = True  # draw regions onto the image
     columns: Mapping[str, str] | None = None  # which column holds `image`, `question`, `answer`, `choices` or `id`
     clip_frames: int | None = None  # 1 + K `frames_per_step` for K future latent frames; None: the source's default
-    clip_fps: float | None = None  # frames a second, `world_fps` of the model; None takes frames as they come
+    clip_fps: float | None = None  # frames a second, those of the world encoder; None takes frames as they come
     frames_per_step: int = WorldSettings.world_temporal_compression  # frames of a clip for one latent frame
     seed: int = 0  # of anything drawn at random
 

@@ -11,6 +11,7 @@ from transformers.configuration_utils import PretrainedConfig
 from theworld.data.open_source import as_source, open_mixture, open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources import SOURCES
+from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import resolve
 from theworld.utils.world_settings import WorldSettings
@@ -26,7 +27,7 @@ def load_rows(
     """The rows to train on.
 
     Args:
-        start: What the model is loaded from, whose `world_fps` clips are resampled to; `None` is `config.model_name`.
+        start: What the model is loaded from, whose frame rate clips are resampled to; `None` is `config.model_name`.
         evaluation: The rows to evaluate on instead.
         given: Rows in place of those that the config names, of any kind that `as_source` takes.
     """
@@ -105,8 +106,8 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
     given = {key: value for key, value in vars(config).items() if value is not None}
     rollout = {**vars(WorldSettings()), **saved, **given}
-    frames_per_step = rollout["world_temporal_compression"]
+    frames_per_step, fps = WORLD_ENCODERS[rollout["world_encoder"]].clip_rate(rollout)
     clip = {"clip_frames": 1 + (config.num_world_steps or 0) * frames_per_step, "frames_per_step": frames_per_step}
     if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
-        clip["clip_fps"] = rollout["world_fps"]
+        clip["clip_fps"] = fps
     return clip

@@ -37,7 +37,8 @@ def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = F
     Raises:
         ValueError: Weights are missing, unexpected or misshapen; lists them. Or a file is damaged.
     """
-    with quiet_third_party(progress_bars=progress_bars), damage_named(name, Path(subfolder).name):
+    component = Path(subfolder).name
+    with quiet_third_party(progress_bars=progress_bars), damage_named(name, component):
         model, info = cls.from_pretrained(
             name,
             subfolder=subfolder,
@@ -46,7 +47,7 @@ def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = F
             output_loading_info=True,
             **settings,
         )
-    check_loaded(f"{name} ({Path(subfolder).name})", info)
+    check_loaded(f"{name} ({component})" if component else name, info)
     return model
 
 

@@ -35,8 +35,8 @@ class WorldSettings:
     cosmos_revision: str | None = setting(None, "Commit, tag or branch of the base world model.", shapes=True)
     cosmos_subfolder: str = setting("", "Where in its repository the base world model lies.", shapes=True)
     world_encoder: str = setting(
-        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, `cosmos_features`, or a control: `still`, `random` or `patches`.",
-        low=1, shapes=True)
+        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, `cosmos_features`, `vjepa2`, or a control: `still`, `random` or "
+        "`patches`.", low=1, shapes=True)
     world_latent_channels: int = setting(16, "Channels `C` of a world latent.", low=1, high=65_536)
     world_spatial_compression: int = setting(8, "Pixels per latent position and side.", low=1, high=1024)
     world_temporal_compression: int = setting(4, "Video frames per latent frame after the first.", low=1, high=1024)

@@ -21,7 +21,7 @@ from ..animate import save_rollout
 from ..explain import explain
 from ..explain_plots import draw_explanation
 from ..guardrail import can_show
-from ..imagine import decode_frames, decoding_encoder, seen_by_world
+from ..imagine import decode_frames, seen_by_world
 
 NO_IMAGE = "there is no image: upload one, or pick an example scene"
 
@@ -76,7 +76,8 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
     yield shown
     present = seen_by_world(model, image)
     behind = [present] * (1 + num_world_steps)
-    if can_show(decoding_encoder(model), model.config.cosmos_subfolder):
+    encoder = model.model.world_encoder
+    if encoder is not None and can_show(encoder, model.config.cosmos_subfolder):
         shown = replace(shown, frames=decode_frames(model, explained.latents))
         compression = model.config.world_temporal_compression
         behind = [present, *shown.frames[compression::compression]]  # the last frame of each step

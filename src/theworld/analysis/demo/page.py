@@ -19,7 +19,6 @@ from theworld.utils.images import open_image
 
 from ..animate import enlarge
 from ..guardrail import MISSING, can_show
-from ..imagine import decoding_encoder
 from .answers import NO_IMAGE, Scene, Shown, animation, answer_twice
 
 MAX_WAITING = 32  # questions in the queue; one is answered at a time, by the one model
@@ -42,7 +41,7 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
         scenes: Examples to pick from; the first is there from the start.
 
     Raises:
-        ValueError: The model has no world, or its world encoder cannot decode.
+        ValueError: The model has no world.
     """
     asking = Asking(model, scenes)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
@@ -229,9 +228,13 @@ def _images(model: TheWorld) -> list[Any]:
 
     Their order is that of the page; each but the animation comes after its heading.
     """
-    encoder = decoding_encoder(model)
+    encoder = model.model.world_encoder
     columns = 1 + 2 * model.config.world_temporal_compression
-    if not can_show(encoder, model.config.cosmos_subfolder):
+    if encoder is None:
+        raise TheWorldError("the page shows what a world is worth: load the model with enable_world=True")
+    if not encoder.can_decode:
+        gr.Markdown("No imagined frames are shown: the world encoder predicts features, not frames")
+    elif not can_show(encoder, model.config.cosmos_subfolder):
         gr.Markdown(f"No imagined frames are shown: {MISSING.format(name=encoder.source['model'])}")
     with gr.Row(equal_height=True):
         with gr.Column(scale=1, min_width=180):

@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import AutoProcessor, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.configuration_utils import PretrainedConfig
 
-from theworld.constants import FP16_REFUSED, MARKERS
+from theworld.constants import DEFAULT_COSMOS_MODEL, FP16_REFUSED, MARKERS
 from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder, recover
@@ -132,7 +132,13 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
         gemma = gemma.pinned("config.json")
     if config.enable_world:
         named = (config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision)
-        probe_file = WORLD_ENCODERS[config.world_encoder].probe_file
+        encoder = WORLD_ENCODERS[config.world_encoder]
+        probe_file = encoder.probe_file
+        if encoder.suggested_model is not None and config.cosmos_model_name == DEFAULT_COSMOS_MODEL:
+            raise TheWorldError(
+                f"world_encoder={config.world_encoder!r} with cosmos_model_name={DEFAULT_COSMOS_MODEL!r}, the default: "
+                f"expected a model of that encoder, such as {encoder.suggested_model!r}"
+            )
         if probe_file is None:  # an encoder that needs no files
             cosmos = Source(*named, hub)
         else:

@@ -6,10 +6,12 @@ from .base import Component, WorldEncoder, cache_fingerprint
 from .controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
 from .cosmos import CosmosWorldEncoder
 from .cosmos_features import CosmosFeaturesWorldEncoder
+from .vjepa2 import VJEPA2WorldEncoder
 
 WORLD_ENCODERS: dict[str, type[WorldEncoder]] = {
     "cosmos": CosmosWorldEncoder,
     "cosmos_features": CosmosFeaturesWorldEncoder,
+    "vjepa2": VJEPA2WorldEncoder,
     "still": StillWorldEncoder,
     "random": RandomWorldEncoder,
     "patches": PatchesWorldEncoder,

@@ -43,7 +43,9 @@ class WorldEncoder(nn.Module, ABC):
     """A model of the world behind one call, `encode`.
 
     Attributes:
+        licence: Short name, and sentence, of the terms of its weights, for model cards.
         probe_file: A small file that every source of this encoder has; `None` if the encoder needs no source.
+        suggested_model: A Hub id to suggest to those who name no model; `None` if the default of the config fits.
         fps: Frames a second of the clips that `encode` predicts and `encode_clip` takes.
         temporal_compression: Video frames of one latent frame after the first.
         can_decode: Whether `decode` turns features into frames.
@@ -53,7 +55,9 @@ class WorldEncoder(nn.Module, ABC):
         late_weights: Weights that were loaded after the encoder itself, as they were then: a save tells edited ones.
     """
 
+    licence: ClassVar[tuple[str, str]] = ("others", "the world model under its own terms")
     probe_file: ClassVar[str | None] = None
+    suggested_model: ClassVar[str | None] = None
     fps: float = 16
     temporal_compression: int = 4
     can_decode: ClassVar[bool] = False
@@ -102,6 +106,11 @@ class WorldEncoder(nn.Module, ABC):
     def components(self) -> dict[str, Component]:
         """The sets of parameters that are frozen or trained as one, with names relative to this module."""
         return {"world_encoder": Component(("",), trains=False)}
+
+    @classmethod
+    def clip_rate(cls, settings: Mapping[str, Any]) -> tuple[int, float]:
+        """(frames of a latent step, frames a second) of the clips of `encode_clip`, from fields of a config."""
+        return settings["world_temporal_compression"], settings["world_fps"]
 
     def prepare(self, num_world_steps: int) -> None:
         """Load what `num_world_steps` future frames need now rather than with the first call."""

@@ -1,4 +1,4 @@
-"""NVIDIA Cosmos-Predict2 as a world encoder: Wan VAE latents and their diffusion rollout.
+"""NVIDIA Cosmos-Predict2 and 2.5 as a world encoder: Wan VAE latents and their diffusion rollout.
 
 Components are loaded one by one: no text encoder without a prompt, no diffusion transformer without future frames.
 Images are rolled out as one batch.
@@ -14,17 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistepScheduler
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import damage_named, forget_origin
-from theworld.utils.logging import quiet_third_party
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
 
 from .base import Component, WorldEncoder
-from .cosmos_sampler import SIGMA_DATA, padding_channels, sample_rollout, without_padding_mask
+from .cosmos25_sampler import FPS, sample_flow_rollout
+from .cosmos_sampler import (
+    SIGMA_DATA,
+    Scheduler,
+    is_version_25,
+    load_scheduler,
+    padding_channels,
+    sample_rollout,
+    without_padding_mask,
+)
 from .prompt_embeds import load_prompt_embeds, no_text, save_prompt_embeds
 
 if TYPE_CHECKING:
@@ -39,7 +47,7 @@ SETTINGS = {  # of the encoder, and the config field of each
     **{"seed": "world_seed", "prompt": "world_prompt", "negative_prompt": "world_negative_prompt"},
 }
 
-Dynamics = tuple[CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler]
+Dynamics = tuple[CosmosTransformer3DModel, Scheduler]
 
 
 class CosmosWorldEncoder(WorldEncoder):
@@ -53,6 +61,10 @@ class CosmosWorldEncoder(WorldEncoder):
     """
 
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
+    licence = (
+        "nvidia-open-model-licence",
+        "Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a guardrail where its video is shown",
+    )
     probe_file = "vae/config.json"
     can_decode = True
     settings: ClassVar[dict[str, str]] = SETTINGS
@@ -66,7 +78,7 @@ class CosmosWorldEncoder(WorldEncoder):
         super().__init__()
         self.vae = vae
         self.transformer: CosmosTransformer3DModel | None = None
-        self.scheduler: FlowMatchEulerDiscreteScheduler | None = None
+        self.scheduler: Scheduler | None = None
         self.source = {"model": origin.name, "revision": origin.revision}
         self.temporal_compression = vae.config["scale_factor_temporal"]
         self._origin, self._hub, self._dtype = origin, hub, vae.dtype
@@ -161,7 +173,10 @@ class CosmosWorldEncoder(WorldEncoder):
         transformer, scheduler = self.dynamics()
         self.patches(*first.shape[-2:])
         noise = self.noise(first, num_world_steps, seed)
-        settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "fps")}
+        settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
+        if isinstance(scheduler, UniPCMultistepScheduler):
+            return sample_flow_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
+        settings["fps"] = self.fps
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
     def noise(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
@@ -204,9 +219,9 @@ class CosmosWorldEncoder(WorldEncoder):
     def load_dynamics(self) -> Dynamics:
         """The diffusion transformer and its scheduler from their repository."""
         transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
-        where: dict[str, Any] = {**self._origin.place("scheduler"), **self._hub}
-        with quiet_third_party(), damage_named(self._origin.name, "scheduler"):
-            scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
+        scheduler = load_scheduler(self._origin, transformer, **self._hub)
+        if is_version_25(transformer) and self.fps != FPS:
+            raise TheWorldError(f"world_fps={self.fps}: Cosmos-Predict2.5 takes no frame rate, its videos have {FPS}")
         return without_padding_mask(transformer), scheduler
 
     def prompts(self) -> list[str | None]:
@@ -218,8 +233,9 @@ class CosmosWorldEncoder(WorldEncoder):
     def prompt_embeds(self) -> list[torch.Tensor]:
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
+        field = "crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"
         if not self._prompt_embeds:
-            prompts, width = self.prompts(), transformer.config["text_embed_dim"]
+            prompts, width = self.prompts(), transformer.config[field]
             texts = [prompt for prompt in prompts if prompt is not None]
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}

@@ -11,10 +11,19 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+from theworld.utils.errors import TheWorldError
+from theworld.utils.hub import damage_named
+from theworld.utils.logging import quiet_third_party
+
+if TYPE_CHECKING:
+    from theworld.utils.hub import Source
+
+Scheduler = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
 
 # Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
@@ -70,13 +79,15 @@ def sample_rollout(
 class Denoiser:
     """Predicts clean latents from noisy ones, with the first frames given.
 
+
     Args:
         given: (B, C, G, h, w) normalised latents of the first `G` of `T` frames: the current one, or all of a clip.
         noise: As `transformer` and `fps`, an argument of `sample_rollout`.
     """
 
     def __init__(self, transformer: Any, given: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
-        self.transformer, self.fps, frames = transformer, fps, given.shape[2]
+        self.transformer, frames = transformer, given.shape[2]
+        self.fps = None if is_version_25(transformer) else fps  # which is told no frame rate
         self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
         self.given[:, :, :frames] = 1
         self.condition = torch.cat([given.float(), torch.zeros_like(noise[:, :, frames:])], dim=2)  # (B, C, T, h, w)
@@ -143,3 +154,27 @@ def without_padding_mask(transformer: CosmosTransformer3DModel) -> CosmosTransfo
     """Set a loaded transformer to take its padding-mask channel from the condition mask; no weight changes."""
     transformer.register_to_config(concat_padding_mask=False)
     return transformer
+
+
+def is_version_25(transformer: CosmosTransformer3DModel) -> bool:
+    """Whether it is a transformer of Cosmos-Predict2.5, which projects the hidden states of a language model."""
+    return transformer.config["use_crossattn_projection"]
+
+
+def load_scheduler(source: Source, transformer: CosmosTransformer3DModel, **hub: Any) -> Scheduler:
+    """The scheduler of `source`; a ValueError if it is of a kind that the model's rollout does not have.
+
+    diffusers would load the config of any scheduler into any other, and the rollout would be wrong.
+    """
+    kinds: list[Any] = [FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler]
+    with quiet_third_party(), damage_named(source.name, "scheduler"):
+        settings = kinds[0].load_config(source.name, **source.place("scheduler"), **hub)
+        version_25, name = is_version_25(transformer), settings.get("_class_name")
+        expected, version = kinds[version_25].__name__, "2.5" if version_25 else "2"
+        if name != expected:
+            raise TheWorldError(f"{source.name}: scheduler {name}: Cosmos-Predict{version} has {expected}")
+        scheduler = kinds[version_25].from_config(settings)
+    kind = scheduler.config.get("prediction_type")
+    if version_25 and (kind != "flow_prediction" or not scheduler.config["use_flow_sigmas"]):
+        raise TheWorldError(f"{source.name}: scheduler of {kind!r}: expected flow_prediction and use_flow_sigmas")
+    return scheduler

@@ -9,6 +9,7 @@ Shape legend: `S` prompt tokens, `E` width of the text encoder.
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import T5EncoderModel, T5Tokenizer
 
 from theworld.utils.devices import device_that_holds
 from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.hub import damage_named
 from theworld.utils.io import cache_folder
 from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.signed_tensors import read_signed, save_signed
@@ -27,12 +29,17 @@ from theworld.utils.weights import content_key, count_parameters, find_file, fin
 
 KEY = "prompt_embeds"  # of the tensor in a file
 MAX_PROMPT_TOKENS = 512  # as the stock Cosmos pipeline pads
+TEXT_ENCODERS = ("t5",)  # `model_type` of those that are run here
+WIDEST_PADDED = 4096  # of an embedding that is padded even without text; T5 has 1024
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def no_text(width: int) -> torch.Tensor:
-    """The embedding (1, 512, `width`) of no text: Cosmos-Predict2 was trained with zeros for 20 % of its clips."""
-    return torch.zeros(1, MAX_PROMPT_TOKENS, width)
+    """The embedding (1, S, `width`) of no text: Cosmos-Predict2 and 2.5 saw zeros with 20 % of their training clips.
+
+    Attention to 512 equal tokens is attention to one of them, so the wide one of Cosmos-Predict2.5 (205 MB) has one.
+    """
+    return torch.zeros(1, MAX_PROMPT_TOKENS if width <= WIDEST_PADDED else 1, width)
 
 
 def save_prompt_embeds(folder: str | Path, prompt: str, embeds: torch.Tensor) -> Path:
@@ -123,11 +130,24 @@ def encode_prompts(
     return embeds
 
 
+def check_text_encoder(name: str, config: str) -> None:
+    """Raise a ValueError for a text encoder that is no T5, such as the Qwen of Cosmos-Predict2.5."""
+    with damage_named(name, "text_encoder"):
+        found = json.loads(Path(config).read_text(encoding="utf-8")).get("model_type")
+    if found not in TEXT_ENCODERS:
+        raise TheWorldError(
+            f"{name}: text encoder {found!r}, expected {' or '.join(TEXT_ENCODERS)}; leave prompt and guidance out, or "
+            "add embeddings to a copy of it with theworld.model.world_encoders.prompt_embeds.save_prompt_embeds"
+        )
+
+
 def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) -> list[str]:
     """Paths of all files that an embedding depends on, fetched if need be; a FileNotFoundError says how to get them."""
     find = partial(find_file, name, subfolder=subfolder, offline=True, **hub)
     tokenizer = [path for file in TOKENIZER_FILES if (path := find(f"tokenizer/{file}")) is not None]
     config = find("text_encoder/config.json")
+    if config is not None:
+        check_text_encoder(name, config)  # before its weights are fetched
     weights = find_weight_files(name, f"{subfolder}/text_encoder".lstrip("/"), offline=True, **hub)
     parts = {"text_encoder/config.json": config, "text_encoder/model.safetensors": weights, "tokenizer/": tokenizer}
     lacking = [part for part, there in parts.items() if not there]
