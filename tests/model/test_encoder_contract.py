@@ -50,15 +50,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORLD_ENCODERS, "mean_colours", MeanColours)
 
 
-<<<<<<< HEAD
-CHANNELS = {"mean_colours": 3, "cosmos_features": 32}
-"""By encoder; each makes 2 x 4 features of an image of 32 x 64."""
-=======
-CHANNELS = {"mean_colours": 3, "vjepa2": 24}
-SIZES = {"mean_colours": [32, 64], "vjepa2": [32, 32]}
-GRIDS = {"mean_colours": (2, 4), "vjepa2": (4, 4)}
+CHANNELS = {"mean_colours": 3, "cosmos_features": 32, "vjepa2": 24}
+SIZES = {"mean_colours": [32, 64], "cosmos_features": [32, 64], "vjepa2": [32, 32]}
+GRIDS = {"mean_colours": (2, 4), "cosmos_features": (2, 4), "vjepa2": (4, 4)}
 """By encoder: channels of its features, size of the image in pixels, and rows and columns of the features."""
->>>>>>> d
 
 
 @pytest.fixture(params=CHANNELS)
@@ -66,17 +61,6 @@ def encoder(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-<<<<<<< HEAD
-@pytest.fixture
-def model(gemma_folder: Path, cosmos_folder: Path, encoder: str) -> TheWorld:
-    world = {"world_encoder": encoder, "world_image_size": [32, 64], "cosmos_model_name": str(cosmos_folder)}
-    return TheWorld.from_pretrained(gemma_folder, **world)
-
-
-def test_its_sizes_are_taken_over(model: TheWorld, encoder: str) -> None:
-    assert model.config.world_latent_channels == CHANNELS[encoder]
-    assert model.config.world_grid == (2, 4)
-=======
 @pytest.fixture(scope="session")
 def vjepa2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vjepa2")
@@ -98,7 +82,6 @@ def model(gemma_folder: Path, world: dict[str, Any]) -> TheWorld:
 def test_its_sizes_are_taken_over(model: TheWorld, encoder: str) -> None:
     assert model.config.world_latent_channels == CHANNELS[encoder]
     assert model.config.world_grid == GRIDS[encoder]
->>>>>>> d
     assert "world_encoder" not in model.get_submodule("model").state_dict()
 
 
@@ -121,19 +104,11 @@ def test_trained_saved_and_reloaded(model: TheWorld, images: list[Image.Image], 
 
 
 def test_theworld_train_with_a_latent_cache(
-<<<<<<< HEAD
-    gemma_folder: Path, cosmos_folder: Path, images: list[Image.Image], encoder: str, tmp_path: Path
-) -> None:
-    # 1. The same losses with the cache and without
-    write_rows(tmp_path)
-    keys: dict[str, Any] = {"world_encoder": encoder, "num_world_steps": 1, "max_steps": 20}
-=======
     gemma_folder: Path, cosmos_folder: Path, images: list[Image.Image], world: dict[str, Any], tmp_path: Path
 ) -> None:
     # 1. The same losses with the cache and without
     write_rows(tmp_path)
     keys: dict[str, Any] = {**world, "num_world_steps": 1, "max_steps": 20, "save_steps": 20}
->>>>>>> d
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, latent_cache=str(tmp_path / "latents"))
     assert precompute(config).computed > 0
     result = train(config)
@@ -144,11 +119,7 @@ def test_theworld_train_with_a_latent_cache(
     assert losses[20] < losses[1]
     # 2. What was saved
     saved = json.loads((Path(result.checkpoint or "") / "config.json").read_text(encoding="utf-8"))
-<<<<<<< HEAD
-    assert saved["world_encoder"] == encoder
-=======
     assert saved["world_encoder"] == world["world_encoder"]
->>>>>>> d
     assert saved["trained_steps"] == {"projector": 20}
     # 3. The trained model loads, and saves whole, with the same answers
     model = TheWorld.from_pretrained(result.checkpoint or "")
@@ -177,12 +148,6 @@ def test_evaluated(model: TheWorld, encoder: str, tmp_path: Path) -> None:
     assert set(result.predictions) == {"gemma", "world", "world_0", "other_future"}
     answers = {arm: [row.output for row in rows if not row.failed] for arm, rows in result.predictions.items()}
     assert all(answers.values())
-<<<<<<< HEAD
     # The present alone is encoded anew where it depends on the future
     seen = read_manifest(tmp_path / "out" / "custom" / "world_0")["identity"]["world_encoder"]
-    assert seen["num_world_steps"] == {"mean_colours": 2, "cosmos_features": 0}[encoder]
-=======
-    # The present alone is part of the longest rollout
-    seen = read_manifest(tmp_path / "out" / "custom" / "world_0")["identity"]["world_encoder"]
-    assert seen["num_world_steps"] == 2
->>>>>>> d
+    assert seen["num_world_steps"] == (0 if encoder == "cosmos_features" else 2)
