@@ -79,7 +79,6 @@ def sample_rollout(
 class Denoiser:
     """Predicts clean latents from noisy ones, with the first frames given.
 
-
     Args:
         given: (B, C, G, h, w) normalised latents of the first `G` of `T` frames: the current one, or all of a clip.
         noise: As `transformer` and `fps`, an argument of `sample_rollout`.
