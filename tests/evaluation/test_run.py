@@ -29,6 +29,7 @@ from theworld.evaluation.run import evaluate_tasks
 from theworld.evaluation.settings import EvaluationSettings
 from theworld.evaluation.store.predictions import Item, read_predictions
 from theworld.evaluation.tasks.base import Learned, Score, Task, TaskItems
+from theworld.model.answers import probabilities
 from theworld.utils.folders import locked
 
 WORLD_ARMS = ("world", "world_0", "other_future", "other_image", "random_projection", "zeroed", "noise")
@@ -99,9 +100,9 @@ def whole(checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
 
 
 def test_every_arm_answers_every_item(whole: Result) -> None:
-    assert list(whole.predictions) == ["world", "world_0", "gemma", *WORLD_ARMS[2:], "no_image"]
+    assert list(whole.predictions) == ["world", "world_0", "world_off", "gemma", *WORLD_ARMS[2:], "no_image"]
     controls = ("gemma_tuned", "current_frame", "other_source", "random_encoder")
-    assert set(whole.not_run) == {*controls, "static_learner", "true_future"}
+    assert set(whole.not_run) == {*controls, "futures", "static_learner", "true_future"}
     ids = [f"item {place}" for place in range(COUNT)] + ["row 9"]
     for arm, rows in whole.predictions.items():
         assert [row.id for row in rows] == ids
@@ -128,8 +129,32 @@ def test_arms_differ_only_in_the_world(whole: Result) -> None:
     assert "Answer in a word." not in prompts["world"]
     assert "Answer in a word." in whole.predictions["world"][3].prompt  # the open one
     figures = {arm: json.dumps([row.choice_logprobs for row in rows]) for arm, rows in whole.predictions.items()}
-    assert len(set(figures.values())) == len(figures) - 1  # the untrained model is its own untrained projector
+    # The untrained model is its own untrained projector, and with the world off it is Gemma
+    assert len(set(figures.values())) == len(figures) - 2
     assert figures["world"] == figures["random_projection"]
+    assert figures["world_off"] == figures["gemma"]
+
+
+def test_an_arm_of_several_futures_answers_from_their_mean(settings: EvaluationSettings) -> None:
+    result = evaluate(replace(settings, arms=["world", "futures", "world_off"], num_futures=2))
+    rows = result.predictions["futures"]
+    logprobs: list[dict[str, float]] = []
+    for seed in range(2):
+        chosen = replace(settings, arms=["world"], output=f"{settings.output}-{seed}")
+        folder = settings.folder.with_name(f"seed-{seed}")
+        model = TheWorld.from_pretrained(settings.model, world_seed=seed)
+        model.save_pretrained(folder)
+        logprobs.append(evaluate(replace(chosen, model=str(folder))).predictions["world"][0].choice_logprobs or {})
+    assert logprobs[0] != logprobs[1]
+    found = probabilities([rows[0].choice_logprobs or {}])
+    assert found == pytest.approx(probabilities(logprobs), abs=1e-4)
+    assert all(row.world_tokens == 48 for row in rows if not row.failed)
+    # Calibration of every arm, and accuracy over the share of rollouts
+    arms = result.metrics["arms"]
+    assert arms["futures"]["calibration"]["n"] == sum(row.choice_logprobs is not None for row in rows)
+    assert arms["futures"]["figures"].keys() >= {"brier"}
+    curve = result.metrics["on_demand"]["curve"]
+    assert [curve[place]["rollouts"] for place in (0, -1)] == [0, 1]
 
 
 def test_a_finished_evaluation_asks_nothing(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,7 +426,7 @@ def test_a_model_without_a_future_is_its_own_full_model(settings: EvaluationSett
     result = evaluate(replace(settings, num_world_steps=0))
     assert list(result.predictions) == [
         "world",
-        *("gemma", "other_image", "random_projection", "zeroed"),
+        *("world_off", "gemma", "other_image", "random_projection", "zeroed"),
         "noise",
         "no_image",
     ]

@@ -160,7 +160,9 @@ def test_an_arm_says_what_it_is_in_one_entry() -> None:
     assert {arm.world for arm in ARMS.values()} == {*WORLD_SOURCES, "none"}
     decides = "gemma gemma_tuned current_frame other_future other_image other_source random_encoder static_learner"
     assert [name for name, arm in ARMS.items() if arm.decides] == decides.split()
-    assert [name for name, arm in ARMS.items() if arm.needs_future] == ["current_frame", "other_future", "true_future"]
+    future = ["futures", "current_frame", "other_future", "true_future"]
+    assert [name for name, arm in ARMS.items() if arm.needs_future] == future
+    assert [name for name, arm in ARMS.items() if arm.futures] == ["futures"]
     assert [name for name, arm in ARMS.items() if arm.ceiling] == ["true_future"]
     assert {ARMS[name].checkpoint for name in CONTROLS} == set(CONTROLS)
     assert ARMS["gemma"].checkpoint == BASE
@@ -168,7 +170,8 @@ def test_an_arm_says_what_it_is_in_one_entry() -> None:
 
 def test_plan(tmp_path: Path) -> None:
     running, not_run = plan(tuple(ARMS), "some/model", (0, 4), {"gemma_tuned": "tuned"})
-    assert list(not_run) == ["current_frame", "other_source", "random_encoder"]
+    assert list(not_run) == ["futures", "current_frame", "other_source", "random_encoder"]
+    assert "futures" in [planned.arm.name for planned in plan(tuple(ARMS), "some/model", (0, 4), {}, 8)[0]]
     assert "--control random_encoder=PATH" in not_run["random_encoder"]
     steps = {planned.arm.name: planned.num_world_steps for planned in running}
     assert steps["gemma"] is steps["gemma_tuned"] is steps["no_image"] is None
@@ -185,5 +188,5 @@ def test_plan(tmp_path: Path) -> None:
 
 def test_plan_without_a_future() -> None:
     running, not_run = plan(tuple(ARMS), "nano", (0,), {})
-    assert list(not_run) == ["world_0", "current_frame", "other_future", "true_future"]
+    assert list(not_run) == ["futures", "world_0", "current_frame", "other_future", "true_future"]
     assert {planned.arm.name: planned.num_world_steps for planned in running}["world"] == 0

@@ -124,7 +124,7 @@ class _Job:
         done, not_run = asker.run(group)
         self.done |= done
         self.not_run |= not_run
-        worlds = asker.worlds.get(self.num_world_steps)
+        worlds = asker.worlds.get((self.num_world_steps, 0))
         if worlds is not None and FULL in self.done and self.rolled_out is None:
             self.rolled_out = worlds.cache, worlds.keys
 
@@ -203,7 +203,7 @@ def _choose(settings: EvaluationSettings) -> _Chosen:
     options = _world(max(settings.steps)) if world and settings.steps else {"enable_world": world}
     found = make_plan(settings.model, {"revision": settings.revision, **options})
     steps = settings.steps or tuple(sorted({0, found.config.num_world_steps}))
-    arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls)
+    arms, not_run = plan(settings.arm_names, settings.model, steps, settings.controls, settings.num_futures)
     for planned in arms:
         if planned.arm.checkpoint in CONTROLS:
             try:

@@ -20,6 +20,7 @@ from theworld.utils.imports import require
 from theworld.utils.io import write_json
 
 from .ask.arms import ARMS, FULL, LEARNER
+from .stats.calibration import brier, calibration, on_demand
 from .stats.intervals import Array, bootstrap, interval, jackknife
 from .stats.significance import USUAL_DISCORDANCE, compare, smallest_of
 from .store.predictions import Item, Prediction, items_digest, rewrite_scores
@@ -96,7 +97,10 @@ def scored(task: Task, item: Item | None, row: Prediction) -> Prediction:
             f"task {task.name!r}: item {item.id!r} has the score {score.right}: expected 1.0 (right) or 0.0; return "
             "finer measures as `Score.figures`"
         )
-    return replace(row, parsed=score.parsed, score=score.right, figures=dict(score.figures))
+    figures = dict(score.figures)
+    if row.choice_logprobs and row.answer in row.choice_logprobs:
+        figures["brier"] = brier(row.choice_logprobs, row.answer)
+    return replace(row, parsed=score.parsed, score=score.right, figures=figures)
 
 
 def task_numbers(
@@ -165,6 +169,7 @@ def task_numbers(
         "floors": dict(floors or {}),
         "arms": described,
         "comparisons": comparisons,
+        "on_demand": _on_demand(arms, full),
         "identical": identical_arms(arms),
         "skipped": sum(not row.answer and row.failed is not None for row in rows),
     }
@@ -182,6 +187,7 @@ def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
         "figures": {name: {"mean": float(known.mean()), "n": int(known.count())} for name, known in figures.items()},
         "measures": _measures(runs, measures),
+        "calibration": calibration(rows),
         "world_tokens": max(row.world_tokens for row in rows),
         "warnings": [warning for run in runs for warning in warnings_of(run)],
     }
@@ -212,6 +218,15 @@ def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
     """Pairs of arms with the same output for every item, in all their runs."""
     said = {name: [[(row.id, row.output) for row in run.predictions] for run in runs] for name, runs in arms.items()}
     return [list(pair) for pair in combinations(arms, 2) if said[pair[0]] == said[pair[1]]]
+
+
+def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str) -> dict[str, Any] | None:
+    """Accuracy over the share of rollouts, of the full model's first run."""
+    off = arms.get(full.removesuffix(FULL) + "world_off")
+    if full not in arms or off is None:
+        return None
+    run = arms[full][0]
+    return on_demand(off[0].predictions, run.predictions, run.manifest.get("auto_world_margin", 0.0))
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:

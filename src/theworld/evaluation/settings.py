@@ -50,6 +50,7 @@ class EvaluationSettings:
         "where there are choices.")
     num_world_steps: str | int | list[int] | None = setting(
         None, "Future latent frames to compare, as in 0,4.", unset="0 and the model's own")
+    num_futures: int = setting(1, "Rollouts of the arm `futures`, from whose mean it answers.", low=1, high=1024)
     batch_size: int = setting(16, "Questions asked at once. It decides the last bits of log-probabilities.", low=1)
     seed: int = setting(0, "Seed of the noise, the untrained projector, and the choice of another item's world.", low=0)
     dtype: Literal["auto", "bfloat16", "float32"] = setting(

@@ -65,7 +65,11 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
         control = control if any(ARMS[name].checkpoint in CONTROLS for name in missing) else ""
         return Verdict("not run", f"Not decided, because not every arm was run: {needed}. Use --arms all{control}.")
     # 3. Every arm has to be beaten, but for those that know the future
-    rivals = {name: them for name, them in comparisons.items() if name in ARMS and not ARMS[name].ceiling}
+    rivals = {
+        name: them
+        for name, them in comparisons.items()
+        if name in ARMS and not (ARMS[name].ceiling or ARMS[name].futures)
+    }
     unbeaten = {
         name: them
         for name, them in rivals.items()

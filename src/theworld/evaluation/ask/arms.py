@@ -33,6 +33,7 @@ class Arm:
     needs_future: bool = False  # whether the arm does not exist for `K = 0`
     decides: bool = False  # whether the full model must beat it before the world is said to help
     ceiling: bool = False  # whether it knows what the full model has to predict: it never has to be beaten
+    futures: bool = False  # whether it answers from the mean of several rollouts; it is the full model all the same
 
 
 FULL = "world"
@@ -43,7 +44,9 @@ ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm(FULL, "World, rollout (full model)"),
+        Arm("futures", "World, mean of several rollouts", needs_future=True, futures=True),
         Arm("world_0", "World, current frame", steps=0),
+        Arm("world_off", "World off", world="none"),
         Arm("gemma", "Gemma alone", BASE, "none", decides=True),
         Arm("gemma_tuned", "Gemma trained equally, no world", "gemma_tuned", "none", decides=True),
         Arm("current_frame", "Current frame repeated, trained alike", "current_frame", needs_future=True, decides=True),
@@ -77,7 +80,7 @@ class PlannedArm:
 
 
 def plan(
-    names: Sequence[str], model: str, steps: Sequence[int], controls: Mapping[str, str]
+    names: Sequence[str], model: str, steps: Sequence[int], controls: Mapping[str, str], num_futures: int = 1
 ) -> tuple[list[PlannedArm], dict[str, str]]:
     """The arms of `names` that run, and by name why others do not.
 
@@ -85,6 +88,7 @@ def plan(
         steps: Numbers of future latent frames to compare. The largest is `K`; 0 asks for the arm `world_0`, and any
             other for an arm `world_<steps>`. With `K = 0` the full model sees the current frame alone.
         controls: Folder of each control checkpoint by name; others are looked for in `controls/` beside the model.
+        num_futures: Rollouts of the arm `futures`.
     """
     largest = max(steps)
     running: list[PlannedArm] = []
@@ -102,6 +106,8 @@ def plan(
             not_run[arm.name] = f"needs a checkpoint that was trained for it: --control {arm.checkpoint}=PATH"
         elif arm.needs_future and not largest:
             not_run[arm.name] = "does not exist without a future: --num_world_steps is 0"
+        elif arm.futures and num_futures < 2:
+            not_run[arm.name] = "needs several rollouts: --num_futures is 1"
         elif arm.name == "world_0" and not largest:
             not_run[arm.name] = f"is the same as the arm {FULL}: --num_world_steps is 0"
         elif arm.name == "world_0" and 0 not in steps:

@@ -30,7 +30,7 @@ from ..store.refusals import ArmRun, check_arm
 from ..tasks.base import Task, TaskItems
 from .arms import PlannedArm
 from .prompts import PromptBuilder
-from .scorers import choices, consumed_world_tokens, generate
+from .scorers import Answer, choices, consumed_world_tokens, generate, joined
 from .worlds import OF_OTHERS, NoOtherImage, Worlds, encode_worlds
 
 
@@ -44,7 +44,8 @@ class Asker:
         self.largest_steps, self.clips = largest_steps, False
         own = {name: v for name, v in model.state_dict().items() if not name.startswith("model.world_encoder.")}
         self.weights = weights_digest(own)
-        self.worlds: dict[int, Worlds] = {}  # what was encoded, by number of future latent frames
+        # What was encoded, by number of future latent frames, and by which of several futures it is
+        self.worlds: dict[tuple[int, int], Worlds] = {}
 
     def run(self, group: Sequence[PlannedArm]) -> tuple[dict[str, list[Prediction]], dict[str, str]]:
         """The predictions of every arm of the group, complete and checked, and by arm why others were not asked."""
@@ -62,7 +63,8 @@ class Asker:
         """The predictions of one arm, complete and checked."""
         items, size, state = self.items.items, self.settings.batch_size, PartialState()
         # 1. What the arm needs: worlds, prompts of its closed questions and of its open ones, and a file
-        worlds = None if planned.num_world_steps is None else self.worlds_of(planned.num_world_steps)
+        steps, count = planned.num_world_steps, self.settings.num_futures if planned.arm.futures else 1
+        worlds = [] if steps is None else [self.worlds_of(steps, future) for future in range(count)]
         build = partial(PromptBuilder, self.model, planned.num_world_steps, planned.arm.image)
         answers = {choice for item in items for choice in item.choices}
         longest = max((len(answer_ids(self.model.processor.tokenizer, choice)) for choice in answers), default=0)
@@ -72,13 +74,15 @@ class Asker:
             "weights": self.weights,
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn_implementation": self.settings.attn_implementation,
-            "num_world_steps": planned.num_world_steps,
-            "world_encoder": None if worlds is None else worlds.cache.fingerprint,
+            "num_world_steps": steps,
+            "world_encoder": worlds[0].cache.fingerprint if worlds else None,
             "batch_size": size,
+            **({"num_futures": count} if planned.arm.futures else {}),
         }
         about = {
             "model": self.settings.model,
             "checkpoint": planned.checkpoint or self.model.config.gemma_model_name,
+            "auto_world_margin": self.model.config.auto_world_margin,
             "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
         }
         file = open_file(task, self.items, self.settings, planned, identity, about)
@@ -92,23 +96,30 @@ class Asker:
         # 3. All rows in one file
         return merged(file, self.items)
 
-    def worlds_of(self, num_world_steps: int) -> Worlds:
+    def worlds_of(self, num_world_steps: int, future: int = 0) -> Worlds:
         """The worlds of a number of steps; the present alone is part of the longest rollout if it is the same there."""
         encoder, steps, settings = self.model.model.world_encoder, num_world_steps, self.settings
         if encoder is not None and encoder.causal:
             steps = steps or self.largest_steps
-        if steps not in self.worlds:
+        if (steps, future) not in self.worlds:
             self.model.config.num_world_steps = steps
             folder = Path(settings.latent_cache or settings.folder / "latents")
             asked = (self.items.items, settings.source.image_folder, folder, settings.batch_size, settings.seed)
-            clips = self.clips and steps == self.largest_steps
-            self.worlds[steps] = encode_worlds(self.model, *asked, clips=clips)
-        return self.worlds[steps]
+            clips = self.clips and steps == self.largest_steps and not future
+            self.worlds[steps, future] = encode_worlds(self.model, *asked, clips=clips, future=future)
+        return self.worlds[steps, future]
 
     def ask(
-        self, items: Sequence[Item], builders: Mapping[bool, PromptBuilder], worlds: Worlds | None, planned: PlannedArm
+        self,
+        items: Sequence[Item],
+        builders: Mapping[bool, PromptBuilder],
+        worlds: Sequence[Worlds],
+        planned: PlannedArm,
     ) -> list[Prediction]:
-        """Predictions of one batch: of its closed questions, whose choices are compared, and of its open ones."""
+        """Predictions of one batch: of its closed questions, whose choices are compared, and of its open ones.
+
+        `worlds` are the futures that an arm answers from; empty without a world.
+        """
         steps, found = planned.num_world_steps, dict[str, Prediction]()
         for closed, builder in builders.items():
             # 1. The prompts of items that are scored in one way
@@ -117,19 +128,22 @@ class Asker:
             found |= {item.id: Prediction.of(item, failed=reasons[item.id]) for item in alike if item.id in reasons}
             if batch is None:
                 continue
-            # 2. What the model answers
-            world = None if worlds is None or steps is None else worlds.tokens(batch.items, planned.arm, steps)
-            with consumed_world_tokens(self.model) as consumed:
-                if closed:
-                    answers = choices(self.model, batch, world)
-                else:
-                    answers = generate(self.model, batch, world, self.task.max_new_tokens)
-            if sum(consumed) != sum(batch.world_tokens):
-                raise TheWorldError(
-                    f"{sum(consumed)} world tokens reached the model, but the prompts from {batch.items[0].id!r} on "
-                    f"have {sum(batch.world_tokens)}: give a checkpoint with a world"
-                )
+            # 2. What the model answers, from every future
+            tokens = [] if steps is None else [one.tokens(batch.items, planned.arm, steps) for one in worlds]
+            by_future: list[list[Answer]] = []
+            for world in tokens or [None]:
+                with consumed_world_tokens(self.model) as consumed:
+                    if closed:
+                        by_future.append(choices(self.model, batch, world))
+                    else:
+                        by_future.append(generate(self.model, batch, world, self.task.max_new_tokens))
+                if sum(consumed) != sum(batch.world_tokens):
+                    raise TheWorldError(
+                        f"{sum(consumed)} world tokens reached the model, but the prompts from {batch.items[0].id!r} "
+                        f"on have {sum(batch.world_tokens)}: give a checkpoint with a world"
+                    )
             # 3. How it reads
+            answers = [joined(futures) for futures in zip(*by_future, strict=True)]
             rows = zip(batch.items, answers, batch.prompts, batch.world_tokens, strict=True)
             for item, answer, prompt, count in rows:
                 row = Prediction.of(item, prompt=prompt, world_tokens=count, **vars(answer))

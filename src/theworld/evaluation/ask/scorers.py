@@ -5,7 +5,9 @@ Shape legend: `M` images, `N` world tokens of one image, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections import Counter
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,11 +16,12 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.model import TheWorld
-from theworld.model.answers import choice_logprobs
+from theworld.model.answers import choice_logprobs, probabilities
 
 from .prompts import Batch
 
 DIGITS = 6  # of a log-probability that is written down
+TINY = 1e-300  # probability that is still written as a logarithm
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,18 @@ def generate(model: TheWorld, batch: Batch, world: torch.Tensor | None, max_new_
     output = model.generate(**batch.inputs, **world_inputs(world), max_new_tokens=max_new_tokens, do_sample=False)
     said = output[:, batch.inputs["input_ids"].shape[1] :]
     return [Answer(text.strip()) for text in model.processor.batch_decode(said, skip_special_tokens=True)]
+
+
+def joined(futures: Sequence[Answer]) -> Answer:
+    """One answer from those of several futures: by the mean of the probabilities of choices, or the most frequent."""
+    if len(futures) == 1:
+        return futures[0]
+    logprobs = [future.choice_logprobs for future in futures if future.choice_logprobs is not None]
+    if not logprobs:
+        return Answer(Counter(future.output for future in futures).most_common(1)[0][0])
+    shares = probabilities(logprobs)
+    mean = {choice: round(math.log(max(share, TINY)), DIGITS) for choice, share in shares.items()}
+    return Answer(max(shares, key=shares.__getitem__), mean)
 
 
 def world_inputs(world: torch.Tensor | None) -> dict[str, Any]:

@@ -136,16 +136,19 @@ def encode_worlds(
     seed: int = 0,
     *,
     clips: bool = False,
+    future: int = 0,
 ) -> Worlds:
     """Encode every image of `items` that is not in the latent cache at `folder`, and roll it out.
 
     Images go through the encoder in the same batches whatever is in the cache already and however many processes share
     the work, so that a resumed run has the same bits. Items with an image that cannot be opened have no world. `clips`
-    asks to encode what truly happens after each item's image as well.
+    asks to encode what truly happens after each item's image as well. `future` counts up the seed of the rollouts.
     """
     encoder, state = model.model.world_encoder, PartialState()
     assert encoder is not None
     fingerprint, steps = cache_fingerprint(encoder, model.config), model.config.num_world_steps
+    rollout_seed = model.config.world_seed + future if future else None
+    fingerprint |= {"seed": rollout_seed} if future else {}
     found = Worlds(model, items, {}, LatentCache(folder, fingerprint, writable=True), seed)
     frames = 1 + steps * encoder.temporal_compression
 
@@ -169,7 +172,9 @@ def encode_worlds(
                     yield key, one
 
     def encode(batch: torch.Tensor) -> torch.Tensor:
-        return encoder.encode_clip(batch.transpose(1, 2)) if batch.ndim == 5 else encoder.encode(batch, steps)
+        if batch.ndim == 5:
+            return encoder.encode_clip(batch.transpose(1, 2))
+        return encoder.encode(batch, steps, rollout_seed)
 
     fill(found.cache, pixels(), encode, batch_size)
     state.wait_for_everyone()

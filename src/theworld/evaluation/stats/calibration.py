@@ -62,13 +62,15 @@ def on_demand(without: Sequence[Prediction], world: Sequence[Prediction], least:
     Returns:
         `curve`: `rollouts` (share of items, from 0 to 1), `accuracy`, and the `margin` below which these are rolled
         out. `best`: the point of every possible margin with the highest accuracy, the fewest rollouts of those that
-        tie. `at_margin`: what the model's own margin gives. `None` if an item has no choices to compare.
+        tie. `at_margin`: what the model's own margin gives. Items without choices to compare are left out; `None` if
+        all are.
     """
-    if not without or any(not row.choice_logprobs for row in without):
+    known = [(off, on) for off, on in zip(without, world, strict=True) if off.choice_logprobs]
+    if not known:
         return None
-    margins = np.array([margin([*probabilities([row.choice_logprobs or {}]).values()]) for row in without])
+    margins = np.array([margin([*probabilities([off.choice_logprobs or {}]).values()]) for off, _ in known])
     order = np.argsort(margins, kind="stable")
-    off, on = (np.array([row.score for row in rows], dtype=float)[order] for rows in (without, world))
+    off, on = (np.array([pair[side].score for pair in known], dtype=float)[order] for side in (0, 1))
     accuracy = (np.append(0, on.cumsum()) + off.sum() - np.append(0, off.cumsum())) / len(off)  # (n + 1,)
     edges = np.append(margins[order], 1.0)  # all below an edge are rolled out
 
