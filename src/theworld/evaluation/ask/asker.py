@@ -81,8 +81,10 @@ class Asker:
         return merged(file, self.items)
 
     def worlds_of(self, num_world_steps: int) -> Worlds:
-        """The worlds of a number of steps; the present alone is part of the longest rollout."""
-        steps, settings = num_world_steps or self.largest_steps, self.settings
+        """The worlds of a number of steps; the present alone is part of the longest rollout if it is the same there."""
+        encoder, steps, settings = self.model.model.world_encoder, num_world_steps, self.settings
+        if encoder is not None and encoder.causal:
+            steps = steps or self.largest_steps
         if steps not in self.worlds:
             self.model.config.num_world_steps = steps
             folder = Path(settings.latent_cache or settings.folder / "latents")

@@ -59,7 +59,6 @@ class Worlds:
 
     def latents(self, items: Sequence[Item], frames: int, keys: dict[str, list[bytes]] | None = None) -> torch.Tensor:
         """What the encoder makes of the items' images, or of what has other `keys` (M, C, T, h, w), `T = frames`."""
-        # The present does not depend on the future
         keys = self.keys if keys is None else keys
         return self.cache.get([key for item in items for key in keys.get(item.id, ())])[:, :, :frames]
 

@@ -12,6 +12,7 @@ from theworld.constants import NANO
 from theworld.utils.hub import is_local, shown
 
 from ..components import UNCOUNTED, canonical, component_sizes
+from ..world_encoders import WORLD_ENCODERS
 
 
 def model_card(
@@ -36,6 +37,7 @@ def model_card(
         on_hub=[name for name in bases if not is_local(name)],
         nano=all(name.startswith(f"{NANO}/") for name in bases),
         gemma=shown(config.gemma_model_name or "unnamed"),
+        licence=WORLD_ENCODERS[config.world_encoder].licence,
         cosmos=shown(config.cosmos_model_name),
         trained=_steps(recorded_steps(model)),
         delta=sum(value.numel() for name, value in model.named_parameters() if canonical(name) in held),

@@ -43,19 +43,23 @@ class WorldEncoder(nn.Module, ABC):
     """A model of the world behind one call, `encode`.
 
     Attributes:
+        licence: Short name, and sentence, of the terms of its weights, for model cards.
         probe_file: A small file that every source of this encoder has; `None` if the encoder needs no source.
         fps: Frames a second of the clips that `encode` predicts and `encode_clip` takes.
         temporal_compression: Video frames of one latent frame after the first.
         can_decode: Whether `decode` turns features into frames.
+        causal: Whether the features of the current frame are the same for every number of future frames.
         prompt: The text that conditions its predictions.
         source: Where its weights came from: `model`, a folder or Hub id, and `revision`.
         late_weights: Weights that were loaded after the encoder itself, as they were then: a save tells edited ones.
     """
 
+    licence: ClassVar[tuple[str, str]] = ("others", "the world model under its own terms")
     probe_file: ClassVar[str | None] = None
     fps: float = 16
     temporal_compression: int = 4
     can_decode: ClassVar[bool] = False
+    causal: ClassVar[bool] = True
     prompt: str | None = None
     source: Mapping[str, Any] = {}
     late_weights: Mapping[str, Snapshot] = {}

@@ -52,6 +52,10 @@ class CosmosWorldEncoder(WorldEncoder):
     """
 
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
+    licence = (
+        "nvidia-open-model-licence",
+        "Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a guardrail where its video is shown",
+    )
     probe_file = "vae/config.json"
     can_decode = True
 
@@ -191,8 +195,12 @@ class CosmosWorldEncoder(WorldEncoder):
     def prompt_embeds(self) -> list[torch.Tensor]:
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
+        return self.embeds_for(transformer, "text_embed_dim")
+
+    def embeds_for(self, transformer: Any, width_field: str) -> list[torch.Tensor]:
+        """As `prompt_embeds`, for a transformer whose config names the width of its text `width_field`."""
         if not self._prompt_embeds:
-            prompts, width = self.prompts(), transformer.config["text_embed_dim"]
+            prompts, width = self.prompts(), transformer.config[width_field]
             texts = [prompt for prompt in prompts if prompt is not None]
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
@@ -228,18 +236,21 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        total = 0
-        for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
-            with damage_named(source.name, name), torch.device("meta"):
-                settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
-                total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
-        return total
+        names = ("vae", "transformer") if config.num_world_steps else ("vae",)
+        return sum(parameters_of(MODELS[name], source, name, **hub) for name in names)
 
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
     source = source.pinned(f"{name}/config.json")
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
+
+
+def parameters_of(cls: Any, source: Source, name: str, changes: dict[str, Any] | None = None, **hub: Any) -> int:
+    """Parameters of the diffusers model of class `cls` in the folder `name`, with `changes` to its config."""
+    with damage_named(source.name, name), torch.device("meta"):
+        settings = cls.load_config(source.name, **source.place(name), **hub)
+        return sum(parameter.numel() for parameter in cls.from_config({**settings, **(changes or {})}).parameters())
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.utils import WeakFileLock
-from transformers import T5EncoderModel, T5Tokenizer
+from transformers import AutoModelForTextEncoding, T5Tokenizer
 
 from theworld.utils.devices import device_that_holds
 from theworld.utils.errors import MissingFileError, TheWorldError
@@ -109,7 +109,7 @@ def encode_prompts(
     with quiet_third_party():
         tokenizer = T5Tokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
     how: dict[str, Any] = {"dtype": "auto", "device_map": {"": device}, "progress_bars": True, **hub}
-    encoder = load_checked(T5EncoderModel, name, subfolder=f"{subfolder}/text_encoder".lstrip("/"), **how)
+    encoder = load_checked(AutoModelForTextEncoding, name, subfolder=f"{subfolder}/text_encoder".lstrip("/"), **how)
     padding: dict[str, Any] = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True}
     embeds: list[torch.Tensor] = []
     for prompt in prompts:
