@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from diffusers.models.normalization import FP32LayerNorm
 from PIL import Image
 from torch.nn import functional
 from transformers import AutoTokenizer, UMT5EncoderModel
@@ -248,8 +249,12 @@ def test_prompt_reaches_the_features(pixels: torch.Tensor, build: Build) -> None
         assert not torch.allclose(texts[earlier], texts[later], atol=1e-6)
 
 
-def test_blocks_behind_the_last_are_not_held(build: Build, folders: dict[str, Path]) -> None:
+def test_blocks_behind_the_last_are_not_held(build: Build, folders: dict[str, Path], pixels: torch.Tensor) -> None:
     encoder = build("Wan2.2-TI2V", feature_block=0)
+    names = encoder.state_dict().keys()
+    encoder.encode(pixels)
+    assert encoder.state_dict().keys() == names  # the view that keeps hidden states is of one call
+    assert isinstance(encoder.transformer.norm_out, FP32LayerNorm)
     assert len(encoder.transformer.blocks) == 1
     source = Source(str(folders["Wan2.2-TI2V"]))
     for config in (TheWorldConfig(world_feature_block=0), TheWorldConfig(world_feature_block=0, num_world_steps=2)):
@@ -349,9 +354,45 @@ def test_image_encoder(gemma_folder: Path, folders: dict[str, Path], tmp_path: P
     """Wan 2.1's image-to-video models see the image through CLIP as well."""
     shutil.copytree(folders["Wan2.2-I2V"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "transformer" / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "image_dim": 8}), encoding="utf-8")
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**settings, "image_dim": 8}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"in_channels=36, image_dim=8: expected .* no image encoder"):
         load(gemma_folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields"),
+    [("model_index.json", {"boundary_ratio": "x"}), ("transformer/config.json", {"num_layers": "x"})],
+)
+def test_damaged(
+    gemma_folder: Path, folders: dict[str, Path], tmp_path: Path, file: str, fields: dict[str, Any]
+) -> None:
+    shutil.copytree(folders["Wan2.2-I2V"], tmp_path, dirs_exist_ok=True)
+    path = tmp_path / file
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}), encoding="utf-8")
+    with pytest.raises(ValueError, match="download it again") as raised:
+        load(gemma_folder, tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_old_configs_without_fields_of_today(
+    folders: dict[str, Path], tmp_path: Path, pixels: torch.Tensor, build: Build
+) -> None:
+    """As Wan 2.1's repositories have them."""
+    kind = "Wan2.1-T2V"
+    shutil.copytree(folders[kind], tmp_path, dirs_exist_ok=True)
+    for name, fields in {
+        "transformer": ("image_dim", "pos_embed_seq_len"),
+        "vae": ("scale_factor_spatial", "patch_size"),
+    }.items():
+        path = tmp_path / name / "config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(
+            json.dumps({key: value for key, value in settings.items() if key not in fields}), encoding="utf-8"
+        )
+    config = TheWorldConfig(world_feature_sigma=SIGMA[kind])
+    encoder = WanWorldEncoder.from_pretrained(config, Source(str(tmp_path)), dtype=torch.float32)
+    assert torch.equal(encoder.encode(pixels), build(kind).encode(pixels))
 
 
 def test_later_calls_for_the_future_of_latents(build: Build, pixels: torch.Tensor) -> None:

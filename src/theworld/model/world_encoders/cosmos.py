@@ -237,7 +237,8 @@ class CosmosWorldEncoder(WorldEncoder):
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
         names = ("vae", "transformer") if config.num_world_steps else ("vae",)
-        return sum(parameters_of(MODELS[name], source, name, **hub) for name in names)
+        models = [on_meta(MODELS[name], source, name, **hub) for name in names]
+        return sum(parameter.numel() for model in models for parameter in model.parameters())
 
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
@@ -246,11 +247,10 @@ def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) ->
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
 
 
-def parameters_of(cls: Any, source: Source, name: str, changes: dict[str, Any] | None = None, **hub: Any) -> int:
-    """Parameters of the diffusers model of class `cls` in the folder `name`, with `changes` to its config."""
+def on_meta(cls: Any, source: Source, name: str, **hub: Any) -> Any:
+    """The diffusers model of class `cls` in the folder `name` of `source`, from its config alone and without memory."""
     with damage_named(source.name, name), torch.device("meta"):
-        settings = cls.load_config(source.name, **source.place(name), **hub)
-        return sum(parameter.numel() for parameter in cls.from_config({**settings, **(changes or {})}).parameters())
+        return cls.from_config(cls.load_config(source.name, **source.place(name), **hub))
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
