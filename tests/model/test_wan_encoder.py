@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, UMT5EncoderModel
 
 from tests import tiny
+from tests.hub_server import Hub
 from tests.model.helpers import encode, user
 from theworld import TheWorld, TheWorldConfig
 from theworld.model.world_encoders import WORLD_ENCODERS, WanLatentsWorldEncoder, WanWorldEncoder
@@ -307,6 +308,23 @@ def test_standalone_checkpoint(
     again = TheWorld.from_pretrained(tmp_path / "full")(**inputs).logits
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-5 if "world_feature_block" in fields else 0)
     assert not (tmp_path / "full" / "cosmos" / "text_encoder").exists()
+
+
+def test_from_the_hub(hub: Hub, gemma_folder: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Only the transformer for the noise level is downloaded, and the checkpoint keeps to the commit."""
+    commit = hub.publish("Wan-AI/tiny", folders["Wan2.2-I2V"]).commits[-1].id
+    model = TheWorld.from_pretrained(
+        gemma_folder,
+        cosmos_model_name="Wan-AI/tiny",
+        world_encoder="wan",
+        world_image_size=SIZE,
+        world_feature_sigma=2.0,
+        token=hub.token,
+    )
+    assert (model.config.cosmos_model_name, model.config.cosmos_revision) == ("Wan-AI/tiny", commit)
+    got = {request.rpartition("/resolve/")[2].partition("/")[2] for request in hub.requests if "/resolve/" in request}
+    assert {"vae/diffusion_pytorch_model.safetensors", "transformer_2/diffusion_pytorch_model.safetensors"} <= got
+    assert not any(name.startswith(("transformer/", "text_encoder/", "tokenizer/")) for name in got)
 
 
 def test_card_names_apache(gemma_folder: Path, folders: dict[str, Path], tmp_path: Path) -> None:
