@@ -113,20 +113,21 @@ def test_wan_22_ti2v(pixels: torch.Tensor, build: Build, components: Any, steps:
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize(("sigma", "name"), [(80.0, "transformer"), (2.0, "transformer_2")])
 @torch.no_grad()
-def test_wan_22_i2v(pixels: torch.Tensor, build: Build, components: Any, sigma: float, name: str) -> None:
+def test_wan_22_i2v(pixels: torch.Tensor, build: Build, components: Any, sigma: float, name: str, steps: int) -> None:
     """As `WanImageToVideoPipeline` with a `boundary_ratio`: the frame in channels, all frames at one timestep."""
     vae, transformer = components("Wan2.2-I2V", name)
     pipeline = WanImageToVideoPipeline(
         tokenizer=None, text_encoder=None, vae=vae, scheduler=None, transformer=transformer, boundary_ratio=0.9
     )
-    time, image = sigma / (sigma + 1), pixels[:1]
+    time, image = sigma / (sigma + 1) if steps else {"transformer": 0.9, "transformer_2": 0.0}[name], pixels[:1]
     first = stock_latents(vae, image.unsqueeze(2))
-    clean = torch.cat([first, torch.zeros_like(first), torch.zeros_like(first)], dim=2)
-    noisy = (1 - time) * clean + time * noise_of(0, first, 3)
+    clean = torch.cat([first, *[torch.zeros_like(first)] * steps], dim=2)
+    noisy = (1 - time) * clean + time * noise_of(0, first, 1 + steps)
     latents, condition = pipeline.prepare_latents(
-        image, 1, 16, SIZE, SIZE, 9, torch.float32, torch.device("cpu"), latents=noisy
+        image, 1, 16, SIZE, SIZE, 1 + 4 * steps, torch.float32, torch.device("cpu"), latents=noisy
     )
     expected = hooked(
         transformer,
@@ -136,7 +137,7 @@ def test_wan_22_i2v(pixels: torch.Tensor, build: Build, components: Any, sigma: 
         timestep=torch.tensor([1000 * time]),
         encoder_hidden_states=NO_TEXT,
     )
-    ours = build("Wan2.2-I2V", feature_sigma=sigma).encode(image, 2)
+    ours = build("Wan2.2-I2V", feature_sigma=sigma).encode(image, steps)
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
@@ -213,12 +214,22 @@ def test_the_image_reaches_every_frame(pixels: torch.Tensor, build: Build, kind:
         assert (features[0, :, frame] - features[1, :, frame]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_present_of_ti2v_and_i2v_has_no_noise(pixels: torch.Tensor, build: Build, kind: str) -> None:
-    """With nothing to predict, the seed does not matter: only text to video was trained on noisy frames alone."""
-    encoder = build(kind)
+@pytest.mark.parametrize(
+    ("kind", "sigma", "times"),
+    [
+        ("Wan2.2-TI2V", 80.0, [0, 0]),
+        ("Wan2.2-I2V", 80.0, [0.9, 0.9]),  # the transformer for much noise was trained from 0.9 on
+        ("Wan2.2-I2V", 2.0, [0, 0]),
+        ("Wan2.1-T2V", 1.0, [0.5, 0.5]),  # was trained on frames of one level only
+    ],
+)
+def test_given_frames_have_the_least_noise(
+    pixels: torch.Tensor, build: Build, kind: str, sigma: float, times: list[float]
+) -> None:
+    encoder = build(kind, feature_sigma=sigma)
+    assert encoder.times(2, 2) == times
     same = torch.equal(encoder.encode(pixels, 0, seed=1), encoder.encode(pixels, 0, seed=2))
-    assert same == (kind != "Wan2.1-T2V")
+    assert same == (times[0] == 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,13 +6,11 @@ latent height and width, `h, w` rows and columns of patches.
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
@@ -23,8 +21,9 @@ from theworld.utils.weights import load_checked
 
 from .base import WorldEncoder
 from .cosmos import CosmosWorldEncoder, load_component, on_meta
+from .hidden_states import last_hidden_states
 from .prompt_embeds import save_prompt_embeds
-from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, read_index, transformer_name
+from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, least_time, read_index, transformer_name
 
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
@@ -199,6 +198,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
             noisy = torch.cat([noisy, self.image_channels(image, frames)], dim=1)  # (B, 2 C + 4, T, H, W)
         # 3. One forward up to the block
         (text,) = self.prompt_embeds()
+        text = text[:, :1] if self.prompt is None else text  # attention to equal tokens is attention to one of them
         with torch.set_grad_enabled(given.requires_grad):
             hidden = last_hidden_states(
                 transformer,
@@ -213,9 +213,11 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     def times(self, known: int, frames: int) -> list[float]:
         """The time of each of `frames` latent frames, of which the first `known` are given."""
         time = flow_time(self.sigma)
-        if self.conditioning == "noisy" or (self.conditioning == "channels" and known < frames):
-            return [time] * frames
-        return [0.0] * known + [time] * (frames - known)
+        if self.conditioning == "timesteps":
+            return [0.0] * known + [time] * (frames - known)
+        if self.conditioning == "channels" and known == frames:
+            time = least_time(self.index, self.sigma)
+        return [time] * frames
 
     @torch.no_grad()
     def image_channels(self, image: torch.Tensor, frames: int) -> torch.Tensor:
@@ -255,22 +257,3 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
         if block is not None:
             del transformer.blocks[block + 1 :]
         return sum(parameter.numel() for model in (vae, transformer) for parameter in model.parameters())
-
-
-class Kept(nn.Module):
-    """Stands in for the output norm of a transformer, and keeps the hidden states of its last block."""
-
-    hidden: torch.Tensor  # (B, N, D)
-
-    @override
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.hidden = hidden
-        return hidden
-
-
-def last_hidden_states(transformer: WanTransformer3DModel, **inputs: torch.Tensor) -> torch.Tensor:
-    """The hidden states (B, N, D) of the last block. Unlike a hook it is of one call, so calls may run side by side."""
-    view, kept = copy.copy(transformer), Kept()
-    vars(view)["_modules"] = {**vars(transformer)["_modules"], "norm_out": kept}
-    view(**inputs)
-    return kept.hidden

@@ -66,6 +66,11 @@ def transformer_name(index: dict[str, Any], sigma: float) -> str:
     return "transformer" if boundary is None or flow_time(sigma) >= boundary else "transformer_2"
 
 
+def least_time(index: dict[str, Any], sigma: float) -> float:
+    """The least time that the transformer for `sigma` was trained for."""
+    return 0.0 if transformer_name(index, sigma) == "transformer_2" else index.get("boundary_ratio") or 0.0
+
+
 def conditioning_of(vae: Any, settings: Any, index: dict[str, Any], config: TheWorldConfig) -> tuple[Conditioning, int]:
     """How a transformer takes given frames, and the index of the block whose hidden states are the features.
 
