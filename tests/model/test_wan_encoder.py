@@ -203,6 +203,9 @@ def test_grid_batch_and_seed(pixels: torch.Tensor, build: Build, kind: str) -> N
     assert torch.equal(encoder.encode(pixels, 2), features)
     assert torch.equal(build(kind, seed=4).encode(pixels, 2, seed=0), features)
     assert not torch.equal(encoder.encode(pixels, 2, seed=4), features)
+    both = encoder.encode(pixels[:1].expand(2, -1, -1, -1), 2, seed=[0, 4])
+    torch.testing.assert_close(both[:1], features[:1], rtol=0, atol=1e-5)
+    torch.testing.assert_close(both[1:], encoder.encode(pixels[:1], 2, seed=4), rtol=0, atol=1e-5)
     assert features.mean(1).abs().max() < 1e-5
     torch.testing.assert_close(features.var(1, unbiased=False), torch.ones(3, *features.shape[2:]), rtol=0, atol=1e-2)
 

@@ -6,6 +6,7 @@ latent height and width, `h, w` rows and columns of patches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -156,7 +157,9 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
         return super().latent_weights(1)
 
     @override
-    def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
+    def encode(
+        self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
+    ) -> torch.Tensor:
         with torch.autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
             given, image = self.encode_frame(pixels), pixels.unsqueeze(2)
             return self.features(given, image, 1 + num_world_steps, self.seed if seed is None else seed)
@@ -174,21 +177,24 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     decode = WorldEncoder.decode
 
-    def features(self, given: torch.Tensor, image: torch.Tensor, frames: int, seed: int) -> torch.Tensor:
+    def features(
+        self, given: torch.Tensor, image: torch.Tensor, frames: int, seed: int | Sequence[int]
+    ) -> torch.Tensor:
         """Normalised hidden states of `frames` latent frames: (B, D, T, h, w). A trained VAE gets its gradient.
 
         Args:
             given: (B, C, G, H, W) normalised latents of the first frames.
             image: (B, 3, 1, height, width) the first frame in [-1, 1].
             frames: Latent frames `T`; those that are not given are predicted.
-            seed: Of the noise, the same for every image, so that features do not depend on the batch.
+            seed: Of the noise, the same for every image or one each, so that features do not depend on the batch.
         """
         transformer = cast(Any, self.transformer)
         batch, channels, known, height, width = given.shape
         _, rows, columns = self.grid(image.shape[-2], image.shape[-1], frames - 1)
         # 1. Every frame at its time; of a frame that is not given there is only noise
         times = given.new_tensor(self.times(known, frames))  # (T,)
-        noise = torch.randn(1, channels, frames, height, width, generator=torch.Generator().manual_seed(seed)).to(given)
+        shape, seeds = (1, channels, frames, height, width), [seed] if isinstance(seed, int) else seed
+        noise = torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in seeds]).to(given)
         level = times.view(-1, 1, 1)
         noisy = (1 - level) * functional.pad(given, (0, 0, 0, 0, 0, frames - known)) + level * noise  # (B, C, T, H, W)
         timestep = TIMESTEPS * times
