@@ -15,6 +15,7 @@ from diffusers import (
     CosmosTransformer3DModel,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
+    WanTransformer3DModel,
 )
 from transformers import (
     Gemma3Config,
@@ -24,6 +25,8 @@ from transformers import (
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
     VJEPA2Config,
     VJEPA2Model,
 )
@@ -156,6 +159,47 @@ def tiny_transformer(
     return transformer.eval()
 
 
+def tiny_wan22_vae(latent_channels: int = 48, seed: int = 0) -> AutoencoderKLWan:
+    """A VAE as that of Wan 2.2 TI2V: patches of 2 x 2 pixels, 16 pixels a latent position and side."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae = AutoencoderKLWan(
+            base_dim=4,
+            decoder_base_dim=4,
+            z_dim=latent_channels,
+            dim_mult=[1, 1, 2, 2],
+            num_res_blocks=1,
+            latents_mean=torch.linspace(-0.3, 0.3, latent_channels).tolist(),
+            latents_std=torch.linspace(0.2, 0.6, latent_channels).tolist(),
+            is_residual=True,
+            in_channels=12,
+            out_channels=12,
+            patch_size=2,
+            scale_factor_spatial=16,
+        )
+    return vae.eval()
+
+
+def tiny_wan_transformer(
+    in_channels: int = LATENT_CHANNELS, out_channels: int = LATENT_CHANNELS, seed: int = 0
+) -> WanTransformer3DModel:
+    """A diffusion transformer of Wan with three blocks, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer = WanTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=12,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            text_dim=TEXT_WIDTH,
+            freq_dim=16,
+            ffn_dim=32,
+            num_layers=3,
+            rope_max_seq_len=32,
+        )
+    return transformer.eval()
+
+
 def tiny_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
 
@@ -166,11 +210,11 @@ def tiny_unipc() -> UniPCMultistepScheduler:
     return UniPCMultistepScheduler(use_karras_sigmas=True, sigma_max=200.0, sigma_min=0.01, **flow)
 
 
-def tiny_t5(seed: int = 0) -> tuple[T5EncoderModel, T5TokenizerFast]:
-    """The text encoder of a Cosmos repository, of width `TEXT_WIDTH`, and a tokenizer of single characters."""
+def tiny_t5(seed: int = 0, *, umt5: bool = False) -> tuple[T5EncoderModel | UMT5EncoderModel, T5TokenizerFast]:
+    """The text encoder of a Cosmos or Wan (`umt5`) repository, of width `TEXT_WIDTH`; a tokenizer of characters."""
     pieces = ["<pad>", "</s>", "<unk>", "\N{LOWER ONE EIGHTH BLOCK}", *ascii_letters, *digits, *punctuation]
     tokenizer = T5TokenizerFast(vocab=[(piece, 0.0 if i < 3 else -2.0) for i, piece in enumerate(pieces)], extra_ids=0)
-    config = T5Config(
+    config = (UMT5Config if umt5 else T5Config)(
         vocab_size=len(tokenizer),
         d_model=TEXT_WIDTH,
         d_kv=8,
@@ -181,7 +225,7 @@ def tiny_t5(seed: int = 0) -> tuple[T5EncoderModel, T5TokenizerFast]:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = T5EncoderModel(config)
+        encoder = (UMT5EncoderModel if umt5 else T5EncoderModel)(config)
     return encoder.eval(), tokenizer
 
 
@@ -231,3 +275,28 @@ def tiny_vjepa2(crop_size: int = 64, seed: int = 0) -> VJEPA2Model:
         torch.manual_seed(seed)
         model = VJEPA2Model(config)
     return model.eval()
+
+
+WAN = {
+    "Wan2.1-T2V": {"_class_name": "WanPipeline"},
+    "Wan2.2-TI2V": {"_class_name": "WanPipeline", "expand_timesteps": True},
+    "Wan2.2-I2V": {"_class_name": "WanImageToVideoPipeline", "boundary_ratio": 0.9},
+}
+"""The kinds of Wan repositories, and what `model_index.json` says of each."""
+
+
+def write_tiny_wan(folder: Path, kind: str, *, with_text_encoder: bool = False) -> Path:
+    """Write a Wan repository of one `kind` of `WAN`, without its scheduler. Returns `folder`."""
+    vae = tiny_wan22_vae() if kind == "Wan2.2-TI2V" else tiny_vae()
+    latent = vae.config.z_dim
+    channels = 2 * latent + 4 if kind == "Wan2.2-I2V" else latent
+    vae.save_pretrained(folder / "vae")
+    for seed, name in enumerate(
+        ("transformer", "transformer_2") if "boundary_ratio" in WAN[kind] else ("transformer",)
+    ):
+        tiny_wan_transformer(channels, latent, seed).save_pretrained(folder / name)
+    if with_text_encoder:
+        for name, component in zip(("text_encoder", "tokenizer"), tiny_t5(umt5=True), strict=True):
+            component.save_pretrained(folder / name)
+    (folder / "model_index.json").write_text(json.dumps(WAN[kind]), encoding="utf-8")
+    return folder

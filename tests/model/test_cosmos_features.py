@@ -10,7 +10,7 @@ from tests import tiny
 from tests.model.conftest import Load
 from theworld import TheWorld, TheWorldConfig
 from theworld.model.world_encoders import CosmosFeaturesWorldEncoder, CosmosWorldEncoder, cache_fingerprint
-from theworld.model.world_encoders.cosmos_features import up_to_block
+from theworld.model.world_encoders.hidden_states import up_to_block
 from theworld.utils.hub import Source
 
 SIZE, WIDTH = tiny.WORLD_SIZE, 32
@@ -99,7 +99,7 @@ def test_no_block_named_is_the_last_and_later_blocks_do_not_run(pixels: torch.Te
         block.register_forward_hook(lambda *_, place=place: ran.append(place))
     encoder.encode(pixels, 1)
     assert ran == [0]
-    up_to_block(transformer, 0)
+    up_to_block(transformer, 0, "transformer_blocks")
     assert len(transformer.transformer_blocks) == 2
     assert type(transformer.norm_out).__name__ == "CosmosAdaLayerNorm"
 

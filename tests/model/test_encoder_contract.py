@@ -50,9 +50,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(WORLD_ENCODERS, "mean_colours", MeanColours)
 
 
-CHANNELS = {"mean_colours": 3, "cosmos_features": 32, "vjepa2": 24}
-SIZES = {"mean_colours": [32, 64], "cosmos_features": [32, 64], "vjepa2": [32, 32]}
-GRIDS = {"mean_colours": (2, 4), "cosmos_features": (2, 4), "vjepa2": (4, 4)}
+CHANNELS = {"mean_colours": 3, "cosmos_features": 32, "vjepa2": 24, "wan": 24}
+SIZES = {"mean_colours": [32, 64], "cosmos_features": [32, 64], "vjepa2": [32, 32], "wan": [64, 128]}
+GRIDS = {"mean_colours": (2, 4), "cosmos_features": (2, 4), "vjepa2": (4, 4), "wan": (2, 4)}
 """By encoder: channels of its features, size of the image in pixels, and rows and columns of the features."""
 
 
@@ -68,9 +68,14 @@ def vjepa2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_tiny_wan(tmp_path_factory.mktemp("wan"), "Wan2.2-TI2V")
+
+
 @pytest.fixture
-def world(cosmos_folder: Path, vjepa2_folder: Path, encoder: str) -> dict[str, Any]:
-    folder = vjepa2_folder if encoder == "vjepa2" else cosmos_folder
+def world(cosmos_folder: Path, vjepa2_folder: Path, wan_folder: Path, encoder: str) -> dict[str, Any]:
+    folder = {"vjepa2": vjepa2_folder, "wan": wan_folder}.get(encoder, cosmos_folder)
     return {"world_encoder": encoder, "world_image_size": SIZES[encoder], "cosmos_model_name": str(folder)}
 
 
@@ -150,4 +155,4 @@ def test_evaluated(model: TheWorld, encoder: str, tmp_path: Path) -> None:
     assert all(answers.values())
     # The present alone is encoded anew where it depends on the future
     seen = read_manifest(tmp_path / "out" / "custom" / "world_0")["identity"]["world_encoder"]
-    assert seen["num_world_steps"] == (0 if encoder == "cosmos_features" else 2)
+    assert seen["num_world_steps"] == (2 if WORLD_ENCODERS[encoder].causal else 0)

@@ -35,8 +35,8 @@ class WorldSettings:
     cosmos_revision: str | None = setting(None, "Commit, tag or branch of the base world model.", shapes=True)
     cosmos_subfolder: str = setting("", "Where in its repository the base world model lies.", shapes=True)
     world_encoder: str = setting(
-        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, `cosmos_features`, `vjepa2`, or a control: `still`, `random` or "
-        "`patches`.", low=1, shapes=True)
+        "cosmos", "Key of `WORLD_ENCODERS`: `cosmos`, `cosmos_features`, `vjepa2`, `wan`, `wan_latents`, or a control: "
+        "`still`, `random` or `patches`.", low=1, shapes=True)
     world_latent_channels: int = setting(16, "Channels `C` of a world latent.", low=1, high=65_536)
     world_spatial_compression: int = setting(8, "Pixels per latent position and side.", low=1, high=1024)
     world_temporal_compression: int = setting(4, "Video frames per latent frame after the first.", low=1, high=1024)
@@ -83,7 +83,8 @@ class WorldSettings:
         None, "Transformer block whose hidden states an encoder of features takes, counted from 0.", low=0, high=1000,
         unset="the last", shapes=True)
     world_feature_sigma: float = setting(
-        80.0, "Noise level of the future frames in an encoder of features.", low=0, high=1000, shapes=True)
+        80.0, "Noise of the future frames in an encoder of features, as its ratio to the signal.", low=0, high=1000,
+        shapes=True)
     auto_world_margin: float = setting(
         0.5, "With `use_world='auto'`, margin of the answer without the world below which the world is used.", low=0,
         high=1)

@@ -233,9 +233,14 @@ class CosmosWorldEncoder(WorldEncoder):
     def prompt_embeds(self) -> list[torch.Tensor]:
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
-        field = "crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"
+        return self.embeds_for(
+            transformer, "crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"
+        )
+
+    def embeds_for(self, transformer: Any, width_field: str) -> list[torch.Tensor]:
+        """As `prompt_embeds`, for a transformer whose config names the width of its text `width_field`."""
         if not self._prompt_embeds:
-            prompts, width = self.prompts(), transformer.config[field]
+            prompts, width = self.prompts(), transformer.config[width_field]
             texts = [prompt for prompt in prompts if prompt is not None]
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
@@ -271,18 +276,21 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        total = 0
-        for name in ("vae", "transformer") if cls.uses_dynamics(config.num_world_steps) else ("vae",):
-            with damage_named(source.name, name), torch.device("meta"):
-                settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
-                total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
-        return total
+        names = ("vae", "transformer") if cls.uses_dynamics(config.num_world_steps) else ("vae",)
+        models = [on_meta(MODELS[name], source, name, **hub) for name in names]
+        return sum(parameter.numel() for model in models for parameter in model.parameters())
 
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
     source = source.pinned(f"{name}/config.json")
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
+
+
+def on_meta(cls: Any, source: Source, name: str, **hub: Any) -> Any:
+    """The diffusers model of class `cls` in the folder `name` of `source`, from its config alone and without memory."""
+    with damage_named(source.name, name), torch.device("meta"):
+        return cls.from_config(cls.load_config(source.name, **source.place(name), **hub))
 
 
 def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

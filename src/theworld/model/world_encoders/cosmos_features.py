@@ -9,13 +9,11 @@ width, `h, w` rows and columns of patches.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
@@ -24,6 +22,7 @@ from theworld.utils.errors import TheWorldError
 from .base import WorldEncoder
 from .cosmos import SETTINGS, CosmosWorldEncoder, Dynamics
 from .cosmos_sampler import Denoiser
+from .hidden_states import up_to_block
 
 if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
@@ -119,7 +118,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         # 1. The first forward of a rollout, up to the block
         transformer, _ = self.dynamics()
         rows, columns = self.patches(*given.shape[-2:])
-        shortened, kept = up_to_block(transformer, self.block_of(transformer))
+        shortened, kept = up_to_block(transformer, self.block_of(transformer), "transformer_blocks")
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
         no_text = no_text[:, :1]  # attention to equal tokens is attention to one of them
@@ -134,29 +133,6 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         if self.block is not None and self.block >= count:
             raise TheWorldError(f"world_feature_block={self.block}: the transformer has the blocks 0 to {count - 1}")
         return count - 1 if self.block is None else self.block
-
-
-class Kept(nn.Module):
-    """Stands in for the output norm of a transformer, and keeps the hidden states of its last block."""
-
-    hidden: torch.Tensor  # (B, N, C)
-
-    @override
-    def forward(self, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-        self.hidden = hidden
-        return hidden
-
-
-def up_to_block(transformer: CosmosTransformer3DModel, block: int) -> tuple[CosmosTransformer3DModel, Kept]:
-    """A view of `transformer` that ends behind `block`, and where its forward leaves the hidden states.
-
-    The view shares all weights. Unlike a hook on the block it is of one call, so calls may run side by side.
-    """
-    shortened, kept = copy.copy(transformer), Kept()
-    blocks = transformer.transformer_blocks[: block + 1]
-    modules = {**vars(transformer)["_modules"], "transformer_blocks": blocks, "norm_out": kept}
-    vars(shortened).update(_modules=modules)  # `copy` has the dict of the original
-    return shortened, kept
 
 
 __all__ = ["CosmosFeaturesWorldEncoder"]

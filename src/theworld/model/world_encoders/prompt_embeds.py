@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.utils import WeakFileLock
-from transformers import T5EncoderModel, T5Tokenizer
+from transformers import AutoModelForTextEncoding, T5Tokenizer
 
 from theworld.utils.devices import device_that_holds
 from theworld.utils.errors import MissingFileError, TheWorldError
@@ -29,7 +29,7 @@ from theworld.utils.weights import content_key, count_parameters, find_file, fin
 
 KEY = "prompt_embeds"  # of the tensor in a file
 MAX_PROMPT_TOKENS = 512  # as the stock Cosmos pipeline pads
-TEXT_ENCODERS = ("t5",)  # `model_type` of those that are run here
+TEXT_ENCODERS = ("t5", "umt5")
 WIDEST_PADDED = 4096  # of an embedding that is padded even without text; T5 has 1024
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -116,7 +116,7 @@ def encode_prompts(
     with quiet_third_party():
         tokenizer = T5Tokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
     how: dict[str, Any] = {"dtype": "auto", "device_map": {"": device}, "progress_bars": True, **hub}
-    encoder = load_checked(T5EncoderModel, name, subfolder=f"{subfolder}/text_encoder".lstrip("/"), **how)
+    encoder = load_checked(AutoModelForTextEncoding, name, subfolder=f"{subfolder}/text_encoder".lstrip("/"), **how)
     padding: dict[str, Any] = {"padding": "max_length", "max_length": MAX_PROMPT_TOKENS, "truncation": True}
     embeds: list[torch.Tensor] = []
     for prompt in prompts:

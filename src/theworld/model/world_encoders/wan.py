@@ -1,0 +1,264 @@
+"""Wan 2.1 and 2.2 as world encoders: VAE latents, or hidden states of the diffusion transformer in one forward.
+
+Shape legend: `B` images, `C` latent channels, `D` transformer width, `T = 1 + K` latent frames, `G` given ones, `H, W`
+latent height and width, `h, w` rows and columns of patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from torch.nn import functional
+from typing_extensions import override
+
+from theworld.utils.errors import TheWorldError
+from theworld.utils.hub import forget_origin
+from theworld.utils.io import write_json
+from theworld.utils.weights import load_checked
+
+from .base import WorldEncoder
+from .cosmos import CosmosWorldEncoder, load_component, on_meta
+from .hidden_states import up_to_block
+from .prompt_embeds import save_prompt_embeds
+from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, least_time, read_index, transformer_name
+
+if TYPE_CHECKING:
+    from theworld.utils.hub import Source
+
+    from ..configuration_theworld import TheWorldConfig
+
+
+class WanLatentsWorldEncoder(CosmosWorldEncoder):
+    """VAE latents of the current frame, 8 or, in Wan 2.2 TI2V, 16 pixels a side. Arguments as `CosmosWorldEncoder`.
+
+    Raises:
+        ValueError: The repository is not Wan's, or future frames are asked for.
+    """
+
+    kind = "wan_latents"
+    licence = ("apache-2.0", "Wan under the Apache License 2.0")
+    probe_file = INDEX
+
+    @override
+    @classmethod
+    def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        read_index(source)
+        return super().from_pretrained(config, source, dtype=dtype, **hub)
+
+    @property
+    def cell(self) -> int:
+        """Pixels of a feature and side."""
+        return self.spatial_compression
+
+    @override
+    def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
+        if height % self.cell or width % self.cell:
+            given = f"world_image_size={[height, width]}"
+            raise TheWorldError(f"{given}: {self.kind} of this Wan model needs multiples of {self.cell}")
+        return 1 + num_world_steps, height // self.cell, width // self.cell
+
+    @override
+    def fingerprint(self) -> dict[str, Any]:
+        return {"encoder": self.kind, **self.source, "dtype": str(self.vae.dtype).removeprefix("torch.")}
+
+    @override
+    def prepare(self, num_world_steps: int) -> None:
+        if num_world_steps > 0:
+            raise TheWorldError(
+                f"num_world_steps={num_world_steps}: {self.kind} encodes the current frame only; set it to 0, or use "
+                "world_encoder='wan', which has features of future frames in one forward"
+            )
+
+    @override
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: Any) -> torch.Tensor:
+        self.prepare(num_world_steps)
+        return first
+
+
+class WanWorldEncoder(WanLatentsWorldEncoder):
+    """Hidden states of one block of the diffusion transformer, in one forward.
+
+    The current frame enters as the transformer was trained to take it (`Conditioning`), future frames as noise of the
+    level `world_feature_sigma`. With `K = 0`, and for a clip, all frames are given. Where given frames are `noisy`,
+    they have that level too, and a level that hides the image is refused. All frames attend to each other, so the
+    features of the current frame depend on `K`.
+
+    Without a prompt the embedding of the text is zero, and no text encoder is needed. Wan's pipelines always have one:
+    that of "" is zero but for 1 of 512 tokens, and `world_prompt=""` takes it. There is no guidance.
+
+    Args:
+        vae: The VAE; frames in [-1, 1].
+        transformer: The diffusion transformer; blocks behind the one of the config are removed.
+        index: `INDEX_FIELDS` of the repository's `model_index.json`.
+        config: `world_feature_...`, `world_seed` and `world_prompt` are used.
+        origin: Where the text encoder lies, which only a prompt loads.
+        hub: Arguments for loading it: `token`, `cache_dir`, `local_files_only`.
+
+    Raises:
+        ValueError: As `conditioning_of`.
+    """
+
+    kind = "wan"
+    can_decode, causal = False, False
+
+    def __init__(
+        self,
+        vae: AutoencoderKLWan,
+        transformer: WanTransformer3DModel,
+        index: dict[str, Any],
+        config: TheWorldConfig,
+        origin: Source,
+        hub: dict[str, Any],
+    ) -> None:
+        super().__init__(vae, config, origin, hub)
+        self.index, self.sigma = index, config.world_feature_sigma
+        self.conditioning, self.block = conditioning_of(vae.config, transformer.config, index, config)
+        del transformer.blocks[self.block + 1 :]
+        transformer.register_to_config(num_layers=self.block + 1)
+        self.transformer = cast(Any, transformer)
+
+    @override
+    @classmethod
+    def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        index, vae = read_index(source), load_component(source, "vae", dtype, **hub)
+        name = transformer_name(index, config.world_feature_sigma)
+        # Before a large download
+        conditioning_of(vae.config, on_meta(WanTransformer3DModel, source, name, **hub).config, index, config)
+        where: dict[str, Any] = {**source.place(name), **hub}
+        transformer = load_checked(WanTransformer3DModel, source.name, torch_dtype=dtype, **where)
+        return cls(vae, transformer, index, config, source, hub)
+
+    @property
+    @override
+    def feature_dim(self) -> int:
+        settings = cast(Any, self.transformer).config
+        return settings["num_attention_heads"] * settings["attention_head_dim"]
+
+    @property
+    @override
+    def cell(self) -> int:
+        return self.spatial_compression * cast(Any, self.transformer).config["patch_size"][1]
+
+    @override
+    def fingerprint(self) -> dict[str, Any]:
+        settings = {"block": self.block, "sigma": self.sigma, "seed": self.seed, "prompt": self.prompt}
+        return {**super().fingerprint(), **settings}
+
+    @override
+    def prepare(self, num_world_steps: int) -> None:
+        pass
+
+    @override
+    def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
+        return super().latent_weights(1)
+
+    @override
+    def encode(
+        self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
+    ) -> torch.Tensor:
+        with torch.autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
+            given, image = self.encode_frame(pixels), pixels.unsqueeze(2)
+            return self.features(given, image, 1 + num_world_steps, self.seed if seed is None else seed)
+
+    @override
+    @torch.no_grad()
+    def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.vae.device.type, enabled=False):
+            given = self._encode_video(clips)
+            return self.features(given, clips[:, :, :1], given.shape[2], self.seed)
+
+    @override
+    def rollout(self, first: torch.Tensor, num_world_steps: int, seed: Any) -> torch.Tensor:
+        raise TheWorldError(f"{self.kind} has features of future frames, and no rollout")
+
+    decode = WorldEncoder.decode
+
+    def features(
+        self, given: torch.Tensor, image: torch.Tensor, frames: int, seed: int | Sequence[int]
+    ) -> torch.Tensor:
+        """Normalised hidden states of `frames` latent frames: (B, D, T, h, w). A trained VAE gets its gradient.
+
+        Args:
+            given: (B, C, G, H, W) normalised latents of the first frames.
+            image: (B, 3, 1, height, width) the first frame in [-1, 1].
+            frames: Latent frames `T`; those that are not given are predicted.
+            seed: Of the noise, the same for every image or one each, so that features do not depend on the batch.
+        """
+        transformer = cast(Any, self.transformer)
+        batch, channels, known, height, width = given.shape
+        _, rows, columns = self.grid(image.shape[-2], image.shape[-1], frames - 1)
+        # 1. Every frame at its time; of a frame that is not given there is only noise
+        times = given.new_tensor(self.times(known, frames))  # (T,)
+        noise = self.noise(given, frames - 1, seed).to(given)
+        level = times.view(-1, 1, 1)
+        noisy = (1 - level) * functional.pad(given, (0, 0, 0, 0, 0, frames - known)) + level * noise  # (B, C, T, H, W)
+        timestep = TIMESTEPS * times
+        timestep = timestep.repeat_interleave(rows * columns) if self.conditioning == "timesteps" else timestep[0]
+        # 2. The image, in channels of its own
+        if self.conditioning == "channels":
+            noisy = torch.cat([noisy, self.image_channels(image, frames)], dim=1)  # (B, 2 C + 4, T, H, W)
+        # 3. One forward up to the block
+        (text,) = self.prompt_embeds()
+        text = text[:, :1] if self.prompt is None else text  # attention to equal tokens is attention to one of them
+        with torch.set_grad_enabled(given.requires_grad):
+            shortened, kept = up_to_block(transformer, self.block, "blocks")
+            shortened(
+                hidden_states=noisy.to(transformer.dtype),
+                timestep=timestep.expand(batch, *timestep.shape),
+                encoder_hidden_states=text.expand(batch, -1, -1),
+            )
+            # 4. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
+            hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, D)
+        return hidden.unflatten(1, (frames, rows, columns)).movedim(-1, 1).to(self.vae.dtype)
+
+    def times(self, known: int, frames: int) -> list[float]:
+        """The time of each of `frames` latent frames, of which the first `known` are given."""
+        time = flow_time(self.sigma)
+        if self.conditioning == "timesteps":
+            return [0.0] * known + [time] * (frames - known)
+        if self.conditioning == "channels" and known == frames:
+            time = least_time(self.index, self.sigma)
+        return [time] * frames
+
+    @torch.no_grad()
+    def image_channels(self, image: torch.Tensor, frames: int) -> torch.Tensor:
+        """What Wan's image-to-video models see of the first frame: a mask, and latents of it and grey frames behind it.
+
+        (B, 3, 1, height, width) in [-1, 1] -> (B, 4 + C, T, H, W).
+        """
+        latents = self._encode_video(functional.pad(image, (0, 0, 0, 0, 0, self.temporal_compression * (frames - 1))))
+        mask = torch.zeros_like(latents[:, :1]).repeat(1, self.temporal_compression, 1, 1, 1)
+        mask[:, :, 0] = 1
+        return torch.cat([mask, latents], dim=1)
+
+    @override
+    def prompts(self) -> list[str | None]:
+        return [self.prompt]
+
+    @override
+    def prompt_embeds(self) -> list[torch.Tensor]:
+        return self.embeds_for(self.transformer, "text_dim")
+
+    @override
+    def save_source(self, folder: Path, num_world_steps: int) -> None:
+        """A Wan repository with the blocks that are used; an embedding in place of the text encoder."""
+        self.vae.save_pretrained(folder / "vae")
+        cast(Any, self.transformer).save_pretrained(folder / transformer_name(self.index, self.sigma))
+        write_json(folder / INDEX, self.index)
+        if self.prompt is not None:
+            save_prompt_embeds(folder, self.prompt, *self.prompt_embeds())
+        forget_origin(folder)
+
+    @override
+    @classmethod
+    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
+        vae = on_meta(AutoencoderKLWan, source, "vae", **hub)
+        name, block = transformer_name(read_index(source), config.world_feature_sigma), config.world_feature_block
+        transformer = on_meta(WanTransformer3DModel, source, name, **hub)
+        if block is not None:
+            del transformer.blocks[block + 1 :]
+        return sum(parameter.numel() for model in (vae, transformer) for parameter in model.parameters())
