@@ -27,6 +27,7 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
+from theworld.utils.operating_points import operating_point
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of, shorten, weight_files
 from theworld.utils.world_settings import check_same_world
@@ -111,7 +112,8 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
     revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", "")
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
     fields = inspect.signature(TheWorldConfig).parameters.keys() - {"dtype"}  # which the loader sets in both
-    overrides = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+    given = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+    overrides = {**operating_point(kwargs.pop("operating_point", None)), **given}
     if name:
         recover(Path(name) / subfolder)
     folder = resolve(name) if subfolder else model_folder(resolve(name))

@@ -18,7 +18,8 @@ from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import damage_named, forget_origin
-from theworld.utils.logging import quiet_third_party
+from theworld.utils.logging import quiet_third_party, warn_once
+from theworld.utils.operating_points import outside_training
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
 
 MODELS: dict[str, Any] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+
+MAX_SIZE = (128, 240, 240)
+"""Latent frames, rows and columns that Cosmos-Predict2's position embedding is made for, as its config says."""
 
 SETTINGS = {  # of the encoder, and the config field of each
     **{"num_inference_steps": "world_inference_steps", "guidance_scale": "world_guidance_scale", "fps": "world_fps"},
@@ -154,11 +158,21 @@ class CosmosWorldEncoder(WorldEncoder):
                 f"a latent grid of {tuple(first.shape[-2:])} does not divide into patches of {patch}: "
                 f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
             )
+        self.warn_outside_training(first, num_world_steps, transformer)
         shape = (1, self.feature_dim, 1 + num_world_steps, *first.shape[-2:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(first.device)
         noise = noise.expand(len(first), -1, -1, -1, -1)
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale", "fps")}
+        settings["show_progress"] = not self.training
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
+
+    def warn_outside_training(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
+        """Warn, once, of a rollout from (B, C, 1, h, w) that Cosmos-Predict2 was not trained for."""
+        if tuple(transformer.config["max_size"]) != MAX_SIZE:  # another model of its architecture, such as nano
+            return
+        height, width = (side * self.spatial_compression for side in first.shape[-2:])
+        if outside := outside_training(height, width, 1 + num_world_steps, self.fps):
+            warn_once(f"this rollout is outside of what Cosmos-Predict2 was trained on: {outside}; see operating_point")
 
     @override
     def prepare(self, num_world_steps: int) -> None:

@@ -16,6 +16,8 @@ from typing import Any, cast
 import torch
 from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
 
+from theworld.utils.logging import progress
+
 # Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
 SIGMA_CONDITIONING = 1e-4
@@ -33,6 +35,7 @@ def sample_rollout(
     num_inference_steps: int = 35,
     guidance_scale: float = 1.0,
     fps: float = 16,
+    show_progress: bool = False,
 ) -> torch.Tensor:
     """Sample the latent frames after `first`.
 
@@ -43,6 +46,7 @@ def sample_rollout(
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
         fps: Frames a second that the transformer is told.
+        show_progress: Show a progress bar of the steps on a terminal, if they take more than 3 seconds.
 
     Returns:
         (B, C, T, h, w) normalised latents; frame 0 is `first`, unchanged.
@@ -53,7 +57,8 @@ def sample_rollout(
 
     # 1. Start from noise of the largest level
     latents = noise.float() * SIGMA_MAX  # (B, C, T, h, w)
-    for timestep, sigma in zip(timesteps, sigmas, strict=False):  # there is one sigma more than timesteps
+    steps = list(zip(timesteps, sigmas, strict=False))  # there is one sigma more than timesteps
+    for timestep, sigma in progress(steps, "rollout", unit="step", show=show_progress):
         # 2. Predict the clean latents
         clean = denoise(latents, sigma, prompt_embeds)
         # 3. Guide away from the negative prompt
