@@ -102,10 +102,13 @@ def load_theworld(
     return (model, info) if output_loading_info else model
 
 
-def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
+def make_plan(name: str | Path, kwargs: dict[str, Any], *, weights: bool = True) -> Plan:
     """Read the config, find the base models, and check all that can be checked before anything large is read.
 
     Takes its arguments out of `kwargs`; the others are for transformers' loader.
+
+    Args:
+        weights: `False` does not look for the weights of a checkpoint.
     """
     # 1. Sort the arguments, and read the saved config
     check_arguments(kwargs)
@@ -141,8 +144,8 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
             cosmos = source.relative(*named) if is_checkpoint else Source(resolve(named[0]), *named[1:], hub)
             cosmos = cosmos.pinned(probe_file)
     # 4. The weights of a checkpoint
-    files = weight_files(source.name, **source.where) if is_checkpoint else []
-    check_sizes(config, files, name, has_world=is_checkpoint and saved.get("enable_world", True))
+    files = weight_files(source.name, **source.where) if is_checkpoint and weights else []
+    check_sizes(config, files, name, has_world=bool(files) and saved.get("enable_world", True))
     stated = tuple(field for field in SIZES if is_checkpoint or field in overrides)
     return Plan(config, source, gemma, cosmos, files, stated)
 
@@ -284,6 +287,12 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
     """
     config, cls = model.config, WORLD_ENCODERS[model.config.world_encoder]
     encoder = cls.from_pretrained(config, source, dtype=base_dtype(model), **source.hub).to(input_device(model))
+    take_sizes(config, encoder, source, stated)
+    return encoder
+
+
+def take_sizes(config: TheWorldConfig, encoder: WorldEncoder, source: Source, stated: tuple[str, ...]) -> None:
+    """Write the sizes of the encoder's features into `config`; raises as `load_encoder`."""
     height, width = config.world_image_shape
     _, rows, columns = encoder.grid(height, width, 0)
     compression = height // rows
@@ -301,7 +310,6 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
         )
     vars(config).update(found)
     config.check_world()
-    return encoder
 
 
 def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:

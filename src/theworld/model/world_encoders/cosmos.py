@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
+from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
@@ -81,6 +82,17 @@ class CosmosWorldEncoder(WorldEncoder):
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
         return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
 
+    @override
+    @classmethod
+    def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        encoder = cls(component_on_meta(source, "vae", **hub), config, source, hub)
+        if config.num_world_steps:
+            encoder.transformer = without_padding_mask(component_on_meta(source, "transformer", **hub))
+            encoder.scheduler = encoder.load_scheduler()
+            width = encoder.transformer.config["text_embed_dim"]
+            encoder._prompt_embeds = [no_text(width)] * len(encoder.prompts())  # texts are as long
+        return encoder.eval().requires_grad_(False)
+
     @property
     @override
     def feature_dim(self) -> int:
@@ -119,7 +131,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
+        with maybe_autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
             latents = first = self.encode_frame(pixels)  # (B, C, 1, h, w)
             if num_world_steps > 0:
                 rolled = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
@@ -135,7 +147,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):
+        with maybe_autocast(self.vae.device.type, enabled=False):
             return self._encode_video(clips).to(self.vae.dtype)
 
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
@@ -191,10 +203,13 @@ class CosmosWorldEncoder(WorldEncoder):
     def load_dynamics(self) -> Dynamics:
         """The diffusion transformer and its scheduler from their repository."""
         transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
+        return without_padding_mask(transformer), self.load_scheduler()
+
+    def load_scheduler(self) -> FlowMatchEulerDiscreteScheduler:
+        """The scheduler from its repository."""
         where: dict[str, Any] = {**self._origin.place("scheduler"), **self._hub}
         with quiet_third_party(), damage_named(self._origin.name, "scheduler"):
-            scheduler = cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
-        return without_padding_mask(transformer), scheduler
+            return cast(Any, FlowMatchEulerDiscreteScheduler).from_pretrained(self._origin.name, **where)
 
     def prompts(self) -> list[str | None]:
         """The texts of a rollout: the prompt, and with guidance the one to guide away from; `None` is no text."""
@@ -242,12 +257,14 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        total = 0
-        for name in ("vae", "transformer") if config.num_world_steps else ("vae",):
-            with damage_named(source.name, name), torch.device("meta"):
-                settings = MODELS[name].load_config(source.name, **source.place(name), **hub)
-                total += sum(parameter.numel() for parameter in MODELS[name].from_config(settings).parameters())
-        return total
+        return sum(parameter.numel() for parameter in cls.from_config(config, source, **hub).parameters())
+
+
+def component_on_meta(source: Source, name: str, **hub: Any) -> Any:
+    """The diffusers model that the configuration in the folder `name` of `source` describes, without weights."""
+    source = source.pinned(f"{name}/config.json")
+    with damage_named(source.name, name), torch.device("meta"):
+        return MODELS[name].from_config(MODELS[name].load_config(source.name, **source.place(name), **hub))
 
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:

@@ -112,6 +112,7 @@ def prepare_scheduler(
     spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
     scheduler.set_timesteps(sigmas=spaced, device=device)
     sigmas = cast(torch.Tensor, scheduler.sigmas)
+    scheduler.set_begin_index(0)  # else each step looks its timestep up on the device
     sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
     return scheduler
 
