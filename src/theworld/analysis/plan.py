@@ -20,19 +20,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from theworld.model import TheWorld, TheWorldConfig
-from theworld.model.checkpoints.load import make_plan, take_sizes
+from theworld.model.checkpoints.load import Plan, make_plan, take_sizes
 from theworld.model.checkpoints.lora import inject_lora
 from theworld.model.components import component_sizes
 from theworld.model.fusion import FUSIONS
 from theworld.model.training_hooks import trains
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.utils.errors import TheWorldError, brief
-from theworld.utils.hub import Source
+from theworld.utils.hub import Source, shown
 
 from .plan_files import Download, downloads_of
 
 MARKERS = 2  # around a world block, and around the tokens of an image
 BF16, TRAINED = 2, 4 + 4 + 8  # bytes a parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
+
+SETTINGS = (
+    *("world_encoder", "fusion", "num_world_steps", "world_image_size", "world_pooling"),
+    *("world_inference_steps", "world_guidance_scale"),
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,31 @@ def plan(
     loading = make_plan(name, fields, weights=False)
     if fields:
         raise TheWorldError(f"plan got {brief(', '.join(fields))}: not a field of TheWorldConfig")
+    model = model_on_meta(loading)
+    # 3. Count
+    tokens = prompt_tokens(model.config, text_tokens, answer_tokens)
+    flops = phase_flops(model, loading.cosmos, tokens)
+    return Cost(
+        {"model": shown(str(name)), **settings_of(model.config)},
+        downloads_of(loading, model),
+        [ComponentCost(component, size.total, size.trainable) for component, size in component_sizes(model).items()],
+        tokens,
+        {phase: value / 1e12 for phase, value in flops.items()},
+        gpu,
+        share,
+    )
+
+
+def settings_of(config: TheWorldConfig) -> dict[str, Any]:
+    """The fields of a config that decide the cost."""
+    if not config.enable_world:
+        return {"enable_world": False}
+    fields = {name: getattr(config, name) for name in SETTINGS}
+    return {"cosmos_model_name": shown(config.cosmos_model_name), **fields}
+
+
+def model_on_meta(loading: Plan) -> TheWorld:
+    """The model that `from_pretrained` would load, without weights."""
     config, encoder = loading.config, None
     if loading.cosmos is not None:
         encoder = encoder_on_meta(config, loading.cosmos)
@@ -150,21 +180,7 @@ def plan(
         if config.lora is not None:
             inject_lora(config, model.model.language_model)
     model.freeze()
-    # 3. Count
-    sizes = [ComponentCost(key, size.total, size.trainable) for key, size in component_sizes(model).items()]
-    tokens = prompt_tokens(config, text_tokens, answer_tokens)
-    shown = ("num_world_steps", "world_image_size", "world_pooling", "world_inference_steps", "world_guidance_scale")
-    settings = {field: getattr(config, field) for field in ("world_encoder", "fusion", *shown)}
-    settings = {"model": str(name), "cosmos_model_name": config.cosmos_model_name, **settings}
-    return Cost(
-        settings if encoder is not None else {"model": str(name), "enable_world": False},
-        downloads_of(loading, model),
-        sizes,
-        tokens,
-        {phase: flops / 1e12 for phase, flops in phase_flops(model, loading.cosmos, tokens).items()},
-        gpu,
-        share,
-    )
+    return model
 
 
 def encoder_on_meta(config: TheWorldConfig, source: Source) -> WorldEncoder:

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabl
 
 from theworld.model import TheWorld
 from theworld.model.checkpoints.load import Plan
+from theworld.model.components import component_sizes
 from theworld.utils.hub import Source, portable, shown
 
 LISTED, ON_DISK, ESTIMATED, UNKNOWN = "listed by the Hub", "on this disk", "at 2 bytes a parameter", "unknown"
@@ -50,24 +51,20 @@ class Download:
 def downloads_of(loading: Plan, model: TheWorld) -> list[Download]:
     """What `from_pretrained` fetches for `model`, which has no weights."""
     # 1. The base Gemma 3, and the checkpoint on top of it
-    encoder = model.model.world_encoder
-    world = 0 if encoder is None else parameters(encoder)
-    found = _downloads(loading.gemma, {"": parameters(model) - world})
+    encoder, sizes = model.model.world_encoder, component_sizes(model)
+    found = _downloads(loading.gemma, {"": sum(sizes[component].total for component in ("vision", "language"))})
     if loading.source != loading.gemma:
         found += _downloads(loading.source, {"": None})
     if loading.cosmos is None or encoder is None:
         return found
     # 2. The components of the world model
     config = model.config
-    needed: dict[str, int | None] = {name: parameters(child) for name, child in encoder.named_children()}
+    needed: dict[str, int | None] = {
+        name: sum(parameter.numel() for parameter in child.parameters()) for name, child in encoder.named_children()
+    }
     if config.num_world_steps and (config.world_prompt is not None or config.world_guidance_scale > 1):
         needed["text_encoder"] = TEXT_ENCODER
     return found + _downloads(loading.cosmos, needed)
-
-
-def parameters(module: Any) -> int:
-    """How many parameters a module has."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _downloads(source: Source, needed: Mapping[str, int | None]) -> list[Download]:
