@@ -169,9 +169,21 @@ def test_prompts_and_training_cost_what_real_runs_count(
     assert cost.tflop["training step"] == pytest.approx(counted(step), rel=0.05)
 
 
+def test_a_model_of_which_nothing_trains_is_planned() -> None:
+    cost = plan("nano", enable_world=False)
+    assert cost.total.trainable == 0
+    assert (cost.tflop["encode"], cost.tflop["rollout"], cost.tokens["world"]) == (0, 0, 0)
+    assert cost.tflop["training step"] > cost.tflop["prefill"] > 0
+
+
 def test_a_repository_on_the_hub_is_listed_not_fetched(
-    hub: Hub, gemma_folder: Path, cosmos_folder: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub,
+    gemma_folder: Path,
+    cosmos_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
     gemma = hub.publish("tester/gemma", gemma_folder, gated=True)
     hub.publish("tester/cosmos", cosmos_folder)
     command = ["plan", "--model", "tester/gemma", "--cosmos_model_name", "tester/cosmos", "--world_image_size", "32"]

@@ -116,7 +116,7 @@ def licence_of(source: Source, info: ModelInfo | None) -> str:
     card, gated = Path(source.name, "README.md"), ""
     data: Mapping[str, Any] = (metadata_load(card) or {}) if card.is_file() else {}
     if info is not None:
-        data = info.card_data or {}
+        data = info.card_data.to_dict() if info.card_data else {}
         gated = f"; gated: accept its terms at https://huggingface.co/{source.name}" if info.gated else ""
     licence = data.get("license")
     name = (data.get("license_name") if licence == "other" else None) or licence
