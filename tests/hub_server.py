@@ -366,8 +366,9 @@ class Handler(BaseHTTPRequestHandler):
     def model_info(self, repo: str, revision: str | None = None) -> None:
         repository = self.hub.readable(repo, self.user_token)
         commit = repository.at(revision or "main")
-        siblings = [{"rfilename": path} for path in sorted(commit.files)]
+        siblings = [{"rfilename": path, "size": len(file.content)} for path, file in sorted(commit.files.items())]
         described = {"id": repo, "modelId": repo, "sha": commit.id, "private": repository.private, "siblings": siblings}
+        described["gated"] = "manual" if repository.gated else False
         self.send({**described, "tags": [], "downloads": 0, "likes": 0})
 
     def refs(self, repo: str) -> None:

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     parser.add_argument("question")
-    add_options(parser, "model", "cosmos", "num_world_steps", "no_world")
+    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--auto_world", action="store_true", help="use the world only if the answer without is unsure")
     parser.add_argument("--choices", help="possible answers, with commas: print the probability of each")

@@ -11,7 +11,7 @@ wait = threading.Event().wait  # until Ctrl-C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_options(parser, "model", "cosmos", "host")
+    add_options(parser, "model", "cosmos", "operating_point", "host")
     parser.add_argument("--port", type=int, default=7860, help="0 takes any free port (default: 7860)")
 
 

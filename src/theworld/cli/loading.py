@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from theworld.constants import NANO
 from theworld.utils.errors import TheWorldError
+from theworld.utils.operating_points import OPERATING_POINTS
 from theworld.utils.settings import Key
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"default": NANO, "help": MODEL},
     "cosmos": {"help": "folder or Hub id of the base world model, in place of the checkpoint's own"},
     "num_world_steps": {"type": int, "help": "future latent frames to imagine (default: the checkpoint's)"},
+    "operating_point": {"choices": list(OPERATING_POINTS), "help": "named settings of the world, of a new fusion"},
     "no_world": {"action": "store_true", "help": "plain Gemma 3, without loading the world model"},
     "host": {"default": "127.0.0.1", "help": "address to listen on (default: this machine alone)"},
 }
@@ -65,7 +67,8 @@ def load_model(args: argparse.Namespace, **overrides: object) -> "TheWorld":
     from theworld.utils.devices import best_device
 
     device, dtype = best_device()
-    overrides |= {"cosmos_model_name": args.cosmos, "enable_world": not vars(args).get("no_world")}
+    overrides |= {"operating_point": args.operating_point, "cosmos_model_name": args.cosmos}
+    overrides |= {"enable_world": not vars(args).get("no_world")}
     options: dict[str, object] = {"device_map": {"": device}, "dtype": dtype}
     options |= {name: value for name, value in overrides.items() if value is not None}
     return TheWorld.from_pretrained(args.model, **options)

@@ -14,11 +14,27 @@ from theworld import __version__
 from theworld.utils.errors import brief, is_users, one_line, without_tokens
 from theworld.utils.settings import nearest
 
-from . import align, ask, audit, chat, compare, demo, env, evaluate, imagine, judge, nano, precompute, serve, train
+from . import (
+    align,
+    ask,
+    audit,
+    chat,
+    compare,
+    demo,
+    env,
+    evaluate,
+    imagine,
+    judge,
+    nano,
+    plan,
+    precompute,
+    serve,
+    train,
+)
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
-MODULES = (ask, chat, imagine, align, demo, serve, train, precompute, nano, evaluate, compare, judge, audit, env)
+MODULES = (ask, chat, imagine, align, demo, serve, plan, train, precompute, nano, evaluate, compare, judge, audit, env)
 COMMANDS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 RENAMED = {"--steps": "--num_world_steps"}
 

@@ -44,6 +44,9 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
     model_type = "theworld"
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if "operating_point" in kwargs:
+            told = "an argument of from_pretrained; a config has the fields that it sets: **OPERATING_POINTS[...]"
+            raise TheWorldError(f"operating_point={brief(repr(kwargs['operating_point']))}: {told}")
         check_world_settings(self)
         check_numbers(vars(self), LARGEST)  # before the parent builds configs as large as their numbers say
         self.changed = ["projector"] if self.changed is None else self.changed

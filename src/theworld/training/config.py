@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
 from theworld.data.columns import ROLES
 from theworld.utils.errors import TheWorldError, brief
+from theworld.utils.operating_points import OPERATING_POINTS, operating_point
 from theworld.utils.settings import keys, nearest, read_values, setting
 from theworld.utils.world_settings import check_lora
 
@@ -39,6 +40,9 @@ class RunSettings:
     model_name: str = setting(
         DEFAULT_GEMMA_MODEL, "A base Gemma 3, a TheWorld checkpoint, a run folder (its newest checkpoint) or `nano`: "
         "folder or Hub id.", low=1, local=True)
+    operating_point: str | None = setting(
+        None, "Named settings of the world, for keys that are not given: `theworld.utils.operating_points`.",
+        choices=tuple(OPERATING_POINTS), shapes=True)
     load_in_4bit: bool = setting(False, "Load Gemma 3's frozen weights in 4 bits, with bitsandbytes.", shapes=True)
     load_in_8bit: bool = setting(False, "Load Gemma 3's frozen weights in 8 bits, with bitsandbytes.", shapes=True)
     objective: Literal["answers", "align"] = setting(
@@ -162,6 +166,10 @@ class TrainingConfig(PassedSettings, RunSettings):
     def __post_init__(self) -> None:
         for name, key in keys(type(self)).items():
             key.check(getattr(self, name))
+        for name, value in operating_point(self.operating_point).items():  # stored as the plain keys it stands for
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        object.__setattr__(self, "operating_point", None)
         self._check_combinations()
         self._check_data()
         # Names that torch or transformers has to be imported for: last, and only those that are given
@@ -263,7 +271,7 @@ class TrainingConfig(PassedSettings, RunSettings):
         return {
             name: values[name]
             for name, key in keys(type(self)).items()
-            if not (key.secret or (key.source == TRAINER and values[name] == key.default))
+            if name != "operating_point" and not (key.secret or (key.source == TRAINER and values[name] == key.default))
         }
 
     @classmethod

@@ -3,12 +3,18 @@
 import logging
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from tqdm import tqdm
 
 from .errors import without_tokens
 
 logger = logging.getLogger("theworld")
+
+PROGRESS_DELAY = 3.0  # seconds that a loop takes before its progress bar shows
 
 
 class _RankZero(logging.Filter):
@@ -29,6 +35,22 @@ def configure_logging(level: int = logging.INFO) -> None:
     logger.handlers = [handler]
     logger.propagate = False
     logger.setLevel(level)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning, the first time that this process has it."""
+    logger.warning("%s", message)
+
+
+def progress(steps: Iterable[Any], description: str, *, unit: str, show: bool = True) -> Iterable[Any]:
+    """`steps`, with a progress bar once they have taken `PROGRESS_DELAY`.
+
+    There is none where stderr is no terminal, where the package's warnings are off, or on another than the first
+    process.
+    """
+    show = show and logger.isEnabledFor(logging.WARNING) and os.environ.get("RANK", "0") == "0"
+    return tqdm(steps, description, unit=unit, delay=PROGRESS_DELAY, leave=False, disable=None if show else True)
 
 
 @contextmanager

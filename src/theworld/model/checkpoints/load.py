@@ -27,6 +27,7 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import model_folder, recover
 from theworld.utils.hub import Source, damage_named, portable, resolve
 from theworld.utils.logging import logger, quiet_third_party
+from theworld.utils.operating_points import operating_point
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import check_loaded, listed, read_weights, shapes_of, shorten, weight_files
 from theworld.utils.world_settings import check_same_world
@@ -101,17 +102,21 @@ def load_theworld(
     return (model, info) if output_loading_info else model
 
 
-def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
+def make_plan(name: str | Path, kwargs: dict[str, Any], *, weights: bool = True) -> Plan:
     """Read the config, find the base models, and check all that can be checked before anything large is read.
 
     Takes its arguments out of `kwargs`; the others are for transformers' loader.
+
+    Args:
+        weights: `False` does not look for the weights of a checkpoint.
     """
     # 1. Sort the arguments, and read the saved config
     check_arguments(kwargs)
     revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", "")
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
     fields = inspect.signature(TheWorldConfig).parameters.keys() - {"dtype"}  # which the loader sets in both
-    overrides = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+    given = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+    overrides = {**operating_point(kwargs.pop("operating_point", None)), **given}
     if name:
         recover(Path(name) / subfolder)
     folder = resolve(name) if subfolder else model_folder(resolve(name))
@@ -145,8 +150,8 @@ def make_plan(name: str | Path, kwargs: dict[str, Any]) -> Plan:
             cosmos = source.relative(*named) if is_checkpoint else Source(resolve(named[0]), *named[1:], hub)
             cosmos = cosmos.pinned(probe_file)
     # 4. The weights of a checkpoint
-    files = weight_files(source.name, **source.where) if is_checkpoint else []
-    check_sizes(config, files, name, has_world=is_checkpoint and saved.get("enable_world", True))
+    files = weight_files(source.name, **source.where) if is_checkpoint and weights else []
+    check_sizes(config, files, name, has_world=bool(files) and saved.get("enable_world", True))
     stated = tuple(field for field in SIZES if is_checkpoint or field in overrides)
     return Plan(config, source, gemma, cosmos, files, stated)
 
@@ -288,6 +293,12 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
     """
     config, cls = model.config, WORLD_ENCODERS[model.config.world_encoder]
     encoder = cls.from_pretrained(config, source, dtype=base_dtype(model), **source.hub).to(input_device(model))
+    take_sizes(config, encoder, source, stated)
+    return encoder
+
+
+def take_sizes(config: TheWorldConfig, encoder: WorldEncoder, source: Source, stated: tuple[str, ...]) -> None:
+    """Write the sizes of the encoder's features into `config`; raises as `load_encoder`."""
     height, width = config.world_image_shape
     _, rows, columns = encoder.grid(height, width, 0)
     compression = height // rows
@@ -305,7 +316,6 @@ def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEn
         )
     vars(config).update(found)
     config.check_world()
-    return encoder
 
 
 def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:

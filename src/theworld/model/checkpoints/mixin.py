@@ -49,7 +49,8 @@ class CheckpointMixin:
                 world tokens with its image tokens and be saved, not answer.
             kwargs: Any field of `TheWorldConfig` (`enable_world`, `cosmos_model_name`, `num_world_steps`,
                 `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
-                `Gemma3ForConditionalGeneration.from_pretrained` takes.
+                `Gemma3ForConditionalGeneration.from_pretrained` takes. `operating_point` (`fast`, `native`,
+                `native_wide`, `full`) sets those fields of `OPERATING_POINTS` that are not given beside it.
 
         Raises:
             ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.

@@ -71,6 +71,15 @@ class WorldEncoder(nn.Module, ABC):
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
         """Load the encoder of `config` from `source`; `hub` has `token`, `cache_dir`, `local_files_only`."""
 
+    @classmethod
+    def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        """The encoder without weights, on the meta device, from configuration files alone; counts what it costs.
+
+        Raises:
+            ValueError: This encoder has no such form.
+        """
+        raise TheWorldError(f"world_encoder={config.world_encoder!r}: {cls.__name__} has no from_config to plan with")
+
     @property
     @abstractmethod
     def feature_dim(self) -> int:

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, UniPCMultistepScheduler
+from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import damage_named, forget_origin
+from theworld.utils.logging import warn_once
+from theworld.utils.operating_points import outside_training
 from theworld.utils.tensors import snapshot
 from theworld.utils.weights import load_checked
 
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
 
 MODELS: dict[str, Any] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+
+MAX_SIZE = (128, 240, 240)
+"""Latent frames, rows and columns that Cosmos-Predict2's position embedding is made for, as its config says."""
 
 SETTINGS = {  # of the encoder, and the config field of each
     **{"num_inference_steps": "world_inference_steps", "guidance_scale": "world_guidance_scale", "fps": "world_fps"},
@@ -91,6 +97,17 @@ class CosmosWorldEncoder(WorldEncoder):
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
         return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
 
+    @override
+    @classmethod
+    def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        encoder = cls(component_on_meta(source, "vae", **hub), config, source, hub)
+        if config.num_world_steps:
+            encoder.transformer = without_padding_mask(component_on_meta(source, "transformer", **hub))
+            encoder.scheduler = encoder.load_scheduler()
+            width = encoder.transformer.config["text_embed_dim"]
+            encoder._prompt_embeds = [no_text(width)] * len(encoder.prompts())  # texts are as long
+        return encoder.eval().requires_grad_(False)
+
     @property
     @override
     def feature_dim(self) -> int:
@@ -132,7 +149,7 @@ class CosmosWorldEncoder(WorldEncoder):
     def encode(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
     ) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
+        with maybe_autocast(self.vae.device.type, enabled=False):  # the same latents in training and inference
             latents = first = self.encode_frame(pixels)  # (B, C, 1, h, w)
             if num_world_steps > 0:
                 rolled = self.rollout(first, num_world_steps, self.seed if seed is None else seed)
@@ -154,7 +171,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):
+        with maybe_autocast(self.vae.device.type, enabled=False):
             return self._encode_video(clips).to(self.vae.dtype)
 
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
@@ -201,6 +218,14 @@ class CosmosWorldEncoder(WorldEncoder):
     def uses_dynamics(cls, num_world_steps: int) -> bool:
         """Whether the features of `num_world_steps` future frames need the diffusion transformer."""
         return num_world_steps > 0
+
+    def warn_outside_training(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
+        """Warn, once, of a rollout from (B, C, 1, h, w) that Cosmos-Predict2 was not trained for."""
+        if tuple(transformer.config["max_size"]) != MAX_SIZE:  # another model of its architecture, such as nano
+            return
+        height, width = (side * self.spatial_compression for side in first.shape[-2:])
+        if outside := outside_training(height, width, 1 + num_world_steps, self.fps):
+            warn_once(f"this rollout is outside of what Cosmos-Predict2 was trained on: {outside}; see operating_point")
 
     @override
     def prepare(self, num_world_steps: int) -> None:
@@ -276,9 +301,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        names = ("vae", "transformer") if cls.uses_dynamics(config.num_world_steps) else ("vae",)
-        models = [on_meta(MODELS[name], source, name, **hub) for name in names]
-        return sum(parameter.numel() for model in models for parameter in model.parameters())
+        return sum(parameter.numel() for parameter in cls.from_config(config, source, **hub).parameters())
 
 
 def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:

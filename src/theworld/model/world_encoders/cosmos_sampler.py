@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Scheduler = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
 
+from theworld.utils.logging import progress
+
 # Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0
 SIGMA_CONDITIONING = 1e-4
@@ -42,6 +44,7 @@ def sample_rollout(
     num_inference_steps: int = 35,
     guidance_scale: float = 1.0,
     fps: float = 16,
+    show_progress: bool = False,
 ) -> torch.Tensor:
     """Sample the latent frames after `first`.
 
@@ -52,6 +55,7 @@ def sample_rollout(
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
         fps: Frames a second that the transformer is told.
+        show_progress: Show a progress bar of the steps on a terminal, if they take more than 3 seconds.
 
     Returns:
         (B, C, T, h, w) normalised latents; frame 0 is `first`, unchanged.
@@ -62,7 +66,8 @@ def sample_rollout(
 
     # 1. Start from noise of the largest level
     latents = noise.float() * SIGMA_MAX  # (B, C, T, h, w)
-    for timestep, sigma in zip(timesteps, sigmas, strict=False):  # there is one sigma more than timesteps
+    steps = list(zip(timesteps, sigmas, strict=False))  # there is one sigma more than timesteps
+    for timestep, sigma in progress(steps, "rollout", unit="step", show=show_progress):
         # 2. Predict the clean latents
         clean = denoise(latents, sigma, prompt_embeds)
         # 3. Guide away from the negative prompt
@@ -129,6 +134,7 @@ def prepare_scheduler(
     spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
     scheduler.set_timesteps(sigmas=spaced, device=device)
     sigmas = cast(torch.Tensor, scheduler.sigmas)
+    scheduler.set_begin_index(0)  # else each step looks its timestep up on the device
     sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
     return scheduler
 

@@ -1,0 +1,73 @@
+"""Compute downloads, memory and time of a model from its configuration files, before anything large is fetched."""
+
+import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from .loading import add_json, add_key, add_options, report
+
+if TYPE_CHECKING:
+    from theworld.analysis.plan import Cost
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options, and one for every field of the model's config."""
+    from theworld.utils.settings import keys
+    from theworld.utils.world_settings import WorldSettings
+
+    parser.usage = "%(prog)s [--model MODEL] [--operating_point NAME] [--gpu GPU] [--FIELD VALUE ...]"
+    add_options(parser, "model", "operating_point")
+    parser.add_argument("--gpu", default="H200", help="H200 (the default), H100, A100, L40S or RTX4090")
+    parser.add_argument("--share", type=float, default=0.4, help="share of the GPU's peak (default: 0.4)")
+    parser.add_argument("--text_tokens", type=int, default=64, help="tokens of the question (default: 64)")
+    parser.add_argument("--answer_tokens", type=int, default=16, help="tokens of a training answer (default: 16)")
+    add_json(parser)
+    group = parser.add_argument_group("fields of TheWorldConfig (default: the checkpoint's)")
+    for key in keys(WorldSettings).values():
+        if key.refused is None:
+            add_key(group, key)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the costs."""
+    from theworld.analysis.plan import plan
+    from theworld.utils.settings import keys
+    from theworld.utils.world_settings import WorldSettings
+
+    known = keys(WorldSettings)
+    fields = {name: known[name].parse(value) for name, value in vars(args).items() if name in known}
+    sizes = {name: getattr(args, name) for name in ("gpu", "share", "text_tokens", "answer_tokens")}
+    cost = plan(args.model, operating_point=args.operating_point, **sizes, **fields)
+    values = {**asdict(cost), "seconds": cost.seconds, "loaded_gb": cost.total.loaded_gb}
+    return report(args, {**values, "training_gb": cost.total.training_gb}, *lines(cost))
+
+
+def lines(cost: "Cost") -> list[str]:
+    """The tables that a person reads."""
+    from theworld.analysis.plan import GPUS
+
+    gpu, total = GPUS[cost.gpu], cost.total
+    # 1. Settings and downloads
+    shown = [", ".join(f"{name}={value}" for name, value in cost.settings.items())]
+    shown.append(f"\n{'download':<60}{'files':>6}{'GB':>8}  size, licence")
+    for one in cost.downloads:
+        name = f"{one.repository}{f': {one.component}' if one.component else ''}"
+        size = "?" if one.gigabytes is None else f"{one.gigabytes:.2f}"
+        shown.append(f"{name:<60}{one.files or '?':>6}{size:>8}  {one.known}; {one.licence}")
+    # 2. Parameters and memory
+    shown.append(f"\n{'component':<18}{'parameters':>16}{'trainable':>16}{'GB, bf16':>10}{'GB, training':>14}")
+    for size in (*cost.components, total):
+        counts = f"{size.component:<18}{size.parameters:>16,}{size.trainable:>16,}"
+        shown.append(f"{counts}{size.loaded_gb:>10.2f}{size.training_gb:>14.2f}")
+    shown.append(
+        f"Training holds frozen weights in bf16, and fp32 weights, gradients and Adam's moments of those that train. "
+        f"Activations come on top. {cost.gpu} has {gpu.memory:g} GB."
+    )
+    # 3. Tokens, operations and time
+    shown.append(
+        "\ntokens of a prompt with one image: " + ", ".join(f"{n:,} {kind}" for kind, n in cost.tokens.items())
+    )
+    shown.append(f"\n{'one image':<18}{'TFLOP':>12}{'seconds':>12}")
+    shown += [f"{phase:<18}{value:>12.4g}{cost.seconds[phase]:>12.2g}" for phase, value in cost.tflop.items()]
+    shown.append(f"Seconds at {cost.share:.0%} of the {gpu.tflops:g} TFLOPS that {cost.gpu} has in bf16.")
+    return shown
