@@ -100,12 +100,13 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
-        encoder = cls(component_on_meta(source, "vae", **hub), config, source, hub)
-        if config.num_world_steps:
-            encoder.transformer = without_padding_mask(component_on_meta(source, "transformer", **hub))
-            encoder.scheduler = encoder.load_scheduler()
-            width = encoder.transformer.config["text_embed_dim"]
-            encoder._prompt_embeds = [no_text(width)] * len(encoder.prompts())  # texts are as long
+        encoder = cls(on_meta(MODELS["vae"], source, "vae", **hub), config, source, hub)
+        if cls.uses_dynamics(config.num_world_steps):
+            transformer = on_meta(MODELS["transformer"], source, "transformer", **hub)
+            encoder.scheduler = load_scheduler(source, transformer, **hub)
+            encoder.transformer = without_padding_mask(transformer)
+            text = no_text(text_width(transformer))  # another is as long
+            encoder._prompt_embeds = [text[:, :1]] if encoder.prompts() == [None] else [text] * len(encoder.prompts())
         return encoder.eval().requires_grad_(False)
 
     @property
@@ -193,7 +194,8 @@ class CosmosWorldEncoder(WorldEncoder):
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
         if isinstance(scheduler, UniPCMultistepScheduler):
             return sample_flow_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
-        settings["fps"] = self.fps
+        self.warn_outside_training(first, num_world_steps, transformer)
+        settings |= {"fps": self.fps, "show_progress": not self.training}
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
     def noise(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
@@ -258,19 +260,19 @@ class CosmosWorldEncoder(WorldEncoder):
     def prompt_embeds(self) -> list[torch.Tensor]:
         """Embeddings (1, S, E) of `prompts` on the transformer's device, computed once."""
         transformer, _ = self.dynamics()
-        return self.embeds_for(
-            transformer, "crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"
-        )
+        return self.embeds_for(transformer, text_width(transformer))
 
-    def embeds_for(self, transformer: Any, width_field: str) -> list[torch.Tensor]:
-        """As `prompt_embeds`, for a transformer whose config names the width of its text `width_field`."""
+    def embeds_for(self, transformer: Any, width: int) -> list[torch.Tensor]:
+        """As `prompt_embeds`, for a transformer that takes text of this width."""
         if not self._prompt_embeds:
-            prompts, width = self.prompts(), transformer.config[width_field]
+            prompts = self.prompts()
             texts = [prompt for prompt in prompts if prompt is not None]
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
             loaded = iter(load_prompt_embeds(origin.name, texts, device=device, **where) if texts else ())
             self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
+            if not texts:  # attention to equal tokens is attention to one of them
+                self._prompt_embeds = [embeds[:, :1] for embeds in self._prompt_embeds]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
     @override
@@ -308,6 +310,11 @@ def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) ->
     """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
     source = source.pinned(f"{name}/config.json")
     return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
+
+
+def text_width(transformer: CosmosTransformer3DModel) -> int:
+    """Width of the text embeddings that a transformer of Cosmos-Predict2 or 2.5 takes."""
+    return transformer.config["crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"]
 
 
 def on_meta(cls: Any, source: Source, name: str, **hub: Any) -> Any:

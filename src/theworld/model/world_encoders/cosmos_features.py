@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
 from torch.nn import functional
+from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
@@ -91,7 +92,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     def encode(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
     ) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
+        with maybe_autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
             first = self.encode_frame(pixels)
             noise = self.noise(first, num_world_steps, self.seed if seed is None else seed)
             return self.features(first, noise).to(self.vae.dtype)
@@ -100,7 +101,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
         """Features of frames that did happen: every latent frame is given, none is noise."""
-        with torch.autocast(self.vae.device.type, enabled=False):
+        with maybe_autocast(self.vae.device.type, enabled=False):
             latents = self._encode_video(clips)
             return self.features(latents, torch.zeros_like(latents)).to(self.vae.dtype)
 
@@ -121,7 +122,6 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         shortened, kept = up_to_block(transformer, self.block_of(transformer), "transformer_blocks")
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
-        no_text = no_text[:, :1]  # attention to equal tokens is attention to one of them
         Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
         # 2. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
         hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, C)

@@ -18,14 +18,12 @@ from diffusers import CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler,
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import damage_named
-from theworld.utils.logging import quiet_third_party
+from theworld.utils.logging import progress, quiet_third_party
 
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
 
 Scheduler = FlowMatchEulerDiscreteScheduler | UniPCMultistepScheduler
-
-from theworld.utils.logging import progress
 
 # Constants of the stock pipeline: the range of noise that it samples, and the noise level of the clean frame
 SIGMA_MAX, SIGMA_MIN, SIGMA_DATA = 80.0, 0.002, 1.0

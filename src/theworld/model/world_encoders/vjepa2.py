@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import VJEPA2Config, VJEPA2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2RopeAttention
+from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
@@ -99,7 +100,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     def encode(self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None) -> torch.Tensor:
         height, width = pixels.shape[-2:]
         grid = self.grid(height, width, num_world_steps)
-        with torch.autocast(self.model.device.type, enabled=False):  # the same features in training and inference
+        with maybe_autocast(self.model.device.type, enabled=False):  # the same features in training and inference
             present = self._encode_video(pixels.unsqueeze(2).expand(-1, -1, self.temporal_compression, -1, -1))
             tokens = [present]
             if num_world_steps > 0:
@@ -127,7 +128,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
         if rest:
             raise TheWorldError(f"a clip of {frames} frames: V-JEPA 2 takes 1 + {self.temporal_compression} K")
         grid = self.grid(height, width, steps)
-        with torch.autocast(self.model.device.type, enabled=False):
+        with maybe_autocast(self.model.device.type, enabled=False):
             still = clips[:, :, :1].expand(-1, -1, self.temporal_compression, -1, -1)
             tokens = self._encode_video(torch.cat([still, clips[:, :, 1:]], dim=2))
         return torch.cat([self.encode(clips[:, :, 0]), self._features(tokens, grid)[:, :, 1:]], dim=2)
@@ -155,12 +156,17 @@ class VJEPA2WorldEncoder(WorldEncoder):
 
     @override
     @classmethod
-    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
+    def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
         settings = read_config(source, **hub)
         with damage_named(source.name), torch.device("meta"):
-            model = VJEPA2Model(settings)
-            parts = model.parameters() if config.num_world_steps else model.encoder.parameters()
-            return sum(parameter.numel() for parameter in parts)
+            return cls(VJEPA2Model(settings), source).eval().requires_grad_(False)
+
+    @override
+    @classmethod
+    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
+        model = cls.from_config(config, source, **hub).model
+        parts = model.parameters() if config.num_world_steps else model.encoder.parameters()
+        return sum(parameter.numel() for parameter in parts)
 
 
 def read_config(source: Source, **hub: Any) -> VJEPA2Config:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch.nn import functional
+from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
@@ -23,7 +24,7 @@ from theworld.utils.weights import load_checked
 from .base import WorldEncoder
 from .cosmos import CosmosWorldEncoder, load_component, on_meta
 from .hidden_states import up_to_block
-from .prompt_embeds import save_prompt_embeds
+from .prompt_embeds import no_text, save_prompt_embeds
 from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, least_time, read_index, transformer_name
 
 if TYPE_CHECKING:
@@ -160,14 +161,14 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     def encode(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | Sequence[int] | None = None
     ) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
+        with maybe_autocast(self.vae.device.type, enabled=False):  # the same features in training and inference
             given, image = self.encode_frame(pixels), pixels.unsqueeze(2)
             return self.features(given, image, 1 + num_world_steps, self.seed if seed is None else seed)
 
     @override
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self.vae.device.type, enabled=False):
+        with maybe_autocast(self.vae.device.type, enabled=False):
             given = self._encode_video(clips)
             return self.features(given, clips[:, :, :1], given.shape[2], self.seed)
 
@@ -189,7 +190,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
             seed: Of the noise, the same for every image or one each, so that features do not depend on the batch.
         """
         transformer = cast(Any, self.transformer)
-        batch, channels, known, height, width = given.shape
+        batch, _, known, *_ = given.shape
         _, rows, columns = self.grid(image.shape[-2], image.shape[-1], frames - 1)
         # 1. Every frame at its time; of a frame that is not given there is only noise
         times = given.new_tensor(self.times(known, frames))  # (T,)
@@ -203,7 +204,6 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
             noisy = torch.cat([noisy, self.image_channels(image, frames)], dim=1)  # (B, 2 C + 4, T, H, W)
         # 3. One forward up to the block
         (text,) = self.prompt_embeds()
-        text = text[:, :1] if self.prompt is None else text  # attention to equal tokens is attention to one of them
         with torch.set_grad_enabled(given.requires_grad):
             shortened, kept = up_to_block(transformer, self.block, "blocks")
             shortened(
@@ -241,7 +241,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     @override
     def prompt_embeds(self) -> list[torch.Tensor]:
-        return self.embeds_for(self.transformer, "text_dim")
+        return self.embeds_for(self.transformer, cast(Any, self.transformer).config["text_dim"])
 
     @override
     def save_source(self, folder: Path, num_world_steps: int) -> None:
@@ -255,10 +255,10 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     @override
     @classmethod
-    def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        vae = on_meta(AutoencoderKLWan, source, "vae", **hub)
-        name, block = transformer_name(read_index(source), config.world_feature_sigma), config.world_feature_block
-        transformer = on_meta(WanTransformer3DModel, source, name, **hub)
-        if block is not None:
-            del transformer.blocks[block + 1 :]
-        return sum(parameter.numel() for model in (vae, transformer) for parameter in model.parameters())
+    def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        index, vae = read_index(source), on_meta(AutoencoderKLWan, source, "vae", **hub)
+        transformer = on_meta(WanTransformer3DModel, source, transformer_name(index, config.world_feature_sigma), **hub)
+        encoder = cls(vae, transformer, index, config, source, hub)
+        text = no_text(transformer.config["text_dim"])  # another is as long
+        encoder._prompt_embeds = [text[:, :1] if encoder.prompt is None else text]
+        return encoder.eval().requires_grad_(False)
