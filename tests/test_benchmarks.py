@@ -47,3 +47,9 @@ def test_evaluation(run: Run) -> None:
     assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}
     assert all(row["same"] == row["items"] == 16 for row in rows.values())
     assert all(row["times"] > 1 for row in rows.values())
+
+
+def test_encode(run: Run) -> None:
+    row = run("encode.py", "--pairs", "3", "--base_dim", "32", "--size", "64")
+    assert row["difference"] < 1e-5
+    assert row["times"] > 1
