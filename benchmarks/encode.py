@@ -9,12 +9,10 @@ On one core the clock is the processor's time, which other programs of the machi
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKLWan
-from side_by_side import paired, seconds
+from side_by_side import own_seconds, paired
 
 from theworld.model.world_encoders.single_frame import posterior_mode, runs_as_image
 from theworld.utils.devices import best_device
@@ -31,13 +29,6 @@ def measure(size: int, batch: int, pairs: int, threads: int, base_dim: int) -> d
     assert runs_as_image(vae)
     frames = torch.rand(batch, 3, 1, size, size).to(device, dtype) * 2 - 1
 
-    def timed(run: Callable[[], object]) -> float:
-        if device.type != "cpu" or threads > 1:
-            return seconds(run, device)
-        started = time.process_time()
-        run()
-        return time.process_time() - started
-
     def ours() -> torch.Tensor:
         return posterior_mode(vae, frames)
 
@@ -46,7 +37,7 @@ def measure(size: int, batch: int, pairs: int, threads: int, base_dim: int) -> d
 
     with torch.no_grad():
         difference = (ours().float() - stock().float()).abs().max().item()
-        row = paired(lambda: timed(ours), lambda: timed(stock), pairs)
+        row = paired(lambda: own_seconds(ours, device), lambda: own_seconds(stock, device), pairs)
     rate = {"ours_per_second": 1000 * batch / row["ours_ms"], "stock_per_second": 1000 * batch / row["stock_ms"]}
     return {**row, **rate, "times": 1 / row["ratio"], "difference": difference, "device": str(device)}
 

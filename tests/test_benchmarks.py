@@ -53,3 +53,11 @@ def test_encode(run: Run) -> None:
     row = run("encode.py", "--pairs", "3", "--base_dim", "32", "--size", "64")
     assert row["difference"] < 1e-5
     assert row["times"] > 1
+
+
+def test_rollout(run: Run) -> None:
+    small = ("--layers", "1", "--width", "64", "--size", "32", "--inference_steps", "2")
+    rows = run("rollout.py", "--pairs", "1", *small)
+    assert rows.keys() == {"defaults", "guidance 1", "guidance 7", "batch of 8"}
+    assert rows["defaults"]["ratio"] < 1
+    assert all(row["ours_ms"] > 0 for row in rows.values())
