@@ -61,3 +61,9 @@ def test_rollout(run: Run) -> None:
     assert rows.keys() == {"defaults", "guidance 1", "guidance 7", "batch of 8"}
     assert rows["defaults"]["ratio"] < 1
     assert all(row["ours_ms"] > 0 for row in rows.values())
+
+
+def test_start(run: Run) -> None:
+    row = run("start.py", "--pairs", "1")
+    assert row["ratio"] < 1.5
+    assert row["ours_wall_ms"] > 0
