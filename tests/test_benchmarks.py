@@ -67,3 +67,11 @@ def test_start(run: Run) -> None:
     row = run("start.py", "--pairs", "1")
     assert row["ratio"] < 1.5
     assert row["ours_wall_ms"] > 0
+
+
+def test_full_size(run: Run) -> None:
+    rows = run("full_size.py", "--random_weights", "--depth", "1", "--divide", "16", "--peak_tflops", "1")
+    train = {"train projection", "train LoRA", "train language"}
+    assert rows.keys() == {"encode", "rollout", "prefill", "decode", *train}
+    assert all(row["share_of_peak"] == pytest.approx(row["teraflops"]) for row in rows.values())
+    assert rows["train language"]["teraflop"] > rows["train LoRA"]["teraflop"] > rows["prefill"]["teraflop"]
