@@ -1,7 +1,9 @@
 """The benchmarks run as a reader starts them, at their smallest; what they must show is read off their figures."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +77,11 @@ def test_full_size(run: Run) -> None:
     assert rows.keys() == {"encode", "rollout", "prefill", "decode", *train}
     assert all(row["share_of_peak"] == pytest.approx(row["teraflops"]) for row in rows.values())
     assert rows["train language"]["teraflop"] > rows["train LoRA"]["teraflop"] > rows["prefill"]["teraflop"]
+
+
+def test_the_performance_page_is_what_its_command_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    shutil.copy(docs / "performance.md", tmp_path)
+    run_script(monkeypatch, "benchmarks/growth.py", "--write", str(tmp_path))
+    for name in ("performance.md", "growth.svg"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (docs / name).read_text(encoding="utf-8")
