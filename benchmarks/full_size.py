@@ -23,7 +23,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -166,31 +166,28 @@ def measured(run: Run, device: torch.device, repeats: int, peak: float | None) -
 
 def measure(
     depth: int | None, divide: int, inference_steps: int, repeats: int, peak: float | None
-) -> dict[str, dict[str, float]]:
-    """Every row."""
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The name and figures of every row, as they are measured."""
     device, _ = best_device()
     model = build(depth, divide, inference_steps, device)
     encoder: Any = model.model.world_encoder
     inputs = prompt(model.config, device)
     frame = torch.rand(1, 3, SIZE, SIZE, device=device) * 2 - 1
-    rows: dict[str, dict[str, float]] = {}
-    with torch.no_grad():
-        rows["encode"] = measured(lambda: encoder.encode(frame), device, repeats, peak)
-        first = encoder.encode(frame).float()
-        rows["rollout"] = measured(lambda: encoder.rollout(first, FUTURE, 0), device, repeats, peak)
-        inputs["world_latents"] = encoder.encode(frame, FUTURE)
-        asked = {name: value for name, value in inputs.items() if name != "labels"} | {"logits_to_keep": 1}
-        rows["prefill"] = measured(lambda: model(**asked), device, repeats, peak)
-        cache = model(**asked, use_cache=True).past_key_values
-        token = torch.full((1, 1), 100, device=device)
 
-        def decode() -> None:
-            model(input_ids=token, past_key_values=cache, use_cache=True)
+    def forward(**kwargs: Any) -> Any:
+        with torch.no_grad():
+            return model(**kwargs, use_cache=True)
 
-        rows["decode"] = measured(decode, device, max(repeats, 8), peak)
+    yield "encode", measured(lambda: encoder.encode(frame), device, repeats, peak)
+    first = encoder.encode(frame).float()
+    yield "rollout", measured(lambda: encoder.rollout(first, FUTURE, 0), device, repeats, peak)
+    inputs["world_latents"] = encoder.encode(frame, FUTURE)
+    asked = {name: value for name, value in inputs.items() if name != "labels"} | {"logits_to_keep": 1}
+    yield "prefill", measured(lambda: forward(**asked), device, repeats, peak)
+    token, cache = torch.full((1, 1), 100, device=device), forward(**asked).past_key_values
+    yield "decode", measured(lambda: forward(input_ids=token, past_key_values=cache), device, max(repeats, 8), peak)
     for row in TRAINED:
-        rows[row] = measured(training(model, inputs, row), device, repeats, peak)
-    return rows
+        yield row, measured(training(model, inputs, row), device, repeats, peak)
 
 
 def main() -> None:
@@ -214,14 +211,16 @@ def main() -> None:
         depth, args.divide, args.inference_steps or (2 if cpu else 35), args.repeats or (1 if cpu else 5), peak
     )
     if args.json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps(dict(rows), indent=2))
         return
     print(f"{device}, bf16, {torch.get_num_threads()} threads, {depth or 'all'} layers\n")
     print(f"{'':<20}{'ms':>12}{'TFLOP':>10}{'TFLOP/s':>10}{'of peak':>9}{'peak GB':>9}")
-    for name, row in rows.items():
+    for name, row in rows:
         share = f"{row['share_of_peak']:>9.1%}" if "share_of_peak" in row else f"{'':>9}"
         memory = f"{row['peak_gb']:>9.1f}" if "peak_gb" in row else ""
-        print(f"{name:<20}{row['ms']:>12.1f}{row['teraflop']:>10.3f}{row['teraflops']:>10.3f}{share}{memory}")
+        print(
+            f"{name:<20}{row['ms']:>12.1f}{row['teraflop']:>10.3f}{row['teraflops']:>10.3f}{share}{memory}", flush=True
+        )
 
 
 if __name__ == "__main__":
