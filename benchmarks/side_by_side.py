@@ -18,6 +18,15 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
+def own_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """As `seconds`; on one core by the processor's time, which other programs of the machine do not change."""
+    if device.type != "cpu" or torch.get_num_threads() > 1:
+        return seconds(run, device)
+    started = time.process_time()
+    run()
+    return time.process_time() - started
+
+
 def compare(
     ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, pairs: int
 ) -> dict[str, float]:

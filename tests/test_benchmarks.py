@@ -1,7 +1,9 @@
 """The benchmarks run as a reader starts them, at their smallest; what they must show is read off their figures."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,3 +49,39 @@ def test_evaluation(run: Run) -> None:
     assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}
     assert all(row["same"] == row["items"] == 16 for row in rows.values())
     assert all(row["times"] > 1 for row in rows.values())
+
+
+def test_encode(run: Run) -> None:
+    row = run("encode.py", "--pairs", "3", "--base_dim", "32", "--size", "64")
+    assert row["difference"] < 1e-5
+    assert row["times"] > 1
+
+
+def test_rollout(run: Run) -> None:
+    small = ("--layers", "1", "--width", "64", "--size", "32", "--inference_steps", "2")
+    rows = run("rollout.py", "--pairs", "1", *small)
+    assert rows.keys() == {"defaults", "guidance 1", "guidance 7", "batch of 8"}
+    assert rows["defaults"]["ratio"] < 1
+    assert all(row["ours_ms"] > 0 for row in rows.values())
+
+
+def test_start(run: Run) -> None:
+    row = run("start.py", "--pairs", "1")
+    assert row["ratio"] < 1.5
+    assert row["ours_wall_ms"] > 0
+
+
+def test_full_size(run: Run) -> None:
+    rows = run("full_size.py", "--random_weights", "--depth", "1", "--divide", "16", "--peak_tflops", "1")
+    train = {"train projection", "train LoRA", "train language"}
+    assert rows.keys() == {"encode", "rollout", "prefill", "decode", *train}
+    assert all(row["share_of_peak"] == pytest.approx(row["teraflops"]) for row in rows.values())
+    assert rows["train language"]["teraflop"] > rows["train LoRA"]["teraflop"] > rows["prefill"]["teraflop"]
+
+
+def test_the_performance_page_is_what_its_command_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    shutil.copy(docs / "performance.md", tmp_path)
+    run_script(monkeypatch, "benchmarks/growth.py", "--write", str(tmp_path))
+    for name in ("performance.md", "growth.svg"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (docs / name).read_text(encoding="utf-8")

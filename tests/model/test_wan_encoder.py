@@ -283,9 +283,10 @@ def test_calls_side_by_side_do_not_mix(pixels: torch.Tensor, build: Build) -> No
     from concurrent.futures import ThreadPoolExecutor
 
     encoder = build("Wan2.2-TI2V")
-    alone = [encoder.encode(frame, 1) for frame in pixels.split(1)]
+    encode = partial(encoder.encode, num_world_steps=1)
+    alone = [encode(frame) for frame in pixels.split(1)]
     with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda frame: encoder.encode(frame, 1), pixels.split(1) * 5))
+        together = list(pool.map(encode, pixels.split(1) * 5))
     for index, features in enumerate(together):
         torch.testing.assert_close(features, alone[index % 3], rtol=0, atol=1e-5)
 

@@ -37,6 +37,7 @@ from .cosmos_sampler import (
     without_padding_mask,
 )
 from .prompt_embeds import load_prompt_embeds, no_text, save_prompt_embeds
+from .single_frame import posterior_mode, runs_as_image
 
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
@@ -135,7 +136,8 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in self.settings}
+        # The two ways to encode a frame differ in the last bits, and a cache promises the same bits
+        settings = {name: getattr(self, name) for name in self.settings} | {"encodes_as_image": runs_as_image(self.vae)}
         if settings.get("negative_prompt", "") is None:
             del settings["negative_prompt"]
         return {"encoder": self.kind, **self.source, "dtype": str(self.vae.dtype).removeprefix("torch."), **settings}
@@ -178,7 +180,10 @@ class CosmosWorldEncoder(WorldEncoder):
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
         """(B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w), F = 1 + 4 (T - 1)."""
         frames = frames.to(self.vae.device, self.vae.dtype)
-        latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
+        if frames.shape[2] == 1 and runs_as_image(self.vae):
+            latents = posterior_mode(self.vae, frames).float()
+        else:
+            latents = self.vae.encode(frames, return_dict=False)[0].mode().float()
         mean, std = latent_statistics(self.vae, latents)
         return (latents - mean) / std * SIGMA_DATA  # as the generator normalises
 

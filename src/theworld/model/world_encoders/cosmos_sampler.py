@@ -51,7 +51,7 @@ def sample_rollout(
         noise: (B, C, T, h, w) standard normal.
         prompt_embeds: (1, S, E), as `negative_prompt_embeds`, which is needed if `guidance_scale` is above 1.
         num_inference_steps: Denoising steps.
-        guidance_scale: Classifier-free guidance; above 1 each step takes two forwards.
+        guidance_scale: Classifier-free guidance; above 1 each step computes both prompts, as one batch.
         fps: Frames a second that the transformer is told.
         show_progress: Show a progress bar of the steps on a terminal, if they take more than 3 seconds.
 
@@ -59,6 +59,12 @@ def sample_rollout(
         (B, C, T, h, w) normalised latents; frame 0 is `first`, unchanged.
     """
     denoise = Denoiser(transformer, first, noise, fps)
+    prompts = [prompt_embeds]
+    if guidance_scale > 1:
+        assert negative_prompt_embeds is not None
+        prompts.append(negative_prompt_embeds)
+        if prompt_embeds.shape == negative_prompt_embeds.shape:
+            prompts = [torch.cat(prompts)]  # (2, S, E)
     scheduler = prepare_scheduler(scheduler, num_inference_steps, noise.device)
     timesteps, sigmas = cast(Any, scheduler.timesteps), cast(torch.Tensor, scheduler.sigmas)
 
@@ -66,12 +72,11 @@ def sample_rollout(
     latents = noise.float() * SIGMA_MAX  # (B, C, T, h, w)
     steps = list(zip(timesteps, sigmas, strict=False))  # there is one sigma more than timesteps
     for timestep, sigma in progress(steps, "rollout", unit="step", show=show_progress):
-        # 2. Predict the clean latents
-        clean = denoise(latents, sigma, prompt_embeds)
+        # 2. Predict the clean latents, with guidance under the negative prompt as well
+        clean, *unwanted = (found for embeds in prompts for found in denoise(latents, sigma, embeds))
         # 3. Guide away from the negative prompt
-        if guidance_scale > 1:
-            assert negative_prompt_embeds is not None
-            clean = clean + guidance_scale * (clean - denoise(latents, sigma, negative_prompt_embeds))
+        if unwanted:
+            clean = clean + guidance_scale * (clean - unwanted[0])
         # 4. Take an Euler step towards them
         latents = cast(Any, scheduler).step((latents - clean) / sigma, timestep, latents, return_dict=False)[0]
 
@@ -97,27 +102,29 @@ class Denoiser:
         sigma = torch.tensor(SIGMA_CONDITIONING, device=noise.device)
         self.given_time = sigma / (sigma + 1)
 
-    def __call__(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        """Clean latents (B, C, T, h, w) of noisy ones at noise level `sigma`, under a prompt (1, S, E)."""
-        time = sigma / (sigma + 1)
-        velocity = self.velocity(latents, sigma, prompt_embeds)
-        clean = ((1 - time) * latents - time * velocity.float()).to(
-            self.transformer.dtype
-        )  # c_skip = 1 - t, c_out = -t
-        return self.given * self.condition + (1 - self.given) * clean
+    def __call__(
+        self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Clean latents (B, C, T, h, w) of noisy ones at noise level `sigma`, one for each prompt of (P, S, E)."""
+        dtype, time = self.transformer.dtype, sigma / (sigma + 1)
+        velocities = self.velocity(latents, sigma, prompt_embeds).chunk(len(prompt_embeds))
+        # c_skip = 1 - t, c_out = -t
+        cleans = (((1 - time) * latents - time * velocity.float()).to(dtype) for velocity in velocities)
+        return tuple(self.given * self.condition + (1 - self.given) * clean for clean in cleans)
 
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        """What the transformer itself makes of the arguments of `__call__`: (B, C, T, h, w)."""
-        dtype, time = self.transformer.dtype, sigma / (sigma + 1)
+        """What the transformer itself makes of the arguments of `__call__`: (P B, C, T, h, w)."""
+        dtype, time, prompts = self.transformer.dtype, sigma / (sigma + 1), len(prompt_embeds)
         # The given frames enter clean, and with a time of almost zero
         noisy = self.given * self.condition + (1 - self.given) * latents * (1 - time)  # c_in = 1 - t
         times = self.given * self.given_time + (1 - self.given) * time  # (1, 1, T, 1, 1)
+        # All images under the first prompt, then all under the next: one batch of P B
         return self.transformer(
-            hidden_states=noisy.to(dtype),
-            timestep=times.expand(len(latents), -1, -1, -1, -1).to(dtype),
-            encoder_hidden_states=prompt_embeds.expand(len(latents), -1, -1),
+            hidden_states=noisy.to(dtype).repeat(prompts, 1, 1, 1, 1),
+            timestep=times.expand(prompts * len(latents), -1, -1, -1, -1).to(dtype),
+            encoder_hidden_states=prompt_embeds.repeat_interleave(len(latents), dim=0),
             fps=self.fps,
-            condition_mask=self.mask,
+            condition_mask=self.mask.repeat(prompts, 1, 1, 1, 1),
             return_dict=False,
         )[0]
 

@@ -64,7 +64,8 @@ class WanLatentsWorldEncoder(CosmosWorldEncoder):
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        return {"encoder": self.kind, **self.source, "dtype": str(self.vae.dtype).removeprefix("torch.")}
+        given = super().fingerprint()
+        return {name: value for name, value in given.items() if name not in self.settings}
 
     @override
     def prepare(self, num_world_steps: int) -> None:
