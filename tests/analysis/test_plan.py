@@ -117,7 +117,7 @@ def test_encoding_costs_what_a_real_run_counts(
     gemma_folder: Path, cosmos_folder: Path, tmp_path: Path, world_encoder: str
 ) -> None:
     # 1. A repository of the encoder, and the most future frames that it has
-    name, steps = cosmos_folder, 0 if world_encoder == "wan_latents" else 2
+    name, steps = cosmos_folder, 0 if world_encoder in ("wan_latents", "vjepa2") else 2
     if world_encoder == "vjepa2":
         tiny.tiny_vjepa2().save_pretrained(name := tmp_path)
     elif world_encoder.startswith("wan"):
@@ -130,6 +130,9 @@ def test_encoding_costs_what_a_real_run_counts(
     pixels = torch.zeros(1, 3, 32, 32)
     present = counted(lambda: encoder.encode(pixels, 0))
     assert cost.tflop["encode"] == pytest.approx(present, rel=0.05)
+    if world_encoder == "vjepa2":
+        with pytest.raises(ValueError, match="planned for the current frame only"):
+            plan(gemma_folder, **{**fields, "num_world_steps": 1})
     rollout = counted(lambda: encoder.encode(pixels, steps)) - present
     assert cost.tflop["rollout"] == pytest.approx(rollout, rel=0.05)
 

@@ -158,13 +158,19 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
         settings = read_config(source, **hub)
+        if config.num_world_steps:  # its predictor computes with the values of positions
+            raise TheWorldError(
+                f"num_world_steps={config.num_world_steps}: V-JEPA 2 is planned for the current frame only; set it to 0"
+            )
         with damage_named(source.name), torch.device("meta"):
             return cls(VJEPA2Model(settings), source).eval().requires_grad_(False)
 
     @override
     @classmethod
     def parameter_count(cls, config: TheWorldConfig, source: Source, **hub: Any) -> int:
-        model = cls.from_config(config, source, **hub).model
+        settings = read_config(source, **hub)
+        with damage_named(source.name), torch.device("meta"):
+            model = VJEPA2Model(settings)
         parts = model.parameters() if config.num_world_steps else model.encoder.parameters()
         return sum(parameter.numel() for parameter in parts)
 
