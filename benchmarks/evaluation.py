@@ -28,10 +28,11 @@ from theworld import TheWorld
 from theworld.data.schema import SourceSettings
 from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.ask.prompts import PromptBuilder
-from theworld.evaluation.ask.scorers import answer_ids, choices, generate, world_inputs
+from theworld.evaluation.ask.scorers import choices, generate, world_inputs
 from theworld.evaluation.ask.worlds import encode_worlds
 from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.tasks.micro_world import MICRO_WORLD
+from theworld.model.answers import answer_ids
 from theworld.nano.scenes import generate as simulate
 from theworld.utils.devices import best_device
 
