@@ -16,6 +16,7 @@ from theworld.nano.recipe import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
+CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 
 
 def main() -> None:
@@ -55,9 +56,10 @@ def results_text(metrics: Mapping[str, Any]) -> str:
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
-    """Verdicts, accuracies, comparisons by kind, the static learners, and whether answers follow the imagined end."""
-    tables = (comparisons_text(metrics, kind) for kind in metrics["kinds"])
-    return "\n\n".join([results_text(metrics), *tables, learners_text(metrics), tracing_text(metrics)])
+    """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and what is there of calibration."""
+    tables = [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
+    tables += [learners_text(metrics), tracing_text(metrics), calibration_text(metrics), on_demand_text(metrics)]
+    return "\n\n".join([results_text(metrics), *filter(None, tables)])
 
 
 def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
@@ -92,6 +94,31 @@ def tracing_text(metrics: Mapping[str, Any]) -> str:
     header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
     header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
     return table(header, rows)
+
+
+def calibration_text(metrics: Mapping[str, Any]) -> str:
+    """A row an arm: Brier score and calibration error; nothing where no arm has them."""
+    rows: list[list[Any]] = []
+    for arm in (metrics["arms"].get(name, {}) for name in CALIBRATED_ARMS):
+        if found := arm.get("calibration"):
+            numbers = (arm["figures"]["brier"]["mean"], found["error"])
+            rows.append([arm["label"], found["n"], *(f"{number:.3f}" for number in numbers)])
+    header = ["[calibration](evaluation.md#calibration)", "n", "Brier score (lower is better)"]
+    return table([*header, "calibration error (lower is better)"], rows) if rows else ""
+
+
+def on_demand_text(metrics: Mapping[str, Any]) -> str:
+    """A row a point of the curve, the best one, and that of the model's own margin; nothing without a curve."""
+    told = metrics.get("on_demand")
+    if not told:
+        return ""
+    named = {"best": told["best"], "model's margin": told["at_margin"]}
+    rows = [
+        [name, f"{100 * of['rollouts']:.1f}", f"{100 * of['accuracy']:.1f}", f"{of['margin']:.3f}"]
+        for name, of in (*(("", of) for of in told["curve"]), *named.items())
+    ]
+    link = "[rollouts on demand](evaluation.md#rollouts-on-demand)"
+    return table([link, "items with a rollout in %", "accuracy in %", "margin below"], rows)
 
 
 def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from scripts.write_results import calibration_text, on_demand_text
 from tests.evaluation.arms import answer_rows, make_items, make_task, write_arm, write_arms
 from theworld.data.schema import Message
 from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.report import compare_runs, terminal_report, write_report
 from theworld.evaluation.report.examples import draw_examples, find_images, readable, save_images, strip
-from theworld.evaluation.report.plots import draw
-from theworld.evaluation.report.tables import KEY_ROWS, claims, plain, task_tables
+from theworld.evaluation.report.plots import draw, draw_all
+from theworld.evaluation.report.tables import KEY_ROWS, ON_DEMAND, claims, plain, task_tables
 from theworld.evaluation.score import read_metrics, task_numbers, write_metrics
 from theworld.evaluation.store.predictions import Item
 from theworld.evaluation.store.refusals import ArmRun, read_arms
@@ -75,7 +76,7 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         "num_world_steps",
     ):
         assert expected in page.text
-    assert page.tags.count("svg") == 1
+    assert page.tags.count("svg") == 2  # the differences and, folded, the calibration
     assert page.tags.count("article") == 8
 
 
@@ -100,7 +101,7 @@ def test_markdown_has_the_tables_and_its_figures_lie_beside_it(reported: Path) -
     text = (reported / "report.md").read_text(encoding="utf-8")
     assert "| gemma | +40.0 [+31.7, +46.7] |" in text
     links = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len([link for link in links if link.endswith(".svg")]) == 1
+    assert [link for link in links if link.endswith(".svg")] == ["figures/balls.svg", "figures/balls-calibration.svg"]
     assert all((reported / link).is_file() for link in links)
     for table in task_tables(metrics_of(EVERY)):
         assert len({re.sub(r"\\.", "", line).count("|") for line in table.markdown().splitlines()}) == 1
@@ -195,7 +196,7 @@ def test_images_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> N
     compare_runs([reported], tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.tags.count("img") == 16  # an image and a rollout each
-    assert page.tags.count("figcaption") == 17
+    assert page.tags.count("figcaption") == 18  # and the two figures
 
 
 def test_the_imagined_and_the_true_future_are_beside_each_other(tmp_path: Path) -> None:
@@ -274,6 +275,79 @@ def test_the_figure_follows_the_numbers() -> None:
     drawn = draw(metrics_of(EVERY))
     assert drawn == draw(metrics_of(EVERY))  # no date, no random ids
     assert drawn != draw(metrics_of({**EVERY, "world": EVERY["gemma_tuned"]}))
+
+
+UNSURE = {**EVERY, "world_off": EVERY["gemma"], "futures": EVERY["world"]}
+
+
+def test_calibration_is_shown(tmp_path: Path) -> None:
+    """Its error beside the Brier score of each arm, and curves of the full model and the arms that belong to it."""
+    page = write_report(evaluation(tmp_path, UNSURE)).read_text(encoding="utf-8")
+    arms = read_metrics(tmp_path)["balls"]["arms"]
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "mean Brier (lower is better) | calibration error (lower is better) |" in text
+    row = (
+        f"{arms['world']['figures']['brier']['mean']:.3f} (n=60) | {arms['world']['calibration']['error']:.3f} (n=60) |"
+    )
+    assert row in text
+    assert len({arm["calibration"]["error"] for arm in arms.values()}) > 1
+    figure = re.search(r"(?s)<details><summary>Calibration</summary>(.*?)</details>", page)
+    assert figure
+    for name in UNSURE:
+        assert (f">{arms[name]['label']}<" in figure[1]) == (name in ("world", "futures", "world_off", "gemma"))
+
+
+def test_rollouts_on_demand_are_shown(tmp_path: Path) -> None:
+    page = write_report(evaluation(tmp_path, UNSURE)).read_text(encoding="utf-8")
+    folded = re.search(f"(?s)<details><summary>{ON_DEMAND}</summary>(.*?)</details>", page)
+    assert folded
+    assert all(tag in folded[1] for tag in ("<svg", "<table"))
+    assert page.count(f"<summary>{ON_DEMAND}</summary>") == 1
+    assert (tmp_path / "figures" / "balls-rollouts-on-demand.svg").is_file()
+    # Points of one share are one row, with all that they are
+    low, high = ({"rollouts": share, "accuracy": 0.5 + share, "margin": share} for share in (0.0, 0.4))
+    metrics = metrics_of(EVERY) | {"on_demand": {"curve": [low, high], "best": high, "at_margin": high}}
+    [table] = [table for table in task_tables(metrics) if table.title == ON_DEMAND]
+    assert [line.split() for line in table.terminal().splitlines()[2:]] == [
+        ["0.0", "50.0", "0.000"],
+        ["40.0", "90.0", "0.400", "best,", "model's", "margin"],
+    ]
+    moved = metrics | {"on_demand": {"curve": [low, high], "best": low, "at_margin": high}}
+    assert draw_all(metrics)[ON_DEMAND] != draw_all(moved)[ON_DEMAND]
+
+
+def test_metrics_of_an_earlier_version_have_neither() -> None:
+    metrics = metrics_of(EVERY)
+    before = set(draw_all(metrics))
+    del metrics["on_demand"]
+    for arm in metrics["arms"].values():
+        del arm["calibration"]
+    assert before - set(draw_all(metrics)) == {"Calibration"}
+    assert ON_DEMAND not in {table.title for table in task_tables(metrics)}
+    assert calibration_text(metrics) == on_demand_text(metrics) == ""
+
+
+def test_the_page_of_results_has_both_where_they_were_measured(tmp_path: Path) -> None:
+    metrics = read_metrics(evaluation(tmp_path, UNSURE))["balls"]
+    rows = calibration_text(metrics).splitlines()[2:]
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows] == [
+        metrics["arms"][name]["label"] for name in ("world", "futures", "world_off", "gemma")
+    ]
+    assert f" {metrics['arms']['gemma']['calibration']['error']:.3f} |" in rows[-1]
+    best = metrics["on_demand"]["best"]
+    assert f"| best | {100 * best['rollouts']:.1f} | {100 * best['accuracy']:.1f} |" in on_demand_text(metrics)
+
+
+def test_rollouts_on_demand_are_those_of_the_first_run(tmp_path: Path) -> None:
+    """Never of two checkpoints: without its own answers with the world off, a run has none."""
+    both = evaluation(tmp_path / "both", UNSURE, weights="a")
+    alone = evaluation(tmp_path / "alone", {"world": EVERY["gemma_tuned"]}, weights="b")
+    found = [compare_runs(runs, tmp_path / "report").sections[0] for runs in ([both, alone], [alone, both])]
+    assert [ON_DEMAND in section.figures for section in found] == [True, False]
+    assert found[0].metrics["on_demand"] == read_metrics(both)["balls"]["on_demand"]
+    seeds = compare_runs([alone, both], tmp_path / "report", ["ours"] * 2).sections[0]
+    assert seeds.metrics["arms"]["ours/world"]["seeds"] == 2
+    assert seeds.metrics["on_demand"] is None
 
 
 def test_runs_are_compared_by_label(tmp_path: Path) -> None:

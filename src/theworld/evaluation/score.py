@@ -222,11 +222,12 @@ def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
 
 def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str) -> dict[str, Any] | None:
     """Accuracy over the share of rollouts, of the full model's first run."""
-    off = arms.get(full.removesuffix(FULL) + "world_off")
-    if full not in arms or off is None:
+    if full not in arms:
         return None
     run = arms[full][0]
-    return on_demand(off[0].predictions, run.predictions, run.manifest.get("auto_world_margin", 0.0))
+    offs, weights = arms.get(full.removesuffix(FULL) + "world_off", ()), run.identity.get("weights")
+    off = next((off for off in offs if off.identity.get("weights") == weights), None)  # not that of another seed
+    return off and on_demand(off.predictions, run.predictions, run.manifest.get("auto_world_margin", 0.0))
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:

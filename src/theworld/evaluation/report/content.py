@@ -16,7 +16,7 @@ from ..score import each_once, read_metrics, task_numbers
 from ..store.refusals import FULL, ArmRun, check_scored, check_together, read_arms
 from ..verdict import correct
 from .examples import ExampleItem, draw_examples, show
-from .plots import draw
+from .plots import Drawn, draw_all
 from .tables import BESIDE, Table, claims, deciding, judge_table, key_table, task_tables
 
 Metrics = dict[str, Any]
@@ -50,7 +50,7 @@ class Section:
     metrics: Metrics
     claims: Sequence[tuple[str, str, str]]  # what about, the outcome in a word, and why in a sentence
     key: Table  # the few arms that a reader sees first
-    figure: tuple[str, str]  # what it shows, and the SVG
+    figures: Mapping[str, Drawn]  # by title; all but the first are folded, each with the table of its title
     tables: Sequence[Table]  # all others
     examples: Sequence[ExampleItem]  # drawn at random from those on which arms disagree
     disagreements: int  # how many there are
@@ -161,7 +161,7 @@ def _section(metrics: Metrics, runs: Sequence[Run], found: Found, keep_images: C
     # 3. Tables, among them what judges made of the answers
     judged = judge_table([(run.named(arm), run.folder / task / arm.name) for run, arm in found])
     tables = [table for table in (*task_tables(metrics), judged) if table.rows]
-    return Section(metrics, told, key_table(metrics), draw(metrics), tables, examples, disagreements)
+    return Section(metrics, told, key_table(metrics), draw_all(metrics), tables, examples, disagreements)
 
 
 def _settings(found: Mapping[str, Found]) -> list[Table]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from theworld.utils.io import write_text
 
-from .content import Report
+from .content import Report, Section
 from .plots import INK
 from .tables import plain, warning_lines
 
@@ -21,8 +21,9 @@ from .tables import plain, warning_lines
 def write_pages(report: Report, output: Path) -> Path:
     """Write <output>/report.md, <output>/figures/*.svg and <output>/report.html; returns the path of the last."""
     for section in report.sections:
-        alone = section.figure[1].replace("<svg", '<svg style="background: white"', 1)
-        write_text(output / "figures" / f"{section.metrics['task']}.svg", alone)
+        for title, (_, svg) in section.figures.items():
+            alone = svg.replace("<svg", '<svg style="background: white"', 1)
+            write_text(output / "figures" / figure_name(section, title), alone)
     environment = Environment(
         loader=PackageLoader(__package__ or "", ""),
         autoescape=lambda name: name == "report.html.jinja",
@@ -30,11 +31,19 @@ def write_pages(report: Report, output: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown: dict[str, Any] = {each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote)}
+    shown: dict[str, Any] = {
+        each.__name__: each for each in (plain, inline_svg, data_uri, warning_lines, quote, figure_name)
+    }
     shown |= {"report": report, "output": output}
     for name in ("report.md", "report.html"):
         write_text(output / name, environment.get_template(f"{name}.jinja").render(shown))
     return output / "report.html"
+
+
+def figure_name(section: Section, title: str) -> str:
+    """The file of a figure of a task; that of the first is called like the task."""
+    first = title == next(iter(section.figures))
+    return section.metrics["task"] + ("" if first else f"-{title.lower().replace(' ', '-')}") + ".svg"
 
 
 def inline_svg(svg: str, title: str) -> Markup:

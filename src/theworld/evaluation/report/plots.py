@@ -1,34 +1,48 @@
-"""The figure of a report as SVG: text stays text, and the ink takes the colour of the page around it."""
+"""The figures of a report as SVG: text stays text, and the ink takes the colour of the page around it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from theworld.utils.imports import require
 
-from .tables import Metrics, deciding
+from ..ask.arms import FULL
+from .tables import ON_DEMAND, Metrics, deciding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 INK = "#1a1b1c"
 """Drawn as `currentColor` in a page, so that it shows on light and on dark."""
 
 GRID = "#94a3b8"
 PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
-"""One colour a kind of questions; all can be read on light and on dark."""
+"""One colour a kind of questions, or an arm; all can be read on light and on dark."""
 
 WIDTH, ROW, LABEL = 4.9, 0.17, 26
 """Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters a line."""
 
 STYLE = Path(__file__).with_name("report.mplstyle")
+CALIBRATED = {"futures": "s", "world_off": "^", "gemma": "D"}
+"""Arms whose calibration is drawn beside the full model's, each with its marker."""
+
+Drawn = tuple[str, str]
+"""What a figure shows, and the figure as an `<svg>` element."""
 
 
-def draw(metrics: Metrics) -> tuple[str, str]:
-    """The full model's paired difference to every arm by kind of questions, or the accuracies where it has no rival.
+def draw_all(metrics: Metrics) -> dict[str, Drawn]:
+    """The figures of a task by their titles, first the one that a reader sees without unfolding it."""
+    found = {"Accuracy": draw(metrics), "Calibration": draw_calibration(metrics), ON_DEMAND: draw_on_demand(metrics)}
+    return {title: drawn for title, drawn in found.items() if drawn}
 
-    Returns:
-        What the figure shows, and the figure as an `<svg>` element.
-    """
+
+def draw(metrics: Metrics) -> Drawn:
+    """The full model's paired difference to every arm by kind of questions, or the accuracies where it has no rival."""
     # 1. The numbers: by kind, those of each arm
     kinds = metrics["kinds"]
     compared = {kind: metrics["comparisons"][kind] for kind in kinds}
@@ -40,10 +54,7 @@ def draw(metrics: Metrics) -> tuple[str, str]:
     arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())] or [*metrics["arms"]]
     decisive = deciding(metrics) if middle == "difference" else []
     # 2. Down the page an arm, and within it a kind
-    with require("eval", "matplotlib").rc_context(fname=STYLE):
-        height = len(arms) * (len(kinds) * ROW + 0.14) + 0.9
-        figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
-        axes = figure.subplots()
+    with _axes(len(arms) * (len(kinds) * ROW + 0.14) + 0.9, "x") as (axes, text):
         if middle == "difference":
             axes.axvline(0, color=INK, linewidth=0.8)
         for number, (kind, them) in enumerate(compared.items()):
@@ -52,20 +63,90 @@ def draw(metrics: Metrics) -> tuple[str, str]:
             shown = [[100 * them[name][key] for name in arms if name in them] for key in (middle, "low", "high")]
             axes.hlines(places, *shown[1:], color=colour, linewidth=1.6)
             axes.plot(shown[0], places, "o", color=colour, markersize=5, label=kind)
-        labels = [wrap(metrics["arms"][name]["label"], LABEL, max_lines=2, placeholder="…") for name in arms]
+        labels = [_label(metrics, name, LABEL) for name in arms]
         stars = [" *" * (name in decisive) for name in arms]
-        axes.set_yticks(range(len(arms)), ["\n".join(told) + star for told, star in zip(labels, stars, strict=True)])
+        axes.set_yticks(range(len(arms)), [told + star for told, star in zip(labels, stars, strict=True)])
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.set_xlabel(unit)
-        axes.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
         if len(kinds) > 1:
-            figure.legend(loc="outside upper left", frameon=False, ncols=3)
-        # 3. Without a date or an author, so that the same numbers give the same bytes
-        text = StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+            _legend(axes, 3)
     needed = " The verdict needs the arms with *." if decisive else ""
     return f"{about}, with 95 % intervals.{needed}", text.getvalue()
 
 
-__all__ = ["INK", "draw"]
+def draw_calibration(metrics: Metrics) -> Drawn | None:
+    """Accuracy over the probability of the likeliest choice: the full model, and `CALIBRATED` of the same run."""
+    full, arms = metrics["full"], metrics["arms"]
+    markers = {full: "o", **{f"{full.removesuffix(FULL)}{name}": marker for name, marker in CALIBRATED.items()}}
+    bins = {name: arms[name]["calibration"]["bins"] for name in markers if arms.get(name, {}).get("calibration")}
+    if not bins:
+        return None
+    with _axes(WIDTH + 0.2 * len(bins), "both") as (axes, text):
+        axes.plot([0, 100], [0, 100], "--", color=INK, linewidth=0.8, label="calibrated")
+        for colour, (name, found) in zip(PALETTE, bins.items(), strict=False):
+            shown = [[100 * one[key] for one in found] for key in ("confidence", "accuracy")]
+            axes.plot(*shown, color=colour, linewidth=1.2, alpha=0.8)
+            # Hollow, so that one arm does not hide another; the area grows with the items
+            look = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.6, "clip_on": False}
+            sizes = [16 + 64 * one["n"] / max(one["n"] for one in found) for one in found]
+            axes.scatter(*shown, sizes, marker=markers[name], label=_label(metrics, name, 2 * LABEL), **look)
+        axes.set(
+            xlim=(0, 100), ylim=(0, 100), xlabel="probability of the answer in per cent", ylabel="right in per cent"
+        )
+        _legend(axes, 1)
+    about = (
+        "How often answers are right, by the probability that the model gives them. On the dashed line both are equal; "
+        "below it the model is too sure, above it not sure enough. Larger points have more items of the arm."
+    )
+    return about, text.getvalue()
+
+
+def draw_on_demand(metrics: Metrics) -> Drawn | None:
+    """Accuracy over the share of items with a rollout, with the best point and that of the model's own margin."""
+    told = metrics.get("on_demand")
+    if not told:
+        return None
+    points = sorted([*told["curve"], told["best"], told["at_margin"]], key=lambda point: point["rollouts"])
+    with _axes(0.7 * WIDTH, "both") as (axes, text):
+        for shown, look in (
+            (points, {"color": PALETTE[1], "linewidth": 1.6, "label": "least sure answers first"}),
+            ([points[0], points[-1]], {"color": INK, "linewidth": 0.8, "linestyle": "--", "label": "random items"}),
+            ([told["best"]], {"color": PALETTE[0], "marker": "o", "markersize": 11, "mfc": "none", "label": "best"}),
+            ([told["at_margin"]], {"color": PALETTE[2], "marker": "D", "label": "model's margin"}),
+        ):
+            values = ([100 * point[key] for point in shown] for key in ("rollouts", "accuracy"))
+            axes.plot(*values, **{"linestyle": "-" if len(shown) > 1 else "", **look}, clip_on=False)
+        axes.set(xlim=(0, 100), xlabel="items with a rollout in per cent", ylabel="accuracy in per cent")
+        _legend(axes, 2)
+    about = (
+        "Accuracy if only the answers that are least sure without the world are asked again with a rollout. The dashed "
+        "line is what the same number of rollouts of random items gives on average: a curve above it shows that the "
+        "margin finds the answers that need a rollout."
+    )
+    return about, text.getvalue()
+
+
+@contextmanager
+def _axes(height: float, grid: str) -> Iterator[tuple[Axes, StringIO]]:
+    """Axes of a figure of this height in inches, and where it stands as SVG once they are left."""
+    text = StringIO()
+    with require("eval", "matplotlib").rc_context(fname=STYLE):
+        figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
+        axes = figure.subplots()
+        axes.grid(axis=grid, color=GRID, alpha=0.3, linewidth=0.8)
+        yield axes, text
+        # Without a date or an author, so that the same numbers give the same bytes
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.figure.legend(loc="outside upper left", frameon=False, ncols=columns)
+
+
+def _label(metrics: Metrics, arm: str, width: int) -> str:
+    """What an arm is called, on two lines at most."""
+    return "\n".join(wrap(metrics["arms"][arm]["label"], width, max_lines=2, placeholder="…"))
+
+
+__all__ = ["INK", "Drawn", "draw", "draw_all", "draw_calibration", "draw_on_demand"]

@@ -27,6 +27,8 @@ KEY_ROWS = 5
 BESIDE = ("learners", "tracing")
 """What metrics may hold beside arms: static learners, and whether answers follow the imagined future."""
 
+ON_DEMAND = "Rollouts on demand"
+
 Metrics = Mapping[str, Any]
 
 
@@ -114,7 +116,11 @@ def task_tables(metrics: Metrics) -> list[Table]:
     several = len(metrics["kinds"]) > 1
     compared = [kind for kind in metrics["comparisons"] if several or kind in metrics["kinds"]]
     tables = [arm_table(metrics), *(comparison_table(metrics, kind) for kind in compared), measure_table(metrics)]
-    return [table for table in (*tables, family_table(metrics), *beside_tables(metrics)) if table.rows]
+    return [
+        table
+        for table in (*tables, family_table(metrics), on_demand_table(metrics), *beside_tables(metrics))
+        if table.rows
+    ]
 
 
 def arm_table(metrics: Metrics) -> Table:
@@ -178,7 +184,9 @@ def measure_table(metrics: Metrics) -> Table:
     for name, arm in metrics["arms"].items():
         measures = {_words(key): _range(value, digits=".3f", scale=1) for key, value in arm["measures"].items()}
         figures = {f"mean {_words(key)}": f"{of['mean']:.3f} (n={of['n']})" for key, of in arm["figures"].items()}
-        rows.append({"Arm": name, **measures, **figures})
+        known = arm.get("calibration")
+        sure = {"calibration error (lower is better)": f"{known['error']:.3f} (n={known['n']})"} if known else {}
+        rows.append({"Arm": name, **measures, **figures, **sure})
     return Table("The task's own measures", rows if any(len(row) > 1 for row in rows) else [])
 
 
@@ -192,6 +200,28 @@ def family_table(metrics: Metrics) -> Table:
             by_family.setdefault(family, about)[name] = told["estimate"]
     note = "Accuracy in %. *: one right answer for all items, so it counts in no total."
     return Table("Families", list(by_family.values()), note)
+
+
+def on_demand_table(metrics: Metrics) -> Table:
+    """Accuracy by the share of items with a rollout; the best point, and what the model's own margin gives."""
+    told = metrics.get("on_demand")
+    if not told:
+        return Table(ON_DEMAND, [])
+    points = {of["rollouts"]: ("", of) for of in told["curve"]}
+    for key, name in (("best", "best"), ("at_margin", "model's margin")):
+        known = points.get(told[key]["rollouts"], ("", {}))[0]
+        points[told[key]["rollouts"]] = (f"{known}, {name}".removeprefix(", "), told[key])
+    rows = [
+        {"Rollouts": share, "Accuracy": of["accuracy"], "Margin below": f"{of['margin']:.3f}", "Point": name}
+        for share, (name, of) in sorted(points.items())
+    ]
+    note = (
+        "In %. Items whose answer without the world (world_off) has a margin below that of the row get the full "
+        "model's answer; the others keep theirs. The margin is the probability of the likeliest choice less that of "
+        "the next one. Best: the highest accuracy with the fewest rollouts on these items; choose the margin of a "
+        "model on validation items. Model's margin: auto_world_margin of the checkpoint."
+    )
+    return Table(ON_DEMAND, rows, note)
 
 
 def beside_tables(metrics: Metrics) -> list[Table]:
@@ -243,7 +273,7 @@ def _kind(kind: str) -> str:
 
 
 def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return "Brier (lower is better)" if name == "brier" else name.replace("_", " ")
 
 
 def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
