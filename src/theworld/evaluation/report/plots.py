@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from theworld.utils.imports import require
 
@@ -87,7 +87,7 @@ def draw_calibration(metrics: Metrics) -> Drawn | None:
             shown = [[100 * one[key] for one in found] for key in ("confidence", "accuracy")]
             axes.plot(*shown, color=colour, linewidth=1.2, alpha=0.8)
             # Hollow, so that one arm does not hide another; the area grows with the items
-            look = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.6, "clip_on": False}
+            look: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.6, "clip_on": False}
             sizes = [16 + 64 * one["n"] / max(one["n"] for one in found) for one in found]
             axes.scatter(*shown, sizes, marker=markers[name], label=_label(metrics, name, 2 * LABEL), **look)
         axes.set(
@@ -107,15 +107,17 @@ def draw_on_demand(metrics: Metrics) -> Drawn | None:
     if not told:
         return None
     points = sorted([*told["curve"], told["best"], told["at_margin"]], key=lambda point: point["rollouts"])
+    styles: tuple[tuple[list[dict[str, float]], dict[str, Any]], ...]
     with _axes(0.7 * WIDTH, "both") as (axes, text):
-        for shown, look in (
+        styles = (
             (points, {"color": PALETTE[1], "linewidth": 1.6, "label": "least sure answers first"}),
             ([points[0], points[-1]], {"color": INK, "linewidth": 0.8, "linestyle": "--", "label": "random items"}),
             ([told["best"]], {"color": PALETTE[0], "marker": "o", "markersize": 11, "mfc": "none", "label": "best"}),
             ([told["at_margin"]], {"color": PALETTE[2], "marker": "D", "label": "model's margin"}),
-        ):
+        )
+        for shown, look in styles:
             values = ([100 * point[key] for point in shown] for key in ("rollouts", "accuracy"))
-            axes.plot(*values, **{"linestyle": "-" if len(shown) > 1 else "", **look}, clip_on=False)
+            axes.plot(*values, **{"linestyle": "-" if len(shown) > 1 else "", "clip_on": False, **look})
         axes.set(xlim=(0, 100), xlabel="items with a rollout in per cent", ylabel="accuracy in per cent")
         _legend(axes, 2)
     about = (
@@ -127,7 +129,7 @@ def draw_on_demand(metrics: Metrics) -> Drawn | None:
 
 
 @contextmanager
-def _axes(height: float, grid: str) -> Iterator[tuple[Axes, StringIO]]:
+def _axes(height: float, grid: str) -> Generator[tuple[Axes, StringIO]]:
     """Axes of a figure of this height in inches, and where it stands as SVG once they are left."""
     text = StringIO()
     with require("eval", "matplotlib").rc_context(fname=STYLE):
