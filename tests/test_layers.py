@@ -1,4 +1,4 @@
-"""cli > training | evaluation | analysis | serving > nano > data | model > utils > constants; no circles."""
+"""cli > recipes > training | evaluation | analysis | serving > nano > data | model > utils > constants; no circles."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ LAYERS = (
     ("data", "model"),
     ("nano",),
     ("training", "evaluation", "analysis", "serving"),
+    ("recipes",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

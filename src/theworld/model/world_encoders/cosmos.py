@@ -106,8 +106,7 @@ class CosmosWorldEncoder(WorldEncoder):
             transformer = on_meta(MODELS["transformer"], source, "transformer", **hub)
             encoder.scheduler = load_scheduler(source, transformer, **hub)
             encoder.transformer = without_padding_mask(transformer)
-            text = no_text(text_width(transformer))  # another is as long
-            encoder._prompt_embeds = [text[:, :1]] if encoder.prompts() == [None] else [text] * len(encoder.prompts())
+            encoder.assume_text(text_width(transformer))
         return encoder.eval().requires_grad_(False)
 
     @property
@@ -275,10 +274,20 @@ class CosmosWorldEncoder(WorldEncoder):
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
             loaded = iter(load_prompt_embeds(origin.name, texts, device=device, **where) if texts else ())
-            self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
-            if not texts:  # attention to equal tokens is attention to one of them
-                self._prompt_embeds = [embeds[:, :1] for embeds in self._prompt_embeds]
+            self._prompt_embeds = [self.no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
+
+    def no_text(self, width: int) -> torch.Tensor:
+        """The embedding (1, S, `width`) of no text: beside a text as long as that, so that both fit one batch.
+
+        Alone it has one token: attention to equal tokens is attention to one of them.
+        """
+        beside_text = any(prompt is not None for prompt in self.prompts())
+        return no_text(width)[:, : None if beside_text else 1]
+
+    def assume_text(self, width: int) -> None:
+        """Take zeros for the embeddings of `prompts`, as long as they are, to count what they cost."""
+        self._prompt_embeds = [self.no_text(width)] * len(self.prompts())
 
     @override
     @torch.no_grad()

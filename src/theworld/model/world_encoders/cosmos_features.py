@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from torch.nn import functional
 from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
@@ -23,7 +22,7 @@ from theworld.utils.errors import TheWorldError
 from .base import WorldEncoder
 from .cosmos import SETTINGS, CosmosWorldEncoder, Dynamics
 from .cosmos_sampler import Denoiser
-from .hidden_states import up_to_block
+from .hidden_states import normalised, up_to_block
 
 if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
@@ -123,9 +122,8 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
         Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
-        # 2. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
-        hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, C)
-        return hidden.unflatten(1, (noise.shape[2], rows, columns)).movedim(-1, 1)
+        # 2. Its hidden states on the grid of patches
+        return normalised(kept.hidden, (noise.shape[2], rows, columns))
 
     def block_of(self, transformer: CosmosTransformer3DModel) -> int:
         """Index of the block whose hidden states are the features; a ValueError if there is none."""
