@@ -42,6 +42,15 @@ def no_text(width: int) -> torch.Tensor:
     return torch.zeros(1, MAX_PROMPT_TOKENS if width <= WIDEST_PADDED else 1, width)
 
 
+def stock_negative_prompt() -> str:
+    """The text that the stock pipeline guides away from."""
+    # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
+
+    return DEFAULT_NEGATIVE_PROMPT
+
+
 def save_prompt_embeds(folder: str | Path, prompt: str, embeds: torch.Tensor) -> Path:
     """Write the embedding (1, S, E) of `prompt` where `load_prompt_embeds` looks for it; raises as `check_embeds`."""
     path = Path(folder) / _file_name(prompt)

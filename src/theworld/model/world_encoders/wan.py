@@ -19,12 +19,12 @@ from typing_extensions import override
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_json
-from theworld.utils.weights import load_checked
 
 from .base import WorldEncoder
-from .cosmos import CosmosWorldEncoder, load_component, on_meta
+from .cosmos import CosmosWorldEncoder
 from .hidden_states import normalised, up_to_block
 from .prompt_embeds import save_prompt_embeds
+from .repositories import load_component, on_meta
 from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, least_time, read_index, transformer_name
 
 if TYPE_CHECKING:
@@ -126,12 +126,11 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        index, vae = read_index(source), load_component(source, "vae", dtype, **hub)
+        index, vae = read_index(source), load_component(AutoencoderKLWan, source, "vae", dtype, **hub)
         name = transformer_name(index, config.world_feature_sigma)
         # Before a large download
         conditioning_of(vae.config, on_meta(WanTransformer3DModel, source, name, **hub).config, index, config)
-        where: dict[str, Any] = {**source.place(name), **hub}
-        transformer = load_checked(WanTransformer3DModel, source.name, torch_dtype=dtype, **where)
+        transformer = load_component(WanTransformer3DModel, source, name, dtype, **hub)
         return cls(vae, transformer, index, config, source, hub)
 
     @property
