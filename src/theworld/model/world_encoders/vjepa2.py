@@ -24,7 +24,7 @@ from theworld.utils.hub import damage_named
 from theworld.utils.weights import load_checked
 
 from .base import WorldEncoder
-from .hidden_states import normalised
+from .hidden_states import check_one_forward, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +40,9 @@ class VJEPA2WorldEncoder(WorldEncoder):
     Args:
         model: Encoder and predictor.
         source: Where they came from.
+
+    Raises:
+        ValueError: The config has a prompt or guidance, which V-JEPA 2 cannot follow; or `read_config`'s.
     """
 
     kind = "vjepa2"  # key of `WORLD_ENCODERS`, for `fingerprint`
@@ -58,6 +61,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        check_one_forward(config)
         read_config(source, **hub)
         where: dict[str, Any] = {**source.where, **hub}
         return cls(load_checked(VJEPA2Model, source.name, dtype=dtype, **where), source)
@@ -156,6 +160,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        check_one_forward(config)
         settings = read_config(source, **hub)
         with damage_named(source.name), torch.device("meta"):
             return cls(VJEPA2Model(settings), source).eval().requires_grad_(False)
