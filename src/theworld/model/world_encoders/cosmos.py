@@ -276,12 +276,8 @@ class CosmosWorldEncoder(WorldEncoder):
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
 
     def no_text(self, width: int) -> torch.Tensor:
-        """The embedding (1, S, `width`) of no text: beside a text as long as that, so that both fit one batch.
-
-        Alone it has one token: attention to equal tokens is attention to one of them.
-        """
-        beside_text = any(prompt is not None for prompt in self.prompts())
-        return no_text(width)[:, : None if beside_text else 1]
+        """The embedding (1, S, `width`) of no text among `prompts`."""
+        return no_text(width, alone=all(prompt is None for prompt in self.prompts()))
 
     def assume_text(self, width: int) -> None:
         """Take zeros for the embeddings of `prompts`, as long as they are, to count what they cost."""
