@@ -129,7 +129,7 @@ def prefill(length: int) -> float:
 
 
 def cost(call: Call) -> dict[str, float]:
-    """TFLOP of each part of a call."""
+    """TFLOP of each phase of a call."""
     images = call.batch * call.images
     forwards = call.inference_steps if call.num_world_steps else 0
     return {
@@ -152,7 +152,7 @@ def measure() -> dict[str, list[dict[str, float]]]:
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
     """The page's block: the figure and a table."""
-    lines = ["![TFLOP of each part, by what makes it grow](growth.svg)", ""]
+    lines = ["![TFLOP of each phase, by what makes it grow](growth.svg)", ""]
     lines += [f"| | | prompt tokens | {' | '.join(PARTS)} | all |", f"|---|---|---|{'---|' * (len(PARTS) + 1)}"]
     for name, found in rows.items():
         for row in found:
@@ -163,7 +163,7 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def figure(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Small multiples as SVG: one panel a sweep, TFLOP of each part as stacked bars, each panel on its own scale."""
+    """Small multiples as SVG: one panel a sweep, TFLOP of each phase as stacked bars, each panel on its own scale."""
     width, height, left, top = 176, 150, 12, 46
     drawn = [f'<text x="{left}" y="18" font-size="14">TFLOP of one call, by part</text>']
     for index, (part, colour) in enumerate(PARTS.items()):

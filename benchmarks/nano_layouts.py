@@ -15,11 +15,11 @@ import torch
 from scipy.stats import binomtest
 
 from theworld import TheWorld
-from theworld.cli.nano import run_stage
 from theworld.nano.asking import answer_items, draw_items
 from theworld.nano.conversations import FIRST
 from theworld.nano.fusion import CONVERSATIONS, stage_settings
 from theworld.nano.scenes import load
+from theworld.recipes.nano import run_stage
 from theworld.utils.logging import configure_logging
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from theworld.evaluation.verdict import p_text
-from theworld.nano.recipe import WEIGHTS
+from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
@@ -20,9 +20,9 @@ CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 
 
 def main() -> None:
-    metrics = json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8"))
-    layouts = json.loads((WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
-    for page in (ROOT / "README.md", WEIGHTS / "README.md"):
+    metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
+    layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
+    for page in (ROOT / "README.md", NANO_WEIGHTS / "README.md"):
         put(page, "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))

@@ -15,7 +15,7 @@ from scripts.write_results import layouts_text, page_text, results_text
 from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.model.world_encoders import WORLD_ENCODERS
-from theworld.nano.recipe import WEIGHTS
+from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,7 +74,7 @@ def test_links_lead_somewhere() -> None:
     ("page", "name", "figures", "text"),
     [
         (ROOT / "README.md", "results", "arms.json", results_text),
-        (WEIGHTS / "README.md", "results", "arms.json", results_text),
+        (NANO_WEIGHTS / "README.md", "results", "arms.json", results_text),
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),
     ],
@@ -83,7 +83,7 @@ def test_figures_are_those_that_a_command_wrote(
     page: Path, name: str, figures: str, text: Callable[[Any], str]
 ) -> None:
     shown = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->\n")[1].split(f"\n<!-- {name}:end -->")[0]
-    assert shown == text(json.loads((WEIGHTS / figures).read_text(encoding="utf-8")))
+    assert shown == text(json.loads((NANO_WEIGHTS / figures).read_text(encoding="utf-8")))
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

@@ -1,4 +1,4 @@
-"""cli > training | evaluation | analysis | serving > nano > data | model > utils > constants; no circles."""
+"""cli > recipes > training | evaluation | analysis | serving > nano > data | model > utils > constants; no circles."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,7 @@ LAYERS = (
     ("data", "model"),
     ("nano",),
     ("training", "evaluation", "analysis", "serving"),
+    ("recipes",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -123,6 +124,7 @@ def test_a_folder_that_imports_its_modules_is_no_circle() -> None:
         ),
         ("training/run.py", "from theworld.evaluation.score import score"),
         ("nano/train.py", "from theworld.cli import main"),
+        ("evaluation/run.py", "from theworld.recipes.imagined import imagined_frames"),
         ("nano/train.py", "from ..model import fusion"),
         ("data/collator.py", "from theworld import TheWorld"),
         ("model/fusion.py", "from theworld.model.projectors import PROJECTORS"),

@@ -194,7 +194,8 @@ def test_the_stock_pipeline_brings_the_guardrail_and_gradients_stay(tmp_path: Pa
         "Metadata-Version: 2.1\nName: cosmos_guardrail\nVersion: 0.1\n", encoding="utf-8"
     )
     code = (
-        "import sys, torch\nfrom theworld.model.world_encoders import cosmos\ncosmos.stock_negative_prompt()\n"
+        "import sys, torch\nfrom theworld.model.world_encoders.prompt_embeds import stock_negative_prompt\n"
+        "stock_negative_prompt()\n"
         "print('cosmos_guardrail' in sys.modules, torch.is_grad_enabled())"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -18,6 +18,7 @@ from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.run import evaluate_tasks
 from theworld.evaluation.settings import EvaluationSettings
 from theworld.evaluation.tasks import TASKS
+from theworld.recipes.imagined import imagined_frames
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "Which point is closer?\nSelect from the following choices.\n(A) A is closer\n(B) B is closer"
@@ -70,10 +71,10 @@ def test_held_out_scenes_are_simulated_and_asked(tmp_path: Path, capsys: pytest.
     assert [folder.name for folder in (tmp_path / "scenes").iterdir()] == ["test-8"]
     settings = EvaluationSettings(num_samples=6, output=str(tmp_path), arms=["gemma", "world"])
     result = evaluate_tasks([TASKS["micro_world"]], settings)[0]
-    rollout = evaluate.rollout_of(result)
+    rollout = imagined_frames(result)
     assert rollout is not None
     assert len(rollout(result.items.items[0])) == 1 + 4 * 2
-    assert evaluate.rollout_of(replace(result, predictions={"gemma": []})) is None
+    assert imagined_frames(replace(result, predictions={"gemma": []})) is None
 
 
 def test_several_tasks_and_one_in_a_file_share_a_report(

@@ -14,8 +14,7 @@ from tests import tiny
 from tests.model.helpers import encode, load_world, user
 from theworld import TheWorld
 from theworld.model.world_encoders import CosmosWorldEncoder, prompt_embeds
-from theworld.model.world_encoders.cosmos import stock_negative_prompt
-from theworld.model.world_encoders.prompt_embeds import no_text, save_prompt_embeds
+from theworld.model.world_encoders.prompt_embeds import no_text, save_prompt_embeds, stock_negative_prompt
 from theworld.utils.frames import image_frames
 
 SIZE, STEPS = tiny.WORLD_SIZE, 4

@@ -18,8 +18,9 @@ from tests.model.helpers import WORLD, encode, user
 from theworld import TheWorldConfig
 from theworld.model.world_encoders import CosmosWorldEncoder, cosmos
 from theworld.model.world_encoders.controls import PatchesWorldEncoder, RandomWorldEncoder, StillWorldEncoder
-from theworld.model.world_encoders.cosmos import SETTINGS, stock_negative_prompt
+from theworld.model.world_encoders.cosmos import SETTINGS
 from theworld.model.world_encoders.cosmos_sampler import without_padding_mask
+from theworld.model.world_encoders.prompt_embeds import stock_negative_prompt
 from theworld.model.world_encoders.single_frame import posterior_mode
 from theworld.utils.frames import image_frames
 from theworld.utils.hub import Source

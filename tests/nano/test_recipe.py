@@ -10,14 +10,15 @@ from safetensors.torch import load_file
 
 from theworld import TheWorld
 from theworld.cli.main import main
-from theworld.cli.nano import run_stage
 from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
-from theworld.nano.recipe import CONTROLS, ENCODERS, SMOKE, WEIGHTS, train_nano
 from theworld.nano.scenes import load
+from theworld.recipes.nano import ENCODERS, SMOKE, train_nano
+from theworld.recipes.package import CONTROLS
 from theworld.training.config import TrainingConfig
+from theworld.utils.hub import NANO_WEIGHTS
 
 FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
 
@@ -25,7 +26,7 @@ FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
 @pytest.fixture(scope="module")
 def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano")
-    train_nano(folder, run_stage, SMOKE)
+    train_nano(folder, SMOKE)
     return folder
 
 
@@ -44,15 +45,24 @@ def test_a_second_call_does_nothing_again(recipe_folder: Path, monkeypatch: pyte
     def again(*_: object, **__: object) -> None:
         raise AssertionError("a finished stage ran again")
 
-    for stage in ("train_vae", "train_dynamics", "train_vlm", "start_fusion", "write_conversations", "generate"):
-        monkeypatch.setattr(f"theworld.nano.recipe.{stage}", again)
-    train_nano(recipe_folder, again, SMOKE)
+    stages = (
+        "train_vae",
+        "train_dynamics",
+        "train_vlm",
+        "start_fusion",
+        "write_conversations",
+        "generate",
+        "run_stage",
+    )
+    for stage in stages:
+        monkeypatch.setattr(f"theworld.recipes.nano.{stage}", again)
+    train_nano(recipe_folder, SMOKE)
 
 
 def test_a_package_holds_the_model_alone(recipe_folder: Path) -> None:
     for name in FUSIONS:
         files = {path.name for path in (recipe_folder / "weights" / name).iterdir()}
-        assert files == {path.name for path in (WEIGHTS / name).iterdir()}
+        assert files == {path.name for path in (NANO_WEIGHTS / name).iterdir()}
 
 
 def test_the_stages_are_ordinary_configs(recipe_folder: Path) -> None:
@@ -79,7 +89,7 @@ def test_gemma_is_tuned_on_the_same_questions_without_a_world(recipe_folder: Pat
 def test_gemma_is_tuned_with_as_many_parameters_as_the_projector_has() -> None:
     sizes = {}
     for name in ("theworld", "controls/gemma_tuned"):
-        tensors = load_file(WEIGHTS / name / "model.safetensors")
+        tensors = load_file(NANO_WEIGHTS / name / "model.safetensors")
         sizes[name] = sum(value.numel() for value in tensors.values())
     assert abs(sizes["controls/gemma_tuned"] / sizes["theworld"] - 1) < 0.1
 
@@ -117,7 +127,7 @@ def test_fusions_of_the_shipped_models_differ_in_encoder_and_seed(
     # 1. The command trains them, and a second time finds all of them there
     options = ["--world_encoder", "still", "cosmos_features", "--seed", "0", "1", "--smoke"]
     assert main(["nano", "fuse", str(tmp_path), *options]) == 0
-    monkeypatch.setattr("theworld.cli.nano.run_stage", pytest.fail)
+    monkeypatch.setattr("theworld.recipes.nano.run_stage", pytest.fail)
     assert main(["nano", "fuse", str(tmp_path), *options]) == 0
     folders = [tmp_path / "weights" / f"{kind}-{seed}" for seed in (0, 1) for kind in ("still", "cosmos_features")]
     assert capsys.readouterr().out.splitlines() == [f"weights in {folder}" for folder in folders] * 2
@@ -131,4 +141,4 @@ def test_fusions_of_the_shipped_models_differ_in_encoder_and_seed(
     assert not torch.equal(trained["cosmos_features-0"], trained["cosmos_features-1"])
     # 3. Of the shipped base models
     for base in ("gemma/model.safetensors", "cosmos/transformer/diffusion_pytorch_model.safetensors"):
-        assert (tmp_path / "weights" / base).read_bytes() == (WEIGHTS / base).read_bytes()
+        assert (tmp_path / "weights" / base).read_bytes() == (NANO_WEIGHTS / base).read_bytes()

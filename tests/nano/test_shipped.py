@@ -14,8 +14,8 @@ from theworld.model.checkpoints.save import AUTO_CODE
 from theworld.nano.asking import Item, answer_items
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example, write_examples
 from theworld.nano.questions import predictive_questions, static_questions
-from theworld.nano.recipe import WEIGHTS
 from theworld.nano.scenes import make_clip
+from theworld.utils.hub import NANO_WEIGHTS
 
 FRESH_SEED = 40_000_000  # of no split
 
@@ -37,13 +37,13 @@ def items(kind: str, count: int, *, predictive: bool) -> list[Item]:
 
 
 def test_the_weights_are_small() -> None:
-    size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in NANO_WEIGHTS.rglob("*") if path.is_file())
     assert size <= 16e6, f"{size / 1e6:.1f} MB"
-    assert not [path for path in WEIGHTS.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
+    assert not [path for path in NANO_WEIGHTS.rglob("*") if path.suffix in (".bin", ".pt", ".pkl")]
 
 
 def test_the_auto_classes_find_the_package() -> None:
-    modules = list(WEIGHTS.rglob("theworld_auto.py"))
+    modules = list(NANO_WEIGHTS.rglob("theworld_auto.py"))
     assert len(modules) == 5
     for path in modules:
         assert path.read_text(encoding="utf-8") == AUTO_CODE, path
@@ -96,8 +96,8 @@ def test_imagined_frames_begin_with_the_picture(model: TheWorld) -> None:
 
 
 def test_the_card_names_how_it_was_made_and_what_it_scores() -> None:
-    card = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    arms = json.loads((WEIGHTS / "arms.json").read_text(encoding="utf-8"))["arms"]
+    card = (NANO_WEIGHTS / "README.md").read_text(encoding="utf-8")
+    arms = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))["arms"]
     assert "theworld nano train" in card
     assert f"{100 * arms['world']['kinds']['predictive']['estimate']:.1f}" in card
 

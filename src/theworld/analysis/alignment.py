@@ -93,11 +93,11 @@ def collect_tokens(
     device = input_device(model)
     world: list[Tensor] = []
     image: list[Tensor] = []
-    for picture in images:
-        latents = encoder.encode(model.processor.world_pixels(picture), steps)
+    for shown in images:
+        latents = encoder.encode(model.processor.world_pixels(shown), steps)
         tokens = cast(Tensor, model.model.project_latents(latents).pooler_output)  # (1, T * P, D)
         world.append(tokens[0].unflatten(0, (1 + steps, -1)).float().cpu())
-        pixels = model.processor.image_processor([picture], do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
+        pixels = model.processor.image_processor([shown], do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
         seen = cast(Any, model.get_image_features)(pixels.to(device), return_dict=True).pooler_output
         image.append(seen[0].float().cpu())
     ids = ordinary_tokens(model, text_tokens, seed).to(device)
@@ -154,8 +154,8 @@ def alignment_metrics(tokens: AlignmentTokens, count: int = 500, seed: int = 0) 
     """What the figure shows, as numbers; `sampled` tokens of each kind enter all but `cosine_at_place`.
 
     `effective_rank` is of the tokens less their mean. `cosine_at_place` compares the present frame's world tokens with
-    the image tokens of the same picture and place, of another place of the picture, and of the same place of another
-    picture: a projector that has learned what is where has the first above the others.
+    the image tokens of the same image and place, of another place of the image, and of the same place of another
+    image: a projector that has learned what is where has the first above the others.
     """
     sample = tokens.sample(count, seed)
     pairs = [(kind, kind) for kind in KINDS] + list(combinations(KINDS, 2))
@@ -179,14 +179,14 @@ def alignment_metrics(tokens: AlignmentTokens, count: int = 500, seed: int = 0) 
 def cosine_at_place(tokens: AlignmentTokens) -> dict[str, float | None]:
     """Mean cosine similarity of world and image tokens, each less the mean of its kind.
 
-    Of the same picture and place, of other places of the picture, and of the same place of other pictures (`None` for
-    a single picture).
+    Of the same image and place, of other places of the image, and of the same place of other images (`None` for
+    a single image).
     """
     side = math.isqrt(tokens.image.shape[1])
     image = fit_grid(tokens.image, (side, side), tokens.grid)  # (M, P, D)
     world = functional.normalize(tokens.world[:, 0] - tokens.world[:, 0].mean((0, 1)), dim=-1)
     image = functional.normalize(image - image.mean((0, 1)), dim=-1)
-    similar = torch.einsum("mpd,nqd->mnpq", world, image)  # of picture m, place p with picture n, place q
+    similar = torch.einsum("mpd,nqd->mnpq", world, image)  # of image m, place p with image n, place q
     images, places = world.shape[:2]
     same_picture, same_place = torch.eye(images, dtype=torch.bool), torch.eye(places, dtype=torch.bool)
     return {

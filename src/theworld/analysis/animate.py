@@ -39,7 +39,7 @@ def save_rollout(
     Args:
         frames: The present, then `frames_per_step` imagined frames for each future latent frame.
         fps: Frames a second of GIF and MP4.
-        caption: Text below the pictures.
+        caption: Text below the frames.
 
     Raises:
         ValueError: The ending is another one, or `fps` is not above 0.

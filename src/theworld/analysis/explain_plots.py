@@ -1,4 +1,4 @@
-"""The picture of an explanation: attention drawn on each latent frame, and its shares per layer."""
+"""The figure of an explanation: attention drawn on each latent frame, and its shares per layer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
 
     Args:
         explanation: What to draw.
-        frames: `T` pictures, as of `frames_behind`.
+        frames: `T` images, as of `frames_behind`.
         layer: Draw this layer's attention; `None` draws the mean over all.
 
     Raises:

@@ -1,7 +1,7 @@
-"""NVIDIA's guardrail over pictures that are decoded from NVIDIA's weights.
+"""NVIDIA's guardrail over frames that are decoded from NVIDIA's weights.
 
 The NVIDIA Open Model Licence ends by itself for those who bypass the guardrail of a model without a similar one in its
-place. So whatever decodes pictures here asks `needs_guardrail` and runs `guarded`; there is no switch to turn it off.
+place. So whatever decodes frames here asks `needs_guardrail` and runs `guarded`; there is no switch to turn it off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ EXTRA, PACKAGE = "cosmos-guardrail", "cosmos_guardrail"
 NVIDIA_SHAPES = ((28, 16, 128), (36, 40, 128))
 
 MISSING = (
-    "pictures decoded from {name} come from NVIDIA's weights. Their licence, the NVIDIA Open Model Licence, ends where "
+    "frames decoded from {name} come from NVIDIA's weights. Their licence, the NVIDIA Open Model Licence, ends where "
     'their guardrail is bypassed, and the guardrail is not installed: pip install "theworld[cosmos-guardrail]"'
 )
 
@@ -56,13 +56,13 @@ def needs_guardrail(encoder: WorldEncoder, subfolder: str = "") -> bool:
 
 
 def can_show(encoder: WorldEncoder, subfolder: str = "") -> bool:
-    """Whether pictures can and may be decoded here: the encoder decodes, and the guardrail, if needed, is installed."""
+    """Whether frames can and may be decoded here: the encoder decodes, and the guardrail, if needed, is installed."""
     installed = importlib.util.find_spec(PACKAGE) is not None
     return encoder.can_decode and (installed or not needs_guardrail(encoder, subfolder))
 
 
 def check_installed(name: str) -> None:
-    """Refuse, before minutes are spent on a rollout, to decode pictures of `name` that could not be shown.
+    """Refuse, before minutes are spent on a rollout, to decode frames of `name` that could not be shown.
 
     Raises:
         ImportError: The extra `cosmos-guardrail` is not installed; names it and the licence's condition.

@@ -1,4 +1,4 @@
-"""What the world model imagines: the rollout behind an answer, decoded to pictures.
+"""What the world model imagines: the rollout behind an answer, decoded to frames.
 
 Shape legend: `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width.
 """
@@ -43,7 +43,7 @@ def imagine(
 
 @torch.no_grad()
 def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
-    """The `1 + 4 K` pictures of one image's normalised latents (1, C, T, h, w), through NVIDIA's guardrail if need be.
+    """The `1 + 4 K` frames of one image's normalised latents (1, C, T, h, w), through NVIDIA's guardrail if need be.
 
     Raises:
         ValueError: The world is off, its encoder cannot decode, or the guardrail refuses the frames.
@@ -78,7 +78,7 @@ def decoding_encoder(model: TheWorld) -> WorldEncoder:
 
 
 def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Image:
-    """Rows of pictures on one sheet, every picture `height` pixels high, without smoothing."""
+    """Rows of frames on one sheet, every frame `height` pixels high, without smoothing."""
     scaled = [
         [frame.resize((frame.width * height // frame.height, height), Image.Resampling.NEAREST) for frame in row]
         for row in rows

@@ -4,21 +4,13 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from theworld.evaluation.settings import TASK_NAMES, EvaluationSettings, check_task, listed
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.settings import keys, nearest, read_values, setting
 
 from .loading import add_json, add_key, report
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from PIL import Image
-
-    from theworld.evaluation.result import Result
-    from theworld.evaluation.store.predictions import Item
 
 
 @dataclass(kw_only=True)
@@ -58,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from theworld.evaluation.report import terminal_report
     from theworld.evaluation.run import evaluate_tasks
     from theworld.evaluation.tasks import find_task
+    from theworld.recipes.imagined import imagined_frames
     from theworld.utils.logging import configure_logging
 
     configure_logging()
@@ -66,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     page, lines = "", []
     for result in results:
-        page = str(result.report(rollout=rollout_of(result)))
+        page = str(result.report(rollout=imagined_frames(result)))
         lines += [terminal_report(result.metrics), *(f"not run       {n}: {why}" for n, why in result.not_run.items())]
     told: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
     described = {**(told[results[0].task.name] if len(results) == 1 else {"tasks": told}), "report": page}
@@ -81,33 +74,3 @@ def _config(path: Path | None) -> dict[str, Any]:
             raise TheWorldError(f"{path}: unknown option {brief(repr(name))}: {nearest(name, KEYS)}".removesuffix(": "))
         KEYS[name].check(value)
     return options
-
-
-def rollout_of(result: "Result") -> "Callable[[Item], list[Image.Image]] | None":
-    """What the full model imagines for an item, decoded, where it ran and its images may be shown."""
-    from functools import cache
-
-    from theworld.analysis.guardrail import can_show
-    from theworld.analysis.imagine import imagine
-    from theworld.evaluation.ask.arms import FULL
-    from theworld.evaluation.ask.prompts import open_images
-    from theworld.evaluation.run import load
-    from theworld.utils.errors import one_line
-    from theworld.utils.logging import logger
-
-    steps, settings = result.num_world_steps, result.settings
-    if FULL not in result.predictions:
-        return None
-    model = cache(lambda: load(settings.model, settings, revision=settings.revision, num_world_steps=steps))
-
-    def frames(item: "Item") -> "list[Image.Image]":
-        encoder = model().model.world_encoder
-        if encoder is None or not can_show(encoder, model().config.cosmos_subfolder):
-            return []
-        try:
-            return imagine(model(), open_images(item, settings.source.image_folder)[0], steps)
-        except ValueError as error:  # the guardrail's refusal of one image is no reason to go without a report
-            logger.warning("item %s: %s", item.id, one_line(error))
-            return []
-
-    return frames

@@ -8,8 +8,6 @@ from theworld.utils.errors import TheWorldError
 
 from .loading import add_json, report
 
-ENCODED_TOGETHER = 64
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the sub-commands and their options."""
@@ -50,8 +48,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.job == "evaluate":
         raise TheWorldError("theworld nano evaluate is now theworld evaluate --task micro_world --arms all")
-    for module in ("pymunk", "scipy"):
-        require("nano", module)
+    needed = [("nano", "pymunk"), ("nano", "scipy")]
+    if args.job != "scenes":  # what the fusion needs, which may come after an hour
+        needed += [("train", module) for module in ("datasets", "pyarrow", "tensorboard")]
+    for extra, module in needed:
+        require(extra, module)
     configure_logging()
     return {"scenes": _scenes, "train": _train, "fuse": _fuse}[args.job](args)
 
@@ -65,43 +66,26 @@ def _scenes(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from theworld.nano.recipe import train_nano
+    from theworld.recipes.nano import train_nano
 
-    weights = train_nano(args.folder, run_stage, _recipe(args))
+    weights = train_nano(args.folder, _recipe(args))
     return report(args, {"weights": str(weights)}, f"weights in {weights}")
 
 
 def _fuse(args: argparse.Namespace) -> int:
     from theworld.model.components import check_choice
-    from theworld.nano.recipe import train_fusions
+    from theworld.recipes.nano import train_fusions
 
     for encoder in args.world_encoder:
         check_choice("world_encoder", encoder)
-    folders = [
-        str(path) for path in train_fusions(args.folder, run_stage, args.world_encoder, args.seed, _recipe(args))
-    ]
+    folders = [str(path) for path in train_fusions(args.folder, args.world_encoder, args.seed, _recipe(args))]
     return report(args, {"weights": folders}, "\n".join(f"weights in {folder}" for folder in folders))
 
 
 def _recipe(args: argparse.Namespace) -> Any:
-    """The sizes of the stages, after a check for what the fusion needs, which may come after an hour."""
+    """The sizes of the stages."""
     from dataclasses import replace
 
-    from theworld.nano.recipe import SMOKE, Recipe
-    from theworld.utils.imports import require
+    from theworld.recipes.nano import SMOKE, Recipe
 
-    for module in ("datasets", "pyarrow", "tensorboard"):
-        require("train", module)
     return SMOKE if args.smoke else replace(Recipe(), workers=args.workers)
-
-
-def run_stage(keys: dict[str, Any]) -> None:
-    """Train what a config says; the recipe calls it in processes of its own."""
-    from theworld.training.config import TrainingConfig
-    from theworld.training.precompute import precompute
-    from theworld.training.run import train
-
-    config = TrainingConfig.from_dict(keys)
-    if config.objective == "align":  # the questions are about the first frames of the same clips
-        precompute(config, together=ENCODED_TOGETHER)
-    train(config)

@@ -115,5 +115,5 @@ def evaluate_vlm(
 
 
 def _user_turn(item: Item) -> dict[str, Any]:
-    pictures = [{"type": "image", "image": Image.fromarray(frame)} for frame in item.frames]
-    return {"role": "user", "content": [*pictures, {"type": "text", "text": item.question.text}]}
+    images = [{"type": "image", "image": Image.fromarray(frame)} for frame in item.frames]
+    return {"role": "user", "content": [*images, {"type": "text", "text": item.question.text}]}

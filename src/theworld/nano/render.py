@@ -1,4 +1,4 @@
-"""Pictures of the nano world: antialiased RGB frames, and beside them the class of every pixel."""
+"""Images of the nano world: antialiased RGB frames, and beside them the class of every pixel."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def scenes_of(folder: Path, split: str, share: float = 1.0) -> SceneSet:
 
 
 def load(folder: Path) -> SceneSet:
-    """Open what `generate` wrote, without reading the pictures into memory."""
+    """Open what `generate` wrote, without reading the images into memory."""
     with (folder / "records.jsonl").open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     frames = np.load(folder / "frames.npy", mmap_mode="r")

@@ -82,10 +82,10 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
         compression = model.config.world_temporal_compression
         behind = [present, *shown.frames[compression::compression]]  # the last frame of each step
         yield shown
-    yield replace(shown, attention=_picture(draw_explanation(explained, behind)))
+    yield replace(shown, attention=_drawn(draw_explanation(explained, behind)))
 
 
-def _picture(figure: Any) -> Image.Image:
+def _drawn(figure: Any) -> Image.Image:
     """A matplotlib figure as an RGB image."""
     data = BytesIO()
     figure.savefig(data, format="png", dpi=110)

@@ -19,11 +19,10 @@ from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
 
 from theworld.utils.errors import TheWorldError
-from theworld.utils.hub import damage_named, forget_origin
+from theworld.utils.hub import forget_origin
 from theworld.utils.logging import warn_once
 from theworld.utils.operating_points import outside_training
 from theworld.utils.tensors import snapshot
-from theworld.utils.weights import load_checked
 
 from .base import Component, WorldEncoder
 from .cosmos25_sampler import FPS, sample_flow_rollout
@@ -36,15 +35,14 @@ from .cosmos_sampler import (
     sample_rollout,
     without_padding_mask,
 )
-from .prompt_embeds import load_prompt_embeds, no_text, save_prompt_embeds
+from .prompt_embeds import load_prompt_embeds, no_text, save_prompt_embeds, stock_negative_prompt
+from .repositories import latent_statistics, load_component, on_meta, text_width
 from .single_frame import posterior_mode, runs_as_image
 
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
 
     from ..configuration_theworld import TheWorldConfig
-
-MODELS: dict[str, Any] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
 
 MAX_SIZE = (128, 240, 240)
 """Latent frames, rows and columns that Cosmos-Predict2's position embedding is made for, as its config says."""
@@ -96,18 +94,17 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        return cls(load_component(source, "vae", dtype, **hub), config, source, hub)
+        return cls(load_component(AutoencoderKLWan, source, "vae", dtype, **hub), config, source, hub)
 
     @override
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
-        encoder = cls(on_meta(MODELS["vae"], source, "vae", **hub), config, source, hub)
+        encoder = cls(on_meta(AutoencoderKLWan, source, "vae", **hub), config, source, hub)
         if cls.uses_dynamics(config.num_world_steps):
-            transformer = on_meta(MODELS["transformer"], source, "transformer", **hub)
+            transformer = on_meta(CosmosTransformer3DModel, source, "transformer", **hub)
             encoder.scheduler = load_scheduler(source, transformer, **hub)
             encoder.transformer = without_padding_mask(transformer)
-            text = no_text(text_width(transformer))  # another is as long
-            encoder._prompt_embeds = [text[:, :1]] if encoder.prompts() == [None] else [text] * len(encoder.prompts())
+            encoder.assume_text(text_width(transformer))
         return encoder.eval().requires_grad_(False)
 
     @property
@@ -250,7 +247,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
     def load_dynamics(self) -> Dynamics:
         """The diffusion transformer and its scheduler from their repository."""
-        transformer = load_component(self._origin, "transformer", self._dtype, **self._hub)
+        transformer = load_component(CosmosTransformer3DModel, self._origin, "transformer", self._dtype, **self._hub)
         scheduler = load_scheduler(self._origin, transformer, **self._hub)
         if is_version_25(transformer) and self.fps != FPS:
             raise TheWorldError(f"world_fps={self.fps}: Cosmos-Predict2.5 takes no frame rate, its videos have {FPS}")
@@ -275,10 +272,16 @@ class CosmosWorldEncoder(WorldEncoder):
             origin, device = self._origin, self.vae.device
             where: dict[str, Any] = {"subfolder": origin.subfolder, "revision": origin.revision, **self._hub}
             loaded = iter(load_prompt_embeds(origin.name, texts, device=device, **where) if texts else ())
-            self._prompt_embeds = [no_text(width) if prompt is None else next(loaded) for prompt in prompts]
-            if not texts:  # attention to equal tokens is attention to one of them
-                self._prompt_embeds = [embeds[:, :1] for embeds in self._prompt_embeds]
+            self._prompt_embeds = [self.no_text(width) if prompt is None else next(loaded) for prompt in prompts]
         return [embeds.to(transformer.device, transformer.dtype) for embeds in self._prompt_embeds]
+
+    def no_text(self, width: int) -> torch.Tensor:
+        """The embedding (1, S, `width`) of no text among `prompts`."""
+        return no_text(width, alone=all(prompt is None for prompt in self.prompts()))
+
+    def assume_text(self, width: int) -> None:
+        """Take zeros for the embeddings of `prompts`, as long as they are, to count what they cost."""
+        self._prompt_embeds = [self.no_text(width)] * len(self.prompts())
 
     @override
     @torch.no_grad()
@@ -311,33 +314,4 @@ class CosmosWorldEncoder(WorldEncoder):
         return sum(parameter.numel() for parameter in cls.from_config(config, source, **hub).parameters())
 
 
-def load_component(source: Source, name: str, dtype: torch.dtype, **hub: Any) -> Any:
-    """The diffusers model in the folder `name` of `source`; a ValueError if it is missing or its weights are wrong."""
-    source = source.pinned(f"{name}/config.json")
-    return load_checked(MODELS[name], source.name, torch_dtype=dtype, **source.place(name), **hub)
-
-
-def text_width(transformer: CosmosTransformer3DModel) -> int:
-    """Width of the text embeddings that a transformer of Cosmos-Predict2 or 2.5 takes."""
-    return transformer.config["crossattn_proj_in_channels" if is_version_25(transformer) else "text_embed_dim"]
-
-
-def on_meta(cls: Any, source: Source, name: str, **hub: Any) -> Any:
-    """The diffusers model of class `cls` in the folder `name` of `source`, from its config alone and without memory."""
-    with damage_named(source.name, name), torch.device("meta"):
-        return cls.from_config(cls.load_config(source.name, **source.place(name), **hub))
-
-
-def latent_statistics(vae: AutoencoderKLWan, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The VAE's latent mean and standard deviation per channel, each (1, C, 1, 1, 1)."""
-    mean, std = (like.new_tensor(vae.config[name]).view(1, -1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
-    return mean, std
-
-
-def stock_negative_prompt() -> str:
-    """The text that the stock pipeline guides away from."""
-    # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
-    with torch.set_grad_enabled(torch.is_grad_enabled()):
-        from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
-
-    return DEFAULT_NEGATIVE_PROMPT
+__all__ = ["SETTINGS", "CosmosWorldEncoder", "Dynamics"]

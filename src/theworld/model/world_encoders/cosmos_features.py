@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from torch.nn import functional
 from transformers.utils.generic import maybe_autocast
 from typing_extensions import override
-
-from theworld.utils.errors import TheWorldError
 
 from .base import WorldEncoder
 from .cosmos import SETTINGS, CosmosWorldEncoder, Dynamics
 from .cosmos_sampler import Denoiser
-from .hidden_states import up_to_block
+from .hidden_states import check_one_forward, chosen_block, normalised, up_to_block
 
 if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
@@ -51,11 +48,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
 
     def __init__(self, vae: AutoencoderKLWan, config: TheWorldConfig, *args: Any) -> None:
         super().__init__(vae, config, *args)
-        if config.world_prompt is not None:
-            raise TheWorldError(f"world_prompt={config.world_prompt!r}: {self.kind} takes no text; leave it out")
-        if config.world_guidance_scale > 1:
-            given = f"world_guidance_scale={config.world_guidance_scale}"
-            raise TheWorldError(f"{given}: {self.kind} takes one forward without guidance; leave it out")
+        check_one_forward(config)
 
     @property
     @override
@@ -123,16 +116,12 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
         Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
-        # 2. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
-        hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, C)
-        return hidden.unflatten(1, (noise.shape[2], rows, columns)).movedim(-1, 1)
+        # 2. Its hidden states on the grid of patches
+        return normalised(kept.hidden, (noise.shape[2], rows, columns))
 
     def block_of(self, transformer: CosmosTransformer3DModel) -> int:
         """Index of the block whose hidden states are the features; a ValueError if there is none."""
-        count = len(transformer.transformer_blocks)
-        if self.block is not None and self.block >= count:
-            raise TheWorldError(f"world_feature_block={self.block}: the transformer has the blocks 0 to {count - 1}")
-        return count - 1 if self.block is None else self.block
+        return chosen_block(self.block, len(transformer.transformer_blocks))
 
 
 __all__ = ["CosmosFeaturesWorldEncoder"]

@@ -1,19 +1,28 @@
-"""What a block of a diffusion transformer gives, from the library's own forward."""
+"""Hidden states as features: what a block of a transformer gives in the library's own forward, and its normalisation.
+
+Shape legend: `B` images, `C` width, `T` latent frames, `h, w` rows and columns of patches.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 from typing_extensions import override
+
+from theworld.utils.errors import TheWorldError
+
+if TYPE_CHECKING:
+    from ..configuration_theworld import TheWorldConfig
 
 
 class Kept(nn.Module):
     """Stands in for the output norm of a transformer, and keeps the hidden states of its last block."""
 
-    hidden: torch.Tensor  # (B, N, C)
+    hidden: torch.Tensor  # (B, T h w, C)
 
     @override
     def forward(self, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
@@ -34,3 +43,32 @@ def up_to_block(transformer: Any, block: int, blocks: str) -> tuple[Any, Kept]:
     modules = {**vars(transformer)["_modules"], blocks: first, "norm_out": kept}
     vars(shortened).update(_modules=modules)  # `copy` has the dict of the original
     return shortened, kept
+
+
+def normalised(hidden: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+    """Features (B, C, T, h, w) in fp32 of hidden states (B, T h w, C), on a grid (T, h, w).
+
+    Zero mean and unit variance over the channels of a position, without weights: a block adds to its input without
+    bound.
+    """
+    return functional.layer_norm(hidden.float(), hidden.shape[-1:]).unflatten(1, grid).movedim(-1, 1)
+
+
+def chosen_block(block: int | None, count: int) -> int:
+    """Index of the block `world_feature_block` of `count`, the last for `None`; a ValueError if there is none."""
+    if block is not None and block >= count:
+        raise TheWorldError(f"world_feature_block={block}: the transformer has the blocks 0 to {count - 1}")
+    return count - 1 if block is None else block
+
+
+def check_one_forward(config: TheWorldConfig, *, takes_text: bool = False) -> None:
+    """Raise a ValueError for settings that one forward cannot follow: guidance, and a prompt where it takes no text."""
+    kind = config.world_encoder
+    if config.world_prompt is not None and not takes_text:
+        raise TheWorldError(f"world_prompt={config.world_prompt!r}: {kind} takes no text; leave it out")
+    if config.world_guidance_scale > 1:
+        given = f"world_guidance_scale={config.world_guidance_scale}"
+        raise TheWorldError(f"{given}: {kind} takes one forward without guidance; leave it out")
+
+
+__all__ = ["check_one_forward", "chosen_block", "normalised", "up_to_block"]

@@ -34,12 +34,22 @@ WIDEST_PADDED = 4096  # of an embedding that is padded even without text; T5 has
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
 
 
-def no_text(width: int) -> torch.Tensor:
+def no_text(width: int, *, alone: bool = False) -> torch.Tensor:
     """The embedding (1, S, `width`) of no text: Cosmos-Predict2 and 2.5 saw zeros with 20 % of their training clips.
 
-    Attention to 512 equal tokens is attention to one of them, so the wide one of Cosmos-Predict2.5 (205 MB) has one.
+    It is as long as that of a text, so that both fit one batch. Attention to equal tokens is attention to one of them:
+    without a text beside it (`alone`) it has one token, and so has the wide one of Cosmos-Predict2.5 (205 MB) always.
     """
-    return torch.zeros(1, MAX_PROMPT_TOKENS if width <= WIDEST_PADDED else 1, width)
+    return torch.zeros(1, 1 if alone or width > WIDEST_PADDED else MAX_PROMPT_TOKENS, width)
+
+
+def stock_negative_prompt() -> str:
+    """The text that the stock pipeline guides away from."""
+    # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
+    with torch.set_grad_enabled(torch.is_grad_enabled()):
+        from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
+
+    return DEFAULT_NEGATIVE_PROMPT
 
 
 def save_prompt_embeds(folder: str | Path, prompt: str, embeds: torch.Tensor) -> Path:

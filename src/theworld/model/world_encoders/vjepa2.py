@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
-from torch.nn import functional
 from transformers import VJEPA2Config, VJEPA2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2RopeAttention
@@ -25,6 +24,7 @@ from theworld.utils.hub import damage_named
 from theworld.utils.weights import load_checked
 
 from .base import WorldEncoder
+from .hidden_states import check_one_forward, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +40,9 @@ class VJEPA2WorldEncoder(WorldEncoder):
     Args:
         model: Encoder and predictor.
         source: Where they came from.
+
+    Raises:
+        ValueError: The config has a prompt or guidance, which V-JEPA 2 cannot follow; or `read_config`'s.
     """
 
     kind = "vjepa2"  # key of `WORLD_ENCODERS`, for `fingerprint`
@@ -58,6 +61,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
+        check_one_forward(config)
         read_config(source, **hub)
         where: dict[str, Any] = {**source.where, **hub}
         return cls(load_checked(VJEPA2Model, source.name, dtype=dtype, **where), source)
@@ -146,9 +150,8 @@ class VJEPA2WorldEncoder(WorldEncoder):
         return cast(Any, self.model)(video.to(self.model.dtype), skip_predictor=True).last_hidden_state
 
     def _features(self, tokens: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
-        """(B, T N, C) -> (B, C, T, h, w), normalised as the targets of its training: over channels, without weights."""
-        normalised = functional.layer_norm(tokens.float(), (self.feature_dim,)).to(self.model.dtype)
-        return normalised.unflatten(1, grid).movedim(-1, 1)
+        """(B, T N, C) -> (B, C, T, h, w), normalised as the targets of its training were."""
+        return normalised(tokens, grid).to(self.model.dtype)
 
     @override
     def save_source(self, folder: Path, num_world_steps: int) -> None:
@@ -157,6 +160,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @override
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
+        check_one_forward(config)
         settings = read_config(source, **hub)
         if config.num_world_steps:  # its predictor computes with the values of positions
             raise TheWorldError(

@@ -19,12 +19,12 @@ from typing_extensions import override
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_json
-from theworld.utils.weights import load_checked
 
 from .base import WorldEncoder
-from .cosmos import CosmosWorldEncoder, load_component, on_meta
-from .hidden_states import up_to_block
-from .prompt_embeds import no_text, save_prompt_embeds
+from .cosmos import CosmosWorldEncoder
+from .hidden_states import normalised, up_to_block
+from .prompt_embeds import save_prompt_embeds
+from .repositories import load_component, on_meta
 from .wan_repositories import INDEX, TIMESTEPS, conditioning_of, flow_time, least_time, read_index, transformer_name
 
 if TYPE_CHECKING:
@@ -126,12 +126,11 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     @override
     @classmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        index, vae = read_index(source), load_component(source, "vae", dtype, **hub)
+        index, vae = read_index(source), load_component(AutoencoderKLWan, source, "vae", dtype, **hub)
         name = transformer_name(index, config.world_feature_sigma)
         # Before a large download
         conditioning_of(vae.config, on_meta(WanTransformer3DModel, source, name, **hub).config, index, config)
-        where: dict[str, Any] = {**source.place(name), **hub}
-        transformer = load_checked(WanTransformer3DModel, source.name, torch_dtype=dtype, **where)
+        transformer = load_component(WanTransformer3DModel, source, name, dtype, **hub)
         return cls(vae, transformer, index, config, source, hub)
 
     @property
@@ -212,9 +211,8 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
                 timestep=timestep.expand(batch, *timestep.shape),
                 encoder_hidden_states=text.expand(batch, -1, -1),
             )
-            # 4. Zero mean and unit variance over the channels of a position: a block adds to its input without bound
-            hidden = functional.layer_norm(kept.hidden.float(), kept.hidden.shape[-1:])  # (B, T h w, D)
-        return hidden.unflatten(1, (frames, rows, columns)).movedim(-1, 1).to(self.vae.dtype)
+            # 4. Its hidden states on the grid of patches
+            return normalised(kept.hidden, (frames, rows, columns)).to(self.vae.dtype)
 
     def times(self, known: int, frames: int) -> list[float]:
         """The time of each of `frames` latent frames, of which the first `known` are given."""
@@ -260,6 +258,5 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
         index, vae = read_index(source), on_meta(AutoencoderKLWan, source, "vae", **hub)
         transformer = on_meta(WanTransformer3DModel, source, transformer_name(index, config.world_feature_sigma), **hub)
         encoder = cls(vae, transformer, index, config, source, hub)
-        text = no_text(transformer.config["text_dim"])  # another is as long
-        encoder._prompt_embeds = [text[:, :1] if encoder.prompt is None else text]
+        encoder.assume_text(transformer.config["text_dim"])
         return encoder.eval().requires_grad_(False)

@@ -14,6 +14,8 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.folders import read_object
 from theworld.utils.weights import find_file
 
+from .hidden_states import check_one_forward, chosen_block
+
 if TYPE_CHECKING:
     from theworld.utils.hub import Source
 
@@ -94,12 +96,8 @@ def conditioning_of(vae: Any, settings: Any, index: dict[str, Any], config: TheW
             f"in_channels={channels}, image_dim={settings['image_dim']}: expected a Wan transformer that takes text or "
             "a first frame, and needs no image encoder, such as that of Wan-AI/Wan2.2-TI2V-5B-Diffusers"
         )
-    if config.world_guidance_scale > 1:
-        given = f"world_guidance_scale={config.world_guidance_scale}"
-        raise TheWorldError(f"{given}: world_encoder='wan' takes one forward without guidance; leave it out")
-    block = blocks - 1 if config.world_feature_block is None else config.world_feature_block
-    if block >= blocks:
-        raise TheWorldError(f"world_feature_block={block}: the transformer has the blocks 0 to {blocks - 1}")
+    check_one_forward(config, takes_text=True)
+    block = chosen_block(config.world_feature_block, blocks)
     if channels > latent:
         return "channels", block
     if index.get("expand_timesteps"):

@@ -4,7 +4,7 @@
            -> vision, language |   the same for every control  |
 
 A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
-what it made. The fusion's stages are runs of the trainer, which the caller hands in: this layer does not know it.
+what it made. The fusion's stages are runs of the trainer.
 """
 
 from __future__ import annotations
@@ -22,50 +22,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
-from diffusers.models.modeling_utils import ModelMixin
-from safetensors.torch import load_file, save_file
 
-from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
+from theworld.nano.dynamics import train_dynamics
+from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_conversations
+from theworld.nano.scenes import KINDS, SIZES, generate
+from theworld.nano.vae import train_vae
+from theworld.nano.vlm import train_vlm
+from theworld.training.config import TrainingConfig
+from theworld.training.precompute import precompute
+from theworld.training.run import train
 from theworld.utils.errors import TheWorldError
-from theworld.utils.hub import forget_origin
-from theworld.utils.io import write_json, write_text
+from theworld.utils.hub import NANO_WEIGHTS
+from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
 
-from .dynamics import prompt_embedding, train_dynamics
-from .fusion import CONVERSATIONS, WORLD_STEPS, stage_settings, start_fusion, write_conversations
-from .scenes import KINDS, SIZES, generate
-from .vae import train_vae
-from .vlm import train_vlm
+from .package import CONTROLS, package_cosmos, package_delta, package_gemma, write_card
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 Lane = list[tuple[Path, Callable[[], object]]]
 """Stages in order, each with the file that it leaves when it has finished."""
 
-RunStage = Callable[[dict[str, Any]], object]
-"""Runs the training that a config's keys describe, cache filling included; each process imports it by name."""
-
-CONTROLS = "controls"
 ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
 """Controls that are trained like the fusion, each with another encoder in the world's place."""
 
+ENCODED_TOGETHER = 64  # images of a batch that fills the latent cache
+
 ADAPTERS = {"r": 20, "alpha": 40}
 """Of Gemma trained equally: as many parameters as the fusion's projector, within a few percent."""
-
-# What a checkpoint holds beside the model, and what `package_delta` writes anew
-_NOT_PACKAGED = (
-    "README.md",
-    "checksums.json",
-    "model.safetensors",
-    "stage.json",
-    "trainer_state.json",
-    "*.pt",
-    "*.pth",
-    "*.bin",
-)
 
 # glibc gives a step's memory back and asks for it again; kept instead, a step on a CPU takes two thirds of the time.
 _ALLOCATOR = {
@@ -100,41 +84,6 @@ class Recipe:
         return dict(zip(KINDS, getattr(self, split), strict=True))
 
 
-CARD = """\
----
-license: mit
-library_name: transformers
-pipeline_tag: image-text-to-text
-tags:
-- theworld
-- world-model
----
-
-# Nano TheWorld
-
-A toy-size TheWorld of the real classes, trained from nothing on a simulated world by `theworld nano train`:
-
-| folder | what |
-|---|---|
-| `gemma` | Gemma 3 with SigLIP, {gemma:,} parameters |
-| `cosmos` | Wan VAE and Cosmos diffusion transformer, {cosmos:,} parameters |
-| `theworld` | the fusion: projector and block markers, {delta:,} parameters; looks {steps} latent frames ahead |
-| `controls/current_frame` | trained alike, with the current latent in place of the predicted ones |
-| `controls/random_encoder` | trained alike, with a world encoder whose weights are random |
-| `controls/other_source` | trained alike, with frequencies of the image's patches in place of a world |
-| `controls/gemma_tuned` | Gemma alone, adapters trained on the same questions; {adapters:,} parameters |
-
-No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
-stored in bf16. It knows its simulated scenes and nothing else.
-
-## Held-out results
-
-Right answers in percent with 95 % intervals; `theworld evaluate --task micro_world --arms all` prints them.
-
-<!-- results:begin -->
-<!-- results:end -->
-"""
-
 # A few steps of everything: whether it runs, not whether it learns.
 SMOKE = Recipe(
     train=(24, 12, 12),
@@ -150,7 +99,7 @@ SMOKE = Recipe(
 )
 
 
-def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> Path:
+def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
     """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's.
 
     The world and the language model need nothing of each other, nor do the fusion and its control: with two `workers`
@@ -176,17 +125,15 @@ def train_nano(out: Path, run_stage: RunStage, recipe: Recipe | None = None) -> 
     ]
     _run_lanes([world, language], recipe.workers)
     _converse(out, recipe)
-    lane = partial(fusion_lane, out, run_stage, recipe)
+    lane = partial(fusion_lane, out, recipe)
     controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
-    _run_lanes([lane("theworld"), *controls, tuned_lane(out, run_stage, recipe)], recipe.workers)
+    _run_lanes([lane("theworld"), *controls, tuned_lane(out, recipe)], recipe.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
 
 
-def train_fusions(
-    out: Path, run_stage: RunStage, encoders: Sequence[str], seeds: Sequence[int], recipe: Recipe | None = None
-) -> list[Path]:
+def train_fusions(out: Path, encoders: Sequence[str], seeds: Sequence[int], recipe: Recipe | None = None) -> list[Path]:
     """Train fusions of the shipped base models, alike in all but world encoder and seed; runs what has not finished.
 
     All of them read the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
@@ -203,7 +150,7 @@ def train_fusions(
     _simulate(out, "fusion", recipe)
     _converse(out, recipe)
     for base in ("gemma", "cosmos"):
-        shutil.copytree(WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
+        shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
     lanes = [fusion_lane(out, run_stage, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
     _run_lanes(lanes, recipe.workers)
@@ -223,7 +170,7 @@ def _converse(out: Path, recipe: Recipe) -> None:
         write_conversations(out / "scenes" / "fusion", out / "conversations", seed=recipe.seed)
 
 
-def fusion_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, encoder: str = "cosmos") -> Lane:
+def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -> Lane:
     """A fresh fusion of the packaged base models with a world encoder, its two runs, and their package."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
@@ -244,18 +191,18 @@ def fusion_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, encod
     return [
         (folder / "start" / "config.json", start),
         (aligned / "config.json", partial(run_stage, align)),
-        *_question_lane(out, run_stage, recipe, name, model_name=str(folder / "align"), **latents),
+        *_question_lane(out, recipe, name, model_name=str(folder / "align"), **latents),
     ]
 
 
-def tuned_lane(out: Path, run_stage: RunStage, recipe: Recipe) -> Lane:
+def tuned_lane(out: Path, recipe: Recipe) -> Lane:
     """Gemma without a world, its adapters trained on the fusion's questions, as long and with as many parameters."""
     plain = {"enable_world": False, "num_world_steps": None, "latent_cache": None, "lora": ADAPTERS}
     gemma = str(out / "weights" / "gemma")
-    return _question_lane(out, run_stage, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
+    return _question_lane(out, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
 
 
-def _question_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, **keys: Any) -> Lane:
+def _question_lane(out: Path, recipe: Recipe, name: str, **keys: Any) -> Lane:
     """The run on questions, and its package."""
     questions = stage_settings(
         "questions",
@@ -271,6 +218,14 @@ def _question_lane(out: Path, run_stage: RunStage, recipe: Recipe, name: str, **
         (asked / "config.json", partial(run_stage, questions)),
         (package / "config.json", partial(package_delta, asked, package, out / "weights")),
     ]
+
+
+def run_stage(keys: dict[str, Any]) -> None:
+    """Train what the keys of a training config say; its latent cache is filled first where it reads whole clips."""
+    config = TrainingConfig.from_dict(keys)
+    if config.objective == "align":  # the questions are about the first frames of the same clips
+        precompute(config, together=ENCODED_TOGETHER)
+    train(config)
 
 
 def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
@@ -296,9 +251,9 @@ def _start_worker(threads: int) -> None:
 
 
 def _run_stages(lane: Lane) -> None:
-    for marker, train in lane:
+    for marker, run in lane:
         logger.info("%s: starting", marker.relative_to(marker.parents[1]))
-        train()
+        run()
 
 
 def _settle(path: Path, recipe: Recipe) -> None:
@@ -311,56 +266,3 @@ def _settle(path: Path, recipe: Recipe) -> None:
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
         raise TheWorldError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
     write_json(path, settings)
-
-
-def package_gemma(source: Path, target: Path) -> None:
-    """Copy what loading needs; the stage has rounded it to bf16 already."""
-    _copy(source, target, "vlm.json")
-
-
-def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a model's folder, the tokenizer without the white space that is half of its file."""
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
-    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
-    write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
-
-
-def package_cosmos(source: Path, target: Path) -> None:
-    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository."""
-    models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
-    for name, cls in models.items():
-        cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
-    forget_origin(target)
-    shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
-    save_prompt_embeds(target, "", prompt_embedding())
-    components = {name: ["diffusers", cls.__name__] for name, cls in models.items()}
-    components["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
-    index = {"_class_name": "Cosmos2VideoToWorldPipeline", "safety_checker": [None, None], **components}
-    write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
-
-
-def package_delta(source: Path, target: Path, weights: Path) -> None:
-    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
-    _copy(source, target, *_NOT_PACKAGED)
-    tensors = load_file(source / "model.safetensors")
-    save_file(
-        {name: value.bfloat16() for name, value in tensors.items()},
-        target / "model.safetensors",
-        metadata={"format": "pt"},
-    )
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
-    config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
-    write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def write_card(weights: Path) -> None:
-    """The model card of all folders; the figures are put in when they have been measured."""
-
-    def parameters(folder: str) -> int:
-        files = [file for file in (weights / folder).rglob("*.safetensors") if "prompt_embeds" not in file.parts]
-        return sum(value.numel() for file in files for value in load_file(file).values())
-
-    sizes = {"gemma": parameters("gemma"), "cosmos": parameters("cosmos"), "delta": parameters("theworld")}
-    sizes["adapters"] = parameters(f"{CONTROLS}/gemma_tuned")
-    write_text(weights / "README.md", CARD.format(**sizes, steps=WORLD_STEPS))

@@ -1,0 +1,122 @@
+"""What the nano recipe trained, in the folders that the package ships: bf16, base models named relative to a fusion."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, CosmosTransformer3DModel
+from diffusers.models.modeling_utils import ModelMixin
+from safetensors.torch import load_file, save_file
+
+from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
+from theworld.nano.dynamics import prompt_embedding
+from theworld.nano.fusion import WORLD_STEPS
+from theworld.utils.hub import forget_origin
+from theworld.utils.io import write_text
+
+CONTROLS = "controls"
+"""Folder of the controls, beside that of the fusion."""
+
+# What a checkpoint holds beside the model, and what `package_delta` writes anew
+_NOT_PACKAGED = (
+    "README.md",
+    "checksums.json",
+    "model.safetensors",
+    "stage.json",
+    "trainer_state.json",
+    "*.pt",
+    "*.pth",
+    "*.bin",
+)
+
+CARD = """\
+---
+license: mit
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags:
+- theworld
+- world-model
+---
+
+# Nano TheWorld
+
+A toy-size TheWorld of the real classes, trained from nothing on a simulated world by `theworld nano train`:
+
+| folder | what |
+|---|---|
+| `gemma` | Gemma 3 with SigLIP, {gemma:,} parameters |
+| `cosmos` | Wan VAE and Cosmos diffusion transformer, {cosmos:,} parameters |
+| `theworld` | the fusion: projector and block markers, {delta:,} parameters; looks {steps} latent frames ahead |
+| `controls/current_frame` | trained alike, with the current latent in place of the predicted ones |
+| `controls/random_encoder` | trained alike, with a world encoder whose weights are random |
+| `controls/other_source` | trained alike, with frequencies of the image's patches in place of a world |
+| `controls/gemma_tuned` | Gemma alone, adapters trained on the same questions; {adapters:,} parameters |
+
+No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
+stored in bf16. It knows its simulated scenes and nothing else.
+
+## Held-out results
+
+Right answers in percent with 95 % intervals; `theworld evaluate --task micro_world --arms all` prints them.
+
+<!-- results:begin -->
+<!-- results:end -->
+"""
+
+
+def package_gemma(source: Path, target: Path) -> None:
+    """Copy what loading needs; the stage has rounded it to bf16 already."""
+    _copy(source, target, "vlm.json")
+
+
+def _copy(source: Path, target: Path, *left_out: str) -> None:
+    """Copy a model's folder, the tokenizer without the white space that is half of its file."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
+    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
+
+
+def package_cosmos(source: Path, target: Path) -> None:
+    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository."""
+    models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+    for name, cls in models.items():
+        cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
+    forget_origin(target)
+    shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
+    save_prompt_embeds(target, "", prompt_embedding())
+    components = {name: ["diffusers", cls.__name__] for name, cls in models.items()}
+    components["scheduler"] = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
+    index = {"_class_name": "Cosmos2VideoToWorldPipeline", "safety_checker": [None, None], **components}
+    write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
+
+
+def package_delta(source: Path, target: Path, weights: Path) -> None:
+    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
+    _copy(source, target, *_NOT_PACKAGED)
+    tensors = load_file(source / "model.safetensors")
+    save_file(
+        {name: value.bfloat16() for name, value in tensors.items()},
+        target / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
+    config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
+    write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def write_card(weights: Path) -> None:
+    """The model card of all folders; the figures are put in when they have been measured."""
+
+    def parameters(folder: str) -> int:
+        files = [file for file in (weights / folder).rglob("*.safetensors") if "prompt_embeds" not in file.parts]
+        return sum(value.numel() for file in files for value in load_file(file).values())
+
+    sizes = {"gemma": parameters("gemma"), "cosmos": parameters("cosmos"), "delta": parameters("theworld")}
+    sizes["adapters"] = parameters(f"{CONTROLS}/gemma_tuned")
+    write_text(weights / "README.md", CARD.format(**sizes, steps=WORLD_STEPS))
