@@ -88,7 +88,7 @@ run: setup ## Ask the shipped nano model what happens next
 demo: setup ## Try the shipped nano model in the browser
 	$(BIN)/theworld demo
 
-train-simple: setup ## Train the nano model on three pictures, from Python
+train-simple: setup ## Train the nano model on three images, from Python
 	$(BIN)/python examples/simple_training.py
 
 train-hf: setup ## Train as a config says: CONFIG=configs/default.json ARGS="--key value"

@@ -49,7 +49,7 @@ def show(args: argparse.Namespace) -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     contact_sheet(rows).save(args.output)
     shown = "imagined frames" if args.image else "imagined frames above, the simulated ones below"
-    print(f"picture         {args.output}: {shown}")
+    print(f"image           {args.output}: {shown}")
 
 
 def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> None:

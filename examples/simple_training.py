@@ -14,7 +14,7 @@ from theworld.training.run import train
 
 
 def write_rows(folder: Path) -> Path:
-    """Any JSON, JSONL, CSV or Parquet file with a picture, a question and an answer a row will do."""
+    """Any JSON, JSONL, CSV or Parquet file with an image, a question and an answer a row will do."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in EXAMPLES:

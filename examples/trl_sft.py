@@ -1,6 +1,6 @@
 """Train a TheWorld model with TRL's `SFTTrainer`: the projector, or with --lora adapters of the language model as well.
 
-python examples/trl_sft.py                                        # the nano model on three pictures
+python examples/trl_sft.py                                        # the nano model on three images
 python examples/trl_sft.py --lora
 python examples/trl_sft.py --model google/gemma-3-4b-it --data you/dataset    # columns: images, prompt, completion
 
@@ -30,7 +30,7 @@ LORA = LoraConfig(
 
 
 def shipped_rows() -> Dataset:
-    """The pictures that ship with the nano model, as TRL wants them: prompt and completion, pictures beside them."""
+    """The images that ship with the nano model, as TRL wants them: prompt and completion, images beside them."""
     rows = []
     for example in map(load_example, EXAMPLES):
         prompt = [{"role": "user", "content": example.question}]
@@ -48,7 +48,7 @@ def make_trainer(model: TheWorld, rows: Dataset, output: Path, lora: LoraConfig 
         "report_to": "none",
         "save_strategy": "no",
     }
-    # No max_length: cutting a sample would cut its picture or its world block
+    # No max_length: cutting a sample would cut its image or its world block
     config = SFTConfig(output_dir=str(output), max_length=None, **{**defaults, **settings})
     return SFTTrainer(model, args=config, train_dataset=rows, processing_class=model.processor, peft_config=lora)
 
@@ -63,7 +63,7 @@ def reload(name: str, output: Path, *, lora: bool) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--data", help="a dataset of the Hub, in place of the shipped pictures")
+    parser.add_argument("--data", help="a dataset of the Hub, in place of the shipped images")
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("runs/trl_sft"))

@@ -148,6 +148,7 @@ def test_no_image_though_there_is_a_folder(tmp_path: Path, streaming: bool) -> N
     [
         ({"picture": "img"}, "unknown key 'picture'; expected some of image, question, answer, choices, id"),
         ({"answer": "gold"}, "no column 'gold' in the data, which has question, answer"),
+        ({"answer": "anser"}, "no column 'anser' in the data, which has question, answer.*; did you mean 'answer'"),
     ],
 )
 def test_columns_that_do_not_fit(tmp_path: Path, columns: dict[str, str], reason: str) -> None:

@@ -157,6 +157,13 @@ def test_the_verdict_of_each_kind_comes_first(tmp_path: Path) -> None:
     assert {f"Full model against each arm: {kind} questions" for kind in ("Static", "Predictive", "All")} <= set(folded)
 
 
+def test_kinds_that_miss_the_same_arms_are_told_once(tmp_path: Path) -> None:
+    items = make_items(80, families=("static/where", "predictive/drop"))
+    write_arms(tmp_path, items, {"world": [True] * 80, "gemma": [n % 4 < 2 for n in range(80)]})
+    metrics = write_metrics(tmp_path, replace(make_task(items), kinds=("static", "predictive")), items)
+    assert [claim[:2] for claim in claims(metrics)] == [("Static questions, Predictive questions", "not run")]
+
+
 def test_a_model_without_a_future_has_comparisons_a_verdict_and_a_figure() -> None:
     every = {**EVERY, "other_source": [n % 5 > 2 for n in range(60)]}
     metrics = metrics_of(every, steps=0)

@@ -156,3 +156,12 @@ def test_evaluated(model: TheWorld, encoder: str, tmp_path: Path) -> None:
     # The present alone is encoded anew where it depends on the future
     seen = read_manifest(tmp_path / "out" / "custom" / "world_0")["identity"]["world_encoder"]
     assert seen["num_world_steps"] == (2 if WORLD_ENCODERS[encoder].causal else 0)
+
+
+def test_card_of_an_encoder_without_a_repository_names_no_other_model(gemma_folder: Path, tmp_path: Path) -> None:
+    model = TheWorld.from_pretrained(gemma_folder, world_encoder="mean_colours", world_image_size=[32, 64])
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| world model | world encoder mean_colours, without a repository |" in card
+    assert "Cosmos" not in card
+    assert "under its own terms" in card

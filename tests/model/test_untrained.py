@@ -50,8 +50,9 @@ def test_it_answers_with_the_world_off(fresh: TheWorld, images: list[Image.Image
     extra = {"images": images[:1]} if given_as == "images" else {}
     calls: list[Any] = []
     fresh.model.world_encoder.register_forward_pre_hook(lambda *_: calls.append(1))  # type: ignore[union-attr]
-    with pytest.warns(UserWarning, match="never trained: answering with the world off"):
+    with pytest.warns(UserWarning, match="never trained: answering with the world off") as warned:
         output = fresh.generate(**inputs, **extra, **ANSWER)
+    assert warned[0].filename == __file__  # the line that asks, not one of torch
     length = inputs["input_ids"].shape[1]
     assert torch.equal(output[:, :length], inputs["input_ids"])
     assert torch.equal(output[:, length:], expected[:, plain["input_ids"].shape[1] :])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import looks_like_image
+from theworld.utils.settings import nearest
 
 from .schema import IMAGE_SUFFIXES, BadSample
 
@@ -80,9 +81,8 @@ def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
     """Raise a ValueError for names that the rows do not have."""
     missing = [name for name in dict.fromkeys(wanted) if name not in columns]
     if missing:
-        raise TheWorldError(
-            f"no column {', '.join(map(repr, missing))} in the data, which has {', '.join(columns) or 'none'}"
-        )
+        shown = f"no column {', '.join(map(repr, missing))} in the data, which has {', '.join(columns) or 'none'}"
+        raise TheWorldError(f"{shown}; {nearest(missing[0], columns)}".removesuffix("; "))
 
 
 def template_fields(template: str) -> list[str]:

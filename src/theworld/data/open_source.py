@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset
 
 from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.hub import HUB_ID, warn_of_hub
 from theworld.utils.imports import require
 
 from .columns import check_columns, template_fields
@@ -119,6 +120,8 @@ def _check_paths(name: str, kind: SourceKind, settings: SourceSettings) -> None:
     if not path.exists() and not (kind.hub and kind.hub.fullmatch(settings.path)):
         where = ", and not the id of a dataset on the Hub" if kind.hub else f"; expected {kind.path}"
         raise MissingFileError(f"{path}: no such file or folder{where}")
+    if kind.hub is HUB_ID:
+        warn_of_hub(settings.path)
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise MissingFileError(f"{path}: a special file; expected {kind.path}")
     if folder is None and kind.images == "needed":

@@ -110,7 +110,7 @@ class WorldGenerationMixin(GenerationMixin):
         prompt = Prompt(input_ids, kwargs.pop("attention_mask", None), kwargs.pop("token_type_ids", None))
         has_image = kwargs.get("pixel_values") is not None or bool(encoded)
         if self.config.enable_world and use_world is None and request.sources() and not self.world_is_trained:
-            warnings.warn(UNTRAINED, stacklevel=2)
+            warnings.warn(UNTRAINED, stacklevel=3)  # 2 is torch.no_grad
             request = WorldRequest(use_world=False)
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
         check_length(self.config, settled.prompt.input_ids)

@@ -20,7 +20,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from theworld.utils.errors import MissingFileError, TheWorldError, brief
 from theworld.utils.folders import NUMBERED, missing_weights, numbered_checkpoints, read_object
-from theworld.utils.hub import HUB_ID
+from theworld.utils.hub import HUB_ID, warn_of_hub
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 
@@ -116,6 +116,7 @@ def locate(name: str) -> Path:
         raise TheWorldError(f"{name}: is a file; name the folder of a checkpoint or of a run")
     if not folder.is_dir():
         if HUB_ID.fullmatch(name):
+            warn_of_hub(name)
             return _download(name)
         raise MissingFileError(f"{name}: no such checkpoint or run folder")
     if missing_weights(folder):

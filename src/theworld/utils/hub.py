@@ -17,6 +17,8 @@ from theworld.constants import NANO
 
 from .errors import FileError, MissingFileError, TheWorldError, one_line
 from .io import write_json
+from .logging import logger
+from .settings import nearest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 NANO_WEIGHTS = Path(__file__).parents[1] / "nano" / "weights"
@@ -106,7 +108,17 @@ def resolve(name: Any) -> str:
         text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
     if (text.startswith(("/", ".")) or text.count("/") != 1) and not Path(text).is_dir():
         raise MissingFileError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
+    warn_of_hub(text)
     return text
+
+
+def warn_of_hub(name: str) -> None:
+    """Warn that `name` is looked up on the Hub if it looks like a mistyped path: without network that takes long."""
+    path = Path(name)
+    if path.exists() or not path.parent.is_dir() or path.parent == Path():
+        return
+    hint = nearest(name, (str(other) for other in path.parent.iterdir()))
+    logger.warning("%s", f"{name}: no such file or folder here, looking on the Hub; {hint}".removesuffix("; "))
 
 
 def portable(name: str | Path) -> str:

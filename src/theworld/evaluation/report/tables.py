@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,11 @@ def terminal_report(metrics: Metrics) -> str:
 
 
 def claims(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """Of each kind of questions: its name, the outcome in a word, and why in a sentence."""
-    return [(_kind(kind), told["outcome"], told["text"]) for kind, told in metrics["verdicts"].items()]
+    """Of each verdict: the kinds of questions that have it, the outcome in a word, and why in a sentence."""
+    same = defaultdict[tuple[str, str], list[str]](list)  # kinds often miss the same arms
+    for kind, told in metrics["verdicts"].items():
+        same[told["outcome"], told["text"]].append(_kind(kind))
+    return [(", ".join(kinds), outcome, text) for (outcome, text), kinds in same.items()]
 
 
 def warning_lines(metrics: Metrics) -> list[str]:

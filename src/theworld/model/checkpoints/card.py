@@ -27,7 +27,9 @@ def model_card(
         repository: What it will be loaded by.
     """
     config, held = model.config, set(names)
-    bases = [name for name in (config.gemma_model_name, config.cosmos_model_name) if name]
+    encoder = WORLD_ENCODERS[config.world_encoder]
+    world = config.cosmos_model_name if encoder.probe_file else None  # an encoder without files has no repository
+    bases = [name for name in (config.gemma_model_name, world) if name]
     card = Template(Path(__file__).with_suffix(".md").read_text("utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return card.render(
         config=config,
@@ -35,10 +37,10 @@ def model_card(
         training=training,
         repository=repository or "path or id of this repository",
         on_hub=[name for name in bases if not is_local(name)],
-        nano=all(name.startswith(f"{NANO}/") for name in bases),
+        nano=bool(world) and all(name.startswith(f"{NANO}/") for name in bases),
         gemma=shown(config.gemma_model_name or "unnamed"),
-        licence=WORLD_ENCODERS[config.world_encoder].licence,
-        cosmos=shown(config.cosmos_model_name),
+        licence=encoder.licence,
+        cosmos=shown(world) if world else f"world encoder {config.world_encoder}, without a repository",
         trained=_steps(recorded_steps(model)),
         delta=sum(value.numel() for name, value in model.named_parameters() if canonical(name) in held),
         total=sum(size.total for size in component_sizes(model).values()),
