@@ -124,8 +124,9 @@ def test_margins() -> None:
 
 @pytest.mark.parametrize("how", [
     {"num_futures": 0}, {"num_futures": True}, {"num_futures": "2"}, {"num_futures": 2, "futures": "vote"},
-    {"choices": ["red", "red "]}, {"choices": ["red", " "]}, {"choices": [1, 2]}, {"choices": ["red", "b<end_of_turn>"]},
-    {"choices": 5}, {"do_sample": True}, {"max_new_tokns": 3}, {"use_world": "Auto"}, {"use_world": "no"},
+    {"choices": ["red", "red "]}, {"choices": ["red", " "]}, {"choices": [1, 2]}, {"choices": 5},
+    {"choices": ["red", "b<end_of_turn>"]}, {"do_sample": True}, {"max_new_tokns": 3}, {"use_world": "Auto"},
+    {"use_world": "no"},
     {"use_world": "auto", "num_futures": 0}, {"use_world": "auto", "num_world_steps": -1},
     {"use_world": "auto", "num_world_steps": "1"},
 ])  # fmt: skip

@@ -151,7 +151,7 @@ class WorldGenerationMixin(GenerationMixin):
             "do_sample": False,
             "num_beams": 1,
             "num_return_sequences": 1,
-        }  # whatever the checkpoint's config says
+        }  # over the checkpoint's
         if futures == "mean":
             options["logits_processor"] = [*(options.get("logits_processor") or ()), MeanOverFutures(num_futures)]
         seed = options.pop("world_seed", None)
@@ -178,13 +178,11 @@ class WorldGenerationMixin(GenerationMixin):
         if num_futures == 1:
             return
         if pixels is None or not num_world_steps:
-            raise TheWorldError(
-                f"num_futures={num_futures} needs rollouts: give images and num_world_steps from 1 on, with the world on"
-            )
+            needed = "give images and num_world_steps from 1 on, with the world on"
+            raise TheWorldError(f"num_futures={num_futures} needs rollouts: {needed}")
         if not self.model.world_encoder.seeded:
-            raise TheWorldError(
-                f"num_futures={num_futures}: world_encoder={self.config.world_encoder!r} predicts one future: leave it out"
-            )
+            given = f"num_futures={num_futures}: world_encoder={self.config.world_encoder!r}"
+            raise TheWorldError(f"{given} predicts one future: leave it out")
         others = ("do_sample", "return_dict_in_generate", "assistant_model", "prompt_lookup_num_tokens", "streamer")
         taken = [name for name in (*others, "generation_config", "mm_encoder_outputs") if options.get(name)]
         taken += [name for name in ("num_beams", "num_return_sequences") if (options.get(name) or 1) > 1]
