@@ -230,7 +230,7 @@ def test_licences_are_known_without_the_hub() -> None:
     [
         (["--gpu", "H300"], "gpu='H300': expected one of H200, H100, A100, L40S, RTX4090"),
         (["--share", "0"], "share=0.0: expected a share of the GPU's peak, above 0 and at most 1"),
-        (["--text_tokens", "0"], "text_tokens=0: expected at least 1"),
+        (["--text_tokens", "0"], "text_tokens=0: expected a whole number from 1 to 131072"),
         (["--world_image_size", "33"], "world_image_size=33: expected a multiple of 8"),
         (["--num_world_steps", "99"], "num_world_steps=99: expected 0 to max_world_steps=2"),
         (["--model", "./nowhere"], "./nowhere: no such folder"),
@@ -242,3 +242,11 @@ def test_errors_are_one_line(options: list[str], told: str, capsys: pytest.Captu
     error = capsys.readouterr().err
     assert told in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "how", [{"gpu": ["H200"]}, {"share": "a"}, {"text_tokens": 1.5}, {"answer_tokens": "3"}, {"text_tokens": 10**9}]
+)
+def test_wrong_types_and_sizes_are_told_in_a_line(how: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(how))}=.*: expected"):
+        plan("nano", **how)

@@ -1,5 +1,6 @@
 """What a reader gets: the verdict first, every number in Markdown and on the page, images, nothing from elsewhere."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -499,3 +500,19 @@ def test_what_is_no_evaluation(tmp_path: Path) -> None:
         write_report(tmp_path)
     with pytest.raises(ValueError, match="1 labels for 2 runs"):
         compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path, ["ours"])
+
+
+def test_evaluations_of_before_calibration_are_compared(tmp_path: Path) -> None:
+    """Their metrics lack what was added since, and their predictions have no Brier scores."""
+    arms = {name: EVERY[name] for name in ("world", "gemma")}
+    runs = [evaluation(tmp_path / name, arms) for name in ("old", "new")]
+    path = next(runs[0].glob("*/metrics.json"))
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    for told in (metrics, *metrics["arms"].values()):
+        for name in ("on_demand", "calibration"):
+            told.pop(name, None)
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    assert terminal_report(compare_runs(runs[:1], tmp_path / "alone").sections[0].metrics)
+    for order in (runs, runs[::-1]):
+        assert terminal_report(compare_runs(order, tmp_path / "both").sections[0].metrics)
+    assert write_report(runs[0]).is_file()

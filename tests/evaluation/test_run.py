@@ -157,6 +157,15 @@ def test_an_arm_of_several_futures_answers_from_their_mean(settings: EvaluationS
     assert [curve[place]["rollouts"] for place in (0, -1)] == [0, 1]
 
 
+def test_an_encoder_of_one_future_has_no_arm_of_several(
+    gemma_folder: Path, cosmos_folder: Path, settings: EvaluationSettings
+) -> None:
+    folder = settings.folder.with_name("still")
+    load_world(gemma_folder, cosmos_folder, num_world_steps=1, world_encoder="still").save_pretrained(folder)
+    result = evaluate(replace(settings, model=str(folder), arms=["world", "futures"], num_futures=2))
+    assert result.not_run == {"futures": "the world encoder 'still' predicts one future"}
+
+
 def test_a_finished_evaluation_asks_nothing(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "choices", None)
     assert evaluate(whole.settings).predictions == whole.predictions
@@ -236,14 +245,20 @@ def launch(settings: EvaluationSettings, processes: int, batches: int = 10**6) -
 
 
 def test_several_processes_write_the_bytes_of_one(checkpoint: str, tmp_path: Path) -> None:
-    shared = {"arms": "gemma,world,noise", "batch_size": 2, "image_folder": str(tmp_path), "device": "cpu"}
+    shared = {
+        "arms": "futures,world,noise",
+        "num_futures": 2,
+        "batch_size": 2,
+        "image_folder": str(tmp_path),
+        "device": "cpu",
+    }
     one, two, killed = (settings_in(tmp_path / name, checkpoint, **shared) for name in ("one", "two", "killed"))
     evaluate(one)
     assert launch(two, 2) == {0}
     assert launch(killed, 3, batches=1) != {0}
     assert launch(killed, 2, batches=2) != {0}
     evaluate(killed)
-    for arm in ("gemma", "world", "noise"):
+    for arm in ("futures", "world", "noise"):
         rows = [(run.folder / "custom" / arm / "predictions.jsonl").read_bytes() for run in (one, two, killed)]
         assert rows[0] == rows[1] == rows[2], arm
         assert len(list((two.folder / "custom" / arm).glob("*.jsonl"))) == 1

@@ -1,6 +1,7 @@
 """Predictions to numbers, against counts made by hand."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from theworld.evaluation.store.predictions import Prediction, PredictionFile, it
 from theworld.evaluation.store.refusals import ArmRun
 from theworld.evaluation.tasks.base import Score
 from theworld.evaluation.verdict import correct
+from theworld.model import TheWorldConfig
 
 ITEMS = make_items(40, per_picture=2)
 EVERY = {
@@ -305,3 +307,43 @@ def test_a_score_that_is_neither_right_nor_wrong_is_refused(tmp_path: Path) -> N
     halves = replace(make_task(ITEMS), score=lambda item, output: Score(output, 0.5))
     with pytest.raises(ValueError, match=r"item 'q0' has the score 0.5: expected 1.0 \(right\) or 0.0"):
         write_metrics(tmp_path, halves, ITEMS)
+
+
+def sure(run: ArmRun, weights: str = "", **shares: float) -> ArmRun:
+    """The same answers, each with the log-probabilities of two choices."""
+    logprobs = {name: math.log(share) for name, share in (shares or {"yes": 0.8, "no": 0.2}).items()}
+    rows = [replace(row, choice_logprobs=logprobs) for row in run.predictions]
+    return ArmRun(run.name, {"identity": {"weights": weights}}, rows)
+
+
+def test_families_of_one_answer_are_no_part_of_calibration_and_of_rollouts_on_demand() -> None:
+    """The curve ends at the accuracies that the table shows."""
+    right = {"world": [n % 2 == 0 or n % 3 == 0 for n in range(40)], "world_off": [n % 2 == 1 for n in range(40)]}
+    arms = {name: [sure(arm_of(own, name))] for name, own in right.items()}
+    for runs in arms.values():
+        runs[0].predictions[:] = [
+            replace(row, answer="yes") if row.family == "roll" else row for row in runs[0].predictions
+        ]
+    metrics = task_numbers(arms)
+    accuracy = {name: told["accuracy"] for name, told in metrics["arms"].items()}
+    assert [metrics["arms"][name]["calibration"]["n"] for name in arms] == [20, 20]
+    curve = metrics["on_demand"]["curve"]
+    assert accuracy["world"]["n"] == 20
+    assert curve[0]["accuracy"] == pytest.approx(accuracy["world_off"]["estimate"])
+    assert curve[-1]["accuracy"] == pytest.approx(accuracy["world"]["estimate"])
+
+
+def test_rollouts_on_demand_are_of_one_training_seed() -> None:
+    """Only the second seed was asked without a world."""
+    right, wrong = [True] * 40, [False] * 40
+    worlds = [sure(arm_of(wrong), "first"), sure(arm_of(right), "second")]
+    off = sure(arm_of(wrong, "world_off"), "second")
+    on_demand = task_numbers({"world": worlds, "world_off": [off]})["on_demand"]
+    assert on_demand["curve"][-1]["accuracy"] == 1
+    other = sure(arm_of(wrong, "world_off"), "third")
+    assert task_numbers({"world": worlds, "world_off": [other]})["on_demand"] is None
+
+
+def test_predictions_that_do_not_tell_their_margin_have_the_default_one() -> None:
+    arms = {name: [sure(arm_of([True] * 40, name))] for name in ("world", "world_off")}
+    assert task_numbers(arms)["on_demand"]["at_margin"]["margin"] == TheWorldConfig().auto_world_margin

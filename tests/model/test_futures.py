@@ -120,3 +120,114 @@ def test_the_world_is_used_on_demand(
 def test_margins() -> None:
     assert margin([0.7, 0.2, 0.1]) == pytest.approx(0.5)
     assert margin([1.0]) == 1.0
+
+
+@pytest.mark.parametrize("how", [
+    {"num_futures": 0}, {"num_futures": True}, {"num_futures": "2"}, {"num_futures": 2, "futures": "vote"},
+    {"choices": ["red", "red "]}, {"choices": ["red", " "]}, {"choices": [1, 2]}, {"choices": 5},
+    {"choices": ["red", "b<end_of_turn>"]}, {"do_sample": True}, {"max_new_tokns": 3}, {"use_world": "Auto"},
+    {"use_world": "no"},
+    {"use_world": "auto", "num_futures": 0}, {"use_world": "auto", "num_world_steps": -1},
+    {"use_world": "auto", "num_world_steps": "1"},
+])  # fmt: skip
+def test_wrong_arguments_of_choices_are_refused(
+    model: TheWorld, images: list[Image.Image], how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.config, "auto_world_margin", 0.0)  # every answer without the world is sure enough
+    with pytest.raises(ValueError, match="|".join(("choices", *how))):
+        model.ask(images[0], QUESTION, **{"choices": CHOICES, "num_world_steps": 1, **how})
+
+
+@pytest.mark.parametrize("how", [{"num_futures": 0}, {"num_futures": 2}, {"futures": "median"}])
+def test_futures_of_calls_without_world_input_are_refused(model: TheWorld, inputs: Any, how: dict[str, Any]) -> None:
+    text = encode(model.processor, [user("What is red?")])
+    embeds = model.get_input_embeddings()(text["input_ids"])
+    world = {"world": model.model.get_world_features(inputs["world_pixel_values"], 1)}
+    given = {name: value for name, value in inputs.items() if name != "world_pixel_values"}
+    for call in ({"inputs_embeds": embeds}, {**text}, {**given, "mm_encoder_outputs": world}):
+        with pytest.raises(ValueError, match="num_futures"):
+            model.generate(**call, max_new_tokens=2, **how)
+
+
+@pytest.mark.parametrize("use_world", ["auto", "no", 1])
+def test_generate_takes_the_world_on_or_off(model: TheWorld, inputs: Any, use_world: Any) -> None:
+    with pytest.raises(ValueError, match="use_world"):
+        model.generate(**inputs, max_new_tokens=2, use_world=use_world)
+
+
+def test_choices_take_the_seed_of_a_rollout(model: TheWorld, images: list[Image.Image]) -> None:
+    how: dict[str, Any] = {"choices": CHOICES, "num_world_steps": 1}
+    seeds = [model.ask(images[0], QUESTION, world_seed=seed, **how) for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+    both = model.ask(images[0], QUESTION, world_seed=1, num_futures=2, **how)
+    later = model.ask(images[0], QUESTION, world_seed=2, **how)
+    assert both == pytest.approx({one: (seeds[1][one] + later[one]) / 2 for one in CHOICES}, abs=1e-5)
+
+
+@pytest.mark.parametrize("fusion", ["tokens", "gated"])
+def test_futures_of_prompts_with_other_numbers_of_images(load: Load, images: list[Image.Image], fusion: str) -> None:
+    """Text alone, one image and two, in one batch: every prompt as if it were alone."""
+    model = load(fusion=fusion, num_world_steps=1)
+    if model.model.world_gate is not None:
+        model.model.world_gate.data.fill_(1.0)
+    asked = [[user("What is red?")], [user("Which?", images[0])], [user("Which falls?", images[1], images[2])]]
+    how: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "num_futures": 2, "use_world": True}
+    together = encode(model.processor, *(turns[0:1] for turns in asked), num_world_steps=1)
+    found = model.generate(**together, **how)[:, together["input_ids"].shape[1] :]
+    for place, turns in enumerate(asked[1:], 1):
+        alone = encode(model.processor, turns, num_world_steps=1)
+        own = model.generate(**alone, **how)[:, alone["input_ids"].shape[1] :]
+        assert torch.equal(found[place], own[0])
+
+
+def test_futures_of_an_image_with_crops(model: TheWorld, images: list[Image.Image]) -> None:
+    """Gemma sees an image and its crops, the world the image alone."""
+    wide = images[0].resize((256, 64))
+    options: dict[str, Any] = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 16}
+    inputs = encode(model.processor, [user("Which?", wide)], [user("Which?", images[1])], num_world_steps=1,
+                    processor_kwargs={"padding": True, **options})  # fmt: skip
+    assert len(inputs["pixel_values"]) > len(inputs["world_pixel_values"]) == 2
+    how: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
+    found = model.generate(**inputs, num_futures=2, futures="vote", **how)
+    first, second = (model.generate(**inputs, world_seed=seed, **how) for seed in range(2))
+    assert torch.equal(found, vote(torch.stack([first, second], 1).flatten(0, 1), 2))
+
+
+def test_futures_are_greedy_whatever_the_checkpoint_says(load: Load, inputs: Any) -> None:
+    """Gemma's own generation config samples."""
+    model = load()
+    greedy = model.generate(**inputs, num_futures=2, max_new_tokens=6, do_sample=False)
+    for name, value in {"do_sample": True, "top_k": 64, "temperature": 50.0, "num_beams": 2}.items():
+        setattr(model.generation_config, name, value)
+    assert torch.equal(model.generate(**inputs, num_futures=2, max_new_tokens=6), greedy)
+
+
+def test_positions_of_futures_are_those_of_their_prompt(model: TheWorld, inputs: Any) -> None:
+    positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    how: dict[str, Any] = {"num_futures": 2, "max_new_tokens": 4}
+    shifted = positions + torch.tensor([[0], [7]])
+    batch = model.generate(**inputs, position_ids=shifted, **how)
+    split = {name: value[1:] for name, value in inputs.items()}
+    alone = model.generate(**split, position_ids=shifted[1:], **how)
+    assert torch.equal(batch[1:], alone)
+
+
+def test_answers_are_not_compared_behind_padding(model: TheWorld, images: list[Image.Image]) -> None:
+    turns = [user("Which?", images[0])], [user("Which of these two falls?", images[1])]
+    inputs = encode(model.processor, *turns, num_world_steps=1, side="right")
+    with pytest.raises(ValueError, match="left"):
+        choice_logprobs(model, inputs, [CHOICES] * 2)
+
+
+def test_an_encoder_of_one_future_has_no_several(load: Load, images: list[Image.Image]) -> None:
+    model = load(world_encoder="still", num_world_steps=1)
+    with pytest.raises(ValueError, match="'still' predicts one future"):
+        model.ask(images[0], QUESTION, num_futures=2, use_world=True)
+    with pytest.raises(ValueError, match="'still' predicts one future"):
+        model.ask(images[0], QUESTION, choices=CHOICES, num_futures=2, use_world=True)
+
+
+def test_a_margin_of_beams_is_refused(load: Load, images: list[Image.Image]) -> None:
+    model = load(num_world_steps=1)
+    with pytest.raises(ValueError, match="use_world='auto'"):
+        model.ask(images[0], QUESTION, use_world="auto", num_beams=2, max_new_tokens=3)

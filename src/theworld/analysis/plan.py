@@ -22,6 +22,7 @@ from theworld.utils.hub import shown
 from .plan_files import Download, downloads_of
 from .plan_flops import encoder_on_meta, phase_flops
 
+LONGEST = 2**17  # positions of Gemma 3
 MARKERS = 2  # around a world block, and around the tokens of an image
 BF16, TRAINED = 2, 4 + 4 + 8  # bytes a parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
 
@@ -125,13 +126,13 @@ def plan(
         OSError: A configuration file is missing, or its repository is gated and its terms were not accepted.
     """
     # 1. Check the arguments
-    if gpu not in GPUS:
+    if gpu not in tuple(GPUS):
         raise TheWorldError(f"gpu={brief(repr(gpu))}: expected one of {', '.join(GPUS)}")
-    if not 0 < share <= 1:
-        raise TheWorldError(f"share={share}: expected a share of the GPU's peak, above 0 and at most 1")
+    if not (isinstance(share, int | float) and 0 < share <= 1):
+        raise TheWorldError(f"share={share!r}: expected a share of the GPU's peak, above 0 and at most 1")
     for argument, value in (("text_tokens", text_tokens), ("answer_tokens", answer_tokens)):
-        if value < 1:
-            raise TheWorldError(f"{argument}={value}: expected at least 1")
+        if type(value) is not int or not 1 <= value <= LONGEST:
+            raise TheWorldError(f"{argument}={value!r}: expected a whole number from 1 to {LONGEST}")
     # 2. Build the model without weights
     loading = make_plan(name, fields, weights=False)
     if fields:

@@ -52,11 +52,14 @@ def run(args: argparse.Namespace) -> int:
     steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
     described = {"image": args.image, "question": args.question, "model": args.model}
     described["num_world_steps"] = steps if uses_world else None
-    options = {"num_world_steps": args.num_world_steps, "max_new_tokens": args.max_new_tokens}
+    options = {"num_world_steps": args.num_world_steps}
+    if args.choices is None:
+        options["max_new_tokens"] = args.max_new_tokens
+    else:
+        options["choices"] = [choice.strip() for choice in args.choices.split(",")]
     if args.explain is None:
-        options |= {"use_world": "auto" if args.auto_world else args.use_world or None, "do_sample": False}
-        choices = None if args.choices is None else [choice.strip() for choice in args.choices.split(",")]
-        answer = model.ask(image, args.question, choices=choices, num_futures=args.num_futures, **options)
+        options["use_world"] = "auto" if args.auto_world else args.use_world or None
+        answer = model.ask(image, args.question, num_futures=args.num_futures, **options)
     else:
         from theworld.analysis.explain import explain
         from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation

@@ -36,7 +36,7 @@ def check_world_arguments(args: argparse.Namespace) -> None:
         name
         for name in ("num_world_steps", "use_world", "auto_world", "explain")
         if vars(args).get(name) not in (None, False)
-    ]
+    ] + ["num_futures"] * (vars(args).get("num_futures", 1) != 1)
     if args.no_world and given:
         raise TheWorldError(f"--no_world and --{given[0]} contradict each other: drop one")
 

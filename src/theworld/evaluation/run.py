@@ -252,6 +252,8 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
             not_run[arm.name] = f"task {task.name!r} does not know what happens next"
         elif arm.world == "true_future" and WORLD_ENCODERS[encoder].encode_clip is WorldEncoder.encode_clip:
             not_run[arm.name] = f"the world encoder {encoder!r} encodes no clips"
+        elif arm.futures and not WORLD_ENCODERS[encoder].seeded:
+            not_run[arm.name] = f"the world encoder {encoder!r} predicts one future"
     arms = [planned for planned in chosen.arms if planned.arm.name not in not_run]
     return _Job(task, items, arms, not_run, settings, source, chosen.num_world_steps)
 

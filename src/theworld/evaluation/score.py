@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -18,6 +18,8 @@ import numpy as np
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 from theworld.utils.io import write_json
+from theworld.utils.settings import keys
+from theworld.utils.world_settings import WorldSettings
 
 from .ask.arms import ARMS, FULL, LEARNER
 from .stats.calibration import brier, calibration, on_demand
@@ -144,6 +146,7 @@ def task_numbers(
         in_family = {one: _accuracy(own, clusters, family == one) for one in sorted({*family} - {Item.family})}
         described[name] = {
             **describe(runs, measures),
+            "calibration": calibration([row for run in runs for row in counted_rows(run, apart)]),
             "accuracy": _accuracy(own, clusters, counted) or _accuracy(own, clusters, np.ones_like(counted)),
             "between_seed_sd": float(own[:, whole].mean(axis=1).std(ddof=1)) if len(own) > 1 else None,
             "kinds": {kind: told for kind, told in in_kind.items() if told},
@@ -169,7 +172,7 @@ def task_numbers(
         "floors": dict(floors or {}),
         "arms": described,
         "comparisons": comparisons,
-        "on_demand": _on_demand(arms, full),
+        "on_demand": _on_demand(arms, full, apart),
         "identical": identical_arms(arms),
         "skipped": sum(not row.answer and row.failed is not None for row in rows),
     }
@@ -187,7 +190,6 @@ def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
         "answers": dict(Counter(row.parsed for row in rows if row.parsed is not None).most_common()),
         "figures": {name: {"mean": float(known.mean()), "n": int(known.count())} for name, known in figures.items()},
         "measures": _measures(runs, measures),
-        "calibration": calibration(rows),
         "world_tokens": max(row.world_tokens for row in rows),
         "warnings": [warning for run in runs for warning in warnings_of(run)],
     }
@@ -220,14 +222,22 @@ def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
     return [list(pair) for pair in combinations(arms, 2) if said[pair[0]] == said[pair[1]]]
 
 
-def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str) -> dict[str, Any] | None:
-    """Accuracy over the share of rollouts, of the full model's first run."""
-    if full not in arms:
+def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str, apart: Collection[str]) -> dict[str, Any] | None:
+    """Accuracy over the share of rollouts, of the full model's first run that was asked without a world as well."""
+    runs, without = arms.get(full, ()), arms.get(full.removesuffix(FULL) + "world_off", ())
+    pairs = [(run, off) for run in runs for off in without]
+    same = [pair for pair in pairs if pair[0].identity.get("weights") == pair[1].identity.get("weights")]
+    # Asked by itself, without the world's own weights, it has other weights than the full model
+    if not (same or len(pairs) == 1):
         return None
-    run = arms[full][0]
-    offs, weights = arms.get(full.removesuffix(FULL) + "world_off", ()), run.identity.get("weights")
-    off = next((off for off in offs if off.identity.get("weights") == weights), None)  # not that of another seed
-    return off and on_demand(off.predictions, run.predictions, run.manifest.get("auto_world_margin", 0.0))
+    run, off = (same or pairs)[0]
+    least = run.manifest.get("auto_world_margin", keys(WorldSettings)["auto_world_margin"].default)
+    return on_demand(counted_rows(off, apart), counted_rows(run, apart), least)
+
+
+def counted_rows(run: ArmRun, apart: Collection[str]) -> list[Prediction]:
+    """The predictions that count in totals: without the families `apart`, unless there are no others."""
+    return [row for row in run.predictions if row.family not in apart] or run.predictions
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:

@@ -16,9 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor
 
 from theworld.constants import END_OF_TURN, MODEL_HEADER, START_OF_TURN
-
-PER_PROMPT = ("input_ids", "attention_mask", "token_type_ids")
-"""Inputs with a row a prompt; the others have a row an image."""
+from theworld.utils.errors import TheWorldError
 
 
 def answer_ids(tokenizer: Any, choice: str) -> list[int]:
@@ -40,15 +38,20 @@ def choice_logprobs(
     The prompts run once; their keys and values are then shared by the answers.
 
     Args:
-        inputs: Of the processor, for B prompts that end where the answer begins.
+        inputs: Of the processor, for B prompts that end where the answer begins: padding is on the left.
         choices: (B,) lists of answers, which may differ in length.
         world: The world's arguments of `forward`.
+
+    Raises:
+        ValueError: A prompt is padded on the right.
     """
     # 1. The answers' tokens
     ids_of = {choice: answer_ids(model.processor.tokenizer, choice) for allowed in choices for choice in allowed}
     answers = [ids_of[choice] for allowed in choices for choice in allowed]
     counts = torch.tensor([len(allowed) for allowed in choices])
     mask = inputs["attention_mask"]
+    if not mask[:, -1].all():
+        raise TheWorldError("a prompt ends with padding, and its answer would begin behind it: pad on the left")
     owner = torch.arange(len(counts)).repeat_interleave(counts).to(mask.device)  # (R,)
     tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(mask.device)  # (R, A)
     lengths = torch.tensor([len(ids) for ids in answers], device=mask.device)
@@ -88,21 +91,30 @@ def margin(shares: Sequence[float] | torch.Tensor) -> float:
     return top[0] - top[1] if len(top) > 1 else 1.0
 
 
-def with_futures(inputs: Mapping[str, Any], latents: torch.Tensor, images: Sequence[int]) -> dict[str, Any]:
+def with_futures(
+    inputs: Mapping[str, Any], latents: torch.Tensor, worlds: Sequence[int], images: Sequence[int]
+) -> dict[str, Any]:
     """The inputs of B prompts repeated for F futures, those of one prompt side by side: B F prompts.
 
     Args:
         latents: (M, F, C, T, h, w), the futures of each image.
-        images: (B,) numbers of images of the prompts.
+        worlds: (B,) numbers of world images of the prompts, of together M.
+        images: (B,) numbers of Gemma's images, which has crops of an image as well.
     """
-    count, groups = latents.shape[1], torch.arange(sum(images)).split(list(images))
-    index = torch.cat([group.repeat(count) for group in groups])  # (M F,) images in the order of the new prompts
-    future = torch.cat([torch.arange(count).repeat_interleave(len(group)) for group in groups])
-    repeated: dict[str, Any] = {"world_latents": latents[index.to(latents.device), future.to(latents.device)]}
+    count = latents.shape[1]
+
+    def rows(numbers: Sequence[int]) -> torch.Tensor:
+        """Rows of images in the order of the new prompts."""
+        return torch.cat([group.repeat(count) for group in torch.arange(sum(numbers)).split(list(numbers))])
+
+    per_image = {"pixel_values": rows(images), "num_world_steps": rows(worlds)}  # the others have a row a prompt
+    future = torch.cat([torch.arange(count).repeat_interleave(number) for number in worlds])  # (M F,)
+    device = latents.device
+    repeated: dict[str, Any] = {"world_latents": latents[rows(worlds).to(device), future.to(device)]}
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and name != "world_pixel_values":
-            value = value.repeat_interleave(count, 0) if name in PER_PROMPT else value[index.to(value.device)]
-            repeated[name] = value
+            index = per_image.get(name)
+            repeated[name] = value.repeat_interleave(count, 0) if index is None else value[index.to(value.device)]
     return repeated
 
 

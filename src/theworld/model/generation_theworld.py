@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
@@ -23,7 +23,8 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 from .answers import MeanOverFutures, choice_logprobs, margin, probabilities, vote, with_futures
-from .configuration_theworld import TheWorldConfig
+from .configuration_theworld import TheWorldConfig, check_world_steps
+from .fusion import FUSIONS
 from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
 from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, settle_world_inputs
@@ -98,11 +99,13 @@ class WorldGenerationMixin(GenerationMixin):
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
             raise TheWorldError("generate(image, text) is not supported: use model.ask(image, text)")
         kwargs |= dict(zip(POSITIONAL, args, strict=False))
+        check_number(num_futures, futures)
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         run = partial(cast(Any, super()).generate, markers=use_world is False)
         # 1. Validate the call; insert or remove blocks
         cache, encoded = kwargs.get("cache", kwargs.get("past_key_values")), kwargs.get("mm_encoder_outputs")
         if not self.has_world_input(input_ids, request, cache, encoded):
+            self.check_futures(num_futures, None, 0, kwargs)
             if input_ids is not None:
                 check_length(self.config, input_ids)
             return run(input_ids, **kwargs)
@@ -115,7 +118,7 @@ class WorldGenerationMixin(GenerationMixin):
         settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
         check_length(self.config, settled.prompt.input_ids)
         # 2. Generate from the final prompt
-        check_futures(num_futures, futures, settled, kwargs)
+        self.check_futures(num_futures, settled.pixels, settled.num_world_steps, kwargs)
         if num_futures > 1:
             run = partial(self._generate_futures, run, num_futures, futures)
         if settled.pixels is not None:
@@ -144,6 +147,11 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> torch.Tensor:
         """Sequences (B, L) of `run` on every prompt with each of its futures."""
         options = {name: kwargs.pop(name) for name in [*kwargs] if not isinstance(kwargs[name], torch.Tensor)}
+        options |= {
+            "do_sample": False,
+            "num_beams": 1,
+            "num_return_sequences": 1,
+        }  # over the checkpoint's
         if futures == "mean":
             options["logits_processor"] = [*(options.get("logits_processor") or ()), MeanOverFutures(num_futures)]
         seed = options.pop("world_seed", None)
@@ -158,8 +166,28 @@ class WorldGenerationMixin(GenerationMixin):
         first = self.config.world_seed if seed is None else seed
         seeds = range(first, first + num_futures)
         latents = self.model.world_encoder.encode_futures(inputs["world_pixel_values"], num_world_steps, seeds)
-        images = (inputs["input_ids"] == self.config.boi_token_index).sum(-1).tolist()
-        return with_futures(inputs, latents, images)
+        ids, config = inputs["input_ids"], self.config
+        images = (ids == config.boi_token_index).sum(-1).tolist()
+        blocks = (ids == config.start_of_world_token_id).sum(-1).tolist()
+        return with_futures(inputs, latents, blocks if FUSIONS[config.fusion].block else images, images)
+
+    def check_futures(
+        self, num_futures: int, pixels: torch.Tensor | None, num_world_steps: int, options: Mapping[str, Any]
+    ) -> None:
+        """Raise a ValueError for several futures without a rollout, or with another decoding than greedy."""
+        if num_futures == 1:
+            return
+        if pixels is None or not num_world_steps:
+            needed = "give images and num_world_steps from 1 on, with the world on"
+            raise TheWorldError(f"num_futures={num_futures} needs rollouts: {needed}")
+        if not self.model.world_encoder.seeded:
+            given = f"num_futures={num_futures}: world_encoder={self.config.world_encoder!r}"
+            raise TheWorldError(f"{given} predicts one future: leave it out")
+        others = ("do_sample", "return_dict_in_generate", "assistant_model", "prompt_lookup_num_tokens", "streamer")
+        taken = [name for name in (*others, "generation_config", "mm_encoder_outputs") if options.get(name)]
+        taken += [name for name in ("num_beams", "num_return_sequences") if (options.get(name) or 1) > 1]
+        if taken:
+            raise TheWorldError(f"num_futures={num_futures} decodes greedily: leave {', '.join(taken)} out")
 
     def _prepare_generation_config(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, generation_config: GenerationConfig | None, added_tokens: int = 0, markers: bool = False, **kwargs: Any
@@ -296,42 +324,47 @@ class WorldGenerationMixin(GenerationMixin):
             ValueError: The question is empty, too long or holds a reserved token, the image cannot be read, or fewer
                 than two different choices are given.
         """
-        if choices is not None and (isinstance(choices, str) or len(set(choices)) < max(2, len(choices))):
-            raise TheWorldError(f"choices={choices!r}: expected a list of at least two different answers")
-        steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
+        if use_world != "auto" and not isinstance(use_world, bool | None):
+            raise TheWorldError(f"use_world={use_world!r}: expected True, False, None or 'auto'")
+        check_number(num_futures, generate_kwargs.get("futures", "mean"))
+        if choices is not None:
+            choices = check_choices(choices, self.processor.tokenizer, generate_kwargs)
+        how = (image, question, choices, generate_kwargs)
         if use_world == "auto":
-            if self.config.enable_world and not steps:
+            steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
+            if self.config.enable_world and not check_world_steps(steps, self.config.max_world_steps):
                 raise TheWorldError("use_world='auto' needs a rollout: pass num_world_steps of at least 1")
-            answer, sure = self._answer(image, question, choices, None, False, 1, generate_kwargs)
+            answer, sure = self._answer(*how, use_world=False, margins=True)
             if not self.config.enable_world or sure >= self.config.auto_world_margin:
                 return answer
             use_world = None
-        return self._answer(image, question, choices, num_world_steps, use_world, num_futures, generate_kwargs)[0]
+        return self._answer(*how, num_world_steps=num_world_steps, use_world=use_world, num_futures=num_futures)[0]
 
     def _answer(
         self,
         image: Any,
         question: str,
         choices: Sequence[str] | None,
-        num_world_steps: int | None,
-        use_world: bool | None,
-        num_futures: int,
         generate_kwargs: Mapping[str, Any],
+        *,
+        num_world_steps: int | None = None,
+        use_world: bool | None,
+        num_futures: int = 1,
+        margins: bool = False,
     ) -> tuple[Any, float]:
-        """What `ask` returns, and its margin, which is 1 for text with a world."""
+        """What `ask` returns, and its margin: 1 for text unless `margins` asks for it."""
         # 1. Without trained world tokens, choices are compared without them, as `generate` answers
         if choices is not None and self.config.enable_world and use_world is None and not self.world_is_trained:
-            warnings.warn(UNTRAINED, stacklevel=4)
+            warnings.warn(UNTRAINED, stacklevel=3)
             use_world = False
         inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
         # 2. The probabilities of choices
         if choices is not None:
             steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
-            world: dict[str, Any] = {} if use_world is None else {"use_world": use_world}
+            world = {**generate_kwargs, **({} if use_world is None else {"use_world": use_world})}
+            self.check_futures(num_futures, inputs.get("world_pixel_values"), steps, {})
             if num_futures > 1:
-                settled = WorldInputs(Prompt(inputs["input_ids"]), None, inputs.get("world_pixel_values"), steps)
-                check_futures(num_futures, "mean", settled, {})
-                inputs = self.futures_of(inputs, steps, num_futures)
+                inputs = self.futures_of(inputs, steps, num_futures, world.pop("world_seed", None))
             shares = probabilities(choice_logprobs(self, inputs, [choices] * num_futures, **world))
             return shares, margin([*shares.values()])
         # 3. A generated answer
@@ -339,30 +372,34 @@ class WorldGenerationMixin(GenerationMixin):
         if not generate_kwargs.keys() & {"generation_config", "max_length"}:
             options["max_new_tokens"] = 100
         options |= {"use_world": use_world, "num_futures": num_futures, **generate_kwargs}
-        scored = {"output_logits": True, "return_dict_in_generate": True} if use_world is False else {}
+        scored = {"output_logits": True, "return_dict_in_generate": True} if margins else {}
         output = cast(Any, self.generate)(**inputs, **{**options, **scored})
         sequences = output.sequences if scored else output
         if not isinstance(sequences, torch.Tensor) or len(sequences) > 1:
             raise TheWorldError("ask returns one answer as text: use model.generate for several, or for its outputs")
+        if scored and any(len(step) > 1 for step in output.logits):
+            raise TheWorldError("use_world='auto' takes the margins of one sequence, not of beams: leave num_beams out")
         sure = min((margin(step[0].float().softmax(-1)) for step in output.logits), default=1.0) if scored else 1.0
         answer = self.processor.decode(sequences[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return answer.strip(), sure
 
 
-def check_futures(num_futures: int, futures: str, settled: WorldInputs, options: Mapping[str, Any]) -> None:
-    """Raise a ValueError for several futures without a rollout, or with another decoding than greedy."""
+def check_number(num_futures: Any, futures: Any) -> None:
+    """Raise a ValueError for what is no number of futures, or no way to make them one answer."""
     if type(num_futures) is not int or num_futures < 1 or futures not in ("mean", "vote"):
         raise TheWorldError(
             f"num_futures={num_futures!r}, futures={futures!r}: expected a whole number from 1 on, and mean or vote"
         )
-    if num_futures == 1:
-        return
-    if settled.pixels is None or not settled.num_world_steps:
-        raise TheWorldError(
-            f"num_futures={num_futures} needs rollouts: give images and num_world_steps from 1 on, with the world on"
-        )
-    others = ("do_sample", "return_dict_in_generate", "assistant_model", "streamer", "generation_config")
-    taken = [name for name in others if options.get(name)]
-    taken += [name for name in ("num_beams", "num_return_sequences") if (options.get(name) or 1) > 1]
-    if taken:
-        raise TheWorldError(f"num_futures={num_futures} decodes greedily: leave {', '.join(taken)} out")
+
+
+def check_choices(choices: Any, tokenizer: Any, options: Mapping[str, Any]) -> list[str]:
+    """The possible answers of `ask`; a ValueError if there are not two different ones, or for options of `generate`."""
+    texts: list[Any] = [*choices] if isinstance(choices, Iterable) and not isinstance(choices, str) else []
+    stripped = {text.strip() for text in texts if isinstance(text, str)} - {""}
+    if len(stripped) < max(2, len(texts)):
+        raise TheWorldError(f"choices={choices!r}: expected a list of at least two different answers")
+    if reserved := [text for text in texts if without_control(text, tokenizer) != text]:
+        raise TheWorldError(f"choices: {reserved[0]!r} holds a control token: reword it")
+    if others := sorted(options.keys() - {"world_seed"}):
+        raise TheWorldError(f"choices are compared and nothing is generated: leave {', '.join(others)} out")
+    return texts

@@ -41,6 +41,10 @@ class WorldRequest:
     use_world: bool | None = None
     latents: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.use_world, bool | None):
+            raise TheWorldError(f"use_world={self.use_world!r}: expected True, False or None")
+
     @property
     def steps(self) -> int | None:
         """Future latent frames that the caller asked for; a processor of `gated` fusion states them per image."""

@@ -50,6 +50,7 @@ class WorldEncoder(nn.Module, ABC):
         temporal_compression: Video frames of one latent frame after the first.
         can_decode: Whether `decode` turns features into frames.
         causal: Whether the features of the current frame are the same for every number of future frames.
+        seeded: Whether another seed gives another future.
         prompt: The text that conditions its predictions.
         source: Where its weights came from: `model`, a folder or Hub id, and `revision`.
         late_weights: Weights that were loaded after the encoder itself, as they were then: a save tells edited ones.
@@ -62,6 +63,7 @@ class WorldEncoder(nn.Module, ABC):
     temporal_compression: int = 4
     can_decode: ClassVar[bool] = False
     causal: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     prompt: str | None = None
     source: Mapping[str, Any] = {}
     late_weights: Mapping[str, Snapshot] = {}

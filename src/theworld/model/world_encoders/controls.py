@@ -25,6 +25,7 @@ class StillWorldEncoder(CosmosWorldEncoder):
     """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat."""
 
     kind = "still"
+    seeded = False
 
     @override
     def prepare(self, num_world_steps: int) -> None:

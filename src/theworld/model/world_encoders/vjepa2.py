@@ -47,6 +47,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
 
     kind = "vjepa2"  # key of `WORLD_ENCODERS`, for `fingerprint`
     probe_file = "config.json"
+    seeded = False
     suggested_model = "facebook/vjepa2-vitl-fpc64-256"
     licence = ("mit-or-apache-2.0", "V-JEPA 2 under MIT or Apache-2.0, as its model card says")
     temporal_compression = 2  # frames of a tubelet, in all released weights

@@ -41,6 +41,7 @@ class WanLatentsWorldEncoder(CosmosWorldEncoder):
     """
 
     kind = "wan_latents"
+    seeded = False
     licence = ("apache-2.0", "Wan under the Apache License 2.0")
     probe_file = INDEX
 
@@ -105,7 +106,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     """
 
     kind = "wan"
-    can_decode, causal = False, False
+    can_decode, causal, seeded = False, False, True
 
     def __init__(
         self,
