@@ -3,7 +3,7 @@
 python scripts/write_results.py
 
 Reads, beside the weights, arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`, and
-layouts.json of benchmarks/nano_layouts.py.
+layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py.
 """
 
 import json
@@ -26,6 +26,8 @@ def main() -> None:
         put(page, "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
+    encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
+    put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
 
 
 def results_text(metrics: Mapping[str, Any]) -> str:
@@ -128,6 +130,16 @@ def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
         for layout, kinds in layouts.items()
     )
     return table(["layout", "predictive", "static"], rows)
+
+
+def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row a world encoder: accuracy by kind, that of each seed on predictive questions, and its time an image."""
+    rows: list[list[Any]] = []
+    for key, row in encoders.items():
+        seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
+        kinds = (_percent(row[kind]) for kind in ("predictive", "static"))
+        rows.append([f"`{key}`", *kinds, seeds, f"{row['milliseconds']:.1f}"])
+    return table(["world encoder", "predictive", "static", "predictive, by seed", "ms an image"], rows)
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:

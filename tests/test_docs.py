@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import pytest
 
-from scripts.write_results import layouts_text, page_text, results_text
+from scripts.write_results import encoders_text, layouts_text, page_text, results_text
 from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.model.world_encoders import WORLD_ENCODERS
@@ -77,6 +77,7 @@ def test_links_lead_somewhere() -> None:
         (NANO_WEIGHTS / "README.md", "results", "arms.json", results_text),
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),
+        (ROOT / "docs" / "nano-world.md", "encoders", "encoders.json", encoders_text),
     ],
 )
 def test_figures_are_those_that_a_command_wrote(

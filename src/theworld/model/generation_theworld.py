@@ -324,7 +324,7 @@ class WorldGenerationMixin(GenerationMixin):
             ValueError: The question is empty, too long or holds a reserved token, the image cannot be read, or fewer
                 than two different choices are given.
         """
-        if use_world != "auto" and not isinstance(use_world, bool | None):
+        if use_world not in ("auto", None) and type(use_world) is not bool:
             raise TheWorldError(f"use_world={use_world!r}: expected True, False, None or 'auto'")
         check_number(num_futures, generate_kwargs.get("futures", "mean"))
         if choices is not None:

@@ -42,7 +42,7 @@ class WorldRequest:
     latents: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.use_world, bool | None):
+        if self.use_world is not None and type(self.use_world) is not bool:
             raise TheWorldError(f"use_world={self.use_world!r}: expected True, False or None")
 
     @property

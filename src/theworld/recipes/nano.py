@@ -152,7 +152,7 @@ def train_fusions(out: Path, encoders: Sequence[str], seeds: Sequence[int], reci
     for base in ("gemma", "cosmos"):
         shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
-    lanes = [fusion_lane(out, run_stage, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
+    lanes = [fusion_lane(out, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
     _run_lanes(lanes, recipe.workers)
     return [out / "weights" / name for name, *_ in chosen]
 

@@ -129,7 +129,7 @@ def draw_on_demand(metrics: Metrics) -> Drawn | None:
 
 
 @contextmanager
-def _axes(height: float, grid: str) -> Generator[tuple[Axes, StringIO]]:
+def _axes(height: float, grid: str) -> Generator[tuple[Any, StringIO]]:
     """Axes of a figure of this height in inches, and where it stands as SVG once they are left."""
     text = StringIO()
     with require("eval", "matplotlib").rc_context(fname=STYLE):
