@@ -128,7 +128,7 @@ def plan(
     # 1. Check the arguments
     if gpu not in tuple(GPUS):
         raise TheWorldError(f"gpu={brief(repr(gpu))}: expected one of {', '.join(GPUS)}")
-    if not (isinstance(share, int | float) and 0 < share <= 1):
+    if type(share) not in (int, float) or not 0 < share <= 1:
         raise TheWorldError(f"share={share!r}: expected a share of the GPU's peak, above 0 and at most 1")
     for argument, value in (("text_tokens", text_tokens), ("answer_tokens", answer_tokens)):
         if type(value) is not int or not 1 <= value <= LONGEST:
