@@ -383,6 +383,7 @@ STAGE = {"enable_world", "num_world_steps", "objective", "lora", "freeze_languag
 STAGE |= {"freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "split", "num_samples", "streaming"}
 """Keys that another stage, or other data, shows; or that change no loss."""
 HARMLESS = {
+    "auto_world_margin",
     "skip_budget",
     "use_gradient_checkpointing",
     "compile",

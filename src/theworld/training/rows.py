@@ -11,7 +11,6 @@ from transformers.configuration_utils import PretrainedConfig
 from theworld.data.open_source import as_source, open_mixture, open_source
 from theworld.data.schema import Example, SourceSettings
 from theworld.data.sources import SOURCES
-from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import resolve
 from theworld.utils.world_settings import WorldSettings
@@ -102,6 +101,10 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     """How long and how fast the clips of the data set `name` are, for alignment."""
     if config.objective != "align":
         return {}
+    from theworld.model.world_encoders import (
+        WORLD_ENCODERS,  # imports the model, for which mistakes in data do not wait
+    )
+
     # The settings of the rollout: those of the config, else of the checkpoint, else the defaults
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
     given = {key: value for key, value in vars(config).items() if value is not None}
