@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # PIL warns of images that the package refuses anyway: an error stays one line
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     try:
-        return args.run(args)
+        code = args.run(args)
+        leave_group()
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, `head` for one, has seen enough
@@ -112,6 +114,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bug = f"theworld: bug: {type(error).__name__}: {one_line(error)}"
         print(f"{bug}; please report it, with what the same command prints with --debug", file=sys.stderr)
         return 1
+
+
+def leave_group() -> None:
+    """Leave the group of processes that a command joined: its threads can abort a process that ends before they do."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
