@@ -12,11 +12,12 @@ medians in turn.
 import argparse
 import json
 import statistics
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from side_by_side import own_seconds
 
 import theworld
 from theworld import TheWorld
@@ -80,10 +81,9 @@ def times(models: dict[str, str], rounds: int) -> dict[str, float]:
     taken: dict[str, list[float]] = {key: [] for key in loaded}
     for number in range(rounds + 1):
         for key, model in loaded.items():
-            start = time.process_time()
-            model.world_encoder.encode(pixels, steps[key])
+            took = own_seconds(partial(model.world_encoder.encode, pixels, steps[key]), pixels.device)
             if number:  # the first loads and warms up
-                taken[key].append(1000 * (time.process_time() - start) / BATCH)
+                taken[key].append(1000 * took / BATCH)
     return {key: statistics.median(values) for key, values in taken.items()}
 
 

@@ -102,20 +102,22 @@ def with_futures(
         images: (B,) numbers of Gemma's images, which has crops of an image as well.
     """
     count = latents.shape[1]
-
-    def rows(numbers: Sequence[int]) -> torch.Tensor:
-        """Rows of images in the order of the new prompts."""
-        return torch.cat([group.repeat(count) for group in torch.arange(sum(numbers)).split(list(numbers))])
-
-    per_image = {"pixel_values": rows(images), "num_world_steps": rows(worlds)}  # the others have a row a prompt
+    of_worlds = repeated_groups(worlds, count)
+    # The others have a row a prompt
+    per_image = {"pixel_values": repeated_groups(images, count), "num_world_steps": of_worlds}
     future = torch.cat([torch.arange(count).repeat_interleave(number) for number in worlds])  # (M F,)
     device = latents.device
-    repeated: dict[str, Any] = {"world_latents": latents[rows(worlds).to(device), future.to(device)]}
+    repeated: dict[str, Any] = {"world_latents": latents[of_worlds.to(device), future.to(device)]}
     for name, value in inputs.items():
         if isinstance(value, torch.Tensor) and name != "world_pixel_values":
             index = per_image.get(name)
             repeated[name] = value.repeat_interleave(count, 0) if index is None else value[index.to(value.device)]
     return repeated
+
+
+def repeated_groups(sizes: Sequence[int], count: int) -> torch.Tensor:
+    """Places of rows that stand in groups of these sizes, with every group repeated `count` times at its place."""
+    return torch.cat([group.repeat(count) for group in torch.arange(sum(sizes)).split(list(sizes))])
 
 
 class MeanOverFutures(LogitsProcessor):
@@ -142,4 +144,5 @@ def vote(sequences: torch.Tensor, futures: int) -> torch.Tensor:
     return sequences[chosen]
 
 
-__all__ = ["MeanOverFutures", "answer_ids", "choice_logprobs", "margin", "probabilities", "vote", "with_futures"]
+__all__ = ["MeanOverFutures", "answer_ids", "choice_logprobs", "margin", "probabilities", "repeated_groups", "vote"]
+__all__ += ["with_futures"]

@@ -22,7 +22,7 @@ from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
-from .answers import MeanOverFutures, choice_logprobs, margin, probabilities, vote, with_futures
+from .answers import MeanOverFutures, choice_logprobs, margin, probabilities, repeated_groups, vote, with_futures
 from .configuration_theworld import TheWorldConfig, check_world_steps
 from .fusion import FUSIONS
 from .processing_theworld import TheWorldProcessor
@@ -147,11 +147,7 @@ class WorldGenerationMixin(GenerationMixin):
     ) -> torch.Tensor:
         """Sequences (B, L) of `run` on every prompt with each of its futures."""
         options = {name: kwargs.pop(name) for name in [*kwargs] if not isinstance(kwargs[name], torch.Tensor)}
-        options |= {
-            "do_sample": False,
-            "num_beams": 1,
-            "num_return_sequences": 1,
-        }  # over the checkpoint's
+        options |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}  # whatever the checkpoint says
         if futures == "mean":
             options["logits_processor"] = [*(options.get("logits_processor") or ()), MeanOverFutures(num_futures)]
         seed = options.pop("world_seed", None)
@@ -252,9 +248,8 @@ class WorldGenerationMixin(GenerationMixin):
         if world is not None:
             tokens = world.pooler_output  # (M, N, D)
             images = (input_ids == self.config.world_token_id).sum(-1) // tokens.shape[1]  # (B,)
-            groups = torch.arange(len(tokens), device=tokens.device).split(images.tolist())
-            index = torch.cat([group.repeat(expand_size) for group in groups])
-            expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index])
+            index = repeated_groups(images.tolist(), expand_size)
+            expanded["world"] = BaseModelOutputWithPooling(pooler_output=tokens[index.to(tokens.device)])
         return expanded
 
     def as_text(self, question: str) -> str:
@@ -329,7 +324,7 @@ class WorldGenerationMixin(GenerationMixin):
         check_number(num_futures, generate_kwargs.get("futures", "mean"))
         if choices is not None:
             choices = check_choices(choices, self.processor.tokenizer, generate_kwargs)
-        how = (image, question, choices, generate_kwargs)
+        how = (open_image(image), question, choices, generate_kwargs)  # `auto` may ask twice
         if use_world == "auto":
             steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
             if self.config.enable_world and not check_world_steps(steps, self.config.max_world_steps):

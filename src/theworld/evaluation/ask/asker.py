@@ -65,7 +65,7 @@ class Asker:
         # 1. What the arm needs: worlds, prompts of its closed questions and of its open ones, and a file
         steps, count = planned.num_world_steps, self.settings.num_futures if planned.arm.futures else 1
         worlds = [] if steps is None else [self.worlds_of(steps, future) for future in range(count)]
-        build = partial(PromptBuilder, self.model, planned.num_world_steps, planned.arm.image)
+        build = partial(PromptBuilder, self.model, steps, planned.arm.image)
         answers = {choice for item in items for choice in item.choices}
         longest = max((len(answer_ids(self.model.processor.tokenizer, choice)) for choice in answers), default=0)
         folder, task = self.settings.source.image_folder, self.task
