@@ -12,8 +12,8 @@ from PIL import Image
 
 from theworld.utils.devices import input_device
 
-from .conversations import FIRST, LAST, MULTI_VIEWS
-from .questions import Question, predictive_questions, static_questions
+from .conversations import FIRST, LAST, WORLD_VIEWS
+from .questions import Question, conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,7 +40,10 @@ def draw_items(
     counts: dict[str, int] = defaultdict(int)
     items: list[Item] = []
     for clip, record in enumerate(scenes.records):
-        questions = predictive_questions(record, rng) if predictive else static_questions(record, views[-1], rng)
+        if predictive:
+            questions = [*predictive_questions(record, rng), *conversational_questions(record, rng)]
+        else:
+            questions = static_questions(record, views[-1], rng)
         by_family: dict[str, list[Question]] = defaultdict(list)
         for question in questions:
             by_family[question.family].append(question)
@@ -59,7 +62,7 @@ def answer_items(
 
     `model` needs `generate`, `processor` a chat template; every input that the processor makes is handed on.
     """
-    options = {"max_new_tokens": 8, "do_sample": False, **generate_options}
+    options = {"max_new_tokens": 24, "do_sample": False, **generate_options}
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
         inputs = encode_items(processor, items[start : start + batch_size], processor_kwargs={"padding": True})
@@ -100,13 +103,15 @@ def evaluate_vlm(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Accuracies of a model that sees what it is asked about.
 
-    `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive_2`, `predictive_4`: with
-    the final frame among two and four views; `static_2`, `static_4`: of the present view, the last of them.
+    `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive`: with a view for every
+    latent frame before the present one, the final frame among them; `static_many`: of the present view, the last of them.
     """
-    settings: dict[str, tuple[tuple[int, ...], bool]] = {"static": ((FIRST,), False), "static_final": ((LAST,), False)}
-    for views in MULTI_VIEWS:
-        settings[f"predictive_{len(views)}"] = (views, True)
-        settings[f"static_{len(views)}"] = (views, False)
+    settings: dict[str, tuple[tuple[int, ...], bool]] = {
+        "static": ((FIRST,), False),
+        "static_final": ((LAST,), False),
+        "predictive": (WORLD_VIEWS, True),
+        "static_many": (WORLD_VIEWS, False),
+    }
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, (views, predictive) in settings.items():
         items = draw_items(scenes, views, per_family, predictive=predictive, seed=seed)

@@ -1,8 +1,9 @@
 """Training conversations of the nano Gemma: which views of a clip it sees, what it is asked, and the token ids of both.
 
-The views follow one convention: later views of the scene come first and the present view comes *last*. Static questions
-are about the last view; predictive ones are asked only where the clip's final frame is among the views, so that every
-answer can be seen. A frozen model that learned this can read imagined views placed before the present one.
+The views follow one convention: the present view comes *last*; before it come, in the order of time, the present view
+and later ones, a latent step apart. Static questions are about the last view; questions about the end are asked only
+where the clip's final frame is among the views, so that every answer can be seen. A frozen model that learned this can
+read imagined views placed before the present one.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
+from .foreign import FOREIGN_ANSWER, FOREIGN_QUESTIONS
 from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
-from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
-from .questions import MARGIN, Question, predictive_questions, static_questions
+from .physics import DIVIDER_XS, FRAMES, LANE_WALL_X, SIZE
+from .questions import MARGIN, Question, conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,17 +30,24 @@ if TYPE_CHECKING:
 
     from .scenes import SceneSet
 
-FIRST, MIDDLE, LAST = 0, 4, 8
-MULTI_VIEWS = ((LAST, FIRST), (FIRST, MIDDLE, LAST, FIRST))
-MULTI_SHARE = 0.5
+FIRST, LAST, LATENT_STEP = 0, FRAMES - 1, 4
+WORLD_VIEWS = (*range(FIRST, FRAMES, LATENT_STEP), FIRST)
+"""What a model sees that looks ahead to the end of a clip: a frame for every latent frame, then the present one."""
+MULTI_SHARE = 0.6
 POOL = 4
 COLUMN_WIDTH = DIVIDER_XS[0]
-SINGLE_WEIGHTS = (0.4, *[0.3 / 7] * 7, 0.3)  # of frames 0 to 8
+FOREIGN_SHARE = 0.08
+"""Of conversations about foreign images, and of other conversations that a foreign question interrupts, each."""
+FOREIGN_IMAGES = 4_000
+SINGLE_WEIGHTS = (0.4, *[0.3 / (FRAMES - 2)] * (FRAMES - 2), 0.3)  # of the frames in order
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Views (frame indices of one clip) and the questions asked about them, in order."""
+    """Views (frame indices of one clip) and the questions asked about them, in order.
+
+    A negative clip stands for a foreign image, -1 for the first; all its views are that image.
+    """
 
     clip: int
     views: tuple[int, ...]
@@ -56,27 +65,60 @@ class Batch:
 
 
 def draw_views(rng: np.random.Generator) -> tuple[int, ...]:
-    """Half one view of any frame, half several views around the final one."""
-    if rng.random() < MULTI_SHARE:
-        return MULTI_VIEWS[rng.integers(len(MULTI_VIEWS))]
-    return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
+    """One view of any frame, or several: mostly up to the end, else fewer steps ahead or from a later present."""
+    chance = rng.random()
+    if chance > MULTI_SHARE:
+        return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
+    if chance < 0.6 * MULTI_SHARE:
+        return WORLD_VIEWS
+    present = int(rng.integers(FRAMES)) if rng.random() < 0.5 else FIRST
+    ahead = int(rng.integers(0, (LAST - present) // LATENT_STEP + 1))
+    return (*range(present, present + ahead * LATENT_STEP + 1, LATENT_STEP), present)
 
 
 def draw_conversation(
     clip: int, record: dict[str, Any], views: tuple[int, ...], turns: int, rng: np.random.Generator
 ) -> Conversation:
-    """At most `turns` questions in random order, the predictive ones only where the final frame is seen.
+    """At most `turns` questions in random order, those about the end only where the final frame is seen.
 
-    A family comes twice only with another answer of more than two, so that none follows from an earlier turn.
+    A family comes twice only with another answer of more than two, and the end is asked for in one form, so that no
+    answer follows from an earlier turn.
     """
-    drawn = predictive_questions(record, rng) if LAST in views else []
+    drawn = questions_about_the_end(record, rng) if LAST in views else []
     drawn += static_questions(record, views[-1], rng) + place_questions(record, views[-1], rng)
     drawn += [question for question in static_questions(record, views[-1], rng) if len(question.choices) > 2]
     facts: dict[tuple[str, str], Question] = {}
     for question in drawn:
         facts.setdefault((question.family, question.answer), question)
     chosen = list(facts.values())
-    return Conversation(clip, views, tuple(chosen[index] for index in rng.permutation(len(chosen))[:turns]))
+    order = rng.permutation(len(chosen))[: turns - 1]
+    asked = [chosen[index] for index in order]
+    if rng.random() < FOREIGN_SHARE:
+        asked.insert(int(rng.integers(len(asked) + 1)), foreign_question(rng))
+    return Conversation(clip, views, tuple(asked))
+
+
+def questions_about_the_end(record: dict[str, Any], rng: np.random.Generator) -> list[Question]:
+    """The predictive questions, or in half of the conversations one of the ways in which people ask."""
+    asked = conversational_questions(record, rng)
+    if asked and rng.random() < 0.5:
+        return [asked[rng.integers(len(asked))]]
+    return predictive_questions(record, rng)
+
+
+def foreign_question(rng: np.random.Generator) -> Question:
+    """A question that the nano world has no answer to."""
+    text = FOREIGN_QUESTIONS[rng.integers(len(FOREIGN_QUESTIONS))]
+    return Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,))
+
+
+def foreign_conversation(record: dict[str, Any], rng: np.random.Generator, turns: int = 2) -> Conversation:
+    """Questions of the world of `record`, and foreign ones, about an image that is not of that world."""
+    own = [*static_questions(record, FIRST, rng), *predictive_questions(record, rng), *conversational_questions(record, rng)]
+    texts = [own[rng.integers(len(own))].text if rng.random() < 0.8 else foreign_question(rng).text for _ in range(turns)]
+    asked = tuple(Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,)) for text in texts)
+    views = draw_views(rng)
+    return Conversation(-1 - int(rng.integers(FOREIGN_IMAGES)), views, asked)
 
 
 def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
@@ -158,7 +200,12 @@ def draw_batches(
     while True:
         kinds = rng.choice(list(shares), size=POOL * size, p=list(shares.values()))
         clips = [int(rng.choice(clips_of[kind])) for kind in kinds]
-        pool = [draw_conversation(clip, scenes.records[clip], draw_views(rng), turns, rng) for clip in clips]
+        pool = [
+            foreign_conversation(scenes.records[clip], rng)
+            if rng.random() < FOREIGN_SHARE
+            else draw_conversation(clip, scenes.records[clip], draw_views(rng), turns, rng)
+            for clip in clips
+        ]
         pool.sort(key=lambda conversation: len(encoder(conversation)[0]))
         for index in rng.permutation(POOL):
             yield encoder.batch(pool[index * size : (index + 1) * size])

@@ -151,6 +151,7 @@ def train_dynamics(
     metric_steps: int = 3_000,
     batch_size: int = 64,
     compiled: bool = True,
+    start_from: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the transformer on the latents that `cosmos_folder`/vae makes of `scenes_folder`/train.
@@ -159,6 +160,9 @@ def train_dynamics(
     compile the network where there is a C++ compiler: the same steps, 1.3 times faster on a CPU. Writes
     `out`/transformer (averaged weights, every ten minutes and at the end), `out`/scheduler,
     `out`/prompt_embeds.safetensors and the figures to `out`/dynamics.json, which are also returned.
+
+    Args:
+        start_from: Folder of a transformer that is trained further, in place of a new one.
     """
     vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
     latents = encode_both_ways(vae, load(scenes_folder / "train").frames)
@@ -168,7 +172,10 @@ def train_dynamics(
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     train = partial(_fit, latents=latents, out=out, batch_size=batch_size, compiled=compiled, generator=generator)
-    averaged, plain = train("dynamics", build_transformer(), steps=steps, learning_rate=1.2e-3)
+    transformer = build_transformer()
+    if start_from is not None:
+        transformer = CosmosTransformer3DModel.from_pretrained(start_from, torch_dtype=torch.float32)
+    averaged, plain = train("dynamics", transformer, steps=steps, learning_rate=1.2e-3)
     metric = inverse_covariance(latents)
     _, refined = train("dynamics metric", averaged, steps=metric_steps, learning_rate=6e-4, metric=metric)
     figures = {**refined, "stages": [plain, refined]}

@@ -20,6 +20,7 @@ from PIL import Image
 from theworld.model import TheWorld
 
 from .conversations import FIRST, Conversation
+from .physics import FRAMES
 from .questions import predictive_questions, static_questions
 from .scenes import SceneSet, load
 from .vision import IMAGE_SIZE
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parent / "configs"
 CONVERSATIONS = "conversations.jsonl"
-WORLD_STEPS = 2
+WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
 DRAWS = 3  # conversations about each scene: one pass over all of them is 2,000 steps of 12
 

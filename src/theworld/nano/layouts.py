@@ -20,11 +20,15 @@ from .physics import (
     BALL_RADIUS,
     FLOOR_Y,
     FRAME_SECONDS,
+    GRID,
     LANE_WALL_X,
     RAMP_RADIUS,
     SIZE,
+    USUAL,
     Ball,
     Block,
+    Law,
+    Peg,
     Ramp,
     Scene,
     simulate,
@@ -48,20 +52,170 @@ _FEWER_FIRST = 0.6  # share of races with unequal ramps that the lane with fewer
 _TOP_OFFSET_TELLS = 0.55  # share of collapses that go the way the top block sticks out
 
 
-def sample_scene(seed: int, kind: str) -> tuple[Scene, Trajectory]:
-    """The one scene of this seed and kind (`drop`, `race` or `stack`), and what happens in it.
+PEGS_AND_RAMPS = ((1, 1), (2, 2), (4, 2))
+"""Of a scene of pegs, by level of difficulty."""
+BUMPERS = (3, 5, 8)
+"""Of a scene of bumpers, by level of difficulty."""
+LEVELS = {"pegs": len(PEGS_AND_RAMPS), "bumpers": len(BUMPERS)}
+"""Levels of difficulty of a kind, from 0; the others have one."""
+
+
+def sample_scene(seed: int, kind: str, level: int | None = None) -> tuple[Scene, Trajectory]:
+    """The one scene of this seed, kind and level, and what happens in it.
+
+    Its answers are balanced, and hold also when the start moves by a quarter of a pixel.
+
+    Args:
+        level: From 0, the easiest, to `LEVELS[kind] - 1`, the default.
 
     Raises:
-        ValueError: for an unknown kind.
+        ValueError: for an unknown kind or level.
     """
-    if kind not in _SAMPLERS:
-        raise TheWorldError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
-    rng = np.random.default_rng((seed, KINDS.index(kind)))
+    rng, level = _start(seed, kind, level)
+    if kind in LEVELS:
+        return _sample_balanced(seed, kind, level, rng)
     return _SAMPLERS[kind](seed, rng)
 
 
-def _is_robust(scene: Scene, found: dict[str, str], jitters: tuple[tuple[float, float], ...]) -> bool:
-    return all(outcomes(scene, simulate(scene, jitter=jitter)) == found for jitter in jitters)
+def draw_scene(seed: int, kind: str, level: int | None = None, law: Law = USUAL) -> tuple[Scene, Trajectory]:
+    """A scene for unlabelled video: as it is drawn, neither balanced nor with an outcome that is beyond doubt.
+
+    Raises as `sample_scene`.
+    """
+    rng, level = _start(seed, kind, level)
+    scene = _DRAWN[kind](seed, rng, level)
+    return scene, simulate(scene, law=law)
+
+
+def _start(seed: int, kind: str, level: int | None) -> tuple[np.random.Generator, int]:
+    if kind not in KINDS:
+        raise TheWorldError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
+    levels = LEVELS.get(kind, 1)
+    level = levels - 1 if level is None else level
+    if not 0 <= level < levels:
+        raise TheWorldError(f"level={level} of {kind}: expected 0 to {levels - 1}")
+    return np.random.default_rng((seed, KINDS.index(kind), level)[: 3 if kind in LEVELS else 2]), level
+
+
+def _is_robust(scene: Scene, found: dict[str, str], jitters: tuple[tuple[float, float], ...], law: Law = USUAL) -> bool:
+    return all(outcomes(scene, simulate(scene, jitter=jitter, law=law)) == found for jitter in jitters)
+
+
+def sample_disputed(seed: int, kind: str, law: Law) -> tuple[Scene, Trajectory, Trajectory]:
+    """A scene of the hardest level whose place of the end differs under `law`, beyond doubt under both laws.
+
+    Returns the scene, what happens under the usual law, and what happens under `law`.
+    """
+    rng, level = _start(seed, kind, None)
+    family, jitters = ("wall" if kind == "bumpers" else "peg_bin"), ((-_JITTER, 0.0), (_JITTER, 0.0))
+    while True:
+        scene = _DRAWN[kind](seed, rng, level)
+        ends = [simulate(scene, law=one) for one in (USUAL, law)]
+        usual, other = (outcomes(scene, end) for end in ends)
+        if usual is None or other is None or usual[family] == other[family]:
+            continue
+        if _is_robust(scene, usual, jitters) and _is_robust(scene, other, jitters, law):
+            return scene, ends[0], ends[1]
+
+
+def _sample_balanced(seed: int, kind: str, level: int, rng: np.random.Generator) -> tuple[Scene, Trajectory]:
+    """Draws scenes until one ends at the place, and with the touch of the red thing, that were drawn first."""
+    place, touch = int(rng.integers(4)), str(rng.choice(["no", "yes"]))
+    while True:
+        scene = _DRAWN[kind](seed, rng, level)
+        trajectory = simulate(scene)
+        found = outcomes(scene, trajectory)
+        if found is None:
+            continue
+        where, touched = found.values()
+        ends = scene.walls or scene.bins
+        if ends.index(where) != place or touched != touch:
+            continue
+        if _is_robust(scene, found, ((-_JITTER, 0), (_JITTER, 0))):
+            return scene, trajectory
+
+
+def _draw_pegs(seed: int, rng: np.random.Generator, level: int) -> Scene:
+    pegs, ramps = PEGS_AND_RAMPS[level]
+    while True:
+        places = [(rng.uniform(2, 30), rng.uniform(7.5, 23)) for _ in range(pegs)]
+        if any(math.dist(a, b) <= 5.2 for a, b in combinations(places, 2)):
+            continue
+        bars = [_free_ramp(rng) for _ in range(ramps)]
+        points = [[(r.x1, r.y1), ((r.x1 + r.x2) / 2, (r.y1 + r.y2) / 2), (r.x2, r.y2)] for r in bars]
+        if any(math.dist(p, q) <= 4.2 for some in points for p in some for q in places):
+            continue
+        if any(math.dist(p, q) <= 4.4 for a, b in combinations(points, 2) for p in a for q in b):
+            continue
+        break
+    heights = [*(min(r.y1, r.y2) for r in bars), *(y for _, y in places)]
+    lower = np.flatnonzero(np.array(heights) > min(heights))  # the highest thing would give itself away
+    red = int(rng.choice(lower))
+    ball = Ball(str(rng.choice(list(BALL_COLOURS))), rng.uniform(3, 29), 3.0)
+    return Scene(
+        "pegs",
+        seed,
+        (ball,),
+        tuple(replace(bar, red=i == red) for i, bar in enumerate(bars)),
+        _some_bins(rng),
+        pegs=tuple(Peg(x, y, red=ramps + i == red) for i, (x, y) in enumerate(places)),
+        level=level,
+    )
+
+
+def _free_ramp(rng: np.random.Generator) -> Ramp:
+    while True:
+        x, y, half = rng.uniform(4, 28), rng.uniform(8, 22), rng.uniform(2.5, 4.5)
+        angle = math.radians(rng.uniform(18, 45)) * (1 if rng.random() < 0.5 else -1)
+        dx, dy = half * math.cos(angle), half * math.sin(angle)
+        if 1 < x - dx and x + dx < SIZE - 1:
+            return Ramp(x - dx, y - dy, x + dx, y + dy)
+
+
+def _draw_bumpers(seed: int, rng: np.random.Generator, level: int) -> Scene:
+    last = len(GRID) - 1
+    side, lane = int(rng.integers(4)), int(rng.integers(len(GRID)))
+    heading = ((1, 0), (-1, 0), (0, 1), (0, -1))[side]
+    start = ((0, lane), (last, lane), (lane, 0), (lane, last))[side]
+    cells = [(i, j) for i in range(len(GRID)) for j in range(len(GRID)) if (i, j) != start]
+    chosen = [cells[i] for i in rng.permutation(len(cells))[: BUMPERS[level]]]
+    half, red = 2.5, int(rng.integers(BUMPERS[level]))
+    bumpers = []
+    for number, (i, j) in enumerate(chosen):
+        rise = half if rng.random() < 0.5 else -half
+        x, y = GRID[i], GRID[j]
+        bumpers.append(Ramp(x - half, y - rise, x + half, y + rise, red=number == red))
+    ball = Ball(str(rng.choice(list(BALL_COLOURS))), GRID[start[0]], GRID[start[1]])
+    walls = _some_bins(rng)
+    return Scene("bumpers", seed, (ball,), tuple(bumpers), walls=walls, heading=heading, level=level)
+
+
+def _some_bins(rng: np.random.Generator) -> tuple[str, ...]:
+    return tuple(str(name) for name in rng.permutation(list(BIN_COLOURS))[:BINS])
+
+
+def _draw_drop(seed: int, rng: np.random.Generator, _level: int) -> Scene:
+    while True:
+        colour = str(rng.choice(list(BALL_COLOURS)))
+        scene = _drop_layout(seed, rng, colour, _some_bins(rng), int(rng.integers(1, 4)))
+        if all(_gap(a, b) >= 2 * RAMP_RADIUS + 1 for a, b in combinations(scene.ramps, 2)):
+            break
+    if len(scene.ramps) < 2 or rng.random() < 1 / 3:
+        return scene
+    red = int(rng.integers(1, len(scene.ramps)))
+    return replace(scene, ramps=tuple(replace(r, red=i == red) for i, r in enumerate(scene.ramps)))
+
+
+def _draw_race(seed: int, rng: np.random.Generator, _level: int) -> Scene:
+    colours = [str(name) for name in rng.permutation(list(BALL_COLOURS))[:2]]
+    return _join(_lane_layout(seed, rng), _lane_layout(seed, rng).mirrored(), colours)
+
+
+def _draw_stack(seed: int, rng: np.random.Generator, _level: int) -> Scene:
+    count = int(rng.integers(2, 5))
+    colours = [str(name) for name in rng.permutation(list(BLOCK_COLOURS))[:count]]
+    sizes = (values[0].tolist() for values in _stack_layouts(rng, count, batch=1))
+    return Scene("stack", seed, blocks=tuple(Block(*block) for block in zip(colours, *sizes, strict=True)))
 
 
 def _sample_drop(seed: int, rng: np.random.Generator) -> tuple[Scene, Trajectory]:
@@ -245,4 +399,11 @@ _SAMPLERS: dict[str, Callable[[int, np.random.Generator], tuple[Scene, Trajector
     "race": _sample_race,
     "stack": _sample_stack,
 }
-KINDS: tuple[str, ...] = tuple(_SAMPLERS)
+_DRAWN: dict[str, Callable[[int, np.random.Generator, int], Scene]] = {
+    "drop": _draw_drop,
+    "race": _draw_race,
+    "stack": _draw_stack,
+    "pegs": _draw_pegs,
+    "bumpers": _draw_bumpers,
+}
+KINDS: tuple[str, ...] = tuple(_DRAWN)

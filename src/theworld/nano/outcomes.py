@@ -24,10 +24,13 @@ def column_of(x: float) -> int:
 def outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
     """The answers to the scene's predictive families, or None where the end of the clip leaves one open.
 
-    Keys: `bin` and, with a red ramp, `touch` (drop); `race`; `topple` (stack).
+    Keys: `bin` and, with a red ramp, `touch` (drop); `race`; `topple` (stack); `peg_bin` and `peg_touch` (pegs);
+    `wall` and `bumper_touch` (bumpers).
     """
-    if scene.kind == "drop":
+    if scene.bins:
         return _drop_outcomes(scene, trajectory)
+    if scene.kind == "bumpers":
+        return _bumpers_outcomes(scene, trajectory)
     if scene.kind == "race":
         return _race_outcomes(scene, trajectory)
     side = topple_side(trajectory)
@@ -55,11 +58,21 @@ def _drop_outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | Non
     x, y = trajectory.ball_xy[-1, 0]
     if y < FLOOR_Y - BALL_RADIUS - 0.8 or trajectory.ball_speed[0] > 14:
         return None
-    found = {"bin": scene.bins[column_of(x)]}
-    for ramp, contact in zip(scene.ramps, trajectory.ramp_contact, strict=True):
-        if ramp.red:
-            found["touch"] = "yes" if math.isfinite(contact) else "no"
+    where, touch = ("bin", "touch") if scene.kind == "drop" else ("peg_bin", "peg_touch")
+    found = {where: scene.bins[column_of(x)]}
+    if any(thing.red for thing in (*scene.ramps, *scene.pegs)):
+        found[touch] = _touches(scene, trajectory)
     return found
+
+
+def _bumpers_outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
+    if trajectory.wall < 0:
+        return None
+    return {"wall": scene.walls[trajectory.wall], "bumper_touch": _touches(scene, trajectory)}
+
+
+def _touches(scene: Scene, trajectory: Trajectory) -> str:
+    return "yes" if math.isfinite(trajectory.red_contact(scene)) else "no"
 
 
 def _race_outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:

@@ -10,13 +10,16 @@ BLOCKS = tuple(BLOCK_COLOURS)
 NUMBERS = ("one", "two", "three", "four")
 EIGHTHS = (*NUMBERS, "five", "six", "seven", "eight")
 ORDINALS = ("first", "second", "third", "fourth")
+WALLS = ("left", "right", "upper", "lower")
 
 WORDS: dict[str, tuple[str, ...]] = {
     "ball": BALLS,
     "a": BALLS,
     "b": BALLS,
-    "ordinal": ORDINALS,
+    "ordinal": (*ORDINALS, "last"),
     "side": ("left", "right"),
+    "wall": WALLS,
+    "bin": BINS,
 }
 """What may stand in a phrasing's {slot}."""
 
@@ -149,6 +152,46 @@ _STATIC: dict[str, tuple[str, ...]] = {
         "Which colour does the block at the bottom have?",
         "The block at the very bottom is of which colour?",
     ),
+    "peg_count": (
+        "How many pegs are there?",
+        "How many pegs are in this picture?",
+        "What is the number of pegs in this picture?",
+        "Count the pegs: how many are there?",
+        "How many round pegs does this picture show?",
+        "In this picture, how many pegs do you see?",
+    ),
+    "lit_thing": (
+        "Is anything lit up right now?",
+        "Is something glowing in this picture?",
+        "Right now, is there a thing that is lit?",
+        "Does this picture show something that is lit up?",
+        "Is anything glowing at this moment?",
+        "Do you see something lit in this picture?",
+    ),
+    "wall_colour": (
+        "What colour is the {wall} wall?",
+        "Which colour does the {wall} wall have?",
+        "What is the colour of the {wall} wall in this picture?",
+        "In this picture, what colour is the {wall} wall?",
+        "The {wall} wall is of which colour?",
+        "Look at the {wall} wall: what colour is it?",
+    ),
+    "bumper_count": (
+        "How many bumpers are there?",
+        "How many bumpers are in this picture?",
+        "What is the number of bumpers in this picture?",
+        "Count the bumpers: how many are there?",
+        "How many slanted bumpers does this picture show?",
+        "In this picture, how many bumpers do you see?",
+    ),
+    "at_wall": (
+        "Is the ball at a coloured wall right now?",
+        "Right now, does the ball touch a wall?",
+        "Has the ball reached a wall in this picture?",
+        "Is the {ball} ball touching one of the walls at this moment?",
+        "Does the {ball} ball lie at a wall in this picture?",
+        "At this moment, has the ball arrived at a wall?",
+    ),
     "fallen": (
         "To which side have blocks fallen, left, right or no side?",
         "Have blocks fallen in this picture, and if so to which side?",
@@ -193,8 +236,93 @@ PREDICTIVE: dict[str, tuple[str, ...]] = {
         "When let go, will the blocks fall left, right, or not?",
         "Which way will the stack collapse, if it will collapse?",
     ),
+    "wall": (
+        "Which wall will the ball hit?",
+        "Which wall will the {ball} ball reach first?",
+        "What colour is the wall that the ball will run into?",
+        "At which wall will the {ball} ball end up?",
+        "Once it is launched, which wall will the ball reach?",
+        "When everything has settled, at which wall will the {ball} ball be?",
+    ),
+    "bumper_touch": (
+        "Will the ball touch the red bumper?",
+        "Will the {ball} ball hit the red bumper on its way?",
+        "Is the ball going to touch the red bumper?",
+        "On its way, will the ball come into contact with the red bumper?",
+        "Will the red bumper be touched by the {ball} ball?",
+        "Once it is launched, will the ball strike the red bumper?",
+    ),
+    "peg_touch": (
+        "Will the ball touch the red thing?",
+        "Will the {ball} ball hit the red thing on its way down?",
+        "Is the ball going to touch what is red?",
+        "On its way down, will the ball come into contact with the red thing?",
+        "Will the red thing be touched by the {ball} ball?",
+        "When the ball falls, will it strike the red thing?",
+    ),
 }
 """Phrasings that ask for what will happen."""
+PREDICTIVE["peg_bin"] = PREDICTIVE["bin"]
+
+CONVERSATIONAL: dict[str, tuple[str, ...]] = {
+    "what_next": (
+        "What happens next?",
+        "What will happen?",
+        "What is going to happen?",
+        "What will happen next in this picture?",
+        "How does this end?",
+        "What comes next?",
+    ),
+    "bin_check": (
+        "Will the ball land in the {bin} bin?",
+        "Does the {ball} ball end up in the {bin} bin?",
+        "Is the ball going to drop into the {bin} bin?",
+        "Is the {bin} bin the one that the ball will reach?",
+        "Will it land in {bin}?",
+        "Does it fall into the {bin} bin?",
+    ),
+    "race_check": (
+        "Will the {a} ball land first?",
+        "Is the {a} ball going to be first on the floor?",
+        "Does the {a} ball win the race?",
+        "Will the {a} ball reach the floor before the {b} ball?",
+        "Is the {a} ball the winner?",
+        "Does the {a} one land first?",
+    ),
+    "race_last": (
+        "Which ball will land last?",
+        "Which ball will reach the floor last?",
+        "Which of the two balls is going to lose the race to the floor?",
+        "What colour is the ball that will land last?",
+        "Will the {a} ball or the {b} ball land last?",
+        "Which ball is last?",
+    ),
+    "topple_check": (
+        "Will this fall?",
+        "Will the stack fall?",
+        "Is it going to fall?",
+        "Will the stack topple?",
+        "Does the stack fall over?",
+        "Will it collapse?",
+    ),
+    "wall_check": (
+        "Will the ball hit the {bin} wall?",
+        "Does the {ball} ball end up at the {bin} wall?",
+        "Is the ball going to reach the {bin} wall first?",
+        "Is the {bin} wall the one that the ball will run into?",
+        "Will it hit {bin}?",
+        "Does it reach the {bin} wall?",
+    ),
+    "describe": (
+        "What is this?",
+        "What do you see?",
+        "Describe the picture.",
+        "What is in this picture?",
+        "What does this picture show?",
+        "Tell me what you see.",
+    ),
+}
+"""Questions as people ask them: open ones, answered in a sentence, and yes or no."""
 
 EXERCISES: dict[str, tuple[str, ...]] = {
     "row": (
@@ -210,5 +338,5 @@ EXERCISES: dict[str, tuple[str, ...]] = {
 }
 """Phrasings that only training uses: where one named ball is, which comparing two of them presupposes."""
 
-PHRASINGS: dict[str, tuple[str, ...]] = {**_STATIC, **PREDICTIVE}
+PHRASINGS: dict[str, tuple[str, ...]] = {**_STATIC, **PREDICTIVE, **CONVERSATIONAL}
 """Family -> the ways to ask; every one can be put to every scene of its kind."""

@@ -14,8 +14,10 @@ from .physics import (
     FLOOR_Y,
     LANE_WALL_RADIUS,
     LANE_WALL_X,
+    PEG_RADIUS,
     RAMP_RADIUS,
     SIZE,
+    WALL_WIDTH,
 )
 
 if TYPE_CHECKING:
@@ -38,6 +40,9 @@ _SURFACES = {
     "ramp": (170, 170, 170),
     "red ramp": (225, 45, 45),
     "lit ramp": (255, 250, 170),
+    "peg": (170, 170, 170),
+    "red peg": (225, 45, 45),
+    "lit peg": (255, 250, 170),
     "pad": (70, 90, 120),
     "lit pad": (255, 250, 170),
 }
@@ -45,6 +50,7 @@ _PAINT: dict[str, tuple[int, int, int]] = {
     **_SURFACES,
     **{f"ball {name}": colour for name, colour in BALL_COLOURS.items()},
     **{f"bin {name}": colour for name, colour in BIN_COLOURS.items()},
+    **{f"wall {name}": colour for name, colour in BIN_COLOURS.items()},
     **{f"block {name}": colour for name, colour in BLOCK_COLOURS.items()},
 }
 CLASSES: tuple[str, ...] = tuple(_PAINT)
@@ -65,7 +71,9 @@ def render(scene: Scene, trajectory: Trajectory) -> tuple[NDArray[np.uint8], NDA
     half of the pixel, the front thing where several do.
     """
     canvas = _Canvas(len(trajectory.ramp_lit))
-    if scene.kind == "drop":
+    if scene.kind == "bumpers":
+        _paint_walls(canvas, scene)
+    elif scene.bins:
         for column, colour in enumerate(scene.bins):
             left = column * SIZE / len(scene.bins)
             canvas.paint(f"bin {colour}", _box(left, FLOOR_Y, left + SIZE / len(scene.bins), SIZE))
@@ -85,12 +93,34 @@ def render(scene: Scene, trajectory: Trajectory) -> tuple[NDArray[np.uint8], NDA
             canvas.paint_switching("red ramp", "lit ramp", trajectory.ramp_lit, shape - glow)
         else:
             canvas.paint("ramp", shape)
+    for peg in scene.pegs:
+        shape = (np.hypot(_X - peg.x, _Y - peg.y) - PEG_RADIUS)[None].astype(np.float32)
+        if peg.red:
+            glow = (_GLOW * trajectory.ramp_lit[:, None, None]).astype(np.float32)
+            canvas.paint_switching("red peg", "lit peg", trajectory.ramp_lit, shape - glow)
+        else:
+            canvas.paint("peg", shape)
     for index, block in enumerate(scene.blocks):
         canvas.paint(f"block {block.colour}", _turned_box(trajectory.block_pose[:, index], block.width, block.height))
     for index, ball in enumerate(scene.balls):
         centre = trajectory.ball_xy[:, index, :, None, None]
         canvas.paint(f"ball {ball.colour}", np.hypot(_X - centre[:, 0], _Y - centre[:, 1]) - BALL_RADIUS)
     return canvas.rgb.round().astype(np.uint8), canvas.classes
+
+
+def _paint_walls(canvas: _Canvas, scene: Scene) -> None:
+    """Four coloured walls, and behind the ball the grey launcher that shows its heading."""
+    sides = (
+        _box(-1, -1, WALL_WIDTH, SIZE + 1),
+        _box(SIZE - WALL_WIDTH, -1, SIZE + 1, SIZE + 1),
+        _box(WALL_WIDTH, -1, SIZE - WALL_WIDTH, WALL_WIDTH),
+        _box(WALL_WIDTH, SIZE - WALL_WIDTH, SIZE - WALL_WIDTH, SIZE + 1),
+    )
+    for colour, side in zip(scene.walls, sides, strict=True):
+        canvas.paint(f"wall {colour}", side)
+    (ball,), (dx, dy) = scene.balls, scene.heading
+    x, y = (SIZE / 2 - d * (SIZE / 2 - 1) if d else place for d, place in ((dx, ball.x), (dy, ball.y)))
+    canvas.paint("wall", _box(x - 2, y - 2, x + 2, y + 2))
 
 
 class _Canvas:

@@ -15,9 +15,9 @@ import numpy as np
 
 from theworld.utils.errors import ExistingFileError, TheWorldError
 
-from .layouts import KINDS, sample_scene
+from .layouts import KINDS, LEVELS, draw_scene, sample_disputed, sample_scene
 from .outcomes import outcomes
-from .physics import FRAMES, SIZE, Ball, Block, Ramp, Scene
+from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene, simulate
 from .questions import Question, choose_balanced, predictive_questions, static_questions
 from .render import render
 
@@ -41,15 +41,16 @@ __all__ = [
     "scenes_of",
 ]
 
-SPLITS = {"train": 0, "validation": 10_000_000, "test": 20_000_000, "fusion": 30_000_000}
-"""First seed of each split. A seed makes one scene of a kind, so splits share none."""
+SPLITS = {"train": 0, "validation": 10_000_000, "fusion": 30_000_000, "test": 50_000_000}
+"""First seed of each split. A seed makes one scene of a kind, so splits share none. Each release has new test seeds;
+0.1 had 20,000,000."""
 _SEEDS_PER_SPLIT = 10_000_000
 
 SIZES = {
-    "train": {"drop": 14_000, "race": 7_500, "stack": 6_500},
-    "validation": {"drop": 1_500, "race": 1_000, "stack": 1_000},
-    "fusion": {"drop": 4_000, "race": 2_000, "stack": 2_000},
-    "test": {"drop": 2_200, "race": 1_100, "stack": 1_100},
+    "train": {"drop": 2_500, "race": 2_000, "stack": 2_000, "pegs": 11_000, "bumpers": 11_000},
+    "validation": {"drop": 500, "race": 400, "stack": 400, "pegs": 1_000, "bumpers": 1_000},
+    "fusion": {"drop": 1_500, "race": 1_000, "stack": 1_000, "pegs": 4_000, "bumpers": 4_000},
+    "test": {"drop": 500, "race": 400, "stack": 400, "pegs": 1_200, "bumpers": 1_200},
 }
 """Scenes of each kind that the shipped weights were trained on and measured with."""
 
@@ -135,12 +136,31 @@ def scene_of(record: Record) -> Scene:
         ramps=tuple(Ramp(**ramp) for ramp in fields["ramps"]),
         bins=tuple(fields["bins"]),
         blocks=tuple(Block(**block) for block in fields["blocks"]),
+        pegs=tuple(Peg(**peg) for peg in fields["pegs"]),
+        walls=tuple(fields["walls"]),
+        heading=tuple(fields["heading"]),
+        level=fields["level"],
     )
 
 
-def make_clip(seed: int, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
-    """Frames (F, 32, 32, 3), class map (F, 32, 32) and record of one scene."""
-    scene, trajectory = sample_scene(seed, kind)
+def make_clip(
+    seed: int, kind: str, level: int | None = None, *, labelled: bool = True, law: str = "usual"
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
+    """Frames (F, 32, 32, 3), class map (F, 32, 32) and record of one scene.
+
+    Args:
+        labelled: Whether its answers are balanced and beyond doubt. Otherwise it is drawn freely.
+        law: A key of `LAWS`. A labelled scene under another law than the usual one ends elsewhere than it usually
+            does; its record's `usual_outcomes` holds what usually becomes of it.
+    """
+    others: dict[str, Any] = {}
+    if not labelled:
+        scene, trajectory = draw_scene(seed, kind, level, LAWS[law])
+    elif law == "usual":
+        scene, trajectory = sample_scene(seed, kind, level)
+    else:
+        scene, usual, trajectory = sample_disputed(seed, kind, LAWS[law])
+        others["usual_outcomes"] = outcomes(scene, usual)
     frames, classes = render(scene, trajectory)
     record = {
         "seed": seed,
@@ -150,7 +170,9 @@ def make_clip(seed: int, kind: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8
         "block_pose": trajectory.block_pose.astype(float).round(3).tolist(),
         "ramp_lit": trajectory.ramp_lit.tolist(),
         "pad_lit": trajectory.pad_lit.tolist(),
-        "outcomes": outcomes(scene, trajectory),
+        "outcomes": outcomes(scene, trajectory) or {},
+        "law": law,
+        **others,
     }
     return frames, classes, record
 

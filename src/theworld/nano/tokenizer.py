@@ -73,7 +73,7 @@ CHAT_TEMPLATE = """
 """
 
 
-def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokenizer:
+def build_tokenizer(texts: Iterable[str], vocab_size: int = 3072) -> GemmaTokenizer:
     """Train a Gemma tokenizer with byte fallback on `texts`.
 
     Every word of `texts` enters as it stands, in lower case and capitalised, with and without a space before it, so a

@@ -145,18 +145,25 @@ def train_vae(
     decoder_steps: int = 100,
     image_steps: int = 1500,
     clip_steps: int = 2700,
+    start_from: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the VAE on `scenes_folder`/train and write it to `out`/vae, its figures to `out`/vae.json.
 
     Single frames come first, the decoder alone for their first `decoder_steps`; then clips of 5 and 9 frames, mixed
     with single frames. The latents' mean and deviation over whole clips go into the saved config. Returns the figures.
+
+    Args:
+        start_from: Folder of a VAE that is trained further, in place of a new one; the decoder then has no start.
     """
     torch.manual_seed(seed)
     frames = load(scenes_folder / "train").frames
     clips = _Clips(frames, seed)
-    vae = to_channels_last(build_vae())
-    whiten(vae, clips.draw(256, 1))
+    if start_from is None:
+        vae = to_channels_last(build_vae())
+        whiten(vae, clips.draw(256, 1))
+    else:
+        vae, decoder_steps = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train()), 0
     encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .fit import Group, fit
+from .foreign import foreign_image
+from .physics import FRAMES
 from .render import CLASSES
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 32
 IMAGE_TOKENS = 16
 CELLS = 4  # a side: an image token covers 8 x 8 pixels, a cell 2 x 2
-FRAME_WEIGHTS = (0.25, *[0.5 / 7] * 7, 0.25)  # of frames 0 to 8
+FRAME_WEIGHTS = (0.25, *[0.5 / (FRAMES - 2)] * (FRAMES - 2), 0.25)  # of the frames in order
 IMAGES_PER_STEP = 32
 
 
@@ -101,10 +103,12 @@ def train_vision(
 
 @torch.no_grad()
 def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, images: Sequence[tuple[int, int]]) -> Tensor:
-    """Image tokens (images, N, D) of (clip, frame) pairs; each pair passes the tower once."""
+    """Image tokens (images, N, D) of (clip, frame) pairs; each pair passes the tower once.
+
+    A negative clip is a foreign image, see `Conversation`.
+    """
     unique = list(dict.fromkeys(images))
-    clips, frames = zip(*unique, strict=True)
-    pixels = to_pixels(scenes.frames[list(clips), list(frames)])
-    tokens = image_tokens(model, pixels)
+    seen = [scenes.frames[clip, frame] if clip >= 0 else foreign_image(-1 - clip) for clip, frame in unique]
+    tokens = image_tokens(model, to_pixels(np.stack(seen)))
     place = {image: index for index, image in enumerate(unique)}
     return tokens[[place[image] for image in images]]
