@@ -65,15 +65,19 @@ class Batch:
 
 
 def draw_views(rng: np.random.Generator) -> tuple[int, ...]:
-    """One view of any frame, or several: mostly up to the end, else fewer steps ahead or from a later present."""
+    """One view of any frame, or several: mostly up to the end, else fewer steps ahead or from a later present.
+
+    What has ended stays as it is: views after the last frame are the last frame.
+    """
     chance = rng.random()
     if chance > MULTI_SHARE:
         return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
-    if chance < 0.6 * MULTI_SHARE:
+    if chance < 0.5 * MULTI_SHARE:
         return WORLD_VIEWS
-    present = int(rng.integers(FRAMES)) if rng.random() < 0.5 else FIRST
-    ahead = int(rng.integers(0, (LAST - present) // LATENT_STEP + 1))
-    return (*range(present, present + ahead * LATENT_STEP + 1, LATENT_STEP), present)
+    present = int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS))
+    most = len(WORLD_VIEWS) - 2
+    ahead = most if rng.random() < 0.6 else int(rng.integers(most + 1))
+    return (*(min(present + LATENT_STEP * step, LAST) for step in range(ahead + 1)), present)
 
 
 def draw_conversation(

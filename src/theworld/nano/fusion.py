@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,9 +20,17 @@ from PIL import Image
 
 from theworld.model import TheWorld
 
-from .conversations import FIRST, Conversation
+from .conversations import (
+    FIRST,
+    FOREIGN_SHARE,
+    Conversation,
+    foreign_conversation,
+    foreign_question,
+    questions_about_the_end,
+)
+from .foreign import foreign_image
 from .physics import FRAMES
-from .questions import predictive_questions, static_questions
+from .questions import static_questions
 from .scenes import SceneSet, load
 from .vision import IMAGE_SIZE
 
@@ -32,7 +41,7 @@ CONFIGS = Path(__file__).parent / "configs"
 CONVERSATIONS = "conversations.jsonl"
 WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
-DRAWS = 3  # conversations about each scene: one pass over all of them is 2,000 steps of 12
+DRAWS = 2  # conversations about each scene's first frame; a third is about a later one
 
 # Delta from the library's defaults. The layout is what the validation scenes preferred; see benchmarks/nano_layouts.py.
 FUSION_CONFIG: dict[str, Any] = {
@@ -66,36 +75,98 @@ def stage_settings(stage: Literal["align", "questions"], **keys: Any) -> dict[st
     return {**json.loads((CONFIGS / f"{stage}.json").read_text(encoding="utf-8")), **keys}
 
 
-def write_conversations(scenes_folder: Path, out: Path, *, draws: int = DRAWS, seed: int = 0) -> None:
-    """Write `draws` conversations about the first frame of every scene, and the frames, to `out`; all or nothing."""
+def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
+    """Write what alignment looks at to `out`: every clip, and again from a later frame on; all or nothing.
+
+    A later present is drawn for each clip, half the time its last frame. What has ended stays as it is.
+    """
     scenes = load(scenes_folder)
+    last = scenes.frames.shape[1] - 1
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        for clip in range(len(scenes)):
-            Image.fromarray(scenes.frames[clip, FIRST]).save(partial / f"{clip:05}.png")
-        with (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
-            for row in _rows(scenes, draws, np.random.default_rng(seed)):
-                lines.write(json.dumps(row) + "\n")
+        shape = (2 * len(scenes), *scenes.frames.shape[1:])
+        clips = np.lib.format.open_memmap(partial / "frames.npy", "w+", np.uint8, shape)
+        for clip, frames in enumerate(scenes.frames):
+            present = later_present(clip, last, seed)
+            clips[2 * clip] = frames
+            clips[2 * clip + 1] = frames[np.minimum(np.arange(last + 1) + present, last)]
+        clips.flush()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _rows(scenes: SceneSet, draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def later_present(clip: int, last: int, seed: int) -> int:
+    """A later frame of a clip, half the time the last; the same for alignment and for questions."""
+    rng = np.random.default_rng((seed, clip))
+    return last if rng.random() < 0.5 else int(rng.integers(1, last))
+
+
+def write_conversations(
+    scenes_folder: Path, out: Path, *, draws: int = DRAWS, labels: int | None = None, seed: int = 0
+) -> None:
+    """Write conversations about scenes, and the images that they are about, to `out`; all or nothing.
+
+    Every scene has `draws` conversations about its first frame, and one about a later frame, which asks for what that
+    frame shows. Beside them are conversations about images that are not of this world.
+
+    Args:
+        labels: Scenes of every kind at most, the first ones.
+    """
+    scenes = load(scenes_folder)
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        with (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
+            for name, conversation in _conversations(scenes, draws, labels, seed):
+                lines.write(json.dumps(_row(partial, scenes, name, conversation)) + "\n")
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _conversations(
+    scenes: SceneSet, draws: int, labels: int | None, seed: int
+) -> Iterator[tuple[str, Conversation]]:
+    """Every conversation with its name."""
+    rng = np.random.default_rng(seed)
+    seen: dict[str, int] = defaultdict(int)
+    last = scenes.frames.shape[1] - 1
     for clip, record in enumerate(scenes.records):
+        seen[record["kind"]] += 1
+        if labels is not None and seen[record["kind"]] > labels:
+            continue
+        name = f"{record['kind']}-{record['seed']}"
         for draw in range(draws):
-            messages: list[dict[str, str]] = []
-            for turn in draw_fusion_conversation(clip, record, rng).turns:
-                messages += [{"role": "user", "content": turn.text}, {"role": "assistant", "content": turn.answer}]
-            name = f"{record['kind']}-{record['seed']}-{draw}"
-            yield {"id": name, "image": f"{clip:05}.png", "messages": messages}
+            yield f"{name}-{draw}", draw_fusion_conversation(clip, record, FIRST, rng)
+        yield f"{name}-later", draw_fusion_conversation(clip, record, later_present(clip, last, seed), rng)
+        if rng.random() < FOREIGN_SHARE * (draws + 1):
+            foreign = foreign_conversation(record, rng)
+            yield f"{name}-foreign", foreign
 
 
-def draw_fusion_conversation(clip: int, record: dict[str, Any], rng: np.random.Generator) -> Conversation:
-    """Every predictive question of the scene and static ones about its first frame, in random order."""
-    predictive = predictive_questions(record, rng)
-    static = static_questions(record, FIRST, rng)
-    kept = [static[i] for i in rng.permutation(len(static))[: TURNS - len(predictive)]]
-    turns = [*predictive, *kept]
-    return Conversation(clip, (FIRST,), tuple(turns[i] for i in rng.permutation(len(turns))))
+def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) -> dict[str, Any]:
+    """A row of the file; its image is written into `folder` unless it is there."""
+    clip, present = conversation.clip, conversation.views[-1]
+    image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
+    if not (folder / image).exists():
+        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip)
+        Image.fromarray(pixels).save(folder / image)
+    messages: list[dict[str, str]] = []
+    for turn in conversation.turns:
+        messages += [{"role": "user", "content": turn.text}, {"role": "assistant", "content": turn.answer}]
+    return {"id": name, "image": image, "messages": messages}
+
+
+def draw_fusion_conversation(
+    clip: int, record: dict[str, Any], present: int, rng: np.random.Generator, turns: int = TURNS
+) -> Conversation:
+    """Questions about a frame of a clip in random order: of the first frame also about the end, else what it shows."""
+    predictive = questions_about_the_end(record, rng) if present == FIRST else []
+    static = static_questions(record, present, rng)
+    kept = [static[i] for i in rng.permutation(len(static))[: turns - len(predictive)]]
+    asked = [*predictive, *kept]
+    if rng.random() < FOREIGN_SHARE:
+        asked[-1] = foreign_question(rng)
+    return Conversation(clip, (present,), tuple(asked[i] for i in rng.permutation(len(asked))))

@@ -18,7 +18,13 @@ from theworld.utils.errors import ExistingFileError, TheWorldError
 from .layouts import KINDS, LEVELS, draw_scene, sample_disputed, sample_scene
 from .outcomes import outcomes
 from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene, simulate
-from .questions import Question, choose_balanced, predictive_questions, static_questions
+from .questions import (
+    Question,
+    choose_balanced,
+    conversational_questions,
+    predictive_questions,
+    static_questions,
+)
 from .render import render
 
 if TYPE_CHECKING:
@@ -48,8 +54,8 @@ _SEEDS_PER_SPLIT = 10_000_000
 
 SIZES = {
     "train": {"drop": 2_500, "race": 2_000, "stack": 2_000, "pegs": 11_000, "bumpers": 11_000},
-    "validation": {"drop": 500, "race": 400, "stack": 400, "pegs": 1_000, "bumpers": 1_000},
-    "fusion": {"drop": 1_500, "race": 1_000, "stack": 1_000, "pegs": 4_000, "bumpers": 4_000},
+    "validation": {"drop": 300, "race": 300, "stack": 300, "pegs": 800, "bumpers": 800},
+    "fusion": {"drop": 800, "race": 600, "stack": 600, "pegs": 2_500, "bumpers": 2_500},
     "test": {"drop": 500, "race": 400, "stack": 400, "pegs": 1_200, "bumpers": 1_200},
 }
 """Scenes of each kind that the shipped weights were trained on and measured with."""
@@ -81,8 +87,13 @@ class SceneSet:
         return np.array([i for i, record in enumerate(self.records) if record["kind"] == kind], np.int64)
 
 
-def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2) -> SceneSet:
+def generate(
+    folder: Path, split: str, counts: dict[str, int], workers: int = 2, *, level: int | None = None, law: str = "usual"
+) -> SceneSet:
     """Simulate, draw and write `counts[kind]` scenes of each kind, the first ones of the split; all or nothing.
+
+    Scenes of the split `train` are drawn freely, of all levels of difficulty, half of them of the hardest. Those of
+    other splits are balanced, their outcome is beyond doubt, and their level is `level`, by default the hardest.
 
     `questions.jsonl` beside them asks about the first frame of every scene and one later frame: `id`, `clip` and
     `frame` (places in frames.npy), `family`, `kind` (static or predictive), `question`, `answer`, `choices`. Of a
@@ -99,7 +110,12 @@ def generate(folder: Path, split: str, counts: dict[str, int], workers: int = 2)
             raise TheWorldError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
     if folder.exists():
         raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
-    jobs = [(SPLITS[split] + i, kind) for kind, count in counts.items() for i in range(count)]
+    free = split == "train"
+    jobs = [
+        (SPLITS[split] + i, kind, _free_level(kind, i) if free else level if kind in LEVELS else None, not free, law)
+        for kind, count in counts.items()
+        for i in range(count)
+    ]
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
@@ -177,12 +193,25 @@ def make_clip(
     return frames, classes, record
 
 
-def _make_job(job: tuple[int, str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record, Asked]:
-    frames, classes, record = make_clip(*job)
+def _free_level(kind: str, place: int) -> int | None:
+    """The level of a free scene: the hardest for every other one, the easier ones by turns."""
+    if kind not in LEVELS:
+        return None
+    hardest = LEVELS[kind] - 1
+    return (*range(hardest), *[hardest] * hardest)[place % (2 * hardest)]
+
+
+Job = tuple[int, str, int | None, bool, str]
+"""Seed, kind, level, whether labelled, and law of a scene."""
+
+
+def _make_job(job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record, Asked]:
+    seed, kind, level, labelled, law = job
+    frames, classes, record = make_clip(seed, kind, level, labelled=labelled, law=law)
     return frames, classes, record, list(_ask(record))
 
 
-def _write(folder: Path, jobs: list[tuple[int, str]], workers: int) -> None:
+def _write(folder: Path, jobs: list[Job], workers: int) -> None:
     shape = (len(jobs), FRAMES, int(SIZE), int(SIZE))
     frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (*shape, 3))
     classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, shape)
@@ -203,18 +232,19 @@ def _ask(record: Record) -> Iterator[tuple[int, Question]]:
     """Every question about the first frame and about a later one, half the time the last; drawn by the scene's seed."""
     rng = np.random.default_rng((record["seed"], KINDS.index(record["kind"])))
     later = FRAMES - 1 if rng.random() < 0.5 else int(rng.integers(1, FRAMES))
-    yield from ((0, question) for question in predictive_questions(record, rng))
+    for ask in (predictive_questions, conversational_questions):
+        yield from ((0, question) for question in ask(record, rng))
     for frame in (0, later):
         yield from ((frame, question) for question in static_questions(record, frame, rng))
 
 
-def _write_questions(path: Path, jobs: list[tuple[int, str]], asked: list[tuple[int, int, Question]]) -> None:
+def _write_questions(path: Path, jobs: list[Job], asked: list[tuple[int, int, Question]]) -> None:
     rng = np.random.default_rng(len(jobs))
     chosen = choose_balanced(asked, len(asked), rng)
     with path.open("w", encoding="utf-8") as lines:
         for place in rng.permutation(len(chosen)):
             clip, frame, question = chosen[place]
-            seed, scene_kind = jobs[clip]
+            seed, scene_kind = jobs[clip][:2]
             row = {"id": f"{scene_kind}-{seed}-{frame}-{question.family}", "clip": clip, "frame": frame}
             row |= {"family": question.family, "kind": question.kind, "question": question.text}
             row |= {"answer": question.answer, "choices": question.choices}

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from theworld.nano.dynamics import train_dynamics
-from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_conversations
+from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_clips, write_conversations
 from theworld.nano.scenes import KINDS, SIZES, generate
 from theworld.nano.vae import train_vae
 from theworld.nano.vlm import train_vlm
@@ -64,7 +64,7 @@ class Recipe:
     """Sizes of every stage; the defaults are those of the shipped weights.
 
     Args:
-        train, validation, fusion, test: Scenes of each split, as (drop, race, stack).
+        train, validation, fusion, test: Scenes of each split, by kind in the order of `KINDS`.
     """
 
     train: tuple[int, ...] = tuple(SIZES["train"].values())
@@ -74,8 +74,8 @@ class Recipe:
     vae: dict[str, Any] | None = None
     dynamics: dict[str, Any] | None = None
     vlm: dict[str, Any] | None = None
-    align_steps: int = 2_000
-    question_steps: int = 2_000
+    align_steps: int = 1_500
+    question_steps: int = 1_200
     seed: int = 0
     workers: int = 2
 
@@ -86,10 +86,10 @@ class Recipe:
 
 # A few steps of everything: whether it runs, not whether it learns.
 SMOKE = Recipe(
-    train=(24, 12, 12),
-    validation=(6, 6, 6),
-    fusion=(12, 6, 6),
-    test=(6, 6, 6),
+    train=(12, 6, 6, 12, 12),
+    validation=(3, 3, 3, 3, 3),
+    fusion=(6, 6, 6, 6, 6),
+    test=(3, 3, 3, 3, 3),
     vae={"image_steps": 2, "clip_steps": 2},
     dynamics={"steps": 2, "metric_steps": 2, "batch_size": 4, "compiled": False},
     vlm={"vision_steps": 2, "language_steps": 2, "comparison_steps": 2, "per_family": 2},
@@ -165,7 +165,9 @@ def _simulate(out: Path, split: str, recipe: Recipe) -> None:
 
 
 def _converse(out: Path, recipe: Recipe) -> None:
-    """The conversations about the scenes of the fusion, unless they are there."""
+    """The clips to align on and the conversations about the scenes of the fusion, unless they are there."""
+    if not (out / "clips").is_dir():
+        write_clips(out / "scenes" / "fusion", out / "clips", seed=recipe.seed)
     if not (out / "conversations").is_dir():
         write_conversations(out / "scenes" / "fusion", out / "conversations", seed=recipe.seed)
 
@@ -180,7 +182,7 @@ def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -
         **latents,
         seed=recipe.seed,
         model_name=str(folder / "start"),
-        train_dataset_path=str(out / "scenes" / "fusion"),
+        train_dataset_path=str(out / "clips"),
         max_steps=recipe.align_steps,
         output_dir=str(folder / "align"),
         **sees_no_future,
@@ -197,7 +199,8 @@ def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -
 
 def tuned_lane(out: Path, recipe: Recipe) -> Lane:
     """Gemma without a world, its adapters trained on the fusion's questions, as long and with as many parameters."""
-    plain = {"enable_world": False, "num_world_steps": None, "latent_cache": None, "lora": ADAPTERS}
+    plain = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
+    plain |= {"lora": ADAPTERS, "freeze_gemma_vision": False}
     gemma = str(out / "weights" / "gemma")
     return _question_lane(out, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
 
@@ -223,7 +226,7 @@ def _question_lane(out: Path, recipe: Recipe, name: str, **keys: Any) -> Lane:
 def run_stage(keys: dict[str, Any]) -> None:
     """Train what the keys of a training config say; its latent cache is filled first where it reads whole clips."""
     config = TrainingConfig.from_dict(keys)
-    if config.objective == "align":  # the questions are about the first frames of the same clips
+    if config.latent_cache is not None:
         precompute(config, together=ENCODED_TOGETHER)
     train(config)
 

@@ -30,6 +30,7 @@ def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollato
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
+        drawn_world_steps=config.train_world_steps or (),
         **_sources(config, model),
     )
 
