@@ -1,17 +1,23 @@
 """Put figures that commands wrote into the pages that show them.
 
 python scripts/write_results.py
+python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads, beside the weights, arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`, and
-layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py.
+layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. With `--evidence` it takes
+over evidence.json and the figures of `theworld nano evidence` first.
 """
 
+import argparse
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from theworld.evaluation.verdict import p_text
+from theworld.recipes.evidence.tables import evidence_text, percent, table
+from theworld.recipes.evidence.tables import tracing_text as traced_families
 from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +26,10 @@ CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Put figures that commands wrote into the pages that show them.")
+    parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
+    if path := parser.parse_args().evidence:
+        take_evidence(path)
     metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
     layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
     for page in (ROOT / "README.md", NANO_WEIGHTS / "README.md"):
@@ -28,6 +38,14 @@ def main() -> None:
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
     encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
     put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
+    if (evidence := NANO_WEIGHTS / "evidence.json").is_file():
+        put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
+
+
+def take_evidence(path: Path) -> None:
+    """Copy what an experiment found beside the weights, and its figures beside the pages."""
+    shutil.copyfile(path, NANO_WEIGHTS / "evidence.json")
+    shutil.copytree(path.parent / "figures", ROOT / "docs" / "evidence", dirs_exist_ok=True)
 
 
 def results_text(metrics: Mapping[str, Any]) -> str:
@@ -39,8 +57,8 @@ def results_text(metrics: Mapping[str, Any]) -> str:
     rows = [
         [
             arm["label"],
-            *(_percent(arm["families"].get(name)) for name in predictive),
-            _percent(arm["kinds"]["predictive"]),
+            *(percent(arm["families"].get(name)) for name in predictive),
+            percent(arm["kinds"]["predictive"]),
         ]
         for arm in arms.values()
         if arm["kinds"].get("predictive")
@@ -48,10 +66,9 @@ def results_text(metrics: Mapping[str, Any]) -> str:
     shown = [name for name in STATIC_ARMS if name in arms]
     static = [name for name in counted if name.startswith("static/")]
     below = [
-        [f"{_name(name)} (n={_n(arms, name)})", *(_percent(arms[a]["families"][name]) for a in shown)]
-        for name in static
+        [f"{_name(name)} (n={_n(arms, name)})", *(percent(arms[a]["families"][name]) for a in shown)] for name in static
     ]
-    below.append(["all", *(_percent(arms[name]["kinds"]["static"]) for name in shown)])
+    below.append(["all", *(percent(arms[name]["kinds"]["static"]) for name in shown)])
     verdicts = "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
     tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
     return "\n\n".join([verdicts, *tables])
@@ -87,15 +104,7 @@ def learners_text(metrics: Mapping[str, Any]) -> str:
 
 def tracing_text(metrics: Mapping[str, Any]) -> str:
     """A row a family: how the reader reads, how often the imagined end and the answer are right and agree."""
-    shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
-    rows = [
-        [_name(family), row["n"], *(_percent(row[name]) for name in shares), row["wrong"]]
-        + [_percent(row[f"wrong_follows_{name}"]) for name in ("imagined", "truth")]
-        for family, row in (metrics["tracing"] or {}).items()
-    ]
-    header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
-    header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
-    return table(header, rows)
+    return traced_families({_name(family): row for family, row in (metrics["tracing"] or {}).items()})
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
@@ -126,7 +135,7 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
 def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """A row for each of the four layouts."""
     rows = (
-        [layout, *(_percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
+        [layout, *(percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
         for layout, kinds in layouts.items()
     )
     return table(["layout", "predictive", "static"], rows)
@@ -137,15 +146,9 @@ def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
     rows: list[list[Any]] = []
     for key, row in encoders.items():
         seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
-        kinds = (_percent(row[kind]) for kind in ("predictive", "static"))
+        kinds = (percent(row[kind]) for kind in ("predictive", "static"))
         rows.append([f"`{key}`", *kinds, seeds, f"{row['milliseconds']:.1f}"])
     return table(["world encoder", "predictive", "static", "predictive, by seed", "ms an image"], rows)
-
-
-def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
-    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
 
 
 def put(page: Path, name: str, text: str) -> None:
@@ -161,13 +164,6 @@ def _name(family: str) -> str:
 
 def _n(arms: Mapping[str, Any], family: str) -> int:
     return arms["world"]["families"][family]["n"]
-
-
-def _percent(share: Mapping[str, Any] | None) -> str:
-    """Percent with the ends of the 95 % interval."""
-    if not share:
-        return "-"
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
 
 
 if __name__ == "__main__":

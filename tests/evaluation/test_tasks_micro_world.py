@@ -19,6 +19,7 @@ from theworld.evaluation.tasks.base import MARGIN, kind_of
 from theworld.model import TheWorld
 from theworld.nano import scenes
 from theworld.nano.scenes import load as load_scenes
+from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import read_jsonl
 
 TASK = TASKS["micro_world"]
@@ -151,7 +152,7 @@ def test_errors_are_traced_by_place(items: tuple[Item, ...], monkeypatch: pytest
     monkeypatch.setattr(tracing, "STEPS", 40)
 
     def true_latents(asked: tuple[Item, ...]) -> torch.Tensor:
-        return micro_world._latents(np.stack([item.clip for item in asked]))
+        return micro_world.latents_of(np.stack([item.clip for item in asked]), NANO_WEIGHTS / "cosmos")
 
     answers = {item.id: item.answer for item in items}
     traced = micro_world.trace(items, true_latents, answers)
@@ -170,5 +171,7 @@ def test_the_reader_sees_the_latents_that_the_shipped_model_makes(items: tuple[I
     encoder = model.model.world_encoder
     pixels = model.processor.world_pixels([items[0].clip[0]])
     assert torch.allclose(
-        encoder.encode(pixels, 0), micro_world._latents(np.stack([items[0].clip]))[:, :, :1], atol=1e-4
+        encoder.encode(pixels, 0),
+        micro_world.latents_of(np.stack([items[0].clip]), NANO_WEIGHTS / "cosmos")[:, :, :1],
+        atol=1e-4,
     )

@@ -1,4 +1,4 @@
-"""The nano world: simulate its scenes, train its models, and fusions of the shipped ones."""
+"""The nano world: simulate its scenes, train its models and fusions of the shipped ones, and gather the evidence."""
 
 import argparse
 from pathlib import Path
@@ -32,11 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for job in (train, fuse):
         job.add_argument("--smoke", action="store_true", help="a few steps of every stage")
 
+    evidence = jobs.add_parser(
+        "evidence", help="measure whether answers follow from the rollout, or what is left of it"
+    )
+    evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
+    evidence.add_argument("--quick", action="store_true", help="one seed, fewer labels and scenes: minutes, not hours")
+    seeds = "seeds of the fusions and controls (default 0 1 2 3 4, with --quick 0)"
+    evidence.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=seeds)
+    dynamics = "folders of dynamics of other seeds, each with `transformer`; fusions of each are trained as well"
+    evidence.add_argument("--dynamics", type=Path, nargs="+", default=[], metavar="FOLDER", help=dynamics)
+    early = "folders of weaker dynamics, each with `transformer`, such as early checkpoints: for the dose-response"
+    evidence.add_argument("--checkpoints", type=Path, nargs="+", default=[], metavar="FOLDER", help=early)
+
     # No character begins an option here: whatever options the old command had, its successor is named
     gone = jobs.add_parser("evaluate", prefix_chars="\0", add_help=False)
     gone.add_argument("options", nargs="*")
 
-    for job in (scenes, train, fuse):
+    for job in (scenes, train, fuse, evidence):
         job.add_argument("--workers", type=int, default=2, help="processes that simulate")
         add_json(job)
 
@@ -51,10 +63,12 @@ def run(args: argparse.Namespace) -> int:
     needed = [("nano", "pymunk"), ("nano", "scipy")]
     if args.job != "scenes":  # what the fusion needs, which may come after an hour
         needed += [("train", module) for module in ("datasets", "pyarrow", "tensorboard")]
+    if args.job == "evidence":
+        needed += [("eval", module) for module in ("matplotlib", "sklearn", "statsmodels")]
     for extra, module in needed:
         require(extra, module)
     configure_logging()
-    return {"scenes": _scenes, "train": _train, "fuse": _fuse}[args.job](args)
+    return {"scenes": _scenes, "train": _train, "fuse": _fuse, "evidence": _evidence}[args.job](args)
 
 
 def _scenes(args: argparse.Namespace) -> int:
@@ -80,6 +94,26 @@ def _fuse(args: argparse.Namespace) -> int:
         check_choice("world_encoder", encoder)
     folders = [str(path) for path in train_fusions(args.folder, args.world_encoder, args.seed, _recipe(args))]
     return report(args, {"weights": folders}, "\n".join(f"weights in {folder}" for folder in folders))
+
+
+def _evidence(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from theworld.recipes.evidence import QUICK, EvidenceSettings, gather_evidence
+
+    chosen = QUICK if args.quick else EvidenceSettings()
+    settings = replace(
+        chosen,
+        seeds=tuple(args.seeds or chosen.seeds),
+        dynamics=tuple(args.dynamics),
+        checkpoints=tuple(args.checkpoints),
+        recipe=replace(chosen.recipe, workers=args.workers),
+    )
+    evidence = gather_evidence(args.folder, settings)
+    claims = [
+        f"{'holds' if row['holds'] else 'does not hold'}: {row['claim']}. {row['found']}" for row in evidence["claims"]
+    ]
+    return report(args, evidence, *claims, f"evidence in {args.folder / 'evidence.json'}")
 
 
 def _recipe(args: argparse.Namespace) -> Any:

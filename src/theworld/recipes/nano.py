@@ -106,10 +106,10 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
     or more they train side by side, each in a process of its own.
     """
     recipe = recipe or Recipe()
-    _settle(out / "recipe.json", recipe)
+    settle(out / "recipe.json", recipe)
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
     for split in ("train", "validation", "fusion", "test"):
-        _simulate(out, split, recipe)
+        simulate(out, split, recipe)
 
     def seeded(train: Callable[..., object], *args: Path, **settings: Any) -> Callable[[], object]:
         return partial(train, scenes, *args, seed=recipe.seed, **settings)
@@ -123,11 +123,11 @@ def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
         (gemma / "vlm.json", seeded(train_vlm, gemma, **(recipe.vlm or {}))),
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
-    _run_lanes([world, language], recipe.workers)
+    run_lanes([world, language], recipe.workers)
     _converse(out, recipe)
     lane = partial(fusion_lane, out, recipe)
     controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
-    _run_lanes([lane("theworld"), *controls, tuned_lane(out, recipe)], recipe.workers)
+    run_lanes([lane("theworld"), *controls, tuned_lane(out, recipe)], recipe.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
@@ -146,18 +146,18 @@ def train_fusions(out: Path, encoders: Sequence[str], seeds: Sequence[int], reci
         The folder of each, `out`/weights/<encoder>-<seed>.
     """
     recipe = recipe or Recipe()
-    _settle(out / "recipe.json", recipe)
-    _simulate(out, "fusion", recipe)
+    settle(out / "recipe.json", recipe)
+    simulate(out, "fusion", recipe)
     _converse(out, recipe)
     for base in ("gemma", "cosmos"):
         shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
     lanes = [fusion_lane(out, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
-    _run_lanes(lanes, recipe.workers)
+    run_lanes(lanes, recipe.workers)
     return [out / "weights" / name for name, *_ in chosen]
 
 
-def _simulate(out: Path, split: str, recipe: Recipe) -> None:
+def simulate(out: Path, split: str, recipe: Recipe) -> None:
     """The scenes of a split, unless they are there."""
     if not (out / "scenes" / split).is_dir():
         logger.info("scenes: simulating %s", split)
@@ -174,12 +174,16 @@ def _converse(out: Path, recipe: Recipe) -> None:
 
 def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -> Lane:
     """A fresh fusion of the packaged base models with a world encoder, its two runs, and their package."""
+    return [*align_lane(out, recipe, name, encoder), *question_lane(out, recipe, name, out / name / "align")]
+
+
+def align_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos", cosmos: str = "cosmos") -> Lane:
+    """A fresh fusion and its alignment in `out`/`name`; `cosmos` is the folder of the world in `out`/weights."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
-    latents = {"latent_cache": str(out / "latents")}
     align = stage_settings(
         "align",
-        **latents,
+        latent_cache=str(out / "latents"),
         seed=recipe.seed,
         model_name=str(folder / "start"),
         train_dataset_path=str(out / "clips"),
@@ -187,39 +191,51 @@ def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -
         output_dir=str(folder / "align"),
         **sees_no_future,
     )
-    bases = weights / "gemma", weights / "cosmos"
+    bases = weights / "gemma", weights / cosmos
     start = partial(start_fusion, *bases, folder / "start", seed=recipe.seed, world_encoder=encoder)
     aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
-    return [
-        (folder / "start" / "config.json", start),
-        (aligned / "config.json", partial(run_stage, align)),
-        *_question_lane(out, recipe, name, model_name=str(folder / "align"), **latents),
-    ]
+    return [(folder / "start" / "config.json", start), (aligned / "config.json", partial(run_stage, align))]
 
 
-def tuned_lane(out: Path, recipe: Recipe) -> Lane:
+def tuned_lane(out: Path, recipe: Recipe, name: str = f"{CONTROLS}/gemma_tuned", **keys: Any) -> Lane:
     """Gemma without a world, its adapters trained on the fusion's questions, as long and with as many parameters."""
     plain = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
     plain |= {"lora": ADAPTERS, "freeze_gemma_vision": False}
-    gemma = str(out / "weights" / "gemma")
-    return _question_lane(out, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
+    return question_lane(out, recipe, name, out / "weights" / "gemma", **plain, **keys)
 
 
-def _question_lane(out: Path, recipe: Recipe, name: str, **keys: Any) -> Lane:
-    """The run on questions, and its package."""
+def question_lane(
+    out: Path,
+    recipe: Recipe,
+    name: str,
+    start: Path,
+    *,
+    conversations: Path | None = None,
+    cosmos: str = "cosmos",
+    **keys: Any,
+) -> Lane:
+    """The run on questions from the checkpoint `start` in `out`/`name`, and its package in `out`/weights/`name`.
+
+    Args:
+        conversations: Folder of what it reads; by default `out`/conversations.
+        cosmos: Folder of the world in `out`/weights.
+        keys: Keys of the run's training config over those of its file.
+    """
+    latents: dict[str, Any] = {"latent_cache": str(out / "latents")}
     questions = stage_settings(
         "questions",
         seed=recipe.seed,
-        train_dataset_path=str(out / "conversations" / CONVERSATIONS),
+        model_name=str(start),
+        train_dataset_path=str((conversations or out / "conversations") / CONVERSATIONS),
         max_steps=recipe.question_steps,
         output_dir=str(out / name / "questions"),
-        **keys,
+        **latents | keys,
     )
     asked = out / name / "questions" / f"checkpoint-{recipe.question_steps}"
     package = out / "weights" / name
     return [
         (asked / "config.json", partial(run_stage, questions)),
-        (package / "config.json", partial(package_delta, asked, package, out / "weights")),
+        (package / "config.json", partial(package_delta, asked, package, out / "weights", cosmos)),
     ]
 
 
@@ -231,7 +247,7 @@ def run_stage(keys: dict[str, Any]) -> None:
     train(config)
 
 
-def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
+def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
     """Run every lane's unfinished stages in order, the lanes side by side as far as there are `workers`."""
     lanes = [[stage for stage in lane if not stage[0].is_file()] for lane in lanes]
     lanes = [lane for lane in lanes if lane]
@@ -259,7 +275,7 @@ def _run_stages(lane: Lane) -> None:
         run()
 
 
-def _settle(path: Path, recipe: Recipe) -> None:
+def settle(path: Path, recipe: Recipe) -> None:
     """Remember the settings that a folder is made with.
 
     Raises:

@@ -81,11 +81,15 @@ def _copy(source: Path, target: Path, *left_out: str) -> None:
     write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
 
 
-def package_cosmos(source: Path, target: Path) -> None:
-    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository."""
+def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> None:
+    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository.
+
+    `dynamics` is the folder of the transformer where that is not in `source`.
+    """
     models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+    folders = {"vae": source, "transformer": dynamics or source}
     for name, cls in models.items():
-        cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
+        cls.from_pretrained(folders[name] / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
     forget_origin(target)
     shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
     save_prompt_embeds(target, "", prompt_embedding())
@@ -95,8 +99,11 @@ def package_cosmos(source: Path, target: Path) -> None:
     write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
-def package_delta(source: Path, target: Path, weights: Path) -> None:
-    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
+def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
+    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies.
+
+    The bases are the folders `gemma` and `cosmos` in `weights`.
+    """
     _copy(source, target, *_NOT_PACKAGED)
     tensors = load_file(source / "model.safetensors")
     save_file(
@@ -105,7 +112,9 @@ def package_delta(source: Path, target: Path, weights: Path) -> None:
         metadata={"format": "pt"},
     )
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
+    bases = {
+        name: os.path.relpath(weights / folder, target) for name, folder in (("gemma", "gemma"), ("cosmos", cosmos))
+    }
     config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 

@@ -1,0 +1,74 @@
+"""The evidence that answers follow from the rollout: eight lines of an experiment, each resumable, and the claims.
+
+bars      what can be learned from labels and the first frame alone; which families of questions qualify
+gain      the rollout against the best of that, on the same labels
+tracing   whether answers follow the imagined end, also where it is wrong
+law       other dynamics, no other label: whether answers follow the new law
+dose      answers right over imagined ends right, for weaker and weaker dynamics
+transfer  labels on easy scenes, questions about hard ones
+no_harm   static questions about all frames, with the world on
+verdicts  those of the evaluation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from theworld.utils.io import write_json
+
+from ..nano import settle
+from .claims import decide_claims
+from .futures import dose_response, law_swap, no_harm, trace, verdicts
+from .gain import bars, gain, transfer
+from .models import check_dynamics
+from .settings import QUICK, EvidenceSettings, Experiment
+
+LINES: dict[str, Callable[[Experiment], Any]] = {
+    "bars": bars,
+    "gain": gain,
+    "tracing": trace,
+    "law": law_swap,
+    "dose": dose_response,
+    "transfer": transfer,
+    "no_harm": no_harm,
+    "verdicts": verdicts,
+}
+"""In the order in which they are computed: the first decides whether the others are worth their time."""
+
+
+def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> dict[str, Any]:
+    """Run what is missing of the experiment in `folder`; writes `folder`/evidence.json and figures.
+
+    The models are those of `folder`/weights, laid out as `theworld nano train` leaves them, or else the shipped ones.
+    Every result is one file in `folder`/results, and is computed again only if its settings have changed.
+
+    Returns:
+        The results by line, `claims`, and `settings`: what evidence.json holds.
+
+    Raises:
+        FileNotFoundError: A folder of dynamics or of the models is missing.
+        ValueError: The scenes in `folder` were made with other settings.
+    """
+    from .figures import draw_figures  # needs matplotlib
+
+    settings = settings or EvidenceSettings()
+    check_dynamics((*settings.dynamics, *settings.checkpoints))
+    experiment = Experiment(folder, settings)
+    _ = experiment.weights  # which has to be there
+    settle(folder / "recipe.json", settings.recipe)
+    inputs = asdict(replace(settings, recipe=replace(settings.recipe, workers=0)))
+    evidence: dict[str, Any] = {
+        name: experiment.result(f"lines/{name}", inputs, lambda line=line: line(experiment))
+        for name, line in LINES.items()
+    }
+    chosen = {"seeds": len(settings.seeds), "labels": settings.labels, "dynamics": 1 + len(settings.dynamics)}
+    evidence |= {"claims": decide_claims(evidence), "settings": chosen}
+    write_json(folder / "evidence.json", evidence)
+    draw_figures(evidence, folder / "figures")
+    return evidence
+
+
+__all__ = ["LINES", "QUICK", "EvidenceSettings", "gather_evidence"]

@@ -1,0 +1,124 @@
+"""Answers of models to the predictive questions about a set of scenes, and of static learners to the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from theworld.evaluation.learners import best_learner, build_mlp, predict_network, train_network
+from theworld.evaluation.result import Result
+from theworld.evaluation.run import evaluate
+from theworld.evaluation.tasks import micro_world
+from theworld.evaluation.tasks.micro_world import MICRO_WORLD
+from theworld.nano.places import MIRRORED, answers_by_place
+from theworld.nano.scenes import SceneSet
+
+from .models import Trained
+from .settings import FAMILIES, Experiment
+
+Answers = dict[str, dict[str, str]]
+"""By family, the answer by number of the scene; empty where a model said nothing that can be read."""
+
+PROBE_STEPS = 3_000
+PREDICTIVE = [f"predictive/{family}" for family in FAMILIES]
+
+
+def ask(
+    experiment: Experiment, name: str, model: Path, scenes: SceneSet, *, traced: bool = False, **settings: Any
+) -> Result:
+    """`theworld.evaluate` of `model` on questions about `scenes`; rollouts are shared by all models of one world."""
+    options: dict[str, Any] = {"batch_size": 50, "families": PREDICTIVE, "arms": "world"} | settings
+    world = {"cosmos": experiment.cosmos}
+    learn, trace = partial(micro_world.learn, **world), partial(micro_world.trace, **world)
+    task = replace(MICRO_WORLD, learn=learn, trace=trace if traced else None)
+    folders = {
+        "output": str(experiment.folder / "evaluations" / name),
+        "latent_cache": str(experiment.folder / "latents"),
+    }
+    return evaluate(model, task, data=str(scenes.folder), **folders, **options)
+
+
+def answers_of(experiment: Experiment, name: str, model: Path, scenes: SceneSet, arm: str = "world") -> Answers:
+    """The answers of `model` to the predictive questions about `scenes`; `name` is that of the result."""
+
+    def compute() -> Answers:
+        return read_answers(ask(experiment, name, model, scenes, arms=arm), arm)
+
+    return experiment.result(f"answers/{name}", {"scenes": len(scenes)}, compute)
+
+
+def trained_answers(experiment: Experiment, models: Iterable[Trained], scenes: SceneSet, name: str) -> list[Answers]:
+    """The answers of each model that was trained for the experiment; `name` is that of the scenes."""
+    weights = experiment.fusions / "weights"
+    return [answers_of(experiment, f"{name}-{one.name}", weights / one.name, scenes, one.own_arm) for one in models]
+
+
+def read_answers(result: Result, arm: str = "world") -> Answers:
+    """The predictive answers of an evaluation's arm."""
+    said = {row.id: row.parsed or "" for row in result.predictions[arm]}
+    found: Answers = {}
+    for item in result.items.items:
+        kind, _, family = item.family.partition("/")
+        if kind == "predictive":
+            found.setdefault(family, {})[str(item.metadata["clip"])] = said[item.id]
+    return found
+
+
+def learned_answers(
+    experiment: Experiment, name: str, family: str, scenes: SceneSet, train: SceneSet, validation: SceneSet, labels: int
+) -> dict[str, Any]:
+    """Of the best static learner of a family: `answers` by number of the scene, and `learners`, a row each.
+
+    Args:
+        labels: Scenes of `train` that are learned from, the first ones; mirrored copies are learned from as well.
+    """
+
+    def compute() -> dict[str, Any]:
+        places = dict([*micro_world.places_of(train.records, family).items()][:labels])
+        fitted_on = micro_world.labelled(train.frames, places, experiment.cosmos, MIRRORED[family])
+        chosen_on = micro_world.places_of(validation.records, family)
+        predict, rows = best_learner(
+            family, fitted_on, micro_world.labelled(validation.frames, chosen_on, experiment.cosmos)
+        )
+        clips = [*micro_world.places_of(scenes.records, family)]
+        told = predict(micro_world.features(np.asarray(scenes.frames[clips, 0]), experiment.cosmos)).tolist()
+        words = {
+            str(clip): answers_by_place(scenes.records[clip], family)[place]
+            for clip, place in zip(clips, told, strict=True)
+        }
+        return {"answers": words, "learners": [{**row, "labels": len(places)} for row in rows]}
+
+    inputs = {"labels": labels, "train": len(train), "validation": len(validation), "scenes": len(scenes)}
+    return experiment.result(f"learned/{name}-{labels}-{family}", inputs, compute)
+
+
+def probe_ends(experiment: Experiment, family: str, scenes: SceneSet, train: SceneSet) -> float:
+    """Share of `scenes` whose true last latent a probe reads right; it was fitted on all of `train`, also mirrored."""
+
+    def lasts(clips: NDArray[np.uint8]) -> torch.Tensor:
+        return micro_world.latents_of(clips, experiment.cosmos)[:, :, -1]
+
+    def compute() -> float:
+        known, asked = (micro_world.places_of(one.records, family) for one in (train, scenes))
+        clips, labels = np.asarray(train.frames[[*known]]), torch.tensor([*known.values()])
+        both = torch.cat([lasts(clips), lasts(clips[:, :, :, ::-1])])
+        labels = torch.cat([labels, torch.tensor(MIRRORED[family])[labels]])
+        reader = train_network(build_mlp, both, labels, steps=PROBE_STEPS, weight_decay=0.05, seed=0)
+        read = predict_network(reader, lasts(np.asarray(scenes.frames[[*asked]])))
+        return (read == torch.tensor([*asked.values()])).double().mean().item()
+
+    return experiment.result(f"probe/{family}", {"train": len(train), "scenes": len(scenes)}, compute)
+
+
+def hits(
+    records: Sequence[Mapping[str, Any]], family: str, answers: Mapping[str, str], clips: Sequence[str]
+) -> NDArray[np.float64]:
+    """1.0 where the answer is the scene's outcome, else 0.0, (n,) of the scenes `clips`."""
+    return np.array([float(answers[clip] == records[int(clip)]["outcomes"][family]) for clip in clips])

@@ -1,0 +1,228 @@
+"""The figures of the experiment, as SVG and PNG on white, so that they show on light and on dark pages."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from theworld.evaluation.report.plots import GRID, INK, PALETTE, STYLE
+from theworld.utils.imports import require
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ARMS = {
+    "rollout": ("rollout", PALETTE[0], "o"),
+    "current_frame": ("current frame, trained alike", PALETTE[1], "s"),
+    "static_learner": ("best static learner", PALETTE[2], "^"),
+    "gemma_tuned": ("Gemma trained equally", PALETTE[3], "D"),
+}
+"""Label, colour and marker."""
+LAW_ARMS = {
+    "new_dynamics": "rollout, dynamics of\nthe new law",
+    "old_dynamics": "rollout, dynamics of\nthe old law",
+    "current_frame": "current frame",
+    "static_learner": "best static learner",
+}
+NAMES = {
+    "peg_bin": "which bin? (pegs)",
+    "wall": "which wall? (bumpers)",
+    "bumper_touch": "red bumper touched?",
+    "peg_touch": "red thing touched? (pegs)",
+}
+"""What a family asks."""
+WIDTH, HEIGHT = 8.6, 2.7
+OTHER = "#cbd5e1"
+
+
+def draw_figures(evidence: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Write every figure as <name>.svg and <name>.png to `folder`; returns the SVG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
+    for name, (draw, height) in FIGURES.items():
+        with _figure(folder / name, height) as figure:
+            draw(figure, evidence)
+        drawn.append(folder / f"{name}.svg")
+    return drawn
+
+
+def _labels(figure: Any, evidence: Mapping[str, Any]) -> None:
+    """Accuracy over the number of labels."""
+    curves = evidence["gain"]["curve"]
+    learned = {family: row["labels"] for family, row in evidence["bars"].items()}
+    for axes, family in zip(_panels(figure, [*learned]), learned, strict=True):
+        for arm, of in (
+            ("rollout", curves["rollout"]),
+            ("current_frame", curves["current_frame"]),
+            ("static_learner", learned),
+        ):
+            _curve(axes, arm, [int(label) for label in of[family]], [*of[family].values()])
+        ticks = [int(label) for label in learned[family]]
+        axes.set_xscale("log")
+        axes.set_xticks([ticks[0], *ticks[2:-1:2], ticks[-1]] if len(ticks) > 3 else ticks)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.minorticks_off()
+    _shared_labels(figure, "labelled scenes of each kind")
+
+
+def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
+    """Accuracy over difficulty, where labels are of the easiest scenes."""
+    levels = evidence["transfer"]["levels"]
+    families = [*levels["rollout"]]
+    for axes, family in zip(_panels(figure, families), families, strict=True):
+        for arm in ARMS:
+            _curve(axes, arm, range(1, 1 + len(levels[arm][family])), levels[arm][family])
+        count = len(levels["rollout"][family])
+        axes.set_xlim(0.8, count + 0.2)
+        axes.set_xticks(range(1, count + 1), ["easiest", *[""] * (count - 2), "hardest"])
+    _shared_labels(figure, "difficulty of the scenes asked about; all labels are of the easiest")
+
+
+def _laws(figure: Any, evidence: Mapping[str, Any]) -> None:
+    """Which law the answers follow, on scenes that the two laws dispute."""
+    law = evidence["law"]
+    panels = figure.subplots(1, len(law), sharey=True, squeeze=False)[0]
+    for axes, (family, arms) in zip(panels, law.items(), strict=True):
+        new, old = ([100 * arms[arm][which]["estimate"] for arm in LAW_ARMS] for which in ("new", "old"))
+        rest = [100 - a - b for a, b in zip(new, old, strict=True)]
+        _stacked(axes, [*LAW_ARMS.values()], {"new law": new, "old law": old, "another": rest})
+        _title(axes, f"{_name(family)}\nn = {arms['new_dynamics']['new']['n']}")
+    panels[0].invert_yaxis()
+    _legend(figure, panels[0], 3, "answer of the")
+    figure.supxlabel("answers in per cent", fontsize=9)
+
+
+def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
+    """Answers beside imagined ends, and which of the two answers follow where the imagined end is wrong."""
+    traced = evidence["tracing"]
+    left, right = figure.subplots(1, 2, sharey=True)
+    marks = {
+        "imagined_right": "imagined end right",
+        "answer_right": "answer right",
+        "answer_is_imagined": "answer = imagined end",
+    }
+    for number, (key, label) in enumerate(marks.items()):
+        rows = [row[key] for row in traced.values()]
+        places = [place + (number - 1) * 0.24 for place in range(len(rows))]
+        colour = PALETTE[(1, 2, 0)[number]]
+        left.hlines(
+            places, [100 * row["low"] for row in rows], [100 * row["high"] for row in rows], color=colour, lw=1.6
+        )
+        left.plot([100 * row["estimate"] for row in rows], places, "sDo"[number], color=colour, label=label, ms=5)
+    left.set_yticks(range(len(traced)), [_name(family) for family in traced])
+    left.set_xlim(right=100.5)
+    left.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
+    _title(left, "all scenes, per cent")
+    left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
+    # Of the wrong imaginations alone
+    shares = [[row[f"wrong_follows_{which}"] for row in traced.values()] for which in ("imagined", "truth")]
+    follows, truth = ([100 * row["estimate"] if row else 0.0 for row in rows] for rows in shares)
+    rest = [100 - a - b if row["wrong"] else 0.0 for a, b, row in zip(follows, truth, traced.values(), strict=True)]
+    _stacked(right, [""] * len(traced), {"answer = imagined end": follows, "answer = truth": truth, "neither": rest})
+    right.set_yticks(range(len(traced)), [_name(family) for family in traced])
+    for place, row in enumerate(traced.values()):
+        right.text(102, place, f"n = {row['wrong']}", va="center", fontsize=8)
+    _title(right, "where the imagined end is wrong, per cent")
+    right.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
+    left.invert_yaxis()
+
+
+def _dose(figure: Any, evidence: Mapping[str, Any]) -> None:
+    """Answers right over imagined ends right, a point for each of the dynamics."""
+    dose = evidence["dose"]
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], "--", color=INK, linewidth=0.8, label="equal")
+    shown = [family for family in NAMES if any(family in model["families"] for model in dose["models"])]
+    for number, family in enumerate(shown):
+        points = [model["families"][family] for model in dose["models"] if family in model["families"]]
+        values = ([100 * point[key] for point in points] for key in ("imagined", "answer"))
+        look: dict[str, Any] = {"color": PALETTE[number], "markersize": 6, "mfc": "none", "mew": 1.5}
+        axes.plot(*values, "os^D"[number], label=_name(family), **look)
+    means = [model for model in dose["models"] if model["families"]]
+    if dose["fit"]:
+        told = f"mean of families:\nslope {dose['fit']['slope']:.2f}, r = {dose['fit']['r']:.3f}"
+        axes.plot(
+            [100 * m["imagined"] for m in means], [100 * m["answer"] for m in means], "o", color=INK, ms=4, label=told
+        )
+    values = [100 * row[key] for model in means for row in model["families"].values() for key in ("imagined", "answer")]
+    low = 10 * (min(values, default=0) // 10)
+    axes.set(xlim=(low, 101), ylim=(low, 101), xlabel="imagined end right, per cent", ylabel="answer right, per cent")
+    axes.set_aspect("equal")
+    axes.grid(color=GRID, alpha=0.3, linewidth=0.8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.03, 1), frameon=False, fontsize=9)
+
+
+FIGURES = {
+    "accuracy-over-labels": (_labels, HEIGHT),
+    "accuracy-over-difficulty": (_difficulty, HEIGHT),
+    "answers-under-two-laws": (_laws, HEIGHT),
+    "answer-against-imagined-end": (_tracing, 3.4),
+    "dose-response": (_dose, 3.6),
+}
+"""File, what draws it, and its height in inches."""
+
+
+@contextmanager
+def _figure(path: Path, height: float) -> Generator[Any]:
+    with require("eval", "matplotlib").rc_context(fname=STYLE):
+        figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
+        yield figure
+        # Without a date or an author, so that the same numbers give the same bytes
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(path.with_name(f"{path.name}.svg"), facecolor="white", metadata=nothing)
+        figure.savefig(path.with_name(f"{path.name}.png"), facecolor="white", dpi=160, metadata={"Software": None})
+
+
+def _panels(figure: Any, families: Sequence[str]) -> Sequence[Axes]:
+    """A panel a family, side by side, of one scale."""
+    panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
+    for axes, family in zip(panels, families, strict=True):
+        axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.8)
+        _title(axes, _name(family))
+        axes.set_ylim(0, 103)
+        axes.tick_params(labelsize=8)
+    return panels
+
+
+def _curve(axes: Axes, arm: str, places: Sequence[int], shares: Sequence[Mapping[str, float]]) -> None:
+    label, colour, marker = ARMS[arm]
+    middle, low, high = ([100 * share[key] for share in shares] for key in ("estimate", "low", "high"))
+    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(places, middle, f"-{marker}", color=colour, label=label, markersize=4, linewidth=1.4)
+
+
+def _shared_labels(figure: Any, below: str) -> None:
+    _legend(figure, figure.axes[0], 4)
+    figure.supxlabel(below, fontsize=9)
+    figure.axes[0].set_ylabel("right in per cent", fontsize=9)
+
+
+def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
+    """Horizontal bars whose segments add up to 100; segments wide enough for it show their number."""
+    left = [0.0] * len(rows)
+    for (label, values), colour in zip(parts.items(), (PALETTE[0], PALETTE[1], OTHER), strict=True):
+        axes.barh(range(len(rows)), values, left=left, color=colour, label=label, height=0.62)
+        for place, (start, value) in enumerate(zip(left, values, strict=True)):
+            if value >= 12:
+                ink = INK if colour == OTHER else "white"
+                axes.text(start + value / 2, place, f"{value:.0f}", ha="center", va="center", color=ink, fontsize=8)
+        left = [start + value for start, value in zip(left, values, strict=True)]
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    axes.set_xlim(0, 100)
+    axes.tick_params(labelsize=8)
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, fontsize=9, loc="left")
+
+
+def _legend(figure: Any, axes: Axes, columns: int, title: str | None = None) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    labels = [f"{title} {label}" if title and label != "another" else label for label in labels]
+    figure.legend(handles, labels, loc="outside upper left", frameon=False, ncols=columns, fontsize=9)
+
+
+def _name(family: str) -> str:
+    return NAMES.get(family, family)

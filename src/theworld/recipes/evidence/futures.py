@@ -1,0 +1,172 @@
+"""Lines 3, 4, 5, 7 and 8: what the trained model does with its rollouts, and what they cost elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from theworld.evaluation.ask.arms import FULL
+from theworld.evaluation.stats.significance import compare
+from theworld.evaluation.tracing import share_of
+from theworld.evaluation.verdict import REFERENCE
+from theworld.nano.fusion import WORLD_STEPS
+from theworld.nano.scenes import SceneSet
+from theworld.utils.imports import require
+
+from .answers import Answers, answers_of, ask, learned_answers
+from .models import other_law, variant, with_dynamics
+from .settings import FAMILIES, KINDS, LAW, Experiment
+
+ALL_STEPS = [*range(WORLD_STEPS + 1)]
+SPARE = 1.15  # scenes beyond those that should give as many wrong imaginations as are wanted
+
+
+def trace(experiment: Experiment) -> dict[str, Any]:
+    """By family, the figures of `evaluation.tracing.follow` for the trained model.
+
+    Test scenes come first; where a family has too few wrong imaginations among them, more scenes are made once.
+    """
+    settings = experiment.settings
+    count = settings.recipe.counts("test")[KINDS[0]]
+    found = _traced(experiment, "traced", experiment.weights / "theworld", _test_scenes(experiment, count))
+    rates = [row["wrong"] / row["n"] for row in found.values()]
+    wanted = max((settings.wrong_ends * SPARE / rate if rate else math.inf for rate in rates), default=0)
+    more = int(min(settings.most_traced, max(count, wanted)))
+    if more <= count:
+        return found
+    return _traced(experiment, "traced", experiment.weights / "theworld", _test_scenes(experiment, more))
+
+
+def _test_scenes(experiment: Experiment, count: int) -> SceneSet:
+    return experiment.more(f"test-{count}", "test", dict.fromkeys(KINDS, count))
+
+
+def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> dict[str, Any]:
+    """Error tracing by family."""
+    name = f"{name}-{len(scenes)}"
+
+    def compute() -> dict[str, Any]:
+        traced = ask(experiment, name, model, scenes, traced=True).metrics["tracing"] or {}
+        return {family.partition("/")[2]: row for family, row in traced.items()}
+
+    return experiment.result(f"traced/{name}", {"scenes": len(scenes)}, compute)
+
+
+def law_swap(experiment: Experiment) -> dict[str, Any]:
+    """By family: how often each arm gives the answer of the new law, on scenes whose answer the law changes.
+
+    Of the arms, only the new dynamics have seen clips of the new law, and those without labels.
+    """
+    settings, model = experiment.settings, experiment.weights / "theworld"
+    count = settings.recipe.counts("test")[KINDS[0]]
+    scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(KINDS, count), law=LAW)
+    # 1. Answers of every arm
+    world = other_law(experiment)
+    new = variant(experiment, model, f"theworld-{world}", world)
+    still = experiment.weights / "controls" / "current_frame"
+    arms: dict[str, Answers] = {
+        "new_dynamics": answers_of(experiment, f"law-{world}", new, scenes),
+        "old_dynamics": answers_of(experiment, "law-old", model, scenes),
+        "current_frame": answers_of(experiment, "law-current_frame", still, scenes),
+    }
+    train, validation = experiment.split("fusion"), experiment.split("validation")
+    arms["static_learner"] = {
+        family: learned_answers(experiment, "law", family, scenes, train, validation, len(train))["answers"]
+        for family in FAMILIES
+    }
+    # 2. The scenes that the laws dispute, and who follows which
+    found: dict[str, Any] = {}
+    for family in FAMILIES:
+        ends: dict[str, tuple[str, str]] = {}
+        for clip in arms["new_dynamics"][family]:
+            record = scenes.records[int(clip)]
+            ends[clip] = record["outcomes"][family], record["usual_outcomes"][family]
+        disputed = [clip for clip, (after, before) in ends.items() if after != before]
+        if disputed:
+            found[family] = {
+                name: {
+                    law: share_of([told[family][clip] == ends[clip][place] for clip in disputed])
+                    for place, law in enumerate(("new", "old"))
+                }
+                for name, told in arms.items()
+            }
+    return found
+
+
+def dose_response(experiment: Experiment) -> dict[str, Any]:
+    """Answers right over imagined ends right, for weaker dynamics and fewer sampler steps of the trained model.
+
+    Returns:
+        `models`: name, and by family `imagined` and `answer`, with their means over families; `fit`: `slope` and `r`
+        of the means; `families`: the same fit of each family. A fit of fewer than two different points is `None`.
+    """
+    model, settings = experiment.weights / "theworld", experiment.settings
+    # 1. The models
+    chosen = {
+        f"{steps} sampler steps": variant(experiment, model, f"theworld-steps-{steps}", world_inference_steps=steps)
+        for steps in settings.sampler_steps
+    }
+    for number, folder in enumerate(settings.checkpoints, start=1):
+        world = with_dynamics(experiment, folder, f"cosmos-early-{number}")
+        chosen[folder.name] = variant(experiment, model, f"theworld-early-{number}", world)
+    # 2. What each imagines and answers
+    count = settings.recipe.counts("test")[KINDS[0]]
+    scenes, models = _test_scenes(experiment, count), list[dict[str, Any]]()
+    for name, folder in chosen.items():
+        traced = _traced(experiment, folder.name, folder, scenes)
+        told = {
+            family: {"imagined": row["imagined_right"]["estimate"], "answer": row["answer_right"]["estimate"]}
+            for family, row in traced.items()
+        }
+        means = {key: float(np.mean([row[key] for row in told.values()])) for key in ("imagined", "answer") if told}
+        models.append({"name": name, **means, "families": told})
+    # 3. Lines through them
+    families = {family: [one["families"][family] for one in models if family in one["families"]] for family in FAMILIES}
+    fits = {family: fit(points) for family, points in families.items()}
+    return {"models": models, "fit": fit([one for one in models if one["families"]]), "families": fits}
+
+
+def fit(points: Sequence[dict[str, Any]]) -> dict[str, float] | None:
+    """Least squares of `answer` over `imagined`: `slope`, `intercept`, `r`; `None` where there is no such line."""
+    imagined, answer = ([point[key] for point in points] for key in ("imagined", "answer"))
+    if len(set(imagined)) < 2 or len(set(answer)) < 2:
+        return None
+    line = require("eval", "scipy.stats").linregress(imagined, answer)
+    return {"slope": float(line.slope), "intercept": float(line.intercept), "r": float(line.rvalue)}
+
+
+def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
+    """For each number of latent frames, static questions about all frames with the world on against Gemma alone.
+
+    Returns:
+        A row a number: `num_world_steps`, `difference` with `low` and `high`, `n`, accuracy of `gemma`, `worst` family.
+    """
+    scenes, questions = experiment.split("test"), experiment.settings.questions
+    settings: dict[str, Any] = {"families": "static", "num_samples": questions, "num_world_steps": ALL_STEPS}
+    arms = f"{REFERENCE},{FULL},{FULL}_0"
+    asked = ask(experiment, f"no-harm-{questions}", experiment.weights / "theworld", scenes, arms=arms, **settings)
+    alone = asked.predictions[REFERENCE]
+    clusters, families = [row.cluster for row in alone], np.array([row.family for row in alone])
+    theirs, rows = np.array([row.score for row in alone]), list[dict[str, Any]]()
+    for steps in ALL_STEPS:
+        arm = FULL if steps == WORLD_STEPS else f"{FULL}_{steps}"
+        ours = np.array([row.score for row in asked.predictions[arm]])
+        by_family = {str(family): float((ours - theirs)[families == family].mean()) for family in np.unique(families)}
+        worst = min(by_family, key=lambda family: by_family[family])
+        found = compare(ours, theirs, clusters)
+        kept = {key: found[key] for key in ("difference", "low", "high", "n")}
+        shown = {"family": worst.partition("/")[2], "difference": by_family[worst]}
+        rows.append({"num_world_steps": steps, **kept, "gemma": float(theirs.mean()), "worst": shown})
+    return rows
+
+
+def verdicts(experiment: Experiment) -> dict[str, Any]:
+    """The verdict of `theworld.evaluate` on each kind of questions, all arms run: `outcome` and `text`."""
+    settings, scenes = experiment.settings, experiment.split("test")
+    asked: dict[str, Any] = {"num_samples": settings.questions, "num_futures": settings.futures, "arms": "all"}
+    name = f"verdicts-{settings.questions}-{settings.futures}"
+    result = ask(experiment, name, experiment.weights / "theworld", scenes, families=None, traced=True, **asked)
+    return {kind: {"outcome": told.outcome, "text": told.text} for kind, told in result.verdict.items()}

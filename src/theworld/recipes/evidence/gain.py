@@ -1,0 +1,191 @@
+"""Lines 1, 2 and 6: what can be learned from the present alone, and what a rollout gains over that.
+
+D  dynamics        S  seeds of the training        n  scenes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theworld.evaluation.tracing import share_of
+from theworld.nano.layouts import LEVELS
+from theworld.nano.scenes import SceneSet, load
+from theworld.utils.imports import require
+
+from .answers import Answers, hits, learned_answers, probe_ends, trained_answers
+from .models import Trained, easy_scenes, train_models
+from .settings import FAMILIES, KINDS, Experiment
+
+Array = NDArray[np.float64]
+
+FEW_CEILING, MANY_CEILING, PROBE_FLOOR = 0.70, 0.80, 0.99
+"""A family qualifies if its best static learner stays below the first two, with few and with the most labels, and a
+probe of the true end reaches the third."""
+
+RIVALS = ("static_learner", "current_frame", "gemma_tuned")
+"""Those that see the present alone. The best of them is the bar."""
+
+RESAMPLES = 5_000
+
+
+def bars(experiment: Experiment) -> dict[str, Any]:
+    """By family: the best static learner for each number of labels on test scenes, the probe, and `qualifies`."""
+    settings, test, train = experiment.settings, experiment.split("test"), experiment.split("fusion")
+    found: dict[str, Any] = {}
+    for family in FAMILIES:
+        by_labels: dict[str, Any] = {}
+        for labels in sorted({settings.labels, *settings.curve}):
+            learned = learned_answers(experiment, "hard", family, test, train, experiment.split("validation"), labels)
+            right = hits(test.records, family, learned["answers"], [*learned["answers"]])
+            chosen = next(row for row in learned["learners"] if row["chosen"])
+            by_labels[str(labels)] = {
+                **(share_of(right) or {}),
+                "learner": chosen["learner"],
+                "reads": chosen["features"],
+            }
+        few, many = (by_labels[str(labels)]["estimate"] for labels in (settings.labels, max(settings.curve)))
+        probe = probe_ends(experiment, family, test, train)
+        qualifies = few <= FEW_CEILING and many <= MANY_CEILING and probe >= PROBE_FLOOR
+        found[family] = {"labels": by_labels, "probe": probe, "qualifies": qualifies}
+    return found
+
+
+def gain(experiment: Experiment) -> dict[str, Any]:
+    """The rollout against every rival on the same labels, and accuracy over the number of labels for the first seed.
+
+    Returns:
+        `families`: by family `compare_arms`; `curve`: by arm, family and number of labels, the share of right answers.
+    """
+    settings, test = experiment.settings, experiment.split("test")
+    # 1. Everything that is trained, for the comparison and for the curve
+    worlds = ["cosmos", *(f"cosmos-{number}" for number in range(1, 1 + len(settings.dynamics)))]
+    rollouts = [[Trained("rollout", settings.labels, seed, world) for seed in settings.seeds] for world in worlds]
+    rivals = {arm: [Trained(arm, settings.labels, seed) for seed in settings.seeds] for arm in RIVALS[1:]}
+    curves = {
+        arm: [Trained(arm, labels, settings.seeds[0]) for labels in sorted({settings.labels, *settings.curve})]
+        for arm in ("rollout", "current_frame")
+    }
+    train_models(experiment, [model for models in (*rollouts, *rivals.values(), *curves.values()) for model in models])
+    # 2. The comparison
+    asked = [trained_answers(experiment, models, test, "hard") for models in rollouts]
+    others = {arm: trained_answers(experiment, models, test, "hard") for arm, models in rivals.items()}
+    learned = _learned(experiment, "hard", test, experiment.split("fusion"), experiment.split("validation"))
+    families = compare_arms(test, asked, {"static_learner": [learned], **others})
+    # 3. The curve
+    curve: dict[str, Any] = {arm: {} for arm in curves}
+    for arm, models in curves.items():
+        for model, answers in zip(models, trained_answers(experiment, models, test, "hard"), strict=True):
+            for family in FAMILIES:
+                right = hits(test.records, family, answers[family], [*answers[family]])
+                curve[arm].setdefault(family, {})[str(model.labels)] = share_of(right)
+    return {"families": families, "curve": curve}
+
+
+def transfer(experiment: Experiment) -> dict[str, Any]:
+    """What is learned from labels on the easiest scenes alone, asked about scenes of every level; one seed.
+
+    Returns:
+        `families`: `compare_arms` on the hardest scenes; `levels`: by arm and family, the share of right answers on
+        each level, from the easiest.
+    """
+    settings, test = experiment.settings, experiment.split("test")
+    models = {arm: [Trained(arm, settings.labels, settings.seeds[0], easy=True)] for arm in ("rollout", *RIVALS[1:])}
+    train_models(experiment, [model for (model,) in models.values()])
+    train, validation = (load(easy_scenes(experiment, split)) for split in ("fusion", "validation"))
+    counts = settings.recipe.counts("test")
+    # 1. Scenes of every level, the hardest last
+    others = range(max(LEVELS[kind] for kind in KINDS) - 1)
+    sets = [
+        (f"level-{level}", experiment.more(f"test-level-{level}", "test", {k: counts[k] for k in KINDS}, level=level))
+        for level in others
+    ]
+    # 2. Answers of every arm
+    levels: dict[str, Any] = {}
+    asked: dict[str, list[Answers]] = {}
+    for name, scenes in (*sets, ("hard", test)):
+        asked = {arm: trained_answers(experiment, own, scenes, name) for arm, own in models.items()}
+        asked["static_learner"] = [_learned(experiment, f"easy-{name}", scenes, train, validation)]
+        for arm, (answers,) in asked.items():
+            for family in FAMILIES:
+                right = hits(scenes.records, family, answers[family], [*answers[family]])
+                levels.setdefault(arm, {}).setdefault(family, []).append(share_of(right))
+    return {"families": compare_arms(test, [asked.pop("rollout")], asked), "levels": levels}
+
+
+def _learned(experiment: Experiment, name: str, scenes: SceneSet, train: SceneSet, validation: SceneSet) -> Answers:
+    labels = experiment.settings.labels
+    return {
+        family: learned_answers(experiment, name, family, scenes, train, validation, labels)["answers"]
+        for family in FAMILIES
+    }
+
+
+def compare_arms(
+    scenes: SceneSet, rollouts: Sequence[Sequence[Answers]], rivals: Mapping[str, Sequence[Answers]]
+) -> dict[str, Any]:
+    """By family: `n`, `rollout` with its interval, and of each rival its accuracy and the paired `difference`.
+
+    The bar is the rival that is right most often on these very scenes, a choice that can only lower the gain.
+
+    Args:
+        rollouts: Answers by dynamics and seed.
+        rivals: Answers by rival and seed.
+    """
+    found: dict[str, Any] = {}
+    for family in FAMILIES:
+        clips = [*rollouts[0][0][family]]
+        ours = np.array([[hits(scenes.records, family, one[family], clips) for one in seeds] for seeds in rollouts])
+        told: dict[str, Any] = {}
+        for name, seeds in rivals.items():
+            theirs = np.array([hits(scenes.records, family, one[family], clips) for one in seeds])
+            told[name] = {"accuracy": float(theirs.mean()), **resampled(ours, theirs)}
+        own = {key: value for key, value in resampled(ours).items() if key != "p"}
+        bar = max(told, key=lambda name: told[name]["accuracy"])
+        by_seed = ours.mean(axis=2).tolist()
+        found[family] = {"n": len(clips), "rollout": own, "by_seed": by_seed, "bar": bar, "rivals": told}
+    return correct(found)
+
+
+def correct(families: dict[str, Any]) -> dict[str, Any]:
+    """`compare_arms` with `p_holm`: Holm's correction over all families and rivals."""
+    rows = [row for told in families.values() for row in told["rivals"].values()]
+    holm = require("eval", "statsmodels.stats.multitest").multipletests
+    for row, p in zip(rows, holm([row["p"] for row in rows], method="holm")[1].tolist(), strict=True):
+        row["p_holm"] = p
+    return families
+
+
+def resampled(ours: Array, theirs: Array | None = None) -> dict[str, float]:
+    """Mean of `ours` (D, S, n), or of its difference to `theirs` (S', n), with a 95 % bootstrap interval and p.
+
+    Dynamics, seeds of either side, and scenes are all drawn anew, each where there are several; the two sides keep the
+    same scenes. `p` is two-sided: how rarely a resampled difference has the other sign.
+    """
+    others = np.zeros((1, ours.shape[2])) if theirs is None else theirs
+    sizes = (*ours.shape[:2], len(others), ours.shape[2])
+    several = [axis for axis, size in enumerate(sizes) if size > 1]
+
+    def statistic(*drawn: Any) -> float:
+        places: list[Any] = [np.arange(size) for size in sizes]
+        for axis, chosen in zip(several, drawn, strict=True):
+            places[axis] = chosen
+        worlds, seeds, their_seeds, scenes = places
+        counts = np.bincount(scenes, minlength=sizes[3]) / len(scenes)
+        return float((ours[np.ix_(worlds, seeds)].mean((0, 1)) - others[their_seeds].mean(0)) @ counts)
+
+    bootstrap = require("eval", "scipy.stats").bootstrap
+    data = [np.arange(sizes[axis]) for axis in several]
+    found = bootstrap(data, statistic, vectorized=False, method="percentile", n_resamples=RESAMPLES, rng=0)
+    drawn, name = found.bootstrap_distribution, "estimate" if theirs is None else "difference"
+    p = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
+    estimate = float(ours.mean() - others.mean())
+    return {
+        name: estimate,
+        "low": float(found.confidence_interval.low),
+        "high": float(found.confidence_interval.high),
+        "p": p,
+    }

@@ -1,0 +1,139 @@
+"""What `theworld nano evidence` found, as Markdown: claims, tables by line, and figures."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ARMS = {
+    "static_learner": "best static learner",
+    "current_frame": "current frame, trained alike",
+    "gemma_tuned": "Gemma trained equally",
+    "new_dynamics": "rollout, dynamics of the new law",
+    "old_dynamics": "rollout, dynamics of the old law",
+}
+
+
+def evidence_text(evidence: Mapping[str, Any]) -> str:
+    """Every claim with its numbers, then a table and a figure for each line."""
+    claims = [["yes" if row["holds"] else "no", row["claim"], row["found"]] for row in evidence["claims"]]
+    return "\n\n".join(
+        [
+            table(["holds", "claim, made beforehand", "found"], claims),
+            bars_text(evidence["bars"]),
+            figure("accuracy-over-labels", "Accuracy over the number of labelled scenes, by family"),
+            gain_text(evidence["gain"]["families"], "gain"),
+            gain_text(evidence["transfer"]["families"], "transfer to hard scenes"),
+            figure("accuracy-over-difficulty", "Accuracy over difficulty, all labels being of the easiest scenes"),
+            tracing_text(evidence["tracing"]),
+            figure("answer-against-imagined-end", "Answers and imagined ends, by family"),
+            law_text(evidence["law"]),
+            figure("answers-under-two-laws", "Which law the answers follow, by family and arm"),
+            dose_text(evidence["dose"]),
+            figure("dose-response", "Answers right over imagined ends right, a point for each of the dynamics"),
+            harm_text(evidence["no_harm"]),
+            "\n".join(f"- *{kind}*: {row['text']}" for kind, row in evidence["verdicts"].items()),
+        ]
+    )
+
+
+def bars_text(bars: Mapping[str, Any]) -> str:
+    """A row a family: the best static learner by number of labels, the probe, and whether it qualifies."""
+    labels = list(next(iter(bars.values()))["labels"])
+    rows = [
+        [family, *(percent(row["labels"][n]) for n in labels), f"{100 * row['probe']:.1f}", _yes(row["qualifies"])]
+        for family, row in bars.items()
+    ]
+    counts = [f"{n} labels" for n in labels]
+    return table(["best static learner, test scenes", *counts, "probe of the true end", "qualifies"], rows)
+
+
+def gain_text(families: Mapping[str, Any], what: str) -> str:
+    """A row a family and rival: accuracies, and the paired difference."""
+    rows = [
+        [
+            family,
+            row["n"],
+            percent(row["rollout"]),
+            ARMS[name],
+            f"{100 * rival['accuracy']:.1f}",
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * rival[key] for key in ("difference", "low", "high"))),
+            f"{rival['p_holm']:.4f}",
+            _yes(name == row["bar"]),
+        ]
+        for family, row in families.items()
+        for name, rival in row["rivals"].items()
+    ]
+    return table([what, "n", "rollout", "against", "accuracy", "difference", "p (Holm)", "the bar"], rows)
+
+
+def tracing_text(traced: Mapping[str, Any]) -> str:
+    """A row a family: how often imagined end and answer are right and agree, and what wrong imaginations lead to."""
+    shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
+    rows = [
+        [family, row["n"], *(percent(row[name]) for name in shares), row["wrong"]]
+        + [percent(row[f"wrong_follows_{name}"]) for name in ("imagined", "truth")]
+        for family, row in traced.items()
+    ]
+    header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
+    header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
+    return table(header, rows)
+
+
+def law_text(law: Mapping[str, Any]) -> str:
+    """A row a family and arm: how often it gives the answer of either law."""
+    rows = [
+        [family, of["new"]["n"], ARMS[arm], percent(of["new"]), percent(of["old"])]
+        for family, arms in law.items()
+        for arm, of in arms.items()
+    ]
+    return table(["law swap", "n", "answers of", "new law's answer", "old law's answer"], rows)
+
+
+def dose_text(dose: Mapping[str, Any]) -> str:
+    """A row for each of the dynamics, by family imagined and answer right; below them the slopes."""
+    names = [family for family, line in dose["families"].items() if line]
+    rows: list[list[Any]] = []
+    for model in dose["models"]:
+        told = (model["families"].get(name) for name in names)
+        rows.append(
+            [model["name"], *(f"{100 * m['imagined']:.1f} / {100 * m['answer']:.1f}" if m else "-" for m in told)]
+        )
+    lines = [f"{line['slope']:.2f}, r {line['r']:.3f}" for line in (dose["families"][name] for name in names)]
+    rows.append(["slope", *lines])
+    return table(["imagined end / answer right", *names], rows)
+
+
+def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A row for each number of latent frames: static questions against Gemma alone."""
+    shown = [
+        [
+            row["num_world_steps"],
+            row["n"],
+            f"{100 * row['gemma']:.1f}",
+            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row[key] for key in ("difference", "low", "high"))),
+            f"{row['worst']['family']} {100 * row['worst']['difference']:+.1f}",
+        ]
+        for row in rows
+    ]
+    return table(["static questions, K", "n", "Gemma alone", "difference with the world on", "worst family"], shown)
+
+
+def figure(name: str, text: str) -> str:
+    """An image of the page."""
+    return f"![{text}](evidence/{name}.svg)"
+
+
+def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
+
+
+def percent(share: Mapping[str, Any] | None) -> str:
+    """Percent with the ends of the 95 % interval."""
+    if not share:
+        return "-"
+    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else ""
