@@ -17,15 +17,14 @@ import pytest
 from theworld.cli.main import main
 from theworld.evaluation import learners, tracing
 from theworld.evaluation.tasks import micro_world
-from theworld.nano.scenes import load
+from theworld.nano.scenes import SceneSet, load
 from theworld.recipes import evidence as package
-from theworld.recipes.evidence import LINES, EvidenceSettings
+from theworld.recipes.evidence import LINES, EvidenceSettings, comparisons
 from theworld.recipes.evidence import answers as answering
-from theworld.recipes.evidence import gain as gaining
 from theworld.recipes.evidence.claims import decide_claims
+from theworld.recipes.evidence.comparisons import compare_arms, correct, resampled
 from theworld.recipes.evidence.figures import FIGURES, draw_figures
 from theworld.recipes.evidence.futures import fit
-from theworld.recipes.evidence.gain import compare_arms, correct, resampled
 from theworld.recipes.evidence.settings import FAMILIES
 from theworld.recipes.evidence.tables import evidence_text
 from theworld.recipes.nano import SMOKE, train_fusions
@@ -210,13 +209,13 @@ def test_a_difference_is_resampled_over_seeds_and_scenes() -> None:
 
 
 def test_the_bar_is_the_rival_that_is_right_most_often() -> None:
-    class Scenes:
-        records = [{"outcomes": dict.fromkeys(FAMILIES, "red")} for _ in range(20)]
+    records = [{"outcomes": dict.fromkeys(FAMILIES, "red")} for _ in range(20)]
+    scenes = SceneSet(Path(), np.empty(0, np.uint8), np.empty(0, np.uint8), records)
 
     def told(right: int) -> dict[str, dict[str, str]]:
         return {family: {str(clip): "red" if clip < right else "" for clip in range(20)} for family in FAMILIES}
 
-    found = compare_arms(Scenes, [[told(18), told(16)]], {"static_learner": [told(9)], "gemma_tuned": [told(12)]})
+    found = compare_arms(scenes, [[told(18), told(16)]], {"static_learner": [told(9)], "gemma_tuned": [told(12)]})
     row = found["wall"]
     assert (row["n"], row["bar"]) == (20, "gemma_tuned")
     assert row["rollout"]["estimate"] == pytest.approx(0.85)
@@ -263,10 +262,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "QUICK", TINY)
-    monkeypatch.setattr(gaining, "RESAMPLES", 50)
+    monkeypatch.setattr(comparisons, "RESAMPLES", 50)
     monkeypatch.setattr(answering, "PROBE_STEPS", 5)
     monkeypatch.setattr(tracing, "STEPS", 5)
     monkeypatch.setattr(micro_world, "MIN_READ", 2)
@@ -274,6 +273,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learners, "LEARNERS", (("MLP", "current latent", quick),))
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_the_experiment_runs_resumes_and_reports(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,7 +298,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {*found["verdicts"]} == {"predictive", "static"}
     # 2. What is there is not computed again
     for name in ("train_models", "evaluate", "best_learner", "train_dynamics"):
-        for module in (gaining, answering, package.models):
+        for module in (comparisons, answering, package.models):
             monkeypatch.setattr(module, name, pytest.fail, raising=False)
     assert main(options) == 0
     assert json.loads((folder / "evidence.json").read_text(encoding="utf-8")) == found
@@ -319,6 +319,7 @@ def test_labels_are_of_the_scenes_that_the_conversations_are_about(folder: Path)
     }
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_other_dynamics_have_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nano", "evidence", str(tmp_path), "--quick", "--dynamics", str(tmp_path / "none")]) == 2
     assert "expected a folder of dynamics" in capsys.readouterr().err

@@ -21,8 +21,8 @@ from theworld.utils.io import write_json
 
 from ..nano import settle
 from .claims import decide_claims
+from .comparisons import bars, gain, transfer
 from .futures import dose_response, law_swap, no_harm, trace, verdicts
-from .gain import bars, gain, transfer
 from .models import check_dynamics
 from .settings import QUICK, EvidenceSettings, Experiment
 

@@ -1,4 +1,4 @@
-"""Which claims the numbers bear out. A claim about families is about those that qualify (`gain.bars`)."""
+"""Which claims the numbers bear out. A claim about families is about those that qualify (`comparisons.bars`)."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def resampled(ours: Array, theirs: Array | None = None) -> dict[str, float]:
     data = [np.arange(sizes[axis]) for axis in several]
     found = bootstrap(data, statistic, vectorized=False, method="percentile", n_resamples=RESAMPLES, rng=0)
     drawn, name = found.bootstrap_distribution, "estimate" if theirs is None else "difference"
-    p = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn)))
+    p = min(1.0, 2 * (1 + int(min((drawn <= 0).sum(), (drawn >= 0).sum()))) / (1 + len(drawn)))
     estimate = float(ours.mean() - others.mean())
     return {
         name: estimate,
