@@ -15,6 +15,7 @@ from scripts.write_results import encoders_text, layouts_text, page_text, result
 from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.model.world_encoders import WORLD_ENCODERS
+from theworld.recipes.evidence.tables import evidence_text
 from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
@@ -78,13 +79,17 @@ def test_links_lead_somewhere() -> None:
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),
         (ROOT / "docs" / "nano-world.md", "encoders", "encoders.json", encoders_text),
+        (ROOT / "docs" / "results.md", "evidence", "evidence.json", evidence_text),
     ],
 )
 def test_figures_are_those_that_a_command_wrote(
     page: Path, name: str, figures: str, text: Callable[[Any], str]
 ) -> None:
-    shown = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->\n")[1].split(f"\n<!-- {name}:end -->")[0]
-    assert shown == text(json.loads((NANO_WEIGHTS / figures).read_text(encoding="utf-8")))
+    shown = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->\n")[1].split(f"<!-- {name}:end -->")[0]
+    if not (NANO_WEIGHTS / figures).is_file():
+        assert not shown  # the command has not been run on these weights
+        return
+    assert shown.removesuffix("\n") == text(json.loads((NANO_WEIGHTS / figures).read_text(encoding="utf-8")))
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

@@ -304,9 +304,12 @@ def test_the_experiment_runs_resumes_and_reports(
     assert json.loads((folder / "evidence.json").read_text(encoding="utf-8")) == found
     # 3. Its tables
     assert "| law swap |" in evidence_text(found)
-    # 4. Scenes of other sizes are not mixed with these
+    # 4. Scenes of other sizes, and results of other weights, are not mixed with these
     assert main([*options[:3], "--workers", "1"]) == 2
     assert "made with other settings" in capsys.readouterr().err
+    shutil.copyfile(folder / "made/weights/cosmos-0/model.safetensors", folder / "weights/theworld/other.safetensors")
+    assert main(options) == 2
+    assert "of other weights" in capsys.readouterr().err
 
 
 def test_labels_are_of_the_scenes_that_the_conversations_are_about(folder: Path) -> None:

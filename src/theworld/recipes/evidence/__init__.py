@@ -50,14 +50,14 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
 
     Raises:
         FileNotFoundError: A folder of dynamics or of the models is missing.
-        ValueError: The scenes in `folder` were made with other settings.
+        ValueError: The scenes or results in `folder` were made with other settings or weights.
     """
     from .figures import draw_figures  # needs matplotlib
 
     settings = settings or EvidenceSettings()
     check_dynamics((*settings.dynamics, *settings.checkpoints))
     experiment = Experiment(folder, settings)
-    _ = experiment.weights  # which has to be there
+    experiment.check_weights()
     settle(folder / "recipe.json", settings.recipe)
     inputs = asdict(replace(settings, recipe=replace(settings.recipe, workers=0)))
     evidence: dict[str, Any] = {

@@ -17,7 +17,7 @@ from theworld.nano.scenes import SceneSet, load
 from theworld.utils.imports import require
 
 from .answers import Answers, hits, learned_answers, probe_ends, trained_answers
-from .models import Trained, easy_scenes, train_models
+from .models import Trained, easy_scenes, train_models, with_dynamics
 from .settings import FAMILIES, KINDS, Experiment
 
 Array = NDArray[np.float64]
@@ -62,7 +62,7 @@ def gain(experiment: Experiment) -> dict[str, Any]:
     """
     settings, test = experiment.settings, experiment.split("test")
     # 1. Everything that is trained, for the comparison and for the curve
-    worlds = ["cosmos", *(f"cosmos-{number}" for number in range(1, 1 + len(settings.dynamics)))]
+    worlds = ["cosmos", *(with_dynamics(experiment, folder) for folder in settings.dynamics)]
     rollouts = [[Trained("rollout", settings.labels, seed, world) for seed in settings.seeds] for world in worlds]
     rivals = {arm: [Trained(arm, settings.labels, seed) for seed in settings.seeds] for arm in RIVALS[1:]}
     curves = {

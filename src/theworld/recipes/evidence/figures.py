@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from theworld.evaluation.report.plots import GRID, INK, PALETTE, STYLE
+from theworld.nano.places import MIRRORED
 from theworld.utils.imports import require
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _labels(figure: Any, evidence: Mapping[str, Any]) -> None:
             _curve(axes, arm, [int(label) for label in of[family]], [*of[family].values()])
         ticks = [int(label) for label in learned[family]]
         axes.set_xscale("log")
-        axes.set_xticks([ticks[0], *ticks[2:-1:2], ticks[-1]] if len(ticks) > 3 else ticks)
+        axes.set_xticks([ticks[0], *ticks[3:4], ticks[-1]] if len(ticks) > 4 else ticks)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.minorticks_off()
     _shared_labels(figure, "labelled scenes of each kind")
@@ -77,6 +78,8 @@ def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
         count = len(levels["rollout"][family])
         axes.set_xlim(0.8, count + 0.2)
         axes.set_xticks(range(1, count + 1), ["easiest", *[""] * (count - 2), "hardest"])
+        for text, side in zip((axes.get_xticklabels()[0], axes.get_xticklabels()[-1]), ("left", "right"), strict=True):
+            text.set_horizontalalignment(side)  # so that those of two panels do not meet
     _shared_labels(figure, "difficulty of the scenes asked about; all labels are of the easiest")
 
 
@@ -149,7 +152,7 @@ def _dose(figure: Any, evidence: Mapping[str, Any]) -> None:
     values = [100 * row[key] for model in means for row in model["families"].values() for key in ("imagined", "answer")]
     low = 10 * (min(values, default=0) // 10)
     axes.set(xlim=(low, 101), ylim=(low, 101), xlabel="imagined end right, per cent", ylabel="answer right, per cent")
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", anchor="W")
     axes.grid(color=GRID, alpha=0.3, linewidth=0.8)
     axes.legend(loc="upper left", bbox_to_anchor=(1.03, 1), frameon=False, fontsize=9)
 
@@ -182,6 +185,7 @@ def _panels(figure: Any, families: Sequence[str]) -> Sequence[Axes]:
         axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.8)
         _title(axes, _name(family))
         axes.set_ylim(0, 103)
+        axes.axhline(100 / len(MIRRORED[family]), color=INK, linewidth=0.8, linestyle=":", label="chance")
         axes.tick_params(labelsize=8)
     return panels
 
@@ -194,7 +198,7 @@ def _curve(axes: Axes, arm: str, places: Sequence[int], shares: Sequence[Mapping
 
 
 def _shared_labels(figure: Any, below: str) -> None:
-    _legend(figure, figure.axes[0], 4)
+    _legend(figure, figure.axes[0], 5)
     figure.supxlabel(below, fontsize=9)
     figure.axes[0].set_ylabel("right in per cent", fontsize=9)
 

@@ -105,17 +105,17 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
     """
     model, settings = experiment.weights / "theworld", experiment.settings
     # 1. The models
-    chosen = {
-        f"{steps} sampler steps": variant(experiment, model, f"theworld-steps-{steps}", world_inference_steps=steps)
+    chosen = [
+        (f"{steps} sampler steps", variant(experiment, model, f"theworld-steps-{steps}", world_inference_steps=steps))
         for steps in settings.sampler_steps
-    }
-    for number, folder in enumerate(settings.checkpoints, start=1):
-        world = with_dynamics(experiment, folder, f"cosmos-early-{number}")
-        chosen[folder.name] = variant(experiment, model, f"theworld-early-{number}", world)
+    ]
+    for folder in settings.checkpoints:
+        world = with_dynamics(experiment, folder)
+        chosen.append((folder.name, variant(experiment, model, f"theworld-{world}", world)))
     # 2. What each imagines and answers
     count = settings.recipe.counts("test")[KINDS[0]]
     scenes, models = _test_scenes(experiment, count), list[dict[str, Any]]()
-    for name, folder in chosen.items():
+    for name, folder in chosen:
         traced = _traced(experiment, folder.name, folder, scenes)
         told = {
             family: {"imagined": row["imagined_right"]["estimate"], "answer": row["answer_right"]["estimate"]}

@@ -17,7 +17,7 @@ from theworld.utils.io import write_text
 
 from ..nano import Lane, align_lane, question_lane, run_lanes, tuned_lane
 from ..package import package_cosmos
-from .settings import KINDS, LAW, Experiment
+from .settings import KINDS, LAW, Experiment, digest
 
 ENCODERS = {"rollout": "cosmos", "current_frame": "still"}
 """World encoder of the arms that have one; `gemma_tuned` has none."""
@@ -104,8 +104,8 @@ def copy_bases(experiment: Experiment) -> None:
     for base in ("gemma", "cosmos"):
         if not (weights / base).is_dir():
             shutil.copytree(experiment.weights / base, weights / base)
-    for number, folder in enumerate(experiment.settings.dynamics, start=1):
-        with_dynamics(experiment, folder, f"cosmos-{number}")
+    for folder in experiment.settings.dynamics:
+        with_dynamics(experiment, folder)
 
 
 def check_dynamics(folders: Sequence[Path]) -> None:
@@ -117,8 +117,9 @@ def check_dynamics(folders: Sequence[Path]) -> None:
             )
 
 
-def with_dynamics(experiment: Experiment, dynamics: Path, name: str) -> str:
-    """The experiment's world with the transformer in `dynamics`, as `weights`/<name>; returns `name`."""
+def with_dynamics(experiment: Experiment, dynamics: Path) -> str:
+    """The experiment's world with the transformer in `dynamics`; returns its name in `weights`."""
+    name = f"cosmos-{digest(dynamics / 'transformer')}"
     target = experiment.fusions / "weights" / name
     if not (target / "model_index.json").is_file():
         package_cosmos(experiment.cosmos, target, dynamics)
@@ -151,4 +152,4 @@ def other_law(experiment: Experiment) -> str:
         start, steps = experiment.cosmos / "transformer", {"steps": plain, "metric_steps": metric}
         compiled = (settings.recipe.dynamics or {}).get("compiled", True)
         train_dynamics(scenes, experiment.cosmos, trained, start_from=start, compiled=compiled, **steps)
-    return with_dynamics(experiment, trained, name)
+    return with_dynamics(experiment, trained)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from theworld.nano.scenes import SceneSet, generate, load
-from theworld.utils.errors import MissingFileError
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
@@ -91,6 +92,17 @@ class Experiment:
                 raise MissingFileError(f"{chosen / name}: no such folder; `theworld nano train` makes it")
         return chosen
 
+    def check_weights(self) -> None:
+        """Remember the weights that the results are of; a ValueError if those in the folder are of others."""
+        path = self.folder / "results" / "weights.json"
+        own = {name: digest(self.weights / name) for name in ("gemma", "cosmos", "theworld", "controls")}
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != own:
+            raise TheWorldError(
+                f"{path.parent}: of other weights than those in {self.weights}; choose another folder, or remove "
+                "results, fusions, dynamics and evaluations there"
+            )
+        write_json(path, own)
+
     @property
     def cosmos(self) -> Path:
         """The world whose latents are read."""
@@ -123,3 +135,12 @@ class Experiment:
         if folder.is_dir():
             return load(folder)
         return generate(folder, split, dict(counts), self.settings.recipe.workers, **options)
+
+
+def digest(folder: Path) -> str:
+    """What identifies the weights below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:12]
