@@ -14,6 +14,7 @@ from theworld.evaluation.tracing import share_of
 from theworld.evaluation.verdict import REFERENCE
 from theworld.nano.fusion import WORLD_STEPS
 from theworld.nano.scenes import SceneSet
+from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from .answers import Answers, answers_of, ask, learned_answers
@@ -49,7 +50,13 @@ def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> 
     name = f"{name}-{len(scenes)}"
 
     def compute() -> dict[str, Any]:
-        traced = ask(experiment, name, model, scenes, traced=True).metrics["tracing"] or {}
+        result = ask(experiment, name, model, scenes, traced=True)
+        traced = result.metrics["tracing"]
+        if not traced:
+            raise TheWorldError(
+                f"{model}: its errors were not traced; the log says why. Remove {result.settings.output} and run the "
+                "command again"
+            )
         return {family.partition("/")[2]: row for family, row in traced.items()}
 
     return experiment.result(f"traced/{name}", {"scenes": len(scenes)}, compute)
