@@ -68,7 +68,7 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
     Of the arms, only the new dynamics have seen clips of the new law, and those without labels.
     """
     settings, model = experiment.settings, experiment.weights / "theworld"
-    count = settings.recipe.counts("test")[KINDS[0]]
+    count = 2 * settings.recipe.counts("test")[KINDS[0]]  # the laws dispute the end of all, the touch of some
     scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(KINDS, count), law=LAW)
     # 1. Answers of every arm
     world = other_law(experiment)
