@@ -126,9 +126,7 @@ def write_conversations(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _conversations(
-    scenes: SceneSet, draws: int, labels: int | None, seed: int
-) -> Iterator[tuple[str, Conversation]]:
+def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:
     """Every conversation with its name."""
     rng = np.random.default_rng(seed)
     seen: dict[str, int] = defaultdict(int)

@@ -168,7 +168,7 @@ def _free_ramp(rng: np.random.Generator) -> Ramp:
         x, y, half = rng.uniform(4, 28), rng.uniform(8, 22), rng.uniform(2.5, 4.5)
         angle = math.radians(rng.uniform(18, 45)) * (1 if rng.random() < 0.5 else -1)
         dx, dy = half * math.cos(angle), half * math.sin(angle)
-        if 1 < x - dx and x + dx < SIZE - 1:
+        if x - dx > 1 and x + dx < SIZE - 1:
             return Ramp(x - dx, y - dy, x + dx, y + dy)
 
 

@@ -17,7 +17,7 @@ from theworld.utils.errors import ExistingFileError, TheWorldError
 
 from .layouts import KINDS, LEVELS, draw_scene, sample_disputed, sample_scene
 from .outcomes import outcomes
-from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene, simulate
+from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene
 from .questions import (
     Question,
     choose_balanced,
