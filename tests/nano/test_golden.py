@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from theworld.nano.questions import (
-    FAMILIES,
     all_texts,
     choose_balanced,
     conversational_questions,
+    families,
     predictive_questions,
     static_questions,
 )
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).with_name("golden.json")
 SEEDS = (0, 1, 2)
 HARD = ("pegs", "bumpers")
-SHARED = "texts"
+SHARED = "shared"
 
 
 def digest(values: Any) -> str:
@@ -58,8 +58,7 @@ def questions_of(record: dict[str, Any]) -> list[Any]:
     rng = np.random.default_rng(record["seed"])
     last = len(record["ramp_lit"]) - 1
     asked = [(0, question) for question in predictive_questions(record, rng)]
-    if record["outcomes"]:
-        asked += [(0, question) for question in conversational_questions(record, rng)]
+    asked += [(0, question) for question in conversational_questions(record, rng)]
     for frame in (0, last // 2, last):
         asked += [(frame, question) for question in static_questions(record, frame, rng)]
     return [(0, frame, question) for frame, question in asked]
@@ -80,11 +79,12 @@ def values_of(kind: str) -> dict[str, Any]:
 
 
 def shared_values() -> dict[str, Any]:
+    words = sorted({word for text in all_texts() for word in text.split()})  # what the tokenizer is made of
     return {
         "kinds": list(KINDS),
-        "families": FAMILIES,
+        "families": list(families()),
         "classes": digest(CLASSES),
-        "texts": digest(sorted(all_texts())),
+        "words": digest(words),
     }
 
 

@@ -15,11 +15,10 @@ import numpy as np
 
 from theworld.utils.errors import ExistingFileError, TheWorldError
 
-from .layouts import KINDS, LEVELS, draw_scene, sample_disputed, sample_scene
-from .outcomes import outcomes
-from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene, simulate
-from .questions import Question, choose_balanced, predictive_questions, static_questions
-from .render import render
+from .families import Question
+from .kinds import KINDS, draw_scene, sample_disputed, sample_scene
+from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene
+from .questions import choose_balanced, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,16 +151,21 @@ def make_clip(
         labelled: Whether its answers are balanced and beyond doubt. Otherwise it is drawn freely.
         law: A key of `LAWS`. A labelled scene under another law than the usual one ends elsewhere than it usually
             does; its record's `usual_outcomes` holds what usually becomes of it.
+
+    Raises:
+        ValueError: for an unknown kind, level or law.
     """
+    if law not in LAWS:
+        raise TheWorldError(f"unknown law {law!r}: expected one of {', '.join(LAWS)}")
     others: dict[str, Any] = {}
     if not labelled:
         scene, trajectory = draw_scene(seed, kind, level, LAWS[law])
     elif law == "usual":
         scene, trajectory = sample_scene(seed, kind, level)
     else:
-        scene, usual, trajectory = sample_disputed(seed, kind, LAWS[law])
-        others["usual_outcomes"] = outcomes(scene, usual)
-    frames, classes = render(scene, trajectory)
+        scene, usual, trajectory = sample_disputed(seed, kind, LAWS[law], level)
+        others["usual_outcomes"] = KINDS[kind].outcomes(scene, usual)
+    frames, classes = KINDS[kind].render(scene, trajectory)
     record = {
         "seed": seed,
         "kind": kind,
@@ -170,7 +174,7 @@ def make_clip(
         "block_pose": trajectory.block_pose.astype(float).round(3).tolist(),
         "ramp_lit": trajectory.ramp_lit.tolist(),
         "pad_lit": trajectory.pad_lit.tolist(),
-        "outcomes": outcomes(scene, trajectory) or {},
+        "outcomes": KINDS[kind].outcomes(scene, trajectory) or {},
         "law": law,
         **others,
     }
@@ -201,7 +205,7 @@ def _write(folder: Path, jobs: list[tuple[int, str]], workers: int) -> None:
 
 def _ask(record: Record) -> Iterator[tuple[int, Question]]:
     """Every question about the first frame and about a later one, half the time the last; drawn by the scene's seed."""
-    rng = np.random.default_rng((record["seed"], KINDS.index(record["kind"])))
+    rng = np.random.default_rng((record["seed"], list(KINDS).index(record["kind"])))
     later = FRAMES - 1 if rng.random() < 0.5 else int(rng.integers(1, FRAMES))
     yield from ((0, question) for question in predictive_questions(record, rng))
     for frame in (0, later):
