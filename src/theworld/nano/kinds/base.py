@@ -63,7 +63,7 @@ class Kind:
         outcomes: The answers of the predictive families, or None where the end of the clip leaves one open.
         endings: The predictive families. The first one tells the place of the end.
         static: Questions about one frame of a record.
-        conversational: Questions about what follows the first frame of a record that has outcomes; takes its `ball_words`.
+        conversational: Questions about what follows the first frame of a record that has outcomes; takes `ball_words`.
         families: Those that `static` and `conversational` use, shared ones as well.
         sentences: Answers of more than one word, without colours and numbers. A tokenizer is trained on them.
         levels: Number of levels of difficulty.
@@ -107,7 +107,7 @@ class Kind:
 
     def ending(self, family: str) -> Ending:
         """The ending of a predictive family of this kind."""
-        return next(ending for ending in self.endings if ending.family.name == family)
+        return {ending.family.name: ending for ending in self.endings}[family]
 
     def places(self, scene: Record, found: Mapping[str, str]) -> dict[str, int]:
         """The places of outcomes; `scene` is that of a record."""

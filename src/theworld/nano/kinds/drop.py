@@ -100,10 +100,8 @@ def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tup
         if kind.outcomes(scene, trajectory) is None:
             continue
         reached = column_of(trajectory.ball_xy[-1, 0, 0])
-        if (
-            reached not in (column, COLOURED_PLACES - 1 - column)
-            or (reached == column_of(scene.balls[0].x)) != straight
-        ):
+        below = column_of(scene.balls[0].x)
+        if reached not in (column, COLOURED_PLACES - 1 - column) or (reached == below) != straight:
             continue
         if has_red:
             painted = _paint_one_ramp(rng, scene, trajectory, touches, lies_below)

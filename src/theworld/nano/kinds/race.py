@@ -179,8 +179,8 @@ def _fill(space: Space, scene: Scene, jitter: tuple[float, float]) -> None:
 
 def _paint_lanes(canvas: Canvas, _scene: Scene, trajectory: Trajectory) -> None:
     for lane, left in enumerate((0.0, LANE_WALL_X)):
-        pad = box(left, FLOOR_Y, left + LANE_WALL_X, SIZE)
-        canvas.paint_switching("pad", "lit pad", trajectory.pad_lit[:, lane], pad)
+        lit, pad = trajectory.pad_lit[:, lane], box(left, FLOOR_Y, left + LANE_WALL_X, SIZE)
+        canvas.paint_switching("pad", "lit pad", lit, pad)
     canvas.paint("wall", bar(LANE_WALL_X, -1, LANE_WALL_X, SIZE + 1, _LANE_WALL_RADIUS))
 
 
@@ -193,27 +193,26 @@ def _outcomes(scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
 
 def _static(record: Record, frame: int, rng: np.random.Generator) -> list[Question]:
     colours = [ball["colour"] for ball in record["scene"]["balls"]]
-    first = int(rng.integers(2))
-    second, side = 1 - first, int(rng.integers(2))
-    (xa, ya), (xb, yb) = record["ball_xy"][frame][first], record["ball_xy"][frame][second]
-    pair = {"a": colours[first], "b": colours[second]}
     both = tuple(sorted(colours))
+    # 1. The two balls in random order, and a lane
+    first, side = int(rng.integers(2)), int(rng.integers(2))
+    (xa, ya), (xb, yb) = record["ball_xy"][frame][first], record["ball_xy"][frame][1 - first]
+    pair = {"a": colours[first], "b": colours[1 - first]}
     left_lit, right_lit = record["pad_lit"][frame]
     lit = "left" if left_lit else "right" if right_lit else "no"
+    # 2. Questions that can always be asked, then comparisons by at least MARGIN
     questions = [
         LEFT_RIGHT.ask(rng, ("left", "right")[first], ("left", "right"), **pair),
         LANE_COLOUR.ask(rng, colours[side], both, side=("left", "right")[side]),
         LIT_PAD.ask(rng, lit, ("left", "no", "right")),
+        _describe(record, rng),
     ]
-    questions.append(_describe(record, rng))
     if abs(ya - yb) >= MARGIN:
         questions.append(ABOVE_BELOW.ask(rng, "above" if ya < yb else "below", ("above", "below"), **pair))
-        higher = colours[first] if ya < yb else colours[second]
-        questions.append(HIGHER.ask(rng, higher, both, **pair))
-    nearer = abs(xb - LANE_WALL_X) - abs(xa - LANE_WALL_X)
+        questions.append(HIGHER.ask(rng, pair["a" if ya < yb else "b"], both, **pair))
+    nearer = abs(xb - LANE_WALL_X) - abs(xa - LANE_WALL_X)  # by how much the first ball is nearer
     if abs(nearer) >= MARGIN:
-        answer = "nearer" if nearer > 0 else "farther"
-        questions.append(NEARER_WALL.ask(rng, answer, ("farther", "nearer"), **pair))
+        questions.append(NEARER_WALL.ask(rng, "nearer" if nearer > 0 else "farther", ("farther", "nearer"), **pair))
     return questions
 
 
@@ -225,13 +224,12 @@ def _describe(record: Record, rng: np.random.Generator) -> Question:
 
 def _conversational(record: Record, words: dict[str, str], rng: np.random.Generator) -> list[Question]:
     first = record["outcomes"]["race"]
-    both = tuple(sorted((words["a"], words["b"])))
-    told = {ball: f"The {ball} ball lands first." for ball in both}
+    told = {ball: f"The {ball} ball lands first." for ball in sorted(words.values())}
     last = words["b"] if words["a"] == first else words["a"]
     return [
         WHAT_NEXT.ask(rng, told[first], tuple(told.values()), **words),
         RACE_CHECK.ask_whether(rng, words["a"] == first, **words),
-        RACE_LAST.ask(rng, last, both, **words),
+        RACE_LAST.ask(rng, last, tuple(told), **words),
     ]
 
 
