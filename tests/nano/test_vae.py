@@ -5,11 +5,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from theworld.nano.physics import FRAMES
 from theworld.nano.scenes import generate
 from theworld.nano.vae import build_vae, encode_clips, reconstruction_loss, to_pixels, train_vae, whiten
 
 
-def random_frames(clips: int, length: int = 9) -> np.ndarray:
+def random_frames(clips: int, length: int = FRAMES) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (clips, length, 32, 32, 3), np.uint8)
 
 
@@ -54,7 +55,7 @@ def test_the_first_latent_does_not_see_the_future():
     torch.manual_seed(0)
     vae, frames = build_vae().eval(), random_frames(3)
     latents = encode_clips(vae, frames, batch_size=2)
-    assert latents.shape == (3, 16, 3, 4, 4)
+    assert latents.shape == (3, 16, 4, 4, 4)
     assert torch.allclose(latents[:, :, :1], encode_clips(vae, frames[:, :1]), atol=1e-5)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from theworld.utils.devices import input_device
 
 from .conversations import FIRST, world_views
-from .questions import Question, conversational_questions, predictive_questions, static_questions
+from .families import Question
+from .questions import conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,10 +17,13 @@ import torch
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
+from .families import MARGIN, Question
 from .foreign import FOREIGN_ANSWER, FOREIGN_QUESTIONS
-from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
-from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
-from .questions import MARGIN, Question, conversational_questions, predictive_questions, static_questions
+from .kinds.bins import COLUMN, DIVIDER_XS
+from .kinds.race import LANE_WALL_X
+from .physics import SIZE
+from .questions import conversational_questions, predictive_questions, static_questions
+from .words import EIGHTHS, EXERCISES, NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -152,7 +155,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
     """
     if record["kind"] != "race":
         return []
-    columns = tuple(phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing)
+    columns = tuple(phrasing for phrasing in COLUMN.phrasings if "{ball}" in phrasing)
     questions: list[Question] = []
     for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
         places: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {

@@ -149,7 +149,7 @@ def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) 
     clip, present = conversation.clip, conversation.views[-1]
     image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
     if not (folder / image).exists():
-        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip)
+        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip, scenes.frames.shape[2])
         Image.fromarray(pixels).save(folder / image)
     messages: list[dict[str, str]] = []
     for turn in conversation.turns:
