@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from theworld.utils.io import write_bytes, write_text
+from theworld.utils.tensors import weights_digest
 
 from .fit import Draws, Ema, Group, Progress, fit
 from .scenes import load
@@ -28,7 +29,7 @@ from .vae import LATENT_CHANNELS, encode_clips, to_channels_last
 
 logger = logging.getLogger(__name__)
 
-LATENTS = "latents.safetensors"  # beside the network, until it is trained
+LATENTS = "latents-{}.safetensors"  # of a VAE with this digest; beside the network until it is trained
 TEXT_DIM = 32
 FPS = 16
 # The time at which the pipeline declares the given frame clean, from its sigma_conditioning of 1e-4.
@@ -179,10 +180,13 @@ def train_dynamics(
         sizes: Override the nano `SIZES` of a new transformer.
         start_from: Folder of a transformer that is trained further, in place of a new one.
     """
-    # 1. What it learns from: latents, and those of clips in which everything has ended
+    # 1. What a pipeline needs beside the network
+    FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(out / "scheduler")
+    save_file({"prompt_embeds": prompt_embedding()}, out / "prompt_embeds.safetensors")
+    # 2. What it learns from: latents, and those of clips in which everything has ended
     latents, still = (part.to(device) for part in _latents(scenes_folder, cosmos_folder, out, device))
     metric = inverse_covariance(latents.cpu()).to(device)
-    # 2. The network, and its averaged copy
+    # 3. The network, and its averaged copy
     torch.manual_seed(seed)
     transformer = build_transformer(sizes)
     if start_from is not None:
@@ -192,11 +196,11 @@ def train_dynamics(
     transformer.train().requires_grad_(True)
     skip_cross_attention(transformer)  # after the copy: the averaged weights stay the whole, stock model
     network = compile_if_possible(transformer) if compiled else transformer
-    # 3. The steps
+    # 4. The steps
     progress = Progress(out / "dynamics.progress", draws := Draws(seed))
 
     def step_function(step: int) -> tuple[Tensor, dict[str, float]]:
-        batch, length = _draw(latents, still, batch_size, step, draws.torch)
+        batch, length = draw_batch(latents, still, batch_size, step, draws.torch)
         whole = length == latents.shape[2]  # another length is not compiled again
         on = metric[: length - 1] if step >= (1 - METRIC_SHARE) * steps else None
         return flow_loss(network if whole else transformer, batch, draws.torch, on), {"samples": batch_size}
@@ -212,31 +216,29 @@ def train_dynamics(
         save=lambda: ema.module.save_pretrained(out / "transformer"),
         progress=progress,
     )
-    # 4. What a pipeline needs beside the network
-    FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(out / "scheduler")
-    save_file({"prompt_embeds": prompt_embedding()}, out / "prompt_embeds.safetensors")
     write_text(out / "dynamics.json", json.dumps(figures, indent=1))
-    for path in (progress.path, out / LATENTS):
+    for path in (progress.path, *out.glob(LATENTS.format("*"))):
         path.unlink()
     return figures
 
 
 def _latents(scenes_folder: Path, cosmos_folder: Path, out: Path, device: str) -> tuple[Tensor, Tensor]:
     """Latents (2n, C, L, h, w) of all clips, and of every eighth with its last frame repeated; kept in `out`."""
-    path = out / LATENTS
+    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval()).to(device)
+    path = out / LATENTS.format(weights_digest(vae.state_dict()))
     if not path.is_file():
-        vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval()).to(device)
         frames = load(scenes_folder / "train").frames
         still = np.repeat(frames[::8, -1:], frames.shape[1], axis=1)
         encoded = {"latents": encode_both_ways(vae, frames), "still": encode_both_ways(vae, still)}
         logger.info("dynamics: %d clips encoded", len(frames))
-        out.mkdir(parents=True, exist_ok=True)
         write_bytes(path, save(encoded))
     encoded = load_file(path)
     return encoded["latents"], encoded["still"]
 
 
-def _draw(latents: Tensor, still: Tensor, batch_size: int, step: int, generator: torch.Generator) -> tuple[Tensor, int]:
+def draw_batch(
+    latents: Tensor, still: Tensor, batch_size: int, step: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
     """A random batch (batch_size, C, L, h, w), its first `STILL_SHARE` still, and its L; see `SHORTER_EVERY`."""
     batch = latents[torch.randint(0, len(latents), (batch_size,), generator=generator).to(latents.device)]
     count = round(STILL_SHARE * batch_size)

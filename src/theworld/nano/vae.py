@@ -171,10 +171,8 @@ def train_vae(
         vae = to_channels_last(build_vae(sizes)).to(device)
         whiten(vae, draw(256, 1))
     else:
-        vae = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train()).to(
-            device
-        )
-        decoder_steps = 0
+        vae = AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train()
+        vae, decoder_steps = to_channels_last(vae).to(device), 0
     encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
 

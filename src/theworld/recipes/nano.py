@@ -30,7 +30,6 @@ from theworld.nano.vlm import train_vlm
 from theworld.training.config import TrainingConfig
 from theworld.training.precompute import precompute
 from theworld.training.run import train
-from theworld.utils.devices import best_device
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.folders import read_object
 from theworld.utils.hub import NANO_WEIGHTS
@@ -77,12 +76,12 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
         _simulate(out, split, config)
     # 2. The world beside the language model
     world: Lane = [
-        (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **_vae_settings(config))),
-        (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **_dynamics_settings(config))),
+        (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
+        (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **config.of_dynamics())),
         (weights / "cosmos" / "model_index.json", partial(package_cosmos, cosmos, weights / "cosmos")),
     ]
     language: Lane = [
-        (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **_vlm_settings(config))),
+        (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **config.of_vlm())),
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
     _run_lanes([world, language], config.workers)
@@ -120,49 +119,6 @@ def train_fusions(
     lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
     _run_lanes(lanes, config.workers)
     return [out / "weights" / name for name, *_ in chosen]
-
-
-def _shared_settings(config: NanoConfig) -> dict[str, Any]:
-    """What every stage of the base models is told."""
-    return {"seed": config.seed, "device": str(best_device()[0]) if config.device == "auto" else config.device}
-
-
-def _vae_settings(config: NanoConfig) -> dict[str, Any]:
-    return {
-        "image_steps": config.vae_image_steps,
-        "clip_steps": config.vae_clip_steps,
-        "learning_rate": config.vae_learning_rate,
-        "sizes": config.vae,
-        "start_from": config.start("cosmos", "vae"),
-        **_shared_settings(config),
-    }
-
-
-def _dynamics_settings(config: NanoConfig) -> dict[str, Any]:
-    return {
-        "steps": config.dynamics_steps,
-        "batch_size": config.dynamics_batch_size,
-        "learning_rate": config.dynamics_learning_rate,
-        "compiled": config.compile,
-        "sizes": config.transformer,
-        "start_from": config.start("cosmos", "transformer"),
-        **_shared_settings(config),
-    }
-
-
-def _vlm_settings(config: NanoConfig) -> dict[str, Any]:
-    return {
-        "vision_steps": config.vision_steps,
-        "language_steps": config.language_steps,
-        "comparison_steps": config.comparison_steps,
-        "vision_learning_rate": config.vision_learning_rate,
-        "language_learning_rate": config.language_learning_rate,
-        "per_family": config.validation_questions,
-        "text": config.text,
-        "vision": config.vision,
-        "start_from": config.start("gemma"),
-        **_shared_settings(config),
-    }
 
 
 def _simulate(out: Path, split: str, config: NanoConfig) -> None:

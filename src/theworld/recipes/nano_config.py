@@ -139,9 +139,41 @@ class NanoConfig:
         """Frames of a clip."""
         return 1 + 4 * self.world_steps
 
-    def start(self, *names: str) -> Path | None:
-        """A folder of `start_from`, `None` without one."""
-        return None if self.start_from is None else Path(self.start_from).expanduser().joinpath(*names)
+    def of_vae(self) -> dict[str, Any]:
+        """The settings of `train_vae`."""
+        return {
+            "image_steps": self.vae_image_steps,
+            "clip_steps": self.vae_clip_steps,
+            "learning_rate": self.vae_learning_rate,
+            "sizes": self.vae,
+            **self._of_stage("cosmos/vae"),
+        }
+
+    def of_dynamics(self) -> dict[str, Any]:
+        """The settings of `train_dynamics`."""
+        return {
+            "steps": self.dynamics_steps,
+            "batch_size": self.dynamics_batch_size,
+            "learning_rate": self.dynamics_learning_rate,
+            "compiled": self.compile,
+            "sizes": self.transformer,
+            **self._of_stage("cosmos/transformer"),
+        }
+
+    def of_vlm(self) -> dict[str, Any]:
+        """The settings of `train_vlm`."""
+        steps = ("vision_steps", "language_steps", "comparison_steps")
+        own = {name: getattr(self, name) for name in (*steps, "vision_learning_rate", "language_learning_rate")}
+        sizes = {"text": self.text, "vision": self.vision}
+        return {**own, **sizes, "per_family": self.validation_questions, **self._of_stage("gemma")}
+
+    def _of_stage(self, name: str) -> dict[str, Any]:
+        """What a stage starts from and runs on."""
+        from theworld.utils.devices import best_device
+
+        start = None if self.start_from is None else Path(self.start_from).expanduser() / name
+        device = str(best_device()[0]) if self.device == "auto" else self.device
+        return {"start_from": start, "device": device, "seed": self.seed}
 
     def changes(self, saved: dict[str, Any]) -> list[str]:
         """Keys that give other weights than `saved`, a config, does: each as `name (was -> is)`."""
