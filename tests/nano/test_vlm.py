@@ -10,8 +10,8 @@ from transformers import AutoProcessor, Gemma3ForConditionalGeneration, Gemma3Pr
 
 from theworld.constants import IGNORE_INDEX
 from theworld.nano.asking import answer_items, draw_items, score
+from theworld.nano.batches import Batches
 from theworld.nano.conversations import (
-    Batches,
     ChatEncoder,
     Conversation,
     draw_conversation,
@@ -22,8 +22,8 @@ from theworld.nano.questions import all_texts
 from theworld.nano.render import CLASSES
 from theworld.nano.scenes import KINDS, SceneSet, generate, load
 from theworld.nano.tokenizer import build_processor, build_tokenizer
-from theworld.nano.vision import cell_classes, encode_images, image_tokens, to_pixels
-from theworld.nano.vlm import build_gemma, save_vlm, take_vision, train_vlm
+from theworld.nano.vision import cell_classes, encode_images, image_tokens, take_vision, to_pixels
+from theworld.nano.vlm import build_gemma, save_vlm, train_vlm
 from theworld.nano.words import EIGHTHS
 
 SMALL_TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "head_dim": 8}

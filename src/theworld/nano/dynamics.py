@@ -224,7 +224,8 @@ def train_dynamics(
 
 def _latents(scenes_folder: Path, cosmos_folder: Path, out: Path, device: str) -> tuple[Tensor, Tensor]:
     """Latents (2n, C, L, h, w) of all clips, and of every eighth with its last frame repeated; kept in `out`."""
-    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval()).to(device)
+    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
+    vae.to(device)
     path = out / LATENTS.format(weights_digest(vae.state_dict()))
     if not path.is_file():
         frames = load(scenes_folder / "train").frames

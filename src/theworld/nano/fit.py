@@ -197,8 +197,9 @@ def fit(
     groups = [Group(list(group.parameters), group.learning_rate, group.delay, group.weight_decay) for group in groups]
     parameters = [parameter for group in groups for parameter in group.parameters]
     decays = [weight_decay if group.weight_decay is None else group.weight_decay for group in groups]
-    options = [{"params": group.parameters, "weight_decay": decay} for group, decay in zip(groups, decays, strict=True)]
-    optimizer = torch.optim.AdamW(options, betas=betas, fused=True)
+    pairs = zip(groups, decays, strict=True)
+    settings = [{"params": group.parameters, "weight_decay": decay} for group, decay in pairs]
+    optimizer = torch.optim.AdamW(settings, betas=betas, fused=True)
     # 2. What an earlier call has saved
     parts: dict[str, Stateful] = {"optimizer": optimizer, **({} if ema is None else {"ema": ema.module})}
     plan = f"{name}: {steps} steps, {sum(parameter.numel() for parameter in parameters):,} parameters"

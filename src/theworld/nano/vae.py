@@ -168,11 +168,14 @@ def train_vae(
         return _draw(frames, clips, min(length, frames.shape[1]), draws.numpy).to(device)
 
     if start_from is None:
-        vae = to_channels_last(build_vae(sizes)).to(device)
+        vae = to_channels_last(build_vae(sizes))
+    else:
+        vae = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train())
+    vae.to(device)
+    if start_from is None:
         whiten(vae, draw(256, 1))
     else:
-        vae = AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train()
-        vae, decoder_steps = to_channels_last(vae).to(device), 0
+        decoder_steps = 0
     encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
 

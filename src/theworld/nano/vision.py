@@ -15,6 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import Gemma3ForConditionalGeneration
+
+from theworld.utils.errors import TheWorldError
 
 from .conversations import frame_weights
 from .fit import Draws, Group, Progress, fit
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from transformers import Gemma3ForConditionalGeneration
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     from .scenes import SceneSet
@@ -132,3 +134,20 @@ def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, image
     tokens = image_tokens(model, to_pixels(np.stack(seen)).to(model.device))
     place = {image: index for index, image in enumerate(unique)}
     return tokens[[place[image] for image in images]]
+
+
+def take_vision(model: Gemma3ForConditionalGeneration, start_from: Path) -> None:
+    """Copy the vision tower and Gemma's projector of another nano Gemma.
+
+    Raises:
+        ValueError: They have other sizes.
+    """
+    other = Gemma3ForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32).model
+    for part in ("vision_tower", "multi_modal_projector"):
+        own, given = (getattr(one, part).state_dict() for one in (model.model, other))
+        shapes = [{name: tuple(value.shape) for name, value in state.items()} for state in (own, given)]
+        for name, shape in shapes[0].items():
+            if shapes[1].get(name) != shape:
+                told = f"{part}.{name} has the shape {shapes[1].get(name)}, expected {shape}"
+                raise TheWorldError(f"{start_from}: {told}; leave start_from out, or choose the sizes of its vision")
+        getattr(model.model, part).load_state_dict(given)

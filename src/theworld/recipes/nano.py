@@ -125,7 +125,12 @@ def _simulate(out: Path, split: str, config: NanoConfig) -> None:
     """The scenes of a split, unless they are there."""
     if not (out / "scenes" / split).is_dir():
         logger.info("scenes: simulating %s", split)
-        world = {"level": config.levels, "law": config.law, "frames": config.frames, "size": config.image_size}
+        world: dict[str, Any] = {
+            "level": config.levels,
+            "law": config.law,
+            "frames": config.frames,
+            "size": config.image_size,
+        }
         generate(out / "scenes" / split, split, config.counts(split), config.workers, **world)
 
 
@@ -156,7 +161,7 @@ def fusion_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos
         **sees_no_future,
     )
     bases = weights / "gemma", weights / "cosmos"
-    sizes = {"world_image_size": config.image_size}
+    sizes: dict[str, Any] = {"world_image_size": config.image_size}
     sizes |= dict.fromkeys(("num_world_steps", "max_world_steps"), config.world_steps)
     start = partial(start_fusion, *bases, folder / "start", seed=config.seed, world_encoder=encoder, **sizes)
     aligned = folder / "align" / f"checkpoint-{config.align_steps}"
@@ -177,7 +182,7 @@ def tuned_lane(out: Path, config: NanoConfig) -> Lane:
 
 def _question_lane(out: Path, config: NanoConfig, name: str, **keys: Any) -> Lane:
     """The run on questions, and its package. Most batches look ahead to the end."""
-    ahead = {
+    ahead: dict[str, Any] = {
         "num_world_steps": config.world_steps,
         "train_world_steps": [*range(config.world_steps), *[config.world_steps] * TO_THE_END],
     }

@@ -118,7 +118,7 @@ class NanoConfig:
         sizes = vae.SIZES, dynamics.SIZES, vlm.TEXT_CONFIG, vlm.VISION_CONFIG
         for name, known in zip(MODELS, sizes, strict=True):
             given = getattr(self, name) or {}
-            if given and self.start_from is not None and name != "text":
+            if given and self.start_from is not None and name in ("vae", "transformer"):
                 told = f"{name}={brief(repr(given))} with start_from={self.start_from!r}"
                 raise TheWorldError(f"{told}: its weights have their own sizes; drop one")
             _check_names(name, given, known.keys() - {"image_size"})
