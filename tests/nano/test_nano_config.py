@@ -29,7 +29,7 @@ DEFAULTS = NanoConfig()
         ({"levels": {"pegs": 3}}, "levels={'pegs': 3}: expected 0 to 2 of pegs"),
         ({"law": "none"}, "law='none': expected one of usual, tilted"),
         ({"world_steps": 1}, "world_steps=1: expected 2 to 7"),
-        ({"image_size": 36}, "image_size=36: expected a multiple of 8"),
+        ({"image_size": 40}, "image_size=40: expected a multiple of 16"),
         ({"start_from": "nowhere"}, "start_from='nowhere': has no gemma/config.json"),
         ({"seed": -1}, "seed=-1: expected 0 to 4294967295"),
     ],
@@ -103,8 +103,8 @@ def test_the_command_lists_every_key_and_takes_one_file(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit, match="2"):
         main(["nano", "train", "--smoke", "--config", "mine.json"])
     assert "not allowed with" in capsys.readouterr().err
-    assert main(["nano", "train", "--image_size", "36"]) == 2
-    assert "image_size=36: expected a multiple of 8" in capsys.readouterr().err
+    assert main(["nano", "train", "--image_size", "40"]) == 2
+    assert "image_size=40: expected a multiple of 16" in capsys.readouterr().err
 
 
 def test_the_page_lists_the_keys_as_they_are() -> None:

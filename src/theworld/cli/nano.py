@@ -13,6 +13,7 @@ from .loading import add_json, add_key, report
 if TYPE_CHECKING:
     from theworld.recipes.nano_config import NanoConfig
 
+SCENES = 50
 OF_FUSIONS = ("fusion", "align_steps", "align_learning_rate", "question_steps", "question_learning_rate", "workers",
               "device")  # fmt: skip
 """Keys of the nano recipe that concern fusions of the shipped base models."""
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scenes.add_argument("folder", type=Path)
     scenes.add_argument("--split", default="train", choices=tuple(SPLITS))
     for kind in SIZES["train"]:
-        count = 100 if kind == "drop" else 50
-        scenes.add_argument(f"--{kind}", type=int, default=count, help=f"scenes of this kind (default {count})")
+        told = f"scenes of this kind (default 0, or {SCENES} of every kind if no number is given)"
+        scenes.add_argument(f"--{kind}", type=int, help=told)
     scenes.add_argument("--workers", type=int, default=2, help="processes that simulate")
 
     train = jobs.add_parser("train", help="run the whole recipe, or what is left of it")
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 def _scenes(args: argparse.Namespace) -> int:
     from theworld.nano.scenes import SIZES, generate
 
-    counts = {kind: getattr(args, kind) for kind in SIZES["train"]}
+    given = {kind: vars(args)[kind] for kind in SIZES["train"] if vars(args)[kind] is not None}
+    counts = given or dict.fromkeys(SIZES["train"], SCENES)
     made = generate(args.folder, args.split, counts, args.workers)
     return report(args, {"folder": str(args.folder), "scenes": len(made)}, f"{len(made)} scenes in {args.folder}")
 

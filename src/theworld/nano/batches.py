@@ -49,7 +49,8 @@ class Batches:
         self.clips = {kind: scenes.indices(kind) for kind in chances if kind in there}
         total = math.fsum(chances[kind] for kind in self.clips)
         self.chances = [chances[kind] / total for kind in self.clips]
-        self.before, self.pool = rng.bit_generator.state, list[list[Conversation]]()
+        self.before = rng.bit_generator.state
+        self.pool: list[list[Conversation]] = []
 
     def __iter__(self) -> Iterator[Batch]:
         return self

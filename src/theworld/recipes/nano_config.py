@@ -45,7 +45,7 @@ class NanoConfig:
         "usual", "Law of physics, a key of `LAWS`. Under another than `usual`, every scene but those of `train` ends "
         "elsewhere than usual.", choices=tuple(LAWS))
     world_steps: int = setting((FRAMES - 1) // 4, "Future latent frames `K`: a clip has 1 + 4K frames.", low=2, high=7)
-    image_size: int = setting(int(SIZE), "Pixels a side, a multiple of 8.", low=32, high=64)
+    image_size: int = setting(int(SIZE), "Pixels a side, a multiple of 16.", low=32, high=64)
 
     vae: dict[str, Any] | None = setting(None, f"{SIDES}`base_dim`, `dim_mult`, `num_res_blocks`.", unset="{}")
     transformer: dict[str, Any] | None = setting(
@@ -102,8 +102,8 @@ class NanoConfig:
         for kind, level in (self.levels or {}).items():
             if not 0 <= level < KINDS[kind].levels:
                 raise TheWorldError(f"levels={self.levels}: expected 0 to {KINDS[kind].levels - 1} of {kind}")
-        if self.image_size % 8:
-            raise TheWorldError(f"image_size={self.image_size}: expected a multiple of 8")
+        if self.image_size % 16:  # 8 pixels are a latent pixel, and two latent pixels a patch of the transformer
+            raise TheWorldError(f"image_size={self.image_size}: expected a multiple of 16")
         # 2. Models
         if any(getattr(self, name) for name in MODELS):
             self._check_sizes()
