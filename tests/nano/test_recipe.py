@@ -20,7 +20,7 @@ from theworld.nano.foreign import FOREIGN_ANSWER
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS, later_present
 from theworld.nano.scenes import load
 from theworld.recipes import nano as recipes
-from theworld.recipes.nano import ENCODERS, _settle, fusion_lane, train_nano
+from theworld.recipes.nano import ENCODERS, fusion_lane, settle, train_nano
 from theworld.recipes.nano_config import SMOKE, NanoConfig
 from theworld.recipes.package import CONTROLS
 from theworld.training.config import TrainingConfig
@@ -131,10 +131,10 @@ def test_conversations_are_about_the_first_frame_a_later_one_or_foreign_images(r
 
 def test_a_folder_remembers_its_config_and_refuses_another(tmp_path: Path) -> None:
     config = NanoConfig.from_file(SMOKE)
-    _settle(tmp_path / "recipe.json", config)
-    _settle(tmp_path / "recipe.json", replace(config, workers=7, device="cpu"))
+    settle(tmp_path / "recipe.json", config)
+    settle(tmp_path / "recipe.json", replace(config, workers=7, device="cpu"))
     with pytest.raises(TheWorldError, match=r"other settings: align_steps \(2 -> 3\), seed \(0 -> 1\); give the same"):
-        _settle(tmp_path / "recipe.json", replace(config, seed=1, align_steps=3))
+        settle(tmp_path / "recipe.json", replace(config, seed=1, align_steps=3))
 
 
 def test_a_fusion_looks_as_far_ahead_as_the_clips_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,11 +69,11 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
     or more they train side by side, each in a process of its own.
     """
     config = config or NanoConfig()
-    _settle(out / "recipe.json", config)
+    settle(out / "recipe.json", config)
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
     # 1. The scenes
     for split in SPLITS:
-        _simulate(out, split, config)
+        simulate(out, split, config)
     # 2. The world beside the language model
     world: Lane = [
         (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
@@ -84,12 +84,12 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
         (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **config.of_vlm())),
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
-    _run_lanes([world, language], config.workers)
+    run_lanes([world, language], config.workers)
     # 3. The fusion beside its controls
     _converse(out, config)
     lane = partial(fusion_lane, out, config)
     controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
-    _run_lanes([lane("theworld"), *controls, tuned_lane(out, config)], config.workers)
+    run_lanes([lane("theworld"), *controls, tuned_lane(out, config)], config.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
@@ -110,18 +110,18 @@ def train_fusions(
         The folder of each, `out`/weights/<encoder>-<seed>.
     """
     config = config or NanoConfig()
-    _settle(out / "recipe.json", config)
-    _simulate(out, "fusion", config)
+    settle(out / "recipe.json", config)
+    simulate(out, "fusion", config)
     _converse(out, config)
     for base in ("gemma", "cosmos"):
         shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
     lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
-    _run_lanes(lanes, config.workers)
+    run_lanes(lanes, config.workers)
     return [out / "weights" / name for name, *_ in chosen]
 
 
-def _simulate(out: Path, split: str, config: NanoConfig) -> None:
+def simulate(out: Path, split: str, config: NanoConfig) -> None:
     """The scenes of a split, unless they are there."""
     if not (out / "scenes" / split).is_dir():
         logger.info("scenes: simulating %s", split)
@@ -212,7 +212,7 @@ def run_stage(keys: dict[str, Any]) -> None:
     train(config)
 
 
-def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
+def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
     """Run every lane's unfinished stages in order, the lanes side by side as far as there are `workers`."""
     lanes = [[stage for stage in lane if not stage[0].is_file()] for lane in lanes]
     lanes = [lane for lane in lanes if lane]
@@ -240,7 +240,7 @@ def _run_stages(lane: Lane) -> None:
         run()
 
 
-def _settle(path: Path, config: NanoConfig) -> None:
+def settle(path: Path, config: NanoConfig) -> None:
     """Remember the config that a folder is made with.
 
     Raises:
