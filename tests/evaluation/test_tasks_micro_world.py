@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -130,15 +131,14 @@ def test_learners_answer_in_the_words_of_the_question(
 
 
 def test_a_mirrored_scene_has_the_mirrored_outcome(folder: Path) -> None:
-    from theworld.nano.outcomes import outcomes
-    from theworld.nano.physics import simulate
+    from theworld.nano.kinds import KINDS
     from theworld.nano.places import MIRRORED, answers_by_place, outcome_place
     from theworld.nano.scenes import scene_of
 
     for record in load_scenes(folder).records:
-        mirrored = scene_of(record).mirrored()
-        found = {**record, "outcomes": outcomes(mirrored, simulate(mirrored))}
-        found["scene"] = {"bins": mirrored.bins, "balls": [{"colour": ball.colour} for ball in mirrored.balls]}
+        mirrored, kind = scene_of(record).mirrored(), KINDS[record["kind"]]
+        ends = kind.outcomes(mirrored, kind.simulate(mirrored))
+        found = {**record, "scene": dataclasses.asdict(mirrored), "outcomes": ends}
         for family in record["outcomes"]:
             place = outcome_place(record, family)
             assert place is not None

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,23 @@ import pytest
 from theworld.cli.main import main
 from theworld.evaluation import learners, tracing
 from theworld.evaluation.tasks import micro_world
+from theworld.nano.kinds import KINDS
 from theworld.nano.scenes import SceneSet, load
 from theworld.recipes import evidence as package
-from theworld.recipes.evidence import LINES, EvidenceSettings, comparisons
+from theworld.recipes.evidence import LINES, EvidenceSettings, choices, comparisons
 from theworld.recipes.evidence import answers as answering
 from theworld.recipes.evidence.claims import decide_claims
-from theworld.recipes.evidence.comparisons import compare_arms, correct, resampled
+from theworld.recipes.evidence.comparisons import bars, compare_arms, correct, resampled
 from theworld.recipes.evidence.figures import FIGURES, draw_figures
 from theworld.recipes.evidence.futures import fit
-from theworld.recipes.evidence.settings import FAMILIES
+from theworld.recipes.evidence.models import Trained
+from theworld.recipes.evidence.settings import FAMILIES, RATES, Experiment
 from theworld.recipes.evidence.tables import evidence_text
-from theworld.recipes.nano import SMOKE, train_fusions
+from theworld.recipes.nano import train_fusions
+from theworld.recipes.nano_config import SMOKE, NanoConfig
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
-from theworld.utils.io import read_jsonl
+from theworld.utils.io import read_jsonl, write_json
 
 TINY = EvidenceSettings(
     seeds=(0,),
@@ -38,10 +41,17 @@ TINY = EvidenceSettings(
     sampler_steps=(1, 2),
     most_traced=10,
     law_clips=4,
-    law_steps=(1, 1),
+    law_steps=2,
     questions=24,
     futures=2,
-    recipe=replace(SMOKE, train=(4,) * 5, validation=(4,) * 5, fusion=(2, 2, 2, 8, 8), test=(2, 2, 2, 8, 8)),
+    config=NanoConfig.from_file(
+        SMOKE,
+        {
+            "validation": dict.fromkeys(KINDS, 4),
+            "fusion": dict.fromkeys(KINDS, 2) | {"pegs": 8, "bumpers": 8},
+            "test": dict.fromkeys(KINDS, 2) | {"pegs": 8, "bumpers": 8},
+        },
+    ),
 )
 
 
@@ -51,7 +61,15 @@ def share(value: float, n: int = 1000) -> dict[str, float]:
 
 def made_evidence() -> dict[str, Any]:
     """Numbers that bear every claim out; the fourth family does not qualify."""
-    rival = {"accuracy": 0.65, "difference": 0.30, "low": 0.26, "high": 0.34, "p": 0.0004, "p_holm": 0.005}
+    rival = {
+        "accuracy": 0.65,
+        "validation": 0.66,
+        "difference": 0.30,
+        "low": 0.26,
+        "high": 0.34,
+        "p": 0.0004,
+        "p_holm": 0.005,
+    }
     compared = {
         family: {
             "n": 1100,
@@ -66,9 +84,10 @@ def made_evidence() -> dict[str, Any]:
     bars = {
         family: {
             "labels": {
-                n: {**share(0.45 + 0.05 * i), "learner": "CNN", "reads": "pixels"} for i, n in enumerate(labels)
+                n: {**share(0.45 + 0.05 * i), "validation": 0.46 + 0.05 * i, "learner": "CNN", "reads": "pixels"}
+                for i, n in enumerate(labels)
             },
-            "probe": 0.996,
+            "probe": {"test": 0.996, "validation": 0.997},
             "qualifies": family != "peg_touch",
         }
         for family in FAMILIES
@@ -112,10 +131,17 @@ def made_evidence() -> dict[str, Any]:
         }
         for number in range(4)
     ]
+    rates = {
+        arm: {"tried": {"0.0005": 0.91, "0.00025": 0.93}, "chosen": "0.00025", "rate": 0.5} for arm in choices.TRAINED
+    }
     levels = {"rollout": 0.96, "current_frame": 0.8, "static_learner": 0.78, "gemma_tuned": 0.6}
     return {
         "bars": bars,
-        "gain": {"families": compared, "curve": {"rollout": rising, "current_frame": deepcopy(rising)}},
+        "gain": {
+            "families": compared,
+            "curve": {"rollout": rising, "current_frame": deepcopy(rising)},
+            "rates": rates,
+        },
         "tracing": traced,
         "law": {family: deepcopy(arms) for family in FAMILIES},
         "dose": {
@@ -125,6 +151,7 @@ def made_evidence() -> dict[str, Any]:
         },
         "transfer": {
             "families": deepcopy(compared),
+            "rates": rates,
             "levels": {
                 arm: {
                     family: [share(value - 0.1 * level * (arm != "rollout")) for level in range(3)]
@@ -208,19 +235,90 @@ def test_a_difference_is_resampled_over_seeds_and_scenes() -> None:
     assert (nothing["difference"], nothing["p"]) == (0, 1)
 
 
-def test_the_bar_is_the_rival_that_is_right_most_often() -> None:
-    records = [{"outcomes": dict.fromkeys(FAMILIES, "red")} for _ in range(20)]
-    scenes = SceneSet(Path(), np.empty(0, np.uint8), np.empty(0, np.uint8), records)
+def made_scenes(count: int = 20) -> SceneSet:
+    """Scenes that all end the same way."""
+    records = [{"outcomes": dict.fromkeys(FAMILIES, "red")} for _ in range(count)]
+    return SceneSet(Path(), np.empty(0, np.uint8), np.empty(0, np.uint8), records)
 
-    def told(right: int) -> dict[str, dict[str, str]]:
-        return {family: {str(clip): "red" if clip < right else "" for clip in range(20)} for family in FAMILIES}
 
-    found = compare_arms(scenes, [[told(18), told(16)]], {"static_learner": [told(9)], "gemma_tuned": [told(12)]})
+def made_answers(right: int, count: int = 20) -> dict[str, dict[str, str]]:
+    return {family: {str(clip): "red" if clip < right else "" for clip in range(count)} for family in FAMILIES}
+
+
+def test_the_bar_is_the_rival_that_is_right_most_often_on_validation_scenes() -> None:
+    rivals = {"static_learner": [made_answers(9)], "gemma_tuned": [made_answers(12)]}
+    validation = {"static_learner": dict.fromkeys(FAMILIES, 0.6), "gemma_tuned": dict.fromkeys(FAMILIES, 0.5)}
+    found = compare_arms(made_scenes(), [[made_answers(18), made_answers(16)]], rivals, validation)
     row = found["wall"]
-    assert (row["n"], row["bar"]) == (20, "gemma_tuned")
+    assert (row["n"], row["bar"]) == (20, "static_learner")
     assert row["rollout"]["estimate"] == pytest.approx(0.85)
     assert row["rivals"]["gemma_tuned"]["difference"] == pytest.approx(0.25)
+    assert (row["rivals"]["gemma_tuned"]["accuracy"], row["rivals"]["gemma_tuned"]["validation"]) == (0.6, 0.5)
     assert all(rival["p_holm"] >= rival["p"] for rival in row["rivals"].values())
+
+
+def test_shares_are_of_the_scenes_that_every_arm_was_asked_about() -> None:
+    arms = {"a": [made_answers(10), made_answers(20)], "b": [made_answers(5, count=10)]}
+    shares = choices.shares_right(made_scenes(), arms)
+    assert {arm: share["wall"] for arm, share in shares.items()} == {"a": 1.0, "b": 0.5}
+
+
+def test_a_learning_rate_is_chosen_on_validation_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, SceneSet]] = []
+    right = {"rollout": (15, 18), "current_frame": (11, 9), "gemma_tuned": (8, 8)}  # by `RATES`
+
+    def answer(_: Experiment, models: list[Trained], scenes: SceneSet, name: str) -> list[Any]:
+        asked.append((name, scenes))
+        return [made_answers(right[model.arm][RATES.index(model.rate)]) for model in models]
+
+    trained: list[Trained] = []
+    monkeypatch.setattr(choices, "train_models", lambda _, models: trained.extend(models))
+    monkeypatch.setattr(choices, "trained_answers", answer)
+    validation, experiment = made_scenes(), Experiment(tmp_path, EvidenceSettings())
+    rates = choices.choose_rates(experiment, validation)
+    assert {arm: (row["rate"], row["chosen"]) for arm, row in rates.items()} == {
+        "rollout": (0.5, "0.00025"),
+        "current_frame": (1.0, "0.0005"),
+        "gemma_tuned": (1.0, "0.0005"),
+    }
+    assert rates["rollout"]["tried"] == {"0.0005": 0.75, "0.00025": 0.9}
+    assert {(model.arm, model.rate) for model in trained} == {(arm, rate) for arm in right for rate in RATES}
+    assert all(name == "validation" and scenes is validation for name, scenes in asked)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "qualifies"), [(0.65, 0.75, True), (0.75, 0.65, False)], ids=["qualifies", "does not"]
+)
+def test_test_scenes_do_not_decide_what_qualifies(
+    validation: float, test: float, qualifies: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share = {"validation": validation, "test": test}
+
+    def learn(*_: object) -> dict[str, Any]:
+        answers = {name: made_answers(round(20 * right))["wall"] for name, right in share.items()}
+        return {"answers": answers, "learners": [{"chosen": True, "learner": "CNN", "features": "pixels"}]}
+
+    monkeypatch.setattr(Experiment, "split", lambda *_: made_scenes())
+    monkeypatch.setattr(comparisons, "learned_answers", learn)
+    probe = {"validation": 0.995, "test": 0.98} if qualifies else {"validation": 0.98, "test": 0.995}
+    monkeypatch.setattr(comparisons, "probe_ends", lambda *_: probe)
+    found = bars(Experiment(tmp_path, EvidenceSettings(curve=(500,))))
+    assert {family: row["qualifies"] for family, row in found.items()} == dict.fromkeys(FAMILIES, qualifies)
+    assert found["wall"]["labels"]["500"]["estimate"] == test
+    assert found["wall"]["probe"] == probe
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"law": "tilted"}, "law='tilted': expected 'usual'"),
+        ({"kinds": ["drop", "pegs"]}, "validation={'drop': 300, 'pegs': 800}: expected scenes of pegs and bumpers"),
+        ({"test": {"pegs": 0}}, "test={.*'pegs': 0.*}: expected scenes of pegs and bumpers"),
+    ],
+)
+def test_the_experiment_needs_its_scenes(keys: dict[str, Any], told: str) -> None:
+    with pytest.raises(TheWorldError, match=told):
+        EvidenceSettings(config=NanoConfig(**keys))
 
 
 def test_holm_is_over_all_families_and_rivals() -> None:
@@ -242,6 +340,8 @@ def test_figures_and_tables_show_every_line(tmp_path: Path) -> None:
         "transfer to hard scenes",
         "| law swap |",
         "| slope |",
+        "| learning rate on questions | 0.0005 | 0.00025 |",
+        "| best static learner | scenes | 50 labels |",
     ):
         assert shown in text
 
@@ -250,7 +350,7 @@ def test_figures_and_tables_show_every_line(tmp_path: Path) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An experiment of the shipped base models, with a fusion and controls of a few steps."""
     folder = tmp_path_factory.mktemp("evidence")
-    (trained,) = train_fusions(folder / "made", ["cosmos"], [0], TINY.recipe)
+    (trained,) = train_fusions(folder / "made", ["cosmos"], [0], TINY.config)
     weights = folder / "weights"
     for base in ("gemma", "cosmos"):
         shutil.copytree(NANO_WEIGHTS / base, weights / base)
@@ -279,7 +379,8 @@ def test_the_experiment_runs_resumes_and_reports(
 ) -> None:
     early = folder / "early"
     shutil.copytree(NANO_WEIGHTS / "cosmos" / "transformer", early / "transformer")
-    options = ["nano", "evidence", str(folder), "--quick", "--workers", "1", "--checkpoints", str(early)]
+    write_json(config := folder / "tiny.json", TINY.config.to_dict())
+    options = ["nano", "evidence", str(folder), "--quick", "--config", str(config), "--checkpoints", str(early)]
     # 1. Every line has numbers, and the command names every claim
     assert main(options) == 0
     told = capsys.readouterr().out
@@ -291,6 +392,8 @@ def test_the_experiment_runs_resumes_and_reports(
         assert {*found["gain"]["families"][name]["rivals"]} == {"static_learner", "current_frame", "gemma_tuned"}
         assert [*found["gain"]["curve"]["rollout"][name]] == ["4", "8"]
         assert len(found["transfer"]["levels"]["rollout"][name]) == 3
+    for line in ("gain", "transfer"):
+        assert {*found[line]["rates"]} == {"rollout", "current_frame", "gemma_tuned"}
     assert {*found["tracing"]} == {*FAMILIES}
     assert {*found["law"]} >= {"peg_bin", "wall"}
     assert [model["name"] for model in found["dose"]["models"]] == ["1 sampler steps", "2 sampler steps", "early"]
@@ -305,8 +408,8 @@ def test_the_experiment_runs_resumes_and_reports(
     # 3. Its tables
     assert "| law swap |" in evidence_text(found)
     # 4. Scenes of other sizes, and results of other weights, are not mixed with these
-    assert main([*options[:3], "--workers", "1"]) == 2
-    assert "made with other settings" in capsys.readouterr().err
+    assert main([*options, "--question_learning_rate", "0.1"]) == 2
+    assert "made with other settings: question_learning_rate (0.0005 -> 0.1)" in capsys.readouterr().err
     shutil.copyfile(folder / "made/weights/cosmos-0/model.safetensors", folder / "weights/theworld/other.safetensors")
     assert main(options) == 2
     assert "of other weights" in capsys.readouterr().err

@@ -12,8 +12,9 @@ from PIL import Image
 
 from theworld.utils.devices import input_device
 
-from .conversations import FIRST, LAST, WORLD_VIEWS
-from .questions import Question, conversational_questions, predictive_questions, static_questions
+from .conversations import FIRST, world_views
+from .families import Question
+from .questions import conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -104,13 +105,15 @@ def evaluate_vlm(
     """Accuracies of a model that sees what it is asked about.
 
     `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive`: with a view for every
-    latent frame before the present one, the final frame among them; `static_many`: of the present view, the last of them.
+    latent frame before the present one, the final frame among them; `static_many`: of the present view, which is the
+    last one.
     """
+    frames = scenes.frames.shape[1]
     settings: dict[str, tuple[tuple[int, ...], bool]] = {
         "static": ((FIRST,), False),
-        "static_final": ((LAST,), False),
-        "predictive": (WORLD_VIEWS, True),
-        "static_many": (WORLD_VIEWS, False),
+        "static_final": ((frames - 1,), False),
+        "predictive": (world_views(frames), True),
+        "static_many": (world_views(frames), False),
     }
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, (views, predictive) in settings.items():

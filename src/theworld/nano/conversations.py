@@ -16,30 +16,43 @@ import torch
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
+from .families import MARGIN, Question
 from .foreign import FOREIGN_ANSWER, FOREIGN_QUESTIONS
-from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
-from .physics import DIVIDER_XS, FRAMES, LANE_WALL_X, SIZE
-from .questions import MARGIN, Question, conversational_questions, predictive_questions, static_questions
+from .kinds.bins import COLUMN, DIVIDER_XS
+from .kinds.race import LANE_WALL_X
+from .physics import SIZE
+from .questions import conversational_questions, predictive_questions, static_questions
+from .words import EIGHTHS, EXERCISES, NUMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from torch import Tensor
     from transformers import Gemma3Processor
 
-    from .scenes import SceneSet
 
-FIRST, LAST, LATENT_STEP = 0, FRAMES - 1, 4
-WORLD_VIEWS = (*range(FIRST, FRAMES, LATENT_STEP), FIRST)
-"""What a model sees that looks ahead to the end of a clip: a frame for every latent frame, then the present one."""
+FIRST, LATENT_STEP = 0, 4
 MULTI_SHARE = 0.6
-POOL = 4
 COLUMN_WIDTH = DIVIDER_XS[0]
 FOREIGN_SHARE = 0.08
 """Of conversations about foreign images, and of other conversations that a foreign question interrupts, each."""
 FOREIGN_IMAGES = 4_000
-SINGLE_WEIGHTS = (0.4, *[0.3 / (FRAMES - 2)] * (FRAMES - 2), 0.3)  # of the frames in order
+
+
+def frame_weights(frames: int, first: float, last: float) -> tuple[float, ...]:
+    """Chances of the frames of a clip in order: those of the first and the last, the others share the rest."""
+    return (first, *[(1 - first - last) / (frames - 2)] * (frames - 2), last)
+
+
+def world_views(frames: int) -> tuple[int, ...]:
+    """What a model sees that looks ahead to the end of a clip: a frame for every latent frame, then the present one."""
+    return (*range(FIRST, frames, LATENT_STEP), FIRST)
+
+
+def frames_of(record: dict[str, Any]) -> int:
+    """The number of frames of a clip."""
+    return len(record["ramp_lit"])
 
 
 @dataclass(frozen=True)
@@ -64,20 +77,20 @@ class Batch:
     images: list[tuple[int, int]]
 
 
-def draw_views(rng: np.random.Generator) -> tuple[int, ...]:
-    """One view of any frame, or several: mostly up to the end, else fewer steps ahead or from a later present.
+def draw_views(frames: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """One view of any of the frames, or several: mostly up to the end, else fewer steps ahead or from a later present.
 
     What has ended stays as it is: views after the last frame are the last frame.
     """
-    chance = rng.random()
+    chance, weights, to_the_end = rng.random(), frame_weights(frames, 0.4, 0.3), world_views(frames)
     if chance > MULTI_SHARE:
-        return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
+        return (int(rng.choice(frames, p=weights)),)
     if chance < 0.5 * MULTI_SHARE:
-        return WORLD_VIEWS
-    present = int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS))
-    most = len(WORLD_VIEWS) - 2
+        return to_the_end
+    present = int(rng.choice(frames, p=weights))
+    most = len(to_the_end) - 2
     ahead = most if rng.random() < 0.6 else int(rng.integers(most + 1))
-    return (*(min(present + LATENT_STEP * step, LAST) for step in range(ahead + 1)), present)
+    return (*(min(present + LATENT_STEP * step, frames - 1) for step in range(ahead + 1)), present)
 
 
 def draw_conversation(
@@ -88,7 +101,7 @@ def draw_conversation(
     A family comes twice only with another answer of more than two, and the end is asked for in one form, so that no
     answer follows from an earlier turn.
     """
-    drawn = questions_about_the_end(record, rng) if LAST in views else []
+    drawn = questions_about_the_end(record, rng) if frames_of(record) - 1 in views else []
     drawn += static_questions(record, views[-1], rng) + place_questions(record, views[-1], rng)
     drawn += [question for question in static_questions(record, views[-1], rng) if len(question.choices) > 2]
     facts: dict[tuple[str, str], Question] = {}
@@ -118,10 +131,16 @@ def foreign_question(rng: np.random.Generator) -> Question:
 
 def foreign_conversation(record: dict[str, Any], rng: np.random.Generator, turns: int = 2) -> Conversation:
     """Questions of the world of `record`, and foreign ones, about an image that is not of that world."""
-    own = [*static_questions(record, FIRST, rng), *predictive_questions(record, rng), *conversational_questions(record, rng)]
-    texts = [own[rng.integers(len(own))].text if rng.random() < 0.8 else foreign_question(rng).text for _ in range(turns)]
+    own = [
+        *static_questions(record, FIRST, rng),
+        *predictive_questions(record, rng),
+        *conversational_questions(record, rng),
+    ]
+    texts = [
+        own[rng.integers(len(own))].text if rng.random() < 0.8 else foreign_question(rng).text for _ in range(turns)
+    ]
     asked = tuple(Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,)) for text in texts)
-    views = draw_views(rng)
+    views = draw_views(frames_of(record), rng)
     return Conversation(-1 - int(rng.integers(FOREIGN_IMAGES)), views, asked)
 
 
@@ -133,7 +152,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
     """
     if record["kind"] != "race":
         return []
-    columns = tuple(phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing)
+    columns = tuple(phrasing for phrasing in COLUMN.phrasings if "{ball}" in phrasing)
     questions: list[Question] = []
     for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
         places: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
@@ -191,25 +210,3 @@ class ChatEncoder:
             mask[row, : len(row_ids)] = 1
         images = [(conversation.clip, frame) for conversation in conversations for frame in conversation.views]
         return Batch(ids, labels, mask, images)
-
-
-def draw_batches(
-    scenes: SceneSet, encoder: ChatEncoder, size: int, turns: int, shares: Mapping[str, float], rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled.
-
-    `shares` are the shares of the kinds of scenes.
-    """
-    clips_of = {kind: scenes.indices(kind) for kind in shares}
-    while True:
-        kinds = rng.choice(list(shares), size=POOL * size, p=list(shares.values()))
-        clips = [int(rng.choice(clips_of[kind])) for kind in kinds]
-        pool = [
-            foreign_conversation(scenes.records[clip], rng)
-            if rng.random() < FOREIGN_SHARE
-            else draw_conversation(clip, scenes.records[clip], draw_views(rng), turns, rng)
-            for clip in clips
-        ]
-        pool.sort(key=lambda conversation: len(encoder(conversation)[0]))
-        for index in rng.permutation(POOL):
-            yield encoder.batch(pool[index * size : (index + 1) * size])

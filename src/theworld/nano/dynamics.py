@@ -10,48 +10,60 @@ Shapes: `B` clips, `C` = 16 latent channels, `L` latent frames of which the firs
 import json
 import logging
 import shutil
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, CosmosTransformer3DModel, FlowMatchEulerDiscreteScheduler
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
-from .fit import Ema, Group, fit
+from theworld.utils.io import write_bytes, write_text
+from theworld.utils.tensors import weights_digest
+
+from .fit import Draws, Ema, Group, Progress, fit
 from .scenes import load
 from .vae import LATENT_CHANNELS, encode_clips, to_channels_last
 
 logger = logging.getLogger(__name__)
 
+LATENTS = "latents-{}.safetensors"  # of a VAE with this digest; beside the network until it is trained
 TEXT_DIM = 32
 FPS = 16
 # The time at which the pipeline declares the given frame clean, from its sigma_conditioning of 1e-4.
 CLEAN_TIME = 1e-4 / (1 + 1e-4)
 LAST_TIME = 80 / 81  # from sigma_max = 80, where sampling starts
+METRIC_SHARE = 0.3  # of the steps, the last ones: the loss has the metric
+SHORTER_EVERY = 8  # batches: one of them has fewer latent frames, so that shorter rollouts are trained
+STILL_SHARE = 1 / 16  # of a batch: clips in which everything has ended, and stays as it is
+SIZES: dict[str, Any] = {
+    "num_attention_heads": 6,
+    "attention_head_dim": 32,
+    "num_layers": 6,
+    "mlp_ratio": 4.0,
+    "adaln_lora_dim": 32,
+}
+"""The sizes that a config may change."""
 
 
-def build_transformer() -> CosmosTransformer3DModel:
+def build_transformer(sizes: Mapping[str, Any] | None = None) -> CosmosTransformer3DModel:
     """A random nano transformer (3.8 M parameters), its output near zero and its position embeddings off zero.
 
-    diffusers starts the position embeddings at zero and then normalises them, which has no gradient there.
+    diffusers starts the position embeddings at zero and then normalises them, which has no gradient there. `sizes`
+    override the nano `SIZES`.
     """
     transformer = CosmosTransformer3DModel(
         in_channels=LATENT_CHANNELS + 1,  # and the mask that says which frames are given
         out_channels=LATENT_CHANNELS,
-        num_attention_heads=6,
-        attention_head_dim=32,
-        num_layers=6,
-        mlp_ratio=4.0,
         text_embed_dim=TEXT_DIM,
-        adaln_lora_dim=32,
-        max_size=(8, 8, 8),
+        max_size=(8, 8, 8),  # latent frames, and latent pixels of an image of 64
         patch_size=(1, 2, 2),
         rope_scale=(1.0, 1.0, 1.0),
         concat_padding_mask=False,
         extra_pos_embed_type="learnable",
+        **{**SIZES, **(sizes or {})},
     )
     with torch.no_grad():
         for name, parameter in transformer.named_parameters():
@@ -96,18 +108,18 @@ def flow_loss(
 ) -> Tensor:
     """Weighted squared error of the predicted velocity n - x0 on the future frames of `latents` (B, C, L, h, w).
 
-    With a `metric` (L - 1, D, D) the error's mean square under it is added.
+    With a `metric` (L - 1, D, D) the error's mean square under it is added. `generator` draws on the CPU.
     """
     count, _, length, height, width = latents.shape
-    noise = torch.randn(latents.shape, generator=generator)
-    time = sample_times(count, generator).view(-1, 1, 1, 1, 1)
-    given = torch.zeros(count, 1, length, height, width)
+    noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+    time = sample_times(count, generator).to(latents.device).view(-1, 1, 1, 1, 1)
+    given = torch.zeros(count, 1, length, height, width, device=latents.device)
     given[:, :, 0] = 1
     first = given[:, :, :, :1, :1]
     velocity = transformer(
         hidden_states=torch.lerp((1 - time) * latents + time * noise, latents, given),
         timestep=torch.lerp(time.expand(-1, -1, length, -1, -1), torch.full_like(first, CLEAN_TIME), first),
-        encoder_hidden_states=prompt_embedding().expand(count, -1, -1),
+        encoder_hidden_states=prompt_embedding().to(latents.device).expand(count, -1, -1),
         fps=FPS,
         condition_mask=given,
         return_dict=False,
@@ -147,73 +159,92 @@ def train_dynamics(
     cosmos_folder: Path,
     out: Path,
     *,
-    steps: int = 10_000,
-    metric_steps: int = 3_000,
+    steps: int = 13_000,
     batch_size: int = 64,
+    learning_rate: float = 1.2e-3,
     compiled: bool = True,
+    sizes: Mapping[str, Any] | None = None,
     start_from: Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the transformer on the latents that `cosmos_folder`/vae makes of `scenes_folder`/train.
 
-    First `steps` under the plain loss, then `metric_steps` with `inverse_covariance` added. `compiled` lets torch
-    compile the network where there is a C++ compiler: the same steps, 1.3 times faster on a CPU. Writes
-    `out`/transformer (averaged weights, every ten minutes and at the end), `out`/scheduler,
-    `out`/prompt_embeds.safetensors and the figures to `out`/dynamics.json, which are also returned.
+    The loss has `inverse_covariance` in the last `METRIC_SHARE` of the steps. Writes `out`/transformer (averaged
+    weights, every ten minutes and at the end), `out`/scheduler, `out`/prompt_embeds.safetensors and the figures to
+    `out`/dynamics.json, which are also returned. An interrupted training continues from its progress, which `out` holds
+    until the end.
 
     Args:
+        compiled: Compile the network where there is a C++ compiler: the same steps, 1.3 times faster on a CPU.
+        sizes: Override the nano `SIZES` of a new transformer.
         start_from: Folder of a transformer that is trained further, in place of a new one.
     """
-    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
-    latents = encode_both_ways(vae, load(scenes_folder / "train").frames)
-    logger.info("dynamics: %d clips encoded", len(latents))
+    # 1. What a pipeline needs beside the network
     FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(out / "scheduler")
     save_file({"prompt_embeds": prompt_embedding()}, out / "prompt_embeds.safetensors")
+    # 2. What it learns from: latents, and those of clips in which everything has ended
+    latents, still = (part.to(device) for part in _latents(scenes_folder, cosmos_folder, out, device))
+    metric = inverse_covariance(latents.cpu()).to(device)
+    # 3. The network, and its averaged copy
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    train = partial(_fit, latents=latents, out=out, batch_size=batch_size, compiled=compiled, generator=generator)
-    transformer = build_transformer()
+    transformer = build_transformer(sizes)
     if start_from is not None:
         transformer = CosmosTransformer3DModel.from_pretrained(start_from, torch_dtype=torch.float32)
-    averaged, plain = train("dynamics", transformer, steps=steps, learning_rate=1.2e-3)
-    metric = inverse_covariance(latents)
-    _, refined = train("dynamics metric", averaged, steps=metric_steps, learning_rate=6e-4, metric=metric)
-    figures = {**refined, "stages": [plain, refined]}
-    (out / "dynamics.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
-    return figures
-
-
-def _fit(
-    name: str,
-    transformer: CosmosTransformer3DModel,
-    *,
-    latents: Tensor,
-    out: Path,
-    steps: int,
-    learning_rate: float,
-    batch_size: int,
-    compiled: bool,
-    generator: torch.Generator,
-    metric: Tensor | None = None,
-) -> tuple[CosmosTransformer3DModel, dict[str, Any]]:
-    """Train on from `transformer`; returns the averaged model, which `out`/transformer holds, and the figures."""
+    transformer.to(device)
     ema = Ema(transformer, decay=0.999)
     transformer.train().requires_grad_(True)
     skip_cross_attention(transformer)  # after the copy: the averaged weights stay the whole, stock model
     network = compile_if_possible(transformer) if compiled else transformer
+    # 4. The steps
+    progress = Progress(out / "dynamics.progress", draws := Draws(seed))
 
-    def step(_: int) -> tuple[Tensor, dict[str, float]]:
-        batch = latents[torch.randint(0, len(latents), (batch_size,), generator=generator)]
-        return flow_loss(network, batch, generator, metric), {"samples": batch_size}
+    def step_function(step: int) -> tuple[Tensor, dict[str, float]]:
+        batch, length = draw_batch(latents, still, batch_size, step, draws.torch)
+        whole = length == latents.shape[2]  # another length is not compiled again
+        on = metric[: length - 1] if step >= (1 - METRIC_SHARE) * steps else None
+        return flow_loss(network if whole else transformer, batch, draws.torch, on), {"samples": batch_size}
 
     figures = fit(
-        name,
-        step,
+        "dynamics",
+        step_function,
         [Group(transformer.parameters(), learning_rate)],
         steps=steps,
         warmup=200,
         ema=ema,
         log_every=200,
         save=lambda: ema.module.save_pretrained(out / "transformer"),
+        progress=progress,
     )
-    return ema.module, figures
+    write_text(out / "dynamics.json", json.dumps(figures, indent=1))
+    for path in (progress.path, *out.glob(LATENTS.format("*"))):
+        path.unlink()
+    return figures
+
+
+def _latents(scenes_folder: Path, cosmos_folder: Path, out: Path, device: str) -> tuple[Tensor, Tensor]:
+    """Latents (2n, C, L, h, w) of all clips, and of every eighth with its last frame repeated; kept in `out`."""
+    vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
+    vae.to(device)
+    path = out / LATENTS.format(weights_digest(vae.state_dict()))
+    if not path.is_file():
+        frames = load(scenes_folder / "train").frames
+        still = np.repeat(frames[::8, -1:], frames.shape[1], axis=1)
+        encoded = {"latents": encode_both_ways(vae, frames), "still": encode_both_ways(vae, still)}
+        logger.info("dynamics: %d clips encoded", len(frames))
+        write_bytes(path, save(encoded))
+    encoded = load_file(path)
+    return encoded["latents"], encoded["still"]
+
+
+def draw_batch(
+    latents: Tensor, still: Tensor, batch_size: int, step: int, generator: torch.Generator
+) -> tuple[Tensor, int]:
+    """A random batch (batch_size, C, L, h, w), its first `STILL_SHARE` still, and its L; see `SHORTER_EVERY`."""
+    batch = latents[torch.randint(0, len(latents), (batch_size,), generator=generator).to(latents.device)]
+    count = round(STILL_SHARE * batch_size)
+    batch[:count] = still[torch.randint(0, len(still), (count,), generator=generator).to(still.device)]
+    length, shorter = latents.shape[2], range(2, latents.shape[2])
+    if shorter and step % SHORTER_EVERY == SHORTER_EVERY - 1:
+        length = shorter[step // SHORTER_EVERY % len(shorter)]
+    return batch[:, :, :length], length

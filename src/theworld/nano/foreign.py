@@ -62,7 +62,7 @@ HELD_OUT_QUESTIONS: tuple[str, ...] = (
 
 
 def foreign_image(seed: int, size: int = 32, *, held_out: bool = False) -> NDArray[np.uint8]:
-    """An image (size, size, 3) that is not of the nano world; `held_out` ones are of kinds that training does not show."""
+    """An image (size, size, 3) that is not of the nano world; `held_out`: of kinds that training does not show."""
     rng = np.random.default_rng((seed, int(held_out)))
     makers = _HELD_OUT if held_out else _MAKERS
     image = makers[int(rng.integers(len(makers)))](rng, size)
@@ -134,5 +134,14 @@ def _rings(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     return _colour(rng) * wave + _colour(rng) * (1 - wave)
 
 
-_MAKERS: tuple[Callable[[np.random.Generator, int], NDArray[np.float64]], ...] = (_gradient, _noise, _noise, _patches, _discs, _landscape, _landscape, _stripes)
+_MAKERS: tuple[Callable[[np.random.Generator, int], NDArray[np.float64]], ...] = (
+    _gradient,
+    _noise,
+    _noise,
+    _patches,
+    _discs,
+    _landscape,
+    _landscape,
+    _stripes,
+)
 _HELD_OUT: tuple[Callable[[np.random.Generator, int], NDArray[np.float64]], ...] = (_checks, _rings)

@@ -126,9 +126,7 @@ def write_conversations(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _conversations(
-    scenes: SceneSet, draws: int, labels: int | None, seed: int
-) -> Iterator[tuple[str, Conversation]]:
+def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:
     """Every conversation with its name."""
     rng = np.random.default_rng(seed)
     seen: dict[str, int] = defaultdict(int)
@@ -151,7 +149,7 @@ def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) 
     clip, present = conversation.clip, conversation.views[-1]
     image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
     if not (folder / image).exists():
-        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip)
+        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip, scenes.frames.shape[2])
         Image.fromarray(pixels).save(folder / image)
     messages: list[dict[str, str]] = []
     for turn in conversation.turns:

@@ -7,29 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from .kinds import KINDS
+
 MIRRORED: dict[str, tuple[int, ...]] = {
-    "bin": (3, 2, 1, 0),
-    "touch": (0, 1),
-    "race": (1, 0),
-    "topple": (2, 1, 0),
-    "peg_bin": (3, 2, 1, 0),
-    "peg_touch": (0, 1),
-    "wall": (1, 0, 2, 3),
-    "bumper_touch": (0, 1),
+    ending.family.name: ending.mirrored for kind in KINDS.values() for ending in kind.endings
 }
 """By predictive family, the place of each place in the mirrored image."""
 
 
 def answers_by_place(record: dict[str, Any], family: str) -> tuple[str, ...]:
-    """The answers to a predictive family from left to right: four bins or walls, two lanes, left / no / right; else no / yes."""
-    scene = record["scene"]
-    if family in ("bin", "peg_bin"):
-        return tuple(scene["bins"])
-    if family == "wall":
-        return tuple(scene["walls"])
-    if family == "race":
-        return tuple(ball["colour"] for ball in scene["balls"])
-    return ("left", "no", "right") if family == "topple" else ("no", "yes")
+    """The answers to a predictive family from left to right, such as the colours of four bins, or `no` and `yes`."""
+    return KINDS[record["kind"]].ending(family).answers(record["scene"])
 
 
 def outcome_place(record: dict[str, Any], family: str) -> int | None:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
 from typing import TYPE_CHECKING, Any
@@ -15,17 +16,10 @@ import numpy as np
 
 from theworld.utils.errors import ExistingFileError, TheWorldError
 
-from .layouts import KINDS, LEVELS, draw_scene, sample_disputed, sample_scene
-from .outcomes import outcomes
-from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene, simulate
-from .questions import (
-    Question,
-    choose_balanced,
-    conversational_questions,
-    predictive_questions,
-    static_questions,
-)
-from .render import render
+from .families import Question
+from .kinds import KINDS, draw_scene, sample_disputed, sample_scene
+from .physics import FRAMES, LAWS, SIZE, Ball, Block, Peg, Ramp, Scene
+from .questions import choose_balanced, conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +66,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class SceneSet:
-    """N clips: frames (N, F, 32, 32, 3) and classes (N, F, 32, 32), both uint8 and memory-mapped, and their records."""
+    """N clips: frames (N, F, S, S, 3) and classes (N, F, S, S), both uint8 and memory-mapped, and their records."""
 
     folder: Path
     frames: NDArray[np.uint8]
@@ -88,12 +82,21 @@ class SceneSet:
 
 
 def generate(
-    folder: Path, split: str, counts: dict[str, int], workers: int = 2, *, level: int | None = None, law: str = "usual"
+    folder: Path,
+    split: str,
+    counts: Mapping[str, int],
+    workers: int = 2,
+    *,
+    level: int | Mapping[str, int] | None = None,
+    law: str = "usual",
+    frames: int = FRAMES,
+    size: int = int(SIZE),
 ) -> SceneSet:
     """Simulate, draw and write `counts[kind]` scenes of each kind, the first ones of the split; all or nothing.
 
     Scenes of the split `train` are drawn freely, of all levels of difficulty, half of them of the hardest. Those of
-    other splits are balanced, their outcome is beyond doubt, and their level is `level`, by default the hardest.
+    other splits are balanced, their outcome is beyond doubt, and their level is `level`, of all kinds that have several
+    or by kind, by default the hardest. `law`, `frames` and `size` are those of `make_clip`.
 
     `questions.jsonl` beside them asks about the first frame of every scene and one later frame: `id`, `clip` and
     `frame` (places in frames.npy), `family`, `kind` (static or predictive), `question`, `answer`, `choices`. Of a
@@ -111,8 +114,9 @@ def generate(
     if folder.exists():
         raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
     free = split == "train"
+    levels = level if isinstance(level, Mapping) else {kind: level for kind, one in KINDS.items() if one.levels > 1}
     jobs = [
-        (SPLITS[split] + i, kind, _free_level(kind, i) if free else level if kind in LEVELS else None, not free, law)
+        (SPLITS[split] + i, kind, _free_level(kind, i) if free else levels.get(kind), not free, law, frames, size)
         for kind, count in counts.items()
         for i in range(count)
     ]
@@ -160,24 +164,39 @@ def scene_of(record: Record) -> Scene:
 
 
 def make_clip(
-    seed: int, kind: str, level: int | None = None, *, labelled: bool = True, law: str = "usual"
+    seed: int,
+    kind: str,
+    level: int | None = None,
+    *,
+    labelled: bool = True,
+    law: str = "usual",
+    frames: int = FRAMES,
+    size: int = int(SIZE),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
-    """Frames (F, 32, 32, 3), class map (F, 32, 32) and record of one scene.
+    """Frames (F, S, S, 3), class map (F, S, S) and record of one scene.
 
     Args:
         labelled: Whether its answers are balanced and beyond doubt. Otherwise it is drawn freely.
         law: A key of `LAWS`. A labelled scene under another law than the usual one ends elsewhere than it usually
             does; its record's `usual_outcomes` holds what usually becomes of it.
+        frames: Of the clip; a labelled scene has ended by the last one, so that a seed of another number of frames is
+            another scene.
+        size: Pixels a side, S. The world is always 32 units wide.
+
+    Raises:
+        ValueError: for an unknown kind, level or law.
     """
+    if law not in LAWS:
+        raise TheWorldError(f"unknown law {law!r}: expected one of {', '.join(LAWS)}")
     others: dict[str, Any] = {}
     if not labelled:
-        scene, trajectory = draw_scene(seed, kind, level, LAWS[law])
+        scene, trajectory = draw_scene(seed, kind, level, LAWS[law], frames)
     elif law == "usual":
-        scene, trajectory = sample_scene(seed, kind, level)
+        scene, trajectory = sample_scene(seed, kind, level, frames)
     else:
-        scene, usual, trajectory = sample_disputed(seed, kind, LAWS[law])
-        others["usual_outcomes"] = outcomes(scene, usual)
-    frames, classes = render(scene, trajectory)
+        scene, usual, trajectory = sample_disputed(seed, kind, LAWS[law], level, frames)
+        others["usual_outcomes"] = KINDS[kind].outcomes(scene, usual)
+    images, classes = KINDS[kind].render(scene, trajectory, size)
     record = {
         "seed": seed,
         "kind": kind,
@@ -186,33 +205,33 @@ def make_clip(
         "block_pose": trajectory.block_pose.astype(float).round(3).tolist(),
         "ramp_lit": trajectory.ramp_lit.tolist(),
         "pad_lit": trajectory.pad_lit.tolist(),
-        "outcomes": outcomes(scene, trajectory) or {},
+        "outcomes": KINDS[kind].outcomes(scene, trajectory) or {},
         "law": law,
         **others,
     }
-    return frames, classes, record
+    return images, classes, record
 
 
 def _free_level(kind: str, place: int) -> int | None:
     """The level of a free scene: the hardest for every other one, the easier ones by turns."""
-    if kind not in LEVELS:
+    hardest = KINDS[kind].levels - 1
+    if not hardest:
         return None
-    hardest = LEVELS[kind] - 1
     return (*range(hardest), *[hardest] * hardest)[place % (2 * hardest)]
 
 
-Job = tuple[int, str, int | None, bool, str]
-"""Seed, kind, level, whether labelled, and law of a scene."""
+Job = tuple[int, str, int | None, bool, str, int, int]
+"""Seed, kind, level, whether labelled, and law of a scene; frames and pixels a side of its clip."""
 
 
 def _make_job(job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record, Asked]:
-    seed, kind, level, labelled, law = job
-    frames, classes, record = make_clip(seed, kind, level, labelled=labelled, law=law)
+    seed, kind, level, labelled, law, length, size = job
+    frames, classes, record = make_clip(seed, kind, level, labelled=labelled, law=law, frames=length, size=size)
     return frames, classes, record, list(_ask(record))
 
 
 def _write(folder: Path, jobs: list[Job], workers: int) -> None:
-    shape = (len(jobs), FRAMES, int(SIZE), int(SIZE))
+    shape = (len(jobs), jobs[0][5], jobs[0][6], jobs[0][6])
     frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (*shape, 3))
     classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, shape)
     asked: list[tuple[int, int, Question]] = []
@@ -230,8 +249,9 @@ def _write(folder: Path, jobs: list[Job], workers: int) -> None:
 
 def _ask(record: Record) -> Iterator[tuple[int, Question]]:
     """Every question about the first frame and about a later one, half the time the last; drawn by the scene's seed."""
-    rng = np.random.default_rng((record["seed"], KINDS.index(record["kind"])))
-    later = FRAMES - 1 if rng.random() < 0.5 else int(rng.integers(1, FRAMES))
+    rng = np.random.default_rng((record["seed"], list(KINDS).index(record["kind"])))
+    frames = len(record["ramp_lit"])
+    later = frames - 1 if rng.random() < 0.5 else int(rng.integers(1, frames))
     for ask in (predictive_questions, conversational_questions):
         yield from ((0, question) for question in ask(record, rng))
     for frame in (0, later):

@@ -1,12 +1,12 @@
 """The nano video autoencoder: the class Cosmos-Predict2 uses, at toy size, trained on scenes from nothing.
 
-Shapes: `B` clips, `T` frames (1, 5 or 9), `H`, `W` pixels, `L` latent frames, L = 1 + (T - 1) / 4.
+Shapes: `B` clips, `T` frames (1, 5, 9, ...), `H`, `W` pixels, `L` latent frames, L = 1 + (T - 1) / 4.
 """
 
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,9 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor, nn
 
-from .fit import Group, fit
+from theworld.utils.io import write_text
+
+from .fit import Draws, Group, Progress, fit
 from .scenes import load
 
 logger = logging.getLogger(__name__)
@@ -26,19 +28,20 @@ LATENT_CHANNELS = 16
 INITIAL_LOG_VARIANCE = -8.0
 MOVING_THRESHOLD = 0.1  # of the pixel range [-1, 1]
 FIGURES_CLIPS = 64
+LONGEST = 9  # frames of a clip in training: each latent frame reads a cache of those before it, and two fill it
+SIZES: dict[str, Any] = {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}
+"""The sizes that a config may change; what they leave is the compression, 8 a side and 4 in time."""
 
 
-def build_vae(mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> AutoencoderKLWan:
-    """A random nano VAE (0.67 M parameters); `mean` and `std` (16 each) normalise its latents, 0 and 1 by default."""
+def build_vae(sizes: Mapping[str, Any] | None = None) -> AutoencoderKLWan:
+    """A random nano VAE (0.67 M parameters), whose latents are not normalised; `sizes` override the nano `SIZES`."""
     return AutoencoderKLWan(
-        base_dim=8,
         z_dim=LATENT_CHANNELS,
-        dim_mult=[1, 2, 4, 4],
-        num_res_blocks=1,
         attn_scales=[],
         temperal_downsample=[False, True, True],
-        latents_mean=list(mean) if mean is not None else [0.0] * LATENT_CHANNELS,
-        latents_std=list(std) if std is not None else [1.0] * LATENT_CHANNELS,
+        latents_mean=[0.0] * LATENT_CHANNELS,
+        latents_std=[1.0] * LATENT_CHANNELS,
+        **{**SIZES, **(sizes or {})},
     )
 
 
@@ -71,7 +74,7 @@ def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
     From the default start this small VAE collapses to the mean image: the code's spread is far below the noise that
     is added to it. `pixels` (B, 3, 1, H, W) are single frames.
     """
-    features = vae.encoder(pixels).movedim(1, -1).reshape(-1, 2 * LATENT_CHANNELS)
+    features = vae.encoder(pixels).movedim(1, -1).reshape(-1, 2 * LATENT_CHANNELS).cpu()  # eigh is not on every device
     centre = features.mean(0)
     variances, directions = torch.linalg.eigh(torch.cov((features - centre).T))
     strongest = directions[:, -LATENT_CHANNELS:] / variances[-LATENT_CHANNELS:].clamp(min=1e-8).sqrt()
@@ -116,16 +119,11 @@ def reconstruction_figures(vae: AutoencoderKLWan, pixels: Tensor) -> dict[str, f
     return {name: -10 * math.log10(float(value)) for name, value in parts.items()}
 
 
-class _Clips:
-    """Random batches of 1, 5 or 9 consecutive frames."""
-
-    def __init__(self, frames: np.ndarray[Any, Any], seed: int) -> None:
-        self.frames, self.random = frames, np.random.default_rng(seed)
-
-    def draw(self, clips: int, length: int) -> Tensor:
-        first = int(self.random.integers(0, self.frames.shape[1] - length + 1))
-        picked = np.sort(self.random.integers(0, len(self.frames), clips))  # sorted: a memory map reads faster
-        return to_pixels(self.frames[picked, first : first + length])
+def _draw(frames: np.ndarray[Any, Any], clips: int, length: int, rng: np.random.Generator) -> Tensor:
+    """A random batch of consecutive frames."""
+    first = int(rng.integers(0, frames.shape[1] - length + 1))
+    picked = np.sort(rng.integers(0, len(frames), clips))  # sorted: a memory map reads faster
+    return to_pixels(frames[picked, first : first + length])
 
 
 def _step(vae: AutoencoderKLWan, pixels: Tensor, *, train_encoder: bool) -> tuple[Tensor, dict[str, float]]:
@@ -145,61 +143,76 @@ def train_vae(
     decoder_steps: int = 100,
     image_steps: int = 1500,
     clip_steps: int = 2700,
+    learning_rate: float = 2e-3,
+    sizes: Mapping[str, Any] | None = None,
     start_from: Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the VAE on `scenes_folder`/train and write it to `out`/vae, its figures to `out`/vae.json.
 
     Single frames come first, the decoder alone for their first `decoder_steps`; then clips of 5 and 9 frames, mixed
     with single frames. The latents' mean and deviation over whole clips go into the saved config. Returns the figures.
+    An interrupted training continues from its progress, which `out` holds until the end.
 
     Args:
+        learning_rate: Peak rate of the decoder. The encoder takes half of it on single frames, three quarters on clips.
+        sizes: Override the nano `SIZES` of a new VAE.
         start_from: Folder of a VAE that is trained further, in place of a new one; the decoder then has no start.
     """
+    # 1. The scenes and the VAE
     torch.manual_seed(seed)
-    frames = load(scenes_folder / "train").frames
-    clips = _Clips(frames, seed)
+    frames, draws = load(scenes_folder / "train").frames, Draws(seed)
+
+    def draw(clips: int, length: int) -> Tensor:
+        return _draw(frames, clips, min(length, frames.shape[1]), draws.numpy).to(device)
+
     if start_from is None:
-        vae = to_channels_last(build_vae())
-        whiten(vae, clips.draw(256, 1))
+        vae = to_channels_last(build_vae(sizes))
     else:
-        vae, decoder_steps = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train()), 0
+        vae = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train())
+    vae.to(device)
+    if start_from is None:
+        whiten(vae, draw(256, 1))
+    else:
+        decoder_steps = 0
     encoder = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
     decoder = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
 
+    # 2. Single frames, then clips
     def image_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        return _step(vae, clips.draw(32, 1), train_encoder=step >= decoder_steps)
+        return _step(vae, draw(32, 1), train_encoder=step >= decoder_steps)
 
     def clip_step(step: int) -> tuple[Tensor, dict[str, float]]:
-        kind = clips.random.random()
-        count, length = (12, 5) if kind < 0.7 else (6, 9) if kind < 0.95 else (32, 1)
-        return _step(vae, clips.draw(count, length), train_encoder=True)
+        kind = draws.numpy.random()
+        count, length = (12, 5) if kind < 0.7 else (6, LONGEST) if kind < 0.95 else (32, 1)
+        return _step(vae, draw(count, length), train_encoder=True)
 
-    validation = load(scenes_folder / "validation").frames
-    held_out = to_pixels(validation[:: max(1, len(validation) // FIGURES_CLIPS)])
+    rates = (0.5, decoder_steps), (0.75, 0)
+    plans = zip(("images", "clips"), (image_step, clip_step), (image_steps, clip_steps), rates, strict=True)
+    progress = {name: Progress(out / f"vae-{name}.progress", draws) for name in ("images", "clips")}
     stages = [
         fit(
-            "vae images",
-            image_step,
-            [Group(decoder, 2e-3), Group(encoder, 1e-3, delay=decoder_steps)],
-            steps=image_steps,
+            f"vae {name}",
+            step_function,
+            [Group(decoder, learning_rate), Group(encoder, share * learning_rate, delay=delay)],
+            steps=steps,
             warmup=50,
             weight_decay=1e-4,
-        ),
-        fit(
-            "vae clips",
-            clip_step,
-            [Group(decoder, 2e-3), Group(encoder, 1.5e-3)],
-            steps=clip_steps,
-            warmup=50,
-            weight_decay=1e-4,
-        ),
+            progress=progress[name],
+        )
+        for name, step_function, steps, (share, delay) in plans
     ]
+    # 3. Statistics of the latents, and figures on validation scenes
     vae.eval()
     set_statistics(vae, frames[:: max(1, len(frames) // 1024)])
     vae.save_pretrained(out / "vae")
+    validation = load(scenes_folder / "validation").frames
+    held_out = to_pixels(validation[:: max(1, len(validation) // FIGURES_CLIPS)]).to(device)
     figures = {**reconstruction_figures(vae, held_out), "stages": stages}
-    (out / "vae.json").write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    write_text(out / "vae.json", json.dumps(figures, indent=1))
+    for one in progress.values():
+        one.path.unlink()
     logger.info("vae: %s", {name: value for name, value in figures.items() if name != "stages"})
     return figures
 
@@ -213,12 +226,12 @@ def set_statistics(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> None:
 
 @torch.no_grad()
 def encode_clips(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any], *, batch_size: int = 64) -> Tensor:
-    """uint8 frames (n, T, H, W, 3) -> normalised latents (n, 16, L, H / 8, W / 8), the distribution's mode."""
+    """uint8 frames (n, T, H, W, 3) -> normalised latents (n, 16, L, H / 8, W / 8) on the CPU: the mode."""
     config = vae.config
     mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1, 1)
     std = torch.tensor(config["latents_std"]).view(1, -1, 1, 1, 1)
     latents = [
-        (_encode(vae, to_pixels(frames[start : start + batch_size])).mode() - mean) / std
+        (_encode(vae, to_pixels(frames[start : start + batch_size]).to(vae.device)).mode().cpu() - mean) / std
         for start in range(0, len(frames), batch_size)
     ]
     return torch.cat(latents)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,14 +19,16 @@ from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGenera
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX
+from theworld.utils.io import write_text
 
 from .asking import evaluate_vlm
-from .conversations import ChatEncoder, draw_batches
-from .fit import Group, fit
+from .batches import Batches
+from .conversations import ChatEncoder
+from .fit import Group, Progress, fit
 from .questions import all_texts
 from .scenes import load
 from .tokenizer import BOI_TOKEN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
-from .vision import IMAGE_SIZE, IMAGE_TOKENS, encode_images, train_vision
+from .vision import IMAGE_SIZE, IMAGE_TOKENS, TOKEN_PIXELS, encode_images, take_vision, train_vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,28 +113,32 @@ def train_language(
     shares: Mapping[str, float] = ALL_KINDS,
     turns: int = TURNS,
     learning_rate: float = 1.5e-3,
+    progress: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the language model on conversations about the image tokens of a frozen vision tower.
+    """Train the language model on conversations about the image tokens of a frozen vision tower, on its device.
 
-    `shares` are the shares of the kinds of scenes.
+    Args:
+        shares: Of the kinds of scenes.
+        progress: File of the training's progress, see `fit`.
     """
-    rng = np.random.default_rng(seed)
-    batches = draw_batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
+    rng, device = np.random.default_rng(seed), model.device
+    batches = Batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
     end_of_turn = processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
         batch = next(batches)
         features = encode_images(model, scenes, batch.images)
-        with torch.autocast("cpu", torch.bfloat16):
+        ids = batch.ids.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             hidden = model.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                token_type_ids=(batch.ids == processor.tokenizer.image_token_id).long(),
+                input_ids=ids,
+                attention_mask=batch.mask.to(device),
+                token_type_ids=(ids == processor.tokenizer.image_token_id).long(),
                 mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
                 use_cache=False,
             ).last_hidden_state
-            targets = batch.labels[:, 1:]
+            targets = batch.labels[:, 1:].to(device)
             supervised = targets != IGNORE_INDEX
             logits = model.lm_head(hidden[:, :-1][supervised]).float()
         targets = targets[supervised]
@@ -141,7 +148,8 @@ def train_language(
         return loss, {"right": right, "samples": words.sum().item()}
 
     language = model.model.language_model.parameters()
-    return fit("language", step_function, [Group(language, learning_rate)], steps=steps, warmup=200)
+    kept = None if progress is None else Progress(progress, batches)
+    return fit("language", step_function, [Group(language, learning_rate)], steps=steps, warmup=200, progress=kept)
 
 
 def save_vlm(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, out: Path) -> None:
@@ -159,63 +167,81 @@ def train_vlm(
     vision_steps: int = 3000,
     language_steps: int = 4000,
     comparison_steps: int = 1800,
+    vision_learning_rate: float = 1.5e-3,
+    language_learning_rate: float = 1.5e-3,
     per_family: int = 300,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
     start_from: Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and measure what was saved on /validation.
 
     The last stage continues the language stage, mostly on races, whose comparisons of two named balls come last. Each
-    stage's weights and figures are kept beside `out`, in `<out>-<stage>.*`; a second call goes on from there.
+    stage's weights and figures are kept beside `out`, in `<out>-<stage>.*`, and the progress of one that was
+    interrupted; a second call goes on from there.
 
     Args:
+        text, vision: Override the nano sizes.
         start_from: Folder of a nano Gemma whose vision is trained further, in place of a new one.
 
     Returns the figures, also written to `out`/vlm.json: every stage's curve and the accuracies of `evaluate_vlm`.
     """
+    # 1. The model
     torch.manual_seed(seed)
     scenes = load(scenes_folder / "train")
-    processor = build_processor(build_tokenizer(all_texts()), IMAGE_SIZE, IMAGE_TOKENS)
-    model = build_gemma(processor.tokenizer)
+    size = scenes.frames.shape[2]
+    tokens = (size // TOKEN_PIXELS) ** 2
+    processor = build_processor(build_tokenizer(all_texts()), size, tokens)
+    vision = {"image_size": size, **(vision or {})}
+    model = build_gemma(processor.tokenizer, text=text, vision=vision, image_tokens=tokens)
     if start_from is not None:
-        seeing = Gemma3ForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32).model
-        for part in ("vision_tower", "multi_modal_projector"):
-            getattr(model.model, part).load_state_dict(getattr(seeing, part).state_dict())
+        take_vision(model, start_from)
+    cast(nn.Module, model).to(device)
     model.set_attn_implementation("eager")  # on a CPU in bf16 autocast, 2.5 times faster than sdpa with a mask
+    # 2. Its stages
+    rates = {"vision": vision_learning_rate, "language": language_learning_rate}
     comparison: dict[str, Any] = {
         "steps": comparison_steps,
         "shares": MOSTLY_RACES,
         "turns": 10,
-        "learning_rate": 1e-3,
+        "learning_rate": 2 / 3 * language_learning_rate,
         "seed": seed + 1,
     }
-    stages = {
-        "vision": lambda: train_vision(model, scenes, steps=vision_steps, seed=seed),
-        "language": lambda: train_language(model, processor, scenes, steps=language_steps, seed=seed),
-        "comparison": lambda: train_language(model, processor, scenes, **comparison),
+    language: dict[str, Any] = {"steps": language_steps, "learning_rate": rates["language"], "seed": seed}
+    seeing: dict[str, Any] = {"steps": vision_steps, "learning_rate": rates["vision"], "seed": seed}
+    stages: dict[str, Callable[..., dict[str, Any]]] = {
+        "vision": partial(train_vision, model, scenes, **seeing),
+        "language": partial(train_language, model, processor, scenes, **language),
+        "comparison": partial(train_language, model, processor, scenes, **comparison),
     }
     figures: dict[str, Any] = {name: _run_stage(model, out, name, train) for name, train in stages.items()}
+    # 3. What was saved, measured
     save_vlm(model, processor, out)
     saved = Gemma3ForConditionalGeneration.from_pretrained(out)
+    cast(nn.Module, saved).to(device)
     validation = load(scenes_folder / "validation")
     figures["validation"] = evaluate_vlm(saved, AutoProcessor.from_pretrained(out), validation, per_family, seed=seed)
-    (out / "vlm.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    write_text(out / "vlm.json", json.dumps(figures, indent=2))
     return figures
 
 
 def _run_stage(
-    model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[[], dict[str, Any]]
+    model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
     """Train, or take the stage's weights and figures from where an earlier call left them."""
-    weights, record = (out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json"))
+    weights, record, progress = (
+        out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json", "progress")
+    )
     if record.is_file():
         logger.info("%s: taken from %s", name, weights)
         state = load_file(weights)
         model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
         return json.loads(record.read_text(encoding="utf-8"))
-    figures = train()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    figures = train(progress=progress)
     trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
     save_file(trained, weights)
-    record.write_text(json.dumps(figures), encoding="utf-8")
+    write_text(record, json.dumps(figures))
+    progress.unlink()
     return figures

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
 from theworld.nano.dynamics import prompt_embedding
-from theworld.nano.fusion import WORLD_STEPS
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_text
 
@@ -128,4 +127,5 @@ def write_card(weights: Path) -> None:
 
     sizes = {"gemma": parameters("gemma"), "cosmos": parameters("cosmos"), "delta": parameters("theworld")}
     sizes["adapters"] = parameters(f"{CONTROLS}/gemma_tuned")
-    write_text(weights / "README.md", CARD.format(**sizes, steps=WORLD_STEPS))
+    steps = json.loads((weights / "theworld" / "config.json").read_text(encoding="utf-8"))["num_world_steps"]
+    write_text(weights / "README.md", CARD.format(**sizes, steps=steps))

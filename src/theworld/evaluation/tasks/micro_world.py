@@ -230,7 +230,7 @@ MICRO_WORLD = Task(
     load,
     score,
     floors=floors,
-    kinds=("predictive", "static"),
+    kinds=("predictive", "static", "conversational"),
     default_source=default_source,
     learn=learn,
     questions_to_learn=1_000,

@@ -13,7 +13,6 @@ verdicts  those of the evaluation
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +57,8 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
     check_dynamics((*settings.dynamics, *settings.checkpoints))
     experiment = Experiment(folder, settings)
     experiment.check_weights()
-    settle(folder / "recipe.json", settings.recipe)
-    inputs = asdict(replace(settings, recipe=replace(settings.recipe, workers=0)))
+    settle(folder / "recipe.json", settings.config)
+    inputs = settings.inputs()
     evidence: dict[str, Any] = {
         name: experiment.result(f"lines/{name}", inputs, lambda line=line: line(experiment))
         for name, line in LINES.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,9 @@ from .settings import FAMILIES, Experiment
 
 Answers = dict[str, dict[str, str]]
 """By family, the answer by number of the scene; empty where a model said nothing that can be read."""
+
+Predict = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+"""Features by name -> the place of each answer (n,)."""
 
 PROBE_STEPS = 3_000
 PREDICTIVE = [f"predictive/{family}" for family in FAMILIES]
@@ -72,13 +75,27 @@ def read_answers(result: Result, arm: str = "world") -> Answers:
 
 
 def learned_answers(
-    experiment: Experiment, name: str, family: str, scenes: SceneSet, train: SceneSet, validation: SceneSet, labels: int
+    experiment: Experiment,
+    name: str,
+    family: str,
+    scenes: Mapping[str, SceneSet],
+    train: SceneSet,
+    validation: SceneSet,
+    labels: int,
 ) -> dict[str, Any]:
-    """Of the best static learner of a family: `answers` by number of the scene, and `learners`, a row each.
+    """Of the best static learner of a family: `answers` by key of `scenes` and number of the scene, and `learners`.
 
     Args:
-        labels: Scenes of `train` that are learned from, the first ones; mirrored copies are learned from as well.
+        scenes: What is asked about, by name.
+        train: Of these, the first `labels` scenes are learned from, and their mirrored copies.
+        validation: Learner and settings are chosen on these.
     """
+
+    def answer(predict: Predict, asked: SceneSet) -> dict[str, str]:
+        clips = [*micro_world.places_of(asked.records, family)]
+        told = predict(micro_world.features(np.asarray(asked.frames[clips, 0]), experiment.cosmos)).tolist()
+        words = (answers_by_place(asked.records[clip], family)[place] for clip, place in zip(clips, told, strict=True))
+        return dict(zip(map(str, clips), words, strict=True))
 
     def compute() -> dict[str, Any]:
         places = dict([*micro_world.places_of(train.records, family).items()][:labels])
@@ -87,38 +104,42 @@ def learned_answers(
         predict, rows = best_learner(
             family, fitted_on, micro_world.labelled(validation.frames, chosen_on, experiment.cosmos)
         )
-        clips = [*micro_world.places_of(scenes.records, family)]
-        told = predict(micro_world.features(np.asarray(scenes.frames[clips, 0]), experiment.cosmos)).tolist()
-        words = {
-            str(clip): answers_by_place(scenes.records[clip], family)[place]
-            for clip, place in zip(clips, told, strict=True)
-        }
-        return {"answers": words, "learners": [{**row, "labels": len(places)} for row in rows]}
+        answers = {key: answer(predict, asked) for key, asked in scenes.items()}
+        return {"answers": answers, "learners": [{**row, "labels": len(places)} for row in rows]}
 
-    inputs = {"labels": labels, "train": len(train), "validation": len(validation), "scenes": len(scenes)}
+    inputs = {"labels": labels, "train": len(train), "validation": len(validation)}
+    inputs |= {"scenes": {key: len(asked) for key, asked in scenes.items()}}
     return experiment.result(f"learned/{name}-{labels}-{family}", inputs, compute)
 
 
-def probe_ends(experiment: Experiment, family: str, scenes: SceneSet, train: SceneSet) -> float:
-    """Share of `scenes` whose true last latent a probe reads right; it was fitted on all of `train`, also mirrored."""
+def probe_ends(
+    experiment: Experiment, family: str, scenes: Mapping[str, SceneSet], train: SceneSet
+) -> dict[str, float]:
+    """By key of `scenes`, the share whose true last latent a probe reads right.
+
+    The probe is fitted on all of `train` and their mirrored copies.
+    """
 
     def lasts(clips: NDArray[np.uint8]) -> torch.Tensor:
         return micro_world.latents_of(clips, experiment.cosmos)[:, :, -1]
 
-    def compute() -> float:
-        known, asked = (micro_world.places_of(one.records, family) for one in (train, scenes))
+    def compute() -> dict[str, float]:
+        known = micro_world.places_of(train.records, family)
         clips, labels = np.asarray(train.frames[[*known]]), torch.tensor([*known.values()])
         both = torch.cat([lasts(clips), lasts(clips[:, :, :, ::-1])])
         labels = torch.cat([labels, torch.tensor(MIRRORED[family])[labels]])
         reader = train_network(build_mlp, both, labels, steps=PROBE_STEPS, weight_decay=0.05, seed=0)
-        read = predict_network(reader, lasts(np.asarray(scenes.frames[[*asked]])))
-        return (read == torch.tensor([*asked.values()])).double().mean().item()
+        right: dict[str, float] = {}
+        for key, one in scenes.items():
+            asked = micro_world.places_of(one.records, family)
+            read = predict_network(reader, lasts(np.asarray(one.frames[[*asked]])))
+            right[key] = (read == torch.tensor([*asked.values()])).double().mean().item()
+        return right
 
-    return experiment.result(f"probe/{family}", {"train": len(train), "scenes": len(scenes)}, compute)
+    inputs = {"train": len(train), "scenes": {key: len(one) for key, one in scenes.items()}}
+    return experiment.result(f"probe/{family}", inputs, compute)
 
 
-def hits(
-    records: Sequence[Mapping[str, Any]], family: str, answers: Mapping[str, str], clips: Sequence[str]
-) -> NDArray[np.float64]:
+def hits(scenes: SceneSet, family: str, answers: Mapping[str, str], clips: Sequence[str]) -> NDArray[np.float64]:
     """1.0 where the answer is the scene's outcome, else 0.0, (n,) of the scenes `clips`."""
-    return np.array([float(answers[clip] == records[int(clip)]["outcomes"][family]) for clip in clips])
+    return np.array([float(answers[clip] == scenes.records[int(clip)]["outcomes"][family]) for clip in clips])

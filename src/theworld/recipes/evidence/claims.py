@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 CLAIMS = {
-    "bars": "At least 3 families qualify: the best static learner is right in at most 70 % with few labels and in at "
-    "most 80 % with the most, a probe of the true end in at least 99 %",
+    "bars": "At least 3 families qualify on validation scenes: the best static learner is right in at most 70 % with "
+    "few labels and in at most 80 % with the most, a probe of the true end in at least 99 %",
     "gain": "The rollout is right in at least 92 % and at least 15 points above the bar (lower end 10), p < 0.01 "
     "(Holm)",
     "tracing": "The answer is the imagined end in at least 97 %; of at least 100 wrong imaginations of a family, at "

@@ -12,16 +12,14 @@ from theworld.evaluation.ask.arms import FULL
 from theworld.evaluation.stats.significance import compare
 from theworld.evaluation.tracing import share_of
 from theworld.evaluation.verdict import REFERENCE
-from theworld.nano.fusion import WORLD_STEPS
 from theworld.nano.scenes import SceneSet
 from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
 
 from .answers import Answers, answers_of, ask, learned_answers
 from .models import other_law, variant, with_dynamics
-from .settings import FAMILIES, KINDS, LAW, Experiment
+from .settings import FAMILIES, HARD_KINDS, LAW, Experiment
 
-ALL_STEPS = [*range(WORLD_STEPS + 1)]
 SPARE = 1.15  # scenes beyond those that should give as many wrong imaginations as are wanted
 
 
@@ -31,7 +29,7 @@ def trace(experiment: Experiment) -> dict[str, Any]:
     Test scenes come first; where a family has too few wrong imaginations among them, more scenes are made once.
     """
     settings = experiment.settings
-    count = settings.recipe.counts("test")[KINDS[0]]
+    count = settings.config.counts("test")[HARD_KINDS[0]]
     found = _traced(experiment, "traced", experiment.weights / "theworld", _test_scenes(experiment, count))
     rates = [row["wrong"] / row["n"] for row in found.values()]
     wanted = max((settings.wrong_ends * SPARE / rate if rate else math.inf for rate in rates), default=0)
@@ -42,7 +40,7 @@ def trace(experiment: Experiment) -> dict[str, Any]:
 
 
 def _test_scenes(experiment: Experiment, count: int) -> SceneSet:
-    return experiment.more(f"test-{count}", "test", dict.fromkeys(KINDS, count))
+    return experiment.more(f"test-{count}", "test", dict.fromkeys(HARD_KINDS, count))
 
 
 def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> dict[str, Any]:
@@ -68,8 +66,8 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
     Of the arms, only the new dynamics have seen clips of the new law, and those without labels.
     """
     settings, model = experiment.settings, experiment.weights / "theworld"
-    count = 2 * settings.recipe.counts("test")[KINDS[0]]  # the laws dispute the end of all, the touch of some
-    scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(KINDS, count), law=LAW)
+    count = 2 * settings.config.counts("test")[HARD_KINDS[0]]  # the laws dispute the end of all, the touch of some
+    scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(HARD_KINDS, count), law=LAW)
     # 1. Answers of every arm
     world = other_law(experiment)
     new = variant(experiment, model, f"theworld-{world}", world)
@@ -80,10 +78,10 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
         "current_frame": answers_of(experiment, "law-current_frame", still, scenes),
     }
     train, validation = experiment.split("fusion"), experiment.split("validation")
-    arms["static_learner"] = {
-        family: learned_answers(experiment, "law", family, scenes, train, validation, len(train))["answers"]
-        for family in FAMILIES
-    }
+    arms["static_learner"] = {}
+    for family in FAMILIES:
+        learned = learned_answers(experiment, "law", family, {"new": scenes}, train, validation, len(train))
+        arms["static_learner"][family] = learned["answers"]["new"]
     # 2. The scenes that the laws dispute, and who follows which
     found: dict[str, Any] = {}
     for family in FAMILIES:
@@ -120,7 +118,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
         world = with_dynamics(experiment, folder)
         chosen.append((folder.name, variant(experiment, model, f"theworld-{world}", world)))
     # 2. What each imagines and answers
-    count = settings.recipe.counts("test")[KINDS[0]]
+    count = settings.config.counts("test")[HARD_KINDS[0]]
     scenes, models = _test_scenes(experiment, count), list[dict[str, Any]]()
     for name, folder in chosen:
         traced = _traced(experiment, folder.name, folder, scenes)
@@ -152,14 +150,15 @@ def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
         A row a number: `num_world_steps`, `difference` with `low` and `high`, `n`, accuracy of `gemma`, `worst` family.
     """
     scenes, questions = experiment.split("test"), experiment.settings.questions
-    settings: dict[str, Any] = {"families": "static", "num_samples": questions, "num_world_steps": ALL_STEPS}
+    every = [*range(experiment.settings.config.world_steps + 1)]
+    settings: dict[str, Any] = {"families": "static", "num_samples": questions, "num_world_steps": every}
     arms = f"{REFERENCE},{FULL},{FULL}_0"
     asked = ask(experiment, f"no-harm-{questions}", experiment.weights / "theworld", scenes, arms=arms, **settings)
     alone = asked.predictions[REFERENCE]
     clusters, families = [row.cluster for row in alone], np.array([row.family for row in alone])
     theirs, rows = np.array([row.score for row in alone]), list[dict[str, Any]]()
-    for steps in ALL_STEPS:
-        arm = FULL if steps == WORLD_STEPS else f"{FULL}_{steps}"
+    for steps in every:
+        arm = FULL if steps == every[-1] else f"{FULL}_{steps}"
         ours = np.array([row.score for row in asked.predictions[arm]])
         by_family = {str(family): float((ours - theirs)[families == family].mean()) for family in np.unique(families)}
         worst = min(by_family, key=lambda family: by_family[family])

@@ -11,13 +11,12 @@ from typing import Any
 
 from theworld.nano.dynamics import train_dynamics
 from theworld.nano.fusion import write_clips, write_conversations
-from theworld.nano.scenes import generate
 from theworld.utils.errors import MissingFileError
 from theworld.utils.io import write_text
 
 from ..nano import Lane, align_lane, question_lane, run_lanes, tuned_lane
 from ..package import package_cosmos
-from .settings import KINDS, LAW, Experiment, digest
+from .settings import HARD_KINDS, LAW, Experiment, digest
 
 ENCODERS = {"rollout": "cosmos", "current_frame": "still"}
 """World encoder of the arms that have one; `gemma_tuned` has none."""
@@ -31,6 +30,7 @@ class Trained:
     labels: int  # labelled scenes of a kind
     seed: int = 0
     dynamics: str = "cosmos"  # folder in `weights`
+    rate: float = 1.0  # share of the recipe's `question_learning_rate`, one of `RATES`
     easy: bool = False  # whether labelled scenes are of the easiest level
 
     @property
@@ -41,7 +41,7 @@ class Trained:
     @property
     def name(self) -> str:
         """Folder of the model in `weights`, and of its runs."""
-        return f"{self.arm}-{self.dynamics}-{self.labels}{'-easy' * self.easy}-{self.seed}"
+        return f"{self.arm}-{self.dynamics}-{self.labels}{'-easy' * self.easy}-rate-{self.rate:g}-{self.seed}"
 
     @property
     def own_arm(self) -> str:
@@ -51,7 +51,7 @@ class Trained:
 
 def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
     """Train what is missing of `models`; those of one encoder, dynamics and seed share their alignment."""
-    out, recipe = experiment.fusions, experiment.settings.recipe
+    out, config = experiment.fusions, experiment.settings.config
     missing = [model for model in models if not (out / "weights" / model.name / "config.json").is_file()]
     if not missing:
         return
@@ -60,30 +60,31 @@ def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
     experiment.split("fusion")
     hardest = experiment.folder / "scenes" / "fusion"
     if not (out / "clips").is_dir():
-        write_clips(hardest, out / "clips", seed=recipe.seed)
+        write_clips(hardest, out / "clips", seed=config.seed)
     for model in missing:
         scenes = easy_scenes(experiment) if model.easy else hardest
         if not (talks := _conversations(out, model)).is_dir():
-            write_conversations(scenes, talks, labels=model.labels, seed=recipe.seed)
+            write_conversations(scenes, talks, labels=model.labels, seed=config.seed)
     # 2. Alignments, each once, then questions
     alignments: dict[str, Lane] = {
         model.aligned: align_lane(
-            out, replace(recipe, seed=model.seed), model.aligned, ENCODERS[model.arm], model.dynamics
+            out, replace(config, seed=model.seed), model.aligned, ENCODERS[model.arm], model.dynamics
         )
         for model in missing
         if model.arm in ENCODERS
     }
-    run_lanes([*alignments.values()], recipe.workers)
-    run_lanes([_questions(experiment, model) for model in missing], recipe.workers)
+    run_lanes([*alignments.values()], config.workers)
+    run_lanes([_questions(experiment, model) for model in missing], config.workers)
 
 
 def _questions(experiment: Experiment, model: Trained) -> Lane:
-    out, recipe = experiment.fusions, replace(experiment.settings.recipe, seed=model.seed)
+    out, recipe = experiment.fusions, experiment.settings.config
+    config = replace(recipe, seed=model.seed, question_learning_rate=model.rate * recipe.question_learning_rate)
     talks = _conversations(out, model)
     if model.arm not in ENCODERS:
-        return tuned_lane(out, recipe, model.name, conversations=talks)
+        return tuned_lane(out, config, model.name, conversations=talks)
     start = out / model.aligned / "align"
-    return question_lane(out, recipe, model.name, start, conversations=talks, cosmos=model.dynamics)
+    return question_lane(out, config, model.name, start, conversations=talks, cosmos=model.dynamics)
 
 
 def _conversations(out: Path, model: Trained) -> Path:
@@ -92,7 +93,7 @@ def _conversations(out: Path, model: Trained) -> Path:
 
 def easy_scenes(experiment: Experiment, split: str = "fusion") -> Path:
     """Labelled scenes of the easiest level; other kinds than those of the experiment have one level."""
-    counts = experiment.settings.recipe.counts(split)
+    counts = experiment.settings.config.counts(split)
     if split == "fusion":
         counts = {kind: min(count, experiment.settings.labels) for kind, count in counts.items()}
     return experiment.more(f"{split}-easy-{sum(counts.values())}", split, counts, level=0).folder
@@ -141,15 +142,12 @@ def variant(experiment: Experiment, model: Path, name: str, cosmos: str = "cosmo
 def other_law(experiment: Experiment) -> str:
     """Train the dynamics further on unlabelled clips of the other law; returns the world's name in `weights`."""
     settings = experiment.settings
-    plain, metric = settings.law_steps
-    name = f"cosmos-{LAW}-{settings.law_clips}-{plain}-{metric}"
+    name = f"cosmos-{LAW}-{settings.law_clips}-{settings.law_steps}"
     trained = experiment.folder / "dynamics" / name
     if not (trained / "dynamics.json").is_file():
-        scenes = experiment.folder / f"scenes-{LAW}-{settings.law_clips}"
-        if not (scenes / "train").is_dir():
-            counts: dict[str, int] = dict.fromkeys(KINDS, settings.law_clips)
-            generate(scenes / "train", "train", counts, settings.recipe.workers, law=LAW)
-        start, steps = experiment.cosmos / "transformer", {"steps": plain, "metric_steps": metric}
-        compiled = (settings.recipe.dynamics or {}).get("compiled", True)
-        train_dynamics(scenes, experiment.cosmos, trained, start_from=start, compiled=compiled, **steps)
+        counts: dict[str, int] = dict.fromkeys(HARD_KINDS, settings.law_clips)
+        clips = experiment.more(f"{LAW}-{settings.law_clips}/train", "train", counts, law=LAW)
+        stage = settings.config.of_dynamics()
+        stage |= {"steps": settings.law_steps, "start_from": experiment.cosmos / "transformer"}
+        train_dynamics(clips.folder.parent, experiment.cosmos, trained, **stage)
     return with_dynamics(experiment, trained)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
+from theworld.utils.settings import keys
 
-from ..nano import Recipe, simulate
+from ..nano import simulate
+from ..nano_config import QUICK_CONFIG, NanoConfig
 
-KINDS = ("pegs", "bumpers")
+HARD_KINDS = ("pegs", "bumpers")
 FAMILIES: dict[str, str] = {
     "peg_bin": "pegs",
     "wall": "bumpers",
@@ -30,10 +32,17 @@ FAMILIES: dict[str, str] = {
 LAW = "tilted"
 """The law that the dynamics are trained further on; a key of `LAWS`."""
 
+RATES = (1.0, 0.5)
+"""Learning rates that every arm is tried with, as shares of the recipe's `question_learning_rate`."""
+
 
 @dataclass(frozen=True)
 class EvidenceSettings:
-    """What is trained and asked. Defaults are those of the experiment."""
+    """What is trained and asked. Defaults are those of the experiment.
+
+    Raises:
+        ValueError: `config` has no scenes of a kind that the experiment asks about, or another law than the usual one.
+    """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the fusions and controls
     labels: int = 500  # labelled scenes of a kind
@@ -46,10 +55,24 @@ class EvidenceSettings:
     most_traced: int = 4_000  # scenes of a kind, to find `wrong_ends`
     wrong_ends: int = 100  # wrong imaginations of a family
     law_clips: int = 4_000  # clips of a kind, without labels
-    law_steps: tuple[int, int] = (1_500, 500)  # of the dynamics: plain, and with the metric
+    law_steps: int = 2_000  # optimiser steps of the dynamics on them
     questions: int = 4_000  # static questions, and questions of the verdicts
     futures: int = 8
-    recipe: Recipe = field(default_factory=Recipe)
+    config: NanoConfig = field(default_factory=NanoConfig)
+
+    def __post_init__(self) -> None:
+        if self.config.law != "usual":
+            raise TheWorldError(f"law={self.config.law!r}: expected 'usual'; the experiment compares it with {LAW!r}")
+        for split in ("validation", "fusion", "test"):
+            counts = self.config.counts(split)
+            if not all(counts.get(kind) for kind in HARD_KINDS):
+                raise TheWorldError(f"{split}={counts}: expected scenes of {' and '.join(HARD_KINDS)}")
+
+    def inputs(self) -> dict[str, Any]:
+        """What results depend on: all settings but the local ones of `config`."""
+        known = keys(NanoConfig)
+        shaping = {name: value for name, value in self.config.to_dict().items() if not known[name].local}
+        return asdict(self) | {"config": shaping}
 
 
 # Whether everything runs, and a first look: minutes on two cores
@@ -60,18 +83,10 @@ QUICK = EvidenceSettings(
     sampler_steps=(1, 2, 6),
     most_traced=400,
     law_clips=400,
-    law_steps=(150, 50),
+    law_steps=200,
     questions=1_000,
     futures=2,
-    recipe=replace(
-        Recipe(),
-        train=(100, 100, 100, 400, 400),
-        validation=(20, 20, 20, 200, 200),
-        fusion=(50, 50, 50, 400, 400),
-        test=(50, 50, 50, 300, 300),
-        align_steps=300,
-        question_steps=300,
-    ),
+    config=NanoConfig.from_file(QUICK_CONFIG),
 )
 
 
@@ -126,15 +141,16 @@ class Experiment:
 
     def split(self, name: str) -> SceneSet:
         """Scenes of a split of the recipe: those of the hardest level."""
-        simulate(self.folder, name, self.settings.recipe)
+        simulate(self.folder, name, self.settings.config)
         return load(self.folder / "scenes" / name)
 
     def more(self, name: str, split: str, counts: Mapping[str, int], **options: Any) -> SceneSet:
-        """Other scenes of a split in scenes/<name>; `options` are `level` and `law`."""
-        folder = self.folder / "scenes" / name
+        """Other scenes of a split in scenes/<name>; `options` are `level`, by default the config's, and `law`."""
+        folder, config = self.folder / "scenes" / name, self.settings.config
         if folder.is_dir():
             return load(folder)
-        return generate(folder, split, dict(counts), self.settings.recipe.workers, **options)
+        world: dict[str, Any] = {"level": config.levels, "frames": config.frames, "size": config.image_size}
+        return generate(folder, split, dict(counts), config.workers, **world | options)
 
 
 def digest(folder: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 ARMS = {
+    "rollout": "rollout",
     "static_learner": "best static learner",
     "current_frame": "current frame, trained alike",
     "gemma_tuned": "Gemma trained equally",
@@ -21,7 +22,9 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
             bars_text(evidence["bars"]),
             figure("accuracy-over-labels", "Accuracy over the number of labelled scenes, by family"),
             gain_text(evidence["gain"]["families"], "gain"),
+            rates_text(evidence["gain"]["rates"], "learning rate on questions"),
             gain_text(evidence["transfer"]["families"], "transfer to hard scenes"),
+            rates_text(evidence["transfer"]["rates"], "learning rate on questions, easy scenes"),
             figure("accuracy-over-difficulty", "Accuracy over difficulty, all labels being of the easiest scenes"),
             tracing_text(evidence["tracing"]),
             figure("answer-against-imagined-end", "Answers and imagined ends, by family"),
@@ -36,24 +39,31 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
 
 
 def bars_text(bars: Mapping[str, Any]) -> str:
-    """A row a family: the best static learner by number of labels, the probe, and whether it qualifies."""
+    """Two rows a family, test and validation scenes: the best static learner by number of labels, and the probe.
+
+    Validation scenes decide whether a family qualifies.
+    """
     labels = list(next(iter(bars.values()))["labels"])
-    rows = [
-        [family, *(percent(row["labels"][n]) for n in labels), f"{100 * row['probe']:.1f}", _yes(row["qualifies"])]
-        for family, row in bars.items()
-    ]
+    rows: list[list[str]] = []
+    for family, row in bars.items():
+        on_validation = [f"{100 * row['labels'][n]['validation']:.1f}" for n in labels]
+        probes = {name: f"{100 * share:.1f}" for name, share in row["probe"].items()}
+        decision = "yes" if row["qualifies"] else "no"
+        rows.append([family, "test", *(percent(row["labels"][n]) for n in labels), probes["test"], ""])
+        rows.append([family, "validation", *on_validation, probes["validation"], decision])
     counts = [f"{n} labels" for n in labels]
-    return table(["best static learner, test scenes", *counts, "probe of the true end", "qualifies"], rows)
+    return table(["best static learner", "scenes", *counts, "probe of the true end", "qualifies"], rows)
 
 
 def gain_text(families: Mapping[str, Any], what: str) -> str:
-    """A row a family and rival: accuracies, and the paired difference."""
+    """A row a family and rival: accuracies, and the paired difference. The bar is the best on validation scenes."""
     rows = [
         [
             family,
             row["n"],
             percent(row["rollout"]),
             ARMS[name],
+            f"{100 * rival['validation']:.1f}",
             f"{100 * rival['accuracy']:.1f}",
             "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * rival[key] for key in ("difference", "low", "high"))),
             f"{rival['p_holm']:.4f}",
@@ -62,7 +72,18 @@ def gain_text(families: Mapping[str, Any], what: str) -> str:
         for family, row in families.items()
         for name, rival in row["rivals"].items()
     ]
-    return table([what, "n", "rollout", "against", "accuracy", "difference", "p (Holm)", "the bar"], rows)
+    header = [what, "n", "rollout", "against", "accuracy on validation scenes", "accuracy", "difference", "p (Holm)"]
+    return table([*header, "the bar"], rows)
+
+
+def rates_text(rates: Mapping[str, Any], what: str) -> str:
+    """A row an arm: accuracy on validation scenes with each learning rate, the chosen one in bold."""
+    tried = list(next(iter(rates.values()))["tried"])
+    rows: list[list[str]] = []
+    for arm, row in rates.items():
+        shown = {rate: f"{100 * share:.1f}" for rate, share in row["tried"].items()}
+        rows.append([ARMS[arm], *(f"**{shown[rate]}**" if rate == row["chosen"] else shown[rate] for rate in tried)])
+    return table([what, *tried], rows)
 
 
 def tracing_text(traced: Mapping[str, Any]) -> str:

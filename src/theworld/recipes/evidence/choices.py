@@ -1,0 +1,63 @@
+"""What validation scenes decide: the learning rate of every arm, and which rival is the bar."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from theworld.nano.scenes import SceneSet
+
+from .answers import Answers, hits, trained_answers
+from .models import Trained, train_models
+from .settings import FAMILIES, RATES, Experiment
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+RIVALS = ("static_learner", "current_frame", "gemma_tuned")
+"""Those that see the present alone. The best of them on validation scenes is the bar."""
+
+TRAINED = ("rollout", *RIVALS[1:])
+"""Arms whose models are trained on the labels."""
+
+
+def choose_rates(experiment: Experiment, validation: SceneSet, *, easy: bool = False) -> dict[str, Any]:
+    """By trained arm: `tried`, the share of right answers on validation scenes by learning rate, and the `chosen` one.
+
+    Every arm is tried with the same `RATES`, with the first seed; `rate` is the chosen one of these. The share is the
+    mean over families.
+
+    Args:
+        easy: Whether labelled scenes are of the easiest level.
+    """
+    settings, base = experiment.settings, experiment.settings.config.question_learning_rate
+    models = {
+        arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rate, easy=easy) for rate in RATES]
+        for arm in TRAINED
+    }
+    train_models(experiment, [model for tried in models.values() for model in tried])
+    found: dict[str, Any] = {}
+    for arm, tried in models.items():
+        answers = trained_answers(experiment, tried, validation, "validation-easy" if easy else "validation")
+        shares = shares_right(validation, {model.rate: [told] for model, told in zip(tried, answers, strict=True)})
+        means = {rate: float(np.mean([*by_family.values()])) for rate, by_family in shares.items()}
+        best = max(means, key=lambda rate: means[rate])
+        tried_rates = {f"{rate * base:g}": share for rate, share in means.items()}
+        found[arm] = {"tried": tried_rates, "chosen": f"{best * base:g}", "rate": best}
+    return found
+
+
+def shares_right(scenes: SceneSet, arms: Mapping[KeyT, Sequence[Answers]]) -> dict[KeyT, dict[str, float]]:
+    """By key of `arms` and family, the share of right answers, on the scenes that all of them were asked about."""
+    found: dict[KeyT, dict[str, float]] = {arm: {} for arm in arms}
+    for family in FAMILIES:
+        asked = [answers[family] for seeds in arms.values() for answers in seeds]
+        clips = [clip for clip in asked[0] if all(clip in one for one in asked)]
+        for arm, seeds in arms.items():
+            right = [hits(scenes, family, answers[family], clips) for answers in seeds]
+            found[arm][family] = float(np.mean(right))
+    return found
+
+
+__all__ = ["RIVALS", "TRAINED", "choose_rates", "shares_right"]
