@@ -398,7 +398,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {*found["law"]} >= {"peg_bin", "wall"}
     assert [model["name"] for model in found["dose"]["models"]] == ["1 sampler steps", "2 sampler steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
-    assert {*found["verdicts"]} == {"predictive", "static"}
+    assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
     # 2. What is there is not computed again
     for name in ("train_models", "evaluate", "best_learner", "train_dynamics"):
         for module in (comparisons, answering, package.models):
