@@ -7,13 +7,15 @@ python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --qu
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from theworld import TheWorld
-from theworld.analysis.imagine import contact_sheet, imagine
+from theworld.analysis.imagine import imagine
 from theworld.analysis.scenarios import answer_three_ways, rollout_steps
-from theworld.nano.examples import EXAMPLES, load_example
+from theworld.analysis.sheet import SheetScene, labelled_sheet
+from theworld.nano.examples import EXAMPLES, FRAME_SECONDS, load_example
 from theworld.utils.devices import best_device
 from theworld.utils.images import open_image
 
@@ -36,26 +38,32 @@ def main() -> None:
 def show(args: argparse.Namespace) -> None:
     device, dtype = best_device()
     model = TheWorld.from_pretrained(args.model, dtype=dtype, device_map={"": device})
-    rows = []
+
+    def scene(image: Image.Image, question: str, **known: Any) -> SheetScene:
+        answers = print_answers(model, image, question, args.num_world_steps)
+        imagined = imagine(model, image, rollout_steps(model, args.num_world_steps))
+        return SheetScene(question, answers, imagined, FRAME_SECONDS if known else 1 / model.config.world_fps, **known)
+
     if args.image:
-        image = open_image(args.image)
-        print_answers(model, image, args.question or "What happens next?", args.num_world_steps)
-        rows.append(imagine(model, image, rollout_steps(model, args.num_world_steps)))
+        scenes = [scene(open_image(args.image), args.question or "What happens next?")]
     else:
+        scenes = []
         for example in map(load_example, [args.scene] if args.scene else EXAMPLES):
-            print_answers(model, example.image, args.question or example.question, args.num_world_steps)
-            print("" if args.question else f"truth           {example.answer}\n")
-            rows += [imagine(model, example.image, rollout_steps(model, args.num_world_steps)), example.clip]
+            truth = "" if args.question else example.answer
+            question = args.question or example.question
+            scenes.append(scene(example.image, question, simulated=example.clip, truth=truth))
+            print(f"truth           {truth}\n" if truth else "")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    contact_sheet(rows).save(args.output)
-    shown = "imagined frames" if args.image else "imagined frames above, the simulated ones below"
-    print(f"image           {args.output}: {shown}")
+    labelled_sheet(scenes).save(args.output)
+    print(f"image           {args.output}")
 
 
-def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> None:
+def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> dict[str, str]:
     print(f"question        {question}")
-    for name, answer in answer_three_ways(model, image, question, steps).items():
+    answers = answer_three_ways(model, image, question, steps)
+    for name, answer in answers.items():
         print(f"{name:<16}{answer}")
+    return answers
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from theworld.nano.examples import load_example
+from theworld.nano.examples import EXAMPLES, load_example
 
 pytestmark = pytest.mark.browser
 
@@ -54,7 +54,7 @@ def page(address: str) -> Iterator[Page]:
 def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     example = load_example("stack")
     question, world, plain = (page.locator(f"#{part} textarea") for part in ("question", "world", "plain"))
-    expect(question).to_have_value(load_example("drop").question)
+    expect(question).to_have_value(load_example(EXAMPLES[0]).question)
 
     page.get_by_role("button", name="Thumbnail 3 of 3").click()
     expect(question).to_have_value(example.question)

@@ -18,8 +18,6 @@ from theworld.utils.errors import TheWorldError
 
 from .guardrail import check_installed, guarded, needs_guardrail
 
-GAP, BACKGROUND = 4, (255, 255, 255)
-
 
 @torch.no_grad()
 def imagine(
@@ -77,20 +75,4 @@ def decoding_encoder(model: TheWorld) -> WorldEncoder:
     return encoder
 
 
-def contact_sheet(rows: list[list[Image.Image]], height: int = 128) -> Image.Image:
-    """Rows of frames on one sheet, every frame `height` pixels high, without smoothing."""
-    scaled = [
-        [frame.resize((frame.width * height // frame.height, height), Image.Resampling.NEAREST) for frame in row]
-        for row in rows
-    ]
-    width = max(sum(frame.width + GAP for frame in row) for row in scaled) + GAP
-    sheet = Image.new("RGB", (width, len(rows) * (height + GAP) + GAP), BACKGROUND)
-    for index, row in enumerate(scaled):
-        left = GAP
-        for frame in row:
-            sheet.paste(frame, (left, GAP + index * (height + GAP)))
-            left += frame.width + GAP
-    return sheet
-
-
-__all__ = ["contact_sheet", "decode_frames", "decoding_encoder", "imagine", "seen_by_world"]
+__all__ = ["decode_frames", "decoding_encoder", "imagine", "seen_by_world"]

@@ -6,8 +6,9 @@ Shape legend: `B` batch, `L` sequence, `n` answers of a closed question.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -38,6 +39,7 @@ class TheWorldCollator:
         max_length: Most tokens of a sample, images and worlds included. Nothing is ever cut.
         overlong: `skip` a sample past `max_length`, or raise an `error`.
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
+        drawn_world_steps: Numbers of future latent frames, of which every batch draws one; empty draws none.
         latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
 
     ValueError if an argument is out of range, or the tokenizer has no turns.
@@ -52,6 +54,7 @@ class TheWorldCollator:
         padding_side: Literal["left", "right"] = "right",
         overlong: Literal["skip", "error"] = "skip",
         num_world_steps: int | None = None,
+        drawn_world_steps: Sequence[int] = (),
         latent_cache: LatentCache | None = None,
     ) -> None:
         if padding_side not in ("left", "right"):
@@ -67,6 +70,7 @@ class TheWorldCollator:
         self.overlong = overlong
         self.latent_cache = latent_cache
         self.world = {} if num_world_steps is None else {"num_world_steps": num_world_steps}
+        self.drawn_world_steps = drawn_world_steps
         tokenizer = processor.tokenizer
         self.reserved = reserved_tokens(tokenizer)
         self.turn_ids: list[int] = tokenizer.convert_tokens_to_ids([START_OF_TURN, END_OF_TURN])
@@ -84,6 +88,12 @@ class TheWorldCollator:
         ValueError if a sample is longer than `max_length` and `overlong` is `error`, or if the latent cache lacks
         a frame.
         """
+        # A cache holds rollouts of one length; others are rolled out in the step
+        cached = self.latent_cache is not None
+        if self.drawn_world_steps:
+            drawn = self.drawn_world_steps[int(torch.randint(len(self.drawn_world_steps), ()))]
+            self.world = {"num_world_steps": drawn}
+            cached = cached and drawn == cast(Any, self.processor).num_world_steps
         opened: list[Opened] = []
         skipped: list[Skipped] = []
         for item in items:
@@ -95,12 +105,19 @@ class TheWorldCollator:
             except BadSample as error:
                 skipped.append(self.unfit(item, error))
         batch, kept, unfit = self.supervise(opened)
-        if self.latent_cache is not None and "world_pixel_values" in batch:
+        if cached and "world_pixel_values" in batch:
+            assert self.latent_cache is not None
             batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
         if any(example.choices for example in kept):
             rows = [torch.tensor([self.first_token(choice) for choice in example.choices]).long() for example in kept]
             batch["choice_ids"] = pad_sequence(rows, batch_first=True, padding_value=NO_CHOICE)
         return {**batch, "skipped": skipped + unfit}
+
+    def for_evaluation(self) -> TheWorldCollator:
+        """The same without drawn numbers of latent frames."""
+        collator = copy(self)
+        collator.drawn_world_steps, collator.world = (), {}
+        return collator
 
     def open(self, example: Example) -> list[Turn]:
         """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""

@@ -50,6 +50,9 @@ class RunSettings:
         "image tokens, without labels.")
     true_future_share: float = setting(
         0.25, "For `align`: share of clips whose own latents replace the rollout's.", low=0, high=1, shapes=True)
+    train_world_steps: list[int] | None = setting(
+        None, "For `answers`: numbers of latent frames ahead, of which every training batch draws one; a number that "
+        "stands twice is drawn twice as often. Null is `num_world_steps`.", shapes=True)
     encode_once: bool = setting(False, "For `align`: encode all clips once, before the first step, into memory.")
 
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
@@ -218,6 +221,11 @@ class TrainingConfig(PassedSettings, RunSettings):
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
             told = show("objective", "enable_world", "num_world_steps")
             raise TheWorldError(f"{told}: expected a world and the number of latent frames to align")
+        if self.train_world_steps is not None and (self.objective != "answers" or not self.enable_world):
+            told = show("train_world_steps", "objective", "enable_world")
+            raise TheWorldError(f"{told}: expected objective='answers' and a world, or leave it out")
+        if self.train_world_steps is not None and min(self.train_world_steps, default=-1) < 0:
+            raise TheWorldError(f"{show('train_world_steps')}: expected numbers of latent frames, as in [0, 1, 2]")
         if self.encode_once and (self.objective != "align" or self.streaming):
             raise TheWorldError("encode_once=True: only for objective='align', and not for a stream")
         if self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae):

@@ -8,6 +8,7 @@ from typing import Any
 from theworld.data.collator import TheWorldCollator
 from theworld.data.latent_cache import LatentCache
 from theworld.model import TheWorld
+from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.world_encoders import cache_fingerprint
 
 from .align import AlignCollator, AlignModel
@@ -25,11 +26,15 @@ class Objective:
 
 def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollator:
     """Batches whose labels are the answers."""
+    drawn = config.train_world_steps or ()
+    for steps in drawn:
+        check_world_steps(steps, model.config.max_world_steps)
     return TheWorldCollator(
         model.processor,
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
+        drawn_world_steps=drawn,
         **_sources(config, model),
     )
 

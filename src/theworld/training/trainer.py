@@ -26,6 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from typing_extensions import override
 
 from theworld.constants import IGNORE_INDEX
+from theworld.data.collator import TheWorldCollator
 from theworld.data.schema import Skipped
 from theworld.data.skips import SkipLog
 from theworld.model import TheWorld
@@ -110,7 +111,10 @@ class TheWorldTrainer(Trainer):
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         loader = super()._get_dataloader(*args, **kwargs)
         # Its own generator: a loader that draws its workers' seed from the global one moves dropout when a run resumes
-        cast(Any, loader).base_dataloader.generator = torch.Generator()
+        base = cast(Any, loader).base_dataloader
+        base.generator = torch.Generator()
+        if isinstance(self.data_collator, TheWorldCollator) and not kwargs.get("is_training"):
+            base.collate_fn = self.data_collator.for_evaluation()
         return loader
 
     @override

@@ -13,7 +13,9 @@ from theworld.utils.images import open_image
 from theworld.utils.io import write_json
 
 FOLDER = Path(__file__).parent
-EXAMPLES = ("drop", "race", "stack")
+EXAMPLES = ("race", "drop", "stack")
+FRAME_SECONDS = 1 / 8
+"""Between two frames of a clip."""
 
 
 @dataclass(frozen=True)
