@@ -112,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"theworld: error: {one_line(error)}", file=sys.stderr)
             return 2
         bug = f"theworld: bug: {type(error).__name__}: {one_line(error)}"
-        print(f"{bug}; please report it, with what the same command prints with --debug", file=sys.stderr)
+        cure = "please report it, with the output of `theworld env --report` and of the same command with --debug"
+        print(f"{bug}; {cure}", file=sys.stderr)
         return 1
 
 
