@@ -41,7 +41,7 @@ def check_world_arguments(args: argparse.Namespace) -> None:
         raise TheWorldError(f"--no_world and --{given[0]} contradict each other: drop one")
 
 
-def add_json(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:
+def add_json(parser: Any, help: str = "print JSON") -> None:
     """Add `--json`, which `report` reads."""
     parser.add_argument("--json", action="store_true", help=help)
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ from . import (
     serve,
     train,
 )
+from .completion import SHELLS, PrintCompletion
 
 # Each module has a docstring whose first line is the help, `add_arguments(parser)` and `run(args) -> exit code`.
 # What is slow to import belongs inside `run`: `theworld --help` answers without torch.
@@ -49,12 +50,25 @@ class Parser(argparse.ArgumentParser):
         help = "show the traceback of an error"
         self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=help)
 
-    @override
-    def parse_known_args(self, *given: Any, **named: Any) -> Any:
-        """As argparse's. Ends with exit code 2 for an option that does not exist."""
+    def add_own(self) -> None:
+        """Add the command's options, once."""
         fill, self.fill = self.fill, None
         if fill is not None:
             fill(self)
+
+    def all_actions(self) -> Iterator[argparse.Action]:
+        """Arguments of this parser, and of the parsers of all its commands."""
+        self.add_own()
+        for action in self._actions:
+            yield action
+            if isinstance(action.choices, dict):
+                for command in action.choices.values():
+                    yield from command.all_actions()
+
+    @override
+    def parse_known_args(self, *given: Any, **named: Any) -> Any:
+        """As argparse's. Ends with exit code 2 for an option that does not exist."""
+        self.add_own()
         known, unknown = super().parse_known_args(*given, **named)
         if unknown and not unknown[0].startswith("-"):
             self.error(f"unexpected {brief(repr(unknown[0]))}: quote a value with spaces, and a list, which is JSON")
@@ -76,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of every command in `COMMANDS`; each has its options once it is asked to parse."""
     parser = Parser(prog="theworld", description="Gemma 3 that sees what happens next.")
     parser.add_argument("--version", action="version", version=f"theworld {__version__}")
+    help = "print a script that completes commands and options in a shell"
+    parser.add_argument("--print_completion", choices=SHELLS, action=PrintCompletion, help=help)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").partition("\n")[0]
@@ -112,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"theworld: error: {one_line(error)}", file=sys.stderr)
             return 2
         bug = f"theworld: bug: {type(error).__name__}: {one_line(error)}"
-        print(f"{bug}; please report it, with what the same command prints with --debug", file=sys.stderr)
+        cure = "please report it, with the output of `theworld env --report` and of the same command with --debug"
+        print(f"{bug}; {cure}", file=sys.stderr)
         return 1
 
 

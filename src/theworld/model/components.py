@@ -9,6 +9,7 @@ from torch import nn
 
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.optimizer_steps import after_steps
+from theworld.utils.tables import text_table
 
 from .configuration_theworld import TheWorldConfig
 from .fusion import FUSIONS
@@ -132,10 +133,9 @@ class ComponentsMixin:
     def parameter_table(self) -> str:
         """Trainable and total parameters per component, as text."""
         trainable, total, _ = self.get_trainable_parameters()
-        lines = [f"{'component':<18}{'trainable':>16}{'total':>16}{'%':>9}"]
-        for name, size in {**component_sizes(self), "all": ComponentSize(trainable, total)}.items():
-            lines.append(f"{name:<18}{size.trainable:>16,}{size.total:>16,}{size.percentage:>9.3f}")
-        return "\n".join(lines)
+        sizes = {**component_sizes(self), "all": ComponentSize(trainable, total)}
+        rows = [(name, f"{s.trainable:,}", f"{s.total:,}", f"{s.percentage:.3f}") for name, s in sizes.items()]
+        return text_table(("component", "trainable", "total", "%"), rows)
 
     def freeze(self) -> None:
         """Set `requires_grad` of every parameter by the table and the config's `freeze_*` flags."""

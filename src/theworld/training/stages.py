@@ -19,6 +19,7 @@ from theworld.model.components import component_table, named_components
 from theworld.utils.errors import FileError, TheWorldError
 from theworld.utils.quantization import quantization
 from theworld.utils.settings import keys as records
+from theworld.utils.tables import text_table
 
 from .config import TrainingConfig
 from .distributed import WRAPPED_LAYERS
@@ -166,13 +167,14 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
         table[component] = [sum(pair) for pair in zip(table[component], numbers, strict=True)]
     table["all"] = [sum(column) for column in zip(*table.values(), strict=True)]
     # 2. A line for each, and the memory of a step
-    titles = f"{'component':<18}{'parameters':>15}{'trained':>15}{'rate':>9}"
-    lines = [f"{titles}{'weights':>10}{'gradients':>11}{'optimiser':>11}"]
+    rows: list[tuple[str, ...]] = []
     for name, (count, trained, weights) in table.items():
         if count:
             rate = "" if name == "all" else f"{learning_rate(config, name):.2g}" if trained else "frozen"
-            sizes = f"{_size(weights):>10}{_size(4 * trained):>11}{_size(8 * trained):>11}"
-            lines.append(f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}")
+            sizes = _size(weights), _size(4 * trained), _size(8 * trained)
+            rows.append((name, f"{count:,}", f"{trained:,}", rate, *sizes))
+    titles = ("component", "parameters", "trained", "rate", "weights", "gradients", "optimiser")
+    lines = [text_table(titles, rows)]
     if config.lora is None and table["language_lora"][1]:
         lines.append("continues training the adapters of the checkpoint; freeze_language_lora=true freezes them")
     text = model.config.get_text_config()

@@ -42,14 +42,15 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "devices": [*cuda, *mps, "cpu"],
         "threads": torch.get_num_threads(),
         "git": _git_state(Path(__file__).parent),
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Version of a distribution; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -63,6 +64,11 @@ def _git_state(folder: Path) -> dict[str, Any] | None:
         return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def git_text(git: dict[str, Any] | None) -> str:
+    """`git` of `environment()` for people."""
+    return "no checkout" if git is None else git["commit"][:12] + (" with local changes" if git["dirty"] else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:

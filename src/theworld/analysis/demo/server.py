@@ -1,6 +1,7 @@
 """Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
 
 import os
+import re
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.listening import listen
 from theworld.utils.public_http import is_loopback
 
@@ -31,20 +33,38 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 @media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
 """
 
-# A browser that reads this loads and calls nothing but this server
+# A browser that reads this loads and calls nothing but this server; `frame-ancestors` come last
 CONTENT_POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
-    "frame-ancestors 'self'; form-action 'self'"
+    "form-action 'self'; frame-ancestors 'self'"
 )
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d+)?")
 FONT = ("system-ui", "sans-serif")
 MAX_UPLOAD = "25mb"
 
 
-def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
+def content_policy(embed_in: str | None = None) -> str:
+    """The Content-Security-Policy of the page.
+
+    Args:
+        embed_in: Origin whose pages may show this one in a frame, such as https://huggingface.co.
+
+    Raises:
+        ValueError: It is no origin.
+    """
+    if embed_in is None:
+        return CONTENT_POLICY
+    if not ORIGIN.fullmatch(embed_in):
+        raise TheWorldError(f"embed_in={brief(repr(embed_in))}: expected an origin, such as https://huggingface.co")
+    return f"{CONTENT_POLICY} {embed_in}"
+
+
+def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, policy: str = CONTENT_POLICY) -> str:
     """Start to serve `page` in the background; returns its address. `page.close()` ends it.
 
     Args:
         port: 0 takes any free one.
+        policy: A `content_policy`.
 
     Raises:
         OSError: The port is in use, or `host` is no address of this machine.
@@ -66,7 +86,9 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
         max_file_size=MAX_UPLOAD,
         theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
         css=STYLE,
-        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, hosts_of(host)), Middleware(NothingElsewhere)]},
+        app_kwargs={
+            "middleware": [Middleware(TrustedHostMiddleware, hosts_of(host)), Middleware(NothingElsewhere, policy)]
+        },
     )
     return address
 
@@ -81,17 +103,18 @@ def hosts_of(host: str) -> list[str]:
 
 
 class NothingElsewhere:
-    """ASGI middleware that sends `CONTENT_POLICY` with every answer."""
+    """ASGI middleware that sends `policy` with every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, policy: str) -> None:
         self.app = app
+        self.policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, its answers with one header more."""
 
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", CONTENT_POLICY.encode())]
+                message["headers"] = [*message["headers"], (b"content-security-policy", self.policy.encode())]
             await send(message)
 
         await self.app(scope, receive, send_with_policy)
