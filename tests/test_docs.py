@@ -18,7 +18,7 @@ from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)( no-run)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Commands that other tests run whole, or that would start this suite from inside itself
 ELSEWHERE = ("make ", "pytest ", "theworld nano ", "pip install", "hf auth")
@@ -30,7 +30,7 @@ def blocks(language: str) -> list:
     for page in PAGES:
         for index, (name, skipped, code) in enumerate(FENCE.findall(page.read_text(encoding="utf-8"))):
             if name == language and not skipped:
-                found.append(pytest.param(code, id=f"{page.name}-{index}"))
+                found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}-{index}"))
     return found
 
 
