@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -79,6 +80,12 @@ def test_tutorial_runs_from_top_to_bottom(
         elif language == "bash" and not skipped:
             run_commands(code, monkeypatch)
             capsys.readouterr()
+
+
+def test_commands_page_is_what_the_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    page = runpy.run_path(str(ROOT / "scripts" / "commands_page.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/commands_page.py"
 
 
 def test_make_targets_in_the_docs_exist() -> None:
