@@ -44,7 +44,7 @@ def run_snippet(code: str, names: dict[str, Any], capsys: pytest.CaptureFixture[
 
 
 def run_commands(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for line in code.splitlines():
+    for line in code.replace("\\\n", "").splitlines():
         command = line.split("#")[0].strip()
         if not command or command.startswith(ELSEWHERE):
             continue

@@ -68,3 +68,12 @@ def test_snippets_that_tests_do_not_run_are_shown_as_code(site: dict[str, str]) 
 def test_the_readme_is_the_first_page(site: dict[str, str]) -> None:
     assert 'href="training.html"' in site["index.html"]
     assert "docs/training" not in site["index.html"]
+
+
+def test_figures_for_light_and_dark_differ_in_their_colours_alone() -> None:
+    light, dark = (sorted(DOCS.glob(f"figures/*-{scheme}.svg")) for scheme in ("light", "dark"))
+    assert light
+    assert [path.name.replace("light", "dark") for path in light] == [path.name for path in dark]
+    for pair in zip(light, dark, strict=True):
+        one, other = (re.sub(r"#[0-9a-f]{6}\b", "COLOUR", path.read_text("utf-8")) for path in pair)
+        assert one == other
