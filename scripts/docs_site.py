@@ -12,16 +12,29 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 README = Path(__file__).parents[1] / "README.md"
+LINK = re.compile(r"\[([^\]]+)\]\(([^)]+)\)")
+SOURCE = re.compile(r"""((?:src|srcset|href)=")docs/""")
 FENCE = re.compile(r"^(```\w+) no-run$", re.MULTILINE)
 BRACKET = re.compile(r"(`[^`]*`)|<")
 COMMENT = re.compile(r"\s#\s(.+)$")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Make the README the page index.md; its links and images begin in docs/."""
-    text = re.sub(r"""(\]\(|(?:src|srcset|href)=")docs/""", r"\1", README.read_text(encoding="utf-8"))
-    files.append(File.generated(config, "index.md", content=text))
+    """Make the README the page index.md."""
+    files.append(File.generated(config, "index.md", content=first_page(README.read_text(encoding="utf-8"))))
     return files
+
+
+def first_page(readme: str) -> str:
+    """The README with paths relative to docs/; of a link to another file of the repository, the text alone."""
+
+    def link(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if target.startswith("docs/"):
+            return f"[{text}]({target.removeprefix('docs/')})"
+        return found[0] if target.startswith(("#", "http")) else text
+
+    return SOURCE.sub(r"\1", LINK.sub(link, readme))
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import theworld
+from scripts.docs_site import first_page
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -68,6 +69,8 @@ def test_snippets_that_tests_do_not_run_are_shown_as_code(site: dict[str, str]) 
 def test_the_readme_is_the_first_page(site: dict[str, str]) -> None:
     assert 'href="training.html"' in site["index.html"]
     assert "docs/training" not in site["index.html"]
+    text = '[a](docs/a.md#b) [c](LICENSE) [d](https://e) ![f](docs/f.svg) <img src="docs/g.png">'
+    assert first_page(text) == '[a](a.md#b) c [d](https://e) ![f](f.svg) <img src="g.png">'
 
 
 def test_figures_for_light_and_dark_differ_in_their_colours_alone() -> None:
