@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 import theworld
@@ -17,18 +16,6 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # What a browser fetches by itself; links that a reader follows may lead elsewhere
 FETCHED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href|srcset)=["']?(?:https?:)?//""")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """HTML by path, as `make docs` builds it; a proxy that is not there stands for no network."""
-    folder = tmp_path_factory.mktemp("site")
-    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in sorted(folder.rglob("*.html"))}
 
 
 def pages_of(nav: Any) -> list[str]:
@@ -43,32 +30,33 @@ def test_every_page_is_in_the_navigation_once() -> None:
     assert sorted(nav) == sorted(["index.md", *(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))])
 
 
-def test_pages_name_no_folder_of_the_machine(site: dict[str, str]) -> None:
-    forbidden = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+/|/ro[o]t/")
-    assert not {name: found[0] for name, page in site.items() if (found := forbidden.search(page))}
-
-
-def test_pages_fetch_nothing_from_elsewhere(site: dict[str, str]) -> None:
+def test_the_site_builds_without_a_warning_and_without_network(tmp_path: Path) -> None:
+    # One test: to build it takes most of the time, and workers share nothing
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    site = {path.relative_to(tmp_path).as_posix(): path.read_text("utf-8") for path in tmp_path.rglob("*.html")}
+    # 1. No page names a folder of the machine, or fetches anything from elsewhere
+    machine = re.compile(rf"{re.escape(str(ROOT))}|{re.escape(str(Path.home()))}/|/home/\w+/|/ro[o]t/")
     assert FETCHED.search('<script src="https://cdn.example/x.js">')
-    assert not {name: found[0] for name, page in site.items() if (found := FETCHED.search(page))}
-
-
-def test_reference_describes_the_public_names_and_their_fields(site: dict[str, str]) -> None:
+    for pattern in (machine, FETCHED):
+        assert not {name: found[0] for name, page in site.items() if (found := pattern.search(page))}
+    # 2. The reference describes the public names, and their fields: by a comment or the help of a setting
     reference = "".join(page for name, page in site.items() if name.startswith("reference/"))
     missing = {name for name in theworld.__all__ if f'id="theworld.{name}"' not in reference}
     assert missing == {"__version__", "TheWorldModel"}
-    assert "Questions to ask at most." in reference  # the help of a setting
-    assert "What answers: <code>MODEL</code>, <code>BASE</code>" in reference  # a comment above a field
-    assert "Whether the image is shown." in reference  # a comment behind one
-
-
-def test_snippets_that_tests_do_not_run_are_shown_as_code(site: dict[str, str]) -> None:
+    assert "Questions to ask at most." in reference
+    assert "What answers: <code>MODEL</code>, <code>BASE</code>" in reference
+    assert "Whether the image is shown." in reference
+    # 3. The first page is the README, and snippets that tests do not run are shown as code
+    assert 'href="training.html"' in site["index.html"]
+    assert "docs/training" not in site["index.html"]
     assert "no-run" not in "".join(site.values())
 
 
-def test_the_readme_is_the_first_page(site: dict[str, str]) -> None:
-    assert 'href="training.html"' in site["index.html"]
-    assert "docs/training" not in site["index.html"]
+def test_links_of_the_readme_lead_to_pages() -> None:
     text = '[a](docs/a.md#b) [c](LICENSE) [d](https://e) ![f](docs/f.svg) <img src="docs/g.png">'
     assert first_page(text) == '[a](a.md#b) c [d](https://e) ![f](f.svg) <img src="g.png">'
 
