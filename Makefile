@@ -1,10 +1,10 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser test-fuzz dist run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
+.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser test-fuzz dist run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,dev
+EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,docs,dev
 CONFIG ?= configs/default.json
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts deploy)
@@ -111,6 +111,9 @@ eval-gemma: setup ## The same for the Gemma that MODEL was built on, alone
 compare-results: setup ## Report on evaluations: ARGS="--theworld DIR --baseline DIR --output DIR"
 	$(BIN)/python scripts/compare_results.py $(ARGS)
 
+docs: setup ## Build the documentation site into site/, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove the environment, caches and build outputs
-	rm -rf .venv .venv-lmms .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lmms .venv-oldest .venv-newest build dist site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

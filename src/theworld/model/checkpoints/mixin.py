@@ -45,12 +45,12 @@ class CheckpointMixin:
 
         Args:
             pretrained_model_name_or_path: Hub id, folder, or `nano`.
-            language_model: With `False` the language model's weights are left on the disk: such a model can align its
-                world tokens with its image tokens and be saved, not answer.
             kwargs: Any field of `TheWorldConfig` (`enable_world`, `cosmos_model_name`, `num_world_steps`,
                 `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
                 `Gemma3ForConditionalGeneration.from_pretrained` takes. `operating_point` (`fast`, `native`,
-                `native_wide`, `full`) sets those fields of `OPERATING_POINTS` that are not given beside it.
+                `native_wide`, `full`) sets those fields of `OPERATING_POINTS` that are not given beside it. With
+                `language_model=False` the language model's weights are left on the disk: such a model can align its
+                world tokens with its image tokens and be saved, not answer.
 
         Raises:
             ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
