@@ -14,8 +14,7 @@ from theworld.cli.main import COMMANDS, build_parser
 PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 HEAD = """# Commands
 
-Every command takes `--help`, and `--debug`, which shows the traceback of an error. Results go to stdout, logs to
-stderr. The exit code is 0, 2 for an error that you can correct, and 1 for a bug.
+The options of every command. [The command line](command-line.md) has the common options and the exit codes.
 `python scripts/commands_page.py` writes this page from the code.
 """
 KEYS = "config keys"  # how the groups of options are titled that configuration.md describes
