@@ -131,7 +131,7 @@ def test_encoding_costs_what_a_real_run_counts(
     present = counted(lambda: encoder.encode(pixels, 0))
     assert cost.tflop["encode"] == pytest.approx(present, rel=0.05)
     if world_encoder == "vjepa2":
-        with pytest.raises(ValueError, match="planned for the current frame only"):
+        with pytest.raises(ValueError, match="without future frames only"):
             plan(gemma_folder, **{**fields, "num_world_steps": 1})
     rollout = counted(lambda: encoder.encode(pixels, steps)) - present
     assert cost.tflop["rollout"] == pytest.approx(rollout, rel=0.05)
