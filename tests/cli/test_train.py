@@ -47,8 +47,8 @@ def test_trains_and_prints_json(config: str, tmp_path: Path, capsys: pytest.Capt
         (["--model", "nano"], "train_dataset_path"),
         (["--dataset", "nothing"], "dataset_name='nothing'"),
         (["--learning_rate", "fast"], "learning_rate='fast': expected a number"),
-        (["--per_device_train_batch_size", "4"], "is not for a run: set batch_size"),
-        (["--gradient_checkpointing"], "is not for a run: set use_gradient_checkpointing"),
+        (["--per_device_train_batch_size", "4"], "cannot be set: set batch_size"),
+        (["--gradient_checkpointing"], "cannot be set: set use_gradient_checkpointing"),
         (["--resume_from", "/nowhere"], "/nowhere: no such checkpoint or run folder"),
     ],
 )

@@ -45,8 +45,8 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "operating_point" in kwargs:
-            told = "an argument of from_pretrained; pass its fields to a config: **OPERATING_POINTS[...]"
-            raise TheWorldError(f"operating_point={brief(repr(kwargs['operating_point']))}: {told}")
+            message = "an argument of from_pretrained; pass its fields to a config: **OPERATING_POINTS[...]"
+            raise TheWorldError(f"operating_point={brief(repr(kwargs['operating_point']))}: {message}")
         check_world_settings(self)
         check_numbers(vars(self), LARGEST)  # before the parent class allocates by these numbers
         self.changed = ["projector"] if self.changed is None else self.changed
