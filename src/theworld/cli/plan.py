@@ -1,4 +1,4 @@
-"""Compute downloads, memory and time of a model from its configuration files, before anything large is fetched."""
+"""Compute downloads, memory and time of a model from its configuration files, without downloading weights."""
 
 import argparse
 from dataclasses import asdict
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(cost: "Cost") -> list[str]:
-    """The tables that a person reads."""
+    """The tables as lines of text."""
     from theworld.analysis.plan import GPUS
 
     gpu, total = GPUS[cost.gpu], cost.total
@@ -60,8 +60,8 @@ def lines(cost: "Cost") -> list[str]:
         counts = f"{size.component:<18}{size.parameters:>16,}{size.trainable:>16,}"
         shown.append(f"{counts}{size.loaded_gb:>10.2f}{size.training_gb:>14.2f}")
     shown.append(
-        f"Training holds frozen weights in bf16, and fp32 weights, gradients and Adam's moments of those that train. "
-        f"Activations come on top. {cost.gpu} has {gpu.memory:g} GB."
+        f"Training holds frozen weights in bf16, and trained weights, gradients and Adam's moments in fp32. "
+        f"Activations are not included. {cost.gpu} has {gpu.memory:g} GB."
     )
     # 3. Tokens, operations and time
     shown.append(

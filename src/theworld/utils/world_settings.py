@@ -92,7 +92,7 @@ class WorldSettings:
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
     lora: dict[str, Any] | None = setting(
-        None, "LoRA adapters of the language model, which train while it is frozen: `r` (16), `alpha` (32), `dropout` (0), "
+        None, "LoRA adapters, which train while the language model is frozen: `r` (16), `alpha` (32), `dropout` (0), "
         "`target_modules` (names of linear layers, a regular expression, or `all-linear`); `{}` takes the defaults.")
     freeze_language_lora: bool = setting(False, "Freeze the adapters.")
     changed: list[str] | None = setting(

@@ -1,4 +1,4 @@
-"""Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
+"""Serves the page, by default on loopback. The page loads nothing from other servers."""
 
 import os
 import tempfile
@@ -31,7 +31,7 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 @media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
 """
 
-# A browser that reads this loads and calls nothing but this server
+# Browsers then load from and connect to this server only
 CONTENT_POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
     "frame-ancestors 'self'; form-action 'self'"
@@ -41,15 +41,15 @@ MAX_UPLOAD = "25mb"
 
 
 def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
-    """Start to serve `page` in the background; returns its address. `page.close()` ends it.
+    """Serve `page` in the background; returns its address. `page.close()` ends it.
 
     Args:
-        port: 0 takes any free one.
+        port: 0 takes any free port.
 
     Raises:
-        OSError: The port is in use, or `host` is no address of this machine.
+        OSError: The port is in use, or `host` is not an address of this machine.
     """
-    with listen(host, port) as free:  # Gradio takes no socket, and its own error names environment variables
+    with listen(host, port) as free:  # Gradio does not take a socket, and its error about a port is unclear
         port = free.getsockname()[1]
     _, address, _ = page.launch(
         server_name=host,
@@ -72,22 +72,22 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> str:
 
 
 def hosts_of(host: str) -> list[str]:
-    """Names that a browser may call the server by.
+    """Host names that requests may have.
 
-    A page on loopback is asked by the names of loopback alone, so that no web site whose name is made to resolve to it
-    can read it (DNS rebinding).
+    On loopback only loopback names are allowed, so that a web site cannot read the page by resolving its own name to
+    loopback (DNS rebinding).
     """
     return ["127.0.0.1", "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
 
 
 class NothingElsewhere:
-    """ASGI middleware that sends `CONTENT_POLICY` with every answer."""
+    """ASGI middleware that sends `CONTENT_POLICY` with every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, its answers with one header more."""
+        """Run the application, and add the header to its responses."""
 
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -99,9 +99,9 @@ class NothingElsewhere:
 
 @contextmanager
 def private_uploads() -> Generator[None]:
-    """Keep uploads and images in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
+    """Store uploads and images in a private temporary folder, unless `GRADIO_TEMP_DIR` is set.
 
-    Gradio's own default is one folder for everybody on the machine.
+    Gradio's default is one folder for all users of the machine.
     """
     if "GRADIO_TEMP_DIR" in os.environ:
         yield

@@ -22,7 +22,7 @@ PROMPTS = (
     "Describe this image.",
     "What does this image show?",
     "Write a caption for this image.",
-    "Give a short description of the picture.",
+    "Give a short description of the image.",
 )
 """Without a `question_template`, the row's id selects one."""
 
