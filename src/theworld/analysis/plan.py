@@ -24,7 +24,7 @@ from .plan_flops import encoder_on_meta, phase_flops
 
 LONGEST = 2**17  # positions of Gemma 3
 MARKERS = 2  # around a world block, and around the tokens of an image
-BF16, TRAINED = 2, 4 + 4 + 8  # bytes a parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
+BF16, TRAINED = 2, 4 + 4 + 8  # bytes per parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
 
 SETTINGS = (
     *("world_encoder", "fusion", "num_world_steps", "world_image_size", "world_pooling"),

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write the report, and print its tables."""
+    # 1. Options of the command line and the file
     typed = {name: value for name, value in vars(args).items() if name in KEYS}
     typed = {name: KEYS[name].parse(value) if isinstance(value, str) else value for name, value in typed.items()}
     options = {**_config(args.config), **typed}
@@ -53,16 +54,18 @@ def run(args: argparse.Namespace) -> int:
     from theworld.recipes.imagined import imagined_frames
     from theworld.utils.logging import configure_logging
 
+    # 2. Evaluate
     configure_logging()
     results = evaluate_tasks([find_task(name) for name in names], settings)
     if os.environ.get("RANK", "0") != "0":  # only the main process scores and reports
         return 0
+    # 3. Report
     page, lines = "", []
     for result in results:
         page = str(result.report(rollout=imagined_frames(result)))
         lines += [terminal_report(result.metrics), *(f"not run       {n}: {why}" for n, why in result.not_run.items())]
-    told: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
-    described = {**(told[results[0].task.name] if len(results) == 1 else {"tasks": told}), "report": page}
+    by_task: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
+    described = {**(by_task[results[0].task.name] if len(results) == 1 else {"tasks": by_task}), "report": page}
     return report(args, described, *lines, f"report        {page}")
 
 

@@ -107,7 +107,7 @@ class TheWorldCollator:
         characters = max(
             sum(len(message.content.strip()) for message in example.messages), *map(len, example.choices), 0
         )
-        if characters > TOKEN_CHARACTERS * self.max_length:  # tokenizing it would take minutes
+        if characters > TOKEN_CHARACTERS * self.max_length:  # its tokenisation would take minutes
             raise BadSample("too_long", f"{characters:,} characters, but max_length is {self.max_length} tokens")
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")

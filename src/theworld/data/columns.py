@@ -42,12 +42,14 @@ def choose_columns(
 
     ValueError, which lists the columns, if `named` or `template` do not fit, or question and answer are not recognised.
     """
+    # 1. Columns that the user names, then columns that are recognised
     for role, column in named.items():
         if role not in ROLES:
             raise TheWorldError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
         check_columns([column], columns)
     image, question, answer = (column_of(role, named, columns) for role in COLUMN_NAMES)
     keys: dict[str, Any] = {f"{role}_key": named.get(role, role) for role in ("choices", "id")}
+    # 2. Conversations, captions, or class names
     conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
     if conversation is not None:
         unused = [f"column {role!r}" for role in ("question", "answer") if role in named]
@@ -60,6 +62,7 @@ def choose_columns(
         template = template or (CAPTION_QUESTION if question is None else None)
     elif classes and question is None:
         template = template or CLASS_QUESTION.format(names=", ".join(classes)).replace("{", "{{").replace("}", "}}")
+    # 3. Check that a question and an answer are known
     if template is not None:
         check_columns(template_fields(template), columns)
     if conversation is None and (answer is None or (question is None and template is None)):

@@ -29,6 +29,7 @@ def fill(
 
     Returns the numbers of images that were encoded and that were in the cache; repeated images count each time.
     """
+    # 1. Encode and add a batch
     encoded = count = 0
     seen: set[bytes] = set()
     waiting: dict[int, dict[bytes, torch.Tensor | None]] = {3: {}, 4: {}}  # frames and clips, by their dimensions
@@ -42,6 +43,7 @@ def fill(
         batch.clear()
         return len(missing)
 
+    # 2. Form batches of frames and of clips
     try:
         for key, pixels in images:
             count += 1

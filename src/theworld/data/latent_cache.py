@@ -184,6 +184,7 @@ class _Shard:
         """The shard and its rows (n,), see `ROW`; the latents are not read. ValueError if the file is damaged."""
         try:
             with _open(path) as file:
+                # 1. Read the header
                 size = int.from_bytes(_read_exactly(file, 8, 0), "little")
                 if size > HEADER_BYTES:
                     raise TheWorldError(f"a header of {size} bytes")
@@ -197,6 +198,7 @@ class _Shard:
                 (low, high), (count, *shape) = (entries["latents"][name] for name in ("data_offsets", "shape"))
                 dtype = DTYPES[entries["latents"]["dtype"]]
                 places = [entry["data_offsets"] for entry in entries.values()]
+                # 2. Check the length, and the checksum of the keys
                 whole = min(map(min, places)) == 0 and os.fstat(file.fileno()).st_size == start + max(map(max, places))
                 if not whole or high - low != count * math.prod(shape) * dtype.itemsize:
                     raise TheWorldError("its length is not that of its header")

@@ -29,7 +29,7 @@ class Example:
 
     id: str  # unique within its source and stable between runs
     messages: tuple[Message, ...]  # the conversation in order; assistant turns are supervised
-    images: tuple[Any, ...] = ()  # of the prompt, in the order of their markers: any input of `images.open_image`
+    images: tuple[Any, ...] = ()  # images of the prompt in the order of their markers: inputs of `images.open_image`
     clip: tuple[Any, ...] = ()  # evenly spaced frames, the current one first: the data of alignment
     choices: tuple[str, ...] = ()  # allowed answers of a closed question, such as ("0", "1"); empty for an open one
     metadata: dict[str, Any] = field(default_factory=dict)  # other fields of the row: relation, ground truth
@@ -67,7 +67,7 @@ class SourceSettings:
     clip_frames: int | None = None  # 1 + K `frames_per_step` for K future latent frames; None: the source's default
     clip_fps: float | None = None  # frames per second of the world encoder; None takes all frames
     frames_per_step: int = WorldSettings.world_temporal_compression  # frames of a clip for one latent frame
-    seed: int = 0  # of all random draws
+    seed: int = 0  # seed of all random draws
 
     def __post_init__(self) -> None:
         count, step = self.clip_frames, self.frames_per_step

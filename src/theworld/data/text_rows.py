@@ -62,7 +62,7 @@ class TextFile:
     """A file of rows."""
 
     path: str  # `hf://` for one on the Hub
-    delimiter: str | None = None  # of a CSV or TSV file; None for JSON: an array of rows, or consecutive values
+    delimiter: str | None = None  # delimiter of CSV or TSV; None for JSON: an array of rows, or consecutive values
     name: str = ""  # name in errors, if the path is that of a copy
 
     @classmethod
@@ -146,7 +146,7 @@ class TextFile:
                 place, line = consumed, reader.line_num + 1
         except csv.Error as error:
             raise TheWorldError(
-                f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
+                f"{self}, line {line}: {error}; close every quote, and double quotes within a field"
             ) from error
 
     def _json(self, file: IO[bytes], start: int) -> Iterator[tuple[int, Any]]:

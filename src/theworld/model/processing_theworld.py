@@ -267,10 +267,10 @@ def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: s
     # 2. Check that its tokens and pixels are those that the model expects
     inputs = processor(images=[Image.new("RGB", (8, 8))], text=text, return_tensors="pt")
     ids, pixels = inputs["input_ids"], tuple(inputs["pixel_values"].shape[-2:])
-    is_image = ids == config.image_token_index  # which may lie outside of the embedding table
+    is_image = ids == config.image_token_index  # the id may lie outside of the embedding table
     found, largest = int(is_image.sum()), int(ids.masked_fill(is_image, 0).max())
     grid, limit = vision.image_size // vision.patch_size, config.get_text_config().vocab_size
-    kernel = grid // math.isqrt(tokens)  # of the average pooling in Gemma3MultiModalProjector
+    kernel = grid // math.isqrt(tokens)  # kernel size of the average pooling in Gemma3MultiModalProjector
     problems = [
         (found != tokens, f"an image has {found} tokens of image_token_index={config.image_token_index}"),
         (not kernel or (grid // kernel) ** 2 != tokens, f"the vision tower has {grid} x {grid} patches to pool"),

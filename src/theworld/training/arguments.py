@@ -41,7 +41,7 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     # 2. Arguments that are derived from other keys, or fixed
     cosine = {"min_lr_rate": config.min_learning_rate_ratio} if config.lr_scheduler == "cosine" else {}
     given |= {
-        "use_cpu": config.use_cpu or not torch.accelerator.is_available(),  # else accelerate runs CPU processes apart
+        "use_cpu": config.use_cpu or not torch.accelerator.is_available(),  # otherwise CPU processes stay separate
         "per_device_eval_batch_size": config.eval_batch_size or config.batch_size,
         "max_steps": config.max_steps or -1,
         "lr_scheduler_type": SCHEDULES.get(config.lr_scheduler, config.lr_scheduler),

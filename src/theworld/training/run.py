@@ -188,6 +188,7 @@ def build_trainer(
     config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
 ) -> TheWorldTrainer:
     """The trainer with its collator, skip lists and callbacks."""
+    # 1. Skip lists, collator, and rows that are encoded before the first step
     skips: dict[bool, SkipLog] = {}
     for training, name, rows in ((True, SKIPPED, data), (False, SKIPPED_EVAL, eval_data)):
         total = len(rows) if isinstance(rows, Sized) else None
@@ -200,6 +201,7 @@ def build_trainer(
         data = encode_rows(model, data, collator, logs.get(True))
         eval_data = encode_rows(model, eval_data, collator, logs.get(False)) if config.do_eval else None
         collator = default_collate
+    # 2. The trainer, which logs to stderr
     trainer = TheWorldTrainer(
         model,
         config=config,

@@ -44,7 +44,7 @@ class Stage:
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """What differs from the stage that a checkpoint recorded, each as `name (was -> is)`."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        if not str(saved.get("data")).startswith(FINGERPRINT):  # of version 0.1, which hashed less
+        if not str(saved.get("data")).startswith(FINGERPRINT):  # version 0.1 hashed less
             own.pop("data")
         return [f"{name} ({saved.get(name)} -> {value})" for name, value in own.items() if saved.get(name) != value]
 

@@ -20,7 +20,9 @@ from .errors import FileError, MissingFileError, TheWorldError
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 LOCK, LOCK_SECONDS = ".lock", 0.2
-RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
+RENAME_EXCHANGE, AT_FDCWD = 2, -100
+
+# constants of renameat2 (Linux)
 
 
 def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[str]) -> None:
@@ -35,6 +37,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
         marks: An older `target` has one of these files. A folder without them gets the new files one by one, these
             last.
     """
+    # 1. A new folder, or one without an older version
     recover(target)
     if not target.exists():
         folder.rename(target)
@@ -51,6 +54,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
                 shutil.rmtree(target / path.name, ignore_errors=True)
             path.replace(target / path.name)
         return
+    # 2. Copy the other files of the older folder
     old = {path.name for pattern in replaced for path in target.glob(pattern)}
     for path in target.iterdir():
         if path.name in old or (folder / path.name).exists():
@@ -59,6 +63,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
             shutil.copytree(path, folder / path.name, symlinks=True, copy_function=link_or_copy)
         else:
             link_or_copy(path, folder / path.name)  # a link keeps a log that is open
+    # 3. Exchange the folders
     here = Path.cwd()
     if not exchanged(folder, target):
         target.rename(aside(target))

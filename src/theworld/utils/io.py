@@ -84,7 +84,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 return
             try:
                 row = json.loads(line.decode())
-            except (ValueError, RecursionError) as error:  # of the encoding, the syntax, or a number that is too long
+            except (ValueError, RecursionError) as error:  # wrong encoding, syntax, or a number that is too long
                 raise TheWorldError(f"{path}, line {number}: not JSON ({error}).") from error
             if not isinstance(row, dict):
                 raise TheWorldError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}.")

@@ -77,7 +77,7 @@ def quiet_third_party(verbose: bool = False, *, progress_bars: bool = False) -> 
             library.set_verbosity_error()
             if not progress_bars:
                 library.disable_progress_bar()
-        enable_progress_bars()  # of downloads, which may be gigabytes; cached files show no bar
+        enable_progress_bars()  # bars of downloads, which may be gigabytes; cached files show none
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

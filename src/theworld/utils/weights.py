@@ -21,7 +21,7 @@ from .logging import quiet_third_party
 
 WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 SHOWN_KEYS = 8
-SAMPLES, SAMPLE_BYTES = 1024, 4096  # of a large file; smaller files are read completely
+SAMPLES, SAMPLE_BYTES = 1024, 4096  # samples of a large file; smaller files are read completely
 
 
 def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = False, **settings: Any) -> Any:

@@ -310,7 +310,7 @@ def _images(value: Any) -> list[Any]:
         return []
     if isinstance(value, list | tuple):
         return [image for item in value for image in _images(item)]
-    if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
+    if isinstance(value, Mapping):  # an undecoded image of Hugging Face datasets
         if not value.keys() & {"bytes", "path"}:
             keys = ", ".join(map(str, value)) or "no keys"
             raise BadSample("bad_row", f"an image with {keys}: expected bytes or path")

@@ -40,7 +40,7 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None, *,
     held, stepped = set[str](model.config.changed or ()), model.config.trained_steps or {}
     for name, component, parameter in named_components(model):
         if component in FRESH or (parameter.requires_grad and component in stepped):
-            names.append(name)  # also if it did not change, so that a Trainer can load this checkpoint later
+            names.append(name)  # even if unchanged, so that a Trainer can load this checkpoint later
         elif isinstance(parameter, DTensor) and values is None:
             # A shard cannot be compared: save it if it trains or was changed before
             if parameter.requires_grad or component in held or name in held:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class WanLatentsWorldEncoder(CosmosWorldEncoder):
-    """VAE latents of the current frame, 8 or, in Wan 2.2 TI2V, 16 pixels a side. Arguments as `CosmosWorldEncoder`.
+    """VAE latents of the current frame, 8 pixels per side or, in Wan 2.2 TI2V, 16. Arguments as `CosmosWorldEncoder`.
 
     Raises:
         ValueError: The repository is not Wan's, or future frames are requested.
