@@ -1,8 +1,8 @@
 """Load a published TheWorld model, or one of the checkpoints in its repository, and ask it a question.
 
-python examples/load_from_hub.py                                        # the model in the package, no network python
-examples/load_from_hub.py you/model python examples/load_from_hub.py you/model --checkpoint last-checkpoint --image
-photo.jpg --question "What falls?"
+python examples/load_from_hub.py                                        # the model in the package, no network
+python examples/load_from_hub.py you/model
+python examples/load_from_hub.py you/model --checkpoint last-checkpoint --image photo.jpg --question "What falls?"
 
 A private repository needs a token: HF_TOKEN, or `hf auth login`.
 """

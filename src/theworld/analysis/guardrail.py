@@ -83,7 +83,7 @@ def load_guardrail() -> Any:
 
 
 def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
-    """Check frames and blur faces: (F, 3, H, W) in [0, 1] -> the same shape and range.
+    """Check frames, and make faces unrecognisable: (F, 3, H, W) in [0, 1] -> the same shape and range.
 
     Raises:
         ImportError: The guardrail is not installed.

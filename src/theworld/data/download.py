@@ -29,12 +29,8 @@ class ImageStore:
     cache_folder: Path  # files are named by the SHA-256 of their URL
     _: KW_ONLY
     timeout: float = 10.0  # seconds for one image in total, including redirects
-    max_bytes: int = 20 * 2**20
-
-    # largest size of a file
-    max_pixels: int = 64 * 2**20
-
-    # largest width times height
+    max_bytes: int = 20 * 2**20  # largest size of a file
+    max_pixels: int = 64 * 2**20  # largest width times height
     allow_private: bool = False  # allow addresses that are not public; only for your own servers
 
     def __post_init__(self) -> None:

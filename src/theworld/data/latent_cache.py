@@ -1,20 +1,8 @@
 """Cache of latents of a frozen world encoder: keyed by content, verified on read, filled by several processes.
 
     <folder>/<digest of the fingerprint>/
-        fingerprint.json
-
-
-
-
-
-
-
-
-
-
-
-        everything that the latents depend on besides the pixels shards/<name>.safetensors   `latents` (n, C, T, h, w),
-        and of each row its `keys` (n, 32) and its `crc32` (n,);
+        fingerprint.json            everything that the latents depend on besides the pixels
+        shards/<name>.safetensors   `latents` (n, C, T, h, w), and of each row its `keys` (n, 32) and its `crc32` (n,);
                                     of these two together the metadata hold a crc32
 
 A writer only adds its own files, each with an atomic rename, so no lock is needed. If a writer is killed, only

@@ -32,9 +32,7 @@ from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
-ENCODED_TOGETHER = 64
-
-# clips per batch
+ENCODED_TOGETHER = 64  # clips per batch
 
 
 @dataclass

@@ -46,9 +46,7 @@ class PrecomputeResult:
     present: int  # images whose latents were in the cache; an image counts as often as it occurs
     repaired: int  # damaged latents that were deleted, to be computed again
     skipped: int  # rows that gave no example
-    skip_causes: str
-
-    # skipped rows by cause, one line each
+    skip_causes: str  # skipped rows by cause, one line each
 
 
 def process_of(row: Example | Skipped, num_processes: int) -> int:

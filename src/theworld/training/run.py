@@ -1,8 +1,10 @@
 """A training run, from its config to its last checkpoint.
 
 <output_dir>/config.json      the config, without any token
-             manifest.json    versions, machine, source state, data, stage checkpoint-N/    delta weights, config,
-             processor and trainer state logs/            TensorBoard skipped.jsonl    rows that gave no example
+             manifest.json    versions, machine, source state, data, stage
+             checkpoint-N/    delta weights, config, processor and trainer state
+             logs/            TensorBoard
+             skipped.jsonl    rows that gave no example
 """
 
 import sys
@@ -58,9 +60,7 @@ class RunResult:
     loss: float | None  # the last logged training loss
     metrics: dict[str, float]  # the last evaluation
     skipped: int  # rows that gave no example
-    skip_causes: str
-
-    # skipped rows by cause, one line each
+    skip_causes: str  # skipped rows by cause, one line each
     stopped: bool  # whether a signal ended it before its last step
 
 

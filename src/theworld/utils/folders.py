@@ -20,9 +20,7 @@ from .errors import FileError, MissingFileError, TheWorldError
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 LOCK, LOCK_SECONDS = ".lock", 0.2
-RENAME_EXCHANGE, AT_FDCWD = 2, -100
-
-# constants of renameat2 (Linux)
+RENAME_EXCHANGE, AT_FDCWD = 2, -100  # constants of renameat2 (Linux)
 
 
 def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[str]) -> None:

@@ -55,8 +55,8 @@ def open_image(image: Any) -> Image.Image:
         A new image; `image` itself if it is upright RGB in memory already.
 
     Raises:
-        ImageError: The image cannot be read, or exceeds the limits of `image_decoding`. FileNotFoundError: The path
-            does not exist, or is not a regular file.
+        ImageError: The image cannot be read, or exceeds the limits of `image_decoding`.
+        FileNotFoundError: The path does not exist, or is not a regular file.
     """
     if isinstance(image, Image.Image):
         return to_rgb(image)

@@ -87,8 +87,9 @@ def HFDatasetWrapper(
 
     Images stay undecoded until the collator opens them. Class numbers in the label become class names, and the class
     names become the choices. The keys name the columns of image (or images), question and answer; a `question_template`
-    of `str.format` with the row's own columns replaces `text_key`. ValueError, which lists the columns, if a column
-    does not exist or `ds` is not a single split.
+    of `str.format` with the row's own columns replaces `text_key`.
+
+    ValueError, which lists the columns, if a column does not exist or `ds` is not a single split.
     """
     library = require("train", "datasets")
     if not isinstance(ds, library.Dataset | library.IterableDataset | dict):

@@ -25,9 +25,7 @@ INDEX = "model_index.json"
 INDEX_FIELDS = ("_class_name", "expand_timesteps", "boundary_ratio")
 """Fields that are read from a repository's index: its pipeline, and how its transformers were trained."""
 
-TIMESTEPS = 1000
-
-# number of timesteps in Wan's training
+TIMESTEPS = 1000  # number of timesteps in Wan's training
 LOST = 0.9
 """Time above which the image is lost in noise. Near it, Wan 2.2 switches to its transformer for high noise levels."""
 
