@@ -118,7 +118,7 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
             "config key 'per_device_train_batch_size' cannot be set: set batch_size",
         ),
         ({"fp16": True}, "set mixed_precision"),
-        ({"remove_unused_columns": True}, "the collator makes batches"),
+        ({"remove_unused_columns": True}, "the collator makes the batches"),
         ({"changed": []}, "a checkpoint records it"),
         ({"optim": "adafctor"}, "optim='adafctor': expected one of adamw_torch, "),
         ({"adam_beta2": "0.9"}, "adam_beta2='0.9': expected a number, got str"),
