@@ -86,8 +86,7 @@ class WorldSettings:
         80.0, "Noise level of future frames in feature encoders: the ratio of noise to signal.", low=0, high=1000,
         shapes=True)
     auto_world_margin: float = setting(
-        0.5, "`use_world='auto'` uses the world if the answer without it has a smaller margin.", low=0,
-        high=1)
+        0.5, "`use_world='auto'` uses the world if the margin of the answer without it is below this.", low=0, high=1)
     freeze_gemma_vision: bool = setting(True, "Freeze SigLIP and Gemma's own image projector.")
     freeze_gemma_language: bool = setting(True, "Freeze the language model.")
     freeze_cosmos_vae: bool = setting(True, "Freeze the VAE's encoder.")
