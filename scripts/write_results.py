@@ -1,9 +1,9 @@
-"""Put figures that commands wrote into the pages that show them.
+"""Write results of commands into the pages that show them.
 
 python scripts/write_results.py
 
-Reads, beside the weights, arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`, and
-layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py.
+Reads these files in the folder of the weights: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
+all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py.
 """
 
 import json
@@ -58,7 +58,7 @@ def results_text(metrics: Mapping[str, Any]) -> str:
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
-    """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and what is there of calibration."""
+    """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and calibration if present."""
     tables = [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
     tables += [learners_text(metrics), tracing_text(metrics), calibration_text(metrics), on_demand_text(metrics)]
     return "\n\n".join([results_text(metrics), *filter(None, tables)])
@@ -76,7 +76,7 @@ def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
 
 
 def learners_text(metrics: Mapping[str, Any]) -> str:
-    """A row a learner and family: what it reads, labels, accuracy on validation scenes, and which answers."""
+    """One row per learner and family: what it reads, labels, accuracy on validation scenes, and which answers."""
     shown = ("family", "learner", "features", "setting", "labels")
     rows = [
         [*(row[key] for key in shown), f"{100 * row['validation_accuracy']:.1f}", "yes" if row["chosen"] else ""]
@@ -86,7 +86,7 @@ def learners_text(metrics: Mapping[str, Any]) -> str:
 
 
 def tracing_text(metrics: Mapping[str, Any]) -> str:
-    """A row a family: how the reader reads, how often the imagined end and the answer are right and agree."""
+    """One row per family: accuracy of the reader, and how often the imagined end and the answer are right and agree."""
     shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
     rows = [
         [_name(family), row["n"], *(_percent(row[name]) for name in shares), row["wrong"]]
@@ -99,7 +99,7 @@ def tracing_text(metrics: Mapping[str, Any]) -> str:
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
-    """A row an arm: Brier score and calibration error; nothing where no arm has them."""
+    """One row per arm: Brier score and calibration error; empty if no arm has them."""
     rows: list[list[Any]] = []
     for arm in (metrics["arms"].get(name, {}) for name in CALIBRATED_ARMS):
         if found := arm.get("calibration"):
@@ -110,7 +110,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
 
 
 def on_demand_text(metrics: Mapping[str, Any]) -> str:
-    """A row a point of the curve, the best one, and that of the model's own margin; nothing without a curve."""
+    """One row per point of the curve, the best point, and the point of the model's margin; empty without a curve."""
     told = metrics.get("on_demand")
     if not told:
         return ""
@@ -124,7 +124,7 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
 
 
 def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """A row for each of the four layouts."""
+    """One row for each of the four layouts."""
     rows = (
         [layout, *(_percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
         for layout, kinds in layouts.items()
@@ -133,7 +133,7 @@ def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
 
 
 def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a world encoder: accuracy by kind, that of each seed on predictive questions, and its time an image."""
+    """One row per world encoder: accuracy by kind, accuracy per seed on predictive questions, and time per image."""
     rows: list[list[Any]] = []
     for key, row in encoders.items():
         seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
@@ -149,7 +149,7 @@ def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the page's markers of `name`."""
+    """Replace the text between the page's markers of `name`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -106,10 +106,10 @@ def test_same_place_is_told_from_other_places_and_pictures() -> None:
     learned = cosine_at_place(made(5 * image[:, None] + 2, image))
     assert learned["same_place"] == pytest.approx(1, abs=1e-5)
     assert abs(learned["other_place"] or 1) < 0.3
-    assert abs(learned["other_picture"] or 1) < 0.3
+    assert abs(learned["other_image"] or 1) < 0.3
     shifted = cosine_at_place(made(image.roll(1, 0)[:, None], image))
     assert abs(shifted["same_place"] or 1) < 0.3
-    assert cosine_at_place(made(image[:1, None], image[:1]))["other_picture"] is None
+    assert cosine_at_place(made(image[:1, None], image[:1]))["other_image"] is None
 
 
 def test_frames_of_a_sample_follow_it(tokens: AlignmentTokens) -> None:

@@ -164,7 +164,7 @@ def test_another_image_clears_the_answer(nano: TheWorld) -> None:
 def test_the_page_says_when_a_model_knows_simulated_scenes_alone(
     nano: TheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "This model knows only its own simulated scenes"
+    said = "This model was trained only on simulated scenes"
     assert said in str(build_page(nano, "nano", SCENES).config)
     monkeypatch.setattr(nano.config, "gemma_model_name", "google/gemma-3-4b-it")
     assert said not in str(build_page(nano, "runs/a", SCENES).config)

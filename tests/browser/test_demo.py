@@ -107,7 +107,7 @@ def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
 
 
 def test_another_image_clears_the_answer(page: Page, tmp_path: Path) -> None:
-    expect(page.locator("#simulated")).to_contain_text("knows only its own simulated scenes")
+    expect(page.locator("#simulated")).to_contain_text("was trained only on simulated scenes")
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#attention img")).to_be_visible(timeout=ANSWER)
     page.get_by_role("button", name="Thumbnail 2 of 3").click()

@@ -37,7 +37,7 @@ def test_an_open_address_is_warned_of_in_one_line(
 ) -> None:
     assert main(["demo", "--host", "0.0.0.0", "--port", "9"]) == 130
     assert interrupted == [("0.0.0.0", 9)]
-    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: whoever reaches it can ask\n"
+    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: anyone there can use the model\n"
 
 
 def test_an_origin_that_is_none_is_refused_before_the_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,7 +238,7 @@ def test_a_row_without_latents_stops_the_run(tmp_path: Path, gemma_folder: Path,
 
 def test_latents_of_other_settings_are_refused(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = cached(tmp_path, gemma_folder, cosmos_folder)
-    with pytest.raises(FileNotFoundError, match=r"no latent cache there.*theworld precompute"):
+    with pytest.raises(FileNotFoundError, match=r"no latent cache.*theworld precompute"):
         train(config)
     precompute(config)
     with pytest.raises(ValueError, match=r"another encoder \(num_world_steps is 0 there, 1 here, weights is "):

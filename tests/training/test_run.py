@@ -215,7 +215,7 @@ def test_nothing_but_bad_rows_within_the_budget_is_an_error(
     write_rows(tmp_path)
     for index in range(10):
         (tmp_path / f"{index}.png").unlink()
-    with pytest.raises(ValueError, match="no usable rows: all that the run read were skipped"):
+    with pytest.raises(ValueError, match="no usable rows: all rows that the run read were skipped"):
         train(tiny_run(tmp_path, gemma_folder, cosmos_folder, skip_budget=1.0, max_steps=1))
 
 

@@ -1,4 +1,4 @@
-"""The figure of an alignment: projections of the tokens, and how they compare."""
+"""The figure of an alignment: projections of the tokens, and comparisons of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .alignment import KINDS, AlignmentTokens, alignment_metrics, cosine, distan
 COLOURS = {"image": "#2e86ab", "text": "#8d99a6", "world": "#d1495b"}
 PAIR_COLOURS = {"world-image": "#6a4c93", "world-text": "#d1495b", "image-text": "#2e86ab"}
 PAIRS = tuple(combinations(KINDS, 2))
-FRAMES = "autumn"  # matplotlib's colours from red, now, to yellow, the last step
+FRAMES = "autumn"  # matplotlib's colours from red (now) to yellow (last step)
 
 
 def draw_alignment(tokens: AlignmentTokens, metrics: dict[str, Any], count: int = 500, seed: int = 0) -> Any:
@@ -61,12 +61,12 @@ def tsne(points: np.ndarray[Any, Any], seed: int = 0) -> np.ndarray[Any, Any]:
 def save_alignment(
     tokens: AlignmentTokens, folder: str | Path, about: dict[str, Any], count: int = 500, seed: int = 0
 ) -> dict[str, Any]:
-    """Write `alignment.png` and `alignment.json` into `folder`; returns what the JSON holds.
+    """Write `alignment.png` and `alignment.json` into `folder`; returns the content of the JSON.
 
     Args:
-        about: What the tokens are of; the first keys of the JSON.
-        count: Tokens of each kind that are compared, at most.
-        seed: Of the sample and of t-SNE.
+        about: Source of the tokens; the first keys of the JSON.
+        count: Largest number of tokens of each kind.
+        seed: Seed of the sample and of t-SNE.
     """
     metrics = alignment_metrics(tokens, count, seed)
     data = BytesIO()
@@ -78,7 +78,7 @@ def save_alignment(
 
 
 def _scatter(panel: Any, points: np.ndarray[Any, Any], frames: np.ndarray[Any, Any]) -> None:
-    """Image and text in one colour each, world tokens in one for each latent frame."""
+    """Image and text tokens in one colour each, world tokens in one colour per latent frame."""
     count = len(points) // len(KINDS)
     parts = {kind: points[index * count : (index + 1) * count] for index, kind in enumerate(KINDS)}
     style = {"s": 16, "alpha": 0.75, "linewidths": 0}
@@ -118,12 +118,12 @@ def _magnitudes(panel: Any, values: dict[str, np.ndarray[Any, Any]]) -> None:
 
 
 def _table(panel: Any, metrics: dict[str, Any]) -> None:
-    """The numbers that no panel shows."""
+    """The numbers that are in no other panel."""
     place = metrics["cosine_at_place"]
     rows = [(f"effective rank, {kind}", f"{metrics['effective_rank'][kind]:.1f}") for kind in KINDS]
     rows += [(f"centroids, {pair}: L2", f"{value:.2f}") for pair, value in metrics["centroid_distance"].items()]
     rows += [(f"centroids, {pair}: cosine", f"{value:.2f}") for pair, value in metrics["centroid_cosine"].items()]
-    names = {"same_place": "same place", "other_place": "another place", "other_picture": "another picture"}
+    names = {"same_place": "same place", "other_place": "another place", "other_image": "another image"}
     rows += [
         (f"centred world-image cosine, {names[name]}", "-" if value is None else f"{value:.2f}")
         for name, value in place.items()

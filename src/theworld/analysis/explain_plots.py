@@ -1,4 +1,4 @@
-"""The figure of an explanation: attention drawn on each latent frame, and its shares per layer."""
+"""The figure of an explanation: attention on each latent frame, and its shares per layer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from .guardrail import can_show
 from .imagine import decode_frames, seen_by_world
 
 COLUMNS = 6
-"""Latent frames side by side at most."""
+"""Largest number of latent frames in a row."""
 
 COLOURS = {"world": "#d1495b", "image": "#2e86ab", "text": "#9aa5b1", "start": "#e3e7eb"}
 NAMES = {"world": "world", "image": "image", "text": "text", "start": "first token"}
 
 
 def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
-    """One image for each latent frame to draw on: `image` as the world encoder gets it, then each step's last frame.
+    """One background image per latent frame: the world encoder's input `image`, then each step's last frame.
 
-    Where no imagined frames can be shown, because the encoder does not decode or NVIDIA's guardrail is not installed,
-    `image` stands for all.
+    If imagined frames cannot be shown, because the encoder does not decode or NVIDIA's guardrail is not installed, all
+    are `image`.
     """
     present = seen_by_world(model, image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
@@ -44,12 +44,12 @@ def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list
 def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], layer: int | None = None) -> Any:
     """A matplotlib figure.
 
-    Above, each latent frame as it is seen, and under it the mean attention of the answer's tokens to its world tokens,
-    on one scale for all frames. Below, what each layer gives to world, image and text.
+    Above: each latent frame, and under it the mean attention of the answer's tokens to its world tokens, on one scale
+    for all frames. Below: the shares of each layer's attention to world, image and text.
 
     Args:
         explanation: What to draw.
-        frames: `T` images, as of `frames_behind`.
+        frames: `T` images, as from `frames_behind`.
         layer: Draw this layer's attention; `None` draws the mean over all.
 
     Raises:
@@ -57,7 +57,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
         ImportError: matplotlib is not installed.
     """
     attention = explanation.world_attention(layer).numpy()  # (T, R, C)
-    scale = float(attention.max()) or 1.0  # a window may hide every world token from a layer
+    scale = float(attention.max()) or 1.0  # all 0 if a layer's window has no world token
     rows = math.ceil(len(frames) / COLUMNS)
     columns = math.ceil(len(frames) / rows)
     height = 0.7 + (4.6 * rows if len(frames) > 1 else 3.2)
@@ -66,7 +66,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
     )
     above, below = figure.subfigures(2, 1, height_ratios=[height, 2.6])
     above.suptitle(f"{explanation.question}\nanswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
-    # A row of frames above a row of their attention; a frame alone beside its own
+    # Rows of frames above rows of their attention; a single frame is beside its attention
     panels = above.subplots(2 * rows, columns, squeeze=False) if columns > 1 else above.subplots(1, 2, squeeze=False).T
     for panel in panels.flat:
         panel.set_axis_off()
@@ -86,7 +86,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
 
 
 def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Any:
-    """The frame in grey, and over it each cell's attention: the more of it, the less transparent."""
+    """The frame in grey, overlaid with the attention of each cell; opacity grows with attention."""
     extent = (0, frame.width, frame.height, 0)
     panel.imshow(frame.convert("L"), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
     opacity = 0.75 * np.sqrt(attention / scale)
@@ -94,7 +94,7 @@ def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], 
 
 
 def _draw_shares(panel: Any, explanation: Explanation) -> None:
-    """Stacked bars: what each layer gives to each group of positions."""
+    """Stacked bars of each layer's attention to each group of positions."""
     shares = explanation.shares()
     numbers = np.arange(len(explanation.sliding))
     bottom = np.zeros(len(numbers))

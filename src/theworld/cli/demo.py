@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         page = build_page(model, args.model, scenes)
         address = serve(page, args.host, args.port, policy)
         if not is_loopback(args.host):
-            print(f"warning: {args.host} is open to other machines: whoever reaches it can ask", file=sys.stderr)
+            print(f"warning: {args.host} is open to other machines: anyone there can use the model", file=sys.stderr)
         print(f"{address}    (Ctrl-C ends it)", flush=True)
         try:
             wait()

@@ -1,4 +1,4 @@
-"""Show versions, devices and source state: what to paste into a bug report."""
+"""Show versions, devices and source state, for bug reports."""
 
 import argparse
 

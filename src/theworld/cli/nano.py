@@ -19,20 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind, count in (("drop", 100), ("race", 50), ("stack", 50)):
         scenes.add_argument(f"--{kind}", type=int, default=count, help=f"scenes of this kind (default {count})")
 
-    train = jobs.add_parser("train", help="run the whole recipe, or what is left of it")
+    train = jobs.add_parser("train", help="run the whole recipe, or resume it")
     train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
 
-    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or what is left of them")
+    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or resume it")
     fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"))
-    encoders = "world encoders; a fusion each (default cosmos)"
+    encoders = "world encoders, one fusion each (default: cosmos)"
     fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
-    seeds = "seeds of the training; a fusion of every encoder each (default 0)"
+    seeds = "training seeds, one fusion of every encoder each (default: 0)"
     fuse.add_argument("--seed", type=int, nargs="+", default=[0], metavar="SEED", help=seeds)
 
     for job in (train, fuse):
         job.add_argument("--smoke", action="store_true", help="a few steps of every stage")
 
-    # No character begins an option here: whatever options the old command had, its successor is named
+    # No character begins an option here, so the old command with any options names its successor
     gone = jobs.add_parser("evaluate", prefix_chars="\0", add_help=False)
     gone.add_argument("options", nargs="*")
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.job == "evaluate":
         raise TheWorldError("theworld nano evaluate is now theworld evaluate --task micro_world --arms all")
     needed = [("nano", "pymunk"), ("nano", "scipy")]
-    if args.job != "scenes":  # what the fusion needs, which may come after an hour
+    if args.job != "scenes":  # needed by the fusion stage, which may start after an hour
         needed += [("train", module) for module in ("datasets", "pyarrow", "tensorboard")]
     for extra, module in needed:
         require(extra, module)

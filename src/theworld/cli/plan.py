@@ -1,4 +1,4 @@
-"""Compute downloads, memory and time of a model from its configuration files, before anything large is fetched."""
+"""Compute downloads, memory and time of a model from its configuration files, without downloading weights."""
 
 import argparse
 from dataclasses import asdict
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(cost: "Cost") -> list[str]:
-    """The tables that a person reads."""
+    """The tables as lines of text."""
     from theworld.analysis.plan import GPUS
     from theworld.utils.tables import text_table
 
@@ -64,8 +64,8 @@ def lines(cost: "Cost") -> list[str]:
     titles = ("component", "parameters", "trainable", "GB, bf16", "GB, training")
     shown.append("\n" + text_table(titles, sizes))
     shown.append(
-        f"Training holds frozen weights in bf16, and fp32 weights, gradients and Adam's moments of those that train. "
-        f"Activations come on top. {cost.gpu} has {gpu.memory:g} GB."
+        f"Training holds frozen weights in bf16, and trained weights, gradients and Adam's moments in fp32. "
+        f"Activations are not included. {cost.gpu} has {gpu.memory:g} GB."
     )
     # 3. Tokens, operations and time
     shown.append(

@@ -14,7 +14,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from theworld.data.columns import CONVERSATION_KEYS, TOLD
+from theworld.data.columns import COLUMN_NAMES, CONVERSATION_KEYS
 from theworld.data.schema import BadSample
 from theworld.data.sources.records import read_conversation
 from theworld.data.text_rows import TextFile
@@ -22,8 +22,8 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 
 IDS = ("id", "idx", "question_id")
 QUESTIONS = ("prompt", "query", "question", "caption", "statement", "text")  # BLINK's prompt has the options
-ANSWERS = TOLD["answer"]
-IMAGES = (*TOLD["image"], "filename", "image_1", "image_2", "image_3", "image_4")
+ANSWERS = COLUMN_NAMES["answer"]
+IMAGES = (*COLUMN_NAMES["image"], "filename", "image_1", "image_2", "image_3", "image_4")
 YES, NO = "yes", "no"
 
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)

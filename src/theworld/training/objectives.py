@@ -1,4 +1,4 @@
-"""What a stage minimises: one entry an objective, the model that computes its loss and the collator that feeds it."""
+"""Objectives of training: for each, the model that computes the loss and the collator that makes its batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
 
 
 def _sources(config: TrainingConfig, model: TheWorld) -> dict[str, Any]:
-    """Where both collators find images, and latents of `model`'s encoder."""
+    """Arguments of both collators: the image folder, and the cache of latents of `model`'s encoder."""
     sources: dict[str, Any] = {}
     if config.image_folder is not None:
         sources["image_folder"] = Path(config.image_folder).expanduser()

@@ -1,4 +1,4 @@
-"""Seeds, weights drawn from one, and a record of what a result was computed with."""
+"""Seeds, random weights, and a record of the environment of a result."""
 
 import math
 import platform
@@ -31,7 +31,7 @@ def seed_everything(seed: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and source state, ready for JSON.
+    """Versions, machine and source state, as JSON values.
 
     Returns:
         `python`, `platform`, `packages` (name -> version or None), `devices` (names, the CPU last), `threads`, and
@@ -60,7 +60,7 @@ def installed_version(package: str) -> str | None:
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout that tracks `folder`; None outside one, as in an installed package."""
     try:
-        _git(folder, "ls-files", "--error-unmatch", ".")  # an ignored .venv inside a checkout is not its source
+        _git(folder, "ls-files", "--error-unmatch", ".")  # false for an ignored .venv inside a checkout
         return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -78,7 +78,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @torch.no_grad()
 def draw_weights(module: nn.Module, seed: int) -> None:
-    """Draw all weights anew, whatever they were: normal by fan-in, one-dimensional ones 1 and biases 0."""
+    """Replace all weights by random ones: normal by fan-in; one-dimensional weights are 1, biases 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(module.named_parameters()):
         if parameter.ndim < 2:

@@ -1,4 +1,4 @@
-"""What the page shows, without the page: two answers, the imagined frames, and where the answer looked."""
+"""The content of the page: two answers, the imagined frames, and the attention of the answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_IMAGE = "there is no image: upload one, or pick an example scene"
 
 @dataclass(frozen=True)
 class Scene:
-    """An example: a still, a question about its future, the true answer, and the frames that did follow."""
+    """An example: an image, a question about its future, the true answer, and the true next frames."""
 
     name: str
     image: Image.Image
@@ -39,13 +39,14 @@ class Scene:
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to show so far.
+    """The content of the page so far.
 
     Args:
         plain: Gemma 3's answer, without world tokens.
         world: The answer with them.
-        frames: The present as the VAE keeps it, and every imagined frame; empty where images may not be decoded.
-        attention: Where the answer looked, drawn on the frames.
+        frames: The current frame as the VAE reconstructs it, and all imagined frames; empty if frames may not be
+            decoded.
+        attention: The attention of the answer, drawn on the frames.
     """
 
     plain: str | None = None
@@ -55,15 +56,15 @@ class Shown:
 
 
 def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: int) -> Iterator[Shown]:
-    """Ask without and with the world; what is known so far comes as soon as it is known.
+    """Ask without and with the world; yields each result as soon as it is available.
 
     One rollout serves the answer, the attention and the frames.
 
     Args:
-        image: Of any kind that `open_image` takes, or `None`.
+        image: Any kind of image that `open_image` opens, or `None`.
 
     Raises:
-        ValueError: There is no image or none that can be read, no question, or steps out of range.
+        ValueError: The image is missing or cannot be read, the question is empty, or steps are out of range.
     """
     if image is None:
         raise TheWorldError(NO_IMAGE)
@@ -93,7 +94,7 @@ def _drawn(figure: Any) -> Image.Image:
 
 
 def animation(frames: list[Image.Image]) -> str:
-    """An HTML image element that plays the frames; nothing for one frame or none."""
+    """An HTML image element that plays the frames; empty for fewer than two frames."""
     if len(frames) < 2:
         return ""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Serving the page: on loopback unless told otherwise, and with nothing loaded from anywhere else."""
+"""Serves the page, by default on loopback. The page loads nothing from other servers."""
 
 import os
 import re
@@ -33,7 +33,7 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 @media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
 """
 
-# A browser that reads this loads and calls nothing but this server; `frame-ancestors` come last
+# Browsers then load from and connect to this server only. `frame-ancestors` is last, so that an origin can be appended
 CONTENT_POLICY = (
     "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self' data: blob:; "
     "form-action 'self'; frame-ancestors 'self'"
@@ -50,7 +50,7 @@ def content_policy(embed_in: str | None = None) -> str:
         embed_in: Origin whose pages may show this one in a frame, such as https://huggingface.co.
 
     Raises:
-        ValueError: It is no origin.
+        ValueError: `embed_in` is not an origin.
     """
     if embed_in is None:
         return CONTENT_POLICY
@@ -60,16 +60,16 @@ def content_policy(embed_in: str | None = None) -> str:
 
 
 def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, policy: str = CONTENT_POLICY) -> str:
-    """Start to serve `page` in the background; returns its address. `page.close()` ends it.
+    """Serve `page` in the background; returns its address. `page.close()` ends it.
 
     Args:
-        port: 0 takes any free one.
-        policy: A `content_policy`.
+        port: 0 takes any free port.
+        policy: See `content_policy`.
 
     Raises:
-        OSError: The port is in use, or `host` is no address of this machine.
+        OSError: The port is in use, or `host` is not an address of this machine.
     """
-    with listen(host, port) as free:  # Gradio takes no socket, and its own error names environment variables
+    with listen(host, port) as free:  # Gradio does not take a socket, and its error about a port is unclear
         port = free.getsockname()[1]
     _, address, _ = page.launch(
         server_name=host,
@@ -94,23 +94,23 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, policy: st
 
 
 def hosts_of(host: str) -> list[str]:
-    """Names that a browser may call the server by.
+    """Host names that requests may have.
 
-    A page on loopback is asked by the names of loopback alone, so that no web site whose name is made to resolve to it
-    can read it (DNS rebinding).
+    On loopback only loopback names are allowed, so that a web site cannot read the page by resolving its own name to
+    loopback (DNS rebinding).
     """
     return ["127.0.0.1", "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
 
 
 class NothingElsewhere:
-    """ASGI middleware that sends `policy` with every answer."""
+    """ASGI middleware that sends `policy` with every response."""
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self.app = app
         self.policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, its answers with one header more."""
+        """Run the application, and add the header to its responses."""
 
         async def send_with_policy(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -122,9 +122,9 @@ class NothingElsewhere:
 
 @contextmanager
 def private_uploads() -> Generator[None]:
-    """Keep uploads and images in a folder that nobody else reads, gone afterwards, if `GRADIO_TEMP_DIR` is not set.
+    """Store uploads and images in a private temporary folder, unless `GRADIO_TEMP_DIR` is set.
 
-    Gradio's own default is one folder for everybody on the machine.
+    Gradio's default is one folder for all users of the machine.
     """
     if "GRADIO_TEMP_DIR" in os.environ:
         yield
