@@ -52,8 +52,8 @@ class CheckpointMixin:
                 `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
                 `Gemma3ForConditionalGeneration.from_pretrained` takes. `operating_point` (`fast`, `native`,
                 `native_wide`, `full`) sets the fields of that entry of `OPERATING_POINTS`, except those that are given
-                as well. `language_model=False` does not load the language model's weights. Such a model can be aligned and
-                saved, but cannot answer.
+                as well. `language_model=False` does not load the language model's weights. Such a model can be
+                aligned and saved, but cannot answer.
 
         Raises:
             ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
