@@ -115,7 +115,7 @@ def test_a_clip_too_short_at_the_rate_is_skipped(tmp_path: Path) -> None:
     for row in load(tmp_path, clip_frames=5, clip_fps=5):
         assert isinstance(row, Skipped)
         assert row.cause == "short_clip"
-        assert "4 frames at 5 a second, a clip has 5" in row.detail
+        assert "4 frames at 5 per second, a clip has 5" in row.detail
 
 
 def test_frames_without_a_stated_rate_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
