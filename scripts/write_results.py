@@ -3,7 +3,8 @@
 python scripts/write_results.py
 
 Reads these files in the folder of the weights: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py.
+all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. Also draws
+docs/figures/results-*.svg.
 """
 
 import json
@@ -11,23 +12,44 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
 from theworld.utils.hub import NANO_WEIGHTS
+from theworld.utils.io import write_text
 
 ROOT = Path(__file__).parents[1]
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
+DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
+FIGURES = ROOT / "docs" / "figures"
+INKS = {"light": "#1b1f27", "dark": "#e6e9ef"}
+"""Text and axes of a figure, on a page of that kind."""
 
 
 def main() -> None:
     metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
     layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
-    for page in (ROOT / "README.md", NANO_WEIGHTS / "README.md"):
-        put(page, "results", results_text(metrics))
+    put(ROOT / "README.md", "results", verdicts_text(metrics))
+    for name, figure in results_figures(metrics).items():
+        write_text(FIGURES / name, figure)
+    put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
     encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
     put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
+
+
+def results_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Accuracy by kind of questions of a few arms, as SVG by file name: one for light pages, one for dark ones."""
+    arms = {name: metrics["arms"][name] for name in DRAWN_ARMS if name in metrics["arms"]}
+    # Without comparisons, `draw` shows accuracies in place of differences
+    _, figure = draw({**metrics, "arms": arms, "comparisons": {kind: {} for kind in metrics["kinds"]}})
+    return {f"results-{page}.svg": figure.replace(INK, ink) for page, ink in INKS.items()}
+
+
+def verdicts_text(metrics: Mapping[str, Any]) -> str:
+    """A line for each kind of questions."""
+    return "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
 
 
 def results_text(metrics: Mapping[str, Any]) -> str:
@@ -52,9 +74,8 @@ def results_text(metrics: Mapping[str, Any]) -> str:
         for name in static
     ]
     below.append(["all", *(_percent(arms[name]["kinds"]["static"]) for name in shown)])
-    verdicts = "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
     tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
-    return "\n\n".join([verdicts, *tables])
+    return "\n\n".join([verdicts_text(metrics), *tables])
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:

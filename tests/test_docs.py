@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from scripts.write_results import encoders_text, layouts_text, page_text, results_text
+from scripts.write_results import encoders_text, layouts_text, page_text, results_text, verdicts_text
 from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.data.sources import SOURCES
@@ -97,14 +97,15 @@ def test_make_targets_in_the_docs_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'\bsrc(?:set)?="([^":]+)"', text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 @pytest.mark.parametrize(
     ("page", "name", "figures", "text"),
     [
-        (ROOT / "README.md", "results", "arms.json", results_text),
+        (ROOT / "README.md", "results", "arms.json", verdicts_text),
         (NANO_WEIGHTS / "README.md", "results", "arms.json", results_text),
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),

@@ -50,7 +50,7 @@ def draw(metrics: Metrics) -> Drawn:
     if not any(compared.values()):
         of_kind = {kind: {name: arm["kinds"].get(kind) for name, arm in metrics["arms"].items()} for kind in kinds}
         compared = {kind: {name: told for name, told in them.items() if told} for kind, them in of_kind.items()}
-        middle, about, unit = "estimate", "Accuracy", "per cent"
+        middle, about, unit = "estimate", "Accuracy", "accuracy in per cent"
     arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())] or [*metrics["arms"]]
     decisive = deciding(metrics) if middle == "difference" else []
     # 2. Down the page an arm, and within it a kind

@@ -263,6 +263,8 @@ def memory_beside(config: TheWorldConfig, cosmos: Source, kwargs: dict[str, Any]
     first = next(iter(limits), None)
     if first not in (None, "cpu", "disk"):
         dtype = kwargs.get("dtype")
+        if isinstance(dtype, str):
+            dtype = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
         size = dtype.itemsize if isinstance(dtype, torch.dtype) else 4
         encoder = WORLD_ENCODERS[config.world_encoder]
         limits[first] = max(0, limits[first] - size * encoder.parameter_count(config, cosmos, **cosmos.hub))
