@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
-from theworld.utils.io import write_bytes
 
 from .explain import GROUPS, Explanation
 from .guardrail import can_show
@@ -22,6 +18,9 @@ from .imagine import decode_frames, seen_by_world
 
 COLUMNS = 6
 """Latent frames side by side at most."""
+
+HEAT = "YlOrRd"
+"""matplotlib's colours of the attention: light ones, as the grey frame below may be dark."""
 
 COLOURS = {"world": "#d1495b", "image": "#2e86ab", "text": "#9aa5b1", "start": "#e3e7eb"}
 NAMES = {"world": "world", "image": "image", "text": "text", "start": "first token"}
@@ -65,7 +64,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
         figsize=(max(7.5, 2.4 * columns + 1), height + 2.6), layout="constrained"
     )
     above, below = figure.subfigures(2, 1, height_ratios=[height, 2.6])
-    above.suptitle(f"{explanation.question}\nanswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
+    above.suptitle(f"{explanation.question}\nAnswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
     # A row of frames above a row of their attention; a frame alone beside its own
     panels = above.subplots(2 * rows, columns, squeeze=False) if columns > 1 else above.subplots(1, 2, squeeze=False).T
     for panel in panels.flat:
@@ -88,9 +87,10 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
 def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Any:
     """The frame in grey, and over it each cell's attention: the more of it, the less transparent."""
     extent = (0, frame.width, frame.height, 0)
-    panel.imshow(frame.convert("L"), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
-    opacity = 0.75 * np.sqrt(attention / scale)
-    return panel.imshow(100 * attention, cmap="inferno", vmin=0, vmax=100 * scale, alpha=opacity, extent=extent)
+    # Black becomes a middle grey, so that colours above it can be told apart
+    panel.imshow(frame.convert("L"), cmap="gray", vmin=-255, vmax=255, extent=extent, interpolation="nearest")
+    opacity = 0.8 * np.sqrt(attention / scale)
+    return panel.imshow(100 * attention, cmap=HEAT, vmin=0, vmax=100 * scale, alpha=opacity, extent=extent)
 
 
 def _draw_shares(panel: Any, explanation: Explanation) -> None:
@@ -114,23 +114,4 @@ def _draw_shares(panel: Any, explanation: Explanation) -> None:
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title="to (positions)")
 
 
-def save_explanation(figure: Any, path: str | Path) -> Path:
-    """Write the figure as PNG.
-
-    Raises:
-        ValueError: `path` does not end in `.png`.
-    """
-    check_ending(path)
-    data = BytesIO()
-    figure.savefig(data, format="png", dpi=150)
-    write_bytes(path, data.getvalue())
-    return Path(path)
-
-
-def check_ending(path: str | Path) -> None:
-    """Raise `ValueError` if `path` does not end in `.png`."""
-    if Path(path).suffix.lower() != ".png":
-        raise TheWorldError(f"{path}: expected a file that ends in .png")
-
-
-__all__ = ["check_ending", "draw_explanation", "frames_behind", "save_explanation"]
+__all__ = ["draw_explanation", "frames_behind"]
