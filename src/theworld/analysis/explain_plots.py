@@ -12,6 +12,7 @@ from PIL import Image
 from theworld.model import TheWorld
 from theworld.utils.imports import require
 
+from .animate import enlarge
 from .explain import GROUPS, Explanation
 from .guardrail import can_show
 from .imagine import decode_frames, seen_by_world
@@ -69,28 +70,37 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
     panels = above.subplots(2 * rows, columns, squeeze=False) if columns > 1 else above.subplots(1, 2, squeeze=False).T
     for panel in panels.flat:
         panel.set_axis_off()
-    heat = None
     for step, frame in enumerate(frames):
         row, column = divmod(step, columns)
         plain, hot = panels[2 * row, column], panels[2 * row + 1, column]
         plain.imshow(frame, interpolation="nearest")
         plain.set_title(f"step +{step}" if step else "now", fontsize=10)
-        heat = _draw_heat(hot, frame, attention[step], scale)
+        hot.imshow(attention_over(frame, attention[step], scale), interpolation="nearest")
         hot.set_title(f"{100 * attention[step].sum():.1f} % of the attention", fontsize=9)
-    bar = above.colorbar(heat, ax=panels.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
+    colours = require("analysis", "matplotlib.cm").ScalarMappable(cmap=HEAT)
+    colours.set_clim(0, 100 * scale)
+    bar = above.colorbar(colours, ax=panels.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
     which = "mean over layers" if layer is None else f"layer {layer % len(explanation.sliding)}"
     bar.set_label(f"% to one world token\n({which})", fontsize=9)
     _draw_shares(below.subplots(), explanation)
     return figure
 
 
-def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Any:
-    """The frame in grey, and over it each cell's attention: the more of it, the less transparent."""
-    extent = (0, frame.width, frame.height, 0)
+def attention_over(frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Image.Image:
+    """The frame in grey, and over it each cell's attention: the more of it, the less transparent.
+
+    Args:
+        frame: Of any size; it is enlarged if it is small, as `enlarge` does it.
+        attention: (R, C), from 0 to `scale`.
+    """
+    frame = enlarge(frame)
     # Black becomes a middle grey, so that colours above it can be told apart
-    panel.imshow(frame.convert("L"), cmap="gray", vmin=-255, vmax=255, extent=extent, interpolation="nearest")
-    opacity = 0.8 * np.sqrt(attention / scale)
-    return panel.imshow(100 * attention, cmap=HEAT, vmin=0, vmax=100 * scale, alpha=opacity, extent=extent)
+    grey = 127.5 + np.asarray(frame.convert("L"), np.float32)[..., None] / 2  # (H, W, 1)
+    cells = Image.fromarray((attention / scale).astype(np.float32)).resize(frame.size, Image.Resampling.NEAREST)
+    share = np.asarray(cells)  # (H, W), from 0 to 1
+    colour = 255 * require("analysis", "matplotlib").colormaps[HEAT](share)[..., :3]
+    opacity = 0.8 * np.sqrt(share)[..., None]
+    return Image.fromarray((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8))
 
 
 def _draw_shares(panel: Any, explanation: Explanation) -> None:
@@ -114,4 +124,4 @@ def _draw_shares(panel: Any, explanation: Explanation) -> None:
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title="to (positions)")
 
 
-__all__ = ["draw_explanation", "frames_behind"]
+__all__ = ["COLOURS", "NAMES", "attention_over", "draw_explanation", "frames_behind"]
