@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import DistributedType
@@ -47,20 +47,12 @@ class SampleAnswers(TrainerCallback):
             logger.info("no sample answers in TensorBoard: the model is sharded over processes")
 
     @override
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: Any,
-        eval_dataloader: Any,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if AcceleratorState().distributed_type in SHARDED:
             return
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
-            samples = list(answers(model, eval_dataloader.dataset, eval_dataloader.collate_fn))
+            loader = kwargs["eval_dataloader"]
+            samples = list(answers(kwargs["model"], loader.dataset, loader.collate_fn))
         self.writer.add_text(TAG, as_table(samples), state.global_step)
 
 
@@ -89,7 +81,7 @@ def answers(model: TheWorld, rows: Any, collator: TheWorldCollator) -> Iterator[
         # 3. The answer
         room = model.config.get_text_config().max_position_embeddings - start
         options: dict[str, Any] = {"max_new_tokens": min(MAX_NEW_TOKENS, room), "do_sample": False}
-        output = model.generate(**inputs, **options)
+        output = cast(Any, model.generate)(**inputs, **options)
         said = model.processor.decode(output[0, start:], skip_special_tokens=True).strip()
         question = next(one.content for one in reversed(example.messages) if one.role == "user")
         yield Sample(question, said, example.messages[-1].content)
