@@ -115,8 +115,8 @@ def attention_page(explained: Explanation, behind: Sequence[Image.Image]) -> str
     keys = (f'<span><i style="background:{COLOURS[name]}"></i>{NAMES[name]}</span>' for name in GROUPS)
     answer = html.escape(explained.answer or "(nothing)")
     return (
-        f"<p>Share of the attention of the answer <strong>{answer}</strong> that goes to the world tokens of each latent "
-        f"frame, mean over layers. Yellow cells get little of it, red ones much.</p>"
+        f"<p>Share of the attention of the answer <strong>{answer}</strong> that goes to the world tokens of each "
+        "latent frame, mean over layers. Yellow cells get little of it, red ones much.</p>"
         f'<div class="looked">{"".join(figures)}</div>'
         f'<p>Share of each layer that goes to</p><p class="keys">{"".join(keys)}</p>{"".join(bars)}'
     )
