@@ -51,6 +51,17 @@ def page(address: str) -> Iterator[Page]:
     assert not elsewhere
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_opens_with_an_answer(page: Page, width: int, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("#world textarea")).to_have_value(load_example("drop").answer, timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
+    expect(page.locator("#attention img")).to_have_count(3, timeout=ANSWER)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.screenshot(path=tmp_path / "opened.png", full_page=True)
+
+
 def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     example = load_example("stack")
     question, world, plain = (page.locator(f"#{part} textarea") for part in ("question", "world", "plain"))
@@ -69,9 +80,10 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#followed img")).to_have_count(9)
     expect(page.locator("#truth")).to_contain_text(f"What did happen: {example.answer}")
     expect(page.locator("#rollout img")).to_be_visible()
-    attention = page.locator("#attention img")
+    expect(page.locator("#attention img")).to_have_count(3)
+    attention = page.locator("#attention img").last
     attention.scroll_into_view_if_needed(timeout=ANSWER)
-    assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth > 400")
+    assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth >= 256")
     page.screenshot(path=tmp_path / "answered.png", full_page=True)
     assert (tmp_path / "answered.png").stat().st_size > 50_000
 

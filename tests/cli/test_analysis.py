@@ -48,7 +48,7 @@ def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest
     ("arguments", "message"),
     [
         (["imagine", SCENE, "-o", "out.avi"], "out.avi: expected a file that ends in .gif, .mp4 or .png"),
-        (["ask", SCENE, "What?", "--explain", "why.jpg"], "why.jpg: expected a file that ends in .png"),
+        (["ask", SCENE, "What?", "--explain", "why.jpg"], "why.jpg: expected a file that ends in .png, .svg or .pdf"),
         (["ask", SCENE, "What?", "--explain", "why.png", "--no_world"], "contradict each other"),
         (["ask", SCENE, "What?", "--layer", "1"], "--layer 1 selects the layer that --explain draws"),
         (["align", "--folder", "no/such/folder"], "no/such/folder: no such folder of images"),

@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
     if args.layer is not None and args.explain is None:
         raise TheWorldError(f"--layer {args.layer} selects the layer that --explain draws: give --explain OUT.png too")
     if args.explain is not None:
-        from theworld.analysis.explain_plots import check_ending
+        from theworld.analysis.figures import check_figure_ending
 
-        check_ending(args.explain)
+        check_figure_ending(args.explain)
     image = open_image(args.image)
     # 2. Ask the model
     model = load_model(args)
@@ -64,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
         answer = model.ask(image, args.question, num_futures=args.num_futures, **options)
     else:
         from theworld.analysis.explain import explain
-        from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
+        from theworld.analysis.explain_plots import draw_explanation, frames_behind
+        from theworld.analysis.figures import save_figure
         from theworld.utils.io import write_json
 
         explanation = explain(model, image, args.question, **options)
         figure = draw_explanation(explanation, frames_behind(model, image, explanation), args.layer)
-        save_explanation(figure, args.explain)
+        save_figure(figure, args.explain)
         write_json(args.explain.with_suffix(".json"), explanation.to_dict())
         described |= {"explained": str(args.explain), "shares": explanation.shares()}
         answer = explanation.answer

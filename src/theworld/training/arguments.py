@@ -21,6 +21,7 @@ from theworld.utils.settings import keys
 
 from .config import OWN, TrainingConfig
 from .passed_keys import trainer_fields
+from .samples import SampleAnswers
 
 SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
 """Transformers' names of the schedules that have other names here."""
@@ -139,6 +140,8 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
 
         writer: Any = SummaryWriter(str(Path(config.output_dir) / "logs"), purge_step=step + 1 if step else None)
         callbacks.append(integrations.TensorBoardCallback(writer))
+        if config.do_eval and config.objective == "answers":
+            callbacks.append(SampleAnswers(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
         settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it has the command line

@@ -3,7 +3,8 @@
 # No `from __future__ import annotations` here: Gradio reads the annotation of an event at run time
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
     Args:
         model: Answers every question, one at a time.
         name: Name of the model on the page.
-        scenes: Examples to select; the first is shown at the start.
+        scenes: Examples to select; the first is asked when the page opens.
 
     Raises:
         ValueError: The model has no world.
@@ -81,6 +82,10 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                 truth = gr.Markdown(elem_id="truth")
         shown = [plain_answer, world, truth, *_images(model)]
 
+        model_alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+        opened = page.load(
+            asking.open, None, shown, show_progress_on=[world, plain_answer], api_visibility="private", **model_alone
+        )
         asked = gr.on(
             [ask.click, question.submit],
             asking.answer,
@@ -88,11 +93,12 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
             shown,
             api_name="ask",
             show_progress_on=[world, plain_answer],
-            concurrency_limit=1,
+            cancels=[opened],
+            **model_alone,
         )
         examples.select(asking.pick, None, [image, question], api_visibility="private")
         # An answer is about one image: another image removes it, and cancels an answer in progress
-        image.change(asking.clear, None, shown, cancels=[asked], queue=False, api_visibility="private")
+        image.change(asking.clear, None, shown, cancels=[asked, opened], queue=False, api_visibility="private")
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
 
@@ -102,6 +108,22 @@ class Asking:
     def __init__(self, model: TheWorld, scenes: Sequence[Scene]) -> None:
         self.model = model
         self.scenes = scenes
+        self.opening: Shown | None = None  # of the first example, once it was answered
+
+    def open(self) -> Iterator[tuple[Any, ...]]:
+        """Values of `shown` in `build_page` for the first example, which is answered once for all who open the page.
+
+        Raises:
+            gr.Error: As `answer`.
+        """
+        scene, shown = self.scenes[0], self.opening
+        if shown is not None:
+            yield self._values(shown, scene, scene.question)
+            return
+        with errors_as_messages():
+            for shown in answer_twice(self.model, scene.image, scene.question, self.model.config.num_world_steps):
+                yield self._values(shown, scene, scene.question)
+        self.opening = shown
 
     def pick(self, event: gr.SelectData) -> tuple[Image.Image, str]:
         """Image and question of the example that was clicked."""
@@ -118,7 +140,7 @@ class Asking:
         Raises:
             gr.Error: An error that the user can correct.
         """
-        try:
+        with errors_as_messages(image):
             if image is None:
                 raise TheWorldError(NO_IMAGE)
             if len(question) > MAX_QUESTION:
@@ -127,9 +149,6 @@ class Asking:
             scene = self.scene_of(opened)
             for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):
                 yield self._values(shown, scene, question)
-        except USER_ERRORS as error:
-            message = one_line(error).replace(f"{Path(image or '').parent}/", "")
-            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
 
     def scene_of(self, image: Image.Image) -> Scene | None:
         """The example with the same pixels as `image`, enlarged or not; `None` for the user's own image."""
@@ -155,11 +174,21 @@ class Asking:
             gr.Markdown(visible=bool(followed)),
             gr.Gallery(followed, visible=bool(followed)),
             gr.Markdown(visible=shown.attention is not None),
-            gr.Image(shown.attention, visible=shown.attention is not None),
+            gr.HTML(shown.attention or "", visible=shown.attention is not None),
         )
 
     def _film(self, frames: Sequence[Image.Image]) -> list[tuple[Image.Image, str]]:
         return [(enlarge(frame), f"+{index}" if index else "now") for index, frame in enumerate(frames)]
+
+
+@contextmanager
+def errors_as_messages(image: str | None = None) -> Generator[None]:
+    """Turn errors that the user can correct into messages of the page, without the folder of the `image`."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        message = one_line(error).replace(f"{Path(image or '').parent}/", "")
+        raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
 
 
 def plain(text: str) -> str:
@@ -202,7 +231,15 @@ def _steps_slider(model: TheWorld) -> gr.Slider:
 
 
 def _answer(label: str, elem_id: str) -> gr.Textbox:
-    return gr.Textbox(label=label, elem_id=elem_id, elem_classes="answer", interactive=False, lines=1, max_lines=8)
+    return gr.Textbox(
+        label=label,
+        elem_id=elem_id,
+        elem_classes="answer",
+        placeholder="Press Ask",
+        interactive=False,
+        lines=1,
+        max_lines=8,
+    )
 
 
 def _gallery(images: list[Any], elem_id: str, columns: int, visible: bool = True) -> gr.Gallery:
@@ -244,7 +281,4 @@ def _images(model: TheWorld) -> list[Any]:
             for heading, elem_id in (("What the world model imagined", "imagined"), ("What did happen", "followed")):
                 parts += [gr.Markdown(f"### {heading}", visible=False), _gallery([], elem_id, columns, visible=False)]
     heading = gr.Markdown("### Where the answer looked", visible=False)
-    attention = gr.Image(
-        elem_id="attention", visible=False, show_label=False, container=False, buttons=["fullscreen"], format="png"
-    )
-    return [*parts, heading, attention]
+    return [*parts, heading, gr.HTML(visible=False, elem_id="attention")]

@@ -28,7 +28,15 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 .film .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; }
 .film .caption-label { font-size: .7rem !important; padding: 0 .35rem; }
 .rollout { width: 100%; border-radius: 8px; }
-#attention { max-width: 860px; margin: 0 auto; border: 0; }
+.looked { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem; max-width: 860px; }
+.looked figure { margin: 0; }
+.looked img { width: 100%; border-radius: 8px; }
+.keys { display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
+.keys i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
+.layer { display: flex; align-items: center; max-width: 860px; font-size: .85rem; }
+.layer span { flex: 0 0 5rem; }
+.layer b { display: flex; flex: 1; gap: 1px; }
+.layer i { height: .8rem; margin: 2px 0; }
 [data-testid="status-tracker"]:has(.error) { display: none !important; }
 @media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
 """

@@ -99,9 +99,11 @@ def strip(frames: Sequence[Image.Image]) -> Image.Image:
     """At most `MAX_FRAMES` of the frames, the first and the last among them, side by side."""
     places = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int).tolist()
     size = (max(frames[0].width * FRAME // frames[0].height, 1), FRAME)
+    # Few pixels stay the squares that the model sees
+    how = Image.Resampling.NEAREST if frames[0].height < FRAME else Image.Resampling.LANCZOS
     sheet = Image.new("RGB", ((size[0] + 2) * len(places) - 2, FRAME), "white")
     for number, place in enumerate(places):
-        sheet.paste(frames[place].convert("RGB").resize(size), (number * (size[0] + 2), 0))
+        sheet.paste(frames[place].convert("RGB").resize(size, how), (number * (size[0] + 2), 0))
     return sheet
 
 
