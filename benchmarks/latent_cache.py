@@ -94,7 +94,7 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
 
 
 def encode_cost() -> dict[str, float | str]:
-    """Cost of one frame in the VAE's encoder of Cosmos-Predict2 (random weights): operations, and seconds by batch size.
+    """Operations and seconds per frame of the VAE encoder of Cosmos-Predict2 (random weights), by batch size.
 
     Runs on the best device: an accelerator in bf16, or one CPU core in fp32.
     """
@@ -153,7 +153,7 @@ def main() -> None:
         row = (figures[f"{name}_per_second"], figures[f"{name}_per_processor_second"])
         print(f"{name.replace('_', ', '):<20}{row[0]:>12,.0f}{row[1]:>22,.0f}")
     print(
-        f"\n{figures['bytes_per_latent']:,.0f} bytes per latent, raw {figures['raw_bytes']:,}: {figures['overhead']:+.2%}"
+        f"\n{figures['bytes_per_latent']:,.0f} bytes per latent, {figures['raw_bytes']:,} raw: {figures['overhead']:+.2%}"
     )
 
 

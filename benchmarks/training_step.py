@@ -9,7 +9,7 @@ Rows (ours against the other side):
     world path           world tokens of a batch from cached latents against the nano model's encoder; the look-up
                          includes hashing the frames
     nano step            forward and backward of the nano model with cached latents against frames
-    trainer              steps of our Trainer with the world off against the stock Trainer with stock Gemma 3, same batches
+    trainer              steps of our Trainer, world off, against the stock Trainer with stock Gemma 3, same batches
 """
 
 import argparse
