@@ -152,9 +152,8 @@ def main() -> None:
     for name in ("write", "read", "read_bare", "hash"):
         row = (figures[f"{name}_per_second"], figures[f"{name}_per_processor_second"])
         print(f"{name.replace('_', ', '):<20}{row[0]:>12,.0f}{row[1]:>22,.0f}")
-    print(
-        f"\n{figures['bytes_per_latent']:,.0f} bytes per latent, {figures['raw_bytes']:,} raw: {figures['overhead']:+.2%}"
-    )
+    sizes = f"{figures['bytes_per_latent']:,.0f} bytes per latent, raw {figures['raw_bytes']:,}"
+    print(f"\n{sizes}: {figures['overhead']:+.2%}")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class EvaluationSettings:
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.")
     split: str | None = setting(None, "Split to read, if the data has several.")
-    num_samples: int | None = setting(None, "Largest number of questions.", low=1)
+    num_samples: int | None = setting(None, "Questions to ask at most.", low=1)
     families: str | list[str] | None = setting(None, "Families or kinds of questions to ask.", unset="all")
     question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
     scorer: Literal["auto", "choices", "generate"] = setting(
