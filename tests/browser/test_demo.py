@@ -78,7 +78,7 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     assert plain.input_value() != example.answer
     expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
     expect(page.locator("#followed img")).to_have_count(9)
-    expect(page.locator("#truth")).to_contain_text(f"What did happen: {example.answer}")
+    expect(page.locator("#truth")).to_contain_text(f"Truth: {example.answer}")
     expect(page.locator("#rollout img")).to_be_visible()
     expect(page.locator("#attention img")).to_have_count(3)
     attention = page.locator("#attention img").last

@@ -161,7 +161,7 @@ class Asking:
     def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
         truth = ""
         if scene and question.strip() == scene.question and shown.world is not None:
-            truth = f"What did happen: **{plain(scene.answer)}**"
+            truth = f"Truth: **{plain(scene.answer)}**"
         frames = self._film(shown.frames)
         followed = self._film(scene.clip[: len(frames)] if scene else [])
         return (
@@ -278,7 +278,7 @@ def _images(model: TheWorld) -> list[Any]:
             rollout = gr.HTML(visible=False, elem_id="rollout")
         with gr.Column(scale=5):
             parts = [rollout]
-            for heading, elem_id in (("What the world model imagined", "imagined"), ("What did happen", "followed")):
+            for heading, elem_id in (("Imagined frames", "imagined"), ("True frames", "followed")):
                 parts += [gr.Markdown(f"### {heading}", visible=False), _gallery([], elem_id, columns, visible=False)]
     heading = gr.Markdown("### Where the answer looked", visible=False)
     return [*parts, heading, gr.HTML(visible=False, elem_id="attention")]
