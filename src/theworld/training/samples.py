@@ -59,9 +59,9 @@ class SampleAnswers(TrainerCallback):
 @torch.no_grad()
 def answers(model: TheWorld, rows: Any, collator: TheWorldCollator) -> Iterator[Sample]:
     """Greedy answers to the last question of each of the first rows, without those that cannot be used."""
-    count = min(MAX_SAMPLES, len(rows)) if isinstance(rows, Sized) else None
-    first = islice(rows, MAX_SAMPLES) if count is None else (cast(Any, rows)[place] for place in range(count))
-    for example in first:
+    indexed = cast(Any, rows)
+    first = (indexed[place] for place in range(min(MAX_SAMPLES, len(rows)))) if isinstance(rows, Sized) else indexed
+    for example in islice(first, MAX_SAMPLES):
         # 1. The row as it is trained on; its last turn has to be an answer, as the prompt ends before it
         if not isinstance(example, Example) or example.messages[-1].role != "assistant":
             continue
