@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import torch
 from accelerate import DistributedType
@@ -59,7 +59,7 @@ class SampleAnswers(TrainerCallback):
 @torch.no_grad()
 def answers(model: TheWorld, rows: Any, collator: TheWorldCollator) -> Iterator[Sample]:
     """Greedy answers to the last question of each of the first rows, without those that cannot be used."""
-    indexed = cast(Any, rows)
+    indexed: Any = rows
     first = (indexed[place] for place in range(min(MAX_SAMPLES, len(rows)))) if isinstance(rows, Sized) else indexed
     for example in islice(first, MAX_SAMPLES):
         # 1. The row as it is trained on; its last turn has to be an answer, as the prompt ends before it
