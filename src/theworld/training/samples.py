@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import DistributedType
