@@ -1,13 +1,13 @@
 # TheWorld: `make` lists the targets; `make run` goes from a fresh clone to an answer.
 .DEFAULT_GOAL := help
-.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser test-fuzz run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results clean
+.PHONY: help setup format check typecheck test test-versions test-gpu test-slurm test-lmms test-browser test-fuzz dist run demo train-simple train-hf smoke-test eval-blink eval-gemma compare-results docs clean
 
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,dev
+EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,docs,dev
 CONFIG ?= configs/default.json
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
-SOURCES := $(wildcard src tests examples benchmarks scripts)
+SOURCES := $(wildcard src tests examples benchmarks scripts deploy notebooks)
 INSTALLED := .venv/.installed-$(EXTRAS)
 LMMS_INSTALLED := .venv-lmms/.installed
 VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.py tests/model/test_generate.py \
@@ -82,6 +82,11 @@ test-browser: setup ## Click through the demo in a headless Chromium
 test-fuzz: setup ## Read 10,000 damaged images, rows, configs, checkpoints, caches and predictions: ARGS="--n rows=50"
 	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
+dist: setup ## Build the wheel and the source distribution into dist/, and check them for PyPI
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/python -m twine check --strict dist/*
+
 run: setup ## Ask the shipped nano model what happens next
 	$(BIN)/python examples/inference.py
 
@@ -106,6 +111,9 @@ eval-gemma: setup ## The same for the Gemma that MODEL was built on, alone
 compare-results: setup ## Report on evaluations: ARGS="--theworld DIR --baseline DIR --output DIR"
 	$(BIN)/python scripts/compare_results.py $(ARGS)
 
+docs: setup ## Build the documentation site into site/, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove the environment, caches and build outputs
-	rm -rf .venv .venv-lmms .venv-oldest .venv-newest build dist .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lmms .venv-oldest .venv-newest build dist site .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

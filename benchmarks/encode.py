@@ -1,10 +1,10 @@
-"""Single frames through the full-size VAE (126.9 M parameters, random weights): ours against `AutoencoderKLWan.encode`.
+"""Encodes single frames with the full-size VAE (126.9 M, random weights): ours against `AutoencoderKLWan.encode`.
 
     python benchmarks/encode.py               # one core, fp32; or one GPU, bf16
     python benchmarks/encode.py --pairs 15 --threads 2 --json
 
-Both sides in one process, in turn: medians of both and of the paired ratios, and the largest difference of the latents.
-On one core the clock is the processor's time, which other programs of the machine do not change.
+Both sides run alternately in one process. Prints medians of both, the median of paired ratios, and the largest
+difference of the latents. On one core it measures CPU time, which other programs do not affect.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def measure(size: int, batch: int, pairs: int, threads: int, base_dim: int) -> d
     torch.set_num_threads(threads)
     device, dtype = best_device()
     torch.manual_seed(0)
-    with quiet_third_party():  # diffusers would rather cast while loading
+    with quiet_third_party():  # diffusers warns about casting after loading
         vae = AutoencoderKLWan(base_dim=base_dim).to(device, dtype).eval().requires_grad_(False)
     assert runs_as_image(vae)
     frames = torch.rand(batch, 3, 1, size, size).to(device, dtype) * 2 - 1
@@ -58,7 +58,7 @@ def main() -> None:
     print(
         f"{row['device']}, {args.threads} threads, {args.batch} frames of {args.size} px, median of {args.pairs} pairs"
     )
-    print(f"ours {row['ours_per_second']:.2f}, AutoencoderKLWan.encode {row['stock_per_second']:.2f} images a second")
+    print(f"ours {row['ours_per_second']:.2f}, AutoencoderKLWan.encode {row['stock_per_second']:.2f} images per second")
     print(f"{row['times']:.2f} times as fast; largest difference of a latent {row['difference']:.1e}")
 
 

@@ -1,14 +1,14 @@
-"""How many questions a second an evaluation asks, against one `generate` a question: same questions, model and worlds.
+"""Questions per second of an evaluation, against one `generate` per question: same questions, model and worlds.
 
     python benchmarks/evaluation.py               # 96 held-out questions of the micro-world, the nano model
     python benchmarks/evaluation.py --pairs 7 --json
 
-All sides go from items to answers, pictures and processor included. Rows (ours against the other side):
-    from pictures        worlds encoded once into a fresh latent cache, then the allowed answers compared behind one
-                         prefill, in batches; against one `generate` a question, which encodes its picture itself
-    worlds given         the same scorer against one `generate` a question, both with world tokens from the cache
-    generate             `generate` in batches against one `generate` a question, as in the row before
-    shared prefix        the scorer against a forward of every prompt with every answer, in the same batches
+All sides go from items to answers, including opening images and the processor. Rows (ours against the other side):
+    from images          worlds encoded once into an empty latent cache, then choices compared with a shared prefill, in
+                         batches; against one `generate` per question, which encodes its image itself
+    worlds given         the same scorer against one `generate` per question, both with world tokens from the cache
+    generate             `generate` in batches against one `generate` per question, with the same world tokens
+    shared prefix        the scorer against one forward per prompt and choice, in the same batches
 """
 
 import argparse
@@ -62,12 +62,12 @@ class Sides:
     def choices(self) -> list[str]:
         return self.ask(self.batch_size, choices)
 
-    def from_pictures(self) -> list[str]:
+    def from_images(self) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             return Sides(self.model, self.items, self.batch_size, Path(folder)).choices()
 
     def plain(self) -> list[str]:
-        """What one writes without this package's evaluation."""
+        """A plain loop over questions, without this package's evaluation."""
         answers: list[str] = []
         for item in self.items:
             inputs = self.model.processor.apply_chat_template(
@@ -116,7 +116,7 @@ class Sides:
 
 
 def measure(count: int, batch_size: int, pairs: int) -> dict[str, dict[str, float]]:
-    """Every row: times of both sides, questions a second, and how many answers are the same."""
+    """Every row: times of both sides, questions per second, and number of equal answers."""
     device, dtype = best_device()
     model = TheWorld.from_pretrained("nano", dtype=dtype, device_map={"": device})
     with tempfile.TemporaryDirectory() as folder:
@@ -125,13 +125,15 @@ def measure(count: int, batch_size: int, pairs: int) -> dict[str, dict[str, floa
         sides = Sides(model, items, batch_size, Path(folder) / "latents")
         rows: dict[str, dict[str, float]] = {}
         for name, ours, other in (
-            ("from pictures", sides.from_pictures, sides.plain),
+            ("from images", sides.from_images, sides.plain),
             ("worlds given", sides.choices, sides.one_by_one),
             ("generate", sides.generate, sides.one_by_one),
             ("shared prefix", sides.choices, sides.whole_prompts),
         ):
             same = sum(a == b for a, b in zip(ours(), other(), strict=True))
-            row = paired(partial(seconds, ours, device), partial(seconds, other, device), pairs)  # both are warm by now
+            row = paired(
+                partial(seconds, ours, device), partial(seconds, other, device), pairs
+            )  # both sides have warmed up
             rates = {f"{side}_per_s": 1000 * len(items) / row[f"{side}_ms"] for side in ("ours", "stock")}
             rows[name] = {**row, **rates, "times": 1 / row["ratio"], "same": same, "items": len(items)}
     return rows

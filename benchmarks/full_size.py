@@ -1,22 +1,22 @@
-"""What the real pair costs: Gemma 3 4B and Cosmos-Predict2-2B from their configurations, with random weights.
+"""Time, operations and memory of Gemma 3 4B with Cosmos-Predict2-2B, built from configurations with random weights.
 
     python benchmarks/full_size.py --random_weights               # all layers on one GPU, 2 on a CPU; bf16
     python benchmarks/full_size.py --random_weights --depth 4 --json
 
-Nothing is downloaded. `--depth N` keeps N layers of the language model, the vision tower and the diffusion transformer;
-widths, the vocabulary and the VAE stay whole, so that a layer costs what it does in the real model.
+Nothing is downloaded. `--depth N` keeps N layers of the language model, the vision tower and the diffusion transformer.
+Widths, vocabulary and VAE have full size, so that a layer costs as much as in the real model.
 
-Rows, of one image at 224 px with one future latent frame and a prompt of 256 words:
+Rows, for one image at 224 px, one future latent frame and a prompt of 256 words:
     encode               the VAE's encoder on the current frame
     rollout              the diffusion transformer: `--inference_steps` forwards without text
     prefill              the prompt with its image and world tokens, features given
     decode               one more token
-    train projection     forward, backward and AdamW of the projector, features given
-    train LoRA           the same of adapters of rank 16 in the language model
-    train language       the same of the language model, with gradient checkpointing
+    train projection     forward, backward and AdamW step of the projector, features given
+    train LoRA           the same for adapters of rank 16 in the language model
+    train language       the same for the language model, with gradient checkpointing
 
-For each: median milliseconds, TFLOP by `torch.utils.flop_counter`, the share of the peak (`--peak_tflops`, which has no
-default on a CPU), and on a GPU the most memory that is allocated at once, weights included.
+Columns: median milliseconds, TFLOP by `torch.utils.flop_counter`, the share of the peak (`--peak_tflops`, no default on
+a CPU), and on a GPU the peak of allocated memory, weights included.
 """
 
 import argparse
@@ -48,7 +48,7 @@ Run = Callable[[], object]
 
 
 def gemma(depth: int | None, divide: int) -> dict[str, Any]:
-    """Fields of google/gemma-3-4b-it; widths and the vocabulary by `divide`."""
+    """Config fields of google/gemma-3-4b-it, with widths and vocabulary divided by `divide`."""
     text = {
         "vocab_size": 262_208 // divide,
         "hidden_size": 2560 // divide,
@@ -95,7 +95,7 @@ def cosmos(depth: int | None, divide: int) -> dict[str, Any]:
 
 
 def build(depth: int | None, divide: int, inference_steps: int, device: torch.device) -> TheWorld:
-    """TheWorld of both, random, in bf16."""
+    """TheWorld with both models, random weights, in bf16."""
     settings = {"world_image_size": SIZE, "num_world_steps": FUTURE, "world_inference_steps": inference_steps}
     config = TheWorldConfig(**gemma(depth, divide), **settings, lora={"r": 16}, dtype="bfloat16")
     torch.manual_seed(0)
@@ -117,7 +117,7 @@ def build(depth: int | None, divide: int, inference_steps: int, device: torch.de
 
 
 def prompt(config: TheWorldConfig, device: torch.device) -> dict[str, torch.Tensor]:
-    """BOS, a world block, one image and words, the last of which are supervised."""
+    """Inputs of one prompt: BOS, a world block, one image, and words, the last `ANSWER` of which are supervised."""
     block = [config.start_of_world_token_id, *[config.world_token_id] * config.world_tokens(FUTURE)]
     image = [config.boi_token_index, *[config.image_token_index] * config.mm_tokens_per_image, config.eoi_token_index]
     words = torch.randint(100, 1000, (WORDS,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -132,7 +132,7 @@ def prompt(config: TheWorldConfig, device: torch.device) -> dict[str, torch.Tens
 
 
 def training(model: TheWorld, inputs: dict[str, Any], row: str) -> Run:
-    """A step that trains the component of a row; only the whole language model recomputes its activations."""
+    """A step that trains the component of a row. Only `train language` uses activation checkpointing."""
     for _, component, parameter in named_components(model):
         parameter.requires_grad_(component == TRAINED[row])
     model.activation_checkpointing_disable()
@@ -149,7 +149,7 @@ def training(model: TheWorld, inputs: dict[str, Any], row: str) -> Run:
 
 
 def measured(run: Run, device: torch.device, repeats: int, peak: float | None) -> dict[str, float]:
-    """One row; the first call counts operations and warms up."""
+    """Measure one row. The first call counts operations and warms up."""
     with FlopCounterMode(display=False) as counter:
         run()
     teraflop = counter.get_total_flops() / 1e12
@@ -167,7 +167,7 @@ def measured(run: Run, device: torch.device, repeats: int, peak: float | None) -
 def measure(
     depth: int | None, divide: int, inference_steps: int, repeats: int, peak: float | None
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """The name and figures of every row, as they are measured."""
+    """Yields the name and figures of every row."""
     device, _ = best_device()
     model = build(depth, divide, inference_steps, device)
     encoder: Any = model.model.world_encoder
@@ -204,12 +204,14 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
+    # Defaults by device
     device, _ = best_device()
     cpu = device.type == "cpu"
     depth, peak = args.depth or (2 if cpu else None), args.peak_tflops or (None if cpu else H200_TFLOPS)
     rows = measure(
         depth, args.divide, args.inference_steps or (2 if cpu else 35), args.repeats or (1 if cpu else 5), peak
     )
+    # Print rows as they are measured
     if args.json:
         print(json.dumps(dict(rows), indent=2))
         return

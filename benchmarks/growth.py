@@ -1,11 +1,11 @@
-"""How the cost of the real pair grows: operations by images, future frames, tokens per frame, batch and length.
+"""Operations of the full-size model by number of images, future frames, tokens per frame, batch size and length.
 
-    python benchmarks/growth.py               # the table
-    python benchmarks/growth.py --write       # and docs/performance.md with docs/growth.svg
+    python benchmarks/growth.py               # print the table
+    python benchmarks/growth.py --write       # also update docs/performance.md and docs/growth.svg
 
-Counts are those of `torch.utils.flop_counter` on the real configurations, on the meta device: no weights, no downloads,
-the same on every machine. Attention is counted in full, also where a layer masks or sees a window. Layers are alike, so
-one and two of them give the cost of all.
+`torch.utils.flop_counter` counts on the real configurations on the meta device: no weights, no downloads, and the same
+result on every machine. Attention is counted in full, even with masks and sliding windows. All layers are equal, so the
+counts for one and two layers give the total.
 """
 
 import argparse
@@ -35,7 +35,7 @@ META = torch.device("meta")
 class Call:
     """One batch of prompts."""
 
-    images: int = 1  # of a prompt
+    images: int = 1  # per prompt
     num_world_steps: int = 1
     world_pooling: int = 1  # 1, 2, 4: 784, 196, 49 tokens a frame at 224 px
     batch: int = 1
@@ -49,7 +49,7 @@ class Call:
 
     @property
     def length(self) -> int:
-        """Tokens of a prompt: BOS, and for each image its block, its 256 tokens and four markers; words."""
+        """Tokens of a prompt: BOS, words, and for each image its world tokens, 256 image tokens and four markers."""
         world = (1 + self.num_world_steps) * self.tokens_per_frame
         return 1 + self.images * (world + 256 + 4) + self.words
 
@@ -64,7 +64,7 @@ SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 
 def counted(build: Callable[[int], nn.Module], run: Callable[[Any], object], layers: int) -> float:
-    """TFLOP of `run` on the model of `layers` layers, from those of one and of two."""
+    """TFLOP of `run` on a model with `layers` layers, extrapolated from one and two layers."""
     found = []
     for depth in (1, 2):
         with META:
@@ -141,7 +141,7 @@ def cost(call: Call) -> dict[str, float]:
 
 
 def measure() -> dict[str, list[dict[str, float]]]:
-    """Rows of every sweep: `x`, the prompt's `length`, and TFLOP by part."""
+    """Rows of every sweep: `x`, the prompt's `length`, and TFLOP by phase."""
     rows = {}
     for name, (field, values) in SWEEPS.items():
         calls = [replace(Call(), **{field: value}) for value in values]
@@ -151,7 +151,7 @@ def measure() -> dict[str, list[dict[str, float]]]:
 
 
 def table(rows: dict[str, list[dict[str, float]]]) -> str:
-    """The page's block: the figure and a table."""
+    """Markdown of the generated block of docs/performance.md: the figure and a table."""
     lines = ["![TFLOP of each phase, by what makes it grow](growth.svg)", ""]
     lines += [f"| | | prompt tokens | {' | '.join(PARTS)} | all |", f"|---|---|---|{'---|' * (len(PARTS) + 1)}"]
     for name, found in rows.items():
@@ -163,7 +163,7 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def figure(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Small multiples as SVG: one panel a sweep, TFLOP of each phase as stacked bars, each panel on its own scale."""
+    """SVG with one panel per sweep: stacked bars of TFLOP by phase, each panel with its own scale."""
     width, height, left, top = 176, 150, 12, 46
     drawn = [f'<text x="{left}" y="18" font-size="14">TFLOP of one call, by part</text>']
     for index, (part, colour) in enumerate(PARTS.items()):

@@ -1,14 +1,14 @@
-"""How fast the latent cache writes, reads and verifies, and what it takes on the disk; on one core.
+"""Speed of writing, reading and verifying the latent cache, and its size on disk; on one core.
 
     python benchmarks/latent_cache.py             # 4,096 latents of 16 x 28 x 28 in bf16, in a temporary folder
     python benchmarks/latent_cache.py --pairs 31 --json
-    python benchmarks/latent_cache.py --encode    # what filling it costs: the VAE at its full width
+    python benchmarks/latent_cache.py --encode    # cost of filling it: the VAE at full width
 
-Rows, in latents a second, by the clock and by the processor's time:
+Rows, in latents per second of wall time and of CPU time:
     write                add, checksum and flush to disk
     read                 by key, in batches of 32 in random order, every checksum verified
-    read, bare           the same rows of the same shards by safetensors alone, nothing looked up or verified
-    hash                 the key of a frame of 3 x 224 x 224: what finding a latent costs on top, in a loading process
+    read, bare           the same rows of the same shards with safetensors only, without look-up and verification
+    hash                 key of a frame of 3 x 224 x 224: the additional cost of a look-up, in a data loading process
 """
 
 import argparse
@@ -35,7 +35,7 @@ FINGERPRINT = {"encoder": "benchmark", "dtype": "bfloat16"}
 
 
 def rates(run: Callable[[], object], count: int) -> tuple[float, float]:
-    """`count` a second of one call, by the clock and by the processor's time."""
+    """Rate of one call that handles `count` latents: per second of wall time and of CPU time."""
     clock, processor = time.perf_counter(), time.process_time()
     run()
     return count / (time.perf_counter() - clock), count / (time.process_time() - processor)
@@ -58,7 +58,8 @@ def read_bare(shards: Sequence[torch.Tensor], order: Sequence[tuple[int, int]]) 
 
 
 def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
-    """Every figure."""
+    """All figures by name."""
+    # 1. Write the cache, and open its shards directly for comparison
     keys: list[bytes] = []
     written = rates(lambda: keys.extend(write(folder, count)), count)
     cache = LatentCache(folder, FINGERPRINT)
@@ -73,6 +74,7 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
         for start in range(0, count, BATCH):
             cache.get([keys[index] for index in order[start : start + BATCH]])
 
+    # 2. Time reading and hashing in turn
     figures: dict[str, list[tuple[float, float]]] = {"write": [written], "read": [], "read_bare": [], "hash": []}
     for _ in range(pairs):
         order = torch.randperm(count).tolist()
@@ -80,6 +82,7 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
         figures["read"].append(rates(partial(read, order), count))
         figures["read_bare"].append(rates(partial(read_bare, shards, bare_order), count))
         figures["hash"].append(rates(lambda: [content_key(frame) for frame in frames], len(frames)))
+    # 3. Medians, and the size on disk
     used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     raw = 2 * torch.Size(SHAPE).numel()
     medians = {
@@ -91,9 +94,9 @@ def measure(folder: Path, count: int, pairs: int) -> dict[str, float]:
 
 
 def encode_cost() -> dict[str, float | str]:
-    """What one frame costs in the VAE's encoder of Cosmos-Predict2 (random weights): operations, and seconds by batch.
+    """Operations and seconds per frame of the VAE encoder of Cosmos-Predict2 (random weights), by batch size.
 
-    On the best device of the machine: an accelerator in bf16, or one CPU core in fp32.
+    Runs on the best device: an accelerator in bf16, or one CPU core in fp32.
     """
     device, dtype = best_device()
     vae = AutoencoderKLWan().eval().requires_grad_(False).to(device, dtype)
@@ -117,7 +120,7 @@ def encode_cost() -> dict[str, float | str]:
 
 
 def seconds_on(device: torch.device, run: Callable[[], object], repeats: int = 20) -> float:
-    """Median seconds of a call on an accelerator, after three that warm up."""
+    """Median seconds of a call on an accelerator, after three warm-up calls."""
     found: list[float] = []
     for _ in range(3 + repeats):
         torch.accelerator.synchronize(device)
@@ -145,13 +148,12 @@ def main() -> None:
         print(json.dumps(figures, indent=2))
         return
     print(f"one core, {args.latents} latents of 16 x 28 x 28 in bf16, median of {args.pairs} runs\n")
-    print(f"{'':<20}{'a second':>12}{'a processor second':>22}")
+    print(f"{'':<20}{'per second':>12}{'per CPU second':>22}")
     for name in ("write", "read", "read_bare", "hash"):
         row = (figures[f"{name}_per_second"], figures[f"{name}_per_processor_second"])
         print(f"{name.replace('_', ', '):<20}{row[0]:>12,.0f}{row[1]:>22,.0f}")
-    print(
-        f"\n{figures['bytes_per_latent']:,.0f} bytes a latent, raw {figures['raw_bytes']:,}: {figures['overhead']:+.2%}"
-    )
+    sizes = f"{figures['bytes_per_latent']:,.0f} bytes per latent, raw {figures['raw_bytes']:,}"
+    print(f"\n{sizes}: {figures['overhead']:+.2%}")
 
 
 if __name__ == "__main__":

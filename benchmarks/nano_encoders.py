@@ -1,12 +1,12 @@
-"""What features in one forward are worth beside a rollout: accuracy on predictive questions, and time an image.
+"""Features of one forward against a rollout: accuracy on predictive and static questions, and time per image.
 
     theworld nano fuse runs/nano-fusions --world_encoder cosmos_features --seed 0 1 2
     python benchmarks/nano_encoders.py cosmos_features=runs/nano-fusions/weights/cosmos_features-{0,1,2}
 
-Takes fusions of the nano base models by the key of their world encoder, several of one key as training seeds. The
-shipped fusions stand beside them: the rollout (`cosmos`), and the current frame, repeated (`still`). All answer the
-same questions about test scenes. Times are those of the world encoder alone, in batches of 64, on one thread, as
-medians in turn.
+Takes fusions of the nano base models by the key of their world encoder; several of one key are training seeds. They are
+compared with the shipped fusions: the rollout (`cosmos`), and the current frame repeated (`still`). All answer the same
+questions about test scenes. Times are medians for the world encoder only, in batches of 64, on one thread; the encoders
+run in turn.
 """
 
 import argparse
@@ -47,13 +47,13 @@ def main() -> None:
         rows[key]["milliseconds"] = milliseconds
     for key, row in rows.items():
         told = "".join(f" {kind} {100 * row[kind]['estimate']:.1f}," for kind in ("predictive", "static"))
-        print(f"{key:<16} {row['seeds']} seeds,{told} {row['milliseconds']:.1f} ms an image", flush=True)
+        print(f"{key:<16} {row['seeds']} seeds,{told} {row['milliseconds']:.1f} ms per image", flush=True)
     if args.output:
         args.output.write_text(json.dumps(rows, indent=1), encoding="utf-8")
 
 
 def accuracy(key: str, names: list[str], args: Any) -> dict[str, Any]:
-    """Accuracy by kind over all seeds, with its interval, and that of each seed."""
+    """Accuracy by kind over all seeds with its interval, and the accuracy of each seed."""
     scores: dict[str, list[list[float]]] = {"predictive": [], "static": []}
     clusters: dict[str, list[str]] = {}
     for place, name in enumerate(names):
@@ -73,7 +73,7 @@ def accuracy(key: str, names: list[str], args: Any) -> dict[str, Any]:
 
 
 def times(models: dict[str, str], rounds: int) -> dict[str, float]:
-    """Milliseconds of processor time an image, the median over rounds in which each encoder takes its turn."""
+    """Milliseconds of CPU time per image: the median over rounds in which every encoder runs once."""
     loaded = {key: TheWorld.from_pretrained(name, dtype=torch.float32).model for key, name in models.items()}
     steps = {key: model.config.num_world_steps for key, model in loaded.items()}
     side = next(iter(loaded.values())).config.world_image_shape

@@ -1,9 +1,9 @@
-"""Which layout of the world block a frozen nano Gemma reads best: four fusions, trained alike, on validation scenes.
+"""Accuracy of four layouts of the world block with a frozen nano Gemma, trained alike, on validation scenes.
 
     python benchmarks/nano_layouts.py runs/nano
 
-Takes the folder of a finished recipe (`theworld nano train`). The layouts start from one aligned projector, which has
-seen no prompt yet.
+Takes the folder of a finished recipe (`theworld nano train`). All layouts start from the same aligned projector, which
+was trained without prompts.
 """
 
 import argparse
@@ -34,6 +34,7 @@ def main() -> None:
     validation = load(args.folder / "scenes" / "validation")
     rows = {}
     for position, attention in product(("after_bos", "before_image"), ("causal", "bidirectional")):
+        # 1. Train the fusion with this layout
         run = args.folder / "layouts" / f"{position}-{attention}"
         settings = stage_settings(
             "questions",
@@ -46,6 +47,7 @@ def main() -> None:
             output_dir=str(run),
         )
         run_stage(settings)
+        # 2. Answer the questions about validation scenes
         model = TheWorld.from_pretrained(run / f"checkpoint-{args.steps}", dtype=torch.float32)
         row = {}
         for kind in ("predictive", "static"):

@@ -1,4 +1,4 @@
-"""What TheWorld costs over stock Gemma 3: both sides in one process, in turn, as the median of paired ratios.
+"""Overhead of TheWorld over stock Gemma 3: both run alternately in one process; prints the median of paired ratios.
 
     python benchmarks/overhead.py             # random Gemma 3 and Cosmos of a medium size, on the CPU or one GPU
     python benchmarks/overhead.py --pairs 31 --json
@@ -6,7 +6,7 @@
 Rows:
     world off            TheWorld with enable_world=False against Gemma3ForConditionalGeneration, same inputs
     world on             TheWorld with world tokens against Gemma 3 on a prompt of equal length, features given
-    world encoder        one VAE encoding, and one rollout, in milliseconds an image
+    world encoder        one VAE encoding, and one rollout, in milliseconds per image
 """
 
 import argparse
@@ -54,7 +54,7 @@ WORLD = {"world_image_size": WORLD_SIZE, "num_world_steps": WORLD_STEPS}
 def build(
     device: torch.device, dtype: torch.dtype, layers: int
 ) -> tuple[Gemma3ForConditionalGeneration, TheWorld, TheWorld]:
-    """Stock Gemma 3, TheWorld with the world off, and with the world on, of the same weights."""
+    """Stock Gemma 3, TheWorld with the world off, and TheWorld with the world on, with the same weights."""
     fields = {"text_config": {**TEXT, "num_hidden_layers": layers}, "vision_config": VISION, **SPECIAL}
     torch.manual_seed(0)
     stock = Gemma3ForConditionalGeneration(Gemma3Config(**fields))
@@ -70,7 +70,7 @@ def build(
 
 
 def prompt(config: Gemma3Config, device: torch.device, world_tokens: int, world: bool) -> dict[str, torch.Tensor]:
-    """BOS, a world block or as many words, one image, a question; with Gemma's pixels."""
+    """Inputs of one prompt: BOS, a world block or as many words, one image, a question, and Gemma's pixels."""
     block = [6, *[8] * world_tokens, 7] if world else [100] * (world_tokens + 2)
     image = [10, *[12] * config.mm_tokens_per_image, 11]
     ids = torch.tensor(
@@ -83,9 +83,9 @@ def prompt(config: Gemma3Config, device: torch.device, world_tokens: int, world:
 
 
 def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncoder:
-    """A random Wan VAE and Cosmos transformer, a tenth of full width."""
+    """A world encoder of reduced width with random weights."""
     torch.manual_seed(0)
-    with quiet_third_party():  # diffusers would rather cast while loading
+    with quiet_third_party():  # diffusers warns about casting after loading
         vae, transformer = build_components(device, dtype)
     encoder = CosmosWorldEncoder(vae, TheWorldConfig(world_inference_steps=6), Source(""), {})
     encoder.transformer, encoder.scheduler = transformer, FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True)
@@ -93,7 +93,7 @@ def build_encoder(device: torch.device, dtype: torch.dtype) -> CosmosWorldEncode
 
 
 def build_components(device: torch.device, dtype: torch.dtype) -> tuple[AutoencoderKLWan, CosmosTransformer3DModel]:
-    """The random models."""
+    """A random Wan VAE and Cosmos transformer."""
     vae = AutoencoderKLWan(base_dim=16).to(device, dtype).eval()
     transformer = CosmosTransformer3DModel(
         in_channels=17, num_attention_heads=8, attention_head_dim=32, num_layers=6, text_embed_dim=64,
@@ -103,7 +103,8 @@ def build_components(device: torch.device, dtype: torch.dtype) -> tuple[Autoenco
 
 
 def measure(pairs: int, layers: int, decoded_tokens: int) -> dict[str, dict[str, float]]:
-    """Every row."""
+    """All rows."""
+    # 1. Models, and inputs of equal length for both sides
     device, dtype = best_device()
     stock, off, on = build(device, dtype, layers)
     plain = prompt(stock.config, device, 0, world=False)
@@ -116,6 +117,7 @@ def measure(pairs: int, layers: int, decoded_tokens: int) -> dict[str, dict[str,
     def world() -> dict[str, BaseModelOutputWithPooling]:
         return {"world": on.model.project_latents(latents)}
 
+    # 2. Time forward and generate with the world off and on, then the world encoder alone
     encoder = build_encoder(device, dtype)
     frame = torch.zeros(1, 3, WORLD_SIZE, WORLD_SIZE, device=device)
     decode = {"max_new_tokens": decoded_tokens, "do_sample": False}

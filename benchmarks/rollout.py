@@ -1,16 +1,16 @@
-"""A rollout of Cosmos against diffusers' `Cosmos2VideoToWorldPipeline`, at equal steps: random weights, latents out.
+"""Time of a Cosmos rollout against diffusers' `Cosmos2VideoToWorldPipeline` with equal steps and random weights.
 
     python benchmarks/rollout.py               # one core, fp32; or one GPU, bf16
     python benchmarks/rollout.py --pairs 15 --layers 12 --json
 
-Both sides in one process, in turn: medians of both and of the paired ratios. On one core the clock is the processor's
-time, which other programs of the machine do not change.
+Both sides run alternately in one process and return latents. Prints medians of both and the median of paired ratios. On
+one core it measures CPU time, which other programs do not affect.
 
 Rows:
-    defaults             ours without guidance against the pipeline with its own, 7
-    guidance 1           both without
-    guidance 7           both with the pipeline's; ours computes both prompts as one batch
-    batch of 8           ours, eight images at once against one by one
+    defaults             ours without guidance against the pipeline with its default guidance, 7
+    guidance 1           both without guidance
+    guidance 7           both with guidance 7; ours computes both prompts as one batch
+    batch of 8           ours: eight images at once against one by one
 """
 
 import argparse
@@ -37,7 +37,7 @@ PROMPT_TOKENS, PROMPT_WIDTH = 32, 64
 
 
 class Harmless:
-    """A guardrail that lets everything pass; latents never reach it."""
+    """Stands in for the guardrail, which never gets latents."""
 
     def to(self, device: Any) -> None:
         pass
@@ -62,13 +62,16 @@ def build(layers: int, width: int, device: torch.device, dtype: torch.dtype) -> 
 
 
 def measure(pairs: int, layers: int, width: int, size: int, future: int, steps: int) -> dict[str, dict[str, float]]:
-    """Every row: `ours_ms`, `stock_ms` and the `ratio` of ours to the other side."""
+    """All rows: `ours_ms`, `stock_ms` and the `ratio` of ours to the other side."""
+    # 1. The stock pipeline, and inputs
     torch.set_num_threads(1)
     device, dtype = best_device()
-    with quiet_third_party():  # diffusers would rather cast while loading
+    with quiet_third_party():  # diffusers warns about casting after loading
         pipeline = build(layers, width, device, dtype)
     embeds = torch.randn(2, 1, PROMPT_TOKENS, PROMPT_WIDTH).to(device, dtype)
-    frames = torch.rand(8, 3, size, size).to(device, dtype)  # the pipeline takes [0, 1]; values play no part
+    frames = torch.rand(8, 3, size, size).to(
+        device, dtype
+    )  # in [0, 1], as the pipeline takes them; values do not affect time
 
     def ours(guidance: float, together: int = 1, images: int = 1) -> Callable[[], object]:
         config = TheWorldConfig(world_inference_steps=steps, world_guidance_scale=guidance)
@@ -84,6 +87,7 @@ def measure(pairs: int, layers: int, width: int, size: int, future: int, steps: 
             image=frames[:1], guidance_scale=guidance, output_type="latent", **given, **settings
         )  # fmt: skip
 
+    # 2. Time each pair of sides after a warm-up
     rows: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "defaults": (ours(1), stock(7)),
         "guidance 1": (ours(1), stock(1)),

@@ -1,4 +1,4 @@
-"""Timing for benchmarks: both sides in one process, in turn, medians."""
+"""Timing for benchmarks: both sides run alternately in one process; results are medians."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ import torch
 
 
 def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Wall time of one call, the device's queue included."""
+    """Wall time of one call in seconds, until the device has finished."""
     started = time.perf_counter()
     run()
     if device.type != "cpu":
@@ -19,7 +19,7 @@ def seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def own_seconds(run: Callable[[], object], device: torch.device) -> float:
-    """As `seconds`; on one core by the processor's time, which other programs of the machine do not change."""
+    """As `seconds`, but CPU time on one core, which other programs do not affect."""
     if device.type != "cpu" or torch.get_num_threads() > 1:
         return seconds(run, device)
     started = time.process_time()
@@ -30,14 +30,14 @@ def own_seconds(run: Callable[[], object], device: torch.device) -> float:
 def compare(
     ours: Callable[[], object], theirs: Callable[[], object], device: torch.device, pairs: int
 ) -> dict[str, float]:
-    """Median milliseconds of both and the median of the paired ratios; the order alternates."""
+    """Median milliseconds of both sides and the median of paired ratios. The order alternates."""
     for run in (ours, theirs):
         run()
     return paired(lambda: seconds(ours, device), lambda: seconds(theirs, device), pairs)
 
 
 def paired(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -> dict[str, float]:
-    """As `compare`, of what measures its own seconds, without a first call to warm up."""
+    """As `compare`, for functions that return their seconds, and without a warm-up call."""
     times = []
     for index in range(pairs):
         if index % 2:
@@ -53,7 +53,7 @@ def paired(ours: Callable[[], float], theirs: Callable[[], float], pairs: int) -
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """The most memory that tensors of one call hold at once, by torch's allocator; of a GPU or the CPU."""
+    """Peak memory in bytes of the tensors of one call, by torch's allocator, on a GPU or the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -61,9 +61,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it announces start and stop
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it logs start and stop
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
-    recorded = profile.profiler.kineto_results.events()  # a public event shows an operation's net change alone
+    recorded = profile.profiler.kineto_results.events()  # public events have only the net change of an operation
     changes = sorted((event.start_ns(), event.nbytes()) for event in recorded if event.name() == "[memory]")
     return max(itertools.accumulate((size for _, size in changes), initial=0))

@@ -1,10 +1,10 @@
-"""Time to the first answer: a new process that loads the nano model and answers, against the bare imports it stands on.
+"""Time to the first answer: a new process that loads the nano model and answers, against one that only imports.
 
-    python benchmarks/start.py                # whole processes, in turn
+    python benchmarks/start.py                # whole processes, alternately
     python benchmarks/start.py --pairs 7 --json
 
-The other side is `import torch, transformers, diffusers` and one class of each. The clock is the processor's time of
-the process, which other programs of the machine do not change; `ours_wall_ms` is by the clock on the wall.
+The other side runs `import torch, transformers, diffusers` and uses one class of each. Times are CPU times of the
+process, which other programs do not affect; `ours_wall_ms` and `stock_wall_ms` are wall times.
 """
 
 import argparse
@@ -34,7 +34,7 @@ print(torch.nn.Linear, transformers.Gemma3ForConditionalGeneration, diffusers.Au
 
 
 def measure(pairs: int) -> dict[str, float]:
-    """`ours_ms`, `stock_ms`, `ratio` in processor time, and `ours_wall_ms`, `stock_wall_ms`."""
+    """`ours_ms`, `stock_ms` and `ratio` in CPU time, and `ours_wall_ms` and `stock_wall_ms` in wall time."""
     walls: dict[str, list[float]] = {ANSWER: [], IMPORTS: []}
 
     def processor_seconds(code: str) -> float:
@@ -58,7 +58,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(row, indent=2))
         return
-    print(f"median of {args.pairs} pairs of processes\n\n{'':<12}{'processor ms':>14}{'wall ms':>10}")
+    print(f"median of {args.pairs} pairs of processes\n\n{'':<12}{'CPU ms':>14}{'wall ms':>10}")
     print(f"{'answer':<12}{row['ours_ms']:>14.0f}{row['ours_wall_ms']:>10.0f}")
     print(f"{'imports':<12}{row['stock_ms']:>14.0f}{row['stock_wall_ms']:>10.0f}\n\nratio {row['ratio']:.2f}")
 

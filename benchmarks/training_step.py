@@ -1,15 +1,15 @@
-"""What makes a training step cheaper, and what our trainer costs: both sides in one process, in turn, medians of pairs.
+"""Savings of a training step, and overhead of our trainer: both sides run alternately in one process; medians of pairs.
 
     python benchmarks/training_step.py            # random Gemma 3 of a medium size and the nano model, CPU or one GPU
     python benchmarks/training_step.py --pairs 31 --json
 
 Rows (ours against the other side):
-    loss                 logits at supervised positions only against full logits, at vocabulary 262,208: forward and
-                         backward, and the most memory that tensors of each hold at once
-    world path           latents of a batch from the cache against the nano model's encoder, to world tokens; ours looks
-                         them up by content, so hashing the frames is in it
-    nano step            forward and backward of the nano model with those latents against with frames
-    trainer              steps of our Trainer against stock transformers' on stock Gemma 3, world off, same batches
+    loss                 logits at supervised positions only against full logits, with a vocabulary of 262,208: forward
+                         and backward, and peak memory of each
+    world path           world tokens of a batch from cached latents against the nano model's encoder; the look-up
+                         includes hashing the frames
+    nano step            forward and backward of the nano model with cached latents against frames
+    trainer              steps of our Trainer, world off, against the stock Trainer with stock Gemma 3, same batches
 """
 
 import argparse
@@ -41,7 +41,7 @@ from theworld.utils.devices import best_device
 
 GEMMA_VOCABULARY = 262_208
 ANSWER_TOKENS, IMAGE_TOKENS = 8, 64
-FRAMES = 8  # of a batch, on the world path
+FRAMES = 8  # per batch, in the row "world path"
 BOI, EOI, IMAGE = 10, 11, 12
 
 
@@ -73,7 +73,7 @@ def gemma(vocabulary: int, width: int, layers: int) -> dict[str, Any]:
 
 
 def batch(batch_size: int, tokens: int, device: torch.device) -> dict[str, torch.Tensor]:
-    """Prompts of one image and words, with short answers supervised."""
+    """A batch of prompts with one image and words; the last `ANSWER_TOKENS` are supervised."""
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(100, 2000, (batch_size, tokens - IMAGE_TOKENS - 3), generator=generator)
     prompt = torch.tensor([2, BOI, *[IMAGE] * IMAGE_TOKENS, EOI]).expand(batch_size, -1)
@@ -92,7 +92,7 @@ def batch(batch_size: int, tokens: int, device: torch.device) -> dict[str, torch
 
 
 def train_layers(model: nn.Module) -> nn.Module:
-    """Train the language model's layers; its embeddings, which are the head's too, and the vision tower are frozen."""
+    """Train the language model's layers; freeze its embeddings, which are tied to the head, and the vision tower."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".layers." in name and "language_model" in name)
     return model.train()
@@ -122,7 +122,8 @@ def loss_row(pairs: int, vocabulary: int, tokens: int) -> dict[str, float]:
 
 
 def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
-    """The nano model with and without a latent cache."""
+    """The rows "world path" and "nano step": the nano model with and without a latent cache."""
+    # 1. The model, and a batch with labels
     device, _ = best_device()
     options = {} if steps is None else {"num_world_steps": steps}
     model = TheWorld.from_pretrained("nano", **options).to(device)
@@ -137,6 +138,7 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
     labels = torch.full_like(inputs["input_ids"], IGNORE_INDEX)
     labels[:, -4:] = inputs["input_ids"][:, -4:]
     given = {**inputs, "labels": labels, "supervised_logits_only": True}
+    # 2. Fill a cache, and count calls of the encoder in three steps that use it
     calls = itertools.count()
     encode = encoder.encode
 
@@ -156,6 +158,7 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
         for _ in range(3):
             step(model, {**given, "world_latents": cache.lookup(frames).to(device)})
         encoder_calls = next(calls) - before - 1
+        # 3. Time both rows
         with torch.no_grad():
             path = compare(
                 lambda: model.model.project_latents(cache.lookup(frames)),
@@ -173,7 +176,7 @@ def world_rows(pairs: int, steps: int | None) -> dict[str, dict[str, float]]:
 
 
 class Clock(TrainerCallback):
-    """Seconds a step, without the first."""
+    """Measures the mean seconds per step, without the first step."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
@@ -189,7 +192,7 @@ class Clock(TrainerCallback):
 
 
 def timed(trainer: Trainer) -> float:
-    """Seconds a step of one run of `trainer`."""
+    """Seconds per step in one run of `trainer`."""
     clock = Clock()
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
@@ -199,7 +202,8 @@ def timed(trainer: Trainer) -> float:
 
 
 def trainer_row(pairs: int, tokens: int, steps: int) -> dict[str, float]:
-    """Our trainer and model, world off, against the stock ones, `steps` a run of which the first is not timed."""
+    """Our trainer and model with the world off against the stock ones. The first of `steps` is not timed."""
+    # 1. The same weights on both sides
     fields = gemma(8192, 256, 6)
     torch.manual_seed(0)
     stock = Gemma3ForConditionalGeneration(Gemma3Config(**fields))
@@ -208,6 +212,7 @@ def trainer_row(pairs: int, tokens: int, steps: int) -> dict[str, float]:
     for model in (stock, ours):
         train_layers(model)
     rows = [{name: value[0] for name, value in batch(1, tokens, torch.device("cpu")).items()}] * (2 * steps)
+    # 2. The same arguments for both trainers, and runs in turn
     with tempfile.TemporaryDirectory() as folder:
         config = TrainingConfig(
             enable_world=False,

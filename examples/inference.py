@@ -1,6 +1,6 @@
 """One question, three answers: plain Gemma 3, with the current frame's world tokens, and with a rollout.
 
-python examples/inference.py                      # the three scenes that ship with the nano model
+python examples/inference.py                      # the three scenes in the package
 python examples/inference.py --scene stack
 python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --question "What happens next?"
 """
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--scene", choices=EXAMPLES, help="one of the shipped scenes (default: all)")
-    parser.add_argument("--image", help="your own image, in place of the shipped scenes")
+    parser.add_argument("--image", help="your own image, instead of the shipped scenes")
     parser.add_argument("--question")
     parser.add_argument("--num_world_steps", type=int, help="future latent frames (default: the model's own)")
     parser.add_argument("--output", type=Path, default=Path("runs/inference.png"))

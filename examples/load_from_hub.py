@@ -1,6 +1,6 @@
 """Load a published TheWorld model, or one of the checkpoints in its repository, and ask it a question.
 
-python examples/load_from_hub.py                                        # the model inside the package, no network
+python examples/load_from_hub.py                                        # the model in the package, no network
 python examples/load_from_hub.py you/model
 python examples/load_from_hub.py you/model --checkpoint last-checkpoint --image photo.jpg --question "What falls?"
 
@@ -16,9 +16,9 @@ from theworld.utils.devices import best_device
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repo_id", nargs="?", default="nano", help="of the Hub, or a folder")
-    parser.add_argument("--checkpoint", help="a folder of the repository, or a file in one")
-    parser.add_argument("--image", help="your own image, in place of a shipped scene")
+    parser.add_argument("repo_id", nargs="?", default="nano", help="Hub id or folder")
+    parser.add_argument("--checkpoint", help="a folder in the repository, or a file in that folder")
+    parser.add_argument("--image", help="your own image, instead of a shipped scene")
     parser.add_argument("--question")
     args = parser.parse_args()
     example = load_example(EXAMPLES[0])

@@ -1,4 +1,4 @@
-"""Teach the nano model three answers in a minute, then ask it: training from Python, on your own rows.
+"""Train the nano model on three answers in a minute, then ask it: training from Python on your own rows.
 
 python examples/simple_training.py --output runs/simple_training
 """
@@ -14,7 +14,7 @@ from theworld.training.run import train
 
 
 def write_rows(folder: Path) -> Path:
-    """Any JSON, JSONL, CSV or Parquet file with an image, a question and an answer a row will do."""
+    """Write a JSONL file. JSON, CSV or Parquet work too; each row has an image, a question and an answer."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in EXAMPLES:

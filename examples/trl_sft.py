@@ -1,10 +1,10 @@
-"""Train a TheWorld model with TRL's `SFTTrainer`: the projector, or with --lora adapters of the language model as well.
+"""Train a TheWorld model with TRL's `SFTTrainer`: the projector, and with --lora adapters of the language model too.
 
 python examples/trl_sft.py                                        # the nano model on three images
 python examples/trl_sft.py --lora
 python examples/trl_sft.py --model google/gemma-3-4b-it --data you/dataset    # columns: images, prompt, completion
 
-TRL's own collator serves: `model.processor` gives it the world block, `world_pixel_values` and `token_type_ids`.
+TRL's own collator works: `model.processor` gives it the world block, `world_pixel_values` and `token_type_ids`.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from theworld import TheWorld
 from theworld.nano.examples import EXAMPLES, load_example
 from theworld.utils.devices import best_device
 
-# The projector and the markers of the world block train whole beside the adapters, and are saved with them
+# The projector and the block markers train in full beside the adapters, and are saved with them
 LORA = LoraConfig(
     r=8,
     lora_alpha=16,
@@ -30,7 +30,7 @@ LORA = LoraConfig(
 
 
 def shipped_rows() -> Dataset:
-    """The images that ship with the nano model, as TRL wants them: prompt and completion, images beside them."""
+    """The images in the package in TRL's format: images, prompt and completion."""
     rows = []
     for example in map(load_example, EXAMPLES):
         prompt = [{"role": "user", "content": example.question}]
@@ -40,7 +40,7 @@ def shipped_rows() -> Dataset:
 
 
 def make_trainer(model: TheWorld, rows: Dataset, output: Path, lora: LoraConfig | None = None, **settings: Any) -> Any:
-    """An `SFTTrainer` of `model`; the freeze flags that it was loaded with hold, or PEFT's own with `lora`."""
+    """An `SFTTrainer` of `model`. The model's freeze flags apply; with `lora`, PEFT decides what trains."""
     defaults = {
         "learning_rate": 1e-3,
         "per_device_train_batch_size": 3,
@@ -48,13 +48,13 @@ def make_trainer(model: TheWorld, rows: Dataset, output: Path, lora: LoraConfig 
         "report_to": "none",
         "save_strategy": "no",
     }
-    # No max_length: cutting a sample would cut its image or its world block
+    # No max_length, because it would cut images and world blocks
     config = SFTConfig(output_dir=str(output), max_length=None, **{**defaults, **settings})
     return SFTTrainer(model, args=config, train_dataset=rows, processing_class=model.processor, peft_config=lora)
 
 
 def reload(name: str, output: Path, *, lora: bool) -> Any:
-    """What was saved in `output`: a delta checkpoint, or PEFT's adapters for the model called `name`."""
+    """Load the checkpoint in `output`: a delta checkpoint, or PEFT's adapters for the model `name`."""
     return (
         PeftModel.from_pretrained(TheWorld.from_pretrained(name), output) if lora else TheWorld.from_pretrained(output)
     )
@@ -63,7 +63,7 @@ def reload(name: str, output: Path, *, lora: bool) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--data", help="a dataset of the Hub, in place of the shipped images")
+    parser.add_argument("--data", help="a dataset on the Hub, instead of the shipped images")
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--output", type=Path, default=Path("runs/trl_sft"))

@@ -19,23 +19,23 @@ TITLES = {
     "TrainingArguments": "Keys of transformers",
 }
 INTRODUCTION = {
-    "TrainingConfig": "`theworld.TrainingConfig`, beside what follows.",
-    "TheWorldConfig": "Fields of `theworld.TheWorldConfig`. Without a value a run keeps that of the checkpoint.",
+    "TrainingConfig": "Fields of `theworld.TrainingConfig`, in addition to those below.",
+    "TheWorldConfig": "Fields of `theworld.TheWorldConfig`. A field that is not given takes the checkpoint's value.",
     "TrainingArguments": (
-        "Fields of `transformers.TrainingArguments`, passed on as they are. Its documentation says more. A default "
+        "Fields of `transformers.TrainingArguments`, passed on unchanged; see its documentation. A default "
         "that depends on the machine is shown as `transformers' own`."
     ),
 }
 HEAD = """# Configuration
 
 Every key of a training run: in a JSON file (`theworld train --config run.json`), as an option (`--batch_size 8`), and
-in Python (`TrainingConfig(batch_size=8)`). `theworld train --help` prints the same, and
+in Python (`TrainingConfig(batch_size=8)`). `theworld train --help` lists the same keys, and
 `python scripts/configuration_page.py` writes this page from the code.
 
-On the command line a number is written as in Python (`.001`, `1e-4`, `1_000`), a list or object as JSON, nothing as
-`none`, and a flag alone is `true`. An option is given by its full name.
+On the command line, write a number as in Python (`.001`, `1e-4`, `1_000`), a list or object as JSON, and null as
+`none`. A flag without a value is `true`. Options cannot be abbreviated.
 
-**Resuming**: a run that resumes with another value of a key marked with * has other losses, and says so.
+**Resuming**: if a key marked with * changes, the resumed run has other losses and logs a warning.
 """
 
 
@@ -45,9 +45,9 @@ def page() -> str:
     for source, title in TITLES.items():
         rows = [cells(key) for key in keys(TrainingConfig).values() if key.source == source]
         sections.append(f"## {title}\n\n{INTRODUCTION[source]}\n\n{table(HEADINGS, rows)}")
-    told = "Fields that a run refuses, because another key sets them or because they would break it."
+    told = "Fields that cannot be set, because another key sets them or because they would break the run."
     refused = [(f"`{name}`", reason) for name, reason in sorted(REFUSED.items())]
-    sections.append(f"## Not for a run\n\n{told}\n\n{table(('Field', 'Reason'), refused)}")
+    sections.append(f"## Keys that cannot be set\n\n{told}\n\n{table(('Field', 'Reason'), refused)}")
     return "\n".join(sections)
 
 

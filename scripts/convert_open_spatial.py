@@ -1,4 +1,4 @@
-"""Index OpenSpatialDataset's JSON array of 31.9 GB, so that training reads it row by row, in little memory.
+"""Index OpenSpatialDataset's JSON array of 31.9 GB, so that training reads it row by row with little memory.
 
 python scripts/convert_open_spatial.py result_10_depth_convs.json open-spatial [--image_folder openimages]
 """
@@ -13,9 +13,9 @@ from theworld.utils.logging import configure_logging
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source_json", type=Path, help="the downloaded array, which stays where it is")
-    parser.add_argument("out_folder", type=Path, help="the folder to make; goes into train_dataset_path")
-    parser.add_argument("--image_folder", type=Path, help="keep only the rows whose picture is here")
+    parser.add_argument("source_json", type=Path, help="the downloaded array, which is not changed")
+    parser.add_argument("out_folder", type=Path, help="the folder to create, for train_dataset_path")
+    parser.add_argument("--image_folder", type=Path, help="keep only rows whose image is in this folder")
     arguments = parser.parse_args()
     configure_logging()
     try:

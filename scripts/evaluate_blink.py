@@ -1,4 +1,4 @@
-"""`theworld evaluate` on BLINK, whole or one of its sub-tasks.
+"""`theworld evaluate` on BLINK, or on one of its sub-tasks.
 
 python scripts/evaluate_blink.py --task Relative_Depth --model runs/vsr/checkpoint-400 --num_world_steps 0,4
 
@@ -13,8 +13,8 @@ from theworld.cli.main import main
 
 def arguments() -> list[str]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", metavar="SUB_TASK", help="such as Relative_Depth; all fourteen by default")
-    parser.add_argument("--data", help="file, folder or Hub id of the questions, by default that of BLINK")
+    parser.add_argument("--task", metavar="SUB_TASK", help="such as Relative_Depth (default: all fourteen)")
+    parser.add_argument("--data", help="file, folder or Hub id of the questions (default: BLINK's Hub id)")
     parser.add_argument("--config", help="JSON file of options of `theworld evaluate`")
     known, rest = parser.parse_known_args()
     data = known.data

@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano", help="folder or Hub id of a TheWorld checkpoint or a Gemma 3")
     parser.add_argument("--image", help="path or URL (default: a shipped scene)")
-    parser.add_argument("--question", help="default: that of the shipped scene, else: What happens next?")
+    parser.add_argument("--question", help="default: the shipped scene's question, or: What happens next?")
     parser.add_argument("--num_world_steps", type=int, help="future latent frames (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     args = parser.parse_args()

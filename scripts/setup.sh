@@ -34,7 +34,7 @@ make setup EXTRAS="$extras"
 gemma=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_GEMMA_MODEL; print(DEFAULT_GEMMA_MODEL)')
 cosmos=$(.venv/bin/python -c 'from theworld.constants import DEFAULT_COSMOS_MODEL; print(DEFAULT_COSMOS_MODEL)')
 
-# Both are gated: check the access to both before gigabytes of one are downloaded
+# Both are gated: check access to both before the large downloads
 .venv/bin/python - "$gemma" "$cosmos" <<'PYTHON' || exit 1
 import sys
 

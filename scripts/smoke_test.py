@@ -1,4 +1,4 @@
-"""Two samples through the whole pipeline: train, save, push to a Hub on loopback, load from there, answer.
+"""Run the whole pipeline on two samples: train, save, push to a local Hub server, load from it, answer.
 
 python -m scripts.smoke_test        # from the root of the repository, as `make smoke-test` does
 """
@@ -17,7 +17,7 @@ REPO = "tester/smoke-test"
 
 
 def run(hub: Hub, home: Path, *arguments: str) -> None:
-    """Run Python in a process of its own, which knows the Hub and has nothing in its cache."""
+    """Run Python in a separate process that uses the local Hub server and an empty cache."""
     environment = {**os.environ, **hub.environment(home, hub.token)}
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment)
     if done.returncode:

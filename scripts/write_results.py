@@ -1,11 +1,12 @@
-"""Put figures that commands wrote into the pages that show them.
+"""Write results of commands into the pages that show them.
 
 python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
-Reads, beside the weights, arms.json, which is metrics.json of `theworld evaluate --task micro_world --arms all`, and
-layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. With `--evidence` it takes
-over evidence.json and the figures of `theworld nano evidence` first.
+Reads these files in the folder of the weights: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
+all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. With `--evidence`,
+copies evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
+docs/figures/results-*.svg.
 """
 
 import argparse
@@ -15,25 +16,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
 from theworld.recipes.evidence.tables import evidence_text, percent, table
 from theworld.recipes.evidence.tables import tracing_text as traced_families
 from theworld.utils.hub import NANO_WEIGHTS
+from theworld.utils.io import write_text
 
 ROOT = Path(__file__).parents[1]
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
+DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
+FIGURES = ROOT / "docs" / "figures"
+INKS = {"light": "#1b1f27", "dark": "#e6e9ef"}
+"""Text and axes of a figure, on a page of that kind."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Put figures that commands wrote into the pages that show them.")
+    parser = argparse.ArgumentParser(description="Write results of commands into the pages that show them.")
     parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
     if path := parser.parse_args().evidence:
         take_evidence(path)
     metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
     layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
-    for page in (ROOT / "README.md", NANO_WEIGHTS / "README.md"):
-        put(page, "results", results_text(metrics))
+    put(ROOT / "README.md", "results", verdicts_text(metrics))
+    for name, figure in results_figures(metrics).items():
+        write_text(FIGURES / name, figure)
+    put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
     encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
@@ -43,9 +52,22 @@ def main() -> None:
 
 
 def take_evidence(path: Path) -> None:
-    """Copy what an experiment found beside the weights, and its figures beside the pages."""
+    """Copy evidence.json of an experiment beside the weights, and its figures beside the pages."""
     shutil.copyfile(path, NANO_WEIGHTS / "evidence.json")
     shutil.copytree(path.parent / "figures", ROOT / "docs" / "evidence", dirs_exist_ok=True)
+
+
+def results_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Accuracy by kind of questions of a few arms, as SVG by file name: one for light pages, one for dark ones."""
+    arms = {name: metrics["arms"][name] for name in DRAWN_ARMS if name in metrics["arms"]}
+    # Without comparisons, `draw` shows accuracies in place of differences
+    _, figure = draw({**metrics, "arms": arms, "comparisons": {kind: {} for kind in metrics["kinds"]}})
+    return {f"results-{page}.svg": figure.replace(INK, ink) for page, ink in INKS.items()}
+
+
+def verdicts_text(metrics: Mapping[str, Any]) -> str:
+    """A line for each kind of questions."""
+    return "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
 
 
 def results_text(metrics: Mapping[str, Any]) -> str:
@@ -69,13 +91,12 @@ def results_text(metrics: Mapping[str, Any]) -> str:
         [f"{_name(name)} (n={_n(arms, name)})", *(percent(arms[a]["families"][name]) for a in shown)] for name in static
     ]
     below.append(["all", *(percent(arms[name]["kinds"]["static"]) for name in shown)])
-    verdicts = "\n".join(f"- *{kind}*: {row['text']}" for kind, row in metrics["verdicts"].items())
     tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
-    return "\n\n".join([verdicts, *tables])
+    return "\n\n".join([verdicts_text(metrics), *tables])
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
-    """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and what is there of calibration."""
+    """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and calibration if present."""
     tables = [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
     tables += [learners_text(metrics), tracing_text(metrics), calibration_text(metrics), on_demand_text(metrics)]
     return "\n\n".join([results_text(metrics), *filter(None, tables)])
@@ -93,7 +114,7 @@ def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
 
 
 def learners_text(metrics: Mapping[str, Any]) -> str:
-    """A row a learner and family: what it reads, labels, accuracy on validation scenes, and which answers."""
+    """One row per learner and family: what it reads, labels, accuracy on validation scenes, and which answers."""
     shown = ("family", "learner", "features", "setting", "labels")
     rows = [
         [*(row[key] for key in shown), f"{100 * row['validation_accuracy']:.1f}", "yes" if row["chosen"] else ""]
@@ -103,12 +124,12 @@ def learners_text(metrics: Mapping[str, Any]) -> str:
 
 
 def tracing_text(metrics: Mapping[str, Any]) -> str:
-    """A row a family: how the reader reads, how often the imagined end and the answer are right and agree."""
+    """One row per family: accuracy of the reader, and how often the imagined end and the answer are right and agree."""
     return traced_families({_name(family): row for family, row in (metrics["tracing"] or {}).items()})
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
-    """A row an arm: Brier score and calibration error; nothing where no arm has them."""
+    """One row per arm: Brier score and calibration error; empty if no arm has them."""
     rows: list[list[Any]] = []
     for arm in (metrics["arms"].get(name, {}) for name in CALIBRATED_ARMS):
         if found := arm.get("calibration"):
@@ -119,7 +140,7 @@ def calibration_text(metrics: Mapping[str, Any]) -> str:
 
 
 def on_demand_text(metrics: Mapping[str, Any]) -> str:
-    """A row a point of the curve, the best one, and that of the model's own margin; nothing without a curve."""
+    """One row per point of the curve, the best point, and the point of the model's margin; empty without a curve."""
     told = metrics.get("on_demand")
     if not told:
         return ""
@@ -133,7 +154,7 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
 
 
 def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """A row for each of the four layouts."""
+    """One row for each of the four layouts."""
     rows = (
         [layout, *(percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
         for layout, kinds in layouts.items()
@@ -142,7 +163,7 @@ def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> st
 
 
 def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
-    """A row a world encoder: accuracy by kind, that of each seed on predictive questions, and its time an image."""
+    """One row per world encoder: accuracy by kind, accuracy per seed on predictive questions, and time per image."""
     rows: list[list[Any]] = []
     for key, row in encoders.items():
         seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
@@ -152,7 +173,7 @@ def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def put(page: Path, name: str, text: str) -> None:
-    """Replace what stands between the page's markers of `name`."""
+    """Replace the text between the page's markers of `name`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -46,7 +46,7 @@ def test_checkpoint_save(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_evaluation(run: Run) -> None:
     rows = run("evaluation.py", "--pairs", "1", "--items", "16")
-    assert rows.keys() == {"from pictures", "worlds given", "generate", "shared prefix"}
+    assert rows.keys() == {"from images", "worlds given", "generate", "shared prefix"}
     assert all(row["same"] == row["items"] == 16 for row in rows.values())
     assert all(row["times"] > 1 for row in rows.values())
 

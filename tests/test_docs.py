@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -11,42 +12,40 @@ from unittest.mock import patch
 
 import pytest
 
-from scripts.write_results import encoders_text, layouts_text, page_text, results_text
+from scripts.write_results import encoders_text, layouts_text, page_text, results_text, verdicts_text
 from tests.scripts import run_script
 from theworld.cli.main import main
+from theworld.data.sources import SOURCES
 from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.recipes.evidence.tables import evidence_text
 from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TUTORIALS = [page for page in PAGES if page.parent.name == "tutorials"]
 FENCE = re.compile(r"^```(\w+)( no-run)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Commands that other tests run whole, or that would start this suite from inside itself
 ELSEWHERE = ("make ", "pytest ", "theworld nano ", "pip install", "hf auth")
 
 
 def blocks(language: str) -> list:
-    """(page, code) of every fence of `language` that is meant to run, as pytest parameters."""
+    """(page, code) of every fence of `language` that is meant to run alone, as pytest parameters."""
     found = []
     for page in PAGES:
         for index, (name, skipped, code) in enumerate(FENCE.findall(page.read_text(encoding="utf-8"))):
-            if name == language and not skipped:
-                found.append(pytest.param(code, id=f"{page.name}-{index}"))
+            if name == language and not skipped and page not in TUTORIALS:
+                found.append(pytest.param(code, id=f"{page.relative_to(ROOT)}-{index}"))
     return found
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    with patch.dict(WORLD_ENCODERS):  # a page registers one
-        exec(compile(code, "snippet", "exec"), {"__name__": "__main__"})
+def run_snippet(code: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with patch.dict(WORLD_ENCODERS), patch.dict(SOURCES):  # a page registers one
+        exec(compile(code, "snippet", "exec"), names)
     assert capsys.readouterr().out.strip(), "a snippet shows something"
 
 
-@pytest.mark.parametrize("code", blocks("bash"))
-def test_command_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    for line in code.splitlines():
+def run_commands(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in code.replace("\\\n", "").splitlines():
         command = line.split("#")[0].strip()
         if not command or command.startswith(ELSEWHERE):
             continue
@@ -58,6 +57,38 @@ def test_command_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
             run_script(monkeypatch, *arguments)
 
 
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_snippet_runs(code: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    run_snippet(code, {"__name__": "__main__"}, capsys)
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_command_runs(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    run_commands(code, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=page.stem) for page in TUTORIALS])
+def test_tutorial_runs_from_top_to_bottom(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    names = {"__name__": "__main__"}  # a snippet may use what one above it made
+    for language, skipped, code in FENCE.findall(page.read_text(encoding="utf-8")):
+        if language == "python" and not skipped:
+            run_snippet(code, names, capsys)
+        elif language == "bash" and not skipped:
+            run_commands(code, monkeypatch)
+            capsys.readouterr()
+
+
+def test_commands_page_is_what_the_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    page = runpy.run_path(str(ROOT / "scripts" / "commands_page.py"))
+    assert page["PAGE"].read_text(encoding="utf-8") == page["page"](), "run python scripts/commands_page.py"
+
+
 def test_make_targets_in_the_docs_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     command = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
@@ -67,14 +98,15 @@ def test_make_targets_in_the_docs_exist() -> None:
 
 def test_links_lead_somewhere() -> None:
     for page in PAGES:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'\bsrc(?:set)?="([^":]+)"', text):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
 
 
 @pytest.mark.parametrize(
     ("page", "name", "figures", "text"),
     [
-        (ROOT / "README.md", "results", "arms.json", results_text),
+        (ROOT / "README.md", "results", "arms.json", verdicts_text),
         (NANO_WEIGHTS / "README.md", "results", "arms.json", results_text),
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "layouts", "layouts.json", layouts_text),

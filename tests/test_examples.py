@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.scripts import run_script
+from theworld.analysis.sheet import FRAME
 from theworld.nano.examples import EXAMPLES, load_example
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +33,11 @@ def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:
         assert lines["truth"] == example.answer
         assert all(lines[scenario].strip() for scenario in ("plain Gemma 3", "current frame", "rollout"))
     with Image.open(tmp_path / "picture.png") as sheet:
-        assert sheet.width > 9 * 128
-        assert sheet.height > 2 * len(EXAMPLES) * 128
+        assert sheet.width > 9 * FRAME
+        assert sheet.height > 2 * len(EXAMPLES) * FRAME
+    # The first scene shows what each way of asking is for
+    first = dict(line.split(maxsplit=1) for line in blocks[0].replace("plain Gemma 3", "plain").splitlines() if line)
+    assert len({first["plain"], first["current"].removeprefix("frame").strip(), first["rollout"]}) == 3
 
 
 def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> None:

@@ -19,10 +19,13 @@ from theworld.evaluation.ask.scorers import choices, generate
 from theworld.evaluation.ask.worlds import encode_worlds
 from theworld.evaluation.lmms.answering import Answering, text_prompt
 from theworld.evaluation.store.predictions import Item
+from theworld.model.checkpoints.load import memory_beside
+from theworld.model.world_encoders import WORLD_ENCODERS
 from theworld.nano.asking import Item as NanoItem
 from theworld.nano.asking import answer_items
 from theworld.nano.examples import load_example
 from theworld.nano.questions import Question
+from theworld.utils.hub import Source
 
 CHOICES = ("red", "the blue bin")
 
@@ -38,6 +41,17 @@ def offloaded(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest.
     model = load_world(gemma_folder, cosmos_folder, num_world_steps=1, dtype=torch.float32, **disk)
     assert model.device.type == "meta"
     return model
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.bfloat16, 2), ("bfloat16", 2), ("float32", 4), (None, 4)])
+def test_room_for_the_world_is_counted_in_the_dtype_that_is_asked_for(
+    whole: TheWorld, cosmos_folder: Path, dtype: Any, size: int
+) -> None:
+    limits = memory_beside(
+        whole.config, Source(str(cosmos_folder)), {"dtype": dtype, "max_memory": {0: 10**9, "cpu": 10**9}}
+    )
+    parameters = WORLD_ENCODERS["cosmos"].parameter_count(whole.config, Source(str(cosmos_folder)))
+    assert limits == {0: 10**9 - size * parameters, "cpu": 10**9}
 
 
 @pytest.mark.parametrize("arm", ["world", "random_projection"])

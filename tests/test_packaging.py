@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from importlib.metadata import packages_distributions
@@ -21,45 +23,66 @@ PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "src" / "theworld"
 
 
-def shell(*command: str | Path, cwd: Path, **environment: str) -> str:
-    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300)
+def shell(*command: str | Path, cwd: Path) -> str:
+    """Run a command, without the path to the sources of the checkout; its output."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    shell(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=PROJECT)
-    return next(folder.glob("theworld-*.whl"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What `make dist` makes: the wheel and the source distribution, by suffix."""
+    folder = tmp_path_factory.mktemp("dist")
+    shell(sys.executable, "-m", "hatchling", "build", "--directory", folder, cwd=PROJECT)
+    return {path.suffix: path for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("installed")
-    shell(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder, wheel, cwd=folder)
-    return folder
+def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel in it; what the wheel depends on comes from this one."""
+    folder = tmp_path_factory.mktemp("environment")
+    shell(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder)
+    options = ("--quiet", "--disable-pip-version-check", "--no-index", "--no-deps")
+    shell(sys.executable, "-m", "pip", "--python", folder, "install", *options, built[".whl"], cwd=folder)
+    (site,) = folder.glob("lib/python*/site-packages")
+    here = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
+    (site / "test_environment.pth").write_text(here, encoding="utf-8")
+    return folder / "bin"
 
 
-def test_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
+def test_wheel_holds_every_file_of_the_package(built: dict[str, Path]) -> None:
     expected = {
         path.relative_to(PACKAGE.parent).as_posix()
         for path in PACKAGE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("theworld/")}
+    packed = {name for name in zipfile.ZipFile(built[".whl"]).namelist() if name.startswith("theworld/")}
     assert packed == expected
     assert "theworld/py.typed" in packed
 
 
+def test_source_distribution_holds_the_tree(built: dict[str, Path]) -> None:
+    """All that tests and documents need: the files of the repository, and none that git ignores."""
+    listed = shell("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=PROJECT).splitlines()
+    with tarfile.open(built[".gz"]) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    assert packed == {name for name in listed if (PROJECT / name).is_file()} | {"PKG-INFO"}
+    assert {"tests/tiny.py", "docs/training.md", "configs/default.json", "Makefile"} <= packed
+
+
+def test_distributions_can_be_published(built: dict[str, Path]) -> None:
+    shell(sys.executable, "-m", "twine", "check", "--strict", *built.values(), cwd=PROJECT)
+
+
 def test_installed_package_works_from_another_folder(installed: Path, tmp_path: Path) -> None:
-    location = shell(
-        sys.executable, "-c", "import theworld; print(theworld.__file__)", cwd=tmp_path, PYTHONPATH=str(installed)
-    )
-    assert Path(location.strip()).is_relative_to(installed)
-    command = installed / "bin" / "theworld"
-    printed = shell(command, "env", "--json", cwd=tmp_path, PYTHONPATH=str(installed))
-    environment = json.loads(printed)
+    where = shell(installed / "python", "-c", "import theworld; print(theworld.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    command = installed / "theworld"
+    assert shell(command, "--version", cwd=tmp_path) == f"theworld {theworld.__version__}\n"
+    assert "--num_world_steps" in shell(command, "ask", "--help", cwd=tmp_path)
+    environment = json.loads(shell(command, "env", "--json", cwd=tmp_path))
     assert environment["packages"]["theworld"] == theworld.__version__
     assert environment["git"] is None
 

@@ -1,10 +1,10 @@
-# Train until done, over as many jobs as it takes; sourced by the job scripts beside it.
+# Train in as many jobs as needed; sourced by the job scripts in this folder.
 #
-# Some minutes before the time limit (`--signal`) SLURM sends USR1 to this shell, which passes it on. The training saves
+# Some minutes before the time limit (`--signal`) SLURM sends USR1 to this shell, which forwards it. The training saves
 # a checkpoint at the end of its step and stops, the job goes back into the queue, and its next run continues exactly.
 # A job that SLURM itself preempts or that loses a node is requeued too, and repeats the steps since its last save.
 #
-#   ACCELERATE_CONFIG   how processes work together (default: DDP)
+#   ACCELERATE_CONFIG   accelerate config (default: DDP)
 #   PYTHON              interpreter of the environment (default: .venv/bin/python)
 set -uo pipefail
 
@@ -17,7 +17,7 @@ stopping=
 stop_and_requeue() {
     stopping=yes
     scancel --signal=USR1 "$SLURM_JOB_ID" # every process of the step, on all nodes; not this shell
-    # Should the step or its save take too long: back into the queue all the same, while there still is a job
+    # If the step or its save takes too long, requeue before the job ends
     local end left
     end=$(date --date "$(squeue --noheader --job "$SLURM_JOB_ID" --format %e)" +%s)
     left=$((end - $(date +%s) - 15))
@@ -26,7 +26,7 @@ stop_and_requeue() {
 trap stop_and_requeue USR1
 trap 'kill $(jobs -p) 2>/dev/null' EXIT
 
-# The launchers do not know USR1 and would die of it; the training, which they start, takes it
+# USR1 would end the launchers, so they ignore it; the training handles it
 srun --kill-on-bad-exit bash -c '
     trap "" USR1
     exec "$PYTHON" -m accelerate.commands.launch --config_file "$ACCELERATE_CONFIG" \
@@ -42,6 +42,6 @@ while kill -0 "$training" 2>/dev/null; do
 done
 if [[ $stopping && $status != 0 ]]; then
     scontrol requeue "$SLURM_JOB_ID"
-    sleep 60 # until SLURM ends this run of the job
+    sleep 60 # wait until SLURM ends this run
 fi
 exit "$status"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Download the COCO pictures that VSR's annotation files name; what is there already is left alone.
+# Download the COCO images in VSR's annotation files; existing images are not downloaded again.
 set -euo pipefail
 
 usage() {
     cat <<'TEXT'
 Usage: bash scripts/vsr/get_vsr_images.sh [--output DIR] ANNOTATIONS.jsonl [MORE.jsonl ...]
 
-Downloads every picture that the files name into one flat folder.
+Downloads every image in the files into one flat folder.
 Each row of an annotation file has "image", the file's name, and "image_link", where it is.
 
   --output DIR   the folder (default: data/vsr/images)
@@ -71,5 +71,5 @@ while IFS=$'\t' read -r name link; do
         failed=$((failed + 1))
     fi
 done <<< "$listed"
-echo "$fetched pictures downloaded, $there were there, $failed failed: $output"
+echo "$fetched images downloaded, $there existed, $failed failed: $output"
 [ "$failed" -eq 0 ]

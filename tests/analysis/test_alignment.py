@@ -18,7 +18,7 @@ from theworld.analysis.alignment import (
     effective_rank,
     ordinary_tokens,
 )
-from theworld.analysis.alignment_plots import save_alignment, tsne
+from theworld.analysis.alignment_plots import figure_path, save_alignment, tsne
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +106,10 @@ def test_same_place_is_told_from_other_places_and_pictures() -> None:
     learned = cosine_at_place(made(5 * image[:, None] + 2, image))
     assert learned["same_place"] == pytest.approx(1, abs=1e-5)
     assert abs(learned["other_place"] or 1) < 0.3
-    assert abs(learned["other_picture"] or 1) < 0.3
+    assert abs(learned["other_image"] or 1) < 0.3
     shifted = cosine_at_place(made(image.roll(1, 0)[:, None], image))
     assert abs(shifted["same_place"] or 1) < 0.3
-    assert cosine_at_place(made(image[:1, None], image[:1]))["other_picture"] is None
+    assert cosine_at_place(made(image[:1, None], image[:1]))["other_image"] is None
 
 
 def test_frames_of_a_sample_follow_it(tokens: AlignmentTokens) -> None:
@@ -124,6 +124,19 @@ def test_figure_and_numbers_lie_side_by_side(tokens: AlignmentTokens, tmp_path: 
     assert described["model"] == "tiny"
     with Image.open(tmp_path / "new" / "alignment.png") as picture:
         assert picture.size == (1800, 1080)
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.svg", b"<?xml"), ("a.PDF", b"%PDF-"), ("a.png", b"\x89PNG")])
+def test_the_ending_says_the_format(tokens: AlignmentTokens, tmp_path: Path, name: str, begins: bytes) -> None:
+    save_alignment(tokens, tmp_path / name, {}, count=20)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "a.json"}
+    assert (tmp_path / name).read_bytes().startswith(begins)
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    assert figure_path(tmp_path / "v1.2") == tmp_path / "v1.2" / "alignment.png"
+    with pytest.raises(ValueError, match=r"a\.jpg: expected a file that ends in \.png, \.svg or \.pdf"):
+        figure_path(tmp_path / "a.jpg")
 
 
 def test_projections_are_repeatable(tokens: AlignmentTokens) -> None:

@@ -3,6 +3,7 @@
 import os
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,9 +19,10 @@ from theworld import TheWorld
 from theworld.analysis.animate import enlarge
 from theworld.analysis.demo import answers
 from theworld.analysis.demo import page as page_module
-from theworld.analysis.demo.answers import Scene, animation, answer_twice
+from theworld.analysis.demo.answers import Scene, animation, answer_twice, attention_page
 from theworld.analysis.demo.page import Asking, build_page
 from theworld.analysis.demo.server import hosts_of, serve
+from theworld.analysis.explain import explain
 from theworld.analysis.imagine import imagine
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
 
@@ -109,6 +111,29 @@ def test_mistakes_are_messages_without_paths_or_markup(nano: TheWorld, tmp_path:
         ask(nano, picture, "What?", steps=9)
 
 
+def test_the_page_opens_with_the_answer_to_the_first_example(nano: TheWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    asking = Asking(nano, SCENES)
+    *_, first = asking.open()
+    assert first[1] == nano.ask(SCENES[0].image, SCENES[0].question)
+    assert SCENES[0].answer in first[2]
+    monkeypatch.setattr(page_module, "answer_twice", lambda *_: pytest.fail("asked again"))
+    (again,) = asking.open()
+    assert again[:3] == first[:3]
+    page = build_page(nano, "nano", SCENES)
+    opened, asked = (next(one for one in page.fns.values() if one.name == name) for name in ("open", "answer"))
+    assert opened.outputs == asked.outputs
+    assert [opened._id] in [one.cancels for one in page.fns.values() if one.targets == asked.targets]
+
+
+def test_attention_is_text_and_images(nano: TheWorld) -> None:
+    explained = explain(nano, STACK.image, "<b>What</b> will fall?", num_world_steps=1)
+    shown = attention_page(replace(explained, answer="<i>"), [STACK.image] * 2)
+    assert shown.count("<figure><img") == 2
+    assert shown.count('class="layer"') == len(explained.sliding)
+    assert f"step +1: {100 * explained.world_attention()[1].sum():.1f} %" in shown
+    assert "<strong>&lt;i&gt;</strong>" in shown
+
+
 @pytest.fixture(scope="module")
 def address(nano: TheWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
@@ -155,7 +180,8 @@ def test_another_image_clears_the_answer(nano: TheWorld) -> None:
     asked = next(one for one in page.fns.values() if one.api_name == "ask")
     changed = [one for one in page.fns.values() if one.targets[0] == (asked.inputs[0]._id, "change")]
     assert asked.outputs in [one.outputs for one in changed]
-    assert [asked._id] in [one.cancels for one in changed]
+    opened = next(one for one in page.fns.values() if one.name == "open")
+    assert [asked._id, opened._id] in [one.cancels for one in changed]
     plain, world, truth, *images = Asking(nano, SCENES).clear()
     assert (plain, world, truth) == (None, None, "")
     assert not any(image.visible for image in images)
@@ -164,7 +190,7 @@ def test_another_image_clears_the_answer(nano: TheWorld) -> None:
 def test_the_page_says_when_a_model_knows_simulated_scenes_alone(
     nano: TheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = "This model knows only its own simulated scenes"
+    said = "This model was trained only on simulated scenes"
     assert said in str(build_page(nano, "nano", SCENES).config)
     monkeypatch.setattr(nano.config, "gemma_model_name", "google/gemma-3-4b-it")
     assert said not in str(build_page(nano, "runs/a", SCENES).config)

@@ -11,7 +11,8 @@ from tests.model.helpers import FRAME_TOKENS, encode, load_world, user
 from tests.tiny import IMAGE_TOKENS
 from theworld import TheWorld
 from theworld.analysis.explain import Explanation, eager_attention, explain
-from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
+from theworld.analysis.explain_plots import draw_explanation, frames_behind
+from theworld.analysis.figures import save_figure
 from theworld.analysis.imagine import seen_by_world
 
 QUESTION = "Which bin will the ball land in?"
@@ -117,11 +118,11 @@ def test_the_figure_shows_every_frame_and_its_share(
     titles = {axis.get_title() for axis in figure.axes}
     assert {"now", *(f"step +{step}" for step in range(1, 1 + steps))} <= titles
     assert f"{100 * found.world_attention()[steps].sum():.1f} % of the attention" in titles
-    save_explanation(figure, tmp_path / "why.png")
+    save_figure(figure, tmp_path / "why.png")
     with Image.open(tmp_path / "why.png") as picture:
         assert min(picture.size) > 600
-    with pytest.raises(ValueError, match=r"why\.jpg: expected a file that ends in \.png"):
-        save_explanation(figure, tmp_path / "why.jpg")
+    with pytest.raises(ValueError, match=r"why\.jpg: expected a file that ends in \.png, \.svg or \.pdf"):
+        save_figure(figure, tmp_path / "why.jpg")
 
 
 @pytest.mark.parametrize("decodes", [True, False])

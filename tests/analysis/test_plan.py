@@ -98,7 +98,7 @@ def test_page_shows_what_the_command_prints(gemma_4b: Path, cosmos_2b: Path) -> 
     assert sizes[""][0] == pytest.approx(8.60, rel=0.01)
     assert sizes["transformer"][0] == pytest.approx(3.91, rel=0.01)
     assert sizes["text_encoder"][0] == pytest.approx(9.7, rel=0.01)
-    assert {known for _, known in sizes.values()} == {"at 2 bytes a parameter"}
+    assert {known for _, known in sizes.values()} == {"at 2 bytes per parameter"}
     page = (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
     assert page.split("<!-- plan:begin -->\n```text\n")[1].split("\n```\n<!-- plan:end -->")[0] == "\n".join(
         lines(cost)
@@ -131,7 +131,7 @@ def test_encoding_costs_what_a_real_run_counts(
     present = counted(lambda: encoder.encode(pixels, 0))
     assert cost.tflop["encode"] == pytest.approx(present, rel=0.05)
     if world_encoder == "vjepa2":
-        with pytest.raises(ValueError, match="planned for the current frame only"):
+        with pytest.raises(ValueError, match="without future frames only"):
             plan(gemma_folder, **{**fields, "num_world_steps": 1})
     rollout = counted(lambda: encoder.encode(pixels, steps)) - present
     assert cost.tflop["rollout"] == pytest.approx(rollout, rel=0.05)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from theworld.nano.examples import load_example
+from theworld.nano.examples import EXAMPLES, load_example
 
 pytestmark = pytest.mark.browser
 
@@ -51,10 +51,21 @@ def page(address: str) -> Iterator[Page]:
     assert not elsewhere
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_opens_with_an_answer(page: Page, width: int, tmp_path: Path) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme="dark")
+    expect(page.locator("#world textarea")).to_have_value(load_example("drop").answer, timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
+    expect(page.locator("#attention img")).to_have_count(3, timeout=ANSWER)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    page.screenshot(path=tmp_path / "opened.png", full_page=True)
+
+
 def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     example = load_example("stack")
     question, world, plain = (page.locator(f"#{part} textarea") for part in ("question", "world", "plain"))
-    expect(question).to_have_value(load_example("drop").question)
+    expect(question).to_have_value(load_example(EXAMPLES[0]).question)
 
     page.get_by_role("button", name="Thumbnail 3 of 3").click()
     expect(question).to_have_value(example.question)
@@ -67,11 +78,12 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     assert plain.input_value() != example.answer
     expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
     expect(page.locator("#followed img")).to_have_count(9)
-    expect(page.locator("#truth")).to_contain_text(f"What did happen: {example.answer}")
+    expect(page.locator("#truth")).to_contain_text(f"Truth: {example.answer}")
     expect(page.locator("#rollout img")).to_be_visible()
-    attention = page.locator("#attention img")
+    expect(page.locator("#attention img")).to_have_count(3)
+    attention = page.locator("#attention img").last
     attention.scroll_into_view_if_needed(timeout=ANSWER)
-    assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth > 400")
+    assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth >= 256")
     page.screenshot(path=tmp_path / "answered.png", full_page=True)
     assert (tmp_path / "answered.png").stat().st_size > 50_000
 
@@ -107,7 +119,7 @@ def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
 
 
 def test_another_image_clears_the_answer(page: Page, tmp_path: Path) -> None:
-    expect(page.locator("#simulated")).to_contain_text("knows only its own simulated scenes")
+    expect(page.locator("#simulated")).to_contain_text("was trained only on simulated scenes")
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#attention img")).to_be_visible(timeout=ANSWER)
     page.get_by_role("button", name="Thumbnail 2 of 3").click()

@@ -12,7 +12,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Serve nothing, and press Ctrl-C at once; the (host, port) asked for."""
     asked: list[tuple[str, int]] = []
 
-    def serve(page: object, host: str, port: int) -> str:
+    def serve(page: object, host: str, port: int, policy: str) -> str:
         asked.append((host, port))
         return f"http://{host}:{port}/"
 
@@ -37,4 +37,11 @@ def test_an_open_address_is_warned_of_in_one_line(
 ) -> None:
     assert main(["demo", "--host", "0.0.0.0", "--port", "9"]) == 130
     assert interrupted == [("0.0.0.0", 9)]
-    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: whoever reaches it can ask\n"
+    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: anyone there can use the model\n"
+
+
+def test_an_origin_that_is_none_is_refused_before_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = "https://a.example; script-src *"
+    assert main(["demo", "--model", "no/such/model", "--embed_in", wrong]) == 2
+    expected = f"theworld: error: embed_in={wrong!r}: expected an origin, such as https://huggingface.co\n"
+    assert capsys.readouterr().err == expected

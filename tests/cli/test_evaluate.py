@@ -207,9 +207,9 @@ def test_pictures_of_vsr_are_downloaded_once(tmp_path: Path) -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60)
 
-    assert run(str(rows)).stdout.startswith("1 pictures downloaded, 0 were there, 0 failed")
+    assert run(str(rows)).stdout.startswith("1 images downloaded, 0 existed, 0 failed")
     assert (tmp_path / "images" / picture.name).read_bytes() == picture.read_bytes()
-    assert run(str(rows)).stdout.startswith("0 pictures downloaded, 1 were there")
+    assert run(str(rows)).stdout.startswith("0 images downloaded, 1 existed")
     rows.write_text(
         json.dumps({**row, "image": "gone.jpg", "image_link": (tmp_path / "gone.jpg").as_uri()}) + "\n",
         encoding="utf-8",

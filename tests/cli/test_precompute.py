@@ -23,7 +23,7 @@ def test_it_fills_the_cache_of_a_training_config(config: str, tmp_path: Path, ca
     assert (result["computed"], result["present"], result["skipped"]) == (9, 0, 1)
     assert cli.main(["precompute", "--config", config, "--skip_budget", "0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("0 images encoded, 9 were there; 1 of 10 rows skipped: ")
+    assert lines[0].startswith("0 images encoded, 9 already in the cache; 1 of 10 rows skipped: ")
     assert lines[1] == "not_an_image 1 (row3)"
     assert cli.main(["train", "--config", config, "--skip_budget", "0.1"]) == 0
 

@@ -325,7 +325,7 @@ def test_options_reach_the_model_and_an_open_address_is_warned_of(
     [(model, name)] = served
     assert (name, model.config.num_world_steps, model.dtype) == ("nano", 1, torch.bfloat16)
     assert model.config._attn_implementation == "eager"
-    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: whoever reaches it can ask\n"
+    assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: anyone there can use the model\n"
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

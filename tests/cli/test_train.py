@@ -47,8 +47,8 @@ def test_trains_and_prints_json(config: str, tmp_path: Path, capsys: pytest.Capt
         (["--model", "nano"], "train_dataset_path"),
         (["--dataset", "nothing"], "dataset_name='nothing'"),
         (["--learning_rate", "fast"], "learning_rate='fast': expected a number"),
-        (["--per_device_train_batch_size", "4"], "is not for a run: set batch_size"),
-        (["--gradient_checkpointing"], "is not for a run: set use_gradient_checkpointing"),
+        (["--per_device_train_batch_size", "4"], "cannot be set: set batch_size"),
+        (["--gradient_checkpointing"], "cannot be set: set use_gradient_checkpointing"),
         (["--resume_from", "/nowhere"], "/nowhere: no such checkpoint or run folder"),
     ],
 )
@@ -118,7 +118,7 @@ def test_mistakes_in_the_data_are_told_before_the_model_is_imported(command: str
 def test_a_second_value_of_an_option_is_told_to_be_json(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["train", "--train_dataset_path", "a.jsonl", "b.jsonl"])
-    assert "unexpected 'b.jsonl': quote a value with spaces, and a list, which is JSON" in capsys.readouterr().err
+    assert "unexpected 'b.jsonl': put quotes around spaces and JSON lists" in capsys.readouterr().err
 
 
 def test_resume_from_alone_reads_the_config_of_the_run(

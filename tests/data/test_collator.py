@@ -402,6 +402,24 @@ def test_a_missing_latent_is_an_error(processor: TheWorldProcessor, images: list
         TheWorldCollator(processor, latent_cache=NoLatents())([example("Why?", "So.", images=images[:1])])
 
 
+def test_a_batch_draws_how_far_it_looks_ahead(processor: TheWorldProcessor, images: list[Image.Image]) -> None:
+    own = processor.num_world_steps
+    cached = TheWorldCollator(processor, drawn_world_steps=[own, own + 1], latent_cache=Latents())
+    rows = [example("Why?", "So.", images=images[:1])] * 2
+    lengths = {
+        steps: TheWorldCollator(processor, num_world_steps=steps)(rows)["input_ids"].shape for steps in (own, own + 1)
+    }
+    torch.manual_seed(0)
+    found: dict[torch.Size, set[str]] = {}
+    for _ in range(12):
+        batch = cached(rows)
+        found.setdefault(batch["input_ids"].shape, set()).update(batch.keys() & {"world_latents", "world_pixel_values"})
+    # The cache holds rollouts of the processor's own length; of another length the model makes its own
+    assert found == {lengths[own]: {"world_latents"}, lengths[own + 1]: {"world_pixel_values"}}
+    told = cached.for_evaluation()
+    assert {told(rows)["input_ids"].shape for _ in range(6)} == {lengths[own]}
+
+
 # ------------------------------------------------------------------------------------------------------- arguments
 
 

@@ -157,7 +157,9 @@ def test_a_split_of_a_folder_with_metadata(tmp_path: Path, place: str, kind: str
         assert "".join(row.messages[1].content for row in read(tmp_path, split=split)) == texts
     assert len(read(tmp_path, split="train", streaming=True)) == 4
     for split in ("test", "nonsense", "test[:1]"):
-        with pytest.raises(ValueError, match=split.partition("[")[0] if place == "." else "name the one that holds it"):
+        with pytest.raises(
+            ValueError, match=split.partition("[")[0] if place == "." else "give the sub-folder that holds it"
+        ):
             read(tmp_path, split=split)
 
 
@@ -227,7 +229,8 @@ def test_a_template_asks(folder: Path) -> None:
 def test_columns_that_cannot_be_told_are_listed(folder: Path, streaming: bool) -> None:
     path = write(folder / "rows.jsonl", [{"image": "a.png", "titel": "x", "antwort": "y"}])
     with pytest.raises(
-        ValueError, match=r"rows\.jsonl: cannot tell .* columns image, titel, antwort; expected messages"
+        ValueError,
+        match=r"rows\.jsonl: no question and answer recognised in the columns image, titel, antwort; expected messages",
     ):
         read(path, streaming=streaming)
 

@@ -370,7 +370,7 @@ def test_writers_at_once_and_killed_lose_nothing_that_was_written(tmp_path: Path
 def test_latents_of_two_shapes_or_dtypes_are_refused(filled: Path, other: torch.Tensor) -> None:
     cache = LatentCache(filled, FINGERPRINT, writable=True)
     with pytest.raises(
-        ValueError, match=r"latents of .*, but there are some of .*; remove that folder, then run `thew"
+        ValueError, match=r"latents of .*, but the cache holds latents of .*; remove that folder, then run `thew"
     ):
         cache.add(content_key(frames(1, start=9)[0]), other)
 
@@ -381,7 +381,7 @@ def test_shards_of_two_shapes_are_refused(tmp_path: Path) -> None:
     second.add(content_key(frames(1, start=1)[0]), torch.zeros(4, 3, 3, 3))
     for cache in (first, second):
         cache.flush()
-    with pytest.raises(ValueError, match=r"latents of .*, but there are some of .*; remove that folder"):
+    with pytest.raises(ValueError, match=r"latents of .*, but the cache holds latents of .*; remove that folder"):
         LatentCache(tmp_path, FINGERPRINT)
 
 

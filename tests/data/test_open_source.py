@@ -217,7 +217,9 @@ def test_a_mixture_keeps_its_shares(tmp_path: Path) -> None:
 @pytest.mark.parametrize("weights", [(1e-12, 1.0), (1e-300, 1e300)])
 def test_a_mixture_without_end_is_refused(tmp_path: Path, weights: tuple[float, float]) -> None:
     settings = SourceSettings(path=str(lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "a"}] * 3)))
-    reason = r"mixture: (3,000,000,000,003|inf) rows an epoch, at most 100,000,000; bring .*: custom-1: weight 1e-"
+    reason = (
+        r"mixture: (3,000,000,000,003|inf) rows per epoch, expected at most 100,000,000; make .*: custom-1: weight 1e-"
+    )
     with pytest.raises(ValueError, match=reason):
         open_mixture([("custom", settings, weight) for weight in weights])
 

@@ -77,7 +77,7 @@ def test_folders_that_are_there_or_not(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="pictures"):
         index_open_spatial(tmp_path / "all.json", tmp_path / "out", tmp_path / "pictures")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ValueError, match="out: is there already"):
+    with pytest.raises(ValueError, match="out: already exists"):
         index_open_spatial(tmp_path / "all.json", tmp_path / "out")
 
 
@@ -89,24 +89,24 @@ def test_an_index_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"all\.json has changed since it was indexed; index it again"):
         read_indexed(tmp_path / "out")
     (tmp_path / "all.json").unlink()
-    with pytest.raises(ValueError, match=r"not a whole index .*all\.json"):
+    with pytest.raises(ValueError, match=r"not a complete index .*all\.json"):
         read_indexed(tmp_path / "out")
     (tmp_path / "all.json").write_bytes(whole)
     assert len(read_indexed(tmp_path / "out")) == 6
     for places in ([[1.5]], [[1]], [1.5], [5, -1], [5, 10**9], ["a"]):
         np.save(tmp_path / "out" / OFFSETS, np.array(places))
-        with pytest.raises(ValueError, match="not a whole index"):
+        with pytest.raises(ValueError, match="not a complete index"):
             read_indexed(tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / MANIFEST).read_text(encoding="utf-8"))
     (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest | {"source": "/dev/zero", "bytes": 0}), "utf-8")
-    with pytest.raises(ValueError, match=r"not a whole index|has changed"):
+    with pytest.raises(ValueError, match=r"not a complete index|has changed"):
         read_indexed(tmp_path / "out")
     (tmp_path / "out" / OFFSETS).write_bytes(b"")
-    with pytest.raises(ValueError, match="not a whole index"):
+    with pytest.raises(ValueError, match="not a complete index"):
         read_indexed(tmp_path / "out")
     for text in ("{}", '{"rows": 6, "shards": [6]}'):  # the latter of a version that copied the rows
         (tmp_path / "out" / MANIFEST).write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match="not a whole index"):
+        with pytest.raises(ValueError, match="not a complete index"):
             read_indexed(tmp_path / "out")
 
 
@@ -149,4 +149,4 @@ def test_the_script(tmp_path: Path) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert again.stderr.startswith("error: ")
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr

@@ -82,11 +82,11 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path, text: str, reason: s
     [
         ("question,answer\nWhat colour?,red,note\n", r"a\.csv, line 2: 3 fields, but the header has 2"),
         ("question,answer\n\nWho?\n", r"a\.csv, line 3: 1 fields, but the header has 2"),
-        ('question,answer\nq,a\nWhat,"red\nWho,blue\n', r"a\.csv, line 3: .* is a quote not closed"),
-        ('question,answer\nWhat,"red\nWho,blue\nWhere,"left\n', r"a\.csv, line 2: .* is a quote not closed"),
-        ('question,answer\nWhat,"red" one\n', r"a\.csv, line 2: .* is a quote not closed"),
+        ('question,answer\nq,a\nWhat,"red\nWho,blue\n', r"a\.csv, line 3: .* close every quote"),
+        ('question,answer\nWhat,"red\nWho,blue\nWhere,"left\n', r"a\.csv, line 2: .* close every quote"),
+        ('question,answer\nWhat,"red" one\n', r"a\.csv, line 2: .* close every quote"),
         ("question;answer\nq;1,5\n", r"a\.csv: one column 'question;answer'"),
-        ("a,b,a\n1,2,3\n", "a column comes twice in the header a, b, a"),
+        ("a,b,a\n1,2,3\n", "a column is repeated in the header a, b, a"),
     ],
 )
 def test_a_row_that_does_not_fit_its_header_is_named(tmp_path: Path, text: str, reason: str) -> None:

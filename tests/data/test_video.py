@@ -115,16 +115,16 @@ def test_a_clip_too_short_at_the_rate_is_skipped(tmp_path: Path) -> None:
     for row in load(tmp_path, clip_frames=5, clip_fps=5):
         assert isinstance(row, Skipped)
         assert row.cause == "short_clip"
-        assert "4 frames at 5 a second, a clip has 5" in row.detail
+        assert "4 frames at 5 per second, a clip has 5" in row.detail
 
 
 def test_frames_without_a_stated_rate_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_frames(tmp_path / "fall", 5)
     assert reds(load(tmp_path, clip_frames=5, clip_fps=16)[0]) == list(range(5))
-    assert "1 folders of frames without fps.txt are taken as 16 a second" in caplog.text
+    assert "1 folders of frames have no fps.txt: assuming 16 frames per second" in caplog.text
     for text in ("fast", "0", "-1"):
         (tmp_path / "fps.txt").write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match=r"fps.txt: '.*'; expected the frames a second"):
+        with pytest.raises(ValueError, match=r"fps.txt: '.*'; expected the frames per second"):
             load(tmp_path, clip_fps=16)
 
 

@@ -202,7 +202,7 @@ def test_a_row_beside_an_image_never_opens_a_file_of_this_machine(tmp_path: Path
     assert isinstance(row_a, Example)
     assert [open_image(image).getpixel((0, 0)) for image in row_a.images] == [(7, 0, 0)]
     assert isinstance(row_b, Skipped)
-    with pytest.raises(ValueError, match="columns: 'image' of tar files cannot be named"):
+    with pytest.raises(ValueError, match="columns: 'image' cannot be named for tar files"):
         load(tmp_path / "a.tar", columns={"image": "path"})
 
 

@@ -124,7 +124,7 @@ def test_rows_that_were_changed_are_refused(tmp_path: Path, how: str) -> None:
 )
 def test_scores_of_another_type_are_refused(tmp_path: Path, scored: dict[str, Any]) -> None:
     edit(written(tmp_path), lambda rows: [*rows[:2], {**rows[2], **scored}, *rows[3:]])
-    with pytest.raises(ValueError, match=r"predictions\.jsonl, line 3: no prediction"):
+    with pytest.raises(ValueError, match=r"predictions\.jsonl, line 3: not a prediction"):
         read_predictions(tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_scores_are_written_anew_without_touching_the_evidence(tmp_path: Path) -
 )
 def test_scores_of_other_predictions_are_not_written(tmp_path: Path, rows: list[Prediction]) -> None:
     before = written(tmp_path).read_bytes()
-    with pytest.raises(ValueError, match="not those that are there"):
+    with pytest.raises(ValueError, match="differ from the stored ones"):
         rewrite_scores(tmp_path, rows)
     assert (tmp_path / PREDICTIONS).read_bytes() == before
 

@@ -52,9 +52,9 @@ def edit_output(lines: list[str]) -> list[str]:
     [
         (lambda lines: lines[::-1], "were asked other items"),
         (lambda lines: [*lines[:3], lines[4], lines[3], *lines[5:]], "were asked other items"),
-        (lambda lines: [*lines[:3], *lines[4:]], "11 of 12 items are there; run the same command again"),
+        (lambda lines: [*lines[:3], *lines[4:]], "only 11 of 12 items were asked; run the same command again"),
         (edit_output, "does not fit its digest"),
-        (lambda lines: [*lines, lines[0]], "item 'q0' is there more than once"),
+        (lambda lines: [*lines, lines[0]], "item 'q0' occurs more than once"),
     ],
     ids=["reversed", "two rows exchanged", "one row out of the middle", "an output edited", "a row twice"],
 )
@@ -193,9 +193,9 @@ def test_arms_that_differ_in_what_they_are(tmp_path: Path) -> None:
             lambda world, gemma: change(
                 world, lambda lines: [line.replace('"score": 0.0', '"score": 1.0') for line in lines]
             ),
-            "predictions of world are not those that .*metrics.json was made of",
+            "predictions of world have changed since .*metrics.json was written",
         ),
-        (lambda world, gemma: shutil.rmtree(gemma), "predictions of gemma are not those that"),
+        (lambda world, gemma: shutil.rmtree(gemma), "predictions of gemma have changed since"),
     ],
     ids=["shuffled", "emptied", "copied", "scores edited", "an arm removed"],
 )

@@ -73,7 +73,7 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         "+40.0",  # its difference to gemma
         "Gemma trained equally, no world",
         "always yes",
-        "What the world model imagines, from the present on",
+        "Rollout of the world model, from the current frame on",
         "num_world_steps",
     ):
         assert expected in page.text
@@ -212,12 +212,12 @@ def test_the_imagined_and_the_true_future_are_beside_each_other(tmp_path: Path) 
     item = Item("a", (Message("user", "What?"),), clip[2:3], "red", clip=clip, frame=2)
     save_images(tmp_path, item, lambda _: clip[:9])
     labels, paths = zip(*find_images(tmp_path, "a"), strict=True)
-    assert labels == ("Image", "What the world model imagines, from the present on", "What did happen")
+    assert labels == ("Image", "Rollout of the world model, from the current frame on", "True frames")
     with Image.open(paths[1]) as imagined, Image.open(paths[2]) as truth:
         assert imagined.size == truth.size
         assert [truth.getpixel((98 * n + 5, 5))[0] for n in range(7)] == [2, 3, 4, 5, 6, 6, 6]
     save_images(tmp_path / "undecoded", item)
-    assert [label for label, _ in find_images(tmp_path / "undecoded", "a")] == ["Image", "What did happen"]
+    assert [label for label, _ in find_images(tmp_path / "undecoded", "a")] == ["Image", "True frames"]
 
 
 def test_images_of_a_data_set_keep_their_size(tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_several_processes_write_the_bytes_of_one(checkpoint: str, tmp_path: Pat
 
 def test_a_second_run_in_the_folder_is_refused_before_it_writes(settings: EvaluationSettings) -> None:
     with locked(settings.folder, is_main=True):
-        with pytest.raises(ValueError, match="another run is writing there; wait for its end, or choose another --out"):
+        with pytest.raises(ValueError, match="another run uses this folder; wait for its end, or choose another --out"):
             evaluate(settings)
         assert [path.name for path in settings.folder.iterdir()] == [".lock"]
 
@@ -324,7 +324,7 @@ def test_settings_check_themselves(settings: EvaluationSettings, changes: dict[s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scorer": "choices"}, "1 of 7 items, such as 'item 3', allow any answer"),
+        ({"scorer": "choices"}, "1 of 7 items, such as 'item 3', have no choices"),
         ({"families": "falling"}, "family 'falling': task 'custom' has all"),
     ],
 )
@@ -371,7 +371,7 @@ def test_families_of_a_task_without_kinds_are_checked_before_data_of_others_is_m
 
 def test_a_set_without_any_of_its_images_is_refused_before_anything_is_asked(settings: EvaluationSettings) -> None:
     lost = [replace(item, images=(Path(f"{item.id}.png"),)) for item in items().items]
-    with pytest.raises(FileNotFoundError, match=r"item 0\.png: no such file, nor are the other 6 .* --image_folder"):
+    with pytest.raises(FileNotFoundError, match=r"item 0\.png: no such file; the other 6 .* --image_folder"):
         evaluate(settings, replace(TASK, load=lambda source: TaskItems(tuple(lost))))
     assert not settings.folder.exists()
 

@@ -97,7 +97,7 @@ def test_bad_rows_are_told_and_ids_stay_apart(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, "jsonl", rows))
     assert [(item.id, item.answer) for item in loaded.items] == [("a", "red"), ("a#2", "blue")]
     assert [(bad.id, bad.cause) for bad in loaded.skipped] == [("a", "bad_row")]
-    with pytest.raises(ValueError, match="none of 1 rows can be asked: a: answer 'green': expected one of red, blue"):
+    with pytest.raises(ValueError, match="none of 1 rows can be used: a: answer 'green': expected one of red, blue"):
         load(write(tmp_path, "jsonl", rows[1:2]))
 
 

@@ -108,7 +108,7 @@ def test_rows_that_no_rule_reads_are_told(tmp_path: Path) -> None:
     assert [item.id for item in loaded.items] == ["quantitative_width_data_4"]
     assert [bad.cause for bad in loaded.skipped] == ["bad_row"] * 4
     assert "'Rather wide.': cannot be read as that of a width_data" in loaded.skipped[0].detail
-    with pytest.raises(ValueError, match=r"none of 4 rows can be asked: quantitative_width_data_0: answer 'Rather"):
+    with pytest.raises(ValueError, match=r"none of 4 rows can be used: quantitative_width_data_0: answer 'Rather"):
         load(write(tmp_path, rows[:4]))
 
 

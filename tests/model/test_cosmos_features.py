@@ -156,7 +156,7 @@ def test_fingerprint_names_what_the_features_depend_on() -> None:
     ("settings", "said"),
     [
         ({"world_prompt": ""}, "world_prompt='': cosmos_features takes no text"),
-        ({"world_guidance_scale": 7.0}, "world_guidance_scale=7.0: cosmos_features takes one forward"),
+        ({"world_guidance_scale": 7.0}, "world_guidance_scale=7.0: cosmos_features runs one forward"),
         ({"world_feature_block": 2}, "world_feature_block=2: the transformer has the blocks 0 to 1"),
         ({"world_image_size": 40}, "set world_image_size to a multiple of 16"),
     ],

@@ -342,7 +342,7 @@ def test_users_adapters_are_saved_by_peft(load: Load, batch: Batch, tmp_path: Pa
         modules_to_save=["world_projector"],
     )
     wrapped = peft.get_peft_model(model, config).eval()
-    with pytest.raises(ValueError, match="has an adapter that PEFT put there"):
+    with pytest.raises(ValueError, match="has an adapter that PEFT added"):
         model.save_pretrained(tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
     wrapped.save_pretrained(tmp_path / "theirs")

@@ -140,7 +140,7 @@ def test_latents_without_a_block(
     world: TheWorld, conversations: dict[str, list[Message]], inputs: Any, method: str
 ) -> None:
     plain = encode(world.processor, conversations["image"], use_world=False)
-    with pytest.raises(ValueError, match="0 world blocks of together 0 world tokens and the call 1 world images"):
+    with pytest.raises(ValueError, match="0 world blocks with 0 world tokens in total, and the call 1 world images"):
         getattr(world, method)(**plain, world_latents=latents_of(world, inputs, 0))
 
 

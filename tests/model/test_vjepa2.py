@@ -183,7 +183,7 @@ def test_wrong_weights_are_refused(gemma_folder: Path, folder: Path, tmp_path: P
             r"the default: expected .*such as 'facebook/vjepa2-vitl-fpc6",
         ),
         ({}, {"world_prompt": "a ball"}, "world_prompt='a ball': vjepa2 takes no text"),
-        ({}, {"world_guidance_scale": 7.0}, "world_guidance_scale=7.0: vjepa2 takes one forward without guidance"),
+        ({}, {"world_guidance_scale": 7.0}, "world_guidance_scale=7.0: vjepa2 runs one forward without guidance"),
         ({"tubelet_size": 4}, {}, r"tubelet_size=4; .* expects 2"),
         ({"model_type": "vit"}, {}, r"model type 'vit'; .* set cosmos_model_name to one"),
     ],

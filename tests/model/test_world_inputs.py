@@ -129,7 +129,7 @@ def test_steps_of_the_configuration(gemma_folder: Any, cosmos_folder: Any) -> No
 def test_block_without_pixels(world: TheWorld, inputs: Any, method: str) -> None:
     given = {name: value for name, value in inputs.items() if name != "world_pixel_values"}
     with pytest.raises(
-        ValueError, match=rf"1 world blocks of together {FRAME_TOKENS} world tokens and the call 0 world images"
+        ValueError, match=rf"1 world blocks with {FRAME_TOKENS} world tokens in total, and the call 0 world images"
     ):
         getattr(world, method)(**given)
 
@@ -167,7 +167,7 @@ def test_blocks_of_unequal_length(world: TheWorld, conversations: dict[str, list
 
 @pytest.mark.parametrize("method", ["forward", "generate"])
 def test_pixels_without_a_block(world: TheWorld, plain: Any, inputs: Any, method: str) -> None:
-    with pytest.raises(ValueError, match="0 world blocks of together 0 world tokens and the call 1 world images"):
+    with pytest.raises(ValueError, match="0 world blocks with 0 world tokens in total, and the call 1 world images"):
         getattr(world, method)(**plain, world_pixel_values=inputs["world_pixel_values"])
 
 

@@ -67,7 +67,7 @@ def test_a_job_that_its_time_limit_cuts_goes_on_and_ends_with_the_undisturbed_lo
 
     text = log.read_text(encoding="utf-8")
     assert [(end["JobState"], end["Restarts"]) for end in ends] == [("COMPLETED", "1"), ("COMPLETED", "0")], text
-    (stopped,) = re.findall(r"a signal asks to stop: saving a checkpoint at step (\d+)", text)
+    (stopped,) = re.findall(r"signal to stop received: saving a checkpoint at step (\d+)", text)
     assert 3 <= int(stopped) < STEPS
     assert f"the run continues after step {stopped}" in text
     assert steps_logged(log) == list(range(1, STEPS + 1))  # none lost, none twice

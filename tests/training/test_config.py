@@ -98,6 +98,10 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"batch_size": True}, "batch_size=True: expected a whole number, got bool"),
         ({"batch_size": None}, "batch_size=None: expected a whole number"),
         ({"batch_size": 0}, "batch_size=0: expected at least 1"),
+        ({"train_world_steps": []}, "train_world_steps=[]: expected numbers of latent frames"),
+        ({"train_world_steps": [0, -1]}, "train_world_steps=[0, -1]: expected numbers of latent frames"),
+        ({"train_world_steps": [0], "objective": "align", "num_world_steps": 1}, "expected objective='answers'"),
+        ({"train_world_steps": [0], "enable_world": False}, "train_world_steps=[0] and objective='answers' and enable"),
         ({"streaming": 1}, "streaming=1: expected true or false, got int"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number"),
         ({"learning_rate": -1.0}, "learning_rate=-1.0: expected more than 0"),
@@ -110,15 +114,15 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"do_eval": True}, "without eval_dataset_path"),
         ({"push_to_hub": True}, "without hub_model_id"),
         ({"prefetch_factor": 2}, "num_workers=0"),
-        ({"resume_from": "a", "resume_from_checkpoint": "b"}, "two names of one thing"),
+        ({"resume_from": "a", "resume_from_checkpoint": "b"}, "have the same meaning"),
         ({"objective": "align"}, "number of latent frames"),
         ({"batch_sizes": 4}, "did you mean 'batch_size'?"),
         (
             {"per_device_train_batch_size": 4},
-            "config key 'per_device_train_batch_size' is not for a run: set batch_size",
+            "config key 'per_device_train_batch_size' cannot be set: set batch_size",
         ),
         ({"fp16": True}, "set mixed_precision"),
-        ({"remove_unused_columns": True}, "the collator makes batches"),
+        ({"remove_unused_columns": True}, "the collator makes the batches"),
         ({"changed": []}, "a checkpoint records it"),
         ({"optim": "adafctor"}, "optim='adafctor': expected one of adamw_torch, "),
         ({"adam_beta2": "0.9"}, "adam_beta2='0.9': expected a number, got str"),
@@ -151,7 +155,7 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"include_num_input_tokens_seen": "x"}, "expected one of all, non_padding, no or true or false"),
         ({"dataloader_multiprocessing_context": "thread"}, "expected one of fork, spawn, forkserver or null"),
         ({"dataloader_multiprocessing_context": "fork"}, "num_workers=0"),
-        ({"optim_target_modules": "all-linear"}, "is not for a run: the optimiser has one group"),
+        ({"optim_target_modules": "all-linear"}, "cannot be set: the optimiser has one group"),
         ({"optim": "galore_adamw"}, "optim='galore_adamw': expected one of adamw_torch, "),
     ],
 )
@@ -316,7 +320,7 @@ def test_keys_of_the_trainer_reach_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("report_to", "message"),
-    [("wandb", "use log_to_tensorboard and log_to_wandb"), (["mlfow"], "expected an installed")],
+    [("wandb", "use log_to_tensorboard and log_to_wandb"), (["mlfow"], "expected one of")],
 )
 def test_loggers_are_checked(report_to: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
@@ -328,8 +332,8 @@ def test_loggers_are_checked(report_to: Any, message: str, tmp_path: Path) -> No
     [
         ({"optim": "sgd", "optim_args": "momentum=x"}, "optim_args='momentum=x' with optim='sgd': could not convert"),
         ({"optim": "sgd", "optim_args": "nesterov=true"}, "Nesterov momentum requires a momentum"),
-        ({"optim": "sgd", "optim_args": "momentum=0.9, momentun=0.9"}, "' momentun=0.9' changes nothing in SGD"),
-        ({"optim_args": "momentum=0.9"}, "changes nothing in AdamW: leave it out"),
+        ({"optim": "sgd", "optim_args": "momentum=0.9, momentun=0.9"}, "' momentun=0.9' has no effect in SGD"),
+        ({"optim_args": "momentum=0.9"}, "has no effect in AdamW: leave it out"),
         ({"adam_beta2": 1.0}, "adam_beta2=1.0: Invalid beta parameter at index 1: 1.0"),
         ({"lr_scheduler_kwargs": {"zz": 1}}, "{'zz': 1} with lr_scheduler='cosine': zz: expected num_cycles or"),
         ({"lr_scheduler_kwargs": {"num_cycles": "x"}}, "could not convert string to float: 'x'"),

@@ -26,7 +26,7 @@ from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.cli.main import build_parser
 from theworld.training.config import TrainingConfig
-from theworld.training.distributed import IGNORED_MODULE, WRAPPED_LAYERS, check_shardable, settle_fsdp
+from theworld.training.distributed import IGNORED_MODULE, WRAPPED_LAYERS, check_shardable, configure_fsdp
 from theworld.training.run import train
 from theworld.utils.settings import keys
 
@@ -93,10 +93,10 @@ def test_fsdp_reduces_gradients_in_fp32_and_does_not_round_the_loss(
 ) -> None:
     launched("multi_gpu_fsdp.yaml", monkeypatch)
     plugin = FullyShardedDataParallelPlugin()
-    settle_fsdp(plugin, model)
+    configure_fsdp(plugin, model)
     assert plugin.mixed_precision_policy is None
     plugin.set_mixed_precision("bf16")  # what the trainer's accelerator does for mixed_precision="bf16"
-    settle_fsdp(plugin, model)
+    configure_fsdp(plugin, model)
     policy = plugin.mixed_precision_policy
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
 

@@ -101,6 +101,28 @@ def test_rollouts_and_evaluation_are_the_same(
     assert with_cache.metrics["eval_loss"] == without.metrics["eval_loss"]
 
 
+def test_drawn_steps_learn_the_same_with_the_cache_bit_for_bit(
+    tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
+) -> None:
+    start = load_world(gemma_folder, cosmos_folder, num_world_steps=1)
+    start.save_pretrained(tmp_path / "start")
+    write_rows(tmp_path, 8)
+    evaluation = {"do_eval": True, "eval_steps": 1, "eval_dataset_path": str(write_rows(tmp_path, 2, "eval.jsonl"))}
+
+    def config(name: str, **keys: Any) -> TrainingConfig:
+        world = {"model_name": str(tmp_path / "start"), "world_image_size": None, "world_pooling": None}
+        keys = {"output_dir": str(tmp_path / name), **world, **evaluation, "train_world_steps": [0, 1], **keys}
+        return tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys)
+
+    without = train(config("without"))
+    always = train(config("always", train_world_steps=None))
+    cache = config("cached", latent_cache=str(tmp_path / "latents"))
+    precompute(cache)
+    with_cache = train(cache)
+    assert history(with_cache.checkpoint) == history(without.checkpoint) != history(always.checkpoint)
+    assert with_cache.metrics["eval_loss"] == without.metrics["eval_loss"]
+
+
 @pytest.mark.parametrize(("mixed_precision", "size"), [("no", 4), ("bf16", 2)])
 def test_latents_take_the_bytes_of_the_encoders_dtype(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, mixed_precision: str, size: int
@@ -216,7 +238,7 @@ def test_a_row_without_latents_stops_the_run(tmp_path: Path, gemma_folder: Path,
 
 def test_latents_of_other_settings_are_refused(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = cached(tmp_path, gemma_folder, cosmos_folder)
-    with pytest.raises(FileNotFoundError, match=r"no latent cache there.*theworld precompute"):
+    with pytest.raises(FileNotFoundError, match=r"no latent cache.*theworld precompute"):
         train(config)
     precompute(config)
     with pytest.raises(ValueError, match=r"another encoder \(num_world_steps is 0 there, 1 here, weights is "):

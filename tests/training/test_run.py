@@ -20,6 +20,7 @@ from theworld.training.config import TrainingConfig
 from theworld.training.precompute import precompute
 from theworld.training.rows import load_rows
 from theworld.training.run import RunResult, train
+from theworld.training.samples import Sample, as_table
 from theworld.utils.io import read_jsonl
 
 TOKEN = "hf_" + "s" * 34
@@ -99,6 +100,30 @@ def test_tensorboard_has_every_figure(ended: Ended) -> None:
     figures |= {"train/grad_norm/projector", "train/param_norm/projector", "eval/loss", "eval/choice_accuracy"}
     assert figures <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_tensorboard_has_sample_answers_of_every_evaluation(ended: Ended) -> None:
+    events = EventAccumulator(str(ended.folder / "logs"))
+    events.Reload()
+    written = events.Tensors("eval/answers/text_summary")
+    assert [event.step for event in written] == [3, 6]
+    head, _, *rows = written[-1].tensor_proto.string_val[0].decode().splitlines()
+    assert head == "| Question | Answer | Right answer |"
+    assert len(rows) == 7  # the first 8 rows without the one whose image is broken
+    told = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [(question, truth) for question, _, truth in told][:2] == [(QUESTION, "red"), (QUESTION, "yellow ball")]
+    # The answer is that of the checkpoint of this step to the same image
+    model = TheWorld.from_pretrained(ended.result.checkpoint)
+    image = Image.open(ended.folder.parent / "0.png")
+    assert (
+        told[0][1]
+        == as_table([Sample("", model.ask(image, QUESTION, max_new_tokens=64), "")]).splitlines()[2].split(" | ")[1]
+    )
+
+
+def test_text_of_a_sample_stays_in_its_cell() -> None:
+    table = as_table([Sample("a | b\n<b>", "*c*", "d_e")])
+    assert table.splitlines()[-1] == "| a &#124; b &lt;b> | &#42;c&#42; | d&#95;e |"
 
 
 def test_wandb_offline_writes_its_run(
@@ -215,7 +240,7 @@ def test_nothing_but_bad_rows_within_the_budget_is_an_error(
     write_rows(tmp_path)
     for index in range(10):
         (tmp_path / f"{index}.png").unlink()
-    with pytest.raises(ValueError, match="no usable rows: all that the run read were skipped"):
+    with pytest.raises(ValueError, match="no usable rows: all rows that the run read were skipped"):
         train(tiny_run(tmp_path, gemma_folder, cosmos_folder, skip_budget=1.0, max_steps=1))
 
 

@@ -19,7 +19,7 @@ from theworld.training import run, stages
 from theworld.training.config import TrainingConfig
 from theworld.training.rows import load_rows
 from theworld.training.run import train
-from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_parts
+from theworld.training.stages import Stage, data_fingerprint, load_model, stage_table, trained_components
 from theworld.utils import quantization
 
 LORA = {"r": 2, "alpha": 4, "dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
@@ -72,7 +72,7 @@ def test_three_stages_each_from_the_last(
         result = train(config)
         assert (result.step, result.checkpoint) == (2, f"{config.output_dir}/checkpoint-2")
         model = trained[-1]
-        assert trained_parts(model) == parts
+        assert trained_components(model) == parts
         reloaded = TheWorld.from_pretrained(result.checkpoint, dtype=None)
         if precision == "no":
             assert torch.equal(logits(model, config), logits(reloaded, config))

@@ -176,7 +176,7 @@ def test_a_run_that_no_gradient_reaches_stops_after_its_first_step(
 
     monkeypatch.setattr(Trainer, "compute_loss", flat)
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
-    with pytest.raises(ValueError, match="the gradients of projector are 0 in 1 steps: nothing is learned"):
+    with pytest.raises(ValueError, match="the gradients of projector are 0 in 1 steps: the loss does not depend on"):
         train(config)
     assert not list(Path(config.output_dir).glob("checkpoint*"))
 

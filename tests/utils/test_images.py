@@ -275,7 +275,7 @@ def test_no_format_starts_another_program(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_errors_pass_between_processes() -> None:
-    for error in (ImageError("truncated", "a.png: damaged"), FetchError("timeout", "not there after 5 s")):
+    for error in (ImageError("truncated", "a.png: damaged"), FetchError("timeout", "not complete after 5 s")):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), copy.cause, str(copy)) == (type(error), error.cause, error.detail)
 
@@ -284,7 +284,7 @@ def test_urls_that_cannot_be_fetched(web: Web, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(images, "URL_TIMEOUT", 0.4)
     assert "status 404" in refusal(f"{web.url}/status-404")
     assert "not an image" in refusal(f"{web.url}/page")
-    assert "not there after 0.4 s" in refusal(f"{web.url}/drip")
+    assert "not complete after 0.4 s" in refusal(f"{web.url}/drip")
     monkeypatch.setattr(images, "MAX_BYTES", 100_000)
     assert "more than 100,000 bytes" in refusal(f"{web.url}/endless")
 

@@ -1,1 +1,1 @@
-"""Features -> figures."""
+"""Figures and tables about a model: rollouts, attention, alignment, cost."""

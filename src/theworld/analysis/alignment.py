@@ -1,8 +1,8 @@
-"""Where projected world tokens lie among what the language model already reads: image tokens and text embeddings.
+"""Compares projected world tokens with the language model's other inputs: image tokens and text embeddings.
 
-All three are taken as they enter the language model: world tokens behind the projector, image tokens behind the vision
-tower and Gemma's own projector, text embeddings scaled by sqrt(D) as Gemma scales them. Tokens of another scale or in a
-corner of their own are hard to read for a language model that was never trained on them (arXiv 2503.17349).
+All three are taken as inputs of the language model: world tokens after the projector, image tokens after the vision
+tower and Gemma's own projector, text embeddings scaled by sqrt(D) as in Gemma. A language model that was not trained on
+them uses tokens of another scale or direction poorly (arXiv 2503.17349).
 
 Shape legend: `M` images, `T = 1 + K` latent frames, `P` world tokens of a latent frame, `I` image tokens of an image,
 `n` tokens of a kind, `D` language-model width.
@@ -51,7 +51,7 @@ class AlignmentTokens:
         return {"world": self.world, "image": self.image, "text": self.text}[kind].flatten(0, -2)
 
     def sample(self, count: int, seed: int = 0) -> dict[str, Tensor]:
-        """At most `count` tokens of each kind: the same number of every kind, so that measures can be compared."""
+        """At most `count` tokens of each kind, the same number of every kind, so that measures are comparable."""
         generator = torch.Generator().manual_seed(seed)
         count = min(count, *(len(self.of(kind)) for kind in KINDS))
         picked = {kind: torch.randperm(len(self.of(kind)), generator=generator)[:count] for kind in KINDS}
@@ -73,12 +73,12 @@ def collect_tokens(
     text_tokens: int = 2000,
     seed: int = 0,
 ) -> AlignmentTokens:
-    """Run the frozen parts on every image, one at a time.
+    """Run the frozen components on every image, one at a time.
 
     Args:
         num_world_steps: Future latent frames; `None` takes the config's.
         text_tokens: Size of the vocabulary's sample; special and unused tokens are left out.
-        seed: Of that sample.
+        seed: Seed of that sample.
 
     Raises:
         ValueError: No image was given, the world is off, or `num_world_steps` is out of range.
@@ -87,7 +87,7 @@ def collect_tokens(
     if encoder is None:
         raise TheWorldError("there are no world tokens to compare: load the model with enable_world=True")
     if not images:
-        raise TheWorldError("no image to compare world and image tokens on: give one at least")
+        raise TheWorldError("no image to compare world and image tokens on: give at least one")
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
     check_world_steps(steps, model.config.max_world_steps)
     device = input_device(model)
@@ -151,11 +151,11 @@ def distance(first: Tensor, second: Tensor) -> Tensor:
 
 
 def alignment_metrics(tokens: AlignmentTokens, count: int = 500, seed: int = 0) -> dict[str, Any]:
-    """What the figure shows, as numbers; `sampled` tokens of each kind enter all but `cosine_at_place`.
+    """The numbers of the figure. All but `cosine_at_place` use `sampled` tokens of each kind.
 
-    `effective_rank` is of the tokens less their mean. `cosine_at_place` compares the present frame's world tokens with
-    the image tokens of the same image and place, of another place of the image, and of the same place of another
-    image: a projector that has learned what is where has the first above the others.
+    `effective_rank` is that of the tokens minus their mean. `cosine_at_place` compares world tokens of the current
+    frame with image tokens of the same image and place, of other places of the image, and of the same place of other
+    images. For a projector that keeps what is where, the first is the largest.
     """
     sample = tokens.sample(count, seed)
     pairs = [(kind, kind) for kind in KINDS] + list(combinations(KINDS, 2))
@@ -177,22 +177,22 @@ def alignment_metrics(tokens: AlignmentTokens, count: int = 500, seed: int = 0) 
 
 
 def cosine_at_place(tokens: AlignmentTokens) -> dict[str, float | None]:
-    """Mean cosine similarity of world and image tokens, each less the mean of its kind.
+    """Mean cosine similarity of world and image tokens, each minus the mean of its kind.
 
-    Of the same image and place, of other places of the image, and of the same place of other images (`None` for
-    a single image).
+    For the same image and place, for other places of the image, and for the same place of other images (`None` for a
+    single image).
     """
     side = math.isqrt(tokens.image.shape[1])
     image = fit_grid(tokens.image, (side, side), tokens.grid)  # (M, P, D)
     world = functional.normalize(tokens.world[:, 0] - tokens.world[:, 0].mean((0, 1)), dim=-1)
     image = functional.normalize(image - image.mean((0, 1)), dim=-1)
-    similar = torch.einsum("mpd,nqd->mnpq", world, image)  # of image m, place p with image n, place q
+    similar = torch.einsum("mpd,nqd->mnpq", world, image)  # image m, place p with image n, place q
     images, places = world.shape[:2]
-    same_picture, same_place = torch.eye(images, dtype=torch.bool), torch.eye(places, dtype=torch.bool)
+    same_image, same_place = torch.eye(images, dtype=torch.bool), torch.eye(places, dtype=torch.bool)
     return {
-        "same_place": _mean(similar[same_picture][:, same_place]),
-        "other_place": _mean(similar[same_picture][:, ~same_place]),
-        "other_picture": _mean(similar[~same_picture][:, same_place]),
+        "same_place": _mean(similar[same_image][:, same_place]),
+        "other_place": _mean(similar[same_image][:, ~same_place]),
+        "other_image": _mean(similar[~same_image][:, same_place]),
     }
 
 

@@ -1,23 +1,25 @@
-"""The figure of an alignment: projections of the tokens, and how they compare."""
+"""The figure of an alignment: projections of the tokens, and comparisons of them."""
 
 from __future__ import annotations
 
-from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from theworld.data.schema import IMAGE_SUFFIXES
 from theworld.utils.imports import require
-from theworld.utils.io import write_bytes, write_json
+from theworld.utils.io import write_json
 
 from .alignment import KINDS, AlignmentTokens, alignment_metrics, cosine, distance, pairwise
+from .figures import FIGURE_ENDINGS, check_figure_ending, save_figure
 
 COLOURS = {"image": "#2e86ab", "text": "#8d99a6", "world": "#d1495b"}
 PAIR_COLOURS = {"world-image": "#6a4c93", "world-text": "#d1495b", "image-text": "#2e86ab"}
+LINES = "#4b5563"
 PAIRS = tuple(combinations(KINDS, 2))
-FRAMES = "autumn"  # matplotlib's colours from red, now, to yellow, the last step
+FRAMES = "autumn"  # matplotlib's colours from red (now) to yellow (last step)
 
 
 def draw_alignment(tokens: AlignmentTokens, metrics: dict[str, Any], count: int = 500, seed: int = 0) -> Any:
@@ -59,26 +61,42 @@ def tsne(points: np.ndarray[Any, Any], seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 def save_alignment(
-    tokens: AlignmentTokens, folder: str | Path, about: dict[str, Any], count: int = 500, seed: int = 0
+    tokens: AlignmentTokens, output: str | Path, about: dict[str, Any], count: int = 500, seed: int = 0
 ) -> dict[str, Any]:
-    """Write `alignment.png` and `alignment.json` into `folder`; returns what the JSON holds.
+    """Write the figure `figure_path(output)`, and the numbers beside it as JSON; returns the content of the JSON.
 
     Args:
-        about: What the tokens are of; the first keys of the JSON.
-        count: Tokens of each kind that are compared, at most.
-        seed: Of the sample and of t-SNE.
+        output: A folder, or the path of the figure.
+        about: Source of the tokens; the first keys of the JSON.
+        count: Largest number of tokens of each kind.
+        seed: Seed of the sample and of t-SNE.
+
+    Raises:
+        ValueError: `output` is an image, but not PNG, SVG or PDF.
     """
+    path = figure_path(output)
     metrics = alignment_metrics(tokens, count, seed)
-    data = BytesIO()
-    draw_alignment(tokens, metrics, count, seed).savefig(data, format="png", dpi=120)
-    write_bytes(Path(folder) / "alignment.png", data.getvalue())
+    save_figure(draw_alignment(tokens, metrics, count, seed), path, dpi=120)
     described = {**about, "seed": seed, **metrics}
-    write_json(Path(folder) / "alignment.json", described)
+    write_json(path.with_suffix(".json"), described)
     return described
 
 
+def figure_path(output: str | Path) -> Path:
+    """`output` if it is the path of a figure, and otherwise `alignment.png` in that folder.
+
+    Raises:
+        ValueError: `output` is an image, but not PNG, SVG or PDF.
+    """
+    suffix = Path(output).suffix.lower()
+    if suffix in (*IMAGE_SUFFIXES, *FIGURE_ENDINGS):
+        check_figure_ending(output)
+        return Path(output)
+    return Path(output) / "alignment.png"
+
+
 def _scatter(panel: Any, points: np.ndarray[Any, Any], frames: np.ndarray[Any, Any]) -> None:
-    """Image and text in one colour each, world tokens in one for each latent frame."""
+    """Image and text tokens in one colour each, world tokens in one colour per latent frame."""
     count = len(points) // len(KINDS)
     parts = {kind: points[index * count : (index + 1) * count] for index, kind in enumerate(KINDS)}
     style = {"s": 16, "alpha": 0.75, "linewidths": 0}
@@ -99,8 +117,9 @@ def _histograms(panel: Any, values: dict[str, np.ndarray[Any, Any]]) -> None:
     for pair, numbers in values.items():
         label = f"{pair}: {numbers.mean():.2f}"
         panel.hist(
-            numbers, edges, density=True, histtype="stepfilled", alpha=0.45, color=PAIR_COLOURS[pair], label=label
+            numbers, edges, density=True, histtype="stepfilled", alpha=0.3, color=PAIR_COLOURS[pair], label=label
         )
+        panel.hist(numbers, edges, density=True, histtype="step", color=PAIR_COLOURS[pair])
     panel.set_yticks([])
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.legend(frameon=False, fontsize=9, title="pairs: mean")
@@ -111,6 +130,8 @@ def _magnitudes(panel: Any, values: dict[str, np.ndarray[Any, Any]]) -> None:
     for body, kind in zip(parts["bodies"], values, strict=True):
         body.set_facecolor(COLOURS[kind])
         body.set_alpha(0.6)
+    for lines in ("cbars", "cmins", "cmaxes", "cmedians"):
+        parts[lines].set(color=LINES, linewidth=1.2)
     panel.set_xticks(range(1, 1 + len(values)), list(values))
     panel.set_ylim(bottom=0)
     panel.spines[["top", "right"]].set_visible(False)
@@ -118,12 +139,12 @@ def _magnitudes(panel: Any, values: dict[str, np.ndarray[Any, Any]]) -> None:
 
 
 def _table(panel: Any, metrics: dict[str, Any]) -> None:
-    """The numbers that no panel shows."""
+    """The numbers that are in no other panel."""
     place = metrics["cosine_at_place"]
     rows = [(f"effective rank, {kind}", f"{metrics['effective_rank'][kind]:.1f}") for kind in KINDS]
     rows += [(f"centroids, {pair}: L2", f"{value:.2f}") for pair, value in metrics["centroid_distance"].items()]
     rows += [(f"centroids, {pair}: cosine", f"{value:.2f}") for pair, value in metrics["centroid_cosine"].items()]
-    names = {"same_place": "same place", "other_place": "another place", "other_picture": "another picture"}
+    names = {"same_place": "same place", "other_place": "another place", "other_image": "another image"}
     rows += [
         (f"centred world-image cosine, {names[name]}", "-" if value is None else f"{value:.2f}")
         for name, value in place.items()
@@ -138,4 +159,4 @@ def _table(panel: Any, metrics: dict[str, Any]) -> None:
         cell.get_text().set_horizontalalignment("right" if column else "left")
 
 
-__all__ = ["draw_alignment", "save_alignment", "tsne"]
+__all__ = ["draw_alignment", "figure_path", "save_alignment", "tsne"]

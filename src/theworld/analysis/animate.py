@@ -15,17 +15,17 @@ from theworld.utils.imports import require
 from theworld.utils.io import write_bytes
 
 SHOWN_SIDE = 256
-"""Pixels of the shorter side that small frames are enlarged to at least."""
+"""Smallest shorter side in pixels; smaller frames are enlarged."""
 
 SHEET_COLUMNS = 8
 GAP, BAR, INK, PAPER = 8, 20, (30, 30, 30), (255, 255, 255)
-LAST_FRAME = 1000  # milliseconds that a GIF rests before it starts anew
+LAST_FRAME = 1000  # milliseconds that a GIF shows the last frame before it restarts
 
 
 def enlarge(frame: Image.Image, side: int = SHOWN_SIDE) -> Image.Image:
-    """Scale by the whole number that brings the shorter side to at least `side`, without smoothing.
+    """Scale by the smallest whole number that makes the shorter side at least `side`, without smoothing.
 
-    A frame of 32 pixels is shown as the squares that the model deals with, not as a blur.
+    The pixels of a small frame, such as 32 x 32, stay visible as squares.
     """
     factor = max(1, -(-side // min(frame.size)))
     return to_rgb(frame).resize((frame.width * factor, frame.height * factor), Image.Resampling.NEAREST)
@@ -34,21 +34,21 @@ def enlarge(frame: Image.Image, side: int = SHOWN_SIDE) -> Image.Image:
 def save_rollout(
     frames: list[Image.Image], path: str | Path, *, fps: float = 8, frames_per_step: int = 4, caption: str = ""
 ) -> Path:
-    """Write the frames as what the ending of `path` says: `.gif`, `.mp4` or `.png` (a contact sheet).
+    """Write the frames in the format of the suffix of `path`: `.gif`, `.mp4` or `.png` (a contact sheet).
 
     Args:
-        frames: The present, then `frames_per_step` imagined frames for each future latent frame.
-        fps: Frames a second of GIF and MP4.
+        frames: The current frame, then `frames_per_step` imagined frames per future latent frame.
+        fps: Frames per second of GIF and MP4.
         caption: Text below the frames.
 
     Raises:
-        ValueError: The ending is another one, or `fps` is not above 0.
+        ValueError: The suffix is another one, or `fps` is out of range.
         ImportError: MP4 without the extra `analysis`.
     """
     path = Path(path)
     check_ending(path)
     if not 0 < fps <= 100:
-        raise TheWorldError(f"fps={fps}: expected more than 0 and at most 100 frames a second")
+        raise TheWorldError(f"fps={fps}: expected more than 0 and at most 100 frames per second")
     if path.suffix.lower() == ".png":
         data = BytesIO()
         contact_sheet_of(frames, frames_per_step, caption).save(data, "PNG")
@@ -60,17 +60,17 @@ def save_rollout(
 
 
 def check_ending(path: str | Path) -> None:
-    """Refuse an ending that `save_rollout` does not know.
+    """Check the suffix of a path for `save_rollout`.
 
     Raises:
-        ValueError: Names the path and the endings there are.
+        ValueError: It is not supported; names the path and the supported suffixes.
     """
     if Path(path).suffix.lower() not in (".gif", ".mp4", ".png"):
         raise TheWorldError(f"{path}: expected a file that ends in .gif, .mp4 or .png (a contact sheet)")
 
 
 def contact_sheet_of(frames: list[Image.Image], frames_per_step: int = 4, caption: str = "") -> Image.Image:
-    """The present on a line of its own where one line is too short for all; each frame with its number above it."""
+    """All frames with their numbers; if one line is too short, the current frame has its own line."""
     tiles = [enlarge(frame, SHOWN_SIDE // 2) for frame in frames]
     width, height = tiles[0].size
     columns = min(len(tiles), 1 + SHEET_COLUMNS)
@@ -95,12 +95,12 @@ def _lines(tiles: list[Image.Image]) -> list[list[Image.Image]]:
 
 
 def _label(index: int, frames_per_step: int) -> str:
-    """`now`, or the number of the imagined frame and the latent frame that it belongs to."""
+    """`now`, or the number of the imagined frame and of its latent frame."""
     return f"+{index}, step {-(-index // frames_per_step)}" if index else "now"
 
 
 def _with_footer(frame: Image.Image, index: int, frames_per_step: int, caption: str) -> Image.Image:
-    """The frame above a line that says which it is, and the caption; both sides even, as MP4 needs them."""
+    """The frame above its label and the caption; both sides are even, as MP4 needs."""
     text = [_label(index, frames_per_step), *_wrap(caption, frame.width - 2 * GAP)]
     height = frame.height + BAR * len(text) + GAP
     shown = Image.new("RGB", (frame.width + frame.width % 2, height + height % 2), PAPER)
@@ -115,7 +115,7 @@ def _write(draw: ImageDraw.ImageDraw, lines: list[str], top: int) -> None:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Lines of `text` that fit `width` pixels; a line break in it stays."""
+    """Lines of `text` that fit into `width` pixels; line breaks are kept."""
     lines: list[str] = []
     for paragraph in text.splitlines():
         line = ""

@@ -1,4 +1,4 @@
-"""A conversation of several turns: images stay where they were given, and every answer is streamed as it is made."""
+"""A conversation of several turns. Images stay in their turns, and answers are streamed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from theworld.utils.images import open_image
 
 
 class Conversation:
-    """Turns of a person and a model.
+    """Turns of a user and a model.
 
     Args:
-        model: Answers, on inputs of its own processor.
+        model: The model that answers, with its own processor.
 
     Attributes:
-        messages: Finished turns, as a chat template takes them.
+        messages: Finished turns, as input of a chat template.
         images: RGB images that the next question will carry.
-        use_world: Whether images come with world tokens, those of earlier turns included.
+        use_world: Whether images have world tokens, including images of earlier turns.
         num_world_steps: Future latent frames of every image.
     """
 
@@ -36,10 +36,10 @@ class Conversation:
         self.num_world_steps = model.config.num_world_steps
 
     def add_image(self, image: Any) -> Image.Image:
-        """Keep `image`, of any kind that `open_image` opens, for the next question; returns it as RGB.
+        """Add `image`, of any kind that `open_image` opens, to the next question; returns it as RGB.
 
         Raises:
-            ValueError: It is no image that can be read.
+            ValueError: It cannot be read as an image.
             FileNotFoundError: The path does not exist.
         """
         self.images.append(open_image(image))
@@ -66,13 +66,13 @@ class Conversation:
         self.num_world_steps = check_world_steps(num_world_steps, self.model.config.max_world_steps)
 
     def clear(self) -> None:
-        """Forget every turn and every image; the world's settings stay."""
+        """Remove all turns and images; the world settings stay."""
         self.messages, self.images = [], []
 
     def ask(self, question: str, write: Callable[[str], object], max_new_tokens: int = 256) -> str:
         """Answer `question` greedily; `write` gets the answer's text word by word.
 
-        A question that fails leaves the conversation as it was, its images waiting for the next one.
+        If a question fails, the conversation does not change, and its images stay for the next question.
 
         Returns:
             The whole answer.
@@ -109,7 +109,7 @@ class Conversation:
 
 
 class _Writer(TextStreamer):
-    """Hands finished words on in place of printing them."""
+    """Passes finished words to `write` instead of printing them."""
 
     def __init__(self, tokenizer: Any, write: Callable[[str], object]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)

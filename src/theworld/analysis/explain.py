@@ -1,9 +1,8 @@
-"""Where an answer looks: attention from the answer's tokens to the world tokens, the image and the text.
+"""Attention of an answer's tokens to the world tokens, the image and the text.
 
-Attention says where the model looks. It is no proof of what caused the answer: values can be ignored, moved between
-positions in earlier layers, or read from a position that only collects them (Jain and Wallace 2019, arXiv 1902.10186).
-To know whether the world tokens decide an answer, change them and ask again: that is what the arms of `theworld
-evaluate` do.
+Attention does not prove what caused an answer: values can be ignored, moved between positions in earlier layers, or
+read from a position that only collects them (Jain and Wallace 2019, arXiv 1902.10186). The arms of `theworld evaluate`
+measure whether world tokens change answers.
 
 Shape legend: `A` answer tokens, `L` sequence, `T = 1 + K` latent frames, `R, C` rows and columns of world tokens.
 """
@@ -27,20 +26,20 @@ GROUPS = ("world", "image", "text", "start")
 
 @dataclass(frozen=True)
 class Explanation:
-    """An answer, and where each of its tokens looked when it was chosen.
+    """An answer, and the attention that predicted each of its tokens.
 
     Args:
-        question: As it was asked.
-        answer: As `model.ask` gives it.
+        question: The question.
+        answer: The answer, as from `model.ask`.
         tokens: The answer's `A` tokens.
         attention: (layers, A, L) mean over heads; every row sums to 1. Row `a` is the attention of the position that
             predicts answer token `a`: the prompt's last one for the first, the token before it for the others.
-        groups: For each of `GROUPS` the positions (L) that belong to it: world tokens; image tokens; text with all
-            markers and the answer so far; and the first token, on which models rest attention that they have no use for
-            (arXiv 2309.17453).
+        groups: By name of `GROUPS`, a mask (L) of its positions: world tokens; image tokens; text with all markers and
+            the answer so far; and the first token, which receives attention that is not needed elsewhere (arXiv
+            2309.17453).
         grid: `(T, R, C)` of the world tokens.
-        sliding: For each layer whether it sees a window only; what is outside of it has attention 0.
-        latents: (1, channels, T, h, w), from which the world tokens were made.
+        sliding: For each layer, whether it attends within a window only; attention outside of it is 0.
+        latents: (1, channels, T, h, w) of the world tokens.
     """
 
     question: str
@@ -53,7 +52,7 @@ class Explanation:
     latents: Tensor
 
     def world_attention(self, layer: int | None = None) -> Tensor:
-        """Attention (T, R, C) to each world token, mean over the answer's tokens and over all layers or of one.
+        """Attention (T, R, C) to each world token, the mean over the answer's tokens, of one layer or over all.
 
         Raises:
             ValueError: There is no such layer.
@@ -65,12 +64,12 @@ class Explanation:
         return chosen.mean((0, 1))[self.groups["world"]].view(self.grid)
 
     def shares(self) -> dict[str, list[float]]:
-        """For each group the share of attention that goes to it in each layer; in a layer they sum to 1."""
+        """Share of attention to each group, per layer; the shares of a layer sum to 1."""
         mean = self.attention.mean(1)  # (layers, L)
         return {name: mean[:, positions].sum(1).tolist() for name, positions in self.groups.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything that the figure shows, for JSON."""
+        """The data of the figure, for JSON."""
         return {
             "question": self.question,
             "answer": self.answer,
@@ -87,29 +86,31 @@ class Explanation:
 def explain(
     model: TheWorld, image: Any, question: str, *, num_world_steps: int | None = None, **generate_kwargs: Any
 ) -> Explanation:
-    """Answer `question` about `image`, and read where the answer looked.
+    """Answer `question` about `image`, and record the attention of the answer.
 
-    The answer is generated as ever. Then prompt and answer run once more in one pass, without a cache and with the
-    attention implementation that returns its weights, of which only the answer's rows are kept.
+    The answer is generated as usual. Then prompt and answer run again in one pass without a cache, with the attention
+    implementation that returns weights. Only the answer's rows are kept.
 
     Args:
-        image: Of any kind that `theworld.utils.images.open_image` opens.
+        image: Any kind of image that `theworld.utils.images.open_image` opens.
         num_world_steps: Future latent frames to imagine; `None` takes the config's.
-        generate_kwargs: Of `generate`, such as `max_new_tokens`.
+        generate_kwargs: Arguments of `generate`, such as `max_new_tokens`.
 
     Raises:
         ValueError: The world is off, the question is empty or holds a reserved token, or the image cannot be read.
     """
     encoder = model.model.world_encoder
     if encoder is None:
-        raise TheWorldError("explaining shows attention to world tokens: load the model with enable_world=True")
+        raise TheWorldError("explain shows attention to world tokens: load the model with enable_world=True")
+    # 1. Generate the answer
     inputs, latents = _prompt(model, encoder, image, question, num_world_steps)
     length = inputs["input_ids"].shape[1]
     options = {"max_new_tokens": 100, "do_sample": False, **generate_kwargs}
     output = cast(Any, model.generate)(**inputs, world_latents=latents, **options)
     answer = model.processor.decode(output[0, length:], skip_special_tokens=True).strip()
-    told = _without_end(model, output[0, length:].tolist())
-    ids = torch.cat([inputs["input_ids"][0], inputs["input_ids"].new_tensor(told[:-1])])[None]  # (1, L)
+    # 2. Run prompt and answer again, and keep the answer's attention
+    answered = _without_end(model, output[0, length:].tolist())
+    ids = torch.cat([inputs["input_ids"][0], inputs["input_ids"].new_tensor(answered[:-1])])[None]  # (1, L)
     inputs |= {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if "token_type_ids" in inputs:
         inputs["token_type_ids"] = _extended(inputs["token_type_ids"], ids.shape[1])
@@ -117,7 +118,7 @@ def explain(
     return Explanation(
         question,
         answer,
-        [model.processor.decode([token]) for token in told],
+        [model.processor.decode([token]) for token in answered],
         attention,
         _groups(model, ids[0].cpu()),
         (latents.shape[2], *model.config.world_grid),
@@ -127,9 +128,9 @@ def explain(
 
 
 def answer_attention(model: TheWorld, inputs: dict[str, Any], first: int) -> Tensor:
-    """Attention (layers, L - first, L) of the positions from `first` on of one prompt, mean over heads, in fp32.
+    """Attention (layers, L - first, L) of the positions from `first` of one prompt, averaged over heads, in fp32.
 
-    One layer's weights are in memory at a time: all of them would be gigabytes for a long rollout.
+    Only one layer's weights are in memory at a time; for a long rollout, all would be gigabytes.
     """
     rows: list[Tensor] = []
 
@@ -149,9 +150,9 @@ def answer_attention(model: TheWorld, inputs: dict[str, Any], first: int) -> Ten
 
 @contextmanager
 def eager_attention(model: TheWorld) -> Generator[None]:
-    """Run the language model with the attention that returns its weights, and put back what it ran with before.
+    """Run the language model with the attention that returns its weights; restores the previous one at the end.
 
-    The vision tower keeps its own, so that image tokens stay the same bits.
+    The vision tower's does not change, so image tokens stay bit-identical.
     """
     before = cast(Any, model.config.get_text_config())._attn_implementation
     model.set_attn_implementation({"text_config": "eager"})
@@ -171,7 +172,7 @@ def _prompt(
 
 
 def _without_end(model: TheWorld, tokens: list[int]) -> list[int]:
-    """The answer's tokens without those that end it; of an empty answer the one that ended it."""
+    """The answer's tokens without end tokens; an empty answer keeps one end token."""
     end = model.generation_config.eos_token_id
     special = {*model.processor.tokenizer.all_special_ids, *(end if isinstance(end, list) else [end])}
     kept = len(tokens)
@@ -181,7 +182,7 @@ def _without_end(model: TheWorld, tokens: list[int]) -> list[int]:
 
 
 def _extended(token_types: Tensor, length: int) -> Tensor:
-    """Token types of the prompt, and 0 for the answer: it is read from left to right."""
+    """Token types of the prompt, and 0 for the answer, which has causal attention."""
     return torch.nn.functional.pad(token_types, (0, length - token_types.shape[1]))
 
 

@@ -1,37 +1,37 @@
-"""The figure of an explanation: attention drawn on each latent frame, and its shares per layer."""
+"""The figure of an explanation: attention on each latent frame, and its shares per layer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.utils.errors import TheWorldError
 from theworld.utils.imports import require
-from theworld.utils.io import write_bytes
 
+from .animate import enlarge
 from .explain import GROUPS, Explanation
 from .guardrail import can_show
 from .imagine import decode_frames, seen_by_world
 
 COLUMNS = 6
-"""Latent frames side by side at most."""
+"""Largest number of latent frames in a row."""
+
+HEAT = "YlOrRd"
+"""matplotlib's colours of the attention: light ones, as the grey frame below may be dark."""
 
 COLOURS = {"world": "#d1495b", "image": "#2e86ab", "text": "#9aa5b1", "start": "#e3e7eb"}
 NAMES = {"world": "world", "image": "image", "text": "text", "start": "first token"}
 
 
 def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
-    """One image for each latent frame to draw on: `image` as the world encoder gets it, then each step's last frame.
+    """One background image per latent frame: the world encoder's input `image`, then each step's last frame.
 
-    Where no imagined frames can be shown, because the encoder does not decode or NVIDIA's guardrail is not installed,
-    `image` stands for all.
+    If imagined frames cannot be shown, because the encoder does not decode or NVIDIA's guardrail is not installed, all
+    are `image`.
     """
     present = seen_by_world(model, image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
@@ -44,12 +44,12 @@ def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list
 def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], layer: int | None = None) -> Any:
     """A matplotlib figure.
 
-    Above, each latent frame as it is seen, and under it the mean attention of the answer's tokens to its world tokens,
-    on one scale for all frames. Below, what each layer gives to world, image and text.
+    Above: each latent frame, and under it the mean attention of the answer's tokens to its world tokens, on one scale
+    for all frames. Below: the shares of each layer's attention to world, image and text.
 
     Args:
         explanation: What to draw.
-        frames: `T` images, as of `frames_behind`.
+        frames: `T` images, as from `frames_behind`.
         layer: Draw this layer's attention; `None` draws the mean over all.
 
     Raises:
@@ -57,7 +57,7 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
         ImportError: matplotlib is not installed.
     """
     attention = explanation.world_attention(layer).numpy()  # (T, R, C)
-    scale = float(attention.max()) or 1.0  # a window may hide every world token from a layer
+    scale = float(attention.max()) or 1.0  # all 0 if a layer's window has no world token
     rows = math.ceil(len(frames) / COLUMNS)
     columns = math.ceil(len(frames) / rows)
     height = 0.7 + (4.6 * rows if len(frames) > 1 else 3.2)
@@ -65,36 +65,46 @@ def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], la
         figsize=(max(7.5, 2.4 * columns + 1), height + 2.6), layout="constrained"
     )
     above, below = figure.subfigures(2, 1, height_ratios=[height, 2.6])
-    above.suptitle(f"{explanation.question}\nanswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
-    # A row of frames above a row of their attention; a frame alone beside its own
+    above.suptitle(f"{explanation.question}\nAnswer: {explanation.answer or '(nothing)'}", fontsize=11, wrap=True)
+    # Rows of frames above rows of their attention; a single frame is beside its attention
     panels = above.subplots(2 * rows, columns, squeeze=False) if columns > 1 else above.subplots(1, 2, squeeze=False).T
     for panel in panels.flat:
         panel.set_axis_off()
-    heat = None
     for step, frame in enumerate(frames):
         row, column = divmod(step, columns)
         plain, hot = panels[2 * row, column], panels[2 * row + 1, column]
         plain.imshow(frame, interpolation="nearest")
         plain.set_title(f"step +{step}" if step else "now", fontsize=10)
-        heat = _draw_heat(hot, frame, attention[step], scale)
+        hot.imshow(attention_over(frame, attention[step], scale), interpolation="nearest")
         hot.set_title(f"{100 * attention[step].sum():.1f} % of the attention", fontsize=9)
-    bar = above.colorbar(heat, ax=panels.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
+    colours = require("analysis", "matplotlib.cm").ScalarMappable(cmap=HEAT)
+    colours.set_clim(0, 100 * scale)
+    bar = above.colorbar(colours, ax=panels.ravel().tolist(), shrink=0.6, aspect=30, pad=0.02)
     which = "mean over layers" if layer is None else f"layer {layer % len(explanation.sliding)}"
     bar.set_label(f"% to one world token\n({which})", fontsize=9)
     _draw_shares(below.subplots(), explanation)
     return figure
 
 
-def _draw_heat(panel: Any, frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Any:
-    """The frame in grey, and over it each cell's attention: the more of it, the less transparent."""
-    extent = (0, frame.width, frame.height, 0)
-    panel.imshow(frame.convert("L"), cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest")
-    opacity = 0.75 * np.sqrt(attention / scale)
-    return panel.imshow(100 * attention, cmap="inferno", vmin=0, vmax=100 * scale, alpha=opacity, extent=extent)
+def attention_over(frame: Image.Image, attention: np.ndarray[Any, Any], scale: float) -> Image.Image:
+    """The frame in grey, overlaid with the attention of each cell; opacity grows with attention.
+
+    Args:
+        frame: A frame of any size; `enlarge` enlarges a small one.
+        attention: (R, C), from 0 to `scale`.
+    """
+    frame = enlarge(frame)
+    # Black becomes a middle grey, so that colours above it can be told apart
+    grey = 127.5 + np.asarray(frame.convert("L"), np.float32)[..., None] / 2  # (H, W, 1)
+    cells = Image.fromarray((attention / scale).astype(np.float32)).resize(frame.size, Image.Resampling.NEAREST)
+    share = np.asarray(cells)  # (H, W), from 0 to 1
+    colour = 255 * require("analysis", "matplotlib").colormaps[HEAT](share)[..., :3]
+    opacity = 0.8 * np.sqrt(share)[..., None]
+    return Image.fromarray((grey * (1 - opacity) + colour * opacity).round().astype(np.uint8))
 
 
 def _draw_shares(panel: Any, explanation: Explanation) -> None:
-    """Stacked bars: what each layer gives to each group of positions."""
+    """Stacked bars of each layer's attention to each group of positions."""
     shares = explanation.shares()
     numbers = np.arange(len(explanation.sliding))
     bottom = np.zeros(len(numbers))
@@ -114,23 +124,4 @@ def _draw_shares(panel: Any, explanation: Explanation) -> None:
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title="to (positions)")
 
 
-def save_explanation(figure: Any, path: str | Path) -> Path:
-    """Write the figure as PNG.
-
-    Raises:
-        ValueError: `path` does not end in `.png`.
-    """
-    check_ending(path)
-    data = BytesIO()
-    figure.savefig(data, format="png", dpi=150)
-    write_bytes(path, data.getvalue())
-    return Path(path)
-
-
-def check_ending(path: str | Path) -> None:
-    """Raise `ValueError` if `path` does not end in `.png`."""
-    if Path(path).suffix.lower() != ".png":
-        raise TheWorldError(f"{path}: expected a file that ends in .png")
-
-
-__all__ = ["check_ending", "draw_explanation", "frames_behind", "save_explanation"]
+__all__ = ["COLOURS", "NAMES", "attention_over", "draw_explanation", "frames_behind"]

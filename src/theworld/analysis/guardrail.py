@@ -1,7 +1,7 @@
 """NVIDIA's guardrail over frames that are decoded from NVIDIA's weights.
 
-The NVIDIA Open Model Licence ends by itself for those who bypass the guardrail of a model without a similar one in its
-place. So whatever decodes frames here asks `needs_guardrail` and runs `guarded`; there is no switch to turn it off.
+The NVIDIA Open Model Licence ends for users who bypass a model's guardrail without a similar replacement. So all code
+here that decodes frames calls `needs_guardrail` and runs `guarded`; there is no option to turn it off.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from theworld.utils.imports import require
 
 EXTRA, PACKAGE = "cosmos-guardrail", "cosmos_guardrail"
 
-# (layers, heads, head width) of Cosmos-Predict2's transformers, 2B and 14B: a bare copy of the weights is known by them
+# (layers, heads, head width) of Cosmos-Predict2's transformers, 2B and 14B: they identify copies of the weights
 NVIDIA_SHAPES = ((28, 16, 128), (36, 40, 128))
 
 MISSING = (
-    "frames decoded from {name} come from NVIDIA's weights. Their licence, the NVIDIA Open Model Licence, ends where "
+    "frames decoded from {name} come from NVIDIA's weights. Their licence, the NVIDIA Open Model Licence, ends if "
     'their guardrail is bypassed, and the guardrail is not installed: pip install "theworld[cosmos-guardrail]"'
 )
 
 
 def needs_guardrail(encoder: WorldEncoder, subfolder: str = "") -> bool:
-    """Whether what `encoder` decodes comes from NVIDIA's weights, or from a model made of them.
+    """Whether frames that `encoder` decodes come from NVIDIA's weights, or from a derived model.
 
-    So it is for a repository of NVIDIA's, a copy of one in the Hub's cache, one whose `model_index.json` has a safety
-    checker or says that it was loaded from NVIDIA's, and for a transformer of the size that NVIDIA published.
+    True for a repository of NVIDIA, a copy of one in the Hub's cache, one whose `model_index.json` has a safety checker
+    or names NVIDIA's as its source, and for a transformer of a size that NVIDIA published.
 
     Args:
-        encoder: Its `source` names the folder or Hub id.
-        subfolder: Where in that the world model lies (`cosmos_subfolder` of the config).
+        encoder: The world encoder; its `source` names the folder or Hub id.
+        subfolder: Sub-folder of the world model (`cosmos_subfolder` of the config).
     """
     if "model" not in encoder.source:
         return False
@@ -62,7 +62,7 @@ def can_show(encoder: WorldEncoder, subfolder: str = "") -> bool:
 
 
 def check_installed(name: str) -> None:
-    """Refuse, before minutes are spent on a rollout, to decode frames of `name` that could not be shown.
+    """Check that frames of `name` can be shown, before minutes are spent on a rollout.
 
     Raises:
         ImportError: The extra `cosmos-guardrail` is not installed; names it and the licence's condition.
@@ -76,14 +76,14 @@ def load_guardrail() -> Any:
     """NVIDIA's `CosmosSafetyChecker`, loaded once.
 
     Importing it turns gradients off for the whole process (one of its dependencies calls
-    `torch.set_grad_enabled(False)`); here the mode is put back as it was.
+    `torch.set_grad_enabled(False)`); here the previous mode is restored.
     """
     with torch.set_grad_enabled(torch.is_grad_enabled()):
         return require(EXTRA, PACKAGE).CosmosSafetyChecker()
 
 
 def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
-    """The frames that may be shown, faces made unrecognisable: (F, 3, H, W) in [0, 1] -> the same shape and range.
+    """Check frames, and make faces unrecognisable: (F, 3, H, W) in [0, 1] -> the same shape and range.
 
     Raises:
         ImportError: The guardrail is not installed.
@@ -92,7 +92,7 @@ def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
     name = str(encoder.source["model"])
     check_installed(name)
     checker = load_guardrail()
-    with torch.set_grad_enabled(torch.is_grad_enabled()):  # as above, whatever it does when it runs
+    with torch.set_grad_enabled(torch.is_grad_enabled()):  # as above, in case running it turns gradients off
         checker.to(frames.device)
         if encoder.prompt and not checker.check_text_safety(encoder.prompt):
             raise TheWorldError(f"NVIDIA's guardrail refuses world_prompt={encoder.prompt!r}: choose another")
@@ -100,12 +100,12 @@ def guarded(frames: torch.Tensor, encoder: WorldEncoder) -> torch.Tensor:
         passed = checker.check_video_safety(pixels)
         checker.to("cpu")
     if passed is None:
-        raise TheWorldError(f"NVIDIA's guardrail refuses the frames that {name} imagines here: they are not shown")
+        raise TheWorldError(f"NVIDIA's guardrail refuses the frames that {name} imagined: they are not shown")
     return torch.from_numpy(np.asarray(passed)).permute(0, 3, 1, 2).to(frames) / 255
 
 
 def _read_json(name: str, file: str, subfolder: str, revision: str | None) -> dict[str, Any]:
-    """A JSON file of a model, empty where there is none."""
+    """A JSON file of a model; empty if there is none."""
     path = cached_file(
         name,
         file,

@@ -1,4 +1,4 @@
-"""What the world model imagines: the rollout behind an answer, decoded to frames.
+"""Decodes rollouts to frames.
 
 Shape legend: `C` latent channels, `T = 1 + K` latent frames, `h, w` latent height and width.
 """
@@ -23,9 +23,9 @@ from .guardrail import check_installed, guarded, needs_guardrail
 def imagine(
     model: TheWorld, image: Any, num_world_steps: int | None = None, seed: int | None = None
 ) -> list[Image.Image]:
-    """The frames, `1 + 4 K` of them, that the model imagines after `image`; the first is `image` as the VAE keeps it.
+    """The `1 + 4 K` frames of a rollout from `image`; the first is the VAE's reconstruction of `image`.
 
-    The latents are those whose tokens the language model gets for the same image, steps and seed.
+    The latents are those of the world tokens for the same image, steps and seed.
 
     Raises:
         ValueError: The world is off, its encoder cannot decode, or `num_world_steps` is out of range.
@@ -41,7 +41,7 @@ def imagine(
 
 @torch.no_grad()
 def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
-    """The `1 + 4 K` frames of one image's normalised latents (1, C, T, h, w), through NVIDIA's guardrail if need be.
+    """The `1 + 4 K` frames of one image's normalised latents (1, C, T, h, w), through NVIDIA's guardrail if needed.
 
     Raises:
         ValueError: The world is off, its encoder cannot decode, or the guardrail refuses the frames.
@@ -55,7 +55,7 @@ def decode_frames(model: TheWorld, latents: torch.Tensor) -> list[Image.Image]:
 
 
 def seen_by_world(model: TheWorld, image: Any) -> Image.Image:
-    """`image`, of any kind that `open_image` opens, with the crop and the size that the world encoder gets."""
+    """`image`, of any kind that `open_image` opens, with the crop and size of the world encoder's input."""
     return _as_pil(model.processor.world_pixels(image) / 2 + 0.5)[0]
 
 

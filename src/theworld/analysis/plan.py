@@ -1,4 +1,4 @@
-"""What a model will cost, before its weights are there: from configuration files alone, on the meta device.
+"""Computes what a model costs from its configuration files, on the meta device, without weights.
 
 Parameters are those of the modules themselves; `plan_flops` counts operations, `plan_files` lists downloads.
 """
@@ -24,7 +24,7 @@ from .plan_flops import encoder_on_meta, phase_flops
 
 LONGEST = 2**17  # positions of Gemma 3
 MARKERS = 2  # around a world block, and around the tokens of an image
-BF16, TRAINED = 2, 4 + 4 + 8  # bytes a parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
+BF16, TRAINED = 2, 4 + 4 + 8  # bytes per parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
 
 SETTINGS = (
     *("world_encoder", "fusion", "num_world_steps", "world_image_size", "world_pooling"),
@@ -51,7 +51,7 @@ GPUS: dict[str, Gpu] = {
 
 @dataclass(frozen=True)
 class ComponentCost:
-    """Parameters of one component, and the GB that they take: all in bf16, and in training."""
+    """Parameters of one component, and their memory in GB: all in bf16, and in training."""
 
     component: str
     parameters: int
@@ -70,16 +70,16 @@ class ComponentCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one setting of a model costs.
+    """Cost of a model with given settings.
 
     Args:
-        settings: The fields of the config that decide.
-        downloads: What is fetched, by repository and component.
+        settings: The fields of the config that determine the cost.
+        downloads: Files to download, by repository and component.
         components: Parameters and memory.
         tokens: By kind, of a prompt with one image: `world`, `image`, `text`, and `answer` in training.
         tflop: By phase, for one image: `encode`, `rollout`, `prefill`, `training step`.
         gpu: Key of `GPUS`.
-        share: Of its peak that `seconds` assumes.
+        share: Share of its peak that `seconds` assumes.
     """
 
     settings: dict[str, Any]
@@ -116,10 +116,10 @@ def plan(
     Args:
         name: A base Gemma 3 or a TheWorld checkpoint: Hub id, folder (weights may be absent), or `nano`.
         gpu: Key of `GPUS`.
-        share: Of the GPU's peak that the arithmetic reaches, above 0 and at most 1.
-        text_tokens: Tokens of the prompt beside image and world.
+        share: Share of the GPU's peak that computations reach, above 0 and at most 1.
+        text_tokens: Tokens of the prompt besides image and world.
         answer_tokens: Supervised tokens of a training sample.
-        fields: As of `TheWorld.from_pretrained`: fields of `TheWorldConfig`, `operating_point`, `token`, ...
+        fields: Arguments of `TheWorld.from_pretrained`: fields of `TheWorldConfig`, `operating_point`, `token`, ...
 
     Raises:
         ValueError: An argument or a field is out of range, or the world encoder cannot be planned.
@@ -138,7 +138,7 @@ def plan(
     if fields:
         raise TheWorldError(f"plan got {brief(', '.join(fields))}: not a field of TheWorldConfig")
     model = model_on_meta(loading)
-    # 3. Count
+    # 3. Count operations, files and parameters
     tokens = prompt_tokens(model.config, text_tokens, answer_tokens)
     flops = phase_flops(model, loading.cosmos, tokens)
     return Cost(
@@ -153,7 +153,7 @@ def plan(
 
 
 def settings_of(config: TheWorldConfig) -> dict[str, Any]:
-    """The fields of a config that decide the cost."""
+    """The fields of a config that determine the cost."""
     if not config.enable_world:
         return {"enable_world": False}
     fields = {name: getattr(config, name) for name in SETTINGS}

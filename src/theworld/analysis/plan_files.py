@@ -1,4 +1,4 @@
-"""Which files a model needs, how large they are, and under which licences they come."""
+"""The files that a model needs, with sizes and licences."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from theworld.model.checkpoints.load import Plan
 from theworld.model.components import component_sizes
 from theworld.utils.hub import Source, portable, shown
 
-LISTED, ON_DISK, ESTIMATED, UNKNOWN = "listed by the Hub", "on this disk", "at 2 bytes a parameter", "unknown"
+LISTED, ON_DISK, ESTIMATED, UNKNOWN = "listed by the Hub", "on this disk", "at 2 bytes per parameter", "unknown"
 KNOWN = {
     "google/gemma-3": "Gemma Terms of Use; gated",
     "nvidia/Cosmos": "NVIDIA Open Model Licence; gated",
     "nano": "MIT, in this package",
 }
-"""Licence and access by the beginning of a repository's name, for when the Hub is not asked."""
+"""Licence and access by prefix of a repository's name, for use without the Hub."""
 
 TEXT_ENCODER = 4_864_800_000
 """Parameters of the text encoder of Cosmos-Predict2, the encoder of T5-11B."""
@@ -34,9 +34,9 @@ class Download:
     Args:
         repository: Hub id, or the name of a folder.
         component: Its folder in the repository; empty for the whole.
-        files: How many; `None` if nothing lists them.
-        gigabytes: `None` if unknown.
-        known: Where the size is from.
+        files: Number of files; `None` if unknown.
+        gigabytes: Size; `None` if unknown.
+        known: Source of the size.
         licence: Licence, and whether its terms have to be accepted.
     """
 
@@ -49,7 +49,7 @@ class Download:
 
 
 def downloads_of(loading: Plan, model: TheWorld) -> list[Download]:
-    """What `from_pretrained` fetches for `model`, which has no weights."""
+    """Files that `from_pretrained` downloads for `model`, which has no weights."""
     # 1. The base Gemma 3, and the checkpoint on top of it
     encoder, sizes = model.model.world_encoder, component_sizes(model)
     found = _downloads(loading.gemma, {"": sum(sizes[component].total for component in ("vision", "language"))})
@@ -57,7 +57,7 @@ def downloads_of(loading: Plan, model: TheWorld) -> list[Download]:
         found += _downloads(loading.source, {"": None})
     if loading.cosmos is None or encoder is None:
         return found
-    # 2. The components of the world model
+    # 2. Components of the world model
     config = model.config
     needed: dict[str, int | None] = {
         name: sum(parameter.numel() for parameter in child.parameters()) for name, child in encoder.named_children()
@@ -76,7 +76,7 @@ def _downloads(source: Source, needed: Mapping[str, int | None]) -> list[Downloa
         prefix = source.folder(component) if component else source.subfolder
         chosen = {path: size for path, size in sizes.items() if not prefix or path.startswith(f"{prefix}/")}
         if component == "text_encoder" and any(path.startswith(source.folder("prompt_embeds/")) for path in sizes):
-            continue  # the embeddings of its prompts lie there in its place
+            continue  # the repository has embeddings of its prompts instead
         weights = sum(size for path, size in chosen.items() if path.endswith(".safetensors"))
         gigabytes, origin = (weights or sum(chosen.values())) / 1e9, known
         if not weights and count is not None:
@@ -89,7 +89,7 @@ def _downloads(source: Source, needed: Mapping[str, int | None]) -> list[Downloa
 
 
 def hub_info(source: Source) -> ModelInfo | None:
-    """What the Hub says of a repository; `None` for a folder, and where the Hub cannot be asked."""
+    """The Hub's data about a repository; `None` for a folder, or if the Hub cannot be reached."""
     if Path(source.name).is_dir():
         return None
     api = HfApi(token=source.hub.get("token"))
@@ -100,19 +100,19 @@ def hub_info(source: Source) -> ModelInfo | None:
 
 
 def listed_sizes(info: ModelInfo) -> dict[str, int]:
-    """Bytes by path, as the Hub lists them; 0 where it does not say."""
+    """Bytes by path, as listed by the Hub; 0 if unknown."""
     return {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
 
 def local_sizes(source: Source) -> dict[str, int]:
-    """Bytes by path, in a folder; nothing for a repository."""
+    """Bytes by path in a folder; empty for a repository."""
     folder = Path(source.name)
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def licence_of(source: Source, info: ModelInfo | None) -> str:
-    """Licence and access: as the Hub says, as the folder's README says, or as is known of the name."""
+    """Licence and access, from the Hub, the folder's README, or `KNOWN`."""
     card, gated = Path(source.name, "README.md"), ""
     data: Mapping[str, Any] = (metadata_load(card) or {}) if card.is_file() else {}
     if info is not None:

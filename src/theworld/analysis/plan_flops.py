@@ -35,16 +35,16 @@ def phase_flops(model: TheWorld, source: Source | None, tokens: dict[str, int]) 
     with torch.no_grad():
         prefill = count(lambda: run_model(model, prompt)[:, -1:], model.lm_head)
     step = count(lambda: run_model(model, prompt + tokens["answer"])[:, -tokens["answer"] :], model.lm_head, train=True)
-    frozen = 0.0 if trains(model.model.world_encoder) else encode  # what trains runs in the step
+    frozen = 0.0 if trains(model.model.world_encoder) else encode  # an encoder that trains is part of the step
     return {"encode": encode, "rollout": rollout, "prefill": prefill, "training step": frozen + rollout + step}
 
 
 def count(run: Callable[[], torch.Tensor], head: Any = None, *, train: bool = False) -> float:
-    """Operations of `run`, of `head` on what it gives, and, to train, of the gradients of both."""
+    """Operations of `run`, of `head` on its output, and with `train` of the gradients of both."""
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         output = run()
         output = output if head is None else head(output)
-        if train and output.requires_grad:  # plain Gemma 3 may be frozen whole
+        if train and output.requires_grad:  # plain Gemma 3 may be completely frozen
             output.sum().backward()
     return float(counter.get_total_flops())
 
@@ -52,7 +52,7 @@ def count(run: Callable[[], torch.Tensor], head: Any = None, *, train: bool = Fa
 def encoder_flops(model: TheWorld, source: Source) -> tuple[float, float]:
     """Operations of one frame's features, and of predicting `num_world_steps` frames.
 
-    A rollout is linear in its denoising steps, so one and two of them tell the cost of any number.
+    A rollout is linear in its denoising steps, so one and two steps give the cost of any number.
     """
     config, steps = model.config, model.config.num_world_steps
     pixels = torch.zeros(1, 3, *config.world_image_shape, device="meta")
@@ -71,7 +71,7 @@ def encoder_flops(model: TheWorld, source: Source) -> tuple[float, float]:
 
 
 def run_model(model: TheWorld, length: int) -> torch.Tensor:
-    """Last hidden states (1, L, D) of a prompt of `length` tokens with one image; its world's latents are given."""
+    """Last hidden states (1, L, D) of a prompt of `length` tokens with one image, whose latents are given."""
     config, inner = model.config, model.model
     side = cast(Any, config.vision_config).image_size
     # 1. Image and world tokens
@@ -80,7 +80,7 @@ def run_model(model: TheWorld, length: int) -> torch.Tensor:
     if inner.world_encoder is not None:
         world = cast(Any, inner.project_latents(latents_of(inner.world_encoder, config)).pooler_output)  # (1, N, D)
         parts = [world, image] if FUSIONS[config.fusion].block else [inner.gate_images(image, world)]
-    # 2. The language model on them and on text
+    # 2. Run the language model on them and on text
     rest = torch.zeros(1, length - sum(part.shape[1] for part in parts), dtype=torch.long, device="meta")
     embeds = torch.cat([*parts, cast(Any, inner.get_input_embeddings())(rest)], dim=1)  # (1, L, D)
     mask = torch.ones(1, 1, length, length, dtype=torch.bool, device="meta")
@@ -91,7 +91,7 @@ def run_model(model: TheWorld, length: int) -> torch.Tensor:
 
 
 def latents_of(encoder: WorldEncoder, config: TheWorldConfig) -> torch.Tensor:
-    """Latents (1, C, T, h, w) without content; those of the current frame have the gradient of a VAE that trains."""
+    """Latents (1, C, T, h, w) without content; those of the current frame have a gradient if the VAE trains."""
     shape = encoder.grid(*config.world_image_shape, config.num_world_steps)
     latents = torch.zeros(1, encoder.feature_dim, *shape, device="meta")
     if not (trains(encoder) and torch.is_grad_enabled()):

@@ -15,7 +15,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 
 
 def rollout_steps(model: TheWorld, num_world_steps: int | None = None) -> int:
-    """Future latent frames of the rollout: as given, or the model's own, and at least one."""
+    """Future latent frames of the rollout: the given number, or the model's, which is raised to at least 1."""
     return max(1, model.config.num_world_steps) if num_world_steps is None else num_world_steps
 
 
@@ -23,7 +23,7 @@ def answer_three_ways(model: TheWorld, image: Any, question: str, num_world_step
     """The answer to `question` about `image` in each of `SCENARIOS`.
 
     Args:
-        num_world_steps: Of the rollout; see `rollout_steps`.
+        num_world_steps: Future latent frames of the rollout; see `rollout_steps`.
 
     Raises:
         ValueError: As `model.ask`.

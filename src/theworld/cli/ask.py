@@ -14,12 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question")
     add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
-    parser.add_argument("--auto_world", action="store_true", help="use the world only if the answer without is unsure")
-    parser.add_argument("--choices", help="possible answers, with commas: print the probability of each")
-    parser.add_argument("--num_futures", type=int, default=1, help="rollouts to answer from (default: 1)")
+    parser.add_argument("--auto_world", action="store_true", help="use the world only if the first answer is unsure")
+    parser.add_argument("--choices", help="possible answers, comma-separated: print their probabilities")
+    parser.add_argument("--num_futures", type=int, default=1, help="number of rollouts (default: 1)")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
-    parser.add_argument("--explain", type=Path, metavar="OUT.png", help="draw what the answer attends to; and OUT.json")
-    parser.add_argument("--layer", type=int, help="draw this layer's attention (default: the mean over all layers)")
+    parser.add_argument(
+        "--explain", type=Path, metavar="OUT.png", help="draw the attention of the answer; and OUT.json"
+    )
+    parser.add_argument("--layer", type=int, help="layer whose attention is drawn (default: mean of all)")
     add_json(parser)
 
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     from .loading import load_model
 
-    # 1. Options that contradict each other, and a wrong path, cost no loading of a model
+    # 1. Check the options and open the image before the model is loaded
     check_world_arguments(args)
     several = [name for name in ("auto_world", "choices") if vars(args)[name]] + ["num_futures"] * (
         args.num_futures > 1
@@ -39,15 +41,15 @@ def run(args: argparse.Namespace) -> int:
     if args.auto_world and args.use_world:
         raise TheWorldError("--auto_world and --use_world contradict each other: drop one")
     if args.layer is not None and args.explain is None:
-        raise TheWorldError(f"--layer {args.layer} chooses what --explain draws: give --explain OUT.png as well")
+        raise TheWorldError(f"--layer {args.layer} selects the layer that --explain draws: give --explain OUT.png too")
     if args.explain is not None:
-        from theworld.analysis.explain_plots import check_ending
+        from theworld.analysis.figures import check_figure_ending
 
-        check_ending(args.explain)
+        check_figure_ending(args.explain)
     image = open_image(args.image)
-    # 2. The model's answer
+    # 2. Ask the model
     model = load_model(args)
-    # Tokens that were never trained are left out unless they are asked for
+    # World tokens that were never trained are used only on request
     uses_world = model.config.enable_world and (args.use_world or args.explain or model.world_is_trained)
     steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
     described = {"image": args.image, "question": args.question, "model": args.model}
@@ -62,12 +64,13 @@ def run(args: argparse.Namespace) -> int:
         answer = model.ask(image, args.question, num_futures=args.num_futures, **options)
     else:
         from theworld.analysis.explain import explain
-        from theworld.analysis.explain_plots import draw_explanation, frames_behind, save_explanation
+        from theworld.analysis.explain_plots import draw_explanation, frames_behind
+        from theworld.analysis.figures import save_figure
         from theworld.utils.io import write_json
 
         explanation = explain(model, image, args.question, **options)
         figure = draw_explanation(explanation, frames_behind(model, image, explanation), args.layer)
-        save_explanation(figure, args.explain)
+        save_figure(figure, args.explain)
         write_json(args.explain.with_suffix(".json"), explanation.to_dict())
         described |= {"explained": str(args.explain), "shares": explanation.shares()}
         answer = explanation.answer

@@ -1,4 +1,4 @@
-"""List what an evaluation set shares with training sets, and its blind floors."""
+"""List what an evaluation set shares with training sets, and the scores of baselines without images."""
 
 import argparse
 

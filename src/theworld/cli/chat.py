@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 HELP = """\
 /image PATH     show an image (path or URL) with your next question
-/world on|off   with or without the world: off is plain Gemma 3
-/steps K        imagine K future latent frames; 0 is the current frame alone
+/world on|off   turn the world on or off; off is plain Gemma 3
+/steps K        imagine K future latent frames; 0: the current frame only
 /clear          forget the conversation
 /help           this list
 /quit           end, as Ctrl-D does
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def talk(conversation: "Conversation", lines: Iterable[str], max_new_tokens: int) -> None:
-    """Answer and obey `lines` until they end or one is `/quit`; a mistake is one line on stderr, and no end."""
+    """Answer questions and run commands in `lines` until the end or `/quit`; an error is one line on stderr."""
     import torch
 
     for line in lines:
@@ -65,14 +65,14 @@ def talk(conversation: "Conversation", lines: Iterable[str], max_new_tokens: int
             else:
                 conversation.ask(text, lambda part: print(part, end="", flush=True), max_new_tokens)
                 print(flush=True)
-        except BrokenPipeError:  # nobody reads any more
+        except BrokenPipeError:  # the reader of stdout has gone
             raise
         except (ValueError, OSError, torch.OutOfMemoryError) as error:
             print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
 
 
 def obey(conversation: "Conversation", text: str) -> str:
-    """Run the command `text`, which begins with a slash; returns what to tell the person."""
+    """Run the command `text`, which begins with a slash; returns the reply."""
     name, argument = [*text.split(maxsplit=1), ""][:2]
     match name:
         case "/image":
@@ -109,7 +109,7 @@ def _state(conversation: "Conversation") -> str:
 
 def _typed() -> Iterator[str]:
     """Lines typed at a prompt, until Ctrl-D."""
-    with suppress(ImportError):  # gives `input` line editing and a history, where there is one
+    with suppress(ImportError):  # adds line editing and a history to `input`
         import_module("readline")
     with suppress(EOFError):
         while True:

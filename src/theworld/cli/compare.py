@@ -8,8 +8,8 @@ from .loading import add_json, report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folder of `theworld evaluate`")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where report.md and report.html go")
-    labels = "name of each run (default: its folder); runs with one label are seeds of one another"
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder of report.md and report.html")
+    labels = "name of each run (default: its folder); runs with the same label are seeds of one model"
     parser.add_argument("--labels", nargs="+", metavar="LABEL", help=labels)
     add_json(parser)
 

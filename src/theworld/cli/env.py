@@ -1,25 +1,32 @@
-"""Show versions, devices and source state: what to paste into a bug report."""
+"""Show versions, devices and source state, for bug reports."""
 
 import argparse
 
 from .loading import add_json, report
 
-add_arguments = add_json  # there are no other options
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    forms = parser.add_mutually_exclusive_group()
+    add_json(forms)
+    forms.add_argument("--report", action="store_true", help="print Markdown for a bug report, with extras and memory")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the environment."""
-    from theworld.utils.reproducibility import environment
+    from theworld.utils.reproducibility import environment, git_text
 
+    if args.report:
+        from theworld.utils.bug_report import bug_report
+
+        return report(args, None, bug_report())
     values = environment()
-    git = values["git"]
-    state = "no checkout" if git is None else git["commit"][:12] + (" with local changes" if git["dirty"] else "")
     lines = {
         "python": values["python"],
         "platform": values["platform"],
         **{name: version or "not installed" for name, version in values["packages"].items()},
         "devices": ", ".join(values["devices"]),
         "threads": values["threads"],
-        "git": state,
+        "git": git_text(values["git"]),
     }
     return report(args, values, *(f"{name:<14}{value}" for name, value in lines.items()))

@@ -1,4 +1,4 @@
-"""Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason."""
+"""Evaluate a checkpoint on a benchmark, with arms that show whether the world makes the difference."""
 
 import argparse
 import os
@@ -15,10 +15,10 @@ from .loading import add_json, add_key, report
 
 @dataclass(kw_only=True)
 class Asked:
-    """The key of the command that is no setting of an evaluation."""
+    """The key of the command that is not a setting of an evaluation."""
 
     task: str | list[str] | None = setting(
-        None, f"{', '.join(TASK_NAMES)}, or path/to/file.py:NAME; several with commas."
+        None, f"{', '.join(TASK_NAMES)}, or path/to/file.py:NAME; several separated by commas."
     )
 
 
@@ -27,7 +27,7 @@ ALIASES = {"model": ["--model_name"], "image_folder": ["--image-dir"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options; what `--config` says stands in for those that are not given."""
+    """Add the command's options; `--config` gives the values of those that are not given."""
     parser.add_argument("--config", type=Path, help="JSON file of these options, by their names without dashes")
     add_json(parser)
     options = parser.add_argument_group("options, over those of the file")
@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask, score, report; print the tables."""
+    """Evaluate, write the report, and print its tables."""
+    # 1. Options of the command line and the file
     typed = {name: value for name, value in vars(args).items() if name in KEYS}
     typed = {name: KEYS[name].parse(value) if isinstance(value, str) else value for name, value in typed.items()}
     options = {**_config(args.config), **typed}
@@ -53,16 +54,18 @@ def run(args: argparse.Namespace) -> int:
     from theworld.recipes.imagined import imagined_frames
     from theworld.utils.logging import configure_logging
 
+    # 2. Evaluate
     configure_logging()
     results = evaluate_tasks([find_task(name) for name in names], settings)
-    if os.environ.get("RANK", "0") != "0":  # the main process scores and reports
+    if os.environ.get("RANK", "0") != "0":  # only the main process scores and reports
         return 0
+    # 3. Report
     page, lines = "", []
     for result in results:
         page = str(result.report(rollout=imagined_frames(result)))
         lines += [terminal_report(result.metrics), *(f"not run       {n}: {why}" for n, why in result.not_run.items())]
-    told: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
-    described = {**(told[results[0].task.name] if len(results) == 1 else {"tasks": told}), "report": page}
+    by_task: dict[str, Any] = {r.task.name: {"metrics": r.metrics, "not_run": r.not_run} for r in results}
+    described = {**(by_task[results[0].task.name] if len(results) == 1 else {"tasks": by_task}), "report": page}
     return report(args, described, *lines, f"report        {page}")
 
 

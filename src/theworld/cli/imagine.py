@@ -13,13 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
     output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)
-    parser.add_argument("--fps", type=float, default=8, help="frames a second of GIF and MP4 (default: 8)")
-    parser.add_argument("--question", help="ask this as well, and write the answer below the images")
+    parser.add_argument("--fps", type=float, default=8, help="frames per second of GIF and MP4 (default: 8)")
+    parser.add_argument("--question", help="ask this too, and write the answer below the frames")
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file and say what it holds."""
+    """Write the file, and print a description of it."""
     from theworld.analysis.animate import check_ending, save_rollout
     from theworld.analysis.imagine import imagine
     from theworld.utils.images import open_image
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
     compression = model.config.world_temporal_compression
     save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")
     described = {"output": str(args.output), "frames": len(frames), "num_world_steps": steps, "answer": answer}
-    text = f"{args.output}: the present and {len(frames) - 1} imagined frames ({steps} latent frames)"
+    text = f"{args.output}: the current frame and {len(frames) - 1} imagined frames ({steps} latent frames)"
     return report(args, described, text, "" if answer is None else f"answer: {answer}")

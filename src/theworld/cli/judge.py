@@ -1,4 +1,4 @@
-"""Let a language model judge stored answers, as a column beside the rules."""
+"""Let a language model judge stored answers, in addition to the rules."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictions", required=True, metavar="DIR", help="output of `theworld evaluate`, or one arm")
     for key in KEYS.values():
         add_key(parser, key)
-    name = "variable that holds the key (default: %(default)s)"
+    name = "environment variable of the API key (default: %(default)s)"
     parser.add_argument("--api_key_env", default="OPENAI_API_KEY", metavar="NAME", help=name)
     add_json(parser)
 
@@ -38,6 +38,6 @@ def run(args: argparse.Namespace) -> int:
     causes = sorted({cause for summary in summaries.values() for cause in summary["causes"]})
     if causes and not any(summary["judged"] for summary in summaries.values()):
         raise TheWorldError(
-            f"{settings.base_url}: no answer was judged ({', '.join(causes)}); nothing is lost, run it again"
+            f"{settings.base_url}: no answer was judged ({', '.join(causes)}); run the same command again"
         )
     return report(args, summaries) if args.json else 0

@@ -1,4 +1,4 @@
-"""What commands share: options, the loading of a model, and the printing of a result."""
+"""Shared by commands: options, loading a model, and printing a result."""
 
 import argparse
 import json
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 MODEL = "a TheWorld checkpoint, a run folder (its newest checkpoint), a Gemma 3, or nano (the default)"
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"default": NANO, "help": MODEL},
-    "cosmos": {"help": "folder or Hub id of the base world model, in place of the checkpoint's own"},
+    "cosmos": {"help": "folder or Hub id of the base world model (default: the checkpoint's)"},
     "num_world_steps": {"type": int, "help": "future latent frames to imagine (default: the checkpoint's)"},
-    "operating_point": {"choices": list(OPERATING_POINTS), "help": "named settings of the world, of a new fusion"},
+    "operating_point": {"choices": list(OPERATING_POINTS), "help": "named world settings of a new fusion"},
     "no_world": {"action": "store_true", "help": "plain Gemma 3, without loading the world model"},
-    "host": {"default": "127.0.0.1", "help": "address to listen on (default: this machine alone)"},
+    "host": {"default": "127.0.0.1", "help": "address to listen on (default: 127.0.0.1, this machine only)"},
 }
 
 
@@ -41,20 +41,20 @@ def check_world_arguments(args: argparse.Namespace) -> None:
         raise TheWorldError(f"--no_world and --{given[0]} contradict each other: drop one")
 
 
-def add_json(parser: argparse.ArgumentParser, help: str = "print JSON") -> None:
+def add_json(parser: Any, help: str = "print JSON") -> None:
     """Add `--json`, which `report` reads."""
     parser.add_argument("--json", action="store_true", help=help)
 
 
 def report(args: argparse.Namespace, values: Any, *lines: str) -> int:
-    """Print `values` with `--json`, otherwise the non-empty `lines`, on the first process alone. Returns 0."""
+    """Print `values` with `--json`, otherwise the non-empty `lines`, on the first process only. Returns 0."""
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(values, ensure_ascii=False) if args.json else "\n".join(filter(None, lines)), flush=True)
     return 0
 
 
 def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
-    """Add the option of a config key: its text is parsed by the key, and it is absent where it is not given."""
+    """Add the option of a config key: the key parses its text, and it is absent if not given."""
     settings |= {"nargs": "?", "const": "true"} if key.kind is bool else {}
     help = f"{key.help} ({key.limits}; default: {key.shown_default})".replace("%", "%%")
     settings |= {"dest": key.name, "metavar": "VALUE", "default": argparse.SUPPRESS, "help": help}
@@ -62,7 +62,7 @@ def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
 
 
 def load_model(args: argparse.Namespace, **overrides: object) -> "TheWorld":
-    """The model that `args` name, on the best device; `overrides` that are not None replace what is chosen here."""
+    """Load the model of `args` on the best device; `overrides` that are not None have priority."""
     from theworld.model import TheWorld
     from theworld.utils.devices import best_device
 

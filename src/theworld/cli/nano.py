@@ -36,26 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         scenes.add_argument(f"--{kind}", type=int, help=told)
     scenes.add_argument("--workers", type=int, default=2, help="processes that simulate")
 
-    train = jobs.add_parser("train", help="run the whole recipe, or what is left of it")
+    train = jobs.add_parser("train", help="run the whole recipe, or resume it")
     train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
 
-    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or what is left of them")
+    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or resume it")
     fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"))
-    encoders = "world encoders; a fusion each (default cosmos)"
+    encoders = "world encoders, one fusion each (default: cosmos)"
     fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
-    seeds = "seeds of the training; a fusion of every encoder each (default 0)"
+    seeds = "training seeds, one fusion of every encoder each (default: 0)"
     fuse.add_argument("--seed", type=int, nargs="+", default=[0], metavar="SEED", help=seeds)
 
-    evidence = jobs.add_parser(
-        "evidence", help="measure whether answers follow from the rollout, or what is left of it"
-    )
+    evidence = jobs.add_parser("evidence", help="measure whether answers follow from the rollout, or resume it")
     evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
     evidence.add_argument("--quick", action="store_true", help="one seed, fewer labels and scenes: minutes, not hours")
-    seeds = "seeds of the fusions and controls (default 0 1 2 3 4, with --quick 0)"
+    seeds = "training seeds of fusions and controls (default: 0 1 2 3 4; with --quick: 0)"
     evidence.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=seeds)
-    dynamics = "folders of dynamics of other seeds, each with `transformer`; fusions of each are trained as well"
+    dynamics = "folders of dynamics of other seeds, each with `transformer`; fusions of each are trained"
     evidence.add_argument("--dynamics", type=Path, nargs="+", default=[], metavar="FOLDER", help=dynamics)
-    early = "folders of weaker dynamics, each with `transformer`, such as early checkpoints: for the dose-response"
+    early = "folders of weaker dynamics for the dose-response, each with `transformer`, such as early checkpoints"
     evidence.add_argument("--checkpoints", type=Path, nargs="+", default=[], metavar="FOLDER", help=early)
 
     for job, names in ((train, tuple(keys(NanoConfig))), (fuse, OF_FUSIONS), (evidence, OF_EVIDENCE)):
@@ -66,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for name in names:
             add_key(group, keys(NanoConfig)[name])
 
-    # No character begins an option here: whatever options the old command had, its successor is named
+    # No character begins an option here, so the old command with any options names its successor
     gone = jobs.add_parser("evaluate", prefix_chars="\0", add_help=False)
     gone.add_argument("options", nargs="*")
 
@@ -82,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.job == "evaluate":
         raise TheWorldError("theworld nano evaluate is now theworld evaluate --task micro_world --arms all")
     needed = [("nano", "pymunk"), ("nano", "scipy")]
-    if args.job != "scenes":  # what the fusion needs, which may come after an hour
+    if args.job != "scenes":  # needed by the fusion stage, which may start after an hour
         needed += [("train", module) for module in ("datasets", "pyarrow", "tensorboard")]
     if args.job == "evidence":
         needed += [("eval", module) for module in ("matplotlib", "sklearn", "statsmodels")]

@@ -1,4 +1,4 @@
-"""Compute downloads, memory and time of a model from its configuration files, before anything large is fetched."""
+"""Compute downloads, memory and time of a model from its configuration files, without downloading weights."""
 
 import argparse
 from dataclasses import asdict
@@ -43,31 +43,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(cost: "Cost") -> list[str]:
-    """The tables that a person reads."""
+    """The tables as lines of text."""
     from theworld.analysis.plan import GPUS
+    from theworld.utils.tables import text_table
 
     gpu, total = GPUS[cost.gpu], cost.total
     # 1. Settings and downloads
     shown = [", ".join(f"{name}={value}" for name, value in cost.settings.items())]
-    shown.append(f"\n{'download':<60}{'files':>6}{'GB':>8}  size, licence")
+    downloads: list[tuple[str, ...]] = []
     for one in cost.downloads:
         name = f"{one.repository}{f': {one.component}' if one.component else ''}"
         size = "?" if one.gigabytes is None else f"{one.gigabytes:.2f}"
-        shown.append(f"{name:<60}{one.files or '?':>6}{size:>8}  {one.known}; {one.licence}")
+        downloads.append((name, str(one.files or "?"), size, f"{one.known}; {one.licence}"))
+    shown.append("\n" + text_table(("download", "files", "GB", "size, licence"), downloads, left=(0, 3)))
     # 2. Parameters and memory
-    shown.append(f"\n{'component':<18}{'parameters':>16}{'trainable':>16}{'GB, bf16':>10}{'GB, training':>14}")
-    for size in (*cost.components, total):
-        counts = f"{size.component:<18}{size.parameters:>16,}{size.trainable:>16,}"
-        shown.append(f"{counts}{size.loaded_gb:>10.2f}{size.training_gb:>14.2f}")
+    sizes = [
+        (s.component, f"{s.parameters:,}", f"{s.trainable:,}", f"{s.loaded_gb:.2f}", f"{s.training_gb:.2f}")
+        for s in (*cost.components, total)
+    ]
+    titles = ("component", "parameters", "trainable", "GB, bf16", "GB, training")
+    shown.append("\n" + text_table(titles, sizes))
     shown.append(
-        f"Training holds frozen weights in bf16, and fp32 weights, gradients and Adam's moments of those that train. "
-        f"Activations come on top. {cost.gpu} has {gpu.memory:g} GB."
+        f"Training holds frozen weights in bf16, and trained weights, gradients and Adam's moments in fp32. "
+        f"Activations are not included. {cost.gpu} has {gpu.memory:g} GB."
     )
     # 3. Tokens, operations and time
     shown.append(
         "\ntokens of a prompt with one image: " + ", ".join(f"{n:,} {kind}" for kind, n in cost.tokens.items())
     )
-    shown.append(f"\n{'one image':<18}{'TFLOP':>12}{'seconds':>12}")
-    shown += [f"{phase:<18}{value:>12.4g}{cost.seconds[phase]:>12.2g}" for phase, value in cost.tflop.items()]
+    times = [(phase, f"{value:.4g}", f"{cost.seconds[phase]:.2g}") for phase, value in cost.tflop.items()]
+    shown.append("\n" + text_table(("one image", "TFLOP", "seconds"), times))
     shown.append(f"Seconds at {cost.share:.0%} of the {gpu.tflops:g} TFLOPS that {cost.gpu} has in bf16.")
     return shown

@@ -1,4 +1,4 @@
-"""Fill the latent cache that a training config names."""
+"""Fill the latent cache of a training config."""
 
 import argparse
 from dataclasses import asdict
@@ -9,11 +9,11 @@ from .train import checked_config
 
 
 def run(args: argparse.Namespace) -> int:
-    """Encode what is not in the cache yet, and print what was done."""
+    """Encode the images that the cache lacks, and print the counts."""
     config = checked_config(args)
     from theworld.training.precompute import precompute
 
     result = precompute(config)
-    done = f"{result.computed} images encoded, {result.present} were there"
+    done = f"{result.computed} images encoded, {result.present} already in the cache"
     text = f"{done}; {result.skipped} of {result.rows} rows skipped: {result.folder}"
     return report(args, asdict(result), text, result.skip_causes)

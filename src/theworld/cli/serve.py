@@ -1,4 +1,4 @@
-"""Answer OpenAI clients over HTTP, with one model."""
+"""Serve a model over HTTP with OpenAI's API."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
-    for module in ("fastapi", "openai", "pydantic", "uvicorn"):  # all that transformers' handlers need
+    for module in ("fastapi", "openai", "pydantic", "uvicorn"):  # needed by transformers' handlers
         require("serve", module)
     from theworld.serving.server import serve
     from theworld.utils.listening import listen
@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> int:
 
     named = ("dtype", "attn_implementation", "num_world_steps")
     device = {"": args.device} if args.device else None
-    with listen(args.host, args.port) as listening:  # before the model: a port in use costs no loading
+    with listen(args.host, args.port) as listening:  # before the model is loaded, to find a port in use early
         model = load_model(args, device_map=device, **{name: getattr(args, name) for name in named})
         if not is_loopback(args.host):
-            print(f"warning: {args.host} is open to other machines: whoever reaches it can ask", file=sys.stderr)
+            print(f"warning: {args.host} is open to other machines: anyone there can use the model", file=sys.stderr)
         host = f"[{args.host}]" if ":" in args.host else args.host
         address = f"http://{host}:{listening.getsockname()[1]}/v1"
         print(f"{args.model} at {address}    (Ctrl-C ends it)", flush=True)

@@ -1,4 +1,4 @@
-"""Train a model as a config says, or continue a run."""
+"""Train a model from a config, or resume a run."""
 
 import argparse
 import sys
@@ -17,9 +17,9 @@ ALIASES = {"model_name": "--model", "dataset_name": "--dataset"}
 GROUPS = {
     "TrainingConfig": "config keys of the run, over those of the file",
     "TheWorldConfig": "config keys of the model",
-    "TrainingArguments": "config keys of the trainer of transformers (its documentation says more)",
+    "TrainingArguments": "config keys of transformers' Trainer (see its documentation)",
 }
-STOPPED = 75  # EX_TEMPFAIL: what a requeuing job goes on from
+STOPPED = 75  # EX_TEMPFAIL: a job script requeues the job
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,33 +33,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     groups = {owner: parser.add_argument_group(title) for owner, title in GROUPS.items()}
     for name, key in keys(TrainingConfig).items():
         add_key(groups[key.source], key, *([ALIASES[name]] if name in ALIASES else []))
-    for name in REFUSED.keys() - {"debug"}:  # so that the reason is said
+    for name in REFUSED.keys() - {"debug"}:  # so that their use gives the reason
         parser.add_argument(f"--{name}", dest=name, nargs="?", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def checked_config(args: argparse.Namespace) -> "TrainingConfig":
-    """The config file with the options over its keys; without one, the config of the run that `--resume_from` names.
+    """The config of a file, updated with the options; without a file, that of the run that `--resume_from` names.
 
-    Its data is looked for before what is slow to import is imported.
+    Its data is checked before slow imports.
     """
     from theworld.training.config import REFUSED, TrainingConfig
     from theworld.utils.logging import configure_logging
     from theworld.utils.settings import keys
 
-    # 1. The options
+    # 1. Parse the options
     known = keys(TrainingConfig)
-    names = (known.keys() | REFUSED.keys()) - {"debug"}  # which is the command's own option
+    names = (known.keys() | REFUSED.keys()) - {"debug"}  # `debug` is an option of the command
     options = {name: value for name, value in vars(args).items() if name in names}
     given = {name: known[name].parse(value) if name in known else value for name, value in options.items()}
-    # 2. The file: the one that is named, or that of the run folder that is resumed or that holds the checkpoint
+    # 2. Find the config file: of `--config`, or of the run folder that is resumed or holds the checkpoint
     path, start = args.config, given.get("resume_from") or given.get("resume_from_checkpoint")
     if path is None and start is not None:
         places = Path(start).expanduser(), Path(start).expanduser().parent
         run = next((folder for folder in places if (folder / "manifest.json").is_file()), None)
         if run is not None:
             path, given = run / "config.json", {"output_dir": str(run), **given}
-    # 3. The config, and its data
-    with redirect_stdout(sys.stderr):  # transformers greets W&B's offline mode there when it is imported
+    # 3. Make the config, and check its data
+    with redirect_stdout(sys.stderr):  # importing transformers may print a message of W&B
         config = TrainingConfig.from_file(path, given) if path else TrainingConfig.from_dict(given)
         from theworld.training.rows import check_rows
 
@@ -70,7 +70,7 @@ def checked_config(args: argparse.Namespace) -> "TrainingConfig":
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and print where the last checkpoint lies."""
+    """Train, and print the path of the last checkpoint."""
     config = checked_config(args)
     from theworld.training.run import train
 

@@ -1,1 +1,1 @@
-"""Rows to batches: sources of examples, the images they name, and the collator that makes every label."""
+"""Data: sources of examples, their images, and the collator, which makes all labels."""

@@ -1,4 +1,4 @@
-"""Examples -> one padded batch; the only maker of labels.
+"""Collates examples into one padded batch. Labels are made only here.
 
 Shape legend: `B` batch, `L` sequence, `n` answers of a closed question.
 """
@@ -23,24 +23,24 @@ from .regions import draw_regions
 from .schema import BadSample, Example, Message, Skipped
 
 NO_CHOICE = -1
-TOKEN_CHARACTERS = 64  # more than any token of a text has
+TOKEN_CHARACTERS = 64  # more than any text token has
 
 Opened = tuple[Example, list[Turn]]  # an example, and the turns of a chat template with its opened images
 
 
 class TheWorldCollator:
-    """Opens images, applies the chat template, supervises what the assistant says, pads.
+    """Opens images, applies the chat template, labels the assistant's turns, and pads.
 
-    Supervised is the content of every assistant turn with its `<end_of_turn>`; all else is -100.
+    Labels are the content of every assistant turn with its `<end_of_turn>`; all other labels are -100.
 
     Args:
-        processor: Of the model; what it returns for a conversation is what the batch holds.
-        image_folder: Where relative image names are looked up.
-        max_length: Most tokens of a sample, images and worlds included. Nothing is ever cut.
+        processor: The model's processor; the batch holds what it returns for the conversations.
+        image_folder: Folder of relative image names.
+        max_length: Largest number of tokens of a sample, including images and world blocks. Nothing is cut.
         overlong: `skip` a sample past `max_length`, or raise an `error`.
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
         drawn_world_steps: Numbers of future latent frames, of which every batch draws one; empty draws none.
-        latent_cache: Where `world_latents` are looked up; the batch then holds them in place of `world_pixel_values`.
+        latent_cache: Source of `world_latents`, which the batch then holds in place of `world_pixel_values`.
 
     ValueError if an argument is out of range, or the tokenizer has no turns.
     """
@@ -79,11 +79,11 @@ class TheWorldCollator:
         self.header: list[int] = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
 
     def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
-        """One batch: the processor's tensors, `labels`, and apart from the model's inputs `skipped` and `choice_ids`.
+        """One batch: the processor's tensors and `labels`, and beside the model's inputs `skipped` and `choice_ids`.
 
-        `labels` (B, L). `choice_ids` (B, n), first tokens of the answers that a closed question allows, padded with -1;
-        absent if no question is closed. `skipped`: what gave no sample, and why. If nothing did, the batch is one
-        sample of text without any label, whose loss is 0.
+        `labels` (B, L). `choice_ids` (B, n), first tokens of the allowed answers of closed questions, padded with -1;
+        absent without closed questions. `skipped`: rows that gave no sample, and why. If no row did, the batch is one
+        text sample without labels, whose loss is 0.
 
         ValueError if a sample is longer than `max_length` and `overlong` is `error`, or if the latent cache lacks
         a frame.
@@ -120,24 +120,24 @@ class TheWorldCollator:
         return collator
 
     def open(self, example: Example) -> list[Turn]:
-        """The turns of an example with its images; BadSample if they cannot be opened or make no sample."""
+        """The turns of an example with opened images; BadSample if an image or the turns are not usable."""
         characters = max(
             sum(len(message.content.strip()) for message in example.messages), *map(len, example.choices), 0
         )
-        if characters > TOKEN_CHARACTERS * self.max_length:  # a tokenizer would take minutes to say how many tokens
+        if characters > TOKEN_CHARACTERS * self.max_length:  # its tokenisation would take minutes
             raise BadSample("too_long", f"{characters:,} characters, but max_length is {self.max_length} tokens")
         if not all(answers := _answers(example)) or not answers:
             raise BadSample("no_answer", "an assistant turn is empty" if answers else "no assistant turn to learn")
         if any(map(self.reserved.search, example.choices)):
             raise BadSample("special_token", "a choice holds a reserved token")
-        chat_turns(example.messages, example.images, self.reserved)  # what is wrong there costs no opened image
+        chat_turns(example.messages, example.images, self.reserved)  # find errors in the turns before images are opened
         images = [open_image(image, self.image_folder) for image in example.images]
         if images and example.metadata.get("draw_regions"):
             images[0] = draw_regions(images[0], example.metadata["regions"])
         return chat_turns(example.messages, images, self.reserved)
 
     def supervise(self, opened: list[Opened]) -> tuple[dict[str, Any], list[Example], list[Skipped]]:
-        """The batch with its labels, whose examples it has, and what turned out not to fit."""
+        """The batch with its labels, its examples, and the examples that did not fit."""
         if not opened:
             inputs = self.encode([chat_turns([Message("user", "-")], [], self.reserved)])
             return {**inputs, "labels": torch.full_like(inputs["input_ids"], IGNORE_INDEX)}, [], []
@@ -156,13 +156,13 @@ class TheWorldCollator:
                 fit.append((example, turns))
             except BadSample as error:
                 unfit.append(self.unfit(example, error))
-        if unfit:  # rare, so that the processor may run again in place of taking rows and images out
+        if unfit:  # rare, so run the processor again instead of removing rows and images
             batch, kept, _ = self.supervise(fit)
             return batch, kept, unfit
         return {**inputs, "labels": labels}, [example for example, _ in fit], []
 
     def unfit(self, example: Example, error: BadSample) -> Skipped:
-        """What is recorded of an example; a ValueError if it is too long, and `overlong` is `error`."""
+        """The `Skipped` of an example; a ValueError if it is too long and `overlong` is `error`."""
         if error.cause == "too_long" and self.overlong == "error":
             raise TheWorldError(f"{example.id}: {error.detail}; raise it, or set overlong=skip") from error
         return error.skipped(example.id)
@@ -175,9 +175,9 @@ class TheWorldCollator:
         return dict(template(conversations, **kinds, processor_kwargs=options))
 
     def answer_spans(self, ids: list[int], answers: list[str]) -> list[tuple[int, int]]:
-        """Where the assistant's turns, without header and with `<end_of_turn>`, stand in the final `ids`.
+        """(start, end) of the assistant's turns in `ids`, without header and with `<end_of_turn>`.
 
-        BadSample `not_reproduced` if the tokens there are not the answers: another text would be learned.
+        BadSample `not_reproduced` if the tokens there differ from the answers, because another text would be learned.
         """
         start_of_turn, end_of_turn = self.turn_ids
         spans: list[tuple[int, int]] = []
@@ -191,15 +191,15 @@ class TheWorldCollator:
         if found != wanted:
             first = next((pair for pair in zip(found, wanted, strict=False) if pair[0] != pair[1]), (found, wanted))
             made, meant = (str(side)[:120] for side in first)
-            raise BadSample("not_reproduced", f"template and tokenizer make {made!r} of {meant!r}")
+            raise BadSample("not_reproduced", f"template and tokenizer give {made!r} for {meant!r}")
         return spans
 
     def first_token(self, choice: str) -> int:
-        """The token that a turn with the answer `choice` begins with."""
+        """The first token of a turn with the answer `choice`."""
         turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
         return self.processor.tokenizer.encode(turn, add_special_tokens=False)[1 + len(self.header)]
 
 
 def _answers(example: Example) -> list[str]:
-    """As the chat template trims them."""
+    """The answers, trimmed as by the chat template."""
     return [message.content.strip() for message in example.messages if message.role == "assistant"]

@@ -1,4 +1,4 @@
-"""Which column of a row holds what: told by its name, or named by the user."""
+"""The roles of a row's columns: recognised by name, or named by the user."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from theworld.utils.settings import nearest
 
 from .schema import IMAGE_SUFFIXES, BadSample
 
-TOLD = {
+COLUMN_NAMES = {
     "image": ("image", "images", "file_name"),
     "question": ("question", "prompt", "text", "caption"),
     "answer": ("answer", "label", "response"),
 }
-"""What a column is named for -> the names that tell it."""
-CAPTIONS = ("caption", "text")  # the answer where no column is told to be one: images with captions
+"""Role of a column -> the names that it is recognised by."""
+CAPTIONS = ("caption", "text")  # the answer if no column is recognised as one: images with captions
 CONVERSATION_KEYS = ("messages", "conversations")
-ROLES = (*TOLD, "choices", "id")  # what a column can be named for
+ROLES = (*COLUMN_NAMES, "choices", "id")  # roles that a column can have
 
 CAPTION_QUESTION = "Describe this image."
 CLASS_QUESTION = "What does this image show? Answer with one of: {names}."
@@ -37,17 +37,19 @@ def choose_columns(
 ) -> dict[str, Any]:
     """The keys and the template of a `RowReader` of rows with these `columns`.
 
-    `named` are the columns that the user names for `ROLES`; the others are told by `TOLD`. `classes` are the names of
-    the classes, where the answer is a class number.
+    `named` are the columns that the user names for `ROLES`; `COLUMN_NAMES` recognises others. `classes` are the
+    class names if the answer is a class number.
 
-    ValueError, which lists them, if `named` or `template` do not fit, or question and answer cannot be told.
+    ValueError, which lists the columns, if `named` or `template` do not fit, or question and answer are not recognised.
     """
+    # 1. Columns that the user names, then columns that are recognised
     for role, column in named.items():
         if role not in ROLES:
             raise TheWorldError(f"columns: unknown key {role!r}; expected some of {', '.join(ROLES)}")
         check_columns([column], columns)
-    image, question, answer = (column_of(role, named, columns) for role in TOLD)
+    image, question, answer = (column_of(role, named, columns) for role in COLUMN_NAMES)
     keys: dict[str, Any] = {f"{role}_key": named.get(role, role) for role in ("choices", "id")}
+    # 2. Conversations, captions, or class names
     conversation = next((key for key in CONVERSATION_KEYS if key in columns), None)
     if conversation is not None:
         unused = [f"column {role!r}" for role in ("question", "answer") if role in named]
@@ -60,21 +62,22 @@ def choose_columns(
         template = template or (CAPTION_QUESTION if question is None else None)
     elif classes and question is None:
         template = template or CLASS_QUESTION.format(names=", ".join(classes)).replace("{", "{{").replace("}", "}}")
+    # 3. Check that a question and an answer are known
     if template is not None:
         check_columns(template_fields(template), columns)
     if conversation is None and (answer is None or (question is None and template is None)):
         raise TheWorldError(
-            f"cannot tell what to ask and answer from the columns {', '.join(columns)}; expected messages or "
-            f"conversations, or one of {', '.join(TOLD['question'])} (or a question_template) and one of "
-            f"{', '.join(TOLD['answer'])}; or name them with columns"
+            f"no question and answer recognised in the columns {', '.join(columns)}; expected messages or "
+            f"conversations, or one of {', '.join(COLUMN_NAMES['question'])} (or a question_template) and one of "
+            f"{', '.join(COLUMN_NAMES['answer'])}; or name them with columns"
         )
     keys |= {"image_key": image or "image", "image_named": "image" in named}  # later rows may have an `image`
     return keys | {"question_key": question, "answer_key": answer, "question_template": template}
 
 
 def column_of(role: str, named: Mapping[str, str], columns: Sequence[str]) -> str | None:
-    """The column that the user names for a role of `TOLD`, or the first of `columns` that its name tells."""
-    return named.get(role) or next((name for name in TOLD[role] if name in columns), None)
+    """The column that the user names for a role, or the first of `columns` that `COLUMN_NAMES` lists for it."""
+    return named.get(role) or next((name for name in COLUMN_NAMES[role] if name in columns), None)
 
 
 def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
@@ -86,7 +89,7 @@ def check_columns(wanted: Iterable[str], columns: Sequence[str]) -> None:
 
 
 def template_fields(template: str) -> list[str]:
-    """The columns that a `str.format` template names; ValueError where it is none."""
+    """The columns in a `str.format` template; ValueError if it is not valid."""
     try:
         fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
     except ValueError as error:
@@ -116,7 +119,7 @@ class _Template(string.Formatter):
 
 
 def fill_template(template: str, row: Mapping[Any, Any]) -> str:
-    """The prompt that a `str.format` template makes of a row; BadSample where a field is empty or does not fit."""
+    """The prompt of a `str.format` template and a row; BadSample if a field is empty or does not fit."""
     try:
         return _Template().vformat(template, (), row)
     except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
@@ -124,7 +127,7 @@ def fill_template(template: str, row: Mapping[Any, Any]) -> str:
 
 
 def image_columns(rows: Iterable[Any], known: Iterable[str | None], template: str | None) -> list[str]:
-    """Columns whose values look like images, beside the `known` ones and those of conversations and the template."""
+    """Columns whose values look like images, except `known` ones and those of conversations and the template."""
     skip = {*known, *CONVERSATION_KEYS, *template_fields(template or "")}
     pairs = ((name, value) for row in rows if isinstance(row, Mapping) for name, value in row.items())
     return list(dict.fromkeys(name for name, value in pairs if name not in skip and _is_image(value)))
@@ -133,7 +136,7 @@ def image_columns(rows: Iterable[Any], known: Iterable[str | None], template: st
 def _is_image(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_image, value[:8]))
-    if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
+    if isinstance(value, Mapping):  # an undecoded image of Hugging Face datasets
         return any(_is_image(value.get(key)) for key in ("bytes", "path"))
     if isinstance(value, str | Path):
         return str(value).lower().endswith(IMAGE_SUFFIXES) or str(value).startswith("data:image/")

@@ -1,4 +1,4 @@
-"""Images from the web, checked, limited, and kept on disk; `theworld.utils.public_http` fetches them."""
+"""Images from the web: fetched by `theworld.utils.public_http`, checked, and stored on disk."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ SHOWN_OF_URL = 300
 
 @dataclass
 class ImageStore:
-    """Downloaded images on disk, by URL. Several processes may share a folder; a copy in each is fine.
+    """Downloaded images on disk, by URL. Several processes may share a folder, each with its copy of the store.
 
-    What could not be had is remembered as long as the store lives, its copies in worker processes included: a dead
-    link is asked once in a run, and again in the next one.
+    A failed download is remembered by the store and its copies in worker processes: a dead link is requested once per
+    run.
     """
 
-    cache_folder: Path  # where the files lie, named by the SHA-256 of their URL
+    cache_folder: Path  # files are named by the SHA-256 of their URL
     _: KW_ONLY
-    timeout: float = 10.0  # seconds for one image altogether, redirects included, however slowly it drips
-    max_bytes: int = 20 * 2**20  # of a file
-    max_pixels: int = 64 * 2**20  # width times height
-    allow_private: bool = False  # also ask addresses that are not public; only for servers of one's own
+    timeout: float = 10.0  # seconds for one image in total, including redirects
+    max_bytes: int = 20 * 2**20  # largest size of a file
+    max_pixels: int = 64 * 2**20  # largest width times height
+    allow_private: bool = False  # allow addresses that are not public; only for your own servers
 
     def __post_init__(self) -> None:
         self._run = uuid.uuid4().hex
 
     def fetch(self, url: str, sha256: str | None = None) -> Path:
-        """The file of an image at an http(s) URL, downloaded unless it is there and hashes to `sha256`, in hex.
+        """The file of an image at an http(s) URL, downloaded unless it is stored and its hash is `sha256`, in hex.
 
         Raises:
             BadSample: With the cause `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`,
@@ -68,10 +68,10 @@ class ImageStore:
         except FetchError as error:
             raise BadSample(error.cause, error.detail) from error
         if sha256 is not None and _sha256(data) != sha256.lower():
-            raise BadSample("sha256", f"{_sha256(data)} came, {sha256} was expected")
+            raise BadSample("sha256", f"got {_sha256(data)}, expected {sha256}")
         width, height = open_image(data).size
         if width * height > self.max_pixels:
-            raise BadSample("too_large", f"{width} x {height}, allowed are {self.max_pixels:,} pixels")
+            raise BadSample("too_large", f"{width} x {height}, expected at most {self.max_pixels:,} pixels")
         return data
 
 

@@ -1,4 +1,4 @@
-"""The one loop that fills a latent cache, for training and for evaluation."""
+"""The loop that fills a latent cache, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ Encode = Callable[[torch.Tensor], torch.Tensor]
 def fill(
     cache: LatentCache, images: Iterable[tuple[bytes, torch.Tensor | None]], encode: Encode, together: int = 1
 ) -> tuple[int, int]:
-    """Add the latents of images and clips that are not there.
+    """Add the latents of images and clips that the cache lacks.
 
-    Batches are formed of all images, also of those that are there, so that an interrupted run makes the same batches
-    again: the last bits of latents depend on what is encoded with them.
+    Batches include images that the cache holds, so that a resumed run makes the same batches: the last bits of latents
+    depend on the batch.
 
     Args:
-        cache: Where they go; it is flushed also after an error.
+        cache: The cache to fill. It is flushed after an error too.
         images: The content key of each, and its pixels: a frame (3, S, S) or a clip (F, 3, S, S). With `together=1`
-            they may be `None` where the key is in the cache.
+            pixels may be `None` if the key is in the cache.
         encode: Latents (B, C, T, h, w) of frames (B, 3, S, S) or of clips (B, F, 3, S, S).
         together: Images in one batch.
 
-    Returns how many were encoded, and how many were there; an image counts as often as it comes.
+    Returns the numbers of images that were encoded and that were in the cache; repeated images count each time.
     """
+    # 1. Encode and add a batch
     encoded = count = 0
     seen: set[bytes] = set()
     waiting: dict[int, dict[bytes, torch.Tensor | None]] = {3: {}, 4: {}}  # frames and clips, by their dimensions
@@ -42,12 +43,13 @@ def fill(
         batch.clear()
         return len(missing)
 
+    # 2. Form batches of frames and of clips
     try:
         for key, pixels in images:
             count += 1
             if key in seen or (together == 1 and key in cache):
                 continue
-            if together > 1:  # alone, what is in the cache needs no batch again
+            if together > 1:  # with one image per batch, the cache check above suffices
                 seen.add(key)
             assert pixels is not None
             batch = waiting[pixels.ndim]

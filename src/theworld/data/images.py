@@ -1,4 +1,4 @@
-"""The images of data sets: `theworld.utils.images` opens them, and what it refuses is a row to skip, with a cause."""
+"""Images of data sets, opened by `theworld.utils.images`. An image that it refuses is a skipped row with a cause."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from theworld.utils.image_decoding import ImageError, decoding, open_header, sho
 
 from .schema import BadSample
 
-MIN_SIDE = 16  # pixels; below are tracking pixels, icons and rules
+MIN_SIDE = 16  # pixels; smaller images are tracking pixels, icons and rules
 
 
 def open_image(source: Any, folder: Path | None = None) -> Image.Image:
     """One image of a data set as RGB, under the limits of `theworld.utils.images.open_image`.
 
     Args:
-        source: As there, but text is always the name of a file: absolute, or within `folder`.
-        folder: Where names are looked up; names that lead out of it are refused.
+        source: As for that function, but text is always a file name: absolute, or within `folder`.
+        folder: Folder of relative names. A name that leads out of it raises an error.
 
     Raises:
         BadSample: With the cause `missing`, `outside_folder`, `not_an_image`, `truncated` (cut or damaged),
@@ -38,18 +38,18 @@ def open_image(source: Any, folder: Path | None = None) -> Image.Image:
         image = images.open_image(source)
     if min(image.size) < MIN_SIDE:
         name = shown(source) if isinstance(source, Path) else "the image"
-        raise BadSample("tiny", f"{name}: {image.width} x {image.height}, expected {MIN_SIDE} pixels a side at least")
+        raise BadSample("tiny", f"{name}: {image.width} x {image.height}, expected at least {MIN_SIDE} pixels per side")
     return image
 
 
 def in_order(path: Path) -> list[tuple[int, str]]:
-    """Sorts names with their numbers as numbers: frame 2 before frame 10."""
+    """Sort key that compares numbers in names as numbers: frame 2 before frame 10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def frame_seconds(path: Path) -> list[float]:
-    """How long each frame of an animation is shown, in seconds, as its file says; a still image has one."""
+    """Duration of each frame of an animation in seconds, from its file; a still image has one frame."""
     seconds: list[float] = []
     with _bad_samples():
         image = open_header(path)
@@ -63,7 +63,7 @@ def frame_seconds(path: Path) -> list[float]:
 
 
 def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
-    """`count` frames of an animation from `start` on, as from `open_image`; `truncated` also if there are fewer."""
+    """`count` frames of an animation from `start`, as from `open_image`; BadSample `truncated` if there are fewer."""
     frames: list[Image.Image] = []
     with _bad_samples():
         image = open_header(path)
@@ -76,16 +76,16 @@ def open_frames(path: Path, start: int, count: int) -> list[Image.Image]:
 
 
 def locate(name: str | Path, folder: Path | None) -> Path:
-    """The path of `name`, which must lie within `folder` when there is one: `..` and absolute names are refused.
+    """The path of `name`. If `folder` is given, the path must be inside it: `..` and absolute names are refused.
 
     Links within the folder are followed: snapshots of the Hub, git-annex and DVC consist of them. BadSample
-    `outside_folder`, or `missing` for what cannot be a path.
+    `outside_folder`, or `missing` for an invalid path.
     """
     try:
         root = None if folder is None else folder.resolve()
         path = Path(os.path.normpath((root or Path.cwd()) / name))
         resolved = path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a circle of links
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, circular links
         raise BadSample("missing", f"{str(name)[:200]!r}: not a path ({error})") from error
     if folder is None or root is None:
         return resolved
@@ -95,7 +95,7 @@ def locate(name: str | Path, folder: Path | None) -> Path:
 
 
 def located(images: Iterable[Any], folder: Path | None) -> tuple[Any, ...]:
-    """Images of a row, their names located within `folder`; unchanged where there is none."""
+    """Images of a row, with names located within `folder`; unchanged without a folder."""
     return tuple(locate(image, folder) if folder and isinstance(image, str) else image for image in images)
 
 

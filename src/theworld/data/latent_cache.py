@@ -1,12 +1,12 @@
-"""Latents of a frozen world encoder, computed once: found by content, verified on read, filled by many processes.
+"""Cache of latents of a frozen world encoder: keyed by content, verified on read, filled by several processes.
 
     <folder>/<digest of the fingerprint>/
-        fingerprint.json            all that the latents depend on besides the pixels
+        fingerprint.json            everything that the latents depend on besides the pixels
         shards/<name>.safetensors   `latents` (n, C, T, h, w), and of each row its `keys` (n, 32) and its `crc32` (n,);
                                     of these two together the metadata hold a crc32
 
-A writer only adds files of its own, each of which appears whole, so nothing is locked; if a writer is killed, only
-unwritten latents are lost. A reader reads bytes, and maps no file: a mapped file that is truncated kills its readers.
+A writer only adds its own files, each with an atomic rename, so no lock is needed. If a writer is killed, only
+unwritten latents are lost. Readers do not map files, because truncating a mapped file kills its readers.
 
 Shape legend: `M` frames, `F` frames of a clip, `S` world image size, `C` latent channels, `T` latent frames, `h, w`
 latent height and width, `n` rows of a shard.
@@ -39,33 +39,33 @@ from theworld.utils.io import write_bytes, write_json
 from theworld.utils.logging import logger
 
 SHARD_BYTES = 64 * 2**20
-FLUSH_SECONDS = 60.0  # a shard is written at this size or age, whichever comes first: what a killed writer can lose
-STALE_SECONDS = 3600.0  # age at which an unfinished file is what a killed writer left behind
+FLUSH_SECONDS = 60.0  # a shard is written at this size or age; a killed writer loses at most this much
+STALE_SECONDS = 3600.0  # an unfinished file of this age was left by a killed writer
 OPEN_FILES = 128
 HEADER_BYTES = 2**20
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 KEY_BYTES = 32
 ROW = np.dtype([("key", f"S{KEY_BYTES}"), ("shard", np.int32), ("row", np.int32), ("crc32", np.uint32)])
-"""Where the latents of a key are: the number of the shard, the row in it; `crc32` is of the key and its latents."""
+"""Place of a key's latents: number of the shard and row in it. `crc32` is the checksum of the key and its latents."""
 
 Kind = tuple[tuple[int, ...], torch.dtype]  # shape (C, T, h, w) and dtype of latents
 FINGERPRINT = "fingerprint.json"
-SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with how many rows; what has another name is left alone
+SHARD = re.compile(r"[0-9a-f]{32}-(\d+)\.safetensors")  # with the number of rows; other files are ignored
 PRECOMPUTE = "run `theworld precompute` with this config"
 
 
 def content_key(pixels: torch.Tensor) -> bytes:
-    """The key of one frame (3, S, S), or of a clip (F, 3, S, S), as the encoder sees it: sha256 of its fp32 values."""
+    """The key of one frame (3, S, S) or clip (F, 3, S, S) of the encoder's input: SHA-256 of its fp32 values."""
     return hashlib.sha256(pixels.to("cpu", torch.float32).contiguous().numpy().data).digest()
 
 
 class LatentCache:
-    """The latents that one encoder makes of frames, on disk: what was there when it was opened. It can be pickled.
+    """The latents of one encoder on disk, as of the time of opening. It can be pickled.
 
     Args:
-        folder: Where the caches of any number of encoders lie beside one another.
-        fingerprint: All that the latents depend on besides the pixels, ready for JSON.
-        writable: Start a cache where there is none, and allow `add`.
+        folder: Folder of the caches of all encoders.
+        fingerprint: Everything that the latents depend on besides the pixels, as JSON values.
+        writable: Create the cache if there is none, and allow `add`.
     """
 
     def __init__(self, folder: str | Path, fingerprint: dict[str, Any], *, writable: bool = False) -> None:
@@ -86,7 +86,7 @@ class LatentCache:
         self._flushed_at = time.monotonic()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.folder, self.fingerprint)  # a worker reads, and opens the files for itself
+        return type(self), (self.folder, self.fingerprint)  # a worker process only reads, and opens its own files
 
     def __len__(self) -> int:
         return len(self._index.rows) + len(self._added)
@@ -109,14 +109,14 @@ class LatentCache:
         missing = [key.hex()[:16] for key, place in zip(keys, places, strict=True) if place < 0]
         if missing:
             named = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
-            told = f"{len(missing)} of {len(keys)} images have no latents there (content {named})"
-            raise TheWorldError(f"{self.path}: {told}; {PRECOMPUTE} to add them")
+            message = f"{len(missing)} of {len(keys)} images have no latents in this cache (content {named})"
+            raise TheWorldError(f"{self.path}: {message}; {PRECOMPUTE} to add them")
         return torch.stack([self._read(key, self._index.rows[place]) for key, place in zip(keys, places, strict=True)])
 
     def add(self, key: bytes, latents: torch.Tensor) -> None:
-        """Add latents (C, T, h, w), unless they are there; `flush` writes what a full shard has not yet.
+        """Add latents (C, T, h, w) of a key that the cache lacks, to be written with a full shard or by `flush`.
 
-        OSError if the disk is full; ValueError if they have not the shape and dtype of those that are there.
+        OSError if the disk is full; ValueError if shape or dtype differ from those in the cache.
         """
         assert self.writable
         if key in self:
@@ -128,7 +128,7 @@ class LatentCache:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was added as a shard; OSError where the disk is full."""
+        """Write the added latents as a shard; OSError if the disk is full."""
         pending, self._pending = self._pending, {}
         self._flushed_at = time.monotonic()
         if not pending:
@@ -145,7 +145,7 @@ class LatentCache:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             free = f"{shutil.disk_usage(self.path).free / 1e6:.0f} MB are free"
-            cure = "what was written before is kept: make room and run the same command again"
+            cure = "earlier latents are kept: free disk space and run the same command again"
             raise FileError(f"{self.path}: no space left for {len(pending)} latents ({free}); {cure}") from error
 
     def _read(self, key: bytes, row: Any) -> torch.Tensor:
@@ -160,7 +160,7 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class _Shard:
-    """Where the latents of a shard lie in its file."""
+    """Positions of the latents in a shard's file."""
 
     path: Path
     shape: tuple[int, ...]  # (C, T, h, w) of a row
@@ -172,6 +172,7 @@ class _Shard:
         """The shard and its rows (n,), see `ROW`; the latents are not read. ValueError if the file is damaged."""
         try:
             with _open(path) as file:
+                # 1. Read the header
                 size = int.from_bytes(_read_exactly(file, 8, 0), "little")
                 if size > HEADER_BYTES:
                     raise TheWorldError(f"a header of {size} bytes")
@@ -185,6 +186,7 @@ class _Shard:
                 (low, high), (count, *shape) = (entries["latents"][name] for name in ("data_offsets", "shape"))
                 dtype = DTYPES[entries["latents"]["dtype"]]
                 places = [entry["data_offsets"] for entry in entries.values()]
+                # 2. Check the length, and the checksum of the keys
                 whole = min(map(min, places)) == 0 and os.fstat(file.fileno()).st_size == start + max(map(max, places))
                 if not whole or high - low != count * math.prod(shape) * dtype.itemsize:
                     raise TheWorldError("its length is not that of its header")
@@ -227,7 +229,7 @@ class _Index:
         self.rows = rows[np.argsort(rows["key"], kind="stable")]
 
     def find(self, keys: Sequence[bytes]) -> np.ndarray[Any, Any]:
-        """The place (M,) of each key in `rows`, -1 where it is not there."""
+        """The index (M,) of each key in `rows`; -1 for a missing key."""
         wanted = np.array(keys, dtype=ROW["key"])
         if not len(self.rows):
             return np.full(len(wanted), -1)
@@ -236,31 +238,31 @@ class _Index:
 
 
 def cache_path(folder: Path, fingerprint: dict[str, Any]) -> Path:
-    """Where in `folder` the latents of an encoder lie."""
+    """Sub-folder of `folder` for the latents of one encoder."""
     return folder / hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def drop_damaged(folder: str | Path, fingerprint: dict[str, Any], rank: int = 0, world_size: int = 1) -> int:
-    """Read an encoder's whole cache and delete the shards that are damaged, and what killed writers left behind.
+    """Read an encoder's whole cache. Delete damaged shards and unfinished files of killed writers.
 
-    Process `rank` of `world_size` reads its share of the shards. Returns how many latents were lost. ValueError if the
-    cache is one of version 0.1.
+    Process `rank` of `world_size` reads its share of the shards. Returns the number of lost latents. ValueError if the
+    cache is of version 0.1.
     """
     path = cache_path(Path(folder).expanduser(), fingerprint)
     _check_version(path)
     lost = 0
     for file in _shards(path):
-        if zlib.crc32(file.name.encode()) % world_size != rank:  # not by place, which changes as others delete
+        if zlib.crc32(file.name.encode()) % world_size != rank:  # not by index, which changes while others delete
             continue
         try:
             shard, rows = _Shard.open(file)
             with _open(file) as opened:
                 for row in rows:
-                    shard.read(opened, row["key"].ljust(KEY_BYTES, b"\0"), row)  # numpy cuts zeros at the end
+                    shard.read(opened, row["key"].ljust(KEY_BYTES, b"\0"), row)  # numpy strips zeros at the end
         except ValueError as error:
             logger.warning("%s", error)
             file.unlink(missing_ok=True)
-            lost += int(file.stem.rpartition("-")[2])  # the name says how many, as the header may be gone
+            lost += int(file.stem.rpartition("-")[2])  # the number is in the name, because the header may be damaged
     for file in path.glob("shards/.*"):
         if time.time() - file.stat().st_mtime > STALE_SECONDS:
             file.unlink(missing_ok=True)
@@ -273,15 +275,15 @@ def _shards(path: Path) -> list[Path]:
 
 def _one_kind(path: Path, there: Kind | None, new: Kind) -> Kind:
     if there not in (None, new):
-        told = f"latents of {new}, but there are some of {there}"
-        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
+        message = f"latents of {new}, but the cache holds latents of {there}"
+        raise TheWorldError(f"{path}: {message}; remove that folder, then {PRECOMPUTE}")
     return new
 
 
 def _check_version(path: Path) -> None:
     if (path / "index").is_dir():
-        told = "latents of version 0.1, without their keys"
-        raise TheWorldError(f"{path}: {told}; remove that folder, then {PRECOMPUTE}")
+        message = "latents of version 0.1, without their keys"
+        raise TheWorldError(f"{path}: {message}; remove that folder, then {PRECOMPUTE}")
 
 
 def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
@@ -290,7 +292,7 @@ def _check_there(folder: Path, path: Path, here: dict[str, Any]) -> None:
     cure = f"{PRECOMPUTE} to rebuild it"
     others = [read_object(file, cure=cure) for file in sorted(folder.glob(f"*/{FINGERPRINT}")) if file.is_file()]
     if not others:
-        raise MissingFileError(f"{folder}: no latent cache there; {PRECOMPUTE} to make one")
+        raise MissingFileError(f"{folder}: no latent cache; {PRECOMPUTE} to make one")
     differing = [[n for n in sorted({*there, *here}) if there.get(n) != here.get(n)] for there in others]
     names, there = min(zip(differing, others, strict=True), key=lambda pair: len(pair[0]))
     shown = ", ".join(f"{n} is {there.get(n)!r} there, {here.get(n)!r} here" for n in names)
@@ -305,7 +307,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _read_exactly(file: BinaryIO, size: int, start: int) -> bytearray:
-    """`size` bytes from `start` on, whoever else reads the file: a forked process shares the position in it."""
+    """`size` bytes from `start`, without the file's position, which forked processes share."""
     data = bytearray()
     while len(data) < size:
         block = os.pread(file.fileno(), size - len(data), start + len(data))

@@ -23,19 +23,20 @@ MAX_ROWS = 10**8  # rows of an epoch, whose order is held in memory: 16 bytes ea
 class MixturePart:
     """One dataset of a mixture."""
 
-    name: str  # what its rows are called by, before their own id
+    name: str  # prefix of the ids of its rows
     rows: Any  # a map-style source
     weight: float  # its share of an epoch, in relation to the other weights; above 0
-    image_folder: Path | None = None  # where relative image names are looked up; None leaves them to the collator
-    path: str | None = None  # where the rows are, for the record
+    image_folder: Path | None = None  # folder of relative image names; None: the collator's
+    path: str | None = None  # path of the rows, for the manifest
 
 
 class Mixture(Dataset["Example | Skipped"]):
     """A map-style source that draws rows from each dataset in proportion to its weight.
 
-    An epoch is just long enough that every row of every dataset comes at least once: the dataset with the most rows
-    for its weight gives each row once, the others begin again. Weights in proportion to the lengths concatenate. The
-    order is drawn once from `seed` and is the same in every epoch; a shuffling sampler changes it. Ids are `name/id`.
+    An epoch is just long enough to hold every row of every dataset at least once. The dataset with the most rows for
+    its weight gives each row once; rows of the others repeat. Weights in proportion to the lengths concatenate the
+    datasets. The order is drawn once from `seed` and is the same in every epoch, unless a sampler shuffles. Ids are
+    `name/id`.
 
     ValueError if there is no dataset, one is empty, a weight is not above 0, or an epoch is longer than `MAX_ROWS`.
     """
@@ -56,11 +57,12 @@ class Mixture(Dataset["Example | Skipped"]):
         ]
         scale = max(len(part.rows) / part.weight for part in parts)
         if (total := sum(scale * part.weight for part in parts)) > MAX_ROWS:
-            told = ", ".join(f"{part.name}: weight {part.weight:g}, {len(part.rows):,} rows" for part in self.parts)
+            message = ", ".join(f"{part.name}: weight {part.weight:g}, {len(part.rows):,} rows" for part in self.parts)
             raise TheWorldError(
-                f"mixture: {total:,.0f} rows an epoch, at most {MAX_ROWS:,}; bring weights closer: {told}"
+                f"mixture: {total:,.0f} rows per epoch, expected at most {MAX_ROWS:,}; make the weights more "
+                f"equal: {message}"
             )
-        # Each row of the scaling dataset once; rounding must not lose one
+        # The dataset that sets the scale gives each row once; rounding must not drop one
         counts = [max(len(part.rows), round(scale * part.weight)) for part in parts]
         which = np.repeat(np.arange(len(parts)), counts)
         row = np.concatenate([np.arange(count) % len(part.rows) for part, count in zip(parts, counts, strict=True)])
@@ -89,7 +91,7 @@ class Mixture(Dataset["Example | Skipped"]):
         return other
 
     def record(self) -> list[dict[str, Any]]:
-        """What a manifest holds of it: each dataset's name, path, weight, rows and rows an epoch."""
+        """Its entry in a manifest: each dataset's name, path, weight, rows and rows per epoch."""
         counts = np.bincount(self._places[:, 0], minlength=len(self.parts))
         return [
             {"name": part.name, "path": part.path, "weight": part.weight}

@@ -1,4 +1,4 @@
-"""Opens a dataset by its name, several as a mixture, or an object of the user's own: what is common to all, once."""
+"""Opens a dataset by name, several datasets as a mixture, or the user's own object."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .sources import SOURCES, SourceKind
 from .sources.hf_dataset import StreamedRows, content_id, naming, wrap
 from .sources.records import IndexedRows, RowReader, reader_of
 
-Source = IndexedRows | StreamedRows  # rows with a length, read in any order; or one after the other
+Source = IndexedRows | StreamedRows  # rows with a length, read in any order; or a stream
 
 ALWAYS = ("path", "num_samples", "seed")  # settings that every dataset uses
 
 
 def open_source(name: str, settings: SourceSettings) -> Source:
-    """The rows of a dataset, each an `Example` or, if it cannot be used, a `Skipped`."""
+    """The rows of a dataset, each an `Example`, or a `Skipped` if it is not usable."""
     kind = SOURCES.get(name)
     if kind is None:
         raise TheWorldError(f"dataset_name={name!r}: expected one of {', '.join(SOURCES)}")
@@ -50,10 +50,10 @@ def open_source(name: str, settings: SourceSettings) -> Source:
 
 
 def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
-    """Several datasets as one, each with its share of every epoch: `(name, settings, weight)`.
+    """Several datasets as one. `parts` are `(name, settings, weight)`; the weight sets the share of an epoch.
 
-    The images of a dataset are looked up in its own `image_folder`. The seed is that of the first dataset. Errors are
-    those of `open_source` and `Mixture`; a stream has no share, which is a ValueError.
+    Each dataset has its own `image_folder`. The seed is that of the first dataset. Raises as `open_source` and
+    `Mixture`, and a ValueError for a stream.
     """
     opened: list[MixturePart] = []
     for name, settings, weight in parts:
@@ -65,11 +65,11 @@ def open_mixture(parts: Sequence[tuple[str, SourceSettings, float]]) -> Mixture:
 
 
 def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mixture:
-    """An object of the user's own as a source.
+    """The user's own object as a source.
 
     It is a list of dicts, a `datasets.Dataset` or `IterableDataset`, a `torch.utils.data.Dataset` or `IterableDataset`
-    whose rows are dicts or `Example`, or a source, which stays as it is. Of the settings, all but `columns`,
-    `question_template`, `image_folder` and `num_samples` are refused.
+    whose rows are dicts or `Example`, or a source, which is returned unchanged. Settings other than `columns`,
+    `question_template`, `image_folder` and `num_samples` raise a ValueError.
     """
     settings = settings or SourceSettings()
     uses = ("columns", "question_template", "image_folder", "num_samples", "seed")
@@ -96,7 +96,7 @@ def as_source(data: Any, settings: SourceSettings | None = None) -> Source | Mix
 
 
 def rows_fingerprint(data: Any) -> str:
-    """A hash of some rows of a source with a length, their images left out; of no row where they come at random."""
+    """A hash of a sample of rows without their images; empty for a stream, or if reading rows again gives others."""
     sources = [part.rows for part in data.parts] if isinstance(data, Mixture) else [data]
     indexed = [source for source in sources if isinstance(source, IndexedRows)]
     first, again = (content_id([list(islice(rows.sample(), 0, None, 8)) for rows in indexed]) for _ in range(2))

@@ -1,4 +1,4 @@
-"""OpenSpatialDataset is one JSON array of 31.9 GB: indexed once, so that every row is one seek away."""
+"""Index of OpenSpatialDataset, a JSON array of 31.9 GB, so that any row is read with one seek."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ REPORTED_ROWS = 8192
 
 
 def index_open_spatial(source_json: Path, out_folder: Path, image_folder: Path | None = None) -> int:
-    """Note where the rows of a JSON array begin, and return their number; one row is in memory at a time.
+    """Write the byte positions of the rows of a JSON array, and return their number; one row is in memory at a time.
 
-    The array stays where it is; `out_folder` takes 8 bytes a row. With an `image_folder`, only the rows are kept whose
-    image `{filename}.jpg` is in it.
+    The array is not copied; `out_folder` takes 8 bytes per row. With an `image_folder`, rows are kept only if it holds
+    their image `{filename}.jpg`.
     """
     for needed in (source_json, image_folder):
         if needed is not None and not needed.exists():
             raise MissingFileError(f"{needed}: no such file or folder")
     if out_folder.exists():
-        raise ExistingFileError(f"{out_folder}: is there already; name a new folder, or remove it first")
+        raise ExistingFileError(f"{out_folder}: already exists; name a new folder, or remove it first")
     places = np.fromiter(_places(source_json, image_folder), np.int64)
     if not len(places):
         kept = f" whose image is in {image_folder}" if image_folder else ""
@@ -41,7 +41,7 @@ def index_open_spatial(source_json: Path, out_folder: Path, image_folder: Path |
 
 
 def read_indexed(folder: Path) -> TextRows:
-    """The rows that `index_open_spatial` noted in `folder`; ValueError if the array changed or is gone."""
+    """The rows of an index that `index_open_spatial` wrote; ValueError if the array changed or is missing."""
     again = "index it again with scripts/convert_open_spatial.py"
     manifest = read_object(folder / MANIFEST, cure=again)
     try:
@@ -49,9 +49,9 @@ def read_indexed(folder: Path) -> TextRows:
         whole = source.stat().st_size == manifest["bytes"] and source.is_file()
         inside = places.clip(0, manifest["bytes"] - 1) == places
         if places.dtype != np.int64 or places.ndim != 1 or not inside.all():
-            raise TheWorldError(f"{OFFSETS} holds no places in {source}")
+            raise TheWorldError(f"{OFFSETS} does not hold positions in {source}")
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TheWorldError(f"{folder}: not a whole index ({error}); {again}") from error
+        raise TheWorldError(f"{folder}: not a complete index ({error}); {again}") from error
     if not whole:
         raise TheWorldError(f"{folder}: {source} has changed since it was indexed; {again}")
     return TextRows([TextFile.of(source)], [places])

@@ -1,4 +1,4 @@
-"""An example as the conversation that a chat template takes: the same for training and for asking."""
+"""Turns an example into the conversation that a chat template takes, for training and inference."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Turn = dict[str, Any]
 
 
 class ChatProcessor(Protocol):
-    """What is asked of a processor: Gemma 3's, or a TheWorld model's."""
+    """Interface of a processor: Gemma 3's or TheWorld's."""
 
     tokenizer: Any
 
@@ -23,22 +23,23 @@ class ChatProcessor(Protocol):
 
 
 def reserved_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """What must not stand in a text, since a tokenizer reads it as structure: turns, images, worlds, spare slots.
+    """Matches tokens that a text must not hold, because a tokenizer reads them as structure.
 
-    Half a surrogate pair, which JSON can hold, is no text: tokenizers raise TypeError.
+    These are tokens of turns, images and worlds, spare slots, and lone surrogates, which JSON can hold but for which
+    tokenizers raise a TypeError.
     """
     special = control_tokens(tokenizer) | set(MARKERS)
     return re.compile("|".join([*map(re.escape, sorted(special)), r"<unused\d+>", r"[\ud800-\udfff]"]))
 
 
 def chat_turns(messages: Sequence[Message], images: Sequence[Any], reserved: re.Pattern[str]) -> list[Turn]:
-    """Messages as the turns of a chat template, each image at its marker, or all before the first user's words.
+    """Messages as the turns of a chat template, with each image at its marker, or all before the first user text.
 
-    `images` are what the template's `image` parts hold, `reserved` the `reserved_tokens` of the tokenizer.
+    `images` fill the template's `image` entries; `reserved` are the `reserved_tokens` of the tokenizer.
 
     Raises:
-        BadSample: `turn_order` if not an optional system message and then user and assistant by turns; `image_count` if
-            markers and images differ in number; `special_token` if a text holds a reserved token.
+        BadSample: `turn_order` unless turns are an optional system message, then user and assistant alternating;
+            `image_count` if markers and images differ in number; `special_token` if a text holds a reserved token.
     """
     roles = [message.role for message in messages]
     spoken = roles[1:] if roles[:1] == ["system"] else roles

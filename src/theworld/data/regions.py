@@ -1,7 +1,7 @@
-"""Regions of an image: numbered in the text, drawn with the same numbers on the image, in training as in evaluation.
+"""Regions of an image: numbered in the text, and drawn with the same numbers on the image.
 
 A region is a dict of plain values: `box` [x1, y1, x2, y2] and/or `rle`, a COCO run-length mask {"size": [H, W],
-"counts"}, which goes first; `size` [H, W] is the image that a box was measured on, where the row tells.
+"counts"}, which has priority; `size` [H, W] is the size of the image that a box was measured on, if the row gives it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ COLOURS = (
 )
 INK = (15, 15, 15)
 
-# Pixels. A short side below the first is enlarged, so that labels can be read after any resizing; a long side above the
-# second is reduced, so that large photos cost no more. Neither takes the other side past its own bound
+# Pixels. Images with a shorter side below the first are enlarged, so that labels stay readable after resizing. Images
+# with a longer side above the second are reduced, to save time. Neither takes the other side past its own bound
 SMALLEST_SIDE, LARGEST_SIDE = 448, 1792
 
 _REFERENCE = re.compile(r"<mask>(?:\s*<depth>)?|(region) \[(\d+)\]", re.IGNORECASE)
 
 
 def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tuple[list[Message], list[Region]]:
-    """Let questions, answers and drawn labels speak of the same numbers.
+    """Give regions the same numbers in questions, answers and drawn labels.
 
     The k-th `<mask>` of the whole conversation is `regions[k]`, while "Region [n]" is the n-th `<mask>` of its own
     turn. Both become "Region [g]", where `g` counts distinct regions. Without any `<mask>`, "Region [n]" is
     `regions[n]`. Returns the messages, and the distinct regions in the order of their numbers.
 
-    BadSample `bad_row` if masks and regions differ in number, or a reference leads nowhere.
+    BadSample `bad_row` if masks and regions differ in number, or a reference has no region.
     """
     keys = [repr(region.get("box") or region.get("rle")) for region in regions]
     different = list(dict.fromkeys(keys))
@@ -66,22 +66,24 @@ def number_regions(messages: Sequence[Message], regions: Sequence[Region]) -> tu
 def draw_regions(image: Image.Image, regions: Sequence[Region]) -> Image.Image:
     """Draw every region's outline and its label "Region [k]" on a copy of an RGB image.
 
-    Colours follow the number; lines and labels have a dark rim, so that they stand out from any background. An image
+    The number sets the colour. Lines and labels have a dark rim, so that they are visible on any background. An image
     with a side below `SMALLEST_SIDE` is enlarged first, one with a side above `LARGEST_SIDE` reduced.
 
     Raises:
-        BadSample: `bad_region` for one that has no area within the image, `size_mismatch` for one that was measured
+        BadSample: `bad_region` for a region without area in the image, `size_mismatch` for a region that was measured
             on an image of another shape.
     """
     shape = (image.height, image.width)
-    scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # 1 lies between them: unchanged
-    scale = min(scale, LARGEST_SIDE / math.sqrt(image.width * image.height))  # of a long strip
+    scale = sorted((1.0, SMALLEST_SIDE / min(shape), LARGEST_SIDE / max(shape)))[1]  # the middle value; 1 is no change
+    scale = min(scale, LARGEST_SIDE / math.sqrt(image.width * image.height))  # for long strips
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    # 1. Resize the image, and scale the masks to it
     canvas = image.resize(size, Image.Resampling.LANCZOS)
     masks = [_mask(region, shape, canvas.size) for region in regions]
+    # 2. Draw outlines, then labels
     pixels = np.array(canvas)
     width = max(2, round(min(canvas.size) / 160))
-    for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):  # small ones stay on top
+    for number in sorted(range(len(masks)), key=lambda number: -int(masks[number].sum())):  # small regions last, on top
         _draw_outline(pixels, masks[number], COLOURS[number % len(COLOURS)], width)
     drawn = Image.fromarray(pixels)
     _draw_labels(drawn, [_bounds(mask) for mask in masks])
@@ -126,7 +128,7 @@ def _decode_rle(rle: dict[str, Any]) -> Mask:
     coco = require("train", "pycocotools.mask")
     height, width = rle["size"]
     if height * width > MAX_PIXELS:
-        raise BadSample("bad_region", f"run-length mask of {width} x {height} pixels, allowed are {MAX_PIXELS:,}")
+        raise BadSample("bad_region", f"run-length mask of {width} x {height} pixels, expected at most {MAX_PIXELS:,}")
     try:
         runs = rle["counts"]
         complete = sum(runs) == height * width if isinstance(runs, list) else True
@@ -134,13 +136,13 @@ def _decode_rle(rle: dict[str, Any]) -> Mask:
         mask, area = coco.decode(encoded), coco.area(encoded)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise BadSample("bad_region", f"run-length mask that cannot be read ({error!r})") from error
-    if not complete or mask.max() > 1 or mask.sum(dtype=np.int64) != area:  # the rest is uninitialised memory
+    if not complete or mask.max() > 1 or mask.sum(dtype=np.int64) != area:  # otherwise the rest is uninitialised memory
         raise BadSample("bad_region", f"run-length mask that does not fill its {width} x {height} pixels")
     return mask.astype(bool)
 
 
 def _filled_box(box: Sequence[Any], measured: Sequence[int], size: tuple[int, int]) -> Mask:
-    """All within the box, in pixels of an image of `measured` (H, W), clamped to the canvas."""
+    """Mask of a box in pixels of an image of `measured` (H, W), clamped to the canvas."""
     if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
         raise BadSample("bad_region", f"box {str(box)[:120]}: expected [x1, y1, x2, y2] in pixels")
     across, down = size[0] / measured[1], size[1] / measured[0]
@@ -152,17 +154,17 @@ def _filled_box(box: Sequence[Any], measured: Sequence[int], size: tuple[int, in
 
 
 def _bounds(mask: Mask) -> Box:
-    """The smallest box (left, top, right, bottom) around a mask; right and bottom lie outside."""
+    """The smallest box (left, top, right, bottom) around a mask; right and bottom are exclusive."""
     box = Image.fromarray(mask).getbbox()
     assert box is not None  # as `_mask` checks
     return box
 
 
 def _grow(mask: Mask, width: int) -> Mask:
-    """All within `width` pixels of the mask, along rows and columns."""
+    """The mask, grown by `width` pixels along rows and columns."""
     for _ in range(2):
         mask, window = np.pad(mask.T, ((width, width), (0, 0))), 1
-        while window < 2 * width + 1:  # what a window sees doubles with every step
+        while window < 2 * width + 1:  # the window doubles with every step
             step = min(window, 2 * width + 1 - window)
             mask, window = mask[:-step] | mask[step:], window + step
     return mask
@@ -173,7 +175,7 @@ def _draw_outline(pixels: np.ndarray[Any, Any], mask: Mask, colour: tuple[int, i
     rim = max(1, width // 2)
     left, top, right, bottom = _bounds(mask)
     view = (slice(max(0, top - rim), bottom + rim), slice(max(0, left - rim), right + rim))
-    mask = np.pad(mask[view], 1)  # what touches the border has an edge there too
+    mask = np.pad(mask[view], 1)  # a region at the border has an edge there too
     line = mask & _grow(~mask, width)
     edge = (slice(1, -1), slice(1, -1))
     pixels[view][_grow(line, rim)[edge]] = INK
@@ -185,7 +187,7 @@ def _draw_labels(image: Image.Image, bounds: Sequence[Box]) -> None:
     longest = f"Region [{len(bounds)}]"
     font_size = max(14.0, 0.036 * min(image.size))
     fitting = font_size * 0.9 * image.width / draw.textlength(longest, ImageFont.load_default(font_size))
-    font_size = max(1.0, min(font_size, fitting))  # FreeType has no smaller one
+    font_size = max(1.0, min(font_size, fitting))  # FreeType has no smaller size
     font = ImageFont.load_default(font_size)
     pad = max(2, round(font_size / 6))
     placed: list[Box] = []
@@ -202,7 +204,7 @@ def _draw_labels(image: Image.Image, bounds: Sequence[Box]) -> None:
 def _place_label(
     size: tuple[int, int], bounds: Sequence[Box], own: int, placed: Sequence[Box], canvas: Sequence[int]
 ) -> Box:
-    """Where a label hides no other label and no small region: at its own region, or as near as there is room."""
+    """A place where the label covers no other label and no small region, as near to its own region as possible."""
     (width, height), (left, top, right, bottom) = size, bounds[own]
     beside = [(left, top - height), (left, bottom), (right - width, top - height), (right - width, bottom), (left, top)]
     grid = [(x, y) for y in range(0, canvas[1], height) for x in range(0, canvas[0], width)]

@@ -1,4 +1,4 @@
-"""What a run could not use: a list on disk that outlives it, counts by cause, and a budget past which it stops."""
+"""Skipped rows of a run: a list on disk, counts by cause, and a budget above which the run stops."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from theworld.utils.io import append_jsonl, read_jsonl
 
 from .schema import Skipped
 
-MINIMUM_SEEN = 200  # rows of a stream that must have come before its share of bad ones says anything
+MINIMUM_SEEN = 200  # rows of a stream to read before its share of bad ones is checked
 SHOWN_NAMES = 5
 
 
 class SkipLog:
-    """The rows that gave no example, each listed and counted once, however often it comes and a run resumes.
+    """Rows that gave no example. Each is listed and counted once, also over several epochs and after a resume.
 
     Rows that share an id are listed once, but each counts.
 
     Args:
-        path: JSON lines of `id`, `cause` and `detail`; what lies there already counts.
-        budget: Share of the data, 0 to 1, that may be bad.
+        path: JSON lines of `id`, `cause` and `detail`; existing lines count too.
+        budget: Share of the data, 0 to 1, that may be skipped.
         total: Rows of the data; None for a stream, whose bad share is that of the rows `seen` since the start of this
             process, repeated ones included.
     """
@@ -46,37 +46,37 @@ class SkipLog:
         return len(self._causes)
 
     def seen(self, count: int) -> None:
-        """Note that `count` rows came, good or bad."""
+        """Count `count` rows that were read, good or bad."""
         self._rows_seen += count
 
     def record(self, skipped: Iterable[Skipped]) -> None:
-        """List and count skipped rows; a ValueError if they are more than the budget allows, or all there are."""
+        """List and count skipped rows; a ValueError if they exceed the budget, or no row is left."""
         rows = list(skipped)
         self._rows_bad += len(rows)
         if new := self._count(rows):
             append_jsonl(self.path, map(vars, new))
         bad, total = self._rows_bad, self._rows_seen
         if self.total:
-            # A row comes at most once a pass; a resumed run begins within one
+            # A row is read at most once per pass; a resumed run starts within a pass
             passes = math.ceil(self._rows_seen / self.total) + self._resumed
             bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
-            told = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}. See {self.path}"
+            message = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}. See {self.path}"
             cure = "Correct them and remove that list, or raise skip_budget"
-            raise TheWorldError(f"{bad} of {total} rows cannot be used, {told}. {cure}")
+            raise TheWorldError(f"{bad} of {total} rows cannot be used, {message}. {cure}")
         if enough and bad >= total > 0:
             raise TheWorldError(f"No usable rows: all {total} were skipped. See {self.path}.")
 
     def summary(self) -> str:
-        """One line a cause, the most frequent first; empty when nothing was skipped."""
+        """One line per cause, the most frequent first; empty if nothing was skipped."""
         return "\n".join(self._lines())
 
     def _read(self, row: dict[str, Any]) -> Skipped:
         texts = [text for name in ("id", "cause", "detail") if isinstance(text := row.get(name), str)]
         if len(texts) < 3:
-            told = f"expected the texts id, cause and detail, got {brief(repr(row))}; remove that file"
-            raise TheWorldError(f"{self.path}: {told}")
+            message = f"expected the texts id, cause and detail, got {brief(repr(row))}; remove that file"
+            raise TheWorldError(f"{self.path}: {message}")
         return Skipped(*texts)
 
     def _count(self, rows: Iterable[Skipped]) -> list[Skipped]:

@@ -1,6 +1,6 @@
-"""Rows of JSON, JSON lines, CSV and TSV files as they stand: no type is inferred, whatever the other rows hold.
+"""Rows of JSON, JSON lines, CSV and TSV files, read without type inference.
 
-One reader for each format serves streaming, the index of a file's rows, and a single row that is read by its place.
+Each format has one reader for streaming, for the index of a file, and for a single row at a byte position.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from huggingface_hub import HfFileSystem
 from theworld.utils.errors import TheWorldError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-CHUNK = 2**16  # bytes of JSON that are read at once
+CHUNK = 2**16  # bytes of JSON that are read in one call
 MAX_FIELD = 2**26  # characters of a CSV field, which may hold an image as base64 text; the csv module allows 128 K
 _NEAR_END = 16
-"""Characters; an error of the JSON decoder this close to the end of what was read may only mean that more follows."""
+"""Characters. A decoder error this close to the end of the buffer may only mean that more text follows."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class Number(float):
-    """A number whose `str` is the text that stands for it: 1.50 and 1e3 as in a JSON file, 0.1 for a float32."""
+    """A number whose `str` is its original text: 1.50 and 1e3 as in a JSON file, 0.1 for a float32."""
 
     def __init__(self, text: Any = 0, /) -> None:
         self.text = str(text)
@@ -50,7 +50,7 @@ _JSON: Any = {"object_pairs_hook": _object, "parse_float": Number}
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What the JSON of a user says; a number that is no integer keeps its text."""
+    """The value of a user's JSON; numbers other than integers keep their text."""
     try:
         return json.loads(text, **_JSON)
     except RecursionError as error:
@@ -62,16 +62,16 @@ class TextFile:
     """A file of rows."""
 
     path: str  # `hf://` for one on the Hub
-    delimiter: str | None = None  # of a CSV or TSV file; None for JSON, an array of rows or one value after the other
-    name: str = ""  # what errors call the file, where its path is that of a copy
+    delimiter: str | None = None  # delimiter of CSV or TSV; None for JSON: an array of rows, or consecutive values
+    name: str = ""  # name in errors, if the path is that of a copy
 
     @classmethod
     def of(cls, path: Path) -> Self:
-        """The local file, its format told by its ending."""
+        """The local file; its suffix gives the format."""
         return cls(str(path), DELIMITERS.get(path.suffix))
 
     def rows(self, start: int = 0) -> Iterator[tuple[int, Any]]:
-        """Every row from `start` on, behind its place: the byte at which it begins."""
+        """(position, row) of every row from `start`; a position is the byte at which the row begins."""
         with self._open() as file:
             try:
                 self._skip_bom(file)
@@ -100,7 +100,7 @@ class TextFile:
                 ".tsv with tabs"
             )
         if len(set(names)) < len(names):
-            raise TheWorldError(f"{self}: a column comes twice in the header {', '.join(names)}: rename one")
+            raise TheWorldError(f"{self}: a column is repeated in the header {', '.join(names)}: rename one")
         return names
 
     def _open(self) -> IO[bytes]:
@@ -121,7 +121,7 @@ class TextFile:
             yield place, dict(zip(names, fields, strict=True))
 
     def _records(self, file: IO[bytes], place: int) -> Iterator[tuple[int, list[str]]]:
-        """The lines of a table and their places, blank ones left out; all as long as the first one."""
+        """The records of a table and their positions, without blank lines; all have as many fields as the first."""
         consumed = place
 
         def lines() -> Iterator[str]:
@@ -146,11 +146,11 @@ class TextFile:
                 place, line = consumed, reader.line_num + 1
         except csv.Error as error:
             raise TheWorldError(
-                f"{self}, line {line}: {error}; is a quote not closed, or within a field not doubled?"
+                f"{self}, line {line}: {error}; close every quote, and double quotes within a field"
             ) from error
 
     def _json(self, file: IO[bytes], start: int) -> Iterator[tuple[int, Any]]:
-        """The items of an array, or values one after the other, wherever lines end."""
+        """The elements of an array, or consecutive values; line ends do not matter."""
         text = _Text(file, str(self))
         if text.peek() != "[" or start:
             while text.peek():
@@ -159,7 +159,7 @@ class TextFile:
         text.skip(1)
         separator = text.peek()
         while separator != "]":
-            text.peek()  # leaves spaces behind
+            text.peek()  # skips spaces
             yield text.place, text.value()
             separator = text.peek()
             if separator not in (",", "]"):
@@ -171,7 +171,7 @@ class TextFile:
 
 
 class _Text:
-    """The text of a JSON file, decoded as it is read; `place` counts bytes."""
+    """The text of a JSON file, decoded in chunks; `place` counts bytes."""
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self.file = file
@@ -183,14 +183,14 @@ class _Text:
         self.parse = json.JSONDecoder(**_JSON).raw_decode
 
     def peek(self) -> str:
-        """The next character that is no space; empty at the end."""
+        """The next character that is not a space; empty at the end."""
         while True:
             self.skip(len(_SPACE.match(self.buffer, self.at)[0]))  # pyright: ignore[reportOptionalSubscript]
             if self.at < len(self.buffer) or not self._fill():
                 return self.buffer[self.at : self.at + 1]
 
     def skip(self, count: int) -> None:
-        """Leave `count` characters behind."""
+        """Move on by `count` characters."""
         passed = self.buffer[self.at : self.at + count]
         self.place += len(passed.encode())
         self.line += passed.count("\n")
@@ -202,7 +202,7 @@ class _Text:
             try:
                 value, end = self.parse(self.buffer, self.at)
                 length = end - self.at
-                if end < len(self.buffer) or not self._fill():  # a number that ends here may go on
+                if end < len(self.buffer) or not self._fill():  # a number at the end of the buffer may continue
                     self.skip(length)
                     return value
             except json.JSONDecodeError as error:
@@ -215,11 +215,11 @@ class _Text:
                 raise self.error(str(error)) from error
 
     def error(self, reason: str) -> TheWorldError:
-        """What is wrong here."""
+        """The error at the current position."""
         return TheWorldError(f"{self.name}, line {self.line}: not JSON ({reason})")
 
     def _fill(self) -> bool:
-        """Read on, twice as much as is waiting; whether there was more."""
+        """Read more text, at least as much as the rest of the buffer; False at the end of the file."""
         if self.ended:
             return False
         waiting = self.buffer[self.at :]
@@ -230,7 +230,7 @@ class _Text:
 
 
 class TextRows(Sequence[Any]):
-    """The rows of `files`, read from disk when asked for; memory holds their `places` alone, in bytes of each file."""
+    """The rows of `files`, read from disk on access; only their byte positions `places` are in memory."""
 
     def __init__(self, files: Sequence[TextFile], places: Sequence[np.ndarray[Any, Any]]) -> None:
         self.files = list(files)
@@ -239,7 +239,7 @@ class TextRows(Sequence[Any]):
 
     @classmethod
     def scan(cls, files: Iterable[TextFile]) -> Self:
-        """The rows of files that are read through once."""
+        """The rows of files, which are scanned once."""
         files = list(files)
         return cls(files, [np.fromiter((place for place, _ in file.rows()), np.int64) for file in files])
 
@@ -252,7 +252,7 @@ class TextRows(Sequence[Any]):
         index = range(len(self))[index]
         which = int(np.searchsorted(self._ends, index, side="right"))
         place = int(self.places[which][index - int(self._ends[which])])
-        # Opened anew: a shared handle would not survive a fork
+        # Opened each time: forked processes would share the position of a shared handle
         found = next(self.files[which].rows(place), None)
         if found is None:
             raise TheWorldError(f"{self.files[which]}: it changed while it was read; run the same command again")

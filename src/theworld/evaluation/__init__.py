@@ -1,1 +1,1 @@
-"""A checkpoint to predictions, to scores, to a report: does the world help, and by what evidence?"""
+"""Evaluation: predictions of a checkpoint, scores, and a report on whether the world helps."""

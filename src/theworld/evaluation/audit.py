@@ -1,7 +1,7 @@
-"""What an evaluation set shares with training sets, and how far one gets on it without looking at an image.
+"""Overlap of an evaluation set with training sets, and the accuracy of rules that do not look at an image.
 
-VSR writes its captions in pairs, of which one is true of its image and one is false of another: in the random split,
-"the opposite of what this caption was in training" beats models that look.
+VSR has its captions in pairs: true of one image, false of another. In the random split, the opposite of a caption's
+label in training is right more often than models that see the image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from theworld.data.columns import CONVERSATION_KEYS, TOLD
+from theworld.data.columns import COLUMN_NAMES, CONVERSATION_KEYS
 from theworld.data.schema import BadSample
 from theworld.data.sources.records import read_conversation
 from theworld.data.text_rows import TextFile
@@ -22,8 +22,8 @@ from theworld.utils.errors import MissingFileError, TheWorldError
 
 IDS = ("id", "idx", "question_id")
 QUESTIONS = ("prompt", "query", "question", "caption", "statement", "text")  # BLINK's prompt has the options
-ANSWERS = TOLD["answer"]
-IMAGES = (*TOLD["image"], "filename", "image_1", "image_2", "image_3", "image_4")
+ANSWERS = COLUMN_NAMES["answer"]
+IMAGES = (*COLUMN_NAMES["image"], "filename", "image_1", "image_2", "image_3", "image_4")
 YES, NO = "yes", "no"
 
 _OPTION = re.compile(r"^\(([A-Z])\)\s*(.+)$", re.MULTILINE)
@@ -38,34 +38,36 @@ _BARE = {"contains": "contain", "consists": "consist", "has": "have", "is": "", 
 class AuditRow(NamedTuple):
     """One question of a file."""
 
-    id: str  # the file's own; empty if it gives none
-    statement: str  # the question or caption in the form of `normalise`
+    id: str  # as in the file; empty if it has none
+    statement: str  # the question or caption, normalised by `normalise`
     answer: str  # `yes`, `no`, or the answer's words in lower case
-    images: tuple[str, ...] = ()  # names as the file gives them
-    relation: str = ""  # of VSR; empty elsewhere
+    images: tuple[str, ...] = ()  # names as in the file
+    relation: str = ""  # the relation of a VSR statement; empty for other data
 
     @property
     def names(self) -> set[str]:
-        """What the images are called, without folders and endings."""
+        """Names of the images, without folders and endings."""
         return {Path(name).stem.casefold() for name in self.images}
 
 
 def audit(training: Sequence[str | Path], evaluation: str | Path) -> dict[str, Any]:
-    """Compare training files, which are one training set, with an evaluation file (`read_audit_rows`).
+    """Compare a training set of one or more files with an evaluation file. Both are read by `read_audit_rows`.
+
+    Images are compared by their names, without folders and endings.
 
     Returns:
-        `training_rows`, `rows`, `images` (distinct names in the evaluation file); `overlap`, with what both sets hold
-        and the number of evaluation rows that it concerns; `shortcuts` (`blind_rules`; `None` unless all answers are
-        yes or no). Images are compared by their names, without folders and endings.
+        `training_rows` and `rows`: numbers of rows. `images`: number of distinct names in the evaluation file.
+        `overlap`: what both sets contain, and the number of evaluation rows affected. `shortcuts`: the result of
+        `blind_rules`; `None` unless all answers are yes or no.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A file has a row that cannot be read.
+        FileNotFoundError: A file does not exist.
+        ValueError: A row cannot be read.
     """
     train, rows = [row for path in training for row in read_audit_rows(path)], read_audit_rows(evaluation)
 
     def shared(keys: Callable[[AuditRow], set[Any]]) -> list[set[Any]]:
-        """Of every evaluation row, the keys that training rows have as well."""
+        """For every evaluation row, its keys that training rows have too."""
         known = set[Any]().union(*map(keys, train)) - {""}
         return [known & keys(row) for row in rows]
 
@@ -87,13 +89,15 @@ def audit(training: Sequence[str | Path], evaluation: str | Path) -> dict[str, A
 
 
 def blind_rules(train: Sequence[AuditRow], rows: Sequence[AuditRow]) -> dict[str, Any]:
-    """Accuracies on `rows`, whose answers are yes or no, of rules that know only the training rows.
+    """Accuracies on `rows`, whose answers are yes or no, of rules that use only the training rows.
+
+    A rule answers yes where it does not apply.
 
     Returns:
-        `decidable` (rows whose statement has more of one answer than of the other in training); of these,
-        `opposite_right` by the opposite of that answer; `opposite`, the accuracy of this rule over all rows, and `same`
-        of the answer itself; `relation_prior` of the more frequent answer of the relation (`None` without relations);
-        `always_yes`. A rule that says nothing of a row says yes.
+        `decidable`: number of rows whose statement has one answer more often than the other in training.
+        `opposite_right`: how many of these the opposite answer gets right. Accuracies over all rows: `opposite` of the
+        opposite answer, `same` of the answer itself, `relation_prior` of the relation's more frequent answer (`None`
+        without relations), and `always_yes`.
     """
     by_statement = _majorities((row.statement, row.answer) for row in train)
     by_relation = _majorities((row.relation, row.answer) for row in train if row.relation)
@@ -113,7 +117,7 @@ def blind_rules(train: Sequence[AuditRow], rows: Sequence[AuditRow]) -> dict[str
 
 
 def _majorities(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """The more frequent answer of every key; keys of a tie are left out."""
+    """The more frequent answer of every key. Keys with a tie are left out."""
     balance: Counter[str] = Counter()
     for key, answer in pairs:
         balance[key] += 1 if answer == YES else -1
@@ -121,7 +125,7 @@ def _majorities(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def audit_text(found: dict[str, Any]) -> str:
-    """What `audit` found, as text."""
+    """The result of `audit` as text."""
     overlap, rules = found["overlap"], found["shortcuts"]
     ids, statements = (", ".join(map(repr, overlap[of][:3])) for of in ("ids", "statements"))
     lines = [f"{found['rows']} evaluation rows with {found['images']} images, {found['training_rows']} training rows"]
@@ -151,12 +155,13 @@ def audit_text(found: dict[str, Any]) -> str:
 def read_audit_rows(path: str | Path) -> list[AuditRow]:
     """The questions of a JSON, JSON lines, CSV or TSV file.
 
-    A row has a question (`QUESTIONS`; a caption counts), an answer (`ANSWERS`) and images (`IMAGES`), or is a
-    conversation, of which every turn is a question. BLINK's letters are replaced by the options they stand for.
+    A row has a question or caption (a column of `QUESTIONS`), an answer (`ANSWERS`) and images (`IMAGES`). A row with a
+    conversation gives one question per turn. BLINK's letters are replaced by the text of their options.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is neither, is empty, or a row has no question and answer; names the line or row.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is of another format, is empty, or has a row without question or answer. The message names
+            the line or row.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -187,9 +192,9 @@ def _rows_of(row: Any, where: str) -> list[AuditRow]:
         )
     else:
         value = str(row[answer])
-        vsr = {"0": NO, "1": YES} if answer == "label" else {}  # is the caption true?
+        vsr = {"0": NO, "1": YES} if answer == "label" else {}  # VSR's label: 1 if the caption is true
         asked = [(str(row[question]), vsr.get(value, value))]
-    # 2. What all questions of the row share
+    # 2. Fields that all questions of the row share
     given = [row.get(key) for key in IMAGES]
     listed = [name for value in given for name in (value if isinstance(value, list) else [value])]
     shared: dict[str, Any] = {
@@ -202,7 +207,7 @@ def _rows_of(row: Any, where: str) -> list[AuditRow]:
 
 
 def normalise(text: str) -> str:
-    """Words in lower case, without what tells a question from a statement, options and the prompt around it.
+    """Words in lower case, without options, surrounding prompt, and words that distinguish questions from statements.
 
     "Is the car beneath the cat?" and "The car is beneath the cat." both become "the car beneath the cat".
     """
@@ -211,7 +216,7 @@ def normalise(text: str) -> str:
 
 
 def _answer(text: str, asked: str, choices: Any) -> str:
-    """An answer's words; a letter stands for its option."""
+    """The answer in lower case; a letter is replaced by its option."""
     options = dict(_OPTION.findall(asked))
     if not options and isinstance(choices, Sequence) and not isinstance(choices, str):
         options = dict(zip(ascii_uppercase, map(str, choices), strict=False))

@@ -1,7 +1,7 @@
 """Static learners: how well an outcome can be learned from labels and the asked image alone, without a rollout.
 
-A control that is weaker than a kernel on pixels is no control. Settings are chosen on validation images, and so is the
-learner that answers for a family.
+Several learners are fitted, so that the control is not weaker than a simple one, such as a kernel on pixels. Validation
+images decide the settings of a learner and which learner answers a family.
 
 Shapes: `n` images, `C` channels of pixels or of a latent, `h`, `w` its grid.
 """
@@ -28,7 +28,7 @@ Build = Callable[[int], nn.Module]
 """Number of classes -> a network that reads features."""
 
 Fit = Callable[[Tensor, Tensor, int], Iterator[tuple[str, Predict]]]
-"""`(features, labels (n,), seed)` -> each setting in words, and what was fitted with it."""
+"""`(features, labels (n,), seed)` -> pairs of a setting in words and the function fitted with it."""
 
 BATCH = 128
 
@@ -37,19 +37,19 @@ BATCH = 128
 class Labelled:
     """Images of one family of questions."""
 
-    # By name, (n, C, h, w): `pixels` from 0 to 1, their `brightness` (the largest of the three channels, as colours are
-    # shuffled), and the world encoder's `current latent`
+    # By name, (n, C, h, w): `pixels` from 0 to 1, `brightness` (the largest of the three channels, since colours are
+    # shuffled), and `current latent` of the world encoder
     features: Mapping[str, Tensor]
     labels: Tensor  # classes (n,), from 0
 
 
 def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[str, Predict]]:
-    """Ridge regression of the classes under Gaussian kernels; widths are in medians of the squared distances."""
+    """Ridge regression of the classes with Gaussian kernels; widths are multiples of the median squared distance."""
     require("eval", "sklearn")
     from sklearn.kernel_ridge import KernelRidge
 
     known, targets = features.flatten(1), nn.functional.one_hot(labels).double().numpy()  # (n, classes)
-    squares = torch.cdist(known, known).square()  # once for all settings
+    squares = torch.cdist(known, known).square()  # shared by all settings
     median = squares.median().item()
     for width, ridge in product((0.25, 1.0, 4.0), (1e-3, 3e-2)):
         scale = width * median
@@ -66,7 +66,7 @@ def kernel_ridge(features: Tensor, labels: Tensor, seed: int) -> Iterator[tuple[
 def networks(
     build: Build, steps: tuple[int, ...], decays: tuple[float, ...], features: Tensor, labels: Tensor, seed: int
 ) -> Iterator[tuple[str, Predict]]:
-    """The network that `build(classes)` makes, for every number of steps and weight decay."""
+    """Trains the network `build(classes)` for every number of steps and every weight decay."""
     for count, decay in product(steps, decays):
         network = train_network(build, features, labels, steps=count, weight_decay=decay, seed=seed)
         yield f"{count} steps, weight decay {decay:g}", partial(predict_network, network)
@@ -75,11 +75,11 @@ def networks(
 def train_network(
     build: Build, features: Tensor, labels: Tensor, *, steps: int, weight_decay: float, seed: int
 ) -> nn.Module:
-    """Cross-entropy with AdamW, its learning rate falling to zero along half a cosine; the same for one seed."""
+    """Train with cross-entropy, AdamW and a cosine schedule to zero. The same seed gives the same network."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(int(labels.max()) + 1)
-        network(features[:2])  # lazy layers get their sizes
+        network(features[:2])  # initialises lazy layers
         optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in range(steps):
@@ -99,7 +99,7 @@ def predict_network(network: nn.Module, features: Tensor) -> Tensor:
 
 
 def build_cnn(classes: int) -> nn.Module:
-    """Three convolutions and a hidden layer, in the memory layout that is twice as fast on a CPU."""
+    """Three convolutions and a hidden layer, in channels-last layout: twice as fast on a CPU."""
     layers: list[nn.Module] = []
     for before, after, size in ((3, 32, 5), (32, 64, 3), (64, 64, 3)):
         layers += [nn.Conv2d(before, after, size, stride=2, padding=size // 2), nn.GELU()]
@@ -120,17 +120,17 @@ LEARNERS: tuple[tuple[str, str, Fit], ...] = (
     ("CNN", "pixels", partial(networks, build_cnn, (1000,), (0.01, 0.3))),
     ("MLP", "current latent", partial(networks, build_mlp, (3000,), (0.05, 0.5))),
 )
-"""Name, the features that it reads, and how it is fitted."""
+"""Name, features, and function that fits it."""
 
 
 def best_learner(
     family: str, train: Labelled, validation: Labelled, seed: int = 0
 ) -> tuple[Callable[[Mapping[str, Tensor]], Tensor], list[dict[str, Any]]]:
-    """The learner, with the settings, that is right most often on validation images.
+    """Fit every learner of `LEARNERS` and choose the one with the highest accuracy on validation images.
 
     Returns:
-        What turns features by name into classes (n,), and a row a learner: family, learner, features, setting, labels,
-        accuracy on validation images, and whether it was chosen.
+        A function from features by name to classes (n,), and one row per learner: family, learner, features, setting,
+        number of labels, accuracy on validation images, and whether it was chosen.
     """
     found: list[tuple[dict[str, Any], Predict]] = []
     for name, kind, fit in LEARNERS:

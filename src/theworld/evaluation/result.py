@@ -1,4 +1,4 @@
-"""What an evaluation found: the verdict, tables, and where else they can go."""
+"""The result of an evaluation: verdict, tables, and output to a report, TensorBoard, W&B or a model card."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Result:
     items: TaskItems
     predictions: Mapping[str, list[Prediction]]  # by arm, in the items' order
     not_run: Mapping[str, str]  # by arm, why it did not run and what it needs
-    metrics: dict[str, Any]  # what <output>/<task>/metrics.json holds
+    metrics: dict[str, Any]  # the contents of <output>/<task>/metrics.json
     settings: EvaluationSettings
-    num_world_steps: int  # most future latent frames of any arm
+    num_world_steps: int  # largest number of future latent frames of any arm
 
     @property
     def verdict(self) -> dict[str, Verdict]:
@@ -45,28 +45,28 @@ class Result:
         return {kind: Verdict(**told) for kind, told in self.metrics["verdicts"].items()}
 
     def accuracies(self, arm: str) -> dict[str, float]:
-        """The accuracy of an arm, from 0 to 1: on all questions as `accuracy`, and on each kind by its name."""
+        """Accuracies of an arm, from 0 to 1: `accuracy` on all questions, and one per kind of question."""
         found = self.metrics["arms"][arm]
         return {kind: told["estimate"] for kind, told in {"accuracy": found["accuracy"], **found["kinds"]}.items()}
 
     def table(self) -> pd.DataFrame:
-        """A row an arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
+        """One row per arm: accuracy with its 95 % interval, n, and the accuracy on each kind of question."""
         rows = {name: {**arm["accuracy"], **self.accuracies(name)} for name, arm in self.metrics["arms"].items()}
         columns = ["accuracy", "low", "high", "n", *self.metrics["kinds"]]
         table = require("eval", "pandas").DataFrame.from_dict(rows, orient="index")
         return table.reindex(columns=columns).rename_axis("arm")
 
     def to_pandas(self) -> pd.DataFrame:
-        """A row an item and arm: `arm` and the fields of `Prediction`."""
+        """One row per item and arm: `arm` and the fields of `Prediction`."""
         rows = [{"arm": arm, **asdict(row)} for arm, found in self.predictions.items() for row in found]
         return require("eval", "pandas").DataFrame(rows)
 
     def report(self, path: str | Path | None = None, rollout: Rollout | None = None) -> Path:
-        """Write report.md and report.html to `path`, by default beside the predictions, and return the page's path.
+        """Write report.md and report.html to the folder `path` (default: the output folder); returns the HTML file.
 
-        `rollout` gives the decoded frames that the model imagines for an item, for the examples.
+        `rollout` returns the decoded frames of an item's rollout, shown with the examples.
         """
-        from .report import compare_runs, write_report  # draws, which needs matplotlib
+        from .report import compare_runs, write_report  # needs matplotlib
 
         output, folder = self.settings.folder, self.settings.source.image_folder
         if path is None:
@@ -99,7 +99,7 @@ class Result:
             run.finish()
 
     def to_card(self) -> None:
-        """Write the accuracies of the full model to the `model-index` of its card, in its folder or on the Hub."""
+        """Write the full model's accuracies to the `model-index` of its model card, in its folder or on the Hub."""
         path, card = card_of(self.settings.model)
         about: Any = {"task_type": "image-text-to-text", "dataset_type": self.task.name}
         about |= {"dataset_name": self.task.title, "metric_type": "accuracy"}
@@ -117,7 +117,7 @@ class Result:
 
 
 def card_of(model: str) -> tuple[Path | None, ModelCard]:
-    """The card of a model and, where it is in a folder, its path; a ValueError if the model has none of its own."""
+    """The card of a model, and its path if the model is a folder. Raises a ValueError if the model has no card."""
     folder = Path(model_folder(resolve(model)))
     path = folder / "README.md" if folder.is_dir() else None
     try:
@@ -133,4 +133,4 @@ REPORTERS: dict[str, Callable[[Result], None]] = {
     "tensorboard": Result.to_tensorboard,
     "wandb": Result.to_wandb,
 }
-"""`report_to` -> what writes there."""
+"""`report_to` -> function that writes there."""

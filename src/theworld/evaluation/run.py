@@ -1,7 +1,7 @@
-"""A checkpoint and tasks -> predictions of every arm and their metrics, on disk as they come.
+"""Runs an evaluation: a checkpoint and tasks -> predictions of every arm, and metrics, written to disk as they come.
 
-Works on one process and under `accelerate launch` or `torchrun`, whose processes share the output folder. If
-interrupted, the same command resumes, also with another number of processes, and produces identical predictions.
+Runs in one process or under `accelerate launch` or `torchrun`; all processes share the output folder. If interrupted,
+the same command resumes and produces identical predictions, even with another number of processes.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from .tasks import find_task
 from .tasks.base import Task, TaskItems, kind_of
 
 PATIENCE = timedelta(hours=12)
-"""How long processes wait for the main one, which simulates, fits learners and scores; the default is 10 minutes."""
+"""Timeout of processes that wait while the main one simulates, fits learners or scores (torch's default: 10 min)."""
 
 
 def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "all", **settings: Any) -> Result:
-    """Measure a checkpoint on a benchmark, with the arms that tell whether the world is the reason.
+    """Evaluate a checkpoint on a benchmark, in arms that show whether the world tokens are the reason for a gain.
 
         result = theworld.evaluate("nano", "micro_world", arms="gemma,world", num_samples=100)
         print(result.table())
@@ -51,13 +51,13 @@ def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "a
     Args:
         model: Folder or Hub id of a TheWorld checkpoint or a Gemma 3, or `nano`.
         task: Name of a benchmark, `path/to/file.py:NAME`, or a `Task`.
-        arms: Names of arms, as a list or as text with commas, or `all`.
-        settings: Fields of `EvaluationSettings`, which are the options of `theworld evaluate`: `output`, `data`,
+        arms: Names of arms, as a list or a comma-separated string, or `all`.
+        settings: Fields of `EvaluationSettings`, the same as the options of `theworld evaluate`: `output`, `data`,
             `num_world_steps`, `control`, ...
 
     Raises:
-        ValueError: Settings are wrong or contradict each other or the task, the output holds predictions of other
-            settings, or an arm is refused (`store/refusals.py`).
+        ValueError: Settings are invalid or contradict each other or the task, the output folder holds predictions made
+            with other settings, or an arm is refused (`store/refusals.py`).
         FileNotFoundError: The task's data or a checkpoint is missing.
     """
     known = EvaluationSettings(model=str(model), arms=arms if isinstance(arms, str) else list(arms), **settings)
@@ -65,28 +65,28 @@ def evaluate(model: str | Path, task: str | Task, arms: str | Sequence[str] = "a
 
 
 def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Result]:
-    """`evaluate` for several tasks: each checkpoint is loaded once. Writes to `settings.reporters` as well."""
-    # 1. Everything that can be checked is checked before anything is simulated, downloaded or loaded
+    """`evaluate` for several tasks, which loads each checkpoint once. Also writes to `settings.reporters`."""
+    # 1. Check the settings before anything is simulated, downloaded or loaded
     _check(tasks, settings)
     cpu = settings.device == "cpu" or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=PATIENCE)
     chosen = _choose(settings)
     with locked(settings.folder, is_main=state.is_main_process, option="output"):
         state.wait_for_everyone()
-        # 2. The items of all tasks, and which arms can run on them; first of those whose families are not checked yet
+        # 2. Load the items and choose the arms; first for tasks without kinds, whose families are not yet checked
         prepared = {task.name: _prepare(task, settings, chosen) for task in sorted(tasks, key=lambda t: bool(t.kinds))}
         jobs = [prepared[task.name] for task in tasks]
-        # 3. One checkpoint at a time, as two may not fit
+        # 3. Ask one checkpoint at a time, since two may not fit into memory
         for checkpoint in (MODEL, BASE, *CONTROLS):
             model = None
             for job in jobs:
                 if group := [planned for planned in job.arms if planned.arm.checkpoint == checkpoint]:
                     model = model if model is not None else _load(group[0], settings, chosen)
                     job.ask(model, group)
-        # 4. What needs no model
+        # 4. Learners, tracing and scores, which need no model
         for job in jobs:
             job.finish()
-        metrics = read_metrics(settings.folder)  # once all are scored: Holm's correction is over all tasks
+        metrics = read_metrics(settings.folder)  # after all are scored, since Holm's correction is over all tasks
         results = [job.result(metrics[job.task.name]) for job in jobs]
     for result in results if state.is_main_process else ():
         for name in settings.reporters:
@@ -96,12 +96,12 @@ def evaluate_tasks(tasks: Sequence[Task], settings: EvaluationSettings) -> list[
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What the settings choose, whatever the task."""
+    """Choices that do not depend on the task."""
 
-    arms: list[PlannedArm]  # those that can run
-    not_run: dict[str, str]  # by arm, why others do not
-    found: Plan  # where the model and its base are, and its config
-    num_world_steps: int  # the most of any arm
+    arms: list[PlannedArm]  # arms that can run
+    not_run: dict[str, str]  # by arm, why it does not run
+    found: Plan  # config and sources of the model and its base
+    num_world_steps: int  # largest of any arm
 
 
 @dataclass
@@ -110,16 +110,16 @@ class _Job:
 
     task: Task
     items: TaskItems
-    arms: list[PlannedArm]  # those that run on it
-    not_run: dict[str, str]  # by arm, why others do not
+    arms: list[PlannedArm]  # arms that run on this task
+    not_run: dict[str, str]  # by arm, why it does not run
     settings: EvaluationSettings
     source: SourceSettings  # where the items come from
-    num_world_steps: int  # the most of any arm
+    num_world_steps: int  # largest of any arm
     done: dict[str, list[Prediction]] = field(default_factory=dict[str, list[Prediction]])  # by arm
-    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None  # of the full model, with keys by item
+    rolled_out: tuple[LatentCache, Mapping[str, list[bytes]]] | None = None  # full model's latents, and keys by item
 
     def ask(self, model: TheWorld, group: list[PlannedArm]) -> None:
-        """Ask the arms of one checkpoint."""
+        """Run the arms of one checkpoint."""
         asker = Asker(self.task, self.items, self.settings, model, self.num_world_steps)
         done, not_run = asker.run(group)
         self.done |= done
@@ -129,7 +129,7 @@ class _Job:
             self.rolled_out = worlds.cache, worlds.keys
 
     def finish(self) -> None:
-        """Answer by learners, trace the errors, and score."""
+        """Run the static learners, trace errors, and score."""
         state = PartialState()
         for planned in self.arms:
             if planned.arm.checkpoint == LEARNER:
@@ -142,12 +142,12 @@ class _Job:
         state.wait_for_everyone()
 
     def result(self, metrics: dict[str, Any]) -> Result:
-        """What was asked and answered, with its metrics."""
+        """The `Result` of this task."""
         done = {planned.arm.name: self.done[planned.arm.name] for planned in self.arms if planned.arm.name in self.done}
         return Result(self.task, self.items, done, self.not_run, metrics, self.settings, self.num_world_steps)
 
     def learn(self, planned: PlannedArm) -> None:
-        """The arm of the best static learner; it runs on the main process."""
+        """Run the arm of the best static learner, on the main process."""
         items, settings = self.items.items, self.settings
         file = open_file(self.task, self.items, settings, planned)
         if PartialState().is_main_process and any(item.id not in file.done for item in items):
@@ -163,7 +163,7 @@ class _Job:
         self.done[planned.arm.name] = merged(file, self.items)
 
     def trace(self) -> None:
-        """Whether the full model's answers follow the future that it imagines."""
+        """Write tracing.json: whether the full model's answers follow its rollout."""
         if self.task.trace is None or self.rolled_out is None or not self.num_world_steps:
             return
         cache, keys = self.rolled_out
@@ -178,7 +178,7 @@ class _Job:
 
 
 def _check(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
-    """What can be checked without reading a model or data."""
+    """Check what needs neither a model nor data."""
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
         raise TheWorldError(f"tasks {', '.join(names)}: give every task once")
@@ -192,13 +192,13 @@ def _check(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
         torch.device(settings.device or "cpu")
     except RuntimeError as error:
         raise TheWorldError(f"device={settings.device!r}: expected a device of torch, as in cpu or cuda:0") from error
-    quantization(settings, torch.bfloat16)  # is it installed?
+    quantization(settings, torch.bfloat16)  # raises if bitsandbytes is not installed
     if "card" in settings.reporters:
         card_of(settings.model)
 
 
 def _choose(settings: EvaluationSettings) -> _Chosen:
-    """The arms to run; reads the configs of the model and of the controls, and no weights."""
+    """Choose the arms to run. Reads the configs of the model and the controls, but no weights."""
     world = any(ARMS[name].world != "none" and ARMS[name].checkpoint == MODEL for name in settings.arm_names)
     options = _world(max(settings.steps)) if world and settings.steps else {"enable_world": world}
     found = make_plan(settings.model, {"revision": settings.revision, **options})
@@ -214,8 +214,8 @@ def _choose(settings: EvaluationSettings) -> _Chosen:
 
 
 def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
-    """The items of a task, and which arms can run on them."""
-    # 1. Load them; the main process makes what is not there
+    """Load the items of a task and choose the arms that can run on them."""
+    # 1. Load the items; the main process first, since it simulates or downloads missing data
     source, state, wanted = settings.source, PartialState(), listed(settings.families)
     count = None if wanted else settings.num_samples
     with state.main_process_first():
@@ -228,20 +228,20 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     for name in wanted:
         if name not in (*families, *task.kinds):
             raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
-    if wanted:  # nobody knows of which family a skipped row is: it stays
+    if wanted:  # skipped rows stay, since their family is unknown
         kept = [i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted)]
         items = replace(items, items=tuple(kept[: settings.num_samples]))
     items = replace(items, images=images_digest(items.items, source.image_folder))
     id, times = Counter(row.id for row in (*items.items, *items.skipped)).most_common(1)[0]
     if times > 1:
-        raise TheWorldError(f"task {task.name!r}: item {id!r} is there more than once: give every item its own id")
+        raise TheWorldError(f"task {task.name!r}: item {id!r} occurs more than once: give every item its own id")
     opened = [item.id for item in items.items if not item.choices]
     if settings.scorer == "choices" and opened:
         raise TheWorldError(
-            f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, allow any answer: "
+            f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, have no choices: "
             "use --scorer auto or generate"
         )
-    # 3. Leave out the arms that this task cannot have
+    # 3. Leave out arms that cannot run on this task
     not_run, encoder = dict(chosen.not_run), chosen.found.config.world_encoder
     for arm in (planned.arm for planned in chosen.arms):
         if arm.checkpoint == LEARNER and task.learn is None:
@@ -249,7 +249,7 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
         elif arm.checkpoint == LEARNER and len(items.items) < task.questions_to_learn:
             not_run[arm.name] = f"needs at least {task.questions_to_learn} questions, got {len(items.items)}"
         elif arm.world == "true_future" and not all(item.clip and len(item.images) == 1 for item in items.items):
-            not_run[arm.name] = f"task {task.name!r} does not know what happens next"
+            not_run[arm.name] = f"task {task.name!r} has no video of the true future"
         elif arm.world == "true_future" and WORLD_ENCODERS[encoder].encode_clip is WorldEncoder.encode_clip:
             not_run[arm.name] = f"the world encoder {encoder!r} encodes no clips"
         elif arm.futures and not WORLD_ENCODERS[encoder].seeded:
@@ -259,7 +259,7 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
 
 
 def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) -> TheWorld:
-    """The checkpoint of an arm and of all others that it answers."""
+    """Load the checkpoint of an arm; it also answers the other arms of its group."""
     if planned.arm.checkpoint == BASE:
         return load(chosen.found.gemma.name, settings, enable_world=False, **chosen.found.gemma.where)
     if planned.arm.checkpoint != MODEL:
@@ -269,13 +269,13 @@ def _load(planned: PlannedArm, settings: EvaluationSettings, chosen: _Chosen) ->
 
 
 def _world(num_world_steps: int | None) -> dict[str, Any]:
-    """Arguments of `from_pretrained`; `None` turns the world off."""
+    """Arguments of `from_pretrained`. `None` turns the world off."""
     off = num_world_steps is None
     return {"enable_world": False} if off else {"enable_world": True, "num_world_steps": num_world_steps}
 
 
 def load(name: str, settings: EvaluationSettings, **options: Any) -> TheWorld:
-    """The checkpoint or Gemma 3 `name`, ready to be asked, on the device and in the dtype of the settings."""
+    """Load a TheWorld checkpoint or Gemma 3 in evaluation mode, on the device and in the dtype of the settings."""
     state = PartialState()
     device, dtype = best_device()
     if settings.device is not None or state.num_processes > 1:

@@ -1,6 +1,6 @@
-"""Predictions of all arms of a task to numbers: accuracies with intervals, comparisons with the full model, verdict.
+"""Scores the predictions of a task: accuracies with intervals, comparisons with the full model, verdicts.
 
-<output>/<task>/metrics.json holds what `task_numbers` returns, corrected over every task of <output>.
+<output>/<task>/metrics.json holds the result of `task_numbers`, with p-values corrected over all tasks of <output>.
 """
 
 from __future__ import annotations
@@ -36,11 +36,14 @@ Measures = Callable[[Sequence[Prediction]], dict[str, float]]
 
 
 def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict[str, Any]:
-    """Score what lies in <output>/<task>, and correct anew over all tasks of `output`; returns this task's metrics.
+    """Score the predictions in <output>/<task>, and repeat Holm's correction over all tasks of `output`.
+
+    Returns:
+        The metrics of this task.
 
     Raises:
         FileNotFoundError: There are no predictions.
-        ValueError: They are refused (`store/refusals.py`), are of other items, or a file is not JSON.
+        ValueError: Predictions are refused (`store/refusals.py`) or belong to other items, or a file is not JSON.
     """
     output = Path(output)
     folder = output / task.name
@@ -62,13 +65,13 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
 
 
 def read_metrics(output: str | Path) -> dict[str, dict[str, Any]]:
-    """The metrics of every task of an evaluation, by the task's name, but for those that version 0.1 wrote."""
+    """The metrics of an evaluation by task. Metrics of version 0.1 are left out."""
     found = {path.parent.name: _read_json(path) for path in sorted(Path(output).glob(f"*/{METRICS}"))}
     return {name: metrics for name, metrics in found.items() if "verdicts" in metrics}
 
 
 def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, ArmRun]:
-    """Parse and score the stored outputs of every arm anew, without asking a model; errors as `write_metrics`."""
+    """Parse and score the stored outputs of every arm again, without a model. Raises as `write_metrics`."""
     by_id = {item.id: item for item in items}
     digest = items_digest(items)
     arms = read_arms(folder)
@@ -86,9 +89,9 @@ def rescore(folder: str | Path, task: Task, items: Sequence[Item]) -> dict[str, 
 
 
 def scored(task: Task, item: Item | None, row: Prediction) -> Prediction:
-    """A prediction with its output read by the task's rules; an error if they give a score that is not 0 or 1.
+    """`row` with the parsed answer, score and figures by the task's rules.
 
-    A failed one is wrong; it need not have an item.
+    A failed prediction is wrong and needs no item. Raises a ValueError if the task's score is not 0 or 1.
     """
     if row.failed:
         return replace(row, parsed=None, score=0.0, figures={})
@@ -115,29 +118,31 @@ def task_numbers(
     margins: Mapping[str, float] | None = None,
     learns: bool = False,
 ) -> dict[str, Any]:
-    """All numbers of a task, ready for JSON; `correct` adds what depends on the other tasks.
+    """All metrics of a task as JSON values, except corrected p-values and verdicts, which `correct` adds.
 
     Families whose items all have the same right answer do not count in totals, kinds and comparisons.
 
     Args:
-        arms: By name, each with its runs: one, or several that differ in the training seed and were asked the same
-            items.
-        measures: The task's own, of one run; `floors`, `kinds` and `margins` are the task's too.
-        full: The arm that the others are compared with; behind `label/` where there are several runs.
+        arms: By name, the runs of the arm: one, or one per training seed on the same items.
+        measures: The task's own measures of one run.
+        floors: The task's baselines by name.
+        full: Name of the arm that the others are compared with, after `label/` if there are several runs.
+        kinds: The task's kinds of questions.
+        margins: By kind, the loss in accuracy that is not yet harm.
         learns: Whether the task has static learners.
     """
     arms = each_once(arms, full)
     rows = max((runs[0].predictions for runs in arms.values()), key=len)
     scores = {name: _values(runs, rows) for name, runs in arms.items()}
 
-    # Which items belong to which family and kind
+    # 1. Assign items to families and kinds
     named, apart = list(kinds) or [ALL], one_answer_families(rows)
     family, clusters = (np.array([getattr(row, name) for row in rows]) for name in ("family", "cluster"))
     counted, kind_names = ~np.isin(family, [*apart]), np.array([kind_of(one, named) for one in family])
     members = {**{kind: counted & (kind_names == kind) for kind in named}, ALL: counted}
     whole = counted if counted.any() else ~counted
 
-    # Every arm by itself, and the full model against it
+    # 2. Describe every arm, and compare the full model with it
     described: dict[str, dict[str, Any]] = {}
     comparisons: dict[str, dict[str, Any]] = {kind: {} for kind in members}
     for name, runs in arms.items():
@@ -179,7 +184,7 @@ def task_numbers(
 
 
 def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
-    """What one arm answered, beside its accuracy: measures, figures, and what could not be read."""
+    """Numbers of one arm other than its accuracy: measures, figures, and counts of answers, unparsed and failed."""
     rows, name = [row for run in runs for row in run.predictions], runs[0].name
     figures = require("eval", "pandas").DataFrame([row.figures for row in rows])
     return {
@@ -196,16 +201,16 @@ def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
 
 
 def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[str, list[ArmRun]]:
-    """Arms and seeds without repetition: the same weights, asked the same in the same way, are one run.
+    """Arms without duplicate runs: runs of the same weights with the same items and settings count once.
 
-    Of arms that are the same, that of the full model's evaluation stays, so that the verdict finds it.
+    Of duplicates, the run of the full model's evaluation is kept, since the verdict needs it.
     """
     label, seen = full.rpartition("/")[0], set[str]()
     kept: dict[str, list[ArmRun]] = {}
     for name in sorted(arms, key=lambda name: (name != full, name.rpartition("/")[0] != label)):
         for run in arms[name]:
             asked = {key: value for key, value in run.identity.items() if key != "arm"}
-            # Without weights that tell, as of a learner, a copy says the same
+            # Runs without weights (static learners) are duplicates if their outputs are equal
             told = (run.name, [row.output for row in run.predictions])
             if "weights" in asked and run.name in ARMS:
                 told = (ARMS[run.name].world, ARMS[run.name].image)
@@ -217,17 +222,17 @@ def each_once(arms: Mapping[str, Sequence[ArmRun]], full: str = FULL) -> dict[st
 
 
 def identical_arms(arms: Mapping[str, Sequence[ArmRun]]) -> list[list[str]]:
-    """Pairs of arms with the same output for every item, in all their runs."""
+    """Pairs of arms with the same output for every item in all runs."""
     said = {name: [[(row.id, row.output) for row in run.predictions] for run in runs] for name, runs in arms.items()}
     return [list(pair) for pair in combinations(arms, 2) if said[pair[0]] == said[pair[1]]]
 
 
 def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str, apart: Collection[str]) -> dict[str, Any] | None:
-    """Accuracy over the share of rollouts, of the full model's first run that was asked without a world as well."""
+    """Accuracy by share of rollouts, for the full model's first run that has the arm `world_off` too."""
     runs, without = arms.get(full, ()), arms.get(full.removesuffix(FULL) + "world_off", ())
     pairs = [(run, off) for run in runs for off in without]
     same = [pair for pair in pairs if pair[0].identity.get("weights") == pair[1].identity.get("weights")]
-    # Asked by itself, without the world's own weights, it has other weights than the full model
+    # `world_off` evaluated alone loads no world model, so its weights differ from the full model's
     if not (same or len(pairs) == 1):
         return None
     run, off = (same or pairs)[0]
@@ -236,18 +241,18 @@ def _on_demand(arms: Mapping[str, Sequence[ArmRun]], full: str, apart: Collectio
 
 
 def counted_rows(run: ArmRun, apart: Collection[str]) -> list[Prediction]:
-    """The predictions that count in totals: without the families `apart`, unless there are no others."""
+    """The predictions that count in totals: all outside the families `apart`, or all if there are no others."""
     return [row for row in run.predictions if row.family not in apart] or run.predictions
 
 
 def one_answer_families(rows: Sequence[Prediction]) -> set[str]:
-    """Families of two items or more that all have the same right answer: knowing the family is enough."""
+    """Families of two or more items that all have the same right answer. The family alone gives the answer."""
     answers = {family: [row.answer for row in own] for family, own in by_family(rows).items()}
     return {family for family, own in answers.items() if len(own) > 1 and own[0] and len(set(own)) == 1}
 
 
 def _accuracy(scores: Array, clusters: Array, asked: Array) -> dict[str, Any]:
-    """The accuracy with its interval over those of the items `asked` (n,) that the arm answered; empty without any."""
+    """The accuracy and its interval over the items of the mask `asked` (n,) that the arm answered; empty if none."""
     known = asked & _answered(scores)
     own = scores[:, known]
     if not known.any():
@@ -257,7 +262,7 @@ def _accuracy(scores: Array, clusters: Array, asked: Array) -> dict[str, Any]:
 
 
 def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | None = None) -> Array:
-    """Score, or a figure, (S, n) of every item in every run; not a number where the arm has none, as a learner may."""
+    """Scores, or a figure, (S, n) of all items in all runs; NaN if the arm has none (a learner skips some items)."""
     learner = runs[0].name in ARMS and ARMS[runs[0].name].checkpoint == LEARNER
     known = [{row.id: row for row in run.predictions if not (learner and row.failed)} for run in runs]
     found = [[run.get(row.id, NO_ANSWER) for row in rows] for run in known]
@@ -267,12 +272,12 @@ def _values(runs: Sequence[ArmRun], rows: Sequence[Prediction], figure: str | No
 
 
 def _answered(*values: Array) -> Array:
-    """Whether (n,) every arm has a value of the item in every seed."""
+    """Whether every arm has a value for the item in every seed (n,)."""
     return np.logical_and.reduce(~np.isnan(np.concatenate(values)))
 
 
 def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str, Any]]:
-    """The task's measures with their intervals; rows that never were an item are part of every sample."""
+    """The task's measures with intervals. Rows that could not become an item are in every jackknife sample."""
     known = [place for place, row in enumerate(runs[0].predictions) if row.answer]
     rest = [place for place, row in enumerate(runs[0].predictions) if not row.answer]
     rows = [runs[0].predictions[place] for place in known]
@@ -289,21 +294,21 @@ def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str,
 def _figure_differences(
     full: Sequence[ArmRun], other: Sequence[ArmRun], rows: Sequence[Prediction]
 ) -> dict[str, dict[str, Any]]:
-    """Mean difference of every figure over the items of which both arms have it, in every seed."""
+    """Mean difference of every figure, over the items for which both arms have it in every seed."""
     found: dict[str, dict[str, Any]] = {}
     clusters = np.array([row.cluster for row in rows])
     for name in dict.fromkeys(name for row in full[0].predictions for name in row.figures):
         ours, theirs = _values(full, rows, name), _values(other, rows, name)
         shared = _answered(ours, theirs)
         one = bootstrap(ours[:, shared], theirs[:, shared], clusters[shared]) if shared.any() else None
-        if one and one.se > 0:  # without spread there is no interval, as figures have no scale of their own
+        if one and one.se > 0:  # without spread there is no interval, since figures have no fixed range
             found[name] = {"difference": one.estimate, "low": one.low, "high": one.high, "n": one.n}
     return found
 
 
 def _read_json(path: Path) -> Any:
-    """What a file holds, `None` where there is none."""
+    """The JSON value of a file; `None` if there is no file."""
     try:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        raise TheWorldError(f"{path}: not JSON ({error}): evaluate again, which keeps the predictions") from error
+        raise TheWorldError(f"{path}: not JSON ({error}): evaluate again; existing predictions are reused") from error

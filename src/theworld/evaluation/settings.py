@@ -1,4 +1,4 @@
-"""What an evaluation is asked: one record a key, for Python, the command line, its config file and its help."""
+"""Settings of an evaluation: one record per key, used by Python, the command line, its config file and `--help`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from theworld.utils.settings import keys, nearest, setting
 from .ask.arms import ARMS, CONTROLS, FULL
 
 TASK_NAMES = ("blink", "custom", "micro_world", "spatial_rgpt", "vsr")
-"""Keys of `TASKS`, here for commands that have not imported the tasks yet."""
+"""Keys of `TASKS`, for commands that have not imported the tasks yet."""
 
 EXTRAS = {"card": ("eval", "huggingface_hub"), "tensorboard": ("train", "tensorboard"), "wandb": ("wandb", "wandb")}
-"""Where results can be reported to: the extra and the package that it takes."""
+"""`report_to` -> extra and package that it needs."""
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What an evaluation is asked. Lists may be given as text with commas.
+    """Settings of an evaluation. A list may be given as a comma-separated string.
 
     Raises:
-        ValueError: A value has the wrong type, is out of range, or names what does not exist.
+        ValueError: A value has the wrong type, is out of range, or is an unknown name.
     """
 
     model: str = setting(NANO, "Folder or Hub id of a TheWorld checkpoint or a Gemma 3.", low=1)
@@ -41,18 +41,18 @@ class EvaluationSettings:
     image_folder: str | None = setting(None, "Folder of relative image names.")
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.")
-    split: str | None = setting(None, "Split to read where the data has several.")
+    split: str | None = setting(None, "Split to read, if the data has several.")
     num_samples: int | None = setting(None, "Questions to ask at most.", low=1)
     families: str | list[str] | None = setting(None, "Families or kinds of questions to ask.", unset="all")
     question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
     scorer: Literal["auto", "choices", "generate"] = setting(
-        "auto", "Compare the log-probabilities of the choices, generate an answer and parse it, or `auto`: compare "
-        "where there are choices.")
+        "auto", "`choices` compares the log-probabilities of the choices, `generate` parses a generated answer, `auto` "
+        "compares if the item has choices.")
     num_world_steps: str | int | list[int] | None = setting(
         None, "Future latent frames to compare, as in 0,4.", unset="0 and the model's own")
-    num_futures: int = setting(1, "Rollouts of the arm `futures`, from whose mean it answers.", low=1, high=1024)
-    batch_size: int = setting(16, "Questions asked at once. It decides the last bits of log-probabilities.", low=1)
-    seed: int = setting(0, "Seed of the noise, the untrained projector, and the choice of another item's world.", low=0)
+    num_futures: int = setting(1, "Number of rollouts that the arm `futures` averages.", low=1, high=1024)
+    batch_size: int = setting(16, "Questions per batch. It affects the last bits of log-probabilities.", low=1)
+    seed: int = setting(0, "Seed of noise, untrained projector, and assignment of other items' worlds.", low=0)
     dtype: Literal["auto", "bfloat16", "float32"] = setting(
         "auto", "Data type of the weights; `auto` is bfloat16 on an accelerator, else float32.")
     device: str | None = setting(None, "Device of the model, as in cuda:1.", unset="an accelerator, else cpu")
@@ -64,7 +64,7 @@ class EvaluationSettings:
         "runs/evaluation", "Folder of predictions, metrics and report. Existing predictions there are reused.")
     latent_cache: str | None = setting(None, "Folder of world latents.", unset="in the output folder")
     report_to: str | list[str] | None = setting(
-        None, "Where results go as well: `tensorboard`, `wandb`, or `card` (the model's card).", unset="nowhere")
+        None, "Also write results to `tensorboard`, `wandb`, or `card` (the model card).", unset="nowhere")
 # fmt: on
 
     def __post_init__(self) -> None:
@@ -75,13 +75,13 @@ class EvaluationSettings:
             key.check(value)
         if self.load_in_4bit and self.load_in_8bit:
             raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
-        _ = self.arm_names, self.steps, self.controls  # which are checked as they are read
+        _ = self.arm_names, self.steps, self.controls  # these properties check their values
         for name in self.reporters:
             require(*EXTRAS[name])
 
     @property
     def folder(self) -> Path:
-        """Where predictions go: <output>/<task>/<arm>."""
+        """The output folder; predictions are in <output>/<task>/<arm>."""
         return Path(self.output).expanduser()
 
     @property
@@ -91,7 +91,7 @@ class EvaluationSettings:
 
     @property
     def controls(self) -> dict[str, str]:
-        """Checkpoint of each control that is given, by name."""
+        """Checkpoint by name, for each control that is given."""
         given = self.control or {}
         if isinstance(given, list):
             if wrong := [text for text in given if not text.partition("=")[2]]:
@@ -102,7 +102,7 @@ class EvaluationSettings:
 
     @property
     def steps(self) -> tuple[int, ...] | None:
-        """Numbers of future latent frames to compare; `None`: 0 and the model's own."""
+        """Numbers of future latent frames to compare. `None`: 0 and the model's own."""
         texts = listed(self.num_world_steps)
         if self.num_world_steps is not None and not (texts and all(text.isdecimal() for text in texts)):
             given = brief(f"num_world_steps={self.num_world_steps!r}")
@@ -126,13 +126,13 @@ class EvaluationSettings:
 
 
 def listed(value: Any) -> list[str]:
-    """A list of texts from a list, from text with commas, or from `None`."""
+    """A list of strings from a list, a comma-separated string, or `None`."""
     items = value if isinstance(value, list) else [] if value is None else str(value).split(",")
     return [str(item).strip() for item in items]
 
 
 def check_task(name: str) -> None:
-    """A ValueError unless `name` is in `TASK_NAMES`, or is `path/to/file.py:NAME` of a file that is there."""
+    """Raise a ValueError unless `name` is in `TASK_NAMES`, or `path/to/file.py:NAME` with an existing file."""
     path = name.rpartition(":")[0]
     if not path.endswith(".py"):
         _known("task", [name], TASK_NAMES, ", or path/to/file.py:NAME")

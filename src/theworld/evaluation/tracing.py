@@ -1,9 +1,9 @@
-"""Error tracing: does an answer follow the end that the model imagined, also where the imagination is wrong?
+"""Error tracing: does an answer follow the end of the rollout, even if the rollout is wrong?
 
-A reader, fitted on true last latents, says what an imagined last latent shows. No scene is read by a reader that was
-fitted on it.
+A reader (a small classifier) is fitted on last latents of true videos and classifies last latents of rollouts. It is
+cross-fitted: the reader of a scene was not fitted on that scene.
 
-Shapes: `n` scenes, `C` latent channels, `h`, `w` the latent grid.
+Shapes: `n` scenes, `m` rollouts, `C` latent channels, `h`, `w` the latent grid.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ def read_ends(
     scenes: Sequence[int],
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Classes (n,) of true and (m,) of imagined last latents, each read by a reader that was fitted on other scenes.
+    """Classes (n,) of true and (m,) of rolled-out last latents, each by a reader that was fitted on other scenes.
 
     Args:
-        true: True last latents (n, C, h, w) of the labelled scenes, whose outcomes are `labels` (n,), from 0.
-        mirrored: Latents and outcomes of the mirrored scenes, in the same order: readers learn from them too.
-        imagined: Imagined last latents (m, C, h, w).
-        scenes: For each of them its place (m,) among the labelled scenes.
+        true: True last latents (n, C, h, w) of the labelled scenes.
+        labels: Outcomes (n,) of these scenes, from 0.
+        mirrored: Latents and outcomes of the mirrored scenes, in the same order. Readers are fitted on them too.
+        imagined: Last latents (m, C, h, w) of rollouts.
+        scenes: For each rollout, the index (m,) of its scene among the labelled ones.
+        seed: Seed of the folds and of the readers.
     """
     folds = torch.from_numpy(np.random.default_rng(seed).permutation(len(true)) % FOLDS)
     seen, read = torch.empty_like(labels), torch.empty(len(imagined), dtype=labels.dtype)
@@ -52,11 +54,17 @@ def read_ends(
 
 
 def follow(truth: Sequence[str], imagined: Sequence[str], answers: Sequence[str | None]) -> dict[str, Any]:
-    """How often the imagined end and the answer are right, and which of the two the answer follows where they differ.
+    """How often rollout and answer are right, and which outcome an answer follows if the rollout is wrong.
+
+    Args:
+        truth: The true outcomes (m,).
+        imagined: The outcomes (m,) that the rollouts show.
+        answers: The parsed answers (m,); `None` if unparsed.
 
     Returns:
-        `n`; shares with 95 % Wilson intervals: `imagined_right`, `answer_right`, `answer_is_imagined`, and over the
-        `wrong` imaginations `wrong_follows_imagined` and `wrong_follows_truth`.
+        `n`; `wrong`, the number of wrong rollouts; and shares with 95 % Wilson intervals: `imagined_right`,
+        `answer_right`, `answer_is_imagined`, and over the wrong rollouts `wrong_follows_imagined` and
+        `wrong_follows_truth`.
     """
     ends, told, said = np.array(truth), np.array(imagined), np.array([answer or "" for answer in answers])
     wrong = told != ends
@@ -72,7 +80,7 @@ def follow(truth: Sequence[str], imagined: Sequence[str], answers: Sequence[str 
 
 
 def share_of(hits: Any) -> dict[str, float] | None:
-    """Share of true values with its 95 % Wilson interval; `None` of none."""
+    """Share of true values with its 95 % Wilson interval; `None` if there are no values."""
     n, right = len(hits), int(sum(hits))
     if not n:
         return None

@@ -1,4 +1,4 @@
-"""Does the world help or harm? One rule for each kind of questions, and a sentence that follows from the numbers."""
+"""Verdicts: whether the world helps or harms, for each kind of question, and a sentence with the numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .ask.arms import ARMS, CONTROLS, FULL, LEARNER
 
 ALPHA = 0.05
 REFERENCE = "gemma"
-"""The arm that a loss is measured against: what a user has without the world."""
+"""The arm that a loss is measured against: the base model without the world."""
 
 Outcome = Literal["helps", "harms", "no difference shown", "not run"]
 Comparison = Mapping[str, Any]
@@ -21,16 +21,16 @@ Comparison = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the world does to one kind of questions, and one sentence that says why."""
+    """The verdict on one kind of question, and one sentence with the reason."""
 
     outcome: Outcome
     text: str
 
 
 def decisive_arms(num_world_steps: int | None, *, learns: bool) -> list[str]:
-    """Names of the arms that the full model, with so many future latent frames, has to beat.
+    """Names of the arms that a full model with `num_world_steps` future latent frames has to beat.
 
-    `learns` says whether the task has static learners.
+    `learns`: whether the task has static learners.
     """
     return [
         arm.name
@@ -40,31 +40,31 @@ def decisive_arms(num_world_steps: int | None, *, learns: bool) -> list[str]:
 
 
 def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margin: float) -> Verdict:
-    """The verdict on one kind of questions.
+    """The verdict on one kind of question.
 
-    *Harms*: against `gemma`, a loss of more than `margin` with an interval below 0 and a corrected p below `ALPHA`.
-    *Helps*: every arm of `decisive` was run, and the full model beats each of them and every other arm that does not
-    know the future, with an interval above 0 and a corrected p below `ALPHA`.
+    *Harms*: a loss against `gemma` of more than `margin`, with an interval below 0 and a corrected p below `ALPHA`.
+    *Helps*: every arm of `decisive` was run. The full model beats each of them, and every other arm that does not use
+    the true future, with an interval above 0 and a corrected p below `ALPHA`.
 
     Args:
-        comparisons: Of the full model with other arms by name, as `score.py` writes them, with `p_holm`.
-        decisive: Names of the arms that have to be there.
-        margin: Loss in accuracy, as a fraction, that is not called harm.
+        comparisons: By arm, its comparison with the full model as `score.py` writes it, with `p_holm`.
+        decisive: Names of the arms that must have been run.
+        margin: Loss in accuracy, as a fraction, that is not yet harm.
     """
-    # 1. A loss, whatever else was run
+    # 1. Harm: needs only the reference arm
     reference = comparisons.get(REFERENCE)
     if reference and _lost(reference) and reference["difference"] < -margin:
         numbers = f"{_shown(REFERENCE, reference)}, {p_text(reference['p_holm'])}"
         allowed = f"{100 * margin:g} point{'' if margin == 0.01 else 's'}"
         return Verdict("harms", f"The world harms: a loss against {numbers}, beyond the margin of {allowed}.")
-    # 2. What has to be there
+    # 2. Not run: an arm of `decisive` is missing
     missing = [name for name in decisive if name not in comparisons]
     if missing:
         needed = "; ".join(map(_named, missing))
         control = " and, beside another model than nano, --control NAME=PATH"
         control = control if any(ARMS[name].checkpoint in CONTROLS for name in missing) else ""
         return Verdict("not run", f"Not decided, because not every arm was run: {needed}. Use --arms all{control}.")
-    # 3. Every arm has to be beaten, but for those that know the future
+    # 3. Help: every arm is beaten, except those that use the true future or several rollouts
     rivals = {
         name: them
         for name, them in comparisons.items()
@@ -82,7 +82,7 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
             f"The world helps: the full model beats all {len(rivals)} arms that lack the item's future, the closest "
             f"being {_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
         )
-    # 4. Why that is not so
+    # 4. No difference shown: name the arms that are not beaten
     lost = [_shown(*one) for one in unbeaten.items() if _lost(one[1])]
     tied = [_shown(*one) for one in unbeaten.items() if not _lost(one[1])]
     reasons = [f"worse than {'; '.join(lost)}"] if lost else []
@@ -95,7 +95,7 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
 
 
 def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """`tasks` with p-values corrected by Holm over every comparison of all of them, and the verdicts that follow."""
+    """A copy of `tasks` with Holm-corrected p-values, over all comparisons of all tasks, and the resulting verdicts."""
     corrected = deepcopy(dict(tasks))
     arms = [arm for metrics in corrected.values() for kind in metrics["comparisons"].values() for arm in kind.values()]
     holm = require("eval", "statsmodels.stats.multitest").multipletests
@@ -110,7 +110,7 @@ def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
-    """The verdict on a kind: only arms of the full model's own run take part."""
+    """The verdict on a kind, from arms of the full model's own run only."""
     label, _, full = metrics["full"].rpartition("/")
     if full != FULL or metrics["full"] not in metrics["arms"]:
         return Verdict("not run", f"Not decided, because an arm was not run: the full model ({FULL}).")
@@ -120,7 +120,7 @@ def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
         {name.rpartition("/")[2]: them for name, them in found.items() if name.rpartition("/")[0] == label}
         for found in (metrics["comparisons"][kind], metrics["comparisons"]["all"])
     )
-    # An arm that ran but answers no question of this kind, as a learner may, does not exist for it
+    # An arm that ran but answered no question of this kind (a static learner may) is not required for it
     decisive = [name for name in metrics["decides"] if name in comparisons or name not in everywhere]
     return decide(comparisons, decisive, metrics["margins"][kind])
 
@@ -139,5 +139,5 @@ def _shown(name: str, comparison: Comparison) -> str:
 
 
 def p_text(p: float, name: str = "p") -> str:
-    """A probability as papers write it."""
+    """A p-value as text, such as `p = 0.0312` or `p < 0.0001`."""
     return f"{name} < 0.0001" if p < 0.0001 else f"{name} = {p:.4f}"

@@ -13,7 +13,7 @@ AutoConfig.register(TheWorldConfig.model_type, TheWorldConfig, exist_ok=True)
 AutoModelForImageTextToText.register(TheWorldConfig, TheWorld, exist_ok=True)
 AutoModelForMultimodalLM.register(TheWorldConfig, TheWorld, exist_ok=True)
 AutoProcessor.register(TheWorldConfig, TheWorldProcessor, exist_ok=True)
-# Old Gemma 3 checkpoints have other key names; transformers looks their renaming up by model type
+# Old Gemma 3 checkpoints have other key names; transformers looks up the renaming by model type
 register_checkpoint_conversion_mapping(
     TheWorldConfig.model_type, cast(Any, get_checkpoint_conversion_mapping("gemma3")), overwrite=True
 )

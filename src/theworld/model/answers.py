@@ -1,4 +1,4 @@
-"""Answers to a closed question by their probabilities, how sure an answer is, and answers from several futures.
+"""Probabilities of the possible answers to a question, the margin of an answer, and answers from several futures.
 
 Shape legend: `B` prompts, `F` futures, `R` answers of all prompts, `L` prompt, `A` longest answer, `M` images of all
 prompts, `V` vocabulary, `C` feature channels, `T = 1 + K` latent frames, `h, w` feature rows and columns.
@@ -20,7 +20,7 @@ from theworld.utils.errors import TheWorldError
 
 
 def answer_ids(tokenizer: Any, choice: str) -> list[int]:
-    """The tokens that training supervises of a turn that says `choice`: without header, with its `<end_of_turn>`."""
+    """The supervised tokens of a model turn that is `choice`: without the header, with the `<end_of_turn>`."""
     turn = f"{START_OF_TURN}{MODEL_HEADER}{choice.strip()}{END_OF_TURN}"
     header = tokenizer.encode(MODEL_HEADER, add_special_tokens=False)
     return tokenizer.encode(turn, add_special_tokens=False)[1 + len(header) :]
@@ -30,34 +30,34 @@ def answer_ids(tokenizer: Any, choice: str) -> list[int]:
 def choice_logprobs(
     model: Any, inputs: Mapping[str, Any], choices: Sequence[Sequence[str]], **world: Any
 ) -> list[dict[str, float]]:
-    """The joint log-probability of every answer that a prompt allows, by prompt.
+    """Joint log-probability of every allowed answer, for each prompt.
 
-    An answer is the assistant's whole turn: its tokens and the `<end_of_turn>` behind them. So the probabilities of all
-    possible answers sum to one, and a short answer is not preferred for being the beginning of a longer one.
+    An answer is the whole assistant turn, including its `<end_of_turn>`. So the probabilities of all possible answers
+    sum to 1, and an answer that is the beginning of a longer one has no advantage.
 
-    The prompts run once; their keys and values are then shared by the answers.
+    The prompts run once; the answers share their keys and values.
 
     Args:
-        inputs: Of the processor, for B prompts that end where the answer begins: padding is on the left.
+        inputs: Output of the processor for B prompts, padded on the left, so that each ends where its answer begins.
         choices: (B,) lists of answers, which may differ in length.
-        world: The world's arguments of `forward`.
+        world: The world arguments of `forward`.
 
     Raises:
         ValueError: A prompt is padded on the right.
     """
-    # 1. The answers' tokens
+    # 1. Tokens of the answers
     ids_of = {choice: answer_ids(model.processor.tokenizer, choice) for allowed in choices for choice in allowed}
     answers = [ids_of[choice] for allowed in choices for choice in allowed]
     counts = torch.tensor([len(allowed) for allowed in choices])
     mask = inputs["attention_mask"]
     if not mask[:, -1].all():
-        raise TheWorldError("a prompt ends with padding, and its answer would begin behind it: pad on the left")
+        raise TheWorldError("a prompt is padded on the right, so its answer would follow padding: pad on the left")
     owner = torch.arange(len(counts)).repeat_interleave(counts).to(mask.device)  # (R,)
     tokens = pad_sequence([torch.tensor(ids) for ids in answers], batch_first=True).to(mask.device)  # (R, A)
     lengths = torch.tensor([len(ids) for ids in answers], device=mask.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them: padding is no place
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them: padding has no position
 
-    # 2. The prompts once, then all answers but their last token, which predicts nothing that counts
+    # 2. Run the prompts once, then the answers without their last token, which nothing follows
     prefill = model(**inputs, **world, position_ids=positions, use_cache=True, logits_to_keep=1)
     logits = prefill.logits[owner]  # (R, 1, V)
     if tokens.shape[1] > 1:
@@ -80,13 +80,13 @@ def choice_logprobs(
 
 
 def probabilities(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Probability of each of the same answers among them, as the mean over several futures; sums to 1."""
+    """Probability of each answer among the given ones, averaged over the futures; sums to 1."""
     shares = [torch.tensor([*of_future.values()], dtype=torch.float64).softmax(0) for of_future in logprobs]
     return dict(zip(logprobs[0], torch.stack(shares).mean(0).tolist(), strict=True))
 
 
 def margin(shares: Sequence[float] | torch.Tensor) -> float:
-    """The largest of some probabilities less the second largest, from 0 to 1; 1 of a single one."""
+    """The largest probability minus the second largest, in [0, 1]; 1 if there is only one."""
     top = torch.as_tensor(shares).topk(min(2, len(shares))).values.tolist()
     return top[0] - top[1] if len(top) > 1 else 1.0
 
@@ -94,16 +94,16 @@ def margin(shares: Sequence[float] | torch.Tensor) -> float:
 def with_futures(
     inputs: Mapping[str, Any], latents: torch.Tensor, worlds: Sequence[int], images: Sequence[int]
 ) -> dict[str, Any]:
-    """The inputs of B prompts repeated for F futures, those of one prompt side by side: B F prompts.
+    """Repeat the inputs of B prompts for F futures, to B * F prompts; the copies of one prompt are adjacent.
 
     Args:
         latents: (M, F, C, T, h, w), the futures of each image.
-        worlds: (B,) numbers of world images of the prompts, of together M.
-        images: (B,) numbers of Gemma's images, which has crops of an image as well.
+        worlds: (B,) number of world images of each prompt, M in total.
+        images: (B,) number of Gemma's images of each prompt; a crop counts as an image.
     """
     count = latents.shape[1]
     of_worlds = repeated_groups(worlds, count)
-    # The others have a row a prompt
+    # All other inputs have one row per prompt
     per_image = {"pixel_values": repeated_groups(images, count), "num_world_steps": of_worlds}
     future = torch.cat([torch.arange(count).repeat_interleave(number) for number in worlds])  # (M F,)
     device = latents.device
@@ -116,12 +116,12 @@ def with_futures(
 
 
 def repeated_groups(sizes: Sequence[int], count: int) -> torch.Tensor:
-    """Places of rows that stand in groups of these sizes, with every group repeated `count` times at its place."""
+    """Row indices that repeat every group of consecutive rows `count` times in place; `sizes` are the group sizes."""
     return torch.cat([group.repeat(count) for group in torch.arange(sum(sizes)).split(list(sizes))])
 
 
 class MeanOverFutures(LogitsProcessor):
-    """Gives the F rows of a prompt the mean of their next-token probabilities, so that they say the same."""
+    """Gives the F rows of a prompt the mean of their next-token probabilities, so that all generate the same tokens."""
 
     def __init__(self, futures: int) -> None:
         self.futures = futures
@@ -136,7 +136,7 @@ class MeanOverFutures(LogitsProcessor):
 
 
 def vote(sequences: torch.Tensor, futures: int) -> torch.Tensor:
-    """Of the F sequences (B F, L) of each prompt the most frequent one, the first of those that tie: (B, L)."""
+    """The most frequent of the F sequences of each prompt, (B * F, L) -> (B, L); the first one of a tie."""
     chosen: list[int] = []
     for start in range(0, len(sequences), futures):
         rows = [tuple(row) for row in sequences[start : start + futures].tolist()]

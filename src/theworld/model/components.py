@@ -1,4 +1,4 @@
-"""One table: which parameters form a component, when each trains, and how often it did."""
+"""The table of components: their parameters, the flags that freeze them, and their optimiser steps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.optimizer_steps import after_steps
+from theworld.utils.tables import text_table
 
 from .configuration_theworld import TheWorldConfig
 from .fusion import FUSIONS
@@ -23,7 +24,7 @@ COMPONENTS: dict[str, Component] = {
     "language_lora": Component(("model.language_model.",), "freeze_language_lora", part=".lora_"),
     "language": Component(("model.language_model.", "lm_head."), "freeze_gemma_language"),
 }
-"""The components of every model, by their names in `TheWorld.named_parameters()`; the world encoder has its own."""
+"""The components of every model, by their names in `TheWorld.named_parameters()`; the world encoder adds its own."""
 
 FRESH = ("projector", "language_lora")
 """Components that no base model has: a checkpoint always holds them."""
@@ -79,17 +80,17 @@ def check_choices(config: TheWorldConfig) -> None:
 
 
 UNCOUNTED = "earlier stages, not counted"
-"""Key of `config.trained_steps` in place of steps before a checkpoint that did not count them (version 0.1)."""
+"""Key of `config.trained_steps` that stands for steps of version 0.1, which did not count them."""
 
 
 def count_steps(model: Any) -> None:
-    """Count from now on, in `config.trained_steps`, the optimiser steps of every component of a `TheWorld`."""
+    """From now on, count the optimiser steps of every component of a `TheWorld` in `config.trained_steps`."""
     after_steps(model, _count_step)
 
 
 def _count_step(model: Any, names: list[str]) -> None:
     table = component_table(model.model.world_encoder)
-    moved = {component_of(name, table) for name in names} - {None}  # of a module that a user added
+    moved = {component_of(name, table) for name in names} - {None}  # `None`: a module that a user added
     if moved:
         steps = {UNCOUNTED: 0} if model.config.trained_steps is None else model.config.trained_steps
         counted = {component: steps.get(component, 0) + 1 for component in table if component in moved}
@@ -132,10 +133,9 @@ class ComponentsMixin:
     def parameter_table(self) -> str:
         """Trainable and total parameters per component, as text."""
         trainable, total, _ = self.get_trainable_parameters()
-        lines = [f"{'component':<18}{'trainable':>16}{'total':>16}{'%':>9}"]
-        for name, size in {**component_sizes(self), "all": ComponentSize(trainable, total)}.items():
-            lines.append(f"{name:<18}{size.trainable:>16,}{size.total:>16,}{size.percentage:>9.3f}")
-        return "\n".join(lines)
+        sizes = {**component_sizes(self), "all": ComponentSize(trainable, total)}
+        rows = [(name, f"{s.trainable:,}", f"{s.total:,}", f"{s.percentage:.3f}") for name, s in sizes.items()]
+        return text_table(("component", "trainable", "total", "%"), rows)
 
     def freeze(self) -> None:
         """Set `requires_grad` of every parameter by the table and the config's `freeze_*` flags."""

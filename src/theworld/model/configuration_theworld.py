@@ -1,4 +1,4 @@
-"""`TheWorldConfig`: Gemma 3's configuration plus how the world enters it.
+"""`TheWorldConfig`: Gemma 3's configuration plus the world settings.
 
 Shape legend: `T` latent frames, `h, w` latent height and width, `p` pooling factor, `D` language-model width.
 """
@@ -28,12 +28,12 @@ LARGEST: dict[str, int] = {
     **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "patch_size"), 4096),
     **dict.fromkeys(("intermediate_size", "max_position_embeddings"), 2**24),
 }
-"""What Gemma's fields of an untrusted config may ask a loader to allocate or repeat."""
+"""Upper bounds of Gemma's fields: an untrusted config cannot make a loader allocate without limit."""
 
 
 @strict
 class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
-    """Everything that a fused model needs to know: the fields of `WorldSettings`, and those of Gemma 3.
+    """The config of a fused model: the fields of `WorldSettings` and of Gemma 3's config.
 
     Relative model names (`./x`, `../x`) are relative to the checkpoint.
 
@@ -45,10 +45,10 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "operating_point" in kwargs:
-            told = "an argument of from_pretrained; a config has the fields that it sets: **OPERATING_POINTS[...]"
-            raise TheWorldError(f"operating_point={brief(repr(kwargs['operating_point']))}: {told}")
+            message = "an argument of from_pretrained; pass its fields to a config: **OPERATING_POINTS[...]"
+            raise TheWorldError(f"operating_point={brief(repr(kwargs['operating_point']))}: {message}")
         check_world_settings(self)
-        check_numbers(vars(self), LARGEST)  # before the parent builds configs as large as their numbers say
+        check_numbers(vars(self), LARGEST)  # before the parent class allocates by these numbers
         self.changed = ["projector"] if self.changed is None else self.changed
         super().__post_init__(**kwargs)
         self.check_world()
@@ -58,11 +58,14 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Self:
-        """As transformers', for checkpoints of version 0.1 too."""
+        """As in transformers; also reads checkpoints of version 0.1."""
         return super().from_dict(upgrade(config_dict), **kwargs)
 
     def check_world(self) -> None:
-        """Check the world's fields. A `validate_*` would have its ValueError wrapped by `strict` in another type."""
+        """Check the world fields.
+
+        Not named `validate_*`, because `strict` would wrap its ValueError in another type.
+        """
         if self.fusion not in FUSIONS:
             raise TheWorldError(f"fusion={brief(repr(self.fusion))}: expected one of {', '.join(FUSIONS)}")
         check_world_steps(self.num_world_steps, self.max_world_steps)
@@ -82,7 +85,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
 
     @property
     def world_image_shape(self) -> tuple[int, int]:
-        """Height and width in pixels of the frame that the world encoder sees."""
+        """Height and width in pixels of the world encoder's input."""
         return image_shape(self.world_image_size)
 
     @property
@@ -112,14 +115,14 @@ def check_token_ids(config: Any, vocab_size: int) -> None:
 
 
 def image_shape(size: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """Height and width that `world_image_size` means."""
+    """Height and width of a `world_image_size`."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def upgrade(saved: dict[str, Any]) -> dict[str, Any]:
     """The fields of a saved config, with those of version 0.1 under their present names.
 
-    Version 0.1 squashed images, recorded the components that ever trained, and did not count their steps.
+    Version 0.1 squashed images. It recorded which components had trained, but not their steps.
     """
     if saved.get("model_type") != TheWorldConfig.model_type or "changed" in saved:
         return saved

@@ -1,4 +1,4 @@
-"""World tokens into the language model's input. Pure torch.
+"""Puts world tokens into the language model's input. Pure torch.
 
 Shape legend: `B` batch, `L` sequence, `M` images, `N` world tokens of one image, `I` image tokens of one image, `T`
 latent frames, `D` language-model width.
@@ -36,7 +36,7 @@ def scatter_tokens(inputs_embeds: torch.Tensor, placeholders: torch.Tensor, feat
     Raises:
         ValueError: The counts differ; names both.
     """
-    if not torch.compiler.is_compiling():  # a graph cannot ask for the value of a sum
+    if not torch.compiler.is_compiling():  # reading the value of a sum breaks the graph
         wanted, given = int(placeholders.sum()), features.shape[0] * features.shape[1]
         if wanted != given:
             raise TheWorldError(

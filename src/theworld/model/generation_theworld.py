@@ -1,4 +1,4 @@
-"""`generate` with the world's arguments, and the short form for people.
+"""`generate` with the world arguments, and the short form `ask`.
 
 Shape legend: `B` batch, `L` sequence, `M` images of all prompts, `N` world tokens of one image, `D` width.
 """
@@ -27,7 +27,7 @@ from .configuration_theworld import TheWorldConfig, check_world_steps
 from .fusion import FUSIONS
 from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
-from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, settle_world_inputs
+from .world_inputs import WorldInputs, WorldRequest, check_length, is_prefill, validate_world_inputs
 
 # Arguments of transformers' `generate` after `inputs`, in their order
 POSITIONAL = tuple(inspect.signature(cast(Any, GenerationMixin).generate).parameters)[2:]
@@ -38,7 +38,7 @@ UNTRAINED = (
 
 
 class WorldGenerationMixin(GenerationMixin):
-    """Validates the world's arguments once, encodes the world once, and repeats its tokens for beams."""
+    """Validates the world arguments once, encodes the world once, and repeats its tokens for beams."""
 
     if TYPE_CHECKING:
         training: bool
@@ -80,20 +80,20 @@ class WorldGenerationMixin(GenerationMixin):
         futures: Literal["mean", "vote"] = "mean",
         **kwargs: Any,
     ) -> Any:
-        """Transformers' `generate` with the world's arguments of `forward`.
+        """Transformers' `generate` with the world arguments of `forward`.
 
         The world encoder runs once per image, before the prefill. Returned sequences begin with the caller's own
         `input_ids`, also if blocks were inserted or removed.
 
         Args:
-            num_futures: Rollouts of each image, with as many seeds from `world_seed` on, in one batch. Above 1 the
-                answer is greedy.
-            futures: How several become one answer: every token from the `mean` of their next-token probabilities, or
-                the most frequent answer (`vote`).
+            num_futures: Number of rollouts of each image, with consecutive seeds from `world_seed`, in one batch. Above
+                1, decoding is greedy.
+            futures: How several rollouts give one answer: `mean` averages the next-token probabilities of every token,
+                `vote` takes the most frequent answer.
 
         Raises:
-            ValueError: The world's arguments do not fit each other or the prompt, or `num_futures` is above 1 without
-                a rollout or with another way of decoding.
+            ValueError: The world arguments do not fit each other or the prompt, or `num_futures` is above 1 without a
+                rollout or with decoding that is not greedy.
         """
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if not isinstance(input_ids, torch.Tensor | None) or any(isinstance(value, str) for value in args):
@@ -115,22 +115,22 @@ class WorldGenerationMixin(GenerationMixin):
         if self.config.enable_world and use_world is None and request.sources() and not self.world_is_trained:
             warnings.warn(UNTRAINED, stacklevel=3)  # 2 is torch.no_grad
             request = WorldRequest(use_world=False)
-        settled = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
-        check_length(self.config, settled.prompt.input_ids)
+        validated = validate_world_inputs(self.config, prompt, request, has_image=has_image, strict=False)
+        check_length(self.config, validated.prompt.input_ids)
         # 2. Generate from the final prompt
-        self.check_futures(num_futures, settled.pixels, settled.num_world_steps, kwargs)
+        self.check_futures(num_futures, validated.pixels, validated.num_world_steps, kwargs)
         if num_futures > 1:
             run = partial(self._generate_futures, run, num_futures, futures)
-        if settled.pixels is not None:
-            kwargs |= {"world_pixel_values": settled.pixels, "num_world_steps": settled.num_world_steps}
-        if settled.latents is not None:
-            kwargs["world_latents"] = settled.latents
-        kwargs |= {name: value for name, value in vars(settled.prompt).items() if value is not None}
-        if settled.rewritten is None:
+        if validated.pixels is not None:
+            kwargs |= {"world_pixel_values": validated.pixels, "num_world_steps": validated.num_world_steps}
+        if validated.latents is not None:
+            kwargs["world_latents"] = validated.latents
+        kwargs |= {name: value for name, value in vars(validated.prompt).items() if value is not None}
+        if validated.rewritten is None:
             return run(**kwargs)
         if kwargs.get("position_ids") is not None:
             raise TheWorldError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
-        length = settled.prompt.input_ids.shape[1]
+        length = validated.prompt.input_ids.shape[1]
         outputs = run(added_tokens=length - input_ids.shape[1], **kwargs)
         # 3. Return the caller's own prompt before the answer
         sequences = outputs if isinstance(outputs, torch.Tensor) else outputs.sequences
@@ -145,9 +145,9 @@ class WorldGenerationMixin(GenerationMixin):
     def _generate_futures(
         self, run: Any, num_futures: int, futures: str, num_world_steps: int, **kwargs: Any
     ) -> torch.Tensor:
-        """Sequences (B, L) of `run` on every prompt with each of its futures."""
+        """Run `run` on every prompt with each of its futures and return one sequence per prompt, (B, L)."""
         options = {name: kwargs.pop(name) for name in [*kwargs] if not isinstance(kwargs[name], torch.Tensor)}
-        options |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}  # whatever the checkpoint says
+        options |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}  # not the checkpoint's values
         if futures == "mean":
             options["logits_processor"] = [*(options.get("logits_processor") or ()), MeanOverFutures(num_futures)]
         seed = options.pop("world_seed", None)
@@ -158,7 +158,7 @@ class WorldGenerationMixin(GenerationMixin):
     def futures_of(
         self, inputs: Mapping[str, Any], num_world_steps: int, num_futures: int, seed: int | None = None
     ) -> dict[str, Any]:
-        """Inputs of B prompts with several futures each, from `seed` or the config's on; see `with_futures`."""
+        """Inputs of B prompts with several futures each, of consecutive seeds from `seed` (default: the config's)."""
         first = self.config.world_seed if seed is None else seed
         seeds = range(first, first + num_futures)
         latents = self.model.world_encoder.encode_futures(inputs["world_pixel_values"], num_world_steps, seeds)
@@ -170,11 +170,11 @@ class WorldGenerationMixin(GenerationMixin):
     def check_futures(
         self, num_futures: int, pixels: torch.Tensor | None, num_world_steps: int, options: Mapping[str, Any]
     ) -> None:
-        """Raise a ValueError for several futures without a rollout, or with another decoding than greedy."""
+        """Raise a ValueError for several futures without a rollout, or with decoding that is not greedy."""
         if num_futures == 1:
             return
         if pixels is None or not num_world_steps:
-            needed = "give images and num_world_steps from 1 on, with the world on"
+            needed = "give images and num_world_steps of at least 1, with the world on"
             raise TheWorldError(f"num_futures={num_futures} needs rollouts: {needed}")
         if not self.model.world_encoder.seeded:
             given = f"num_futures={num_futures}: world_encoder={self.config.world_encoder!r}"
@@ -208,7 +208,7 @@ class WorldGenerationMixin(GenerationMixin):
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: torch.Tensor, use_cache: bool = True, is_first_iteration: bool = False, **kwargs: Any
     ) -> dict[str, Any]:
-        """Gemma 3's, for assistants too: transformers calls their prefill a later iteration, which gets no images."""
+        """Gemma 3's, also for assistant models: transformers calls their prefill a later iteration, without images."""
         cache = kwargs.get("cache", kwargs.get("past_key_values"))
         if not is_first_iteration and kwargs.get("next_sequence_length") != 1 and cache is not None:
             is_first_iteration = int(cache.get_seq_length()) == 0
@@ -219,7 +219,7 @@ class WorldGenerationMixin(GenerationMixin):
     def _prepare_multimodal_encoder_kwargs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, model_kwargs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Encode the world once, where transformers encodes images, so that decoding never sees pixels."""
+        """Encode the world once, where transformers encodes images, so that decoding needs no pixels."""
         model_kwargs = super()._prepare_multimodal_encoder_kwargs_for_generation(model_kwargs)  # type: ignore[assignment]
         taken = ("world_pixel_values", "world_latents", "num_world_steps", "world_seed")
         pixels, latents, steps, seed = (model_kwargs.pop(name, None) for name in taken)
@@ -253,7 +253,7 @@ class WorldGenerationMixin(GenerationMixin):
         return expanded
 
     def as_text(self, question: str) -> str:
-        """A question whose control tokens, such as those that end a turn, are text.
+        """The question, with control tokens such as `<end_of_turn>` turned into plain text.
 
         Raises:
             ValueError: It is empty, or holds a token that is reserved for images and worlds.
@@ -303,14 +303,14 @@ class WorldGenerationMixin(GenerationMixin):
         """Answer `question` about `image`, greedily unless told otherwise.
 
         Args:
-            image: Of any kind that `theworld.utils.images.open_image` opens.
-            choices: Possible answers, of which there are then the probabilities: the mean over all futures.
+            image: Any kind of image that `theworld.utils.images.open_image` opens.
+            choices: Possible answers. `ask` then returns their probabilities, averaged over all futures.
             num_world_steps: Future latent frames to imagine; `None` takes the config's.
-            use_world: `False` asks plain Gemma 3; `True` uses world tokens even if they were never trained. `"auto"`
-                asks without the world first, and with it only if the margin of that answer is below the config's
-                `auto_world_margin`. The margin is the probability of the likeliest choice less that of the next one;
+            use_world: `False` runs plain Gemma 3; `True` uses world tokens even if they were never trained. `"auto"`
+                answers without the world first, and again with it if the margin of that answer is below the config's
+                `auto_world_margin`. The margin is the probability of the likeliest choice minus that of the next one;
                 without choices, the smallest such margin of any token of the answer.
-            num_futures: Rollouts to answer from, each with a seed of its own; see `generate`.
+            num_futures: Number of rollouts, each with its own seed; see `generate`.
 
         Returns:
             The answer; with `choices`, the probability of each, which sum to 1.
@@ -324,7 +324,7 @@ class WorldGenerationMixin(GenerationMixin):
         check_number(num_futures, generate_kwargs.get("futures", "mean"))
         if choices is not None:
             choices = check_choices(choices, self.processor.tokenizer, generate_kwargs)
-        how = (open_image(image), question, choices, generate_kwargs)  # `auto` may ask twice
+        how = (open_image(image), question, choices, generate_kwargs)  # `auto` may use it twice
         if use_world == "auto":
             steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
             if self.config.enable_world and not check_world_steps(steps, self.config.max_world_steps):
@@ -347,13 +347,13 @@ class WorldGenerationMixin(GenerationMixin):
         num_futures: int = 1,
         margins: bool = False,
     ) -> tuple[Any, float]:
-        """What `ask` returns, and its margin: 1 for text unless `margins` asks for it."""
-        # 1. Without trained world tokens, choices are compared without them, as `generate` answers
+        """The result of `ask`, and its margin; for text the margin is 1 unless `margins` is true."""
+        # 1. Turn the world off if its tokens were never trained, as `generate` does
         if choices is not None and self.config.enable_world and use_world is None and not self.world_is_trained:
             warnings.warn(UNTRAINED, stacklevel=3)
             use_world = False
         inputs = self.question_inputs(image, question, num_world_steps=num_world_steps, use_world=use_world)
-        # 2. The probabilities of choices
+        # 2. With choices: their probabilities
         if choices is not None:
             steps = self.config.num_world_steps if num_world_steps is None else num_world_steps
             world = {**generate_kwargs, **({} if use_world is None else {"use_world": use_world})}
@@ -362,7 +362,7 @@ class WorldGenerationMixin(GenerationMixin):
                 inputs = self.futures_of(inputs, steps, num_futures, world.pop("world_seed", None))
             shares = probabilities(choice_logprobs(self, inputs, [choices] * num_futures, **world))
             return shares, margin([*shares.values()])
-        # 3. A generated answer
+        # 3. Otherwise: a generated answer
         options: dict[str, Any] = {} if "generation_config" in generate_kwargs else {"do_sample": False}
         if not generate_kwargs.keys() & {"generation_config", "max_length"}:
             options["max_new_tokens"] = 100
@@ -380,10 +380,10 @@ class WorldGenerationMixin(GenerationMixin):
 
 
 def check_number(num_futures: Any, futures: Any) -> None:
-    """Raise a ValueError for what is no number of futures, or no way to make them one answer."""
+    """Raise a ValueError for an invalid `num_futures` or `futures`."""
     if type(num_futures) is not int or num_futures < 1 or futures not in ("mean", "vote"):
         raise TheWorldError(
-            f"num_futures={num_futures!r}, futures={futures!r}: expected a whole number from 1 on, and mean or vote"
+            f"num_futures={num_futures!r}, futures={futures!r}: expected a whole number of at least 1, and mean or vote"
         )
 
 
@@ -396,5 +396,5 @@ def check_choices(choices: Any, tokenizer: Any, options: Mapping[str, Any]) -> l
     if reserved := [text for text in texts if without_control(text, tokenizer) != text]:
         raise TheWorldError(f"choices: {reserved[0]!r} holds a control token: reword it")
     if others := sorted(options.keys() - {"world_seed"}):
-        raise TheWorldError(f"choices are compared and nothing is generated: leave {', '.join(others)} out")
+        raise TheWorldError(f"choices are scored, and no text is generated: leave {', '.join(others)} out")
     return texts

@@ -38,7 +38,7 @@ from .projectors import WorldProjector, make_world_parts
 from .training_hooks import select_supervised, trains, zero_of_idle
 from .world_block import Prompt
 from .world_encoders import WorldEncoder
-from .world_inputs import CACHE, WorldInputs, WorldRequest, check_call, is_prefill, settle_world_inputs
+from .world_inputs import CACHE, WorldInputs, WorldRequest, check_call, is_prefill, validate_world_inputs
 
 # transformers 5.24 gives the vision encoder's whole output in place of `image_hidden_states`
 IMAGE_OUTPUTS = "image_outputs" in {field.name for field in fields(Gemma3ModelOutputWithPast)}
@@ -88,7 +88,7 @@ class TheWorldModel(Gemma3Model):
         self.world_gate = parts.world_gate
 
     def fusion_parameters(self) -> list[torch.Tensor]:
-        """What the fusion itself learns: the two markers of a block, or the gate."""
+        """Parameters of the fusion: the two markers of a block, or the gate."""
         return [self.world_markers.weight] if self.world_markers is not None else [cast(torch.Tensor, self.world_gate)]
 
     def project_latents(self, latents: torch.Tensor) -> BaseModelOutputWithPooling:
@@ -125,7 +125,9 @@ class TheWorldModel(Gemma3Model):
             one_by_one = strict and not training
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
-            raise TheWorldError(f"world_seed={world_seed} with world_latents: they are rolled out; leave it out")
+            raise TheWorldError(
+                f"world_seed={world_seed} with world_latents, which are rolled out already; leave it out"
+            )
         if self.training and training:
             raise TheWorldError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(cast(torch.Tensor, inputs.latents))
@@ -150,24 +152,24 @@ class TheWorldModel(Gemma3Model):
     ) -> TheWorldModelOutputWithPast:
         """Gemma 3's forward; `mm_encoder_outputs["world"]` holds the world tokens of the prompt.
 
-        The world's arguments are those of `TheWorld.forward`, for callers that run the head themselves, as TRL does.
+        The world arguments are those of `TheWorld.forward`, for callers that run the head themselves, as TRL does.
         """
         encoded, strict = dict(mm_encoder_outputs or {}), self.training or labels is not None
         cache = past_key_values if cache is None else cache
         prefill = is_prefill(input_ids, cache)
         image = world = image_outputs = None
-        # 1. Validate the world's arguments of callers that come without the head
+        # 1. Validate the world arguments of callers that run the head themselves
         hidden = input_ids is None and pixel_values is not None and strict and use_world is None
         check_call(self.config, input_ids, self.get_input_embeddings().weight, prefill=prefill, hidden=hidden)
         request = WorldRequest(world_pixel_values, None, num_world_steps, use_world, world_latents)
         given = encoded.get("world") is None and request.given
         if prefill and (given or not encoded) and use_world is not False:
             prompt, has_image = Prompt(cast(torch.Tensor, input_ids)), pixel_values is not None
-            inputs = settle_world_inputs(self.config, prompt, request, has_image=has_image, strict=strict)
+            inputs = validate_world_inputs(self.config, prompt, request, has_image=has_image, strict=strict)
             if inputs.pixels is not None or inputs.latents is not None:
                 encoded["world"] = self.encode_inputs(inputs, world_seed, strict=strict)
         if self.config.enable_world and input_ids is not None:
-            # 2. Image features and world tokens, or a blank run of what this batch does not use
+            # 2. Image features and world tokens; in training, run unused modules on a blank image
             if encoded.get("image") is None and pixel_values is not None:
                 encoded["image"] = cast(Any, self.get_image_features)(pixel_values, return_dict=True)
             image_outputs = encoded.get("image")
@@ -182,7 +184,7 @@ class TheWorldModel(Gemma3Model):
         elif self.training and input_ids is not None and pixel_values is None and not encoded:
             embeds = cast(torch.Tensor, self.get_input_embeddings()(input_ids))
             inputs_embeds, input_ids = embeds + zero_of_idle(self.config, self, None, None).to(embeds), None
-        # 4. Gemma 3
+        # 4. Run Gemma 3
         kwargs |= {"inputs_embeds": inputs_embeds, "labels": labels, CACHE: cache, "return_dict": True}
         kwargs["mm_encoder_outputs"] = encoded or None
         outputs = cast(Any, super().forward)(input_ids=input_ids, pixel_values=pixel_values, **kwargs)
@@ -197,14 +199,14 @@ class TheWorldModel(Gemma3Model):
         return gate_images(image, world, self.world_gate, self.config.world_grid)
 
     def gate_of(self, world: torch.Tensor | None) -> torch.Tensor | None:
-        """The gates (T_max,) in (-1, 1) that world tokens went through; `None` without."""
+        """The gates (T_max,) in (-1, 1) that scaled the world tokens; `None` without gate or world."""
         return None if world is None or self.world_gate is None else torch.tanh(self.world_gate)
 
     def fuse(
         self, input_ids: torch.Tensor, image: torch.Tensor | None, world: torch.Tensor | None, *, check: bool
     ) -> torch.Tensor:
         """Token embeddings (B, L, D) with image features, block markers and world tokens in their places."""
-        # A checkpoint may keep the image placeholder outside of the embedding table
+        # The id of the image placeholder may lie outside of the embedding table
         known = input_ids.masked_fill(input_ids == self.config.image_token_index, 0)
         known = known if self.config.image_token_index >= self.vocab_size else input_ids
         embeds = self.get_input_embeddings()(known)
@@ -225,13 +227,13 @@ class TheWorldModel(Gemma3Model):
         if world is not None:
             return scatter_tokens(embeds, placeholders, world)
         if check and not torch.compiler.is_compiling() and (tokens := int(placeholders.sum())):
-            # An answer from placeholders that nothing fills would look like one with a world
-            raise TheWorldError(f"the prompt has {tokens} world tokens but no world features came with it")
+            # Placeholders without features would give an answer that looks as if it used the world
+            raise TheWorldError(f"the prompt has {tokens} world tokens but no world features were given")
         return embeds
 
 
 class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin, Gemma3ForConditionalGeneration):  # pyright: ignore[reportIncompatibleMethodOverride, reportIncompatibleVariableOverride]
-    """Gemma 3 that can look ahead. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
+    """Gemma 3 with world tokens. Load it with `from_pretrained`; with the world off it is Gemma 3, bit for bit."""
 
     config_class = TheWorldConfig
     config: TheWorldConfig  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -282,34 +284,35 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
             world_pixel_values: (M, 3, H, W) in [-1, 1], from the processor, one frame per image in the prompt.
             world_latents: (M, C, T, h, w) of those frames, computed before: the encoder is not called.
             images: Images in place of `world_pixel_values`. If the prompt has no world block, one per image is inserted
-                first; logits are given back at the caller's own positions.
+                first; logits are returned for the caller's own positions.
             num_world_steps: Future latent frames of inserted blocks; must fit the block if the prompt has one.
             world_seed: Seed of the rollout instead of the config's.
-            use_world: `False` runs plain Gemma 3: a block in the prompt is taken out.
-            supervised_logits_only: Compute logits only where `labels` supervise: `logits` are then (supervised tokens,
-                vocabulary) in reading order, and the loss is the same. Without any supervised token it is exactly 0.
+            use_world: `False` runs plain Gemma 3: a block in the prompt is removed.
+            supervised_logits_only: Compute logits only at positions that `labels` supervise: `logits` are then
+                (supervised tokens, vocabulary) in reading order, and the loss is the same. Without any supervised token
+                it is exactly 0.
 
         Raises:
-            ValueError: Blocks, frames and steps do not fit; the prompt is too long; or, in training, an image came
-                without world input.
+            ValueError: Blocks, frames and steps do not fit; the prompt is too long; or, in training, an image has no
+                world input.
         """
         if supervised_logits_only and (labels is None or not isinstance(logits_to_keep, int) or logits_to_keep):
             raise TheWorldError("supervised_logits_only=True needs labels, and no logits_to_keep")
         cache = past_key_values if cache is None else cache
-        # 1. Validate the world's arguments; insert or remove blocks
+        # 1. Validate the world arguments; insert or remove blocks
         request = WorldRequest(world_pixel_values, images, num_world_steps, use_world, world_latents)
         inputs = WorldInputs(Prompt(input_ids, attention_mask, token_type_ids, labels))  # type: ignore[arg-type]
-        strict, settled = self.training or labels is not None, False
+        strict, validated = self.training or labels is not None, False
         if self.has_world_input(input_ids, request, cache, mm_encoder_outputs):
-            has_image, settled = pixel_values is not None or bool(mm_encoder_outputs), True
-            inputs = settle_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
+            has_image, validated = pixel_values is not None or bool(mm_encoder_outputs), True
+            inputs = validate_world_inputs(self.config, inputs.prompt, request, has_image=has_image, strict=strict)
         if inputs.rewritten is not None and position_ids is not None:
             raise TheWorldError("position_ids with a prompt whose world blocks are inserted or removed: leave them out")
         # 2. Encode the world
         if inputs.pixels is not None or inputs.latents is not None:
             world = self.model.encode_inputs(inputs, world_seed, strict=strict)
             mm_encoder_outputs = {**(mm_encoder_outputs or {}), "world": world}
-        elif settled:
+        elif validated:
             kwargs["use_world"] = False
         # 3. Run the model and its head
         kwargs |= {"input_ids": inputs.prompt.input_ids, "attention_mask": inputs.prompt.attention_mask}
@@ -319,7 +322,7 @@ class TheWorld(Installed, CheckpointMixin, ComponentsMixin, WorldGenerationMixin
         run = cast(Any, self._forward_supervised if supervised_logits_only else super().forward)
         kept = 0 if inputs.rewritten is not None else logits_to_keep
         outputs = run(logits_to_keep=kept, return_dict=True, **kwargs)
-        # 4. Logits at the caller's own positions
+        # 4. Return logits for the caller's own positions
         if inputs.rewritten is not None and not supervised_logits_only:  # (B, L, vocabulary)
             outputs.logits = slice_logits_to_keep(inputs.rewritten.restore(outputs.logits), logits_to_keep)
         world = (mm_encoder_outputs or {}).get("world")

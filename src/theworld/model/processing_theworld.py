@@ -29,7 +29,7 @@ from theworld.utils.images import flatten_images, open_image, open_message_image
 from .configuration_theworld import TheWorldConfig, check_world_steps, image_shape
 from .fusion import FUSIONS
 
-WORLD_SETTINGS = (  # what a processor must know of a model's config
+WORLD_SETTINGS = (  # fields of a model's config that a processor needs
     *("enable_world", "world_image_size", "world_image_fit", "fusion", "world_tokens_per_frame", "num_world_steps"),
     *("max_world_steps", "world_position", "world_attention"),
 )
@@ -37,13 +37,13 @@ LARGEST_BLOCK = 2**20  # tokens, so that a damaged or hostile processor_config.j
 
 
 class WorldBatch(BatchFeature):
-    """What a processor call returns. It adapts two of its entries to callers that know images, but no worlds.
+    """Output of a processor call. Adapts two entries for callers that handle images but no world input.
 
     `unsupervised` are the ids of world blocks and image placeholders, which have no label. Collators that copy
     `input_ids` as `labels` (TRL's, for messages) would train the model to write placeholders.
     """
 
-    unsupervised: tuple[int, ...] = ()  # of the class, for the copies that trainers and worker processes make
+    unsupervised: tuple[int, ...] = ()  # class default: copies made by trainers and worker processes lack the attribute
 
     def __setitem__(self, key: str, item: Any) -> None:
         if key == "labels" and isinstance(item, torch.Tensor) and self.unsupervised:
@@ -72,7 +72,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
     length of the block) and `use_world=False` (no block at all: plain Gemma 3's inputs). It pads left, as generation
     needs it. The markers of the block are special tokens: decoding skips them.
 
-    The first four arguments are `Gemma3Processor`'s, the others are what `TheWorldConfig` calls by the same name.
+    The first four arguments are `Gemma3Processor`'s; the others are the fields of `TheWorldConfig` of the same name.
     """
 
     valid_processor_kwargs = TheWorldProcessingKwargs
@@ -108,12 +108,12 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         self.auto_map = {"AutoProcessor": f"{AUTO_MODULE}.TheWorldProcessor"}
         tokenizer.padding_side = "left"
         if enable_world:
-            known = [token for token in MARKERS if token in tokenizer.get_vocab()]  # adding others would grow the table
+            known = [token for token in MARKERS if token in tokenizer.get_vocab()]  # new ones would enlarge the table
             tokenizer.add_tokens([AddedToken(token, special=True) for token in known], special_tokens=True)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Self:
-        """As transformers'; a ValueError for damaged files, or a chat template that could exhaust time or memory."""
+        """As in transformers; a ValueError for damaged files, or a chat template that could exhaust time or memory."""
         with damage_named(pretrained_model_name_or_path):
             processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
             for template in (processor.chat_template, processor.tokenizer.chat_template):
@@ -126,12 +126,12 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         return cls(*gemma_arguments(processor), **{name: getattr(config, name) for name in WORLD_SETTINGS})
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """As transformers', without the padding and truncation of the last call in the tokenizer's file."""
+        """As in transformers, but the tokenizer's file does not hold the padding and truncation of the last call."""
         self._reset_tokenizer()
         return super().save_pretrained(save_directory, *args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Gemma 3's call, which leaves the tokenizer as it was."""
+        """Gemma 3's call; it does not change the tokenizer."""
         inputs = super().__call__(*args, **kwargs)
         self._reset_tokenizer()
         batch = WorldBatch(inputs.data)
@@ -140,7 +140,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         return batch
 
     def _reset_tokenizer(self) -> None:
-        """A fast tokenizer keeps the padding of its last call, saves it, and pads that way when it is loaded."""
+        """Reset padding and truncation: a fast tokenizer saves those of its last call and uses them when loaded."""
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
 
@@ -155,7 +155,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         return CUSTOM_TOKEN_SOW + WORLD_TOKEN * (frames * self.world_tokens_per_frame) + CUSTOM_TOKEN_EOW
 
     def world_pixels(self, images: Any) -> torch.Tensor:
-        """`world_pixel_values` (M, 3, H, W) in [-1, 1] of images alone, nested in any way."""
+        """`world_pixel_values` (M, 3, H, W) in [-1, 1] of images, which may be nested lists."""
         shape = image_shape(self.world_image_size)
         return image_frames(flatten_images(images), shape, self.world_image_fit)
 
@@ -170,12 +170,12 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         return [*super().model_input_names, *(["world_pixel_values"] if self.enable_world else [])]
 
     def prepare_inputs_layout(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
-        """Bring images of every accepted kind to RGB PIL images, so that both image paths see the same pixels."""
+        """Convert images of every accepted kind to RGB PIL images: Gemma and the world encoder get the same pixels."""
         images = None if images is None else _as_pil(images)
         return super().prepare_inputs_layout(images=images, text=text, **kwargs)
 
     def _check_special_mm_tokens(self, text: list[str], text_inputs: Any, modalities: list[str]) -> None:
-        """Gemma 3's check that truncation cut no image, and that it cut no world block."""
+        """Gemma 3's check that truncation cut no image, and the same check for world blocks."""
         rows = text_inputs["input_ids"]
         rows = rows.tolist() if isinstance(rows, torch.Tensor | np.ndarray) else rows  # counted 100 times faster
         super()._check_special_mm_tokens(text, cast(Any, {"input_ids": rows}), modalities)
@@ -193,16 +193,16 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         block = self.world_block(num_world_steps)
         processed["world_pixel_values"] = self.world_pixels(images)
         if FUSIONS[self.fusion].block:
-            # Special tokens on both sides leave the tokenisation alone
+            # The block is between special tokens, so the tokenisation of the text does not change
             replacements = [text.replace(self.boi_token, block + self.boi_token, 1) for text in replacements]
-        elif num_world_steps is not None:  # the prompt cannot tell
+        elif num_world_steps is not None:  # the prompt has no block that shows it
             processed["num_world_steps"] = torch.full((len(processed["world_pixel_values"]),), num_world_steps)
         return processed, replacements
 
     def get_text_with_replacements(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, text: list[str], images_replacements: list[str], *others: Any, **kwargs: Any
     ) -> tuple[list[str], list[Any]]:
-        """Expand placeholders; with `after_bos`, gather the blocks of a prompt behind its BOS."""
+        """Expand placeholders; with `after_bos`, move all blocks of a prompt to the position after its BOS."""
         if self.world_position == "before_image" or not any(CUSTOM_TOKEN_SOW in r for r in images_replacements):
             return super().get_text_with_replacements(text, images_replacements, *others, **kwargs)
         parts, rest = zip(*map(_split_block, images_replacements), strict=True)
@@ -213,7 +213,7 @@ class TheWorldProcessor(Installed, Gemma3Processor):
         return [sample for sample, _ in moved], [offset for _, offset in moved]
 
     def _insert_after_bos(self, block: str, sample: str, offsets: Any) -> tuple[str, list[dict[str, Any]]]:
-        """Insert, and record it as a replacement of nothing, so that assistant masks still find their characters."""
+        """Insert the block and record it as a replacement of an empty span, so that assistant masks stay correct."""
         bos = self.tokenizer.bos_token
         at, size = len(bos) if sample.startswith(bos) else 0, len(block)
         shifted = [{**one, "new_span": tuple(position + size for position in one["new_span"])} for one in offsets]
@@ -231,7 +231,8 @@ class TheWorldProcessor(Installed, Gemma3Processor):
     ) -> Any:
         """Gemma 3's chat template; `num_world_steps` and `use_world` may be given directly.
 
-        Images of messages are opened here, once for both image paths; forms and errors are those of `open_image`.
+        Images of messages are opened here, once for Gemma and the world encoder; forms and errors are those of
+        `open_image`.
         """
         if self.chat_template is None and not args and kwargs.get("chat_template") is None:
             raise TheWorldError(
@@ -247,14 +248,14 @@ class TheWorldProcessor(Installed, Gemma3Processor):
 
 
 def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: str) -> None:
-    """Process a blank image and a question, to see that chat template, tokenizer, image settings and config fit.
+    """Process a blank image and a question to check that chat template, tokenizer, image settings and config fit.
 
     Raises:
-        ValueError: They do not, so that no question about an image could be answered.
+        ValueError: They do not fit, so the model could not answer a question about an image.
     """
     if processor.chat_template is None:  # a pretrained Gemma 3, without instruction tuning
         return
-    # 1. The prompt holds both
+    # 1. Check that the prompt holds the image and the question
     question, vision, tokens = "What is it?", cast(Any, config.vision_config), cast(int, config.mm_tokens_per_image)
     content = [{"type": "image"}, {"type": "text", "text": question}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
@@ -263,13 +264,13 @@ def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: s
             f"{name}: its chat template leaves out the image or the question; save the checkpoint again with the "
             "template of its base model"
         )
-    # 2. Its tokens and pixels are those that the model expects
+    # 2. Check that its tokens and pixels are those that the model expects
     inputs = processor(images=[Image.new("RGB", (8, 8))], text=text, return_tensors="pt")
     ids, pixels = inputs["input_ids"], tuple(inputs["pixel_values"].shape[-2:])
-    is_image = ids == config.image_token_index  # which may lie outside of the embedding table
+    is_image = ids == config.image_token_index  # the id may lie outside of the embedding table
     found, largest = int(is_image.sum()), int(ids.masked_fill(is_image, 0).max())
     grid, limit = vision.image_size // vision.patch_size, config.get_text_config().vocab_size
-    kernel = grid // math.isqrt(tokens)  # of the average pooling in Gemma3MultiModalProjector
+    kernel = grid // math.isqrt(tokens)  # kernel size of the average pooling in Gemma3MultiModalProjector
     problems = [
         (found != tokens, f"an image has {found} tokens of image_token_index={config.image_token_index}"),
         (not kernel or (grid // kernel) ** 2 != tokens, f"the vision tower has {grid} x {grid} patches to pool"),
@@ -284,7 +285,7 @@ def check_question(processor: TheWorldProcessor, config: TheWorldConfig, name: s
 
 
 def gemma_arguments(processor: Gemma3Processor) -> tuple[Any, Any, str | None, int]:
-    """What `Gemma3Processor` is made from."""
+    """Constructor arguments of the stock `Gemma3Processor`."""
     template = cast(str | None, processor.chat_template)
     return processor.image_processor, processor.tokenizer, template, processor.image_seq_length
 

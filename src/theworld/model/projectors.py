@@ -1,4 +1,4 @@
-"""What a fusion adds to Gemma 3 and its world encoder: a projector, and two block markers or a gate. Pure torch.
+"""The new modules of a fusion: a projector, and two block markers or a gate. Pure torch.
 
 Shape legend: `B` images, `C` latent channels, `T` latent frames, `h, w` latent height and width, `p` pooling factor,
 `F = C * p * p` features of one token, `N = T * (h / p) * (w / p)` world tokens, `D` language-model width.
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class WorldProjector(nn.Module):
     """`body` per token, then row, column and time embeddings, then RMSNorm with a learned gain.
 
-    The gain starts at the RMS of the language model's own (scaled) token embeddings: features of another scale are
-    what makes visual tokens unreadable (arXiv 2503.17349, 2512.08374). There is no activation at the end.
+    The gain starts at the RMS of the language model's own (scaled) token embeddings: language models use visual tokens
+    of another scale poorly (arXiv 2503.17349, 2512.08374). There is no activation at the end.
     """
 
     def __init__(self, config: TheWorldConfig) -> None:
@@ -40,12 +40,12 @@ class WorldProjector(nn.Module):
         self.output_norm = nn.RMSNorm(width, eps=1e-6)
 
     def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
-        """What maps (B, T, rows, columns, `features`) to (B, T, rows, columns, `width`)."""
+        """A module that maps (B, T, rows, columns, `features`) to (B, T, rows, columns, `width`)."""
         raise NotImplementedError
 
     @torch.no_grad()
     def initialise(self, embedding_rms: float, generator: torch.Generator | None = None) -> None:
-        """Fresh embeddings of small size, and an output gain of `embedding_rms`."""
+        """Draw small random embeddings, and set the output gain to `embedding_rms`."""
         for embedding in (self.row_embedding, self.column_embedding, self.time_embedding):
             embedding.normal_(std=0.02, generator=generator)
         self.output_norm.weight.fill_(embedding_rms)
@@ -88,7 +88,7 @@ class TransformerProjector(WorldProjector):
 
 
 class FrameTransformer(nn.Module):
-    """Tokens attend within their frame and to earlier frames, so the present never depends on how far one looks."""
+    """Tokens attend to their frame and earlier ones, so the current frame's do not depend on the number of frames."""
 
     def __init__(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ PROJECTORS: dict[str, type[WorldProjector]] = {
 
 
 class WorldParts(nn.Module):
-    """Holds the new modules, under the names that `TheWorldModel` gives them."""
+    """The new modules, by their names in `TheWorldModel`."""
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The head on supervised positions only, and a gradient for every parameter that trains.
+"""Selects supervised positions for the head, and gives every trainable parameter a gradient.
 
 Shape legend: `B` batch, `L` sequence, `S` supervised tokens of the batch, `D` language-model width.
 """
@@ -29,8 +29,8 @@ def zero_of_idle(
 ) -> torch.Tensor:
     """Run unused modules on a blank image so that every rank uses the same parameters (DDP, FSDP, ZeRO-3).
 
-    Call it where the model runs those modules on images: the world before the vision tower, both before the embeddings.
-    The vision tower does not run in a single process with a frozen tower.
+    Call it at the point of `forward` where the modules would run: world, vision tower, then embeddings. In a single
+    process, a frozen vision tower does not run.
 
     Args:
         model: The `TheWorldModel`.
@@ -48,7 +48,8 @@ def zero_of_idle(
         side = cast(Any, config.vision_config).image_size
         blank = torch.zeros(1, 3, side, side, device=model.device, dtype=dtype)
         idle.append(model.get_image_features(blank, return_dict=True).pooler_output)
-    zeros = [features.flatten()[:0].sum().to(model.device, dtype) for features in idle]  # also of what is not finite
+    # Sums of empty slices are 0 even if features are not finite
+    zeros = [features.flatten()[:0].sum().to(model.device, dtype) for features in idle]
     return sum(zeros, torch.zeros((), device=model.device, dtype=dtype))
 
 

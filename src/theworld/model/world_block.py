@@ -1,4 +1,4 @@
-"""Insert a world block into token ids, or take it out, once, before the model runs. Pure torch.
+"""Inserts world blocks into token ids, or removes them, before the model runs. Pure torch.
 
 For prompts that a plain Gemma 3 processor made (`images=`), and for calls with `use_world=False`. A block stands
 between special tokens, so the ids are exactly those that `TheWorldProcessor` makes with and without it.
@@ -20,7 +20,7 @@ from .configuration_theworld import TheWorldConfig
 
 @dataclass(frozen=True)
 class Prompt:
-    """The parts of a prompt that have one value per token, each (B, L)."""
+    """The tensors of a prompt with one value per token, each (B, L)."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None = None
@@ -30,7 +30,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class RewrittenPrompt:
-    """A prompt with its blocks inserted or removed, (B, L'), and where the caller's tokens went."""
+    """A prompt with its blocks inserted or removed, (B, L'), and the new positions of the caller's tokens."""
 
     prompt: Prompt
     positions: torch.Tensor  # (B, L), of each of the caller's tokens in `prompt`; -1 for removed ones and padding
@@ -45,7 +45,7 @@ class RewrittenPrompt:
 def insert_world_blocks(
     config: TheWorldConfig, prompt: Prompt, num_images: int, num_world_steps: int
 ) -> RewrittenPrompt:
-    """Give every image of every prompt its block, at the place that `config.world_position` says.
+    """Insert one block per image of every prompt, at `config.world_position`.
 
     Raises:
         ValueError: The prompts do not have `num_images` images; names both counts.
@@ -60,7 +60,7 @@ def insert_world_blocks(
     world = [config.world_token_id] * config.world_tokens(num_world_steps)
     block = ids.new_tensor([config.start_of_world_token_id, *world, config.end_of_world_token_id])
     keep = torch.ones_like(ids, dtype=torch.bool) if prompt.attention_mask is None else prompt.attention_mask.bool()
-    before = images.int()  # how many blocks stand directly before each token
+    before = images.int()  # number of blocks directly before each token
     if config.world_position == "after_bos":
         order = keep.cumsum(1)
         starts_with_bos = ((ids == config.get_text_config().bos_token_id) & (order == 1) & keep).any(1)
@@ -70,7 +70,7 @@ def insert_world_blocks(
 
 
 def remove_world_blocks(config: TheWorldConfig, prompt: Prompt) -> RewrittenPrompt:
-    """Take every world block out: what is left are plain Gemma 3's ids."""
+    """Remove every world block, which leaves the ids of plain Gemma 3."""
     ids = prompt.input_ids
     block = ids.new_tensor([config.start_of_world_token_id, config.world_token_id, config.end_of_world_token_id])
     keep = ~torch.isin(ids, block)
@@ -82,7 +82,8 @@ def remove_world_blocks(config: TheWorldConfig, prompt: Prompt) -> RewrittenProm
 def _rewrite(
     config: TheWorldConfig, prompt: Prompt, keep: torch.Tensor, before: torch.Tensor, block: torch.Tensor
 ) -> RewrittenPrompt:
-    """Move the kept tokens, put blocks into the gaps, pad on the caller's side."""
+    """Move the kept tokens, put blocks into the gaps, and pad on the caller's side."""
+    # 1. New lengths and positions, with the padding on the caller's side
     lengths = keep.sum(1) + len(block) * before.sum(1)  # (B,)
     width = int(lengths.max())
     column = torch.arange(width, device=keep.device).expand(len(keep), -1)  # (B, L')
@@ -94,6 +95,8 @@ def _rewrite(
     taken = torch.zeros_like(real)
     taken[rows[keep], positions[keep]] = True
     gaps = real & ~taken
+
+    # 2. Move every tensor
 
     def move(values: torch.Tensor, in_block: torch.Tensor, in_padding: int) -> torch.Tensor:
         moved = values.new_full(real.shape, in_padding)

@@ -26,14 +26,14 @@ from .world_block import Prompt, RewrittenPrompt, insert_world_blocks, remove_wo
 # transformers 5.24 renamed the argument and the output of the key-value cache
 CACHE = "cache" if "cache" in inspect.signature(Gemma3Model.forward).parameters else "past_key_values"
 NO_WORLD_INPUT = (
-    "the world is enabled and the prompt has an image, but no world input came with it: make the inputs with "
-    "model.processor, or pass images=[...]; use_world=False asks for plain Gemma 3"
+    "the world is enabled and the prompt has an image, but no world input was given: make the inputs with "
+    "model.processor, or pass images=[...]; use_world=False runs plain Gemma 3"
 )
 
 
 @dataclass(frozen=True)
 class WorldRequest:
-    """The world's arguments of one call of `forward` or `generate`, as the caller gave them."""
+    """The world arguments of one call of `forward` or `generate`, as given by the caller."""
 
     pixels: torch.Tensor | None = None
     images: Any = None
@@ -47,16 +47,16 @@ class WorldRequest:
 
     @property
     def steps(self) -> int | None:
-        """Future latent frames that the caller asked for; a processor of `gated` fusion states them per image."""
+        """Future latent frames that the caller gave; a processor of `gated` fusion gives them per image."""
         steps = self.num_world_steps
         if not isinstance(steps, torch.Tensor):
             return steps
         if len(found := set(steps.flatten().tolist())) != 1:
-            raise TheWorldError(f"num_world_steps={sorted(found)} in one batch: ask with one number at a time")
+            raise TheWorldError(f"num_world_steps={sorted(found)} in one batch: use one number per call")
         return found.pop()
 
     def steps_of(self, config: TheWorldConfig) -> int:
-        """Future latent frames that the prompt does not show: as asked, as the latents have, or the config's."""
+        """Future latent frames if the prompt has no block: the caller's, those of the latents, or the config's."""
         stated = config.num_world_steps if self.latents is None else self.latents.shape[2] - 1
         return check_world_steps(stated if self.steps is None else self.steps, config.max_world_steps)
 
@@ -79,7 +79,7 @@ class WorldInputs:
     rewritten: RewrittenPrompt | None = None  # set if `prompt` is not the caller's own
     pixels: torch.Tensor | None = None  # (M, 3, H, W) in [-1, 1] to encode; `None` without a world, or with latents
     num_world_steps: int = 0  # future latent frames `K` of the prompt's blocks
-    latents: torch.Tensor | None = None  # (M, C, T, h, w) that were computed before
+    latents: torch.Tensor | None = None  # (M, C, T, h, w), computed before the call
 
 
 def is_prefill(input_ids: torch.Tensor | None, cache: Any) -> bool:
@@ -98,7 +98,7 @@ def check_length(config: TheWorldConfig, input_ids: torch.Tensor) -> None:
 
 
 def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: bool, hidden: bool) -> None:
-    """Raise a ValueError for float16, a prompt that is too long, or embeddings that hide the place of world tokens.
+    """Raise a ValueError for float16, a prompt that is too long, or embeddings that hide the positions of world tokens.
 
     Args:
         weight: The token embeddings' table.
@@ -112,15 +112,15 @@ def check_call(config: TheWorldConfig, input_ids: Any, weight: Any, *, prefill: 
             raise TheWorldError(FP16_REFUSED)
     if hidden and config.enable_world:
         raise TheWorldError(
-            "inputs_embeds with pixel_values in training, and the world is enabled: the place of its tokens shows in "
-            "input_ids alone; pass input_ids, or use_world=False for plain Gemma 3"
+            "inputs_embeds with pixel_values in training, and the world is enabled: only input_ids show the positions "
+            "of its tokens; pass input_ids, or use_world=False for plain Gemma 3"
         )
 
 
-def settle_world_inputs(
+def validate_world_inputs(
     config: TheWorldConfig, prompt: Prompt, request: WorldRequest, *, has_image: bool, strict: bool
 ) -> WorldInputs:
-    """Insert or remove blocks as the call asks, and check that blocks and frames belong together.
+    """Insert or remove world blocks, and check that blocks and frames fit.
 
     Args:
         has_image: Whether Gemma 3's own image input came with the prompt.
@@ -133,7 +133,7 @@ def settle_world_inputs(
         if request.sources() or request.use_world or request.num_world_steps:
             raise TheWorldError("world input was given but enable_world=False: load the model with enable_world=True")
         return WorldInputs(prompt)
-    if torch.compiler.is_compiling():  # a graph cannot look at token ids; `scatter_tokens` fails if they do not fit
+    if torch.compiler.is_compiling():  # a graph cannot read token ids; `scatter_tokens` fails if they do not fit
         if request.images is not None or request.use_world is False:
             raise TheWorldError("images= and use_world=False change the prompt: call the processor before compiling")
         return WorldInputs(prompt, None, _pixels(config, request), request.steps_of(config), request.latents)
@@ -160,10 +160,10 @@ def settle_world_inputs(
         if has_image:
             warnings.warn(NO_WORLD_INPUT, stacklevel=2)
         return WorldInputs(prompt)
-    # 4. Blocks (or images), frames and steps fit
+    # 4. Check that blocks (or images), frames and steps fit
     if not block and not has_image:
         raise TheWorldError(
-            "world input of 'gated' fusion without pixel_values: it joins through Gemma's image features"
+            "world input of 'gated' fusion without pixel_values: it is added to Gemma's image features, so give both"
         )
     count_steps = _steps_of_blocks if block else _steps_of_gated
     steps = count_steps(config, prompt.input_ids, count, request)
@@ -176,7 +176,7 @@ def settle_world_inputs(
 
 
 def _pixels(config: TheWorldConfig, request: WorldRequest) -> torch.Tensor | None:
-    """Frames (M, 3, H, W) of a request; a pipeline's batch has them flattened, (M, 3 * H * W)."""
+    """Frames (M, 3, H, W) of a request. A batch of transformers' pipeline has them flattened, (M, 3 * H * W)."""
     shape = config.world_image_shape
     if request.images is not None:
         return image_frames(flatten_images(request.images), shape, config.world_image_fit)
@@ -196,12 +196,12 @@ def _check_latents(config: TheWorldConfig, latents: torch.Tensor) -> None:
     if not fits or not latents.is_floating_point():
         raise TheWorldError(
             f"world_latents {tuple(latents.shape)} {latents.dtype}: expected (images, {channels}, 1 + num_world_steps, "
-            f"{rows}, {columns}) in floating point, as model.model.world_encoder.encode makes them"
+            f"{rows}, {columns}) in floating point, as model.model.world_encoder.encode returns them"
         )
 
 
 def _steps_of_gated(config: TheWorldConfig, input_ids: torch.Tensor, frames: int, request: WorldRequest) -> int:
-    """`K` of a call whose prompt has no block: its own, its latents', or the config's; one frame per image."""
+    """`K` of a call whose prompt has no block (see `WorldRequest.steps_of`); checks for one frame per image."""
     images = int((input_ids == config.boi_token_index).sum())
     if (input_ids == config.world_token_id).any():
         raise TheWorldError(
@@ -224,9 +224,9 @@ def _steps_of_blocks(config: TheWorldConfig, input_ids: torch.Tensor, frames: in
     fits = len(lengths) == frames and len(set(lengths)) == 1 and sum(lengths) == world_tokens
     if not fits or latent_frames < 1 or remainder:
         raise TheWorldError(
-            f"the prompt has {len(starts)} world blocks of together {world_tokens} world tokens and the call {frames} "
-            f"world images of {per_frame} tokens per latent frame: these do not fit; build prompt and pixels with the "
-            "same processor call"
+            f"the prompt has {len(starts)} world blocks with {world_tokens} world tokens in total, and the call "
+            f"{frames} world images of {per_frame} tokens per latent frame: these do not fit; make prompt and "
+            "pixels with the same processor call"
         )
     steps = check_world_steps(latent_frames - 1, config.max_world_steps)
     if explicit is not None and explicit != steps:

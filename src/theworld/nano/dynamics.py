@@ -191,7 +191,7 @@ def train_dynamics(
     transformer = build_transformer(sizes)
     if start_from is not None:
         transformer = CosmosTransformer3DModel.from_pretrained(start_from, torch_dtype=torch.float32)
-    transformer.to(device)
+    cast(nn.Module, transformer).to(device)
     ema = Ema(transformer, decay=0.999)
     transformer.train().requires_grad_(True)
     skip_cross_attention(transformer)  # after the copy: the averaged weights stay the whole, stock model
@@ -225,7 +225,7 @@ def train_dynamics(
 def _latents(scenes_folder: Path, cosmos_folder: Path, out: Path, device: str) -> tuple[Tensor, Tensor]:
     """Latents (2n, C, L, h, w) of all clips, and of every eighth with its last frame repeated; kept in `out`."""
     vae = to_channels_last(AutoencoderKLWan.from_pretrained(cosmos_folder / "vae").eval())
-    vae.to(device)
+    cast(nn.Module, vae).to(device)
     path = out / LATENTS.format(weights_digest(vae.state_dict()))
     if not path.is_file():
         frames = load(scenes_folder / "train").frames

@@ -171,7 +171,7 @@ def train_vae(
         vae = to_channels_last(build_vae(sizes))
     else:
         vae = to_channels_last(AutoencoderKLWan.from_pretrained(start_from, torch_dtype=torch.float32).train())
-    vae.to(device)
+    cast(nn.Module, vae).to(device)
     if start_from is None:
         whiten(vae, draw(256, 1))
     else:

@@ -98,7 +98,9 @@ def train_vision(
         progress: File of the training's progress, see `fit`.
     """
     draws, device = Draws(seed), model.device
-    heads = VisionHeads(model.config.get_text_config().hidden_size, model.config.mm_tokens_per_image).to(device)
+    heads = VisionHeads(model.config.get_text_config().hidden_size, cast(int, model.config.mm_tokens_per_image)).to(
+        device
+    )
     frequency = np.bincount(scenes.classes[:500].ravel(), minlength=len(CLASSES)) / scenes.classes[:500].size
     weights = torch.from_numpy(1 / np.sqrt(frequency + 1e-4)).float().to(device)
     of_frames = frame_weights(scenes.frames.shape[1], 0.25, 0.25)

@@ -1,1 +1,1 @@
-"""Batches to checkpoints: the config of a run, its stages, the trainer."""
+"""Training: the config of a run, its stages, and the trainer."""

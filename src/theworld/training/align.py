@@ -1,8 +1,8 @@
-"""The label-free objective: world tokens of latent frame t are regressed on Gemma's own image tokens of that frame.
+"""The label-free objective: regress the world tokens of each latent frame on Gemma's image tokens of that frame.
 
-A projector that learns from answers alone barely learns; one that was aligned first reads a slot which the language
-model already understands. It takes videos and no labels, and no language model is in memory. What the projector sees
-is the rollout of a clip's first frame and, in a share of the clips, the latents of the clip itself.
+A projector that is trained on answers alone barely learns. Alignment first gives world tokens that the language model
+can already use. It needs videos without labels, and no language model in memory. The projector's input is the rollout
+of a clip's first frame or, for a share of the clips, the latents of the clip itself.
 
 Shape legend: `B` clips, `C` latent channels, `T = 1 + K` latent frames, `F = 1 + 4K` video frames, `h, w` latent height
 and width, `N` world tokens of a latent frame, `S` world image size, `P` side of Gemma's image, `D` width.
@@ -32,7 +32,7 @@ from theworld.utils.devices import input_device
 from theworld.utils.errors import TheWorldError
 from theworld.utils.logging import logger
 
-ENCODED_TOGETHER = 64  # clips
+ENCODED_TOGETHER = 64  # clips per batch
 
 
 @dataclass
@@ -44,9 +44,9 @@ class AlignOutput(ModelOutput):
 
 
 class AlignModel(TheWorld):
-    """A TheWorld whose language model stays on the disk, and whose forward is the alignment loss.
+    """A TheWorld without the language model's weights, whose forward is the alignment loss.
 
-    What it saves is the checkpoint of a TheWorld: the next stage loads it like any other.
+    It saves TheWorld checkpoints, which the next stage loads like any other.
     """
 
     true_future_share: float
@@ -56,7 +56,7 @@ class AlignModel(TheWorld):
         """`TheWorld.from_pretrained` without the language model.
 
         Args:
-            true_future_share: Share of training clips whose own latents are seen in place of the rollout's.
+            true_future_share: Share of training clips whose own latents are used in place of the rollout's.
         """
         model = super().from_pretrained(*args, language_model=False, **kwargs)
         config = model.config
@@ -69,14 +69,14 @@ class AlignModel(TheWorld):
             raise TheWorldError(f"true_future_share={true_future_share}: expected 0 to 1")
         if model.model.world_markers is None:
             raise TheWorldError("objective='align' with fusion='gated': expected fusion='tokens'")
-        model.model.world_markers.requires_grad_(False)  # they belong to a prompt, and there is none
+        model.model.world_markers.requires_grad_(False)  # markers are part of a prompt, which alignment does not have
         model.true_future_share = true_future_share
         return model
 
     def forward(self, return_loss: bool = True, **batch: Tensor) -> AlignOutput:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The loss of what `AlignCollator` made, or of the features that `encode` made of that.
+        """The loss of a batch of `AlignCollator`, or of features that `encode` computed from one.
 
-        `return_loss` tells transformers' Trainer that there is a loss without labels.
+        The parameter `return_loss` tells transformers' Trainer that the model computes a loss without labels.
         """
         assert self.model.world_projector is not None
         # 1. No usable clip
@@ -89,9 +89,9 @@ class AlignModel(TheWorld):
         rolled, true = features.get("world_latents"), features.get("clip_latents")
         latents = true if rolled is None else rolled
         if self.training and rolled is not None and true is not None:
-            seen = torch.rand(len(true)) < self.true_future_share  # of the generator that a checkpoint keeps
+            seen = torch.rand(len(true)) < self.true_future_share  # checkpoints save this generator's state
             latents = torch.where(seen.view(-1, 1, 1, 1, 1).to(true.device), true, rolled)
-        # 3. The squared error of their tokens
+        # 3. Squared error of the tokens
         targets = features["targets"].float()
         tokens = self.model.world_projector(latents).float().view(targets.shape)  # (B, T, N, D)
         errors = (tokens - targets).square().mean((0, 2, 3)) / targets.var()
@@ -137,16 +137,16 @@ class AlignModel(TheWorld):
 class AlignCollator:
     """Clips -> the inputs of `AlignModel`.
 
-    A call opens the frames and returns `target_pixel_values` (B, T, 3, P, P), `world_pixel_values` (B, 3, S, S) and
-    `clip_pixel_values` (B, F, 3, S, S) as far as `true_future_share` needs them, and `skipped`, the rows that cannot be
-    used. Without any usable row, B is 0. An example without any clip, whose source has none, raises a ValueError,
-    and so does one that the latent cache lacks.
+    A call opens the frames and returns `target_pixel_values` (B, T, 3, P, P), `world_pixel_values` (B, 3, S, S),
+    `clip_pixel_values` (B, F, 3, S, S), and `skipped`, the unusable rows. Pixels that `true_future_share` does not need
+    are left out. If no row is usable, B is 0. An example without a clip, or one that the latent cache lacks, raises a
+    ValueError.
 
     Args:
         num_world_steps: Future latent frames `K`; the processor's own by default.
         frames_per_step: Video frames per latent frame after the first.
-        image_folder: Where relative names of frames are looked up.
-        latent_cache: `world_latents` and `clip_latents` (B, C, T, h, w) then take the place of those pixels.
+        image_folder: Folder of frames with relative names.
+        latent_cache: Source of `world_latents` and `clip_latents` (B, C, T, h, w), which then replace those pixels.
     """
 
     processor: TheWorldProcessor
@@ -159,7 +159,7 @@ class AlignCollator:
 
     def __call__(self, items: Sequence[Example | Skipped]) -> dict[str, Any]:
         """One batch; see the class."""
-        # 1. The frames of usable clips
+        # 1. Open the frames of usable clips
         clips: list[list[Image.Image]] = []
         skipped: list[Skipped] = []
         for item in items:
@@ -172,7 +172,7 @@ class AlignCollator:
                 skipped.append(error.skipped(item.id))
         if not clips:
             return {"target_pixel_values": torch.empty(0), "skipped": skipped}
-        # 2. The model's inputs
+        # 2. Make the model's inputs
         targets = [frame for clip in clips for frame in clip[:: self.frames_per_step]]
         pixels = self.processor.image_processor(targets, do_pan_and_scan=False, return_tensors="pt")["pixel_values"]
         batch = {"target_pixel_values": pixels.unflatten(0, (len(clips), -1)), "skipped": skipped}
@@ -193,7 +193,7 @@ class AlignCollator:
         needed = 1 + steps * self.frames_per_step
         frames = example.clip[:needed]
         if len(frames) < needed:
-            raise BadSample("short_clip", f"a clip of {len(frames)} frames: {steps} latent frames ahead need {needed}")
+            raise BadSample("short_clip", f"a clip of {len(frames)} frames: {steps} future latent frames need {needed}")
         return [open_image(frame, self.image_folder) for frame in frames]
 
     def _world(self, name: str, pixels: Tensor) -> dict[str, Tensor]:
@@ -205,7 +205,7 @@ class AlignCollator:
 def encode_rows(
     model: AlignModel, rows: Dataset[Example | Skipped], collator: AlignCollator, skips: SkipLog | None = None
 ) -> StackDataset[dict[str, Tensor]]:
-    """The features of `AlignModel.encode` for all clips, in memory, one row a clip: for data with many epochs."""
+    """The features of `AlignModel.encode` for all clips, in memory, one row per clip. Saves time over many epochs."""
     encoded: dict[str, list[Tensor]] = {}
     skipped: list[Skipped] = []
     device = input_device(model)

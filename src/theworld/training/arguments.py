@@ -21,27 +21,28 @@ from theworld.utils.settings import keys
 
 from .config import OWN, TrainingConfig
 from .passed_keys import trainer_fields
+from .samples import SampleAnswers
 
 SCHEDULES = {"cosine": "cosine_with_min_lr", "constant": "constant_with_warmup"}
-"""Names of transformers for schedules that have another name here."""
+"""Transformers' names of the schedules that have other names here."""
 ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 OF_SCHEDULES = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
-SCHEDULE_STEPS = 1000  # at which a schedule is tried
+SCHEDULE_STEPS = 1000  # length of the run on which a schedule is checked
 
 
 def training_arguments(config: TrainingConfig) -> TrainingArguments:
     """The arguments of the stock Trainer, without the token; it neither prunes checkpoints nor publishes."""
-    # Keys under the names of transformers; of those passed on, the ones that differ from its defaults
+    # 1. Keys under transformers' names; passed-on keys only if they differ from the default
     given: dict[str, Any] = {}
     for name, key in keys(TrainingConfig).items():
         argument = key.argument.split()[0] if key.argument else name
         value = getattr(config, name)
         if argument in trainer_fields() and (name in OWN or value != key.default):
             given[argument] = value
-    # What is said in another way, or not at all
+    # 2. Arguments that are derived from other keys, or fixed
     cosine = {"min_lr_rate": config.min_learning_rate_ratio} if config.lr_scheduler == "cosine" else {}
     given |= {
-        "use_cpu": config.use_cpu or not torch.accelerator.is_available(),  # else accelerate runs CPU processes alone
+        "use_cpu": config.use_cpu or not torch.accelerator.is_available(),  # otherwise CPU processes stay separate
         "per_device_eval_batch_size": config.eval_batch_size or config.batch_size,
         "max_steps": config.max_steps or -1,
         "lr_scheduler_type": SCHEDULES.get(config.lr_scheduler, config.lr_scheduler),
@@ -63,28 +64,28 @@ def training_arguments(config: TrainingConfig) -> TrainingArguments:
     try:
         arguments = TrainingArguments(**given)
     except (ValueError, TypeError) as error:
-        raise TheWorldError(f"transformers does not take these settings: {error}") from error
+        raise TheWorldError(f"transformers does not accept these settings: {error}") from error
     check_optimizer(arguments, config)
     return arguments
 
 
 def check_optimizer(arguments: TrainingArguments, config: TrainingConfig) -> None:
-    """Build optimiser and schedule for one weight, so that what they refuse is known before the model is loaded."""
-    # 1. The optimiser, and whether what it was told changes it
+    """Build optimiser and schedule for one weight, to report settings that they refuse before the model is loaded."""
+    # 1. Build the optimiser, and find settings that have no effect in it
     pairs = config.optim_args.split(",") if config.optim_args else []
-    with told("optim", "optim_args", *ADAM, config=config):
+    with naming_keys("optim", "optim_args", *ADAM, config=config):
         make, options = optimizer_options(arguments)
         optimizer = make([nn.Parameter(torch.zeros(1, device=arguments.device))], **options)
         for pair in pairs:
             if optimizer_options(arguments, optim_args=",".join({*pairs} - {pair}))[1] == options:
-                raise TheWorldError(f"{brief(repr(pair))} changes nothing in {make.__name__}: leave it out")
+                raise TheWorldError(f"{brief(repr(pair))} has no effect in {make.__name__}: leave it out")
         for name in ADAM:
             default, value = keys(TrainingConfig)[name].default, getattr(config, name)
             if value != default and optimizer_options(arguments, **{name: default})[1] == options:
                 logger.warning("%s=%s has no effect in %s", name, value, make.__name__)
-    # 2. The schedule at each of its steps
+    # 2. Compute the schedule at each of its steps
     name, settings = cast(Any, arguments.lr_scheduler_type), cast(Any, arguments.lr_scheduler_kwargs or {})
-    with told("lr_scheduler", "lr_scheduler_kwargs", config=config):
+    with naming_keys("lr_scheduler", "lr_scheduler_kwargs", config=config):
         taken = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[name]).parameters.keys()
         taken = [name for name in taken if name not in OF_SCHEDULES]
         if unknown := settings.keys() - set(taken):
@@ -92,19 +93,19 @@ def check_optimizer(arguments: TrainingArguments, config: TrainingConfig) -> Non
         schedule: Any = get_scheduler(name, optimizer, 0, SCHEDULE_STEPS, settings)
         shares = [schedule.lr_lambdas[0](step) for step in range(SCHEDULE_STEPS)]
         if not all(math.isfinite(share) for share in shares):
-            raise TheWorldError("its rates are not finite")
+            raise TheWorldError("its learning rates are not finite")
 
 
 def optimizer_options(arguments: TrainingArguments, **changed: Any) -> tuple[Any, dict[str, Any]]:
-    """Class of the optimiser and what it is made with, from `arguments` with some of them `changed`."""
+    """Class and keyword arguments of the optimiser, from `arguments` with some of them `changed`."""
     other = copy(arguments)
     vars(other).update(changed)
     return Trainer.get_optimizer_cls_and_kwargs(other, cast(Any, nn.Linear(1, 1)))
 
 
 @contextmanager
-def told(first: str, *others: str, config: TrainingConfig) -> Generator[None]:
-    """Name the keys, `others` as far as they are set, in the error of a library that was given their values."""
+def naming_keys(first: str, *others: str, config: TrainingConfig) -> Generator[None]:
+    """Add the keys to the error of a library that was given their values; `others` only if they are set."""
     try:
         yield
     except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
@@ -123,12 +124,15 @@ def other_loggers(report_to: str | list[str] | None) -> list[str]:
             raise TheWorldError(f"{shown}: use log_to_tensorboard and log_to_wandb; report_to takes the others")
         if name not in integrations.get_available_reporting_integrations():
             known = ", ".join(integrations.INTEGRATION_TO_CALLBACK)
-            raise TheWorldError(f"{shown}: expected an installed one of {known}; install it with pip")
+            raise TheWorldError(f"{shown}: expected one of {known}, installed with pip")
     return names
 
 
 def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
-    """The loggers of the main process. A run that continues after `step` replaces what a dead one logged past it."""
+    """The loggers of the main process.
+
+    A run that resumes after `step` replaces what an interrupted run logged past it.
+    """
     callbacks: list[TrainerCallback] = []
     if config.log_to_tensorboard:
         require("train", "tensorboard")
@@ -136,14 +140,16 @@ def reporters(config: TrainingConfig, step: int) -> list[TrainerCallback]:
 
         writer: Any = SummaryWriter(str(Path(config.output_dir) / "logs"), purge_step=step + 1 if step else None)
         callbacks.append(integrations.TensorBoardCallback(writer))
+        if config.do_eval and config.objective == "answers":
+            callbacks.append(SampleAnswers(writer))
     if config.log_to_wandb:
         wandb = require("wandb", "wandb")
-        settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it keeps the command line
+        settings = wandb.Settings(x_disable_meta=config.hf_token is not None)  # it has the command line
         named = {"project": config.wandb_project, "name": config.wandb_run_name, "dir": config.output_dir}
         try:
             wandb.init(**named, config=config.to_dict(), settings=settings)
         except wandb.Error as error:
-            told = f"log_to_wandb=True, but no run can be started there ({error}); `wandb login`, or set "
-            raise TheWorldError(f"{told}WANDB_MODE=offline") from error
+            message = f"log_to_wandb=True, but no run can be started there ({error}): run `wandb login`, or set "
+            raise TheWorldError(f"{message}WANDB_MODE=offline") from error
         callbacks.append(integrations.WandbCallback())
     return callbacks

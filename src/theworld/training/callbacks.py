@@ -17,14 +17,14 @@ STEPS_WITHOUT_IMAGE = 10
 
 
 class Moments(TrainerCallback):
-    """When to log, evaluate and save: as the arguments say, with a log line at every save and an evaluation at the end.
+    """Adds a log line at every save and an evaluation at the end to the steps that the arguments define.
 
-    Averages of a log line then never span a checkpoint, so a resumed run logs the same ones.
+    Averages of log lines then never span a checkpoint, so a resumed run logs the same values.
     """
 
     @override
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
-        state.compute_steps(args, state.max_steps)  # a resumed trainer takes these steps from the checkpoint
+        state.compute_steps(args, state.max_steps)  # a resumed trainer would take these steps from the checkpoint
 
     @override
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -54,8 +54,8 @@ class GradientNorms(TrainerCallback):
 class FirstSteps(TrainerCallback):
     """Stops a run that cannot learn: no gradient reaches a component, or no world token reaches the model.
 
-    It checks the first optimiser step that has an answer to learn. Rows without an image feed no world and may give no
-    gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
+    It checks the first optimiser step that has supervised tokens. Rows without an image have no world tokens and may
+    give no gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
     """
 
     def __init__(self, gradients: GradientNorms, *, enable_world: bool, learns: bool) -> None:
@@ -64,10 +64,10 @@ class FirstSteps(TrainerCallback):
         self.learns = learns  # whether a gradient arrived
         self.pending = True
         self.steps = 0
-        self.fed = (0, 0, 0)  # batches with something to learn, those with an image, world tokens
+        self.fed = (0, 0, 0)  # batches with supervised tokens, those with an image, world tokens
 
     def note(self, *, has_image: bool, world_tokens: int) -> None:
-        """Count a batch with something to learn."""
+        """Count a batch with supervised tokens."""
         batches, images, tokens = self.fed
         self.fed = batches + 1, images + has_image, tokens + world_tokens
 
@@ -77,14 +77,14 @@ class FirstSteps(TrainerCallback):
             return
         # 1. Count the batches of all processes
         batches, images, tokens = (sum(counts) for counts in zip(*gather_object([self.fed]), strict=True))
-        if not batches:  # every row was skipped, which has its own budget
+        if not batches:  # every row was skipped, which `skip_budget` limits
             if state.global_step >= state.max_steps:
-                raise TheWorldError("no usable rows: all that the run read were skipped; see skipped.jsonl")
+                raise TheWorldError("no usable rows: all rows that the run read were skipped; see skipped.jsonl")
             return
         self.steps += 1
         self.learns = self.learns or any(norm.item() > 0 for norm in self.gradients.norms.values())
         fed = bool(tokens) or not self.enable_world
-        # 2. Decide whether that is enough, or too early to say
+        # 2. Accept, or wait for a step with an image
         self.pending = not (self.learns and fed)
         early = not images and self.steps < STEPS_WITHOUT_IMAGE and state.global_step < state.max_steps
         if not self.pending or early:
@@ -95,13 +95,13 @@ class FirstSteps(TrainerCallback):
                 "row has an image; give rows with images, or train with enable_world=False"
             )
         raise TheWorldError(
-            f"the gradients of {', '.join(self.gradients.components)} are 0 in {self.steps} steps: nothing is learned, "
-            "as the loss does not depend on what trains; unfreeze another component, or give rows that use it"
+            f"the gradients of {', '.join(self.gradients.components)} are 0 in {self.steps} steps: the loss does "
+            "not depend on the components that train; unfreeze another component, or give rows that use them"
         )
 
 
 class LogLines(TrainerCallback):
-    """One line on stderr for each log: stdout belongs to the result."""
+    """Writes one line per log to stderr, because stdout is for the result."""
 
     @override
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
@@ -111,9 +111,9 @@ class LogLines(TrainerCallback):
 
 
 class ProgressBar(ProgressCallback):
-    """transformers' bars, for a terminal: in a file they would leave partial lines."""
+    """transformers' progress bars, for terminals only: in a file they would leave partial lines."""
 
     @override
     def on_log(self, *args: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
-            self.training_bar.clear()  # `LogLines` writes there
+            self.training_bar.clear()  # `LogLines` writes to the same terminal

@@ -23,7 +23,7 @@ def training_card(
     model: TheWorld, config: TrainingConfig, stage: dict[str, Any], state: TrainerState, data: Any, skipped: int
 ) -> str:
     """The card of a checkpoint: `stage` as in `stage.json`, `skipped` the number of rows that gave no example."""
-    # Facts of the run
+    # 1. Facts of the run
     losses = [row["loss"] for row in state.log_history if "loss" in row]
     results = {"training loss": f"{losses[-1]:.4f} (first {losses[0]:.4f})"} if losses else {}
     last = next((row for row in reversed(state.log_history) if "eval_loss" in row), {})
@@ -45,7 +45,7 @@ def training_card(
         "versions": ", ".join([*versions, f"Python {known['python']}"]),
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    # Its settings
+    # 2. Settings that differ from the defaults
     values = {name: (value, keys(TrainingConfig)[name]) for name, value in config.to_dict().items()}
     changed = {name: value for name, (value, key) in values.items() if not key.local and value != key.default}
     settings = json.dumps(changed, indent=2)

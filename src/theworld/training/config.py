@@ -1,6 +1,6 @@
-"""`TrainingConfig`: everything that a run is told, flat, in one JSON file, checked when it is made.
+"""`TrainingConfig`: all settings of a run as flat keys of one JSON file, validated at construction.
 
-A config file is a delta: it states what differs from the defaults here. Keys that begin with `_` are comments.
+A config file holds only the keys that differ from the defaults. Keys that begin with `_` are comments.
 """
 
 from dataclasses import asdict, dataclass, make_dataclass
@@ -26,7 +26,7 @@ NEEDS = {
     "push_to_hub": "hub_strategy hub_private_repo",
     "report_to": "project run_name trackio_space_id trackio_bucket_id trackio_static_space_id",
 }
-"""Keys without an effect as long as another key, by which they are listed, has its default."""
+"""By key: the keys that have no effect while it has its default."""
 UNUSED_BY_STREAMS = ("dataloader_drop_last", "dataloader_multiprocessing_context", "dataloader_in_order",
                      "train_sampling_strategy")  # fmt: skip
 RATE: dict[str, Any] = {"above": 0, "unset": "`learning_rate`", "shapes": True}
@@ -35,13 +35,13 @@ RATE: dict[str, Any] = {"above": 0, "unset": "`learning_rate`", "shapes": True}
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """The keys that are a run's own: one line each, with default, range and meaning."""
+    """The run's own keys: default, range and meaning of each."""
 
     model_name: str = setting(
-        DEFAULT_GEMMA_MODEL, "A base Gemma 3, a TheWorld checkpoint, a run folder (its newest checkpoint) or `nano`: "
-        "folder or Hub id.", low=1, local=True)
+        DEFAULT_GEMMA_MODEL, "Base Gemma 3, TheWorld checkpoint, or run folder (its newest checkpoint): a folder, "
+        "a Hub id or `nano`.", low=1, local=True)
     operating_point: str | None = setting(
-        None, "Named settings of the world, for keys that are not given: `theworld.utils.operating_points`.",
+        None, "Named world settings for keys that are not given; see `theworld.utils.operating_points`.",
         choices=tuple(OPERATING_POINTS), shapes=True)
     load_in_4bit: bool = setting(False, "Load Gemma 3's frozen weights in 4 bits, with bitsandbytes.", shapes=True)
     load_in_8bit: bool = setting(False, "Load Gemma 3's frozen weights in 8 bits, with bitsandbytes.", shapes=True)
@@ -58,24 +58,25 @@ class RunSettings:
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
     train_dataset_path: str | list[str] | None = setting(
         None, "File, folder or Hub id of the rows; a list for a mixture.", low=1, local=True)
-    weights: list[float] | None = setting(None, "Shares of a mixture's data sets; null is equal.", above=0, shapes=True)
+    weights: list[float] | None = setting(None, "Shares of a mixture's data sets; null: equal.", above=0, shapes=True)
     eval_dataset_path: str | None = setting(None, "File, folder or Hub id of the rows for `do_eval`.", local=True)
-    split: str | None = setting(None, "Split to read where the data has several.")
+    split: str | None = setting(None, "Split to read, if the data has several.")
     eval_split: str | None = setting(None, "Split of `eval_dataset_path`.")
     image_folder: str | None = setting(None, "Folder of relative image names.", local=True)
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.", shapes=True)
-    num_samples: int | None = setting(None, "Rows to read at most; of a mixture, of each of its data sets.", low=1)
-    streaming: bool = setting(False, "Read rows one after the other; needs `max_steps`.")
+    num_samples: int | None = setting(None, "Largest number of rows to read; in a mixture, per data set.", low=1)
+    streaming: bool = setting(False, "Read rows as a stream; needs `max_steps`.")
     question_template: str | None = setting(None, "Prompt as a `str.format` template of the row's fields.", shapes=True)
     draw_bboxes: bool = setting(True, "Draw regions onto the image.", shapes=True)
-    max_seq_length: int = setting(2048, "Longest sample in tokens, with images and world blocks.", low=1, shapes=True)
+    max_seq_length: int = setting(
+        2048, "Longest sample in tokens, including images and world blocks.", low=1, shapes=True)
     overlong: Literal["skip", "error"] = setting("skip", "Skip and count longer samples, or stop the run.", shapes=True)
     padding: Literal["right", "left"] = setting("right", "Side of the padding.", shapes=True)
     skip_budget: float = setting(0.05, "Share of the data that may be skipped before the run stops.", low=0, high=1)
-    latent_cache: str | None = setting(None, "Folder of latents that `theworld precompute` filled.", local=True)
+    latent_cache: str | None = setting(None, "Folder of latents from `theworld precompute`.", local=True)
     num_workers: int = setting(0, "Processes that load data.", low=0, argument="dataloader_num_workers", local=True)
-    pin_memory: bool = setting(True, "Page-locked batches, for a GPU.", argument="dataloader_pin_memory", local=True)
+    pin_memory: bool = setting(True, "Use page-locked memory, for a GPU.", argument="dataloader_pin_memory", local=True)
     persistent_workers: bool = setting(
         False, "Keep the loading processes between epochs.", argument="dataloader_persistent_workers", local=True)
     prefetch_factor: int | None = setting(
@@ -94,14 +95,15 @@ class RunSettings:
     lr_scheduler: Literal["cosine", "linear", "constant", "cosine_with_restarts", "polynomial", "inverse_sqrt",
                           "warmup_stable_decay"] = setting(
         "cosine", "Schedule after the warm-up.", argument="lr_scheduler_type", shapes=True)
-    min_learning_rate_ratio: float = setting(0.0, "Final rate of `cosine` over the peak.", low=0, high=1, shapes=True)
+    min_learning_rate_ratio: float = setting(
+        0.0, "Final rate of `cosine`, as a share of the peak.", low=0, high=1, shapes=True)
     warmup_steps: int = setting(100, "Optimiser steps of the linear warm-up.", low=0, shapes=True)
     warmup_ratio: float | None = setting(
         None, "Warm-up as a share of all steps; overrides `warmup_steps`.", low=0, high=0.99, shapes=True)
-    weight_decay: float = setting(0.01, "Weight decay of matrices, not norms, biases, embeddings.", low=0, shapes=True)
+    weight_decay: float = setting(0.01, "Weight decay, of matrices only.", low=0, shapes=True)
     max_grad_norm: float = setting(1.0, "Clip gradients to this norm; 0 does not clip.", low=0, shapes=True)
     mixed_precision: Literal["no", "fp16", "bf16"] = setting(
-        "bf16", "`bf16` holds frozen weights in that type, trained ones in fp32; `no` is all fp32; `fp16` is refused.",
+        "bf16", "`bf16`: frozen weights in bf16, trained ones in fp32. `no`: all in fp32. `fp16` is not supported.",
         argument="bf16 fp16 bf16_full_eval fp16_full_eval", shapes=True)
     use_gradient_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass: less memory, slower.", argument="activation_checkpointing "
@@ -114,29 +116,29 @@ class RunSettings:
 
     output_dir: str = setting("./checkpoints", "The run folder.", low=1, local=True)
     save_steps: int = setting(500, "Optimiser steps between checkpoints; the last is saved too.", low=1, local=True)
-    save_total_limit: int | None = setting(3, "Checkpoints to keep, the newest ones.", low=1, local=True)
+    save_total_limit: int | None = setting(3, "Number of newest checkpoints to keep.", low=1, local=True)
     resume_from: str | None = setting(
-        None, "Checkpoint, run folder (its newest checkpoint) or Hub id to continue, or whose weights start a stage; "
-        "`auto` continues the run in `output_dir` if there is one.", low=1, local=True)
-    resume_from_checkpoint: str | None = setting(None, "Another name of `resume_from`.", low=1, local=True)
+        None, "Checkpoint, run folder (its newest checkpoint) or Hub id to resume, or to start a new stage from; "
+        "`auto` resumes the run in `output_dir`, if there is one.", low=1, local=True)
+    resume_from_checkpoint: str | None = setting(None, "Same as `resume_from`; give one of them.", low=1, local=True)
     do_eval: bool = setting(False, "Compute the loss on `eval_dataset_path` during training.")
     eval_steps: int = setting(500, "Optimiser steps between evaluations.", low=1)
     eval_batch_size: int | None = setting(
         None, "Samples per process and forward pass of an evaluation.", low=1, unset="`batch_size`",
         argument="per_device_eval_batch_size")
-    logging_steps: int = setting(10, "Optimiser steps between log lines; checkpoints add one.", low=1, local=True)
+    logging_steps: int = setting(10, "Optimiser steps between log lines; a checkpoint adds one.", low=1, local=True)
     log_to_tensorboard: bool = setting(True, "Write `<output_dir>/logs` for TensorBoard.", local=True)
     log_to_wandb: bool = setting(False, "Log to Weights & Biases; `WANDB_MODE=offline` stays local.", local=True)
     wandb_project: str = setting("theworld", "Project at Weights & Biases.", local=True)
     wandb_run_name: str | None = setting(None, "Name of the run at Weights & Biases.", local=True)
 
     hf_token: str | None = setting(
-        None, "Hub token, written nowhere; better set `HF_TOKEN` or run `hf auth login`.", argument="hub_token",
+        None, "Hub token; never saved. Prefer `HF_TOKEN` or `hf auth login`.", argument="hub_token",
         secret=True, local=True)
     push_to_hub: bool = setting(False, "Publish the checkpoint on the Hub.", local=True)
     hub_model_id: str | None = setting(None, "Repository to publish to.", local=True)
     hub_strategy: Literal["end", "every_save", "checkpoint"] = setting(
-        "end", "Publish at the end, every checkpoint, or every checkpoint with what resuming needs.", local=True)
+        "end", "Publish the last checkpoint, every checkpoint, or every checkpoint with its trainer state.", local=True)
     hub_private_repo: bool = setting(False, "Make a new repository private.", local=True)
 # fmt: on
 
@@ -147,7 +149,7 @@ REFUSED = refusals(OWN)
 if TYPE_CHECKING:
 
     class PassedSettings:
-        """Keys whose types the classes that own them know."""
+        """Keys whose types are defined in other classes."""
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -157,10 +159,10 @@ else:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(PassedSettings, RunSettings):
-    """What to train, on what, how, and where to: the keys of `RunSettings`, `TheWorldConfig` and `TrainingArguments`.
+    """Settings of a training run: the keys of `RunSettings`, `TheWorldConfig` and `TrainingArguments`.
 
-    `theworld train --help` and docs/configuration.md list them all. A field of `TrainingArguments` that a key of
-    `RunSettings` sets, or that would break a run, is refused with the reason.
+    `theworld train --help` and docs/configuration.md list all of them. A field of `TrainingArguments` that a key of
+    `RunSettings` sets, or that would break a run, raises an error with the reason.
 
     Raises:
         ValueError: A key is unknown, has the wrong type or is out of range; names key, value and what was expected.
@@ -169,13 +171,13 @@ class TrainingConfig(PassedSettings, RunSettings):
     def __post_init__(self) -> None:
         for name, key in keys(type(self)).items():
             key.check(getattr(self, name))
-        for name, value in operating_point(self.operating_point).items():  # stored as the plain keys it stands for
+        for name, value in operating_point(self.operating_point).items():  # stored as the keys that it sets
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
         object.__setattr__(self, "operating_point", None)
         self._check_combinations()
         self._check_data()
-        # Names that torch or transformers has to be imported for: last, and only those that are given
+        # Checks that import torch or transformers are last, and only for keys that are given
         for name, key in keys(type(self)).items():
             if key.source == TRAINER and getattr(self, name) != key.default:
                 check_enumerated(name, getattr(self, name))
@@ -198,7 +200,7 @@ class TrainingConfig(PassedSettings, RunSettings):
         if self.mixed_precision == "fp16":
             raise TheWorldError(f"mixed_precision='fp16': {FP16_REFUSED}")
         if self.resume_from and self.resume_from_checkpoint and self.resume_from != self.resume_from_checkpoint:
-            raise TheWorldError(f"{show('resume_from', 'resume_from_checkpoint')} are two names of one thing: give one")
+            raise TheWorldError(f"{show('resume_from', 'resume_from_checkpoint')} have the same meaning: give one")
         if self.do_eval and self.eval_dataset_path is None:
             raise TheWorldError("do_eval=True without eval_dataset_path: name the rows to evaluate on")
         if self.eval_strategy != "no" and not self.do_eval:
@@ -209,30 +211,32 @@ class TrainingConfig(PassedSettings, RunSettings):
             raise TheWorldError("load_in_4bit=True and load_in_8bit=True contradict each other: choose one")
         for name in ("persistent_workers", "prefetch_factor", "dataloader_multiprocessing_context"):
             if getattr(self, name) and not self.num_workers:
-                raise TheWorldError(f"{show(name)} with num_workers=0: no process to apply it to")
+                raise TheWorldError(f"{show(name)} with num_workers=0 has no effect: set num_workers")
         if self.min_learning_rate_ratio and self.lr_scheduler != "cosine":
-            raise TheWorldError(f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; drop it")
+            raise TheWorldError(
+                f"{show('min_learning_rate_ratio', 'lr_scheduler')}: only 'cosine' has one; leave it out"
+            )
         if self.lr_scheduler == "warmup_stable_decay" and "num_decay_steps" not in (self.lr_scheduler_kwargs or {}):
             raise TheWorldError(f'{show("lr_scheduler")}: set lr_scheduler_kwargs={{"num_decay_steps": N}} too')
         pairs = [pair.strip().split("=") for pair in self.optim_args.split(",")] if self.optim_args else []
         if not all(len(pair) == 2 and all(pair) for pair in pairs):
-            told = "expected names and values of the optimiser, as in 'momentum=0.9,nesterov=true'"
-            raise TheWorldError(f"{show('optim_args')}: {told}")
+            message = "expected names and values of the optimiser, as in 'momentum=0.9,nesterov=true'"
+            raise TheWorldError(f"{show('optim_args')}: {message}")
         if self.objective == "align" and not (self.enable_world and self.num_world_steps is not None):
-            told = show("objective", "enable_world", "num_world_steps")
-            raise TheWorldError(f"{told}: expected a world and the number of latent frames to align")
-        if self.train_world_steps is not None:
-            most = self.max_world_steps or self.num_world_steps or 0
-            if self.objective != "answers" or not self.enable_world or not self.train_world_steps:
-                told = show("train_world_steps", "objective", "enable_world")
-                raise TheWorldError(f"{told}: expected a world, numbers, and objective='answers'")
-            if not all(0 <= steps <= most for steps in self.train_world_steps):
-                raise TheWorldError(f"{show('train_world_steps')}: expected numbers from 0 to {most}")
+            message = show("objective", "enable_world", "num_world_steps")
+            raise TheWorldError(f"{message}: expected a world and the number of latent frames to align")
+        if self.train_world_steps is not None and (self.objective != "answers" or not self.enable_world):
+            message = show("train_world_steps", "objective", "enable_world")
+            raise TheWorldError(f"{message}: expected objective='answers' and a world, or leave it out")
+        if self.train_world_steps is not None and min(self.train_world_steps, default=-1) < 0:
+            raise TheWorldError(f"{show('train_world_steps')}: expected numbers of latent frames, as in [0, 1, 2]")
         if self.encode_once and (self.objective != "align" or self.streaming):
             raise TheWorldError("encode_once=True: only for objective='align', and not for a stream")
         if self.latent_cache is not None and not (self.enable_world and self.freeze_cosmos_vae):
-            told = f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
-            raise TheWorldError(f"{told}encoder stay the same; leave latent_cache out")
+            message = (
+                f"latent_cache with {show('enable_world', 'freeze_cosmos_vae')}: only the latents of a frozen world "
+            )
+            raise TheWorldError(f"{message}encoder stay the same; leave latent_cache out")
 
     def _check_data(self) -> None:
         if unknown := ", ".join(sorted((self.columns or {}).keys() - set(ROLES))):
@@ -249,11 +253,11 @@ class TrainingConfig(PassedSettings, RunSettings):
                 raise TheWorldError(f"{self.show(name)} with streaming=True has no effect: leave it out")
 
     def show(self, *names: str, joined_by: str = " and ") -> str:
-        """Keys with their values, for a message."""
+        """Keys with their values, for messages."""
         return joined_by.join(f"{name}={brief(repr(getattr(self, name)))}" for name in names)
 
     def changes(self, saved: dict[str, Any]) -> list[str]:
-        """Keys that give a resumed run other losses than `saved`, its config, does: each as `name (was -> is)`."""
+        """Keys that differ from `saved`, an earlier config, and change the losses: each as `name (was -> is)`."""
         return [
             f"{name} ({saved.get(name, key.default)} -> {getattr(self, name)})"
             for name, key in keys(type(self)).items()
@@ -272,11 +276,11 @@ class TrainingConfig(PassedSettings, RunSettings):
 
     @property
     def resume(self) -> str | None:
-        """`resume_from` under either of its names."""
+        """`resume_from` or `resume_from_checkpoint`, whichever is set."""
         return self.resume_from or self.resume_from_checkpoint
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key but the secret ones, ready for JSON; of `TrainingArguments` those that differ from the default."""
+        """All keys except secret ones, for JSON; those of `TrainingArguments` only if they differ from the default."""
         values = asdict(self)
         return {
             name: values[name]
@@ -286,13 +290,13 @@ class TrainingConfig(PassedSettings, RunSettings):
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """From JSON-like values; keys that begin with `_` are left out. Errors as at construction."""
+        """Make a config from JSON values; keys that begin with `_` are ignored. Raises as the constructor."""
         for name in values.keys() - keys(cls).keys():
             if name in REFUSED:
-                raise TheWorldError(f"config key {name!r} is not for a run: {REFUSED[name]}")
+                raise TheWorldError(f"config key {name!r} cannot be set: {REFUSED[name]}")
         return cls(**known_values(values, cls, "docs/configuration.md lists the keys"))
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:
-        """From a JSON file, with `overrides` over its keys; a ValueError if it is none, or as at construction."""
+        """Make a config from a JSON file, updated with `overrides`. Raises a ValueError if it is not valid JSON."""
         return cls.from_dict({**read_values(Path(path)), **(overrides or {})})

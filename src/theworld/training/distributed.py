@@ -18,16 +18,16 @@ from theworld.model.checkpoints.delta import delta_names
 from theworld.model.components import named_components
 from theworld.utils.errors import TheWorldError
 
-# Layers that are gathered one after the other; everything else is one group, the root's
+# Layers that are gathered one by one; everything else is gathered as one group
 WRAPPED_LAYERS = ("Gemma3DecoderLayer", "SiglipEncoderLayer")
-# Whole on every device: frozen, so without gradients or optimiser state, and its rollout runs a layer many times
+# Not sharded: it has no gradients or optimiser state, and a rollout runs each layer many times
 IGNORED_MODULE = "model.world_encoder"
 
 
 def shard(model: TheWorld, mesh: DeviceMesh, mixed_precision: MixedPrecisionPolicy | None = None) -> TheWorld:
     """Shard `model` in place over a one-dimensional `mesh`, with torch's own `fully_shard`.
 
-    Build the optimiser afterwards: the parameters are other tensors then. A ValueError if the world encoder trains.
+    Build the optimiser afterwards, because sharding replaces the parameters. A ValueError if the world encoder trains.
     """
     check_shardable(model)
     policy = mixed_precision or MixedPrecisionPolicy()
@@ -49,8 +49,8 @@ def check_shardable(model: TheWorld) -> None:
         )
 
 
-def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
-    """Average gradients in fp32 and keep the dtype of outputs: accelerate's config cannot say it, its own is bf16."""
+def configure_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None:
+    """Average gradients in fp32 and keep the dtype of outputs; accelerate's config has no key for this."""
     check_shardable(model)
     policy = plugin.mixed_precision_policy
     if isinstance(policy, MixedPrecisionPolicy):
@@ -58,7 +58,7 @@ def settle_fsdp(plugin: FullyShardedDataParallelPlugin, model: TheWorld) -> None
 
 
 def gather_delta(model: TheWorld) -> dict[str, torch.Tensor]:
-    """The whole tensors of a delta checkpoint, for `save_pretrained(state_dict=...)`; sharded base weights stay put.
+    """The whole tensors of a delta checkpoint, for `save_pretrained(state_dict=...)`. Base weights stay sharded.
 
     Every process has to call it. The first gets the tensors, on the CPU, the others an empty dict.
     """

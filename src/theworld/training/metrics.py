@@ -1,6 +1,7 @@
-"""Figures beside the loss: answers of closed questions, errors of latent frames, norms of gradients and weights.
+"""Metrics besides the loss: answers to closed questions, errors of latent frames, norms of gradients and weights.
 
-Shape legend: `B` batch, `L` sequence, `S` supervised positions, `V` vocabulary, `n` answers a closed question allows.
+Shape legend: `B` batch, `L` sequence, `S` supervised positions, `V` vocabulary, `n` allowed answers of a closed
+question.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,13 @@ CHOICE_FIGURES = 3
 
 
 def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor:
-    """Cross-entropy among the allowed answers alone, of the first answer token.
+    """Cross-entropy of the first answer token over the allowed answers.
 
     A row counts if its answer is one of its choices and no other choice begins with the same token.
 
     Args:
         logits: (S, V) at the supervised positions, row by row.
-        labels: (B, L), -100 where nothing is supervised.
+        labels: (B, L), -100 at positions that are not supervised.
         choice_ids: (B, n) first tokens of the allowed answers, padded with -1.
 
     Returns:
@@ -46,13 +47,16 @@ def choice_figures(logits: Tensor, labels: Tensor, choice_ids: Tensor) -> Tensor
 
 
 def choice_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
-    """`choice_loss` and `choice_accuracy` of summed `choice_figures`; empty if no closed question was asked."""
+    """`choice_loss` and `choice_accuracy` of summed `choice_figures`; empty without closed questions."""
     loss, correct, count = figures.tolist()
     return {f"{prefix}choice_loss": loss / count, f"{prefix}choice_accuracy": correct / count} if count else {}
 
 
 def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
-    """`frame_0`, `frame_1`, ...: alignment errors (T + 1,) summed over steps, by the number of steps, which is last."""
+    """Mean alignment errors `frame_0`, `frame_1`, ...
+
+    of (T + 1,) figures: sums over steps, then the number of steps.
+    """
     *errors, count = figures.tolist()
     return {f"{prefix}frame_{frame}": error / count for frame, error in enumerate(errors)} if count else {}
 
@@ -68,6 +72,6 @@ def trained_parameters(model: Any) -> dict[str, list[nn.Parameter]]:
 
 @torch.no_grad()
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """L2 norm of all values; over all processes, where each holds a shard."""
+    """L2 norm of all values, including the shards of other processes."""
     norm = nn.utils.get_total_norm(tensors)
     return cast(Any, norm).full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,4 +1,4 @@
-"""What a stage minimises: one entry an objective, the model that computes its loss and the collator that feeds it."""
+"""Objectives of training: for each, the model that computes the loss and the collator that makes its batches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from theworld.data.collator import TheWorldCollator
 from theworld.data.latent_cache import LatentCache
 from theworld.model import TheWorld
+from theworld.model.configuration_theworld import check_world_steps
 from theworld.model.world_encoders import cache_fingerprint
 
 from .align import AlignCollator, AlignModel
@@ -25,12 +26,15 @@ class Objective:
 
 def answers_collator(config: TrainingConfig, model: TheWorld) -> TheWorldCollator:
     """Batches whose labels are the answers."""
+    drawn = config.train_world_steps or ()
+    for steps in drawn:
+        check_world_steps(steps, model.config.max_world_steps)
     return TheWorldCollator(
         model.processor,
         max_length=config.max_seq_length,
         padding_side=config.padding,
         overlong=config.overlong,
-        drawn_world_steps=config.train_world_steps or (),
+        drawn_world_steps=drawn,
         **_sources(config, model),
     )
 
@@ -47,7 +51,7 @@ def align_collator(config: TrainingConfig, model: TheWorld) -> AlignCollator:
 
 
 def _sources(config: TrainingConfig, model: TheWorld) -> dict[str, Any]:
-    """Where both collators find images, and latents of `model`'s encoder."""
+    """Arguments of both collators: the image folder, and the cache of latents of `model`'s encoder."""
     sources: dict[str, Any] = {}
     if config.image_folder is not None:
         sources["image_folder"] = Path(config.image_folder).expanduser()

@@ -1,6 +1,6 @@
-"""The keys that a run passes on: every field of `TheWorldConfig` and of `transformers.TrainingArguments`.
+"""The keys that a run passes on: the fields of `TheWorldConfig` and of `transformers.TrainingArguments`.
 
-Those of transformers are read from its source. To import it takes seconds, which `--help` and a misspelt key need not.
+The fields of transformers are read from its source, so that `--help` and errors do not wait seconds for its import.
 """
 
 import ast
@@ -19,33 +19,33 @@ from theworld.utils.world_settings import WorldSettings
 
 WORLD, TRAINER = "TheWorldConfig", "TrainingArguments"
 
-# Fields of `TrainingArguments` that would break a run, or have no effect, by the reason
+# By reason: fields of `TrainingArguments` that would break a run or have no effect
 REASONS = {
-    "`accelerate launch --config_file configs/accelerate/...` says how processes share the work":
+    "several processes are set up by `accelerate launch --config_file configs/accelerate/...`":
         "fsdp fsdp_config deepspeed accelerator_config parallelism_config",
     "an evaluation computes the loss and the figures of closed questions, and keeps no predictions":
         "prediction_loss_only include_for_metrics batch_eval_metrics eval_do_concat_batches eval_use_gather_object "
         "eval_accumulation_steps",
-    "the log is TheWorld's own, on stderr": "log_level log_level_replica disable_tqdm",
+    "TheWorld writes its own log, to stderr": "log_level log_level_replica disable_tqdm",
     "TheWorld pushes whole checkpoints itself": "hub_always_push hub_revision",
-    "every checkpoint can be loaded: choose one by its eval_loss, and raise save_total_limit":
+    "choose a checkpoint by its eval_loss, and raise save_total_limit to keep more":
         "load_best_model_at_end metric_for_best_model greater_is_better",
-    "a run that resumes repeats the uninterrupted run exactly":
+    "a resumed run must repeat the uninterrupted run exactly":
         "ignore_data_skip save_only_model restore_callback_states_from_checkpoint",
-    "a run that gets SIGTERM saves already": "enable_jit_checkpoint",
-    "the command says it: `theworld train` trains": "do_train do_predict",
-    "the collator makes batches as the model takes them": "remove_unused_columns label_names length_column_name",
-    "Liger knows no TheWorld and would change nothing": "use_liger_kernel liger_kernel_config",
-    "the model computes the loss, at supervised positions alone": "label_smoothing_factor",
-    "the places of world tokens would get noise too": "neftune_noise_alpha",
-    "another batch size is another run: lower batch_size": "auto_find_batch_size",
-    "every process uses the same parameters": "ddp_find_unused_parameters",
-    "the optimiser has one group of parameters a component": "optim_target_modules",
+    "a run saves a checkpoint on SIGTERM anyway": "enable_jit_checkpoint",
+    "`theworld train` always trains": "do_train do_predict",
+    "the collator makes the batches that the model takes": "remove_unused_columns label_names length_column_name",
+    "Liger does not support TheWorld and would have no effect": "use_liger_kernel liger_kernel_config",
+    "the model computes the loss, at supervised positions only": "label_smoothing_factor",
+    "world tokens would get noise too": "neftune_noise_alpha",
+    "another batch size changes the run: lower batch_size": "auto_find_batch_size",
+    "every process uses all parameters": "ddp_find_unused_parameters",
+    "the optimiser has one group of parameters per component": "optim_target_modules",
     "the option --debug shows tracebacks": "debug",
     "the launcher sets it": "local_rank",
 }  # fmt: skip
 
-# What transformers checks late, or not at all
+# Limits that transformers checks late, or not at all
 RECORDS: dict[str, dict[str, Any]] = {
     "train_sampling_strategy": {"choices": ("random", "sequential")},
     "save_strategy": {"choices": ("steps", "epoch")},
@@ -56,7 +56,7 @@ RECORDS: dict[str, dict[str, Any]] = {
     **{name: {"low": 1, "high": 10**9} for name in ("torch_empty_cache_steps", "ddp_bucket_cap_mb", "ddp_timeout")},
 }
 OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
-"""How the names of optimisers begin that make parameter groups of their own; a run has one group a component."""
+"""Prefixes of optimisers that make their own parameter groups; a run has one group per component."""
 CHANGE_RUN = {
     *("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs"),
     *("average_tokens_across_devices", "dataloader_drop_last", "train_sampling_strategy"),
@@ -73,7 +73,7 @@ def trainer_fields() -> Mapping[str, ast.AnnAssign]:
 
 
 def refusals(own: Mapping[str, Key]) -> dict[str, str]:
-    """Why a run does not take a field of `TheWorldConfig` or `TrainingArguments`, by name; `own` are the run's keys."""
+    """By name: why a field of `TheWorldConfig` or `TrainingArguments` cannot be set. `own` are the run's keys."""
     found = {name: key.refused for name, key in keys(WorldSettings).items() if key.refused}
     found |= {argument: f"set {name}" for name, key in own.items() for argument in key.argument.split()}
     return found | {name: why for why, names in REASONS.items() for name in names.split() if name in trainer_fields()}
@@ -82,7 +82,7 @@ def refusals(own: Mapping[str, Key]) -> dict[str, str]:
 def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
     """Name, type and field of every key that is passed on, for `dataclasses.make_dataclass`; `own` are the run's keys.
 
-    A field of `TheWorldConfig` is `None` where the checkpoint's own value holds, except for flags.
+    A field of `TheWorldConfig` that is `None` takes the checkpoint's value; flags are never `None`.
     """
     found: list[tuple[str, Any, Any]] = []
     for name, key in keys(WorldSettings).items():
@@ -98,17 +98,19 @@ def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
 
 
 def _trainer_field(name: str, node: ast.AnnAssign) -> tuple[str, Any, Any]:
-    """As `passed_fields`, of a definition like `optim: OptimizerNames | str = field(default=..., metadata=...)`."""
+    """An entry of `passed_fields` for `optim: OptimizerNames | str = field(default=..., metadata=...)` and the like."""
+    # 1. Help text
     given: dict[str, Any] = {keyword.arg: keyword.value for keyword in cast(Any, node.value).keywords}
     texts = dict(zip(map(ast.unparse, given["metadata"].keys), given["metadata"].values, strict=True))
     help = " ".join(ast.literal_eval(texts["'help'"]).replace("%%", "%").split())
-    # Types of transformers, its names of names, are text here; `check_enumerated` checks them where one is given
+    # 2. Type. Enumerations of transformers are text here; `check_enumerated` checks values that are given
     names = {one.id for one in ast.walk(node.annotation) if isinstance(one, ast.Name)} - vars(builtins).keys()
     scope = {**dict.fromkeys(names, str), "Any": Any, "Literal": {False: bool}}
-    # transformers also takes objects as JSON text, which `Key.parse` has read already
+    # transformers also takes objects as JSON text, which `Key.parse` has parsed already
     kind: Any = eval(ast.unparse(node.annotation).replace("dict | str", "dict"), scope)
+    # 3. Default, limits and choices
     default = given.get("default")
-    known = isinstance(default, (ast.Constant, ast.UnaryOp))  # else it depends on the machine
+    known = isinstance(default, (ast.Constant, ast.UnaryOp))  # otherwise it depends on the machine
     record: dict[str, Any] = {"shapes": name in CHANGE_RUN, "source": TRAINER, **RECORDS.get(name, {})}
     if isinstance(choices := texts.get("'choices'"), ast.List):
         record.setdefault("choices", tuple(ast.literal_eval(choices)))

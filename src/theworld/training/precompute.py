@@ -1,7 +1,7 @@
-"""Runs every image of a run through the frozen world encoder once, into the latent cache.
+"""Encodes every image of a run once with the frozen world encoder, into the latent cache.
 
-The images are those that the run's own collator gives to the model. Each is encoded alone, as in a training step, so
-that the loss with the cache is the loss without it, bit for bit.
+The images are those that the run's collator gives to the model. Each is encoded alone, as in a training step, so the
+loss with the cache equals the loss without it, bit for bit.
 """
 
 import zlib
@@ -38,7 +38,7 @@ Found = dict[bytes, torch.Tensor | None]
 
 @dataclass(frozen=True)
 class PrecomputeResult:
-    """What was done."""
+    """Counts of a `precompute` call."""
 
     folder: str
     rows: int
@@ -46,11 +46,11 @@ class PrecomputeResult:
     present: int  # images whose latents were in the cache; an image counts as often as it occurs
     repaired: int  # damaged latents that were deleted, to be computed again
     skipped: int  # rows that gave no example
-    skip_causes: str  # those by cause, one line each
+    skip_causes: str  # skipped rows by cause, one line each
 
 
 def process_of(row: Example | Skipped, num_processes: int) -> int:
-    """The process that takes a row: rows of one image go to one process."""
+    """Rank of the process that handles a row. Rows of one image go to one process."""
     images: tuple[Any, ...] = (row.images or row.clip) if isinstance(row, Example) else ()
     name = images[0] if images and isinstance(images[0], str | Path) else row.id
     return zlib.crc32(str(name).encode()) % num_processes
@@ -63,7 +63,7 @@ class Images:
     Pixels are frames (3, S, S) and clips (F, 3, S, S); `None` where the cache has the latents, unless `keep_pixels`.
     """
 
-    collate: Callable[[list[Example | Skipped]], dict[str, Any]]  # the run's, without a cache
+    collate: Callable[[list[Example | Skipped]], dict[str, Any]]  # the run's collator, without a cache
     cache: LatentCache
     keep_pixels: bool = False
     rank: int = 0
@@ -71,7 +71,7 @@ class Images:
 
     def __call__(self, rows: list[Example | Skipped]) -> tuple[int, Found, list[Skipped]]:
         """One batch; see the class."""
-        # The collator expects a question and an answer, though only the pixels matter here
+        # The collator needs a question and an answer, although only the pixels are used here
         asked = Message("user", "-"), Message("assistant", "-")
         mine = [
             row
@@ -109,7 +109,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     # Without an accelerator each CPU process would run alone otherwise
     state = PartialState(cpu=config.use_cpu or not torch.accelerator.is_available())
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
-        # 1. Data and model; one pass over a stream needs no number of steps
+        # 1. Load data and model; one pass over a stream needs no number of steps
         one_pass = replace(config, max_steps=config.max_steps or 1)
         data = {SKIPPED: load_rows(one_pass)}
         if config.do_eval:
@@ -119,12 +119,12 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
         encoder = model.model.world_encoder
         assert encoder is not None
         encoder.to(state.device)
-        # 2. The cache, without damaged shards
+        # 2. Open the cache, without damaged shards
         fingerprint = cache_fingerprint(encoder, model.config)
         repaired = drop_damaged(config.latent_cache, fingerprint, state.process_index, state.num_processes)
         state.wait_for_everyone()
         cache = LatentCache(config.latent_cache, fingerprint, writable=True)
-        # 3. Every row of this process's share
+        # 3. Encode this process's share of the rows
         collator = objective.collator(replace(config, latent_cache=None), model)
         reader = Images(collator, cache, keep_pixels=together > 1)
         rows, logs = list[int](), list[SkipLog]()
@@ -133,7 +133,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
             for name, source in data.items():
                 path = Path(config.output_dir) / FOLDER / name
                 if state.is_main_process:
-                    path.unlink(missing_ok=True)  # of an earlier pass: an image that was repaired no longer counts
+                    path.unlink(missing_ok=True)  # left by an earlier pass; images may have been repaired since
                 logs.append(SkipLog(path, config.skip_budget, len(source) if isinstance(source, Sized) else None))
                 for count, found in read_share(source, reader, logs[-1], config.num_workers):
                     rows.append(count)
@@ -141,7 +141,7 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
 
         steps = model.config.num_world_steps
         computed, present = fill(cache, images(), lambda pixels: encode(encoder, pixels, steps), together)
-        # 4. The counts of all processes
+        # 4. Add the counts of all processes
         counted = gather_object([(sum(rows), computed, present, repaired)])
         counts = [sum(numbers) for numbers in zip(*counted, strict=True)]
         causes = "\n".join(filter(None, (log.summary() for log in logs)))
@@ -157,7 +157,7 @@ def read_share(rows: Any, images: Images, log: SkipLog, num_workers: int) -> Ite
         images = replace(images, rank=state.process_index, world_size=state.num_processes)
     elsewhere: list[Skipped] = []
     loader = DataLoader(rows, batch_size=1, collate_fn=images, num_workers=num_workers)
-    disable = None if state.is_main_process else True  # None shows it on a terminal alone
+    disable = None if state.is_main_process else True  # None shows it on a terminal only
     with dead_workers_named():
         for count, found, skipped in tqdm(loader, "precompute", disable=disable):
             yield count, found

@@ -23,8 +23,8 @@ class PreemptionCallback(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self.received: signal.Signals | None = None  # on the process that got it
-        self.stopped = False  # whether the training was cut short, on every process
+        self.received: signal.Signals | None = None  # on the process that received it
+        self.stopped = False  # whether the training ended early; the same on every process
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -42,7 +42,7 @@ class PreemptionCallback(TrainerCallback):
             received = bool(flag)
         if not received:
             return
-        logger.warning("a signal asks to stop: saving a checkpoint at step %d", state.global_step)
+        logger.warning("signal to stop received: saving a checkpoint at step %d", state.global_step)
         self.stopped = True
         control.should_save = control.should_training_stop = True
 
@@ -53,7 +53,7 @@ class PreemptionCallback(TrainerCallback):
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        # Several processes have a launcher, which passes the first Ctrl-C on: it comes twice
+        # With several processes, the launcher forwards the first Ctrl-C, so it arrives twice
         if number == signal.SIGINT == self.received and not dist.is_initialized():
             raise KeyboardInterrupt
         self.received = signal.Signals(number)

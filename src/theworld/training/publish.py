@@ -30,10 +30,11 @@ HUB_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)  # RuntimeError: a l
 class Publisher(TrainerCallback):
     """Pushes the checkpoints of a run to `hub_model_id`, as `hub_strategy` says.
 
-    `end` pushes the last checkpoint when the run is over; `every_save` every one as it is saved; `checkpoint` likewise,
-    with its trainer state in the folder `last-checkpoint`. Training waits for a push. A push that fails during the run
-    is a warning, as the next save pushes again; a failure at the end is an error. So is, before training, no token, a
-    public repository that is to be private, and a Hub that cannot be reached or refuses the repository.
+    `end` pushes the last checkpoint at the end of the run. `every_save` pushes every checkpoint when it is saved.
+    `checkpoint` does the same and adds the trainer state in the folder `last-checkpoint`. Training waits for a push. A
+    failed push during the run is a warning, because the next save pushes again; at the end it is an error. These are
+    errors before training: no token, a public repository with `hub_private_repo`, and a Hub that cannot be reached or
+    refuses the repository.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -48,7 +49,7 @@ class Publisher(TrainerCallback):
             is_private = self.api.repo_info(self.repository).private
         except HUB_ERRORS as error:
             raise FileError(
-                f"hub_model_id={name!r}: nothing can be written there ({_reason(error)}); check the "
+                f"hub_model_id={name!r}: cannot write to this repository ({_reason(error)}); check the "
                 "name, the token (HF_TOKEN, or `hf auth login`) and the connection"
             ) from error
         if config.hub_private_repo and not is_private:
@@ -67,11 +68,11 @@ class Publisher(TrainerCallback):
             logger.warning("%s: the push to %s failed (%s)", checkpoint, self.repository, _reason(error))
 
     def finish(self, checkpoint: Path) -> None:
-        """Push the run's last checkpoint, if that is not done yet; an OSError says how to push it again."""
+        """Push the run's last checkpoint, unless it was pushed; an OSError gives the command that pushes it again."""
         config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
         local = [name for key in BASES if (name := config.get(key)) and Path(name).is_dir()]
         if local:
-            message = "%s: its base models %s are folders of this machine; loading it needs them at the same place"
+            message = "%s: its base models %s are local folders; loading it needs them at the same paths"
             logger.warning(message, self.repository, " and ".join(local))
         try:
             if self.pushed != checkpoint:
@@ -85,7 +86,7 @@ class Publisher(TrainerCallback):
             ) from error
 
     def push(self, checkpoint: Path) -> None:
-        """Make the files of `checkpoint` those of the repository, in one commit."""
+        """Replace the repository's files by those of `checkpoint`, in one commit."""
         files = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
         model = filter_repo_objects(files, ignore_patterns=[*TRAINING_STATE, "*/*"])
         added = {name: checkpoint / name for name in model}

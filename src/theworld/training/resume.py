@@ -1,7 +1,7 @@
-"""Checkpoints of a run: where they are, whether they are complete, and how one is written.
+"""Checkpoints of a run: finds, checks and writes them.
 
-A checkpoint is written to a hidden folder and renamed when every file is on disk. A run that dies during a save leaves
-the folder hidden, so every `checkpoint-N` is complete.
+A checkpoint is written to a hidden folder and renamed when every file is on disk. A run that is killed during a save
+leaves the hidden folder, so every `checkpoint-N` is complete.
 """
 
 import os
@@ -31,13 +31,13 @@ SAVING = ".saving"
 STATE = "trainer_state.json"
 STAGE = "stage.json"
 CHECKSUMS = "checksums.json"
-TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE, CHECKSUMS)  # what continuing needs and the model does not
-CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")  # people edit the other files
-RNG_STATES = "rng_state*.pth"  # one a process
+TRAINING_STATE = ("*.pt", "*.pth", STATE, STAGE, CHECKSUMS)  # needed to resume, but not to load the model
+CHECKED = (".safetensors", ".pt", ".pth", ".bin", ".distcp")  # the other files may be edited by hand
+RNG_STATES = "rng_state*.pth"  # one per process
 OPTIMIZER_STATES = ("optimizer.pt", "optimizer.bin", "optimizer_0", "latest")  # plain, FSDP whole or sharded, DeepSpeed
-LAST = "last-checkpoint"  # what publishing calls the one checkpoint that it keeps up to date
-CONTROL = "TrainerControl"  # which transformers expects in the state at the next save
-FITS: dict[str, Callable[[Any], bool]] = {  # what fields of the trainer's state hold, beyond the type of their default
+LAST = "last-checkpoint"  # the folder of the newest checkpoint in a published repository
+CONTROL = "TrainerControl"  # transformers expects it in the state at the next save
+FITS: dict[str, Callable[[Any], bool]] = {  # checks of the trainer's state, beyond the types of its fields
     "global_step": lambda step: step >= 1,
     "train_batch_size": lambda size: isinstance(size, int | None),
     "stateful_callbacks": lambda states: (
@@ -53,7 +53,7 @@ FITS: dict[str, Callable[[Any], bool]] = {  # what fields of the trainer's state
 
 @dataclass(frozen=True)
 class Resume:
-    """A checkpoint to start from: `stage.json` and optimiser step; empty and 0 without trainer state (weights only)."""
+    """A checkpoint to start from, with `stage.json` and optimiser step; empty and 0 if it has only weights."""
 
     folder: Path
     stage: dict[str, Any]
@@ -73,7 +73,7 @@ def resolve(config: TrainingConfig) -> Resume | None:
 
 
 def read(folder: Path) -> Resume:
-    """The complete checkpoint in `folder`; a ValueError names a damaged file, as training would not notice it."""
+    """The complete checkpoint in `folder`; a ValueError names a damaged file, which training would not notice."""
     for path in sorted(folder.glob("*.json")):
         read_object(path)
     checksums = _checksums(folder)
@@ -104,7 +104,7 @@ def _damaged(path: Path, reason: str) -> TheWorldError:
 
 
 def _is_like(value: Any, default: Any) -> bool:
-    """Whether `value` has the type of a field with this default; a default of None says nothing of the type."""
+    """Whether `value` has the type of a field with this default; any type fits the default None."""
     kinds = (int, float) if isinstance(default, int | float) else type(default)
     return default is None or isinstance(default, bool) or (isinstance(value, kinds) and not isinstance(value, bool))
 
@@ -141,21 +141,21 @@ def _download(name: str) -> Path:
         found = Path(snapshot_download(name, allow_patterns=wanted)) / folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
-        told = f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
-        raise MissingFileError(told) from error
+        message = f"{name}: no such checkpoint or run folder here, and not readable on the Hub ({reason})"
+        raise MissingFileError(message) from error
     if missing := missing_files(found):
         raise MissingFileError(f"{name}: the repository holds no complete checkpoint ({', '.join(missing)} is missing)")
     return found
 
 
 def has_state(folder: Path) -> bool:
-    """Whether a checkpoint was saved with optimiser, schedule and data order; a published one has its model alone."""
+    """Whether a checkpoint was saved with optimiser, schedule and data order; a published one has only the model."""
     names = (CHECKSUMS, STATE, STAGE, SCHEDULER_NAME, *OPTIMIZER_STATES)
     return any((folder / name).exists() for name in names) or any(folder.glob(RNG_STATES))
 
 
 def missing_files(folder: Path) -> list[str]:
-    """The files that the checkpoint in `folder` lacks of its weights and, if it has any, of its trainer state."""
+    """Files that the checkpoint in `folder` lacks: weights and, if it has a trainer state, files of that state."""
     missing = missing_weights(folder)
     if has_state(folder):
         names = {*_checksums(folder), CHECKSUMS, STATE, STAGE}

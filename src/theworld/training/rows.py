@@ -1,4 +1,4 @@
-"""The rows of a run: what its config names, a mixture of several data sets, or an object of the user's own."""
+"""The rows of a run: a data set of its config, a mixture of several, or an object that the user passes."""
 
 import os
 from collections.abc import Sized
@@ -17,7 +17,7 @@ from theworld.utils.world_settings import WorldSettings
 
 from .config import TrainingConfig
 
-IMAGE_ROWS = 4096  # rows at equal distances whose images count: reading all takes time
+IMAGE_ROWS = 4096  # evenly spaced rows whose images are hashed, because reading all takes time
 
 
 def load_rows(
@@ -26,8 +26,8 @@ def load_rows(
     """The rows to train on.
 
     Args:
-        start: What the model is loaded from, whose frame rate clips are resampled to; `None` is `config.model_name`.
-        evaluation: The rows to evaluate on instead.
+        start: Checkpoint that sets the frame rate of clips; `None` is `config.model_name`.
+        evaluation: Load the rows of the evaluation instead.
         given: Rows in place of those that the config names, of any kind that `as_source` takes.
     """
     if given is not None:
@@ -47,24 +47,25 @@ def load_rows(
 
 
 def check_rows(config: TrainingConfig) -> None:
-    """Look for the local files that the config names, and at the first rows of a file of the user's own.
+    """Check that the config's local files exist, and read the first rows of a `custom` file.
 
-    It takes seconds, imports neither the model nor transformers' Trainer, and raises as `load_rows`, which reads all.
+    It takes seconds, imports neither the model nor transformers' Trainer, and raises as `load_rows`, which reads all
+    rows.
     """
     for evaluation in (False, True) if config.do_eval else (False,):
         for name, path, _ in _entries(config, evaluation=evaluation):
             settings = _settings(config, path, evaluation)
             if path is None or not settings.local.exists():
                 hub = SOURCES[name].hub
-                known_later = config.resume is not None if path is None else hub is not None and hub.fullmatch(path)
+                checked_later = config.resume is not None if path is None else hub is not None and hub.fullmatch(path)
             else:
-                known_later = name != "custom" or not settings.local.is_file() or settings.split is not None
-            if not known_later:
+                checked_later = name != "custom" or not settings.local.is_file() or settings.split is not None
+            if not checked_later:
                 open_source(name, replace(settings, streaming=config.streaming or name == "custom"))
 
 
 def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False) -> SourceSettings:
-    """What the config says to every data set."""
+    """The settings of the config that apply to every data set."""
     alike = ("num_samples", "streaming", "question_template", "draw_bboxes", "columns", "seed")
     folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
     split = config.eval_split if evaluation else config.split
@@ -86,7 +87,7 @@ def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str
 
 
 def image_files(config: TrainingConfig, data: Any) -> list[Path]:
-    """The image files that some rows name; none of a stream, nor of data sets whose rows make their images."""
+    """The image files of a sample of rows; none for a stream, or for data sets that generate their images."""
     kinds = [SOURCES[name] for name, _, _ in _entries(config, evaluation=False)]
     if not isinstance(data, Sized) or any(kind.images == "made" or "clip_frames" in kind.uses for kind in kinds):
         return []
@@ -98,12 +99,11 @@ def image_files(config: TrainingConfig, data: Any) -> list[Path]:
 
 
 def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -> dict[str, Any]:
-    """How long and how fast the clips of the data set `name` are, for alignment."""
+    """Number of frames and frame rate of the clips of the data set `name`, for alignment."""
     if config.objective != "align":
         return {}
-    from theworld.model.world_encoders import (
-        WORLD_ENCODERS,  # imports the model, for which mistakes in data do not wait
-    )
+    # Imported here, so that errors in the data do not wait for the import of the model
+    from theworld.model.world_encoders import WORLD_ENCODERS
 
     # The settings of the rollout: those of the config, else of the checkpoint, else the defaults
     saved, _ = PretrainedConfig.get_config_dict(resolve(config.model_name if start is None else start))
@@ -111,6 +111,6 @@ def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -
     rollout = {**vars(WorldSettings()), **saved, **given}
     frames_per_step, fps = WORLD_ENCODERS[rollout["world_encoder"]].clip_rate(rollout)
     clip = {"clip_frames": 1 + (config.num_world_steps or 0) * frames_per_step, "frames_per_step": frames_per_step}
-    if "clip_fps" in SOURCES[name].uses:  # clips of a simulation have no rate of their own
+    if "clip_fps" in SOURCES[name].uses:  # simulated clips have no frame rate of their own
         clip["clip_fps"] = fps
     return clip

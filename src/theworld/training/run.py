@@ -1,8 +1,8 @@
-"""A run from its config to its last checkpoint.
+"""A training run, from its config to its last checkpoint.
 
-<output_dir>/config.json      what was asked, without any token
+<output_dir>/config.json      the config, without any token
              manifest.json    versions, machine, source state, data, stage
-             checkpoint-N/    delta weights, config, processor, and what continuing needs
+             checkpoint-N/    delta weights, config, processor and trainer state
              logs/            TensorBoard
              skipped.jsonl    rows that gave no example
 """
@@ -41,18 +41,18 @@ from .preemption import PreemptionCallback
 from .publish import Publisher
 from .resume import STATE, Resume, newest_checkpoint, resolve
 from .rows import image_files, load_rows
-from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_parts
+from .stages import Stage, compile_layers, data_fingerprint, load_model, stage_table, trained_components
 from .streams import EndlessRows
 from .trainer import TheWorldTrainer
 
 MARKERS = 2  # tokens around an image, and around a world block
-OBJECT = "an object given to train"  # the path of rows that no file holds
+OBJECT = "an object given to train"  # in place of a path, for rows that are given as an object
 SKIPPED, SKIPPED_EVAL = "skipped.jsonl", "skipped_eval.jsonl"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did."""
+    """Result of a run."""
 
     output_dir: str
     checkpoint: str | None  # the newest one in `output_dir`
@@ -60,12 +60,12 @@ class RunResult:
     loss: float | None  # the last logged training loss
     metrics: dict[str, float]  # the last evaluation
     skipped: int  # rows that gave no example
-    skip_causes: str  # those by cause, one line each
+    skip_causes: str  # skipped rows by cause, one line each
     stopped: bool  # whether a signal ended it before its last step
 
 
 def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: Any = None) -> RunResult:
-    """Run `config` to its end, or continue it where `config.resume` says.
+    """Run `config` to its end, or resume it from `config.resume`.
 
     Args:
         train_dataset: Rows in place of those that the config names: a list of dicts, a `TheWorldDataset`, a
@@ -73,7 +73,7 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
         eval_dataset: Likewise, for an evaluation every `eval_steps` steps.
 
     Raises:
-        ValueError: The config, the data or a checkpoint cannot be used, or the run cannot go on.
+        ValueError: The config, the data or a checkpoint is not usable, or the run cannot continue.
         FileNotFoundError: A file, folder or checkpoint is missing.
     """
     if train_dataset is not None:
@@ -82,7 +82,7 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
         config = replace(config, do_eval=True, eval_dataset_path=OBJECT)
     if config.hf_token is not None:
         keep_secret(config.hf_token)
-    # Where every library that uses the Hub looks first
+    # All libraries that use the Hub read the token from the environment first
     with patch_environment(**({} if config.hf_token is None else {HUB_TOKEN: config.hf_token})):
         arguments = training_arguments(config)
         for line in config.without_effect() if arguments.process_index == 0 else ():
@@ -92,7 +92,7 @@ def train(config: TrainingConfig, *, train_dataset: Any = None, eval_dataset: An
 
 
 def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, given_eval: Any) -> RunResult:
-    # 1. Data and model
+    # 1. Load data and model
     output, is_main = Path(config.output_dir), arguments.process_index == 0
     resume = resolve(config)
     publisher = Publisher(config) if config.push_to_hub and is_main else None
@@ -107,15 +107,15 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
     check_length(config, model)
     if config.compile:
         compile_layers(model)
-    # 2. The run that continues, or a new stage
+    # 2. Resume the run, or start a new stage
     paths = config.train_dataset_path if given is None else rows_fingerprint(data)
     images = image_files(config, data) if given is None else []
     fingerprint = data_fingerprint(paths, data, config.split, images)
     num_world_steps = model.config.num_world_steps
-    stage = Stage(config.objective, trained_parts(model), fingerprint, config.enable_world, num_world_steps)
+    stage = Stage(config.objective, trained_components(model), fingerprint, config.enable_world, num_world_steps)
     continued = None if resume is None else continued_run(config, resume, stage)
     if continued is None and is_main:
-        for name in (SKIPPED, SKIPPED_EVAL):  # of a run that failed here: rows may have been corrected since
+        for name in (SKIPPED, SKIPPED_EVAL):  # left by a failed run; rows may have been corrected since
             (output / name).unlink(missing_ok=True)
     # 3. Train, save, push
     trainer = build_trainer(config, model, arguments, stage, data, eval_data)
@@ -135,7 +135,7 @@ def _train(config: TrainingConfig, arguments: TrainingArguments, given: Any, giv
         continued is not None
         and continued.step >= trainer.set_initial_training_values(arguments, trainer.get_train_dataloader())[-1]
     ):
-        logger.warning("%s: all steps are done; raise max_steps or num_epochs to go on", continued.folder)
+        logger.warning("%s: all steps are done; raise max_steps or num_epochs to continue", continued.folder)
         trainer.state = TrainerState.load_from_json(str(continued.folder / STATE))
     else:
         for callback in reporters(config, continued.step if continued else 0) if is_main else []:
@@ -166,11 +166,11 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
 
 
 def continued_run(config: TrainingConfig, resume: Resume, stage: Stage) -> Resume | None:
-    """`resume` if its run continues, `None` if a new stage starts from its weights. Logs which, and why."""
+    """`resume` if its run continues, `None` if a new stage starts from its weights. Logs which one, and why."""
     if other := ", ".join(stage.differences(resume.stage.get("stage", {}))):
         if newest_checkpoint(Path(config.output_dir)) is not None:
-            told = f"{config.output_dir}: holds {resume.folder.name} of another stage, {other}"
-            raise TheWorldError(f"{told}; choose another --output_dir")
+            message = f"{config.output_dir}: holds {resume.folder.name} of another stage, {other}"
+            raise TheWorldError(f"{message}; choose another --output_dir")
         reason = other if resume.stage else "its missing trainer state"
         logger.info("%s: a new stage starts from its weights, because of %s", resume.folder, reason)
         return None
@@ -188,6 +188,7 @@ def build_trainer(
     config: TrainingConfig, model: TheWorld, arguments: TrainingArguments, stage: Stage, data: Any, eval_data: Any
 ) -> TheWorldTrainer:
     """The trainer with its collator, skip lists and callbacks."""
+    # 1. Skip lists, collator, and rows that are encoded before the first step
     skips: dict[bool, SkipLog] = {}
     for training, name, rows in ((True, SKIPPED, data), (False, SKIPPED_EVAL, eval_data)):
         total = len(rows) if isinstance(rows, Sized) else None
@@ -200,6 +201,7 @@ def build_trainer(
         data = encode_rows(model, data, collator, logs.get(True))
         eval_data = encode_rows(model, eval_data, collator, logs.get(False)) if config.do_eval else None
         collator = default_collate
+    # 2. The trainer, which logs to stderr
     trainer = TheWorldTrainer(
         model,
         config=config,
@@ -211,7 +213,7 @@ def build_trainer(
         data_collator=collator,
         callbacks=[PreemptionCallback()],
     )
-    for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which belongs to the result
+    for callback in (PrinterCallback, ProgressCallback):  # both write to stdout, which is for the result
         trainer.remove_callback(callback)
     for callback in (*([ProgressBar()] if sys.stderr.isatty() else []), LogLines()):
         trainer.add_callback(callback)
@@ -219,7 +221,7 @@ def build_trainer(
 
 
 def result_of(config: TrainingConfig, trainer: TheWorldTrainer) -> RunResult:
-    """The result of a run that ended now or earlier."""
+    """The result of a run, which may have ended in an earlier call."""
     losses, metrics = ([row for row in trainer.state.log_history if name in row] for name in ("loss", "eval_loss"))
     preemption = trainer.pop_callback(PreemptionCallback)
     return RunResult(

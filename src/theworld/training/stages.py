@@ -1,4 +1,4 @@
-"""What a stage trains: the model that it starts from, its parameter groups, and the table that lists them.
+"""A training stage: the model that it starts from, its parameter groups, and the table of them.
 
 `theworld.model.components` says which parameters form a component and which flag freezes it.
 """
@@ -19,6 +19,7 @@ from theworld.model.components import component_table, named_components
 from theworld.utils.errors import FileError, TheWorldError
 from theworld.utils.quantization import quantization
 from theworld.utils.settings import keys as records
+from theworld.utils.tables import text_table
 
 from .config import TrainingConfig
 from .distributed import WRAPPED_LAYERS
@@ -27,13 +28,13 @@ from .passed_keys import WORLD
 
 FREEZE_KEYS = ("freeze_gemma_vision", "freeze_gemma_language", "freeze_cosmos_vae", "freeze_language_lora")
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16}
-FINGERPRINT = "2-"  # how fingerprints of data begin, whatever they hash
-WHOLE_BYTES = 2**30  # files that are larger together are not read for a fingerprint
+FINGERPRINT = "2-"  # version of data fingerprints
+WHOLE_BYTES = 2**30  # files with a larger total size are not read for a fingerprint
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What two runs have in common if one can continue the other; `data` is the fingerprint of the rows."""
+    """What must be equal for one run to resume another; `data` is the fingerprint of the rows."""
 
     objective: str
     trains: tuple[str, ...]
@@ -44,7 +45,7 @@ class Stage:
     def differences(self, saved: dict[str, Any]) -> list[str]:
         """What differs from the stage that a checkpoint recorded, each as `name (was -> is)`."""
         own = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        if not str(saved.get("data")).startswith(FINGERPRINT):  # of version 0.1, which hashed less
+        if not str(saved.get("data")).startswith(FINGERPRINT):  # version 0.1 hashed less
             own.pop("data")
         return [f"{name} ({saved.get(name)} -> {value})" for name, value in own.items() if saved.get(name) != value]
 
@@ -52,7 +53,9 @@ class Stage:
 def load_model(
     config: TrainingConfig, name: str | Path, model_class: type[TheWorld] = TheWorld, keys: tuple[str, ...] = ()
 ) -> TheWorld:
-    """The model that a stage starts from: what trains, or ever did, in fp32, the rest in the mixed precision's dtype.
+    """Load the model that a stage starts from.
+
+    Weights that train, or were trained before, are fp32; the others have the dtype of the mixed precision.
 
     Args:
         name: Base Gemma 3, checkpoint, Hub id or `nano`.
@@ -80,13 +83,13 @@ def load_model(
 
 def compile_layers(model: nn.Module) -> None:
     """Compile every transformer layer in place: layers of one class share a graph, and parameters keep their names."""
-    # The whole model would break into many graphs where the blocks of a prompt are found
+    # The whole model would break into many graphs at the code that finds world blocks
     for module in model.modules():
         if type(module).__name__ in WRAPPED_LAYERS:
             module.compile()
 
 
-def trained_parts(model: Any) -> tuple[str, ...]:
+def trained_components(model: Any) -> tuple[str, ...]:
     """The components with a parameter that trains, in the table's order."""
     trained = trained_parameters(model)
     return tuple(component for component in component_table(model.model.world_encoder) if component in trained)
@@ -122,7 +125,7 @@ def data_fingerprint(
 ) -> str:
     """A hash of split, number of rows, the files at `paths` (in folders, and of patterns of tar files) and `images`.
 
-    It does not depend on where they lie. Where a path has more than `WHOLE_BYTES`, files count by size and time.
+    It does not depend on their folder. If a path has more than `WHOLE_BYTES`, sizes and times replace contents.
     """
     rows = str(len(data) if isinstance(data, Sized) else "stream")
     digest = hashlib.sha256((rows if split is None else f"{split} {rows}").encode())
@@ -142,7 +145,7 @@ def data_fingerprint(
 
 
 def _hash_files(digest: Any, files: dict[str, Path]) -> None:
-    """Add names and contents of files; of more than `WHOLE_BYTES`, size and second of change in place of contents."""
+    """Hash names and contents of files; above `WHOLE_BYTES` in total, size and time of change replace contents."""
     stats = {name: files[name].stat() for name in sorted(files)}
     whole = sum(stat.st_size for stat in stats.values()) <= WHOLE_BYTES
     for name, stat in stats.items():
@@ -156,23 +159,24 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     """Components, parameters, learning rates and memory, as text.
 
     Gradients and AdamW's two moments are fp32. Activations are an upper bound for samples of `max_seq_length`: 34 bytes
-    in half precision a token, layer and width without recomputation, 2 with it (Korthikanti et al., 2022,
+    per token, layer and channel in half precision without recomputation, 2 with it (Korthikanti et al., 2022,
     arXiv:2205.05198).
     """
-    # 1. Parameters, trained ones, and bytes of weights: of every component, and of all
+    # 1. Count parameters, trained parameters and bytes of weights, per component and in total
     table = {component: [0, 0, 0] for component in component_table(model.model.world_encoder)}
     for _, component, parameter in named_components(model):
         numbers = parameter.numel(), parameter.numel() * parameter.requires_grad, parameter.nbytes
         table[component] = [sum(pair) for pair in zip(table[component], numbers, strict=True)]
     table["all"] = [sum(column) for column in zip(*table.values(), strict=True)]
-    # 2. A line for each, and the memory of a step
-    titles = f"{'component':<18}{'parameters':>15}{'trained':>15}{'rate':>9}"
-    lines = [f"{titles}{'weights':>10}{'gradients':>11}{'optimiser':>11}"]
+    # 2. Write a line for each, and the memory of a step
+    rows: list[tuple[str, ...]] = []
     for name, (count, trained, weights) in table.items():
         if count:
             rate = "" if name == "all" else f"{learning_rate(config, name):.2g}" if trained else "frozen"
-            sizes = f"{_size(weights):>10}{_size(4 * trained):>11}{_size(8 * trained):>11}"
-            lines.append(f"{name:<18}{count:>15,}{trained:>15,}{rate:>9}{sizes}")
+            sizes = _size(weights), _size(4 * trained), _size(8 * trained)
+            rows.append((name, f"{count:,}", f"{trained:,}", rate, *sizes))
+    titles = ("component", "parameters", "trained", "rate", "weights", "gradients", "optimiser")
+    lines = [text_table(titles, rows)]
     if config.lora is None and table["language_lora"][1]:
         lines.append("continues training the adapters of the checkpoint; freeze_language_lora=true freezes them")
     text = model.config.get_text_config()
@@ -180,7 +184,7 @@ def stage_table(model: TheWorld, config: TrainingConfig) -> str:
     tokens = config.batch_size * config.max_seq_length
     activations = tokens * text.hidden_size * text.num_hidden_layers * values
     most = table["all"][2] + 12 * table["all"][1] + activations
-    lines.append(f"activations at most {_size(activations)}, all together at most {_size(most)}")
+    lines.append(f"activations: at most {_size(activations)}; total: at most {_size(most)}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Rows without a length, epoch after epoch, and the processes that load rows."""
+"""Endless iteration over streamed rows, and errors of the processes that load rows."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -22,15 +22,15 @@ def dead_workers_named() -> Generator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise FileError(
-            f"a process that loads data died ({one_line(error)}), for lack of memory above all; lower num_workers or "
+            f"a process that loads data died ({one_line(error)}), most often for lack of memory; lower num_workers or "
             "prefetch_factor, and run the same command again to resume"
         ) from error
 
 
 class EndlessRows(IterableDataset["Example | Skipped"]):
-    """This process's share of a stream, in another order every epoch, without an end; a ValueError if it has no row.
+    """This process's share of a stream, repeated without end in a new order per epoch; a ValueError if it has no row.
 
-    Otherwise it would end at another step in every process, and the other processes would wait forever.
+    A finite stream would end at different steps in the processes, and some would wait forever.
     """
 
     def __init__(self, rows: StreamedRows, seed: int, rank: int = 0, world_size: int = 1) -> None:

@@ -38,7 +38,7 @@ from theworld.utils.logging import logger
 from .callbacks import FirstSteps, GradientNorms, Moments
 from .card import training_card
 from .config import TrainingConfig
-from .distributed import gather_delta, settle_fsdp
+from .distributed import configure_fsdp, gather_delta
 from .metrics import CHOICE_FIGURES, choice_figures, choice_logs, frame_logs, total_norm
 from .resume import SAVING, STAGE, checkpoints, prune, publish
 from .stages import parameter_groups
@@ -48,9 +48,10 @@ LOADING = ("num_workers", "pin_memory", "prefetch_factor", "persistent_workers")
 
 
 class TheWorldTrainer(Trainer):
-    """Trains a `TheWorld`, whose frozen components are frozen. Takes the arguments of `transformers.Trainer` too.
+    """Trains a `TheWorld`. Takes the arguments of `transformers.Trainer` too.
 
-    `stage` goes to `stage.json` of each checkpoint. `skips` list unusable rows of training (`True`) and of evaluation.
+    `stage` is written to `stage.json` of each checkpoint. `skips` are the lists of unusable rows of training (`True`)
+    and evaluation (`False`).
     """
 
     def __init__(
@@ -58,12 +59,12 @@ class TheWorldTrainer(Trainer):
     ) -> None:
         super().__init__(model, **kwargs)
         if self.is_fsdp_enabled:
-            settle_fsdp(cast(Any, self.accelerator.state).fsdp_plugin, model)
+            configure_fsdp(cast(Any, self.accelerator.state).fsdp_plugin, model)
         self.config = config
         self.stage = stage
         self.skips = skips
         self.gradients = GradientNorms()
-        # DeepSpeed keeps gradients elsewhere than in `parameter.grad`
+        # DeepSpeed does not keep gradients in `parameter.grad`, so the check is off
         learns = self.is_deepspeed_enabled
         self.first_steps = FirstSteps(self.gradients, enable_world=config.enable_world, learns=learns)
         for callback in (Moments(), self.gradients, self.first_steps):
@@ -71,7 +72,7 @@ class TheWorldTrainer(Trainer):
         # Summed `choice_figures`; then summed errors of every latent frame, and their count
         figures = CHOICE_FIGURES + 2 + (config.num_world_steps or 0)
         self.figures = {training: torch.zeros(figures, device=self.args.device) for training in (True, False)}
-        self.evaluated: list[tuple[float, int]] = []  # mean loss of a batch, and what it is a mean of: tokens or rows
+        self.evaluated: list[tuple[float, int]] = []  # mean loss of a batch, and its number of tokens or rows
 
     # Optimiser
 
@@ -86,7 +87,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The stock schedule; warns of one that stays in its warm-up."""
+        """The stock schedule; warns if the warm-up is as long as the run."""
         warmup = self.args.get_warmup_steps(num_training_steps)
         if warmup >= num_training_steps and self.lr_scheduler is None:
             message = "warmup_steps=%d of a run of %d steps: its learning rates stay below the peak; lower the warm-up"
@@ -99,7 +100,7 @@ class TheWorldTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         if not isinstance(self.train_dataset, EndlessRows):
             return super().get_train_dataloader()
-        return DataLoader(  # not prepared by accelerate, which would share the rows between processes again
+        return DataLoader(  # not prepared by accelerate, which would split the rows between processes again
             self.train_dataset,
             batch_size=self.args.train_batch_size,
             collate_fn=self.data_collator,
@@ -110,7 +111,7 @@ class TheWorldTrainer(Trainer):
     @override
     def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
         loader = super()._get_dataloader(*args, **kwargs)
-        # Its own generator: a loader that draws its workers' seed from the global one moves dropout when a run resumes
+        # Its own generator: drawing the workers' seed from the global one would change dropout after a resume
         base = cast(Any, loader).base_dataloader
         base.generator = torch.Generator()
         if isinstance(self.data_collator, TheWorldCollator) and not kwargs.get("is_training"):
@@ -124,13 +125,13 @@ class TheWorldTrainer(Trainer):
         rows = sum(len(next(iter(batch.values()))) for batch in batches)
         skipped = [row for batch in batches for row in batch.pop("skipped", [])]
         if not skipped and items is not None and not int(torch.as_tensor(items).max()):
-            told = "every label is masked: the answers of these rows are empty, or max_seq_length cuts them"
-            raise TheWorldError(told)
+            message = "every label is masked: the answers of these rows are empty, or max_seq_length cuts them"
+            raise TheWorldError(message)
         self._note_skipped(skipped, rows, training=True)
         return batches, items
 
     def _note_skipped(self, skipped: list[Skipped], rows: int, *, training: bool) -> None:
-        """Hand what every process skipped to the list of the first one, which stops the run past the budget."""
+        """Record the skipped rows of all processes in the first one, which stops the run above the budget."""
         if self.args.world_size > 1:
             skipped = gather_object(skipped)
         if self.is_world_process_zero():
@@ -144,14 +145,14 @@ class TheWorldTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The stock Trainer's loss; a ValueError if the batch has an image but no world token reached the model."""
-        # 1. The loss, with logits at supervised positions only
+        # 1. Compute the loss, with logits at supervised positions only
         inputs = dict(inputs)
         choice_ids = inputs.pop("choice_ids", None)
         labels = inputs.get("labels")
         if labels is not None:
             inputs["supervised_logits_only"] = True
         loss, outputs = cast(tuple[Tensor, Any], super().compute_loss(model, inputs, True, num_items_in_batch))
-        # 2. Its figures; a batch whose world was lost stops the run
+        # 2. Update the metrics; stop if the world tokens were lost
         if labels is not None:
             has_image = inputs.get("pixel_values") is not None
             if self.config.enable_world and has_image and not outputs.num_world_tokens:
@@ -168,7 +169,7 @@ class TheWorldTrainer(Trainer):
             errors = outputs["frame_errors"]
             self.first_steps.note(has_image=True, world_tokens=errors.numel())
             self.figures[model.training][CHOICE_FIGURES:] += torch.cat([errors, errors.new_ones(1)])
-        # 3. Its weight in the loss of an evaluation, whose batches have unequal numbers of supervised tokens
+        # 3. In an evaluation, record the weight of the batch, because numbers of supervised tokens differ
         if not model.training:
             rows = len(next(iter(inputs.values())))
             self.evaluated.append((loss.item(), rows if num_items_in_batch is None else int(num_items_in_batch)))
@@ -182,7 +183,7 @@ class TheWorldTrainer(Trainer):
         except torch.OutOfMemoryError as error:
             raise TheWorldError(
                 "out of memory: lower batch_size (and raise gradient_accumulation_steps), set "
-                f"use_gradient_checkpointing, or train less at once ({str(error).partition('. ')[0]})"
+                f"use_gradient_checkpointing, or train fewer components ({str(error).partition('. ')[0]})"
             ) from error
         if not torch.isfinite(loss):
             raise self._diverged(f"the loss is {loss.item()}")
@@ -191,8 +192,8 @@ class TheWorldTrainer(Trainer):
     def _diverged(self, what: str) -> TheWorldError:
         settings = f"learning_rate={self.args.learning_rate} and adam_epsilon={self.args.adam_epsilon}"
         cure = "lower the learning rates, raise warmup_steps or adam_epsilon, or use mixed_precision=bf16"
-        told = f"{what} after step {self.state.global_step}, with {settings}"
-        return TheWorldError(f"{told}: {cure}; the checkpoints so far are good")
+        message = f"{what} after step {self.state.global_step}, with {settings}"
+        return TheWorldError(f"{message}: {cure}; earlier checkpoints are intact")
 
     @override
     def prediction_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -249,7 +250,7 @@ class TheWorldTrainer(Trainer):
         """Write the checkpoint to a hidden folder, and rename it at the end; an OSError if that fails."""
         run, name = Path(cast(str, self.args.output_dir)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         if self.args.should_save:
-            shutil.rmtree(run / SAVING, ignore_errors=True)  # of a run that died in a save
+            shutil.rmtree(run / SAVING, ignore_errors=True)  # left by a run that was killed during a save
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
@@ -263,7 +264,7 @@ class TheWorldTrainer(Trainer):
                 (run / SAVING).rmdir()
                 self.saved[:] = [path for path in self.saved if path != run / name] + [run / name]
                 prune(self.saved, self.config.save_total_limit)
-        except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors say so in their own types
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch and safetensors raise their own types
             free = shutil.disk_usage(run).free
             raise FileError(
                 f"{run / name} cannot be written ({error}), with {free / 1e9:.1f} GB free there; earlier "
@@ -273,7 +274,10 @@ class TheWorldTrainer(Trainer):
 
     @cached_property
     def saved(self) -> list[Path]:
-        """The complete checkpoints in the run folder, oldest first. Listed once, as the check reads files of each."""
+        """The complete checkpoints in the run folder, oldest first.
+
+        Listed once, because the check reads files of each.
+        """
         return checkpoints(Path(cast(str, self.args.output_dir)))
 
     @property
@@ -283,7 +287,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if self.is_fsdp_enabled:  # what differs from the base models alone leaves its shards
+        if self.is_fsdp_enabled:  # gather only what differs from the base models
             self._save(output_dir, gather_delta(cast(TheWorld, self.model)))
         else:
             super().save_model(output_dir, _internal_call)
@@ -296,7 +300,7 @@ class TheWorldTrainer(Trainer):
 
     @override
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if not self.is_fsdp_enabled:  # whose shards are cut from what `load_model` has read of it
+        if not self.is_fsdp_enabled:  # with FSDP, `load_model` has read it before sharding
             load_into(self.model, resume_from_checkpoint)
 
     @override
@@ -336,6 +340,6 @@ def readable_state(checkpoint: str | None) -> Generator[None]:
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise TheWorldError(
-            f"{checkpoint}: its trainer state is damaged or of other parameters ({reason}); resume from an earlier "
-            "checkpoint, or start a new stage from its weights with --model_name"
+            f"{checkpoint}: its trainer state is damaged or belongs to other parameters ({reason}); resume from an "
+            "earlier checkpoint, or start a new stage from its weights with --model_name"
         ) from error

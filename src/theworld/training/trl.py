@@ -28,8 +28,8 @@ class GRPOTrainer(_GRPOTrainer):
         super().__init__(*args, **kwargs)
         # TRL's second processor call, for scoring, does not get them
         if names := {"num_world_steps", "use_world"} & {*self.chat_template_kwargs}:
-            told = f"chat_template_kwargs has {min(names)!r}: set it when loading the model, or on its processor"
-            raise TheWorldError(told)
+            message = f"chat_template_kwargs has {min(names)!r}: set it when loading the model, or on its processor"
+            raise TheWorldError(message)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -53,7 +53,7 @@ class GRPOTrainer(_GRPOTrainer):
         if frames is None:
             return super()._get_per_token_logps_and_entropies(model, input_ids, *args, **kwargs)
         processor = cast(Any, self.processing_class)
-        # One a frame. A completion may hold `boi_token`, which nothing suppresses, but never the start of a block
+        # One per frame. A completion may hold `boi_token`, which nothing suppresses, but never the start of a block
         token = CUSTOM_TOKEN_SOW if FUSIONS[processor.fusion].block else processor.boi_token
         token_id = processor.tokenizer.convert_tokens_to_ids(token)
         left = frames.to(input_ids.device)

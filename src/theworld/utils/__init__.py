@@ -1,1 +1,4 @@
-"""Leaves: logging, optional imports, atomic files, seeds and the environment. Nothing here imports the rest."""
+"""Shared helpers: logging, optional imports, atomic files, seeds, the environment.
+
+Imports no other folder of the package.
+"""

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Installed:
-    """A class that checkpoints name by its package: a save must not copy its file into them."""
+    """Base of classes that checkpoints load from the installed package, so that a save does not copy their files."""
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:

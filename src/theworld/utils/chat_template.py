@@ -1,7 +1,7 @@
-"""Refuses chat templates that could exhaust time or memory: a chat template is a program, and may come from a stranger.
+"""Refuses chat templates that could exhaust time or memory: a template is a program, and may be untrusted.
 
-The rules: a loop iterates over the messages or their contents, and an inner loop over a component of the outer one's
-variable; macros call no macros; nothing repeats or squares a text. The templates of Gemma 3 and of its fine-tunes pass.
+Rules: a loop iterates over the messages or their contents, an inner loop over elements of the outer loop's variable;
+macros do not call macros; nothing repeats or squares a text. The templates of Gemma 3 and of its fine-tunes pass.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_GROWING = 4
 
 
 class _Generation(Extension):
-    """The `{% generation %}` block of transformers, which marks what the assistant says."""
+    """The `{% generation %}` block of transformers, which marks the assistant's text."""
 
     tags = {"generation"}  # noqa: RUF012 - as jinja2 declares it
 
@@ -41,10 +41,10 @@ class _Generation(Extension):
 
 
 def check_template(template: Any, name: str) -> None:
-    """Refuse a chat template that could run out of time or memory.
+    """Check that a chat template cannot exhaust time or memory.
 
     Raises:
-        ValueError: Says what it does that no template needs.
+        ValueError: It can; names the construct.
     """
     for text in template.values() if isinstance(template, dict) else [template]:
         reason = None if text is None else _problem(text)
@@ -68,7 +68,7 @@ def _problem(text: str) -> str | None:
 
 
 def _problems(tree: nodes.Template, macros: set[str], assigned: set[str]) -> Iterator[str]:
-    grown = set[str]()  # names of texts that were put together
+    grown = set[str]()  # names of concatenated texts
     for node in tree.find_all(REFUSED):
         yield f"uses {type(node).__name__.lower()}"
     for node in tree.find_all(nodes.Filter):
@@ -87,7 +87,7 @@ def _problems(tree: nodes.Template, macros: set[str], assigned: set[str]) -> Ite
         yield f"uses {' and '.join(sorted(GROWING))} more than {MOST_GROWING} times"
     for target, value in _assignments(tree):
         if sum(name.name in assigned for name in value.find_all(nodes.Name)) + _is_name(value, assigned) > 1:
-            yield f"puts {'/'.join(_names(target))} together from texts that it put together"
+            yield f"concatenates {'/'.join(_names(target))} from concatenated texts"
         if any(value.find_all((nodes.Concat, nodes.Add))) or isinstance(value, nodes.Concat | nodes.Add):
             grown |= set(_names(target))
     for macro in tree.find_all(nodes.Macro):
@@ -97,7 +97,7 @@ def _problems(tree: nodes.Template, macros: set[str], assigned: set[str]) -> Ite
 
 
 def _loops(node: nodes.Node, outer: set[str] | None, macros: set[str], grown: set[str]) -> Iterator[str]:
-    """Loops that do not go down the tree of the messages; `outer` are the variables of the loops around `node`."""
+    """Loops that do not descend the tree of the messages; `outer` are the variables of the loops around `node`."""
     for child in node.iter_child_nodes():
         inside = outer
         if isinstance(child, nodes.Macro):
@@ -105,7 +105,7 @@ def _loops(node: nodes.Node, outer: set[str] | None, macros: set[str], grown: se
         elif isinstance(child, nodes.For):
             root = _root(child.iter)
             if root is None or root in grown or child.recursive:
-                yield "loops over something else than the messages and their parts"
+                yield "loops over something other than the messages and their contents"
             elif outer is not None and root not in outer:
                 yield f"loops over {root!r} in another loop"
             inside = (outer or set()) | set(_names(child.target))
@@ -117,7 +117,7 @@ def _loops(node: nodes.Node, outer: set[str] | None, macros: set[str], grown: se
             and getattr(child.node, "name", None) in macros
             and any(_root(value) not in outer and not isinstance(value, nodes.Const) for value in child.args)
         ):
-            yield "calls a macro in a loop with something else than the loop goes over"
+            yield "calls a macro in a loop with something other than the loop's variable"
         yield from _loops(child, inside, macros, grown)
 
 
@@ -143,7 +143,7 @@ def _is_name(node: nodes.Node, names: set[str]) -> bool:
 
 
 def _root(node: nodes.Node) -> str | None:
-    """The variable that an expression takes a part of: `message` in `message['content'][1:] | list`."""
+    """The variable at the root of an expression: `message` in `message['content'][1:] | list`."""
     while isinstance(node, nodes.Getattr | nodes.Getitem | nodes.Filter | nodes.Call):
         if isinstance(node, nodes.Filter) and node.name in GROWING | {"join", "map"}:
             return None

@@ -1,4 +1,4 @@
-"""The control tokens of a tokenizer in a text that a person wrote, where they would be read as structure."""
+"""Control tokens of a tokenizer in user text, where the model would read them as structure."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ def control_tokens(tokenizer: Any) -> set[str]:
 
 
 def without_control(text: str, tokenizer: Any) -> str:
-    """`text` with an invisible character in each control token, so that it stays text.
+    """`text` with an invisible character inserted into each control token, so that it is read as text.
 
     Raises:
-        ValueError: It holds half a surrogate pair, which no tokenizer takes.
+        ValueError: It holds a lone surrogate, which tokenizers refuse.
     """
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
         raise TheWorldError(f"{ascii(text)[:200]}: not Unicode text; expected UTF-8")

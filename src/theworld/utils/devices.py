@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-HEADROOM = 1.1  # memory of a device that must be free, in sizes of the weights
+HEADROOM = 1.1  # free memory that is needed, as a multiple of the size of the weights
 
 
 def best_device() -> tuple[torch.device, torch.dtype]:
-    """An accelerator in bf16 where there is one, else the CPU in fp32."""
+    """An accelerator with bf16 if there is one, otherwise the CPU with fp32."""
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator() or torch.device("cpu"), torch.bfloat16
     return torch.device("cpu"), torch.float32
@@ -16,14 +16,14 @@ def best_device() -> tuple[torch.device, torch.dtype]:
 
 def device_that_holds(device: torch.device, size: int) -> torch.device:
     """`device` if it has room for `size` bytes of weights, else the CPU."""
-    if device.type not in ("cuda", "xpu"):  # others share the CPU's memory, or do not tell what is free
+    if device.type not in ("cuda", "xpu"):  # others share the CPU's memory, or do not report free memory
         return torch.device("cpu")
     free, _ = torch.get_device_module(device).mem_get_info(device)
     return device if free >= HEADROOM * size else torch.device("cpu")
 
 
 def input_device(model: Any) -> torch.device:
-    """The device that a model takes its inputs on: that of its embeddings, or where offloaded ones are computed."""
+    """The device of a model's inputs: that of its embeddings, or the one that computes offloaded embeddings."""
     weight = model.get_input_embeddings().weight
     if not weight.is_meta:
         return weight.device

@@ -1,4 +1,4 @@
-"""Errors: those that a user can correct, and their messages on one line, without secrets."""
+"""Errors that a user can correct, and error messages on one line, without secrets."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _secrets: set[str] = set()
 
 FROM_OUTSIDE = (OSError, ImportError, MemoryError, UnicodeError)
 FROM_OUTSIDE_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
-"""Classes of torch, safetensors and huggingface_hub: to import them here would import those packages."""
+"""Classes of torch, safetensors and huggingface_hub by name, because importing them is slow."""
 
 
 class TheWorldError(ValueError):
@@ -42,8 +42,8 @@ class MissingPackageError(TheWorldError, ImportError):
 def is_users(error: BaseException) -> bool:
     """Whether a user can correct `error`; anything else is a bug.
 
-    A user can correct a `TheWorldError`, what the machine refuses (files, network, memory, packages), and a
-    `ValueError` or `KeyError` of a library, which refuses what it was given. One of this package's own code is a bug.
+    A user can correct a `TheWorldError`, errors of files, network, memory and packages, and a `ValueError` or
+    `KeyError` that a library raises. A `ValueError` or `KeyError` that this package raises is a bug.
     """
     if isinstance(error, (TheWorldError, *FROM_OUTSIDE)):
         return True
@@ -60,12 +60,12 @@ def one_line(error: BaseException) -> str:
 
 
 def keep_secret(token: str) -> None:
-    """Cut `token` out of every error line and log line of this process from now on."""
+    """From now on, remove `token` from every error line and log line of this process."""
     _secrets.add(token)
 
 
 def without_tokens(text: str) -> str:
-    """`text` without Hub tokens: those that were given, `HF_TOKEN`, and what has the form of one.
+    """`text` without Hub tokens: those of `keep_secret`, `HF_TOKEN`, and text in the form of a token.
 
     A server may echo the token in its error, and a user may write it under a wrong key.
     """
@@ -75,7 +75,7 @@ def without_tokens(text: str) -> str:
 
 
 def brief(text: str) -> str:
-    """What an error line shows of a value: no tokens, and about 200 characters at most."""
+    """A value for an error line: without tokens, and cut at about 200 characters."""
     text = without_tokens(text)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
@@ -85,7 +85,7 @@ class CausedError(TheWorldError):
 
     Args:
         cause: One word.
-        detail: One line for a person.
+        detail: One line to read.
     """
 
     def __init__(self, cause: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are replaced as a whole, and the lock and the numbered checkpoints of a run folder."""
+"""Atomic replacement of folders, and the lock and the numbered checkpoints of a run folder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,22 @@ from .errors import FileError, MissingFileError, TheWorldError
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 LOCK, LOCK_SECONDS = ".lock", 0.2
-RENAME_EXCHANGE, AT_FDCWD = 2, -100  # of renameat2 (Linux)
+RENAME_EXCHANGE, AT_FDCWD = 2, -100  # constants of renameat2 (Linux)
 
 
 def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[str]) -> None:
-    """Replace `target` by a new folder, keeping its other files. At any moment `target` is the old or the new one.
+    """Replace `target` by a new folder atomically, and keep its other files.
 
-    An older folder is exchanged for the new one in one step. Where the system cannot, the old one is set aside first,
-    and `recover` brings it back after a crash in between.
+    An older folder is exchanged for the new one in one step. If the system cannot do this, the old one is renamed
+    first, and `recover` restores it after a crash in between.
 
     Args:
         folder: On the file system of `target`.
-        replaced: Patterns of the files in an older `target` that belong to what is replaced.
-        marks: Files of which an older `target` has one; a folder without any gets its files one by one, these last.
+        replaced: Patterns of the files in an older `target` to replace.
+        marks: An older `target` has one of these files. A folder without them gets the new files one by one, these
+            last.
     """
+    # 1. A new folder, or one without an older version
     recover(target)
     if not target.exists():
         folder.rename(target)
@@ -41,8 +43,8 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
     has_older = any((target / name).exists() for name in marks)
     if has_older and target in folder.parents:
         raise FileError(
-            f"{target}: cannot be replaced at once, because its parent folder cannot be written to or is another file "
-            "system; save to a new folder"
+            f"{target}: cannot be replaced, because its parent folder is not writable or on another "
+            "file system; save to a new folder"
         )
     if not has_older:
         for path in sorted(folder.iterdir(), key=lambda path: path.name in marks):
@@ -50,6 +52,7 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
                 shutil.rmtree(target / path.name, ignore_errors=True)
             path.replace(target / path.name)
         return
+    # 2. Copy the other files of the older folder
     old = {path.name for pattern in replaced for path in target.glob(pattern)}
     for path in target.iterdir():
         if path.name in old or (folder / path.name).exists():
@@ -57,26 +60,24 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, folder / path.name, symlinks=True, copy_function=link_or_copy)
         else:
-            link_or_copy(path, folder / path.name)  # the file itself, which may be a log that is open
+            link_or_copy(path, folder / path.name)  # a link keeps a log that is open
+    # 3. Exchange the folders
     here = Path.cwd()
     if not exchanged(folder, target):
         target.rename(aside(target))
         folder.rename(target)
         shutil.rmtree(aside(target), ignore_errors=True)
-    os.chdir(here)  # by its name again: it may be the folder that was exchanged
+    os.chdir(here)  # enter it by name again: it may be the folder that was exchanged
 
 
 def place_for(target: Path) -> Path:
-    """Where a folder that will become `target` is written: beside it, or inside it if that is impossible.
-
-    So it is in a mount point, and where the parent may not be written to.
-    """
+    """The folder to write a new `target` in: its parent, or `target` if it is a mount point or the parent read-only."""
     apart = target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev
     return target if apart or (target.is_dir() and not os.access(target.parent, os.W_OK)) else target.parent
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Hard-link a file; copy it where the file system has no hard links."""
+    """Hard-link a file; copy it if the file system has no hard links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:
@@ -84,7 +85,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 
 def exchanged(first: Path, second: Path) -> bool:
-    """Exchange two folders in one step, where the system can (Linux, on most file systems)."""
+    """Exchange two folders in one step; False if the system cannot (it can on Linux, with most file systems)."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     return rename is not None and not rename(
         AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE
@@ -92,7 +93,7 @@ def exchanged(first: Path, second: Path) -> bool:
 
 
 def aside(target: Path) -> Path:
-    """Where `put` keeps an older folder for a moment."""
+    """Temporary name of an older folder in `put`."""
     return target.with_name(f".{target.name}.old")
 
 
@@ -104,10 +105,10 @@ def recover(target: Path) -> None:
 
 
 def read_object(path: Path, *keys: str, cure: str = "resume from an earlier checkpoint") -> dict[str, Any]:
-    """The JSON object in a file, in which objects stand under `keys`.
+    """The JSON object in a file; its values under `keys` must be objects.
 
     Raises:
-        ValueError: It holds something else; `cure` is what to do.
+        ValueError: It holds something else. The error ends with `cure`.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -134,7 +135,7 @@ def numbered_checkpoints(run: Path) -> list[Path]:
 
 
 def model_folder(name: str) -> str:
-    """The newest checkpoint with all of its weights, if `name` is the folder of a run; any other `name` as it is.
+    """The newest checkpoint with all of its weights, if `name` is the folder of a run; otherwise `name`.
 
     Raises:
         FileNotFoundError: No checkpoint of the run has all of its weights.
@@ -150,7 +151,7 @@ def model_folder(name: str) -> str:
 
 @contextmanager
 def locked(folder: Path, *, is_main: bool, option: str = "output_dir") -> Generator[None]:
-    """Hold the lock of a run folder. The system frees it when the process dies. All ranks of a launch are one run.
+    """Hold the lock of a run folder. The system frees it when the process ends. All ranks of a launch are one run.
 
     Args:
         option: The setting that names the folder.
@@ -164,15 +165,15 @@ def locked(folder: Path, *, is_main: bool, option: str = "output_dir") -> Genera
                 raise TheWorldError(f"{option}={str(folder)!r}: is a file; name the folder of the run")
             if not folder.is_dir():
                 folder.mkdir(parents=True)
-                stack.callback(_remove_empty, folder)  # an error that is found early leaves nothing
+                stack.callback(_remove_empty, folder)  # an early error leaves no folder
             try:
                 stack.enter_context(WeakFileLock(folder / LOCK, timeout=LOCK_SECONDS))
             except TimeoutError as error:
                 raise TheWorldError(
-                    f"{option}={str(folder)!r}: another run is writing there; wait for its end, or choose another "
+                    f"{option}={str(folder)!r}: another run uses this folder; wait for its end, or choose another "
                     f"--{option}"
                 ) from error
-            # Removed while it is held: a run that opened it meanwhile sees that it is gone, and makes its own
+            # Removed while held: a run that opened it meanwhile notices the removal and makes a new one
             stack.callback((folder / LOCK).unlink, missing_ok=True)
         yield
 

@@ -1,4 +1,4 @@
-"""Images of any size as frames of one size, in the arithmetic of diffusers' pipelines."""
+"""Resizes images to frames of one size, with the arithmetic of diffusers' pipelines."""
 
 import torch
 from diffusers.image_processor import VaeImageProcessor
@@ -11,8 +11,8 @@ def image_frames(images: list[Image.Image], size: tuple[int, int], fit: str = "c
     Args:
         images: RGB, of any size.
         size: `(H, W)` in pixels.
-        fit: How another aspect ratio gets that size: `crop` keeps the centre, `pad` adds black borders, and `squash`
-            changes the ratio.
+        fit: For images of another aspect ratio: `crop` keeps the centre, `pad` adds black borders, `squash` changes the
+            ratio.
     """
     height, width = size
     if not images:

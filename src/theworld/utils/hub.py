@@ -1,4 +1,4 @@
-"""Locates models in the package, a folder or the Hub, and names them in the errors of the libraries that load them."""
+"""Locates models in the package, a folder or the Hub, and names them in errors of the libraries that load them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Source:
 
     Args:
         name: Folder or Hub id.
-        subfolder: Where in it the model lies.
+        subfolder: Sub-folder of the model.
         revision: Commit, tag or branch on the Hub.
         hub: Arguments of the Hub client: `token`, `cache_dir`, `local_files_only`, ...
     """
@@ -42,11 +42,11 @@ class Source:
 
     @property
     def where(self) -> dict[str, Any]:
-        """Where the model lies, as arguments of `from_pretrained` beside `name`."""
+        """Arguments of `from_pretrained` besides `name`."""
         return {"subfolder": self.subfolder, "revision": self.revision or "main", **self.hub}
 
     def relative(self, name: str, subfolder: str, revision: str | None) -> Source:
-        """A base model that this checkpoint names: `./x` and `../x` lie inside or beside the checkpoint."""
+        """A base model that this checkpoint names; `./x` and `../x` are relative to the checkpoint."""
         if not name.startswith("."):
             return replace(self, name=resolve(name), subfolder=subfolder, revision=revision)
         if Path(self.name).is_dir():
@@ -58,11 +58,11 @@ class Source:
         return f"{self.subfolder}/{component}" if self.subfolder else component
 
     def place(self, component: str) -> dict[str, Any]:
-        """Where a component of this model lies, as arguments of `from_pretrained` and `load_config` beside `name`."""
+        """Arguments of `from_pretrained` and `load_config` besides `name` for a component of this model."""
         return {"subfolder": self.folder(component), "revision": self.revision}
 
     def pinned(self, file: str) -> Source:
-        """This source at its present commit on the Hub, so that a checkpoint keeps to it; a folder stays as it is.
+        """This source at its current commit on the Hub, for checkpoints to record; a folder is returned unchanged.
 
         Args:
             file: Any small file that the model must have. It is fetched, which also checks the access.
@@ -87,7 +87,7 @@ class Source:
                 f"{self.name}: you have no access to this gated repository; accept its terms on "
                 f"https://huggingface.co/{self.name}, then log in with `hf auth login` or pass token=..."
             ) from error
-        if path is None:  # how transformers tells a missing file of a repository that is there
+        if path is None:  # transformers' result for a file that an existing repository lacks
             raise MissingFileError(f"{self.name}: no {'/'.join(filter(None, (self.subfolder, file)))} there")
         return replace(self, revision=extract_commit_hash(path, None) or self.revision)
 
@@ -96,7 +96,7 @@ def resolve(name: Any) -> str:
     """The folder or Hub id of a model; `nano` and `nano/...` are folders inside the package.
 
     Raises:
-        ValueError: It is no text and no path.
+        ValueError: It is neither text nor a path.
         FileNotFoundError: It is neither a folder nor a Hub id.
     """
     text = str(name)
@@ -107,13 +107,13 @@ def resolve(name: Any) -> str:
     if text.startswith(f"{NANO}/"):
         text = str(NANO_WEIGHTS / text.removeprefix(f"{NANO}/"))
     if (text.startswith(("/", ".")) or text.count("/") != 1) and not Path(text).is_dir():
-        raise MissingFileError(f"{text}: no such folder, and no Hub id, which has the form owner/name")
+        raise MissingFileError(f"{text}: no such folder, and not a Hub id, which has the form owner/name")
     warn_of_hub(text)
     return text
 
 
 def warn_of_hub(name: str) -> None:
-    """Warn that `name` is looked up on the Hub if it looks like a mistyped path: without network that takes long."""
+    """Warn that `name` is looked up on the Hub (slow without network) if it looks like a mistyped path."""
     path = Path(name)
     if path.exists() or not path.parent.is_dir() or path.parent == Path():
         return
@@ -122,7 +122,7 @@ def warn_of_hub(name: str) -> None:
 
 
 def portable(name: str | Path) -> str:
-    """The name of a model that a checkpoint can hold: `nano/...` in the package, an absolute path, or its Hub id."""
+    """The name of a model for a checkpoint's config: `nano/...` in the package, an absolute path, or the Hub id."""
     folder, package = Path(name).resolve(), NANO_WEIGHTS.resolve()
     if folder == package / "theworld":
         return NANO
@@ -132,17 +132,17 @@ def portable(name: str | Path) -> str:
 
 
 def is_local(name: str) -> bool:
-    """Whether `name` is a folder or file of this machine, or comes with the package, and is nothing on the Hub."""
+    """Whether `name` is a local folder or file, or a model in the package."""
     return name == NANO or name.startswith((f"{NANO}/", "/", ".", "~")) or Path(name).exists()
 
 
 def shown(name: str) -> str:
-    """`name` without the folders of this machine that lead to it."""
+    """`name` without its parent folders if it is local."""
     return Path(name).name if is_local(name) and not name.startswith(NANO) else name
 
 
 def forget_origin(folder: Path) -> None:
-    """Remove the path that diffusers loaded each component of `folder` from: it belongs to this machine."""
+    """Remove the local path that diffusers records in the config of each component in `folder`."""
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
         config.pop("_name_or_path", None)
@@ -151,14 +151,14 @@ def forget_origin(folder: Path) -> None:
 
 @contextmanager
 def broken_downloads_named(name: object) -> Generator[None]:
-    """Name the repository whose download was interrupted: the client passes its transport's errors on as they are.
+    """Add the repository's name to errors of an interrupted download, which the Hub client does not do.
 
     Raises:
         OSError: A download of `name` was interrupted.
     """
     try:
         yield
-    except HfHubHTTPError:  # names the repository itself
+    except HfHubHTTPError:  # its message has the name
         raise
     except HTTPError as error:
         raise FileError(f"{name}: download interrupted ({error}); run the same command again to resume") from error
@@ -166,11 +166,11 @@ def broken_downloads_named(name: object) -> Generator[None]:
 
 @contextmanager
 def damage_named(name: object, component: str = "") -> Generator[None]:
-    """Name a model in the errors of libraries that load it: of damaged files they raise any type, and name no file.
+    """Add a model's name to errors of the libraries that load it, which raise any type for damaged files, without it.
 
     Args:
         name: Its folder or repository.
-        component: Which component of it is loaded.
+        component: The component that is loaded.
 
     Raises:
         ValueError: A file cannot be loaded.

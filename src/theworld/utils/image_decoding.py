@@ -1,7 +1,7 @@
-"""Files and PIL images of any kind -> RGB, under one set of limits.
+"""Converts image files and PIL images to RGB, under one set of limits.
 
 Every image is untrusted: its size is checked from the header before anything is decoded, only raster formats that PIL
-decodes by itself are read, and whatever a decoder raises comes out as one `ImageError`.
+decodes by itself are read, and any error of a decoder is raised as an `ImageError`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import CausedError, MissingFileError, one_line
 
 MAX_PIXELS = 64 * 2**20
-"""Width times height: 8,192 x 8,192, which is 256 MiB once decoded."""
+"""Largest width times height: 8,192 x 8,192, which is 256 MiB after decoding."""
 
 MAX_BYTES = 4 * MAX_PIXELS
-"""Of a file: 256 MiB."""
+"""Largest size of a file: 256 MiB."""
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Raster formats that PIL decodes by itself. It hands EPS to Ghostscript, and WMF to the system."""
+"""Raster formats that PIL decodes by itself. For EPS it calls Ghostscript, and for WMF the system."""
 
 ORIENTATION = 0x0112
 """EXIF tag; 1 is upright."""
@@ -43,14 +43,14 @@ class ImageError(CausedError):
     """An image that cannot be used.
 
     Args:
-        cause: One word to count by: `not_an_image`, `truncated` (cut or damaged), `too_large`, `missing` (cannot be
+        cause: One word for counts: `not_an_image`, `truncated` (cut or damaged), `too_large`, `missing` (cannot be
             read), or one of those of `FetchError`.
-        detail: One line for a person that names the image.
+        detail: One line to read, with the image's name.
     """
 
 
 def open_header(source: Path | bytes | bytearray, name: str | None = None) -> Image.Image:
-    """A file as a PIL image of which only the header is read.
+    """A file as a PIL image; only its header is decoded.
 
     Raises:
         ImageError: As from `open_image`.
@@ -71,10 +71,10 @@ def open_header(source: Path | bytes | bytearray, name: str | None = None) -> Im
 def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
     """A PIL image of any mode as RGB, under the limits of `open_image`.
 
-    Transparency is laid over white, as transformers' own image processors do.
+    Transparent images get a white background, as in transformers' image processors.
 
     Raises:
-        ImageError: It is too large, holds floats, which have no fixed range, or its file is damaged, which PIL sees
+        ImageError: It is too large, holds floats, which have no fixed range, or its file is damaged, which PIL detects
             only here.
     """
     _check_header(image, name)
@@ -88,7 +88,7 @@ def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
 
 @contextmanager
 def decoding(name: str) -> Generator[None]:
-    """Turn whatever a decoder raises into an `ImageError` that names the image."""
+    """Raise any error of a decoder as an `ImageError` with the image's name."""
     try:
         yield
     except UnidentifiedImageError as error:
@@ -103,16 +103,16 @@ def decoding(name: str) -> Generator[None]:
 
 
 def shown(source: str | Path) -> str:
-    """A path, URL or base64 text as it is named in errors: one line, not too long."""
+    """A path, URL or base64 text for errors: one line, shortened."""
     text = str(source)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 200 else f"{text[:100]}...{text[-60:]}"
 
 
 def check_size(width: int, height: int, name: str) -> None:
-    """Raise `ImageError` for an image beyond `MAX_PIXELS`, or of none."""
+    """Raise `ImageError` for an image with more than `MAX_PIXELS`, or without pixels."""
     if width * height > MAX_PIXELS:
-        size = f"{width} x {height} and allowed are {MAX_PIXELS:,} pixels"
+        size = f"{width} x {height}, expected at most {MAX_PIXELS:,} pixels"
         raise ImageError("too_large", f"{name}: the image is too large, {size}; scale it down first")
     if width * height == 0:
         raise ImageError("not_an_image", f"{name}: the image has no pixels, {width} x {height}")
@@ -121,7 +121,7 @@ def check_size(width: int, height: int, name: str) -> None:
 def _check_header(image: Image.Image, name: str) -> None:
     check_size(*image.size, name)
     if image.mode == "F":
-        raise ImageError("not_an_image", f"{name}: floats have no fixed range; expected 8 or 16 bits a channel")
+        raise ImageError("not_an_image", f"{name}: floats have no fixed range; expected 8 or 16 bits per channel")
     if image.format in ("EPS", "WMF"):
         raise ImageError("not_an_image", f"{name}: PIL starts another program for {image.format}; export it as PNG")
 
@@ -141,14 +141,14 @@ def scale_16_bits(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def looks_like_image(data: bytes) -> bool:
-    """Whether `data` begins as a file of one of `FORMATS` does."""
+    """Whether `data` begins like a file of one of `FORMATS`."""
     Image.init()
     tests = [Image.OPEN[kind][1] for kind in FORMATS if kind in Image.OPEN]
     return any(test is not None and test(data[:16]) for test in tests)
 
 
 def _read(path: Path) -> bytes:
-    """A regular file's content; anything else, a pipe for one, is never opened."""
+    """A regular file's content; other files, such as pipes, are not opened."""
     name = shown(path)
     try:
         mode = path.stat().st_mode

@@ -1,6 +1,6 @@
-"""The one function that opens an image, with one set of limits, for every command, for training and for evaluation.
+"""`open_image`, which opens every image of the package, from any of the accepted kinds.
 
-`image_decoding` has the limits; here are the forms in which an image can be given.
+Its limits are in `image_decoding`.
 
 Shape legend: `B` images, `C` channels (1, 3 or 4), `H` rows, `W` columns.
 """
@@ -31,10 +31,10 @@ from .image_decoding import (
 from .public_http import FetchError, fetch
 
 URL_TIMEOUT = 30.0
-"""Seconds for one URL, redirects included."""
+"""Seconds for one URL, including redirects."""
 
 SOURCES = ("image", "bytes", "url", "image_url", "path", "base64")
-"""Keys of a mapping that hold its image, the first that is not None."""
+"""Keys of a mapping that can hold its image; the first that is not None counts."""
 
 _URLS = ("http://", "https://", "data:")
 _ACCEPTED = "a PIL image, file path, URL, data URI, base64 text, bytes, array, tensor or a mapping that holds one"
@@ -43,20 +43,20 @@ _ACCEPTED = "a PIL image, file path, URL, data URI, base64 text, bytes, array, t
 def open_image(image: Any) -> Image.Image:
     """One image of any accepted kind as RGB.
 
-    Upright by its EXIF, the first frame of an animation, transparency over white, 16 bits scaled to 8.
+    Rotated by its EXIF tag; the first frame of an animation; white behind transparency; 16 bits scaled to 8.
 
     Args:
         image: A PIL image; a file path; a public http(s) URL; a data URI; base64 text; the bytes of a file; a uint8 or
             uint16 array (H, W) or (H, W, C); a tensor (C, H, W), uint8 or float in [0, 1]; the {"bytes", "path"} of
             Hugging Face datasets; the content of a chat message, as {"type": "image", "url": ...} with one of
-            `SOURCES`. Under `url` and `image_url` stands a URL or a data URI, never a file.
+            `SOURCES`. `url` and `image_url` hold a URL or a data URI, never a file.
 
     Returns:
         A new image; `image` itself if it is upright RGB in memory already.
 
     Raises:
-        ImageError: It is no image that can be read, or beyond the limits of `image_decoding`.
-        FileNotFoundError: The path does not exist, or is no regular file.
+        ImageError: The image cannot be read, or exceeds the limits of `image_decoding`.
+        FileNotFoundError: The path does not exist, or is not a regular file.
     """
     if isinstance(image, Image.Image):
         return to_rgb(image)
@@ -76,7 +76,7 @@ def open_image(image: Any) -> Image.Image:
 
 
 def flatten_images(images: Any) -> list[Image.Image]:
-    """Images nested in any way, batches (B, C, H, W) and (B, H, W, C) included, as one flat list of RGB PIL images."""
+    """Images in nested lists, and batches (B, C, H, W) or (B, H, W, C), as one flat list of RGB PIL images."""
     if images is None:
         return []
     if isinstance(images, list | tuple) or (isinstance(images, torch.Tensor | np.ndarray) and images.ndim == 4):
@@ -85,7 +85,7 @@ def flatten_images(images: Any) -> list[Image.Image]:
 
 
 def _open_text(text: str) -> Image.Image:
-    """The image of a URL, a data URI, a file path or base64 text, told apart in this order."""
+    """The image of a URL, a data URI, a file path or base64 text, tried in this order."""
     if text[:8].lower().startswith(_URLS):
         return _open_url(text)
     try:
@@ -119,7 +119,7 @@ def _open_url(url: str) -> Image.Image:
 
 
 def _open_mapping(content: Mapping[str, Any]) -> Image.Image:
-    """The image of a mapping; each key is read as what it says and as nothing else."""
+    """The image of a mapping; each key accepts its own kind only."""
     key = next((key for key in SOURCES if content.get(key) is not None), None)
     if key is None:
         keys = ", ".join(map(str, content)) or "no keys"
@@ -137,11 +137,11 @@ def _open_mapping(content: Mapping[str, Any]) -> Image.Image:
         value = _from_base64(value)
     if key in ("bytes", "base64") and isinstance(value, bytes | bytearray):
         return to_rgb(open_header(value))
-    raise ImageError("not_an_image", f"{shown(repr(content[key]))}: no value for the key {key!r} of an image content")
+    raise ImageError("not_an_image", f"{shown(repr(content[key]))}: not a valid value of {key!r} in an image content")
 
 
 def _from_base64(text: str | bytes) -> bytes | None:
-    """What base64 stands for, line breaks and missing padding allowed; `None` for any other text."""
+    """The bytes of base64 text, which may have line breaks and lack padding; `None` for any other text."""
     try:
         packed = b"".join((text.encode("ascii") if isinstance(text, str) else text).split())
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
@@ -178,9 +178,9 @@ def _array_to_pil(values: np.ndarray[Any, Any]) -> Image.Image:
 
 
 def open_message_images(conversation: Any) -> Any:
-    """A conversation or several, each image of their messages as {"type": "image", "image": PIL image}.
+    """A conversation, or several, with each image as {"type": "image", "image": PIL image}.
 
-    transformers passes on the value of every source key of a content, `None` too, and no longer says which key it was.
+    transformers would pass on the values of all source keys, also `None`, without their names.
     """
     if isinstance(conversation, list | tuple):
         return [open_message_images(part) for part in conversation]
@@ -193,6 +193,6 @@ def _open_content(content: Any) -> Any:
     if not isinstance(content, Mapping) or content.get("type") not in ("image", "image_url"):
         return content
     rest = {name: value for name, value in content.items() if name not in SOURCES}
-    if all(content.get(name) is None for name in SOURCES):  # its image is given beside the messages
+    if all(content.get(name) is None for name in SOURCES):  # its image is given outside of the messages
         return rest
     return {**rest, "type": "image", "image": open_image(content)}

@@ -10,12 +10,12 @@ def require(extra: str, module: str) -> ModuleType:
     """Import an optional dependency.
 
     Args:
-        extra: the extra of this package that brings it, as in `pip install "theworld[extra]"`.
+        extra: the extra of this package that installs it, as in `pip install "theworld[extra]"`.
         module: dotted name of the module to import.
 
     Raises:
-        ImportError: if the dependency is absent; the message names the install command. What fails *inside* a
-            dependency that is there passes through unchanged.
+        ImportError: if the dependency is absent; the message names the install command. An error *inside* an installed
+            dependency is raised unchanged.
     """
     try:
         return importlib.import_module(module)

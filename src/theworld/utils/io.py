@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, JSON lines that survive an interrupted writer, and the cache folder."""
+"""Atomic writes of files, JSON lines that survive an interrupted writer, and the cache folder."""
 
 import json
 import os
@@ -17,9 +17,10 @@ def cache_folder() -> Path:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` so that a reader sees the old file or the new one, never a part.
+    """Write `data` atomically: a reader gets either the old or the new file.
 
-    The bytes go to a temporary file beside `path`, are flushed to disk, and take its name. Parent folders are made.
+    The bytes are written to a temporary file beside `path` and flushed to disk, and the file is renamed. Parent folders
+    are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +31,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes it readable to its owner only
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are readable by their owner only
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -45,19 +46,19 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically.
 
     Raises:
-        TypeError: if `value` holds something JSON has no form for.
+        TypeError: if JSON cannot express `value`.
         ValueError: if it holds NaN or an infinity, which other readers of JSON refuse.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def append_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append `rows`, one JSON object a line, and flush them to disk.
+    """Append `rows`, one JSON object per line, and flush them to disk.
 
     A line that an interrupted writer left unfinished is removed first.
     """
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    data = lines.encode("utf-8", "backslashreplace")  # half a surrogate pair as JSON writes it
+    data = lines.encode("utf-8", "backslashreplace")  # a lone surrogate as in JSON
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -75,7 +76,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a finished line is no JSON object; the message names the file and the line.
+        ValueError: if a finished line is not a JSON object; the message names the file and the line.
     """
     with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -83,7 +84,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
                 return
             try:
                 row = json.loads(line.decode())
-            except (ValueError, RecursionError) as error:  # of the encoding, the syntax, or a too long number
+            except (ValueError, RecursionError) as error:  # wrong encoding, syntax, or a number that is too long
                 raise TheWorldError(f"{path}, line {number}: not JSON ({error}).") from error
             if not isinstance(row, dict):
                 raise TheWorldError(f"{path}, line {number}: expected a JSON object, got {type(row).__name__}.")

@@ -6,10 +6,10 @@ from .errors import FileError
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes any free one.
+    """A listening socket; port 0 takes any free port.
 
     Raises:
-        OSError: The port is in use, or `host` is no address of this machine.
+        OSError: The port is in use, or `host` is not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -14,11 +14,11 @@ from .errors import without_tokens
 
 logger = logging.getLogger("theworld")
 
-PROGRESS_DELAY = 3.0  # seconds that a loop takes before its progress bar shows
+PROGRESS_DELAY = 3.0  # seconds before a loop shows its progress bar
 
 
 class _RankZero(logging.Filter):
-    """Passes all messages of the first process, and warnings of every process; none with a token in it."""
+    """Passes all messages of the first process and warnings of every process, with tokens removed."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = without_tokens(record.getMessage()), ()
@@ -29,8 +29,8 @@ logger.addFilter(_RankZero())
 
 
 def configure_logging(level: int = logging.INFO) -> None:
-    """Show the package's messages on stderr; for commands and scripts, a library leaves this to its user."""
-    handler = logging.StreamHandler()  # on today's stderr: an earlier call's may be closed
+    """Show the package's messages on stderr. For commands and scripts; a library does not configure logging."""
+    handler = logging.StreamHandler()  # the current stderr: that of an earlier call may be closed
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
@@ -39,15 +39,14 @@ def configure_logging(level: int = logging.INFO) -> None:
 
 @cache
 def warn_once(message: str) -> None:
-    """Log a warning, the first time that this process has it."""
+    """Log a warning once per process."""
     logger.warning("%s", message)
 
 
 def progress(steps: Iterable[Any], description: str, *, unit: str, show: bool = True) -> Iterable[Any]:
-    """`steps`, with a progress bar once they have taken `PROGRESS_DELAY`.
+    """`steps`, with a progress bar after `PROGRESS_DELAY` seconds.
 
-    There is none where stderr is no terminal, where the package's warnings are off, or on another than the first
-    process.
+    There is none if stderr is not a terminal or the package's warnings are off, and only the first process has one.
     """
     show = show and logger.isEnabledFor(logging.WARNING) and os.environ.get("RANK", "0") == "0"
     return tqdm(steps, description, unit=unit, delay=PROGRESS_DELAY, leave=False, disable=None if show else True)
@@ -57,16 +56,16 @@ def progress(steps: Iterable[Any], description: str, *, unit: str, show: bool = 
 def quiet_third_party(verbose: bool = False, *, progress_bars: bool = False) -> Generator[None]:
     """Silence progress bars, advice and warnings of transformers and diffusers; errors still show.
 
-    Wrap the loading of models in it. All settings are as before afterwards, also after an exception.
+    Wrap the loading of models in it. All settings are restored at the end, also after an exception.
 
     Args:
-        verbose: True leaves everything as it is.
-        progress_bars: True leaves the progress bars of loading as they are.
+        verbose: True silences nothing.
+        progress_bars: True does not silence the progress bars of loading.
     """
     if verbose:
         yield
         return
-    # Imported here: a logger must not cost the import of torch.
+    # Imported here, so that the logger does not import torch
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars
     from transformers.utils import logging as transformers_logging
@@ -78,7 +77,7 @@ def quiet_third_party(verbose: bool = False, *, progress_bars: bool = False) -> 
             library.set_verbosity_error()
             if not progress_bars:
                 library.disable_progress_bar()
-        enable_progress_bars()  # of downloads: a download of gigabytes must show its progress; cached files show no bar
+        enable_progress_bars()  # bars of downloads, which may be gigabytes; cached files show none
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

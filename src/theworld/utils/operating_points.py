@@ -1,4 +1,4 @@
-"""Operating points: named settings of the world, and what Cosmos-Predict2 was trained on."""
+"""Operating points: named world settings, and the sizes and clips that Cosmos-Predict2 was trained on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROMPT = "A realistic video that continues from its first image. Objects keep th
 _NATIVE: dict[str, Any] = {
     "world_image_size": 480,
     "world_image_fit": "crop",
-    "world_pooling": 4,  # 60 x 60 latent positions -> 15 x 15 world tokens a frame
+    "world_pooling": 4,  # 60 x 60 latent positions -> 15 x 15 world tokens per frame
     "num_world_steps": 4,
     "world_prompt": None,
     "world_guidance_scale": 1.0,
@@ -31,7 +31,7 @@ OPERATING_POINTS: dict[str, dict[str, Any]] = {
 TRAINED_SIZES = ((480, 480), (480, 640), (432, 768), (960, 960), (704, 1280))
 """Short and long side in pixels of the videos that Cosmos-Predict2 was trained on."""
 TRAINED_CLIPS = {16: 24, 10: 16}
-"""Frames a second, and latent frames of a clip, that it was trained on."""
+"""Frames per second -> latent frames of a clip that it was trained on."""
 
 
 def operating_point(name: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def operating_point(name: Any) -> dict[str, Any]:
 
 
 def outside_training(height: int, width: int, latent_frames: int, fps: float) -> str:
-    """What of a rollout Cosmos-Predict2 was not trained on, in one line; empty if it was trained on all of it."""
+    """One line on the properties of a rollout that Cosmos-Predict2 was not trained on; empty if there are none."""
     found: list[str] = []
     if (min(height, width), max(height, width)) not in TRAINED_SIZES:
         sizes = ", ".join(f"{short} x {long}" for short, long in TRAINED_SIZES)

@@ -1,4 +1,4 @@
-"""Calls back after every optimiser step, of any loop: the Trainer's, TRL's, and one written by hand."""
+"""Callback after every optimiser step of any training loop: the Trainer's, TRL's, or the user's own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ _watched: WeakKeyDictionary[nn.Module, Callable[[Any, list[str]], None]] = WeakK
 def after_steps(model: nn.Module, call: Callable[[Any, list[str]], None]) -> None:
     """Call `call(model, names)` after each step that has a gradient for parameters of `model`, with their names.
 
-    A gradient of zeros is none: modules that a batch does not use get one, so that every rank has the same gradients.
-    `call` must hold no reference to `model`, which is forgotten when nothing else holds it.
+    Gradients that are all zero do not count: modules that a batch does not use get them, so that every rank has the
+    same gradients. `call` must not hold a reference to `model`, which is kept weakly.
     """
     _watched[model] = call
 
@@ -32,7 +32,7 @@ def _after_step(optimizer: Optimizer, *_: Any) -> None:
 
 
 def _not_zero(gradients: dict[str, Tensor]) -> list[str]:
-    """Names of those with a value that is not zero, of the own shard if they are sharded; one wait for the device."""
+    """Names of gradients with a value other than zero, in the local shard if sharded; waits for the device once."""
     local = [value.to_local() if isinstance(value, DTensor) else value for value in gradients.values()]
     flags = [value.any() for value in local]
     found = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist() if flags else []

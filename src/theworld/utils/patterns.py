@@ -1,4 +1,4 @@
-"""Regular expressions of strangers, matched within a time limit."""
+"""Matches untrusted regular expressions within a time limit."""
 
 import time
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from .errors import TheWorldError
 
 
 def full_matches(pattern: str, names: Iterable[str], label: str, seconds: float = 2) -> list[str]:
-    """The names that the whole of `pattern` matches, within `seconds` for all together.
+    """The names that `pattern` matches completely, within `seconds` for all names together.
 
     Raises:
-        ValueError: It is no regular expression or takes too long; names `label` and the pattern.
+        ValueError: It is not a regular expression or takes too long; names `label` and the pattern.
     """
     end, now = time.monotonic() + seconds, time.monotonic
     try:

@@ -1,4 +1,4 @@
-"""Features of images without a model: frequencies of pixels, and values standardised over positions."""
+"""Features of images without a model: pixel frequencies, and standardisation over positions."""
 
 import math
 
@@ -15,11 +15,11 @@ def standardised(features: torch.Tensor) -> torch.Tensor:
 
 
 def lowest_frequencies(images: torch.Tensor, size: int, channels: int) -> torch.Tensor:
-    """The discrete cosine transform that JPEG uses, of patches of `size` x `size` pixels.
+    """The lowest frequencies of the discrete cosine transform (as in JPEG) of patches of `size` x `size` pixels.
 
     Args:
         images: (B, 3, H, W).
-        channels: How many frequencies are kept: the lowest, red, green and blue in turn.
+        channels: Number of channels, ordered by frequency, then red, green, blue.
 
     Returns:
         (B, channels, H / size, W / size); a flat patch keeps its values.
@@ -39,7 +39,7 @@ def _transform(size: int, channels: int) -> torch.Tensor:
         raise TheWorldError(f"{channels} latent channels: patches of {size} x {size} pixels have {most} frequencies")
     order = sorted(((v, u) for v in range(size) for u in range(size)), key=lambda vu: (sum(vu), vu))
     patches = torch.stack([torch.outer(waves[v], waves[u]).flatten() for v, u in order])  # (size size, size size)
-    rows = torch.einsum("fp,cd->fcdp", patches, torch.eye(3))  # one row a frequency and colour, zero for other colours
+    rows = torch.einsum("fp,cd->fcdp", patches, torch.eye(3))  # a row per frequency and colour, 0 for other colours
     return rows.flatten(2).flatten(0, 1)[:channels]
 
 

@@ -1,7 +1,7 @@
-"""The one way to fetch a URL: from public addresses only, within limits of size and total time.
+"""Fetches URLs, from public addresses only, within limits of size and total time.
 
 A name is resolved once, all its addresses must be public, and the connection goes to the address that was checked. Each
-redirect is checked in the same way. Proxies of the environment are not used: they would resolve the name again.
+redirect is checked in the same way. Proxies of the environment are not used, because they would resolve the name again.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class FetchError(CausedError):
     """A URL that cannot be fetched.
 
     Args:
-        cause: One word to count by: `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`,
-            `redirects` or `too_large`.
-        detail: One line for a person.
+        cause: One word for counts: `bad_url`, `private_address`, `connection`, `timeout`, `http_<status>`, `redirects`
+            or `too_large`.
+        detail: One line to read.
     """
 
 
@@ -50,7 +50,7 @@ def fetch(url: str, *, timeout: float, max_bytes: int, allow_private: bool = Fal
         url: Its path and query need not be ASCII.
         timeout: Seconds for the whole call: resolution, redirects and body.
         max_bytes: Size limit of the body.
-        allow_private: Also connect to addresses that are not public. Only for servers of one's own.
+        allow_private: Also connect to addresses that are not public. Only for your own servers.
 
     Raises:
         FetchError: With a cause; the detail does not repeat the URL.
@@ -59,15 +59,15 @@ def fetch(url: str, *, timeout: float, max_bytes: int, allow_private: bool = Fal
     try:
         return _get(url, backend, max_bytes)
     except httpcore.TimeoutException as error:
-        raise FetchError("timeout", f"not there after {timeout:g} s") from error
+        raise FetchError("timeout", f"not complete after {timeout:g} s") from error
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise FetchError("connection", str(error) or type(error).__name__) from error
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet: not private, loopback, link-local, reserved or multicast.
+    """Whether an IP address is public: not private, loopback, link-local, reserved or multicast.
 
-    An IPv6 address that stands for an IPv4 one is as public as that.
+    An IPv6 address that embeds an IPv4 address is public if that is.
     """
     parsed = ip_address(address.partition("%")[0])
     if isinstance(parsed, IPv6Address):
@@ -78,7 +78,7 @@ def is_public(address: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` can be reached from this machine alone."""
+    """Whether `host` can be reached from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -115,7 +115,7 @@ def _body(response: httpcore.Response, max_bytes: int) -> bytes:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to public addresses only, and lets no step take longer than what is left until `deadline`."""
+    """Connects to public addresses only, and ends every step at `deadline`."""
 
     def __init__(self, deadline: float, allow_private: bool) -> None:
         self.deadline = deadline
@@ -146,7 +146,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A connection that ends at `deadline`; a limit for each read would let a slow server drip for ever."""
+    """A connection that ends at `deadline`. With a limit per read, a slow server could send forever."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self.stream = stream
@@ -172,10 +172,10 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 def _checked(url: str, base: str) -> str:
-    """The URL, relative to `base`, in ASCII, without what a request does not carry: user, password, fragment.
+    """The URL, relative to `base`, in ASCII, without user, password and fragment.
 
     Raises:
-        FetchError: `bad_url`: it is not http or https, names no host, or is no URL.
+        FetchError: `bad_url`: it is not http or https, has no host, or is not a URL.
     """
     try:
         parts = urlsplit(urljoin(base, url.strip()))
@@ -191,7 +191,7 @@ def _checked(url: str, base: str) -> str:
 
 
 def _resolve(host: str, port: int, seconds: float) -> list[str]:
-    """The addresses of a name, in the system's order; asked in a thread, as the system's resolver has no time limit."""
+    """The addresses of a name, in the system's order. Resolved in a thread, because the resolver has no time limit."""
     answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def ask() -> None:

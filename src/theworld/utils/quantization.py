@@ -13,7 +13,7 @@ def quantization(settings: Any, dtype: torch.dtype) -> dict[str, Any]:
     """The argument of `from_pretrained` for `load_in_4bit` and `load_in_8bit` of `settings`; empty for neither.
 
     Args:
-        dtype: In which a layer computes.
+        dtype: The dtype that layers compute in.
 
     Raises:
         ImportError: bitsandbytes is not installed.

@@ -1,4 +1,4 @@
-"""Seeds, weights drawn from one, and a record of what a result was computed with."""
+"""Seeds, random weights, and a record of the environment of a result."""
 
 import math
 import platform
@@ -31,7 +31,7 @@ def seed_everything(seed: int) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and source state, ready for JSON.
+    """Versions, machine and source state, as JSON values.
 
     Returns:
         `python`, `platform`, `packages` (name -> version or None), `devices` (names, the CPU last), `threads`, and
@@ -42,14 +42,15 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "devices": [*cuda, *mps, "cpu"],
         "threads": torch.get_num_threads(),
         "git": _git_state(Path(__file__).parent),
     }
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Version of a distribution; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -59,10 +60,15 @@ def _version(package: str) -> str | None:
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout that tracks `folder`; None outside one, as in an installed package."""
     try:
-        _git(folder, "ls-files", "--error-unmatch", ".")  # an ignored .venv inside a checkout is not its source
+        _git(folder, "ls-files", "--error-unmatch", ".")  # false for an ignored .venv inside a checkout
         return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def git_text(git: dict[str, Any] | None) -> str:
+    """`git` of `environment()` for people."""
+    return "no checkout" if git is None else git["commit"][:12] + (" with local changes" if git["dirty"] else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -72,7 +78,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 @torch.no_grad()
 def draw_weights(module: nn.Module, seed: int) -> None:
-    """Draw all weights anew, whatever they were: normal by fan-in, one-dimensional ones 1 and biases 0."""
+    """Replace all weights by random ones: normal by fan-in; one-dimensional weights are 1, biases 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(module.named_parameters()):
         if parameter.ndim < 2:

@@ -1,4 +1,4 @@
-"""One record a key. A config declares each key in one line; checks, options, help and documentation are read from it.
+"""Records of config keys. Checks, command-line options, help and documentation are derived from them.
 
 batch_size: int = setting(4, "Samples per process and forward pass.", low=1)
 """
@@ -27,24 +27,24 @@ WORDS: dict[Any, str] = {
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of one key of a config.
+    """One key of a config.
 
     Args:
         name: Its name in Python, in JSON and on the command line.
         kind: Its type, resolved.
-        default: Its value where it is not given.
+        default: Its value if it is not given.
         help: One plain sentence.
         low: Smallest number, or shortest text.
         high: Largest number.
-        above: What a number has to exceed.
-        choices: The texts allowed; empty for any.
-        unset: What the default stands for, where the value alone does not say it.
-        argument: The fields of `transformers.TrainingArguments` that it sets, where their names differ from its own.
-        shapes: Whether a run that resumes with another value has other losses.
-        local: Whether it names a place or an account, which says nothing about the weights.
+        above: A number must be larger than this.
+        choices: Allowed texts; empty for any text.
+        unset: Meaning of the default, if the value does not show it.
+        argument: The fields of `transformers.TrainingArguments` that it sets, if their names differ from its own.
+        shapes: Whether a change in a resumed run changes its losses.
+        local: Whether it is a path, an account or the like, which does not describe the weights.
         secret: Whether it is left out of files and messages.
-        refused: Why a run does not take this key.
-        source: The class that owns it, for the documentation.
+        refused: Why a run cannot set this key.
+        source: The class that defines it, for the documentation.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Key:
 
     @property
     def range(self) -> str:
-        """The range in words; empty where there is none."""
+        """The range in words; empty without a range."""
         if (self.low, self.high) == (0, 1):
             return "a share between 0 and 1"
         if self.high is not None:
@@ -90,14 +90,14 @@ class Key:
 
     @property
     def limits(self) -> str:
-        """Type, choices and range in words, for people who read of the key."""
+        """Type, choices and range in words, for help and documentation."""
         if self.range == "a name":
             return self.expected.replace("text", "a name")
         return f"{self.expected}, {self.range}" if self.range else self.expected
 
     @property
     def example(self) -> str:
-        """How a list or an object is written on a command line; empty for other types."""
+        """Example of a list or an object on a command line; empty for other types."""
         kind = next((kind for kind in self.kinds if (get_origin(kind) or kind) in (list, dict)), None)
         items = [1, 2] if {int, float} & set(get_args(kind)) else ["a", "b"]
         written = json.dumps({"name": items[0]} if (get_origin(kind) or kind) is dict else items)
@@ -105,7 +105,7 @@ class Key:
 
     @property
     def shown_default(self) -> str:
-        """The default as a person writes it."""
+        """The default as a user would write it."""
         return self.unset or (self.default if isinstance(self.default, str) else json.dumps(self.default))
 
     def check(self, value: Any) -> None:
@@ -123,10 +123,10 @@ class Key:
                 raise TheWorldError(f"{self._named(value)}: expected {self.range}")
 
     def parse(self, text: str) -> Any:
-        """The value that `text`, from a command line, means: `none`, `true`, a number as in Python, JSON, or the text.
+        """The value of `text` from a command line: `none`, `true`, a number as in Python, JSON, or the text itself.
 
         Raises:
-            ValueError: It is no value of the key's type.
+            ValueError: It is not a value of the key's type.
         """
         word, kinds = text.lower(), [get_origin(kind) or kind for kind in self.kinds]
         if types.NoneType in kinds and word in ("none", "null"):
@@ -139,7 +139,7 @@ class Key:
             except (ValueError, RecursionError) as error:
                 raise TheWorldError(f"{self._named(text)}: not JSON ({error}){self.example}") from error
         for number in (int, float):
-            if number in kinds or float in kinds:  # a whole number stays one
+            if number in kinds or float in kinds:  # a whole number stays an int
                 with suppress(ValueError):
                     return number(text)
         if any(_is_text(kind) for kind in self.kinds):
@@ -168,7 +168,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def setting(default: Any, help: str, **record: Any) -> Any:
-    """A field of a dataclass with what `Key` says of it."""
+    """A dataclass field with the arguments of `Key` in `record`."""
     return field(default=default, repr=not record.get("secret"), metadata={"help": help, **record})
 
 
@@ -187,10 +187,10 @@ def keys(config: type) -> dict[str, Key]:
 
 
 def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
-    """Raise a ValueError for numbers, also nested, that would make a loader run out of time or memory.
+    """Raise a ValueError for numbers, also nested, that could make a loader exhaust time or memory.
 
     Args:
-        largest: What the fields of these names may be, from 1; all others may have 64 bits.
+        largest: Upper limits of fields by name, with lower limit 1; all other numbers may have 64 bits.
     """
     for name, value in fields.items():
         least, most = (1, largest[name]) if name in largest else (-(2**63), 2**63)
@@ -202,7 +202,7 @@ def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`did you mean ...?` with the most similar of `names`; empty where none is similar."""
+    """`did you mean ...?` with the most similar of `names`; empty if none is similar."""
     near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
 
@@ -224,7 +224,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no JSON object.
+        ValueError: It is not a JSON object.
     """
     if not path.is_file():
         raise MissingFileError(f"{path}: no such config file")

@@ -18,7 +18,7 @@ def save_signed(path: Path, name: str, tensor: torch.Tensor, text: str) -> None:
 
 
 def read_signed(path: str | Path, name: str, text: str, kind: str) -> torch.Tensor:
-    """The tensor that `save_signed` wrote; errors call it `kind`.
+    """The tensor that `save_signed` wrote; errors refer to it as `kind`.
 
     Raises:
         FileNotFoundError: There is no such file.

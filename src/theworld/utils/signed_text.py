@@ -1,16 +1,16 @@
-"""Texts that we write and people may edit: a last line says whether a text is still as it was written."""
+"""Marks generated texts with a digest in their last line, which shows whether a user edited them."""
 
 from hashlib import sha256
 from pathlib import Path
 
 
 def signed(text: str) -> str:
-    """`text`, which ends with a newline, and a comment of Markdown with a digest of it."""
+    """`text`, which ends with a newline, followed by a Markdown comment with its digest."""
     return f"{text}<!-- written by theworld, {sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 
 def may_replace(path: Path) -> bool:
-    """Whether nothing of a person is lost at `path`: nothing is there, or a text as `signed` made it."""
+    """Whether `path` does not exist, or holds an unedited text of `signed`."""
     if not path.is_file():
         return not path.exists()
     lines = path.read_text("utf-8", errors="replace").splitlines(keepends=True)

@@ -20,7 +20,7 @@ SAMPLED_VALUES = 256
 def weights_digest(weights: dict[str, torch.Tensor]) -> str:
     """A short identifier of named weights, from their names, shapes and `SAMPLED_VALUES` evenly spaced values of each.
 
-    Sampling is enough where any training moves all values, and takes milliseconds where a full hash takes minutes.
+    Sampling suffices because training changes all values; it takes milliseconds, and a full hash minutes.
     """
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
@@ -43,13 +43,13 @@ def content_digest(value: torch.Tensor) -> str:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is remembered of a tensor.
+    """Record of a tensor, for a later comparison.
 
     Args:
         shape: Its shape.
         dtype: Its type.
         version: PyTorch's counter of in-place changes.
-        digest: Of its bytes; `None` where they are not in memory.
+        digest: Hash of its bytes; `None` if they are not in memory.
         sample: A few of its values, on the CPU.
     """
 
@@ -61,7 +61,7 @@ class Snapshot:
 
 
 def snapshot(value: torch.Tensor) -> Snapshot:
-    """What to remember of a tensor as it is now."""
+    """The record of a tensor's current state."""
     if value.is_meta or type(value.data) is not torch.Tensor:  # offloaded, or a quantised type of its own
         return Snapshot(value.shape, value.dtype, value._version, None, None)
     digest, sample = content_digest(value), sampled(value).cpu().clone()
@@ -75,7 +75,7 @@ def differs(value: torch.Tensor, base: Snapshot, *, thorough: bool = True) -> bo
         thorough: Hash it even if its version counter is unchanged.
     """
     if base.digest is None or base.sample is None or value.is_meta or isinstance(value, DTensor):
-        return False  # what is not here as a whole cannot be compared
+        return False  # a tensor that is not completely in memory cannot be compared
     value, version = value.detach(), value._version
     if value.dtype != base.dtype:
         if torch.promote_types(value.dtype, base.dtype) != value.dtype:  # rounded with the whole model, by `.to(dtype)`

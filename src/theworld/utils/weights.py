@@ -1,4 +1,4 @@
-"""Files of weights: reading and identifying them, and whether a library loaded all that is in them."""
+"""Files of weights: reads and identifies them, and checks that a library loaded all of them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .logging import quiet_third_party
 
 WRONG = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 SHOWN_KEYS = 8
-SAMPLES, SAMPLE_BYTES = 1024, 4096  # of a large file; a smaller one is read whole
+SAMPLES, SAMPLE_BYTES = 1024, 4096  # samples of a large file; smaller files are read completely
 
 
 def load_checked(cls: Any, name: str, *, subfolder: str, progress_bars: bool = False, **settings: Any) -> Any:
-    """A model of transformers or diffusers, with every weight that its config describes and no other.
+    """A model of transformers or diffusers, checked to have exactly the weights that its config describes.
 
     Args:
         cls: Its class.
         name: Folder or Hub id.
-        subfolder: Where in `name` it lies.
+        subfolder: Its sub-folder in `name`.
         progress_bars: Whether loading shows its progress.
         settings: More arguments of `from_pretrained`.
 
@@ -58,15 +58,15 @@ def shorten(keys: list[str]) -> str:
 
 
 def listed(problems: Mapping[str, list[str]]) -> str:
-    """The kinds of problems that have keys, for one line of an error; empty if none has."""
+    """The kinds of problems with their keys, for one line of an error; empty without problems."""
     return "; ".join(f"{kind}: {shorten(keys)}" for kind, keys in problems.items() if keys)
 
 
 def check_loaded(name: str, info: Mapping[str, Any]) -> None:
-    """Refuse a model whose weights are not those of its config: what is missing would be random.
+    """Check that a model's weights are those of its config; missing ones would be random.
 
     Args:
-        name: Of the repository and component.
+        name: Name of the repository and component.
         info: What transformers or diffusers return with `output_loading_info=True`.
 
     Raises:
@@ -78,7 +78,7 @@ def check_loaded(name: str, info: Mapping[str, Any]) -> None:
 
 
 def content_key(files: Iterable[str]) -> str:
-    """A short identifier of what `files` hold: of large ones the header, the size and evenly spaced samples."""
+    """A short identifier of the content of `files`; for large files, of header, size and evenly spaced samples."""
     digest = hashlib.sha256()
     for name in files:
         path = Path(name)
@@ -118,7 +118,7 @@ def weight_files(name: str | Path, subfolder: str = "", **hub: Any) -> list[str]
 
 
 def find_weight_files(name: str | Path, subfolder: str = "", *, offline: bool = False, **hub: Any) -> list[str]:
-    """As `weight_files`, but an empty list if there are none, with `offline` also if the Hub cannot be reached."""
+    """As `weight_files`, but empty if there are none; with `offline`, also if the Hub cannot be reached."""
     where: dict[str, Any] = {"subfolder": subfolder, **hub}
     weights = find_file(name, SAFE_WEIGHTS_NAME, offline=offline, **where)
     if weights is not None:
@@ -128,7 +128,7 @@ def find_weight_files(name: str | Path, subfolder: str = "", *, offline: bool = 
 
 
 def find_file(name: str | Path, file: str, *, offline: bool = False, **hub: Any) -> str | None:
-    """Path of one file of a folder or repository; `None` if it has none, with `offline` also if it is out of reach."""
+    """Path of one file of a folder or repository; `None` if missing, or with `offline` unreachable."""
     if offline:
         hub["_raise_exceptions_for_connection_errors"] = False
     return cached_file(name, file, _raise_exceptions_for_missing_entries=False, **hub)

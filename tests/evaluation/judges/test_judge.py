@@ -205,7 +205,7 @@ def test_the_command_judges_every_arm(folder: Path, capsys: Any) -> None:
 
 
 MISTAKES = [
-    ({"base_url": "ftp://here"}, "expected such as http"),
+    ({"base_url": "ftp://here"}, "expected a URL such as http"),
     ({"base_url": f"https://me:{KEY}@here/v1"}, "holds credentials"),
     ({"base_url": f"https://here/v1?key={KEY}"}, "holds credentials"),
     ({"model": " "}, "name the model"),

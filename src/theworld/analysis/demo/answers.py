@@ -1,10 +1,11 @@
-"""What the page shows, without the page: two answers, the imagined frames, and where the answer looked."""
+"""The content of the page: two answers, the imagined frames, and the attention of the answer."""
 
 from __future__ import annotations
 
 import base64
+import html
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,17 +19,18 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 from ..animate import save_rollout
-from ..explain import explain
-from ..explain_plots import draw_explanation
+from ..explain import GROUPS, Explanation, explain
+from ..explain_plots import COLOURS, NAMES, attention_over
 from ..guardrail import can_show
 from ..imagine import decode_frames, seen_by_world
 
+MAX_SIDE = 480  # pixels of a frame with its attention
 NO_IMAGE = "there is no image: upload one, or pick an example scene"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """An example: a still, a question about its future, the true answer, and the frames that did follow."""
+    """An example: an image, a question about its future, the true answer, and the true next frames."""
 
     name: str
     image: Image.Image
@@ -39,31 +41,32 @@ class Scene:
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to show so far.
+    """The content of the page so far.
 
     Args:
         plain: Gemma 3's answer, without world tokens.
         world: The answer with them.
-        frames: The present as the VAE keeps it, and every imagined frame; empty where images may not be decoded.
-        attention: Where the answer looked, drawn on the frames.
+        frames: The current frame as the VAE reconstructs it, and all imagined frames; empty if frames may not be
+            decoded.
+        attention: The attention of the answer as HTML: drawn on the frames, and as shares of every layer.
     """
 
     plain: str | None = None
     world: str | None = None
     frames: list[Image.Image] = field(default_factory=list)
-    attention: Image.Image | None = None
+    attention: str | None = None
 
 
 def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: int) -> Iterator[Shown]:
-    """Ask without and with the world; what is known so far comes as soon as it is known.
+    """Ask without and with the world; yields each result as soon as it is available.
 
     One rollout serves the answer, the attention and the frames.
 
     Args:
-        image: Of any kind that `open_image` takes, or `None`.
+        image: Any kind of image that `open_image` opens, or `None`.
 
     Raises:
-        ValueError: There is no image or none that can be read, no question, or steps out of range.
+        ValueError: The image is missing or cannot be read, the question is empty, or steps are out of range.
     """
     if image is None:
         raise TheWorldError(NO_IMAGE)
@@ -82,24 +85,55 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
         compression = model.config.world_temporal_compression
         behind = [present, *shown.frames[compression::compression]]  # the last frame of each step
         yield shown
-    yield replace(shown, attention=_drawn(draw_explanation(explained, behind)))
+    yield replace(shown, attention=attention_page(explained, behind))
 
 
-def _drawn(figure: Any) -> Image.Image:
-    """A matplotlib figure as an RGB image."""
-    data = BytesIO()
-    figure.savefig(data, format="png", dpi=110)
-    return open_image(data.getvalue())
+def attention_page(explained: Explanation, behind: Sequence[Image.Image]) -> str:
+    """HTML that takes the width and the colours of the page around it: text stays text on a phone and in the dark.
+
+    Args:
+        behind: `T` images to draw on, as of `frames_behind`.
+    """
+    # 1. Each latent frame with its attention, on one scale for all
+    attention = explained.world_attention().numpy()  # (T, R, C)
+    scale = float(attention.max()) or 1.0
+    figures: list[str] = []
+    for step, frame in enumerate(behind):
+        small, data = frame.copy(), BytesIO()
+        small.thumbnail((MAX_SIDE, MAX_SIDE))
+        attention_over(small, attention[step], scale).save(data, "PNG")
+        told = f"{f'step +{step}' if step else 'now'}: {100 * attention[step].sum():.1f} %"
+        figures.append(f'<figure><img alt="attention, {told}" src="{_uri(data.getvalue(), "png")}">')
+        figures[-1] += f"<figcaption>{told}</figcaption></figure>"
+    # 2. The shares of each layer, as a bar
+    shares = explained.shares()
+    bars: list[str] = []
+    for layer in range(len(explained.sliding)):
+        widths = {name: 100 * shares[name][layer] for name in GROUPS}
+        title = ", ".join(f"{NAMES[name]} {width:.0f} %" for name, width in widths.items())
+        parts = (f'<i style="width:{width:.2f}%;background:{COLOURS[name]}"></i>' for name, width in widths.items())
+        bars.append(f'<div class="layer" title="{title}"><span>layer {layer}</span><b>{"".join(parts)}</b></div>')
+    keys = (f'<span><i style="background:{COLOURS[name]}"></i>{NAMES[name]}</span>' for name in GROUPS)
+    answer = html.escape(explained.answer or "(nothing)")
+    return (
+        f"<p>Share of the attention of the answer <strong>{answer}</strong> that goes to the world tokens of each "
+        "latent frame, mean over layers. Yellow cells get little of it, red ones much.</p>"
+        f'<div class="looked">{"".join(figures)}</div>'
+        f'<p>Share of each layer that goes to</p><p class="keys">{"".join(keys)}</p>{"".join(bars)}'
+    )
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def animation(frames: list[Image.Image]) -> str:
-    """An HTML image element that plays the frames; nothing for one frame or none."""
+    """An HTML image element that plays the frames; empty for fewer than two frames."""
     if len(frames) < 2:
         return ""
     with tempfile.TemporaryDirectory() as folder:
         data = save_rollout(frames, Path(folder, "rollout.gif")).read_bytes()
-    source = f"data:image/gif;base64,{base64.b64encode(data).decode()}"
-    return f'<img class="rollout" alt="the imagined frames, one after the other" src="{source}">'
+    return f'<img class="rollout" alt="the imagined frames, one after the other" src="{_uri(data, "gif")}">'
 
 
-__all__ = ["NO_IMAGE", "Scene", "Shown", "animation", "answer_twice"]
+__all__ = ["NO_IMAGE", "Scene", "Shown", "animation", "answer_twice", "attention_page"]

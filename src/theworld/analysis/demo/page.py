@@ -1,9 +1,10 @@
-"""The page as a Gradio app; what it shows is made in `answers.py`."""
+"""The page as a Gradio app; `answers.py` makes its content."""
 
 # No `from __future__ import annotations` here: Gradio reads the annotation of an event at run time
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ from ..guardrail import MISSING, can_show
 from .answers import NO_IMAGE, Scene, Shown, animation, answer_twice
 
 MAX_WAITING = 32  # questions in the queue; one is answered at a time, by the one model
-KEPT_SECONDS = 3600  # how long uploads and images stay on the disk
+KEPT_SECONDS = 3600  # how long uploads and images are stored
 MAX_QUESTION = 1000  # characters
 TITLE = "TheWorld"
 LEAD = """# What happens next?
 Show an image and ask about what follows. **{name}** answers twice: with the future that its world model imagines, and \
 without any world."""
-SIMULATED = "This model knows only its own simulated scenes, such as the examples. Its answers to photos mean nothing."
+SIMULATED = "This model was trained only on simulated scenes, such as the examples. Its answers to photos mean nothing."
 USER_ERRORS = (ValueError, OSError, ImportError, torch.OutOfMemoryError)
 
 
@@ -37,8 +38,8 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
 
     Args:
         model: Answers every question, one at a time.
-        name: What to call it on the page.
-        scenes: Examples to pick from; the first is there from the start.
+        name: Name of the model on the page.
+        scenes: Examples to select; the first is asked when the page opens.
 
     Raises:
         ValueError: The model has no world.
@@ -56,7 +57,7 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                     label="Image",
                     elem_id="image",
                     height=330,
-                    format="png",  # without loss: an example is known by its pixels
+                    format="png",  # lossless, because examples are recognised by their pixels
                     sources=["upload", "clipboard"],
                     buttons=["fullscreen"],
                 )
@@ -81,6 +82,10 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
                 truth = gr.Markdown(elem_id="truth")
         shown = [plain_answer, world, truth, *_images(model)]
 
+        model_alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+        opened = page.load(
+            asking.open, None, shown, show_progress_on=[world, plain_answer], api_visibility="private", **model_alone
+        )
         asked = gr.on(
             [ask.click, question.submit],
             asking.answer,
@@ -88,20 +93,37 @@ def build_page(model: TheWorld, name: str, scenes: Sequence[Scene]) -> gr.Blocks
             shown,
             api_name="ask",
             show_progress_on=[world, plain_answer],
-            concurrency_limit=1,
+            cancels=[opened],
+            **model_alone,
         )
         examples.select(asking.pick, None, [image, question], api_visibility="private")
-        # An answer is about one image: with another it goes, and so does one that is still on its way
-        image.change(asking.clear, None, shown, cancels=[asked], queue=False, api_visibility="private")
+        # An answer is about one image: another image removes it, and cancels an answer in progress
+        image.change(asking.clear, None, shown, cancels=[asked, opened], queue=False, api_visibility="private")
     return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
 
 
 class Asking:
-    """What the page's buttons do, errors included: those become messages on the page."""
+    """Actions of the page's buttons; errors become messages on the page."""
 
     def __init__(self, model: TheWorld, scenes: Sequence[Scene]) -> None:
         self.model = model
         self.scenes = scenes
+        self.opening: Shown | None = None  # of the first example, once it was answered
+
+    def open(self) -> Iterator[tuple[Any, ...]]:
+        """Values of `shown` in `build_page` for the first example, which is answered once for all who open the page.
+
+        Raises:
+            gr.Error: As `answer`.
+        """
+        scene, shown = self.scenes[0], self.opening
+        if shown is not None:
+            yield self._values(shown, scene, scene.question)
+            return
+        with errors_as_messages():
+            for shown in answer_twice(self.model, scene.image, scene.question, self.model.config.num_world_steps):
+                yield self._values(shown, scene, scene.question)
+        self.opening = shown
 
     def pick(self, event: gr.SelectData) -> tuple[Image.Image, str]:
         """Image and question of the example that was clicked."""
@@ -109,16 +131,16 @@ class Asking:
         return enlarge(scene.image), scene.question
 
     def clear(self) -> tuple[Any, ...]:
-        """Values of `shown` in `build_page` that show nothing."""
+        """Empty values of `shown` in `build_page`."""
         return self._values(Shown(), None, "")
 
     def answer(self, image: str | None, question: str, steps: float) -> Iterator[tuple[Any, ...]]:
-        """Values of `shown` in `build_page`, as far as they are known; `image` is a file's path, a URL or a data URI.
+        """Values of `shown` in `build_page`, as they become available; `image` is a path, a URL or a data URI.
 
         Raises:
-            gr.Error: Something that the person can put right.
+            gr.Error: An error that the user can correct.
         """
-        try:
+        with errors_as_messages(image):
             if image is None:
                 raise TheWorldError(NO_IMAGE)
             if len(question) > MAX_QUESTION:
@@ -127,12 +149,9 @@ class Asking:
             scene = self.scene_of(opened)
             for shown in answer_twice(self.model, scene.image if scene else opened, question, int(steps)):
                 yield self._values(shown, scene, question)
-        except USER_ERRORS as error:
-            message = one_line(error).replace(f"{Path(image or '').parent}/", "")
-            raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
 
     def scene_of(self, image: Image.Image) -> Scene | None:
-        """The example that `image` is, pixel by pixel, enlarged or not; `None` for an image of one's own."""
+        """The example with the same pixels as `image`, enlarged or not; `None` for the user's own image."""
 
         def shows(known: Image.Image) -> bool:
             return image.size == known.size and image.tobytes() == known.tobytes()
@@ -142,7 +161,7 @@ class Asking:
     def _values(self, shown: Shown, scene: Scene | None, question: str) -> tuple[Any, ...]:
         truth = ""
         if scene and question.strip() == scene.question and shown.world is not None:
-            truth = f"What did happen: **{plain(scene.answer)}**"
+            truth = f"Truth: **{plain(scene.answer)}**"
         frames = self._film(shown.frames)
         followed = self._film(scene.clip[: len(frames)] if scene else [])
         return (
@@ -155,22 +174,32 @@ class Asking:
             gr.Markdown(visible=bool(followed)),
             gr.Gallery(followed, visible=bool(followed)),
             gr.Markdown(visible=shown.attention is not None),
-            gr.Image(shown.attention, visible=shown.attention is not None),
+            gr.HTML(shown.attention or "", visible=shown.attention is not None),
         )
 
     def _film(self, frames: Sequence[Image.Image]) -> list[tuple[Image.Image, str]]:
         return [(enlarge(frame), f"+{index}" if index else "now") for index, frame in enumerate(frames)]
 
 
+@contextmanager
+def errors_as_messages(image: str | None = None) -> Generator[None]:
+    """Turn errors that the user can correct into messages of the page, without the folder of the `image`."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        message = one_line(error).replace(f"{Path(image or '').parent}/", "")
+        raise gr.Error(html.escape(message, quote=False), print_exception=False) from error
+
+
 def plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape `text` for Markdown."""
     return re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(text))
 
 
 def _hand_over_unopened(image: gr.Image) -> None:
-    """Let Gradio open and fetch nothing of what is given to `image`: `open_image` does both, under its limits.
+    """Prevent Gradio from opening or fetching inputs of `image`; `open_image` does both, under its limits.
 
-    Set on the object, as Gradio writes a file beside the source of every subclass.
+    Set on the object, because Gradio writes a file beside the source of every subclass.
     """
     move = image.async_move_resource_to_block_cache
 
@@ -195,14 +224,22 @@ def _steps_slider(model: TheWorld) -> gr.Slider:
         config.num_world_steps,
         step=1,
         label="Steps to imagine",
-        info=f"Each is {config.world_temporal_compression} video frames; 0 shows the model the present alone.",
+        info=f"Each is {config.world_temporal_compression} video frames; 0 gives the model only the current frame.",
         elem_id="steps",
         buttons=[],
     )
 
 
 def _answer(label: str, elem_id: str) -> gr.Textbox:
-    return gr.Textbox(label=label, elem_id=elem_id, elem_classes="answer", interactive=False, lines=1, max_lines=8)
+    return gr.Textbox(
+        label=label,
+        elem_id=elem_id,
+        elem_classes="answer",
+        placeholder="Press Ask",
+        interactive=False,
+        lines=1,
+        max_lines=8,
+    )
 
 
 def _gallery(images: list[Any], elem_id: str, columns: int, visible: bool = True) -> gr.Gallery:
@@ -224,14 +261,14 @@ def _gallery(images: list[Any], elem_id: str, columns: int, visible: bool = True
 
 
 def _images(model: TheWorld) -> list[Any]:
-    """An animation, the imagined frames, those that did follow, and the attention: all unseen until there is an answer.
+    """An animation, the imagined frames, the true next frames, and the attention; hidden until there is an answer.
 
-    Their order is that of the page; each but the animation comes after its heading.
+    In the order of the page; all but the animation have a heading before them.
     """
     encoder = model.model.world_encoder
     columns = 1 + 2 * model.config.world_temporal_compression
     if encoder is None:
-        raise TheWorldError("the page shows what a world is worth: load the model with enable_world=True")
+        raise TheWorldError("the demo needs a model with a world: load it with enable_world=True")
     if not encoder.can_decode:
         gr.Markdown("No imagined frames are shown: the world encoder predicts features, not frames")
     elif not can_show(encoder, model.config.cosmos_subfolder):
@@ -241,10 +278,7 @@ def _images(model: TheWorld) -> list[Any]:
             rollout = gr.HTML(visible=False, elem_id="rollout")
         with gr.Column(scale=5):
             parts = [rollout]
-            for heading, elem_id in (("What the world model imagined", "imagined"), ("What did happen", "followed")):
+            for heading, elem_id in (("Imagined frames", "imagined"), ("True frames", "followed")):
                 parts += [gr.Markdown(f"### {heading}", visible=False), _gallery([], elem_id, columns, visible=False)]
     heading = gr.Markdown("### Where the answer looked", visible=False)
-    attention = gr.Image(
-        elem_id="attention", visible=False, show_label=False, container=False, buttons=["fullscreen"], format="png"
-    )
-    return [*parts, heading, attention]
+    return [*parts, heading, gr.HTML(visible=False, elem_id="attention")]

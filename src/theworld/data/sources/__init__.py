@@ -1,4 +1,4 @@
-"""One file a dataset: its rows, and what makes the one `Example` of them. `SOURCES` is where a new one is named."""
+"""Datasets, one file each: the rows, and the reader that makes an `Example` of a row. Add new ones to `SOURCES`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,18 @@ CLIP = ("clip_frames", "frames_per_step")
 
 @dataclass(frozen=True)
 class SourceKind:
-    """What is known of a dataset before it is opened; `open_source` checks all of it."""
+    """Properties of a dataset, which `open_source` checks before it opens the dataset."""
 
-    load: Callable[[SourceSettings], tuple[Any, Reader]]  # makes rows and their reader of settings
-    path: str  # what `train_dataset_path` has to be
+    load: Callable[[SourceSettings], tuple[Any, Reader]]  # returns rows and their reader
+    path: str  # what `train_dataset_path` must be
     uses: tuple[str, ...] = PLAIN  # settings with an effect beside `path`, `num_samples` and `seed`; others are refused
-    needs: tuple[str, ...] = ()  # columns without which no row can be read
-    template: str | None = None  # the question template where none is given
-    fields: tuple[str, ...] = ()  # what a template may name beside the columns
-    hub: re.Pattern[str] | None = HUB_ID  # what a Hub id at the path looks like; None where it has to be local
-    images: Literal["optional", "needed", "made"] = "optional"  # the image folder; one that is made need not exist
+    needs: tuple[str, ...] = ()  # required columns
+    template: str | None = None  # default question template
+    fields: tuple[str, ...] = ()  # fields of a template besides the columns
+    hub: re.Pattern[str] | None = HUB_ID  # pattern of a Hub id; None: the path must be local
+    images: Literal["optional", "needed", "made"] = (
+        "optional"  # whether the image folder is needed; `made`: it is created
+    )
     file_is_split: bool = False  # whether one file is one split, so that `split` has no effect on it
 
 
@@ -79,9 +81,9 @@ SOURCES: dict[str, SourceKind] = {
         load_webdataset,
         "tar files, as in shards/{000..099}.tar",
         uses=("question_template", "columns", "streaming"),
-        hub=re.compile(r".+"),  # a pattern or a URL, looked up when it is opened
+        hub=re.compile(r".+"),  # a pattern or a URL, checked when it is opened
     ),
 }
-"""`dataset_name` -> what is known of it."""
+"""`dataset_name` -> its properties."""
 
 __all__ = ["SOURCES", "SourceKind"]

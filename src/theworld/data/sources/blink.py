@@ -23,7 +23,7 @@ from .hf_dataset import quiet, wrap
 from .records import Row, RowReader, read_choices
 
 IMAGE_KEYS = ("image_1", "image_2", "image_3", "image_4")
-SPLITS = ("val", "validation")  # what the split with answers is called
+SPLITS = ("val", "validation")  # names of the split with answers
 
 _OPTION = re.compile(r"^\(([A-Z])\)", re.MULTILINE)
 BLINK_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w.-]+))?")
@@ -31,12 +31,12 @@ _IMAGE_TAG = re.compile(r"<img [^>]*>\s*")
 
 
 def load_blink(settings: SourceSettings) -> tuple[Any, RowReader]:
-    """The questions at `settings.path`, whose assistant answers with the letter alone.
+    """The questions at `settings.path`, answered with a single letter.
 
     Args:
         settings: `path` is a Parquet or JSON lines file, a folder of Parquet files or with one JSON lines file, a
-            folder written by `save_to_disk`, a folder of folders with a request.json and its images each, or a Hub
-            id, also with a sub-task behind it: BLINK-Benchmark/BLINK/Relative_Depth; without one all are read.
+            folder written by `save_to_disk`, a folder of folders with a request.json and its images each, or a Hub id,
+            which may end with a sub-task: BLINK-Benchmark/BLINK/Relative_Depth. Without one, all are read.
             `question_template` may use every field of a row; "{prompt}" by default.
     """
     if (settings.split or "").startswith("test"):
@@ -81,7 +81,7 @@ def _letters(row: Row) -> list[str]:
 
 
 def _rows(settings: SourceSettings, path: Path) -> Any:
-    """Rows of a file or a saved folder; else all sub-tasks of a repository, or the one that its name ends in."""
+    """Rows of a file or a saved folder; otherwise of one sub-task of a repository, or all."""
     library = require("train", "datasets")
     if path.is_file():
         return load_rows(SourceSettings(path=str(path)))
@@ -112,9 +112,9 @@ def _answered(splits: list[str], settings: SourceSettings) -> str:
 
 
 def _requests(folder: Path) -> list[dict[str, Any]]:
-    """Folders as VisualSketchpad keeps BLINK: one an item, with its images and {query, images, answer}."""
+    """Rows of VisualSketchpad's BLINK: one folder per item, with its images and {query, images, answer}."""
     files = sorted(folder.glob("*/request.json"), key=lambda file: in_order(file.parent))
-    if special := next((file for file in files if not file.is_file()), None):  # a pipe would wait for a writer
+    if special := next((file for file in files if not file.is_file()), None):  # opening a pipe would block
         raise TheWorldError(f"{special}: expected a regular file; remove it")
     return [_request(file) for file in files]
 
@@ -123,7 +123,7 @@ def _request(file: Path) -> dict[str, Any]:
     try:
         request = parse_json(file.read_text(encoding="utf-8"))
         query, answer = request["query"], request["answer"]
-        # Named from another folder; the images stand beside the request
+        # Paths are of another folder; the images are beside the request
         images = [locate(Path(name).name, file.parent) for name in request["images"]]
     except (ValueError, KeyError, TypeError) as error:
         raise TheWorldError(f"{file}: expected query, images and answer ({error!r})") from error

@@ -1,7 +1,7 @@
-"""DataComp: captions of images that are still on the web, or were; each is downloaded when its row is read.
+"""DataComp: images on the web with captions. An image is downloaded when its row is read.
 
-A row whose image cannot be had is `Skipped` with the cause. No other row stands in for it: what is easy to download
-would count twice, and nobody would know how much is missing.
+A row whose image cannot be downloaded is `Skipped` with the cause. It is not replaced by another row, which would bias
+the data and hide how much is missing.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ PROMPTS = (
     "Describe this image.",
     "What does this image show?",
     "Write a caption for this image.",
-    "Give a short description of the picture.",
+    "Give a short description of the image.",
 )
-"""One of them, by the row's id, where there is no `question_template`."""
+"""Without a `question_template`, the row's id selects one."""
 
 
 @dataclass(frozen=True)
 class DataCompReader:
-    """Downloads the image of a row, and asks for its caption."""
+    """Downloads the image of a row; the answer is its caption."""
 
     store: ImageStore
     question_template: str | None = None
 
     def read(self, row: Row, fallback_id: str) -> Example | Skipped:
-        """The example, its image on the disk, or why there is none."""
+        """The example with the path of its image, or a `Skipped` with the cause."""
         id = str(row.get("uid") or fallback_id)
         try:
             for column in ("url", "text"):
@@ -52,6 +52,6 @@ class DataCompReader:
 
 
 def load_datacomp(settings: SourceSettings) -> tuple[Any, DataCompReader]:
-    """Rows of metadata at `settings.path`; images are kept in `image_folder`, or in ~/.cache/theworld/images."""
+    """Rows of metadata at `settings.path`; images are stored in `image_folder`, or in ~/.cache/theworld/images."""
     store = ImageStore(settings.image_folder or cache_folder() / "images")
     return load_rows(settings), DataCompReader(store, settings.question_template)

@@ -1,7 +1,7 @@
 """The user's own data: a JSON, JSONL, CSV, TSV or Parquet file, a folder, or a Hub id.
 
-Text files are read as they stand, by `text_rows`; everything else by Hugging Face datasets. Which column means what is
-told by its name (`theworld.data.columns`).
+`text_rows` reads text files without type inference; Hugging Face datasets reads everything else. Columns are recognised
+by their names (`theworld.data.columns`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .hf_dataset import quiet, wrap
 from .records import RowReader, reader_of
 
 TEXT_SUFFIXES = (".json", ".jsonl", *DELIMITERS)
-METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # what names the images of a folder, and their texts
-SAVED = ("state.json", "dataset_dict.json")  # files of a folder that `save_to_disk` wrote
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # lists of the images of a folder and their texts
+SAVED = ("state.json", "dataset_dict.json")  # files in a folder of `save_to_disk`
 
 
 def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
@@ -35,11 +35,11 @@ def load_custom(settings: SourceSettings) -> tuple[Any, RowReader]:
         settings: `path` is a .json (an array, or one row after the other), .jsonl, .csv, .tsv or .parquet file; a
             folder of images in sub-folders named by their class, or with a metadata.csv, .jsonl or .parquet; a folder
             of such files; a folder written by `save_to_disk`; or a Hub id. `split` may be a slice such as "train[:95%]"
-            where rows are not streamed. Without an `image_folder` names are looked up beside the file.
+            if rows are not streamed. Without an `image_folder`, image names are relative to the file.
     """
     path = settings.local
     folder, bracket, rest = (settings.split or "train").partition("[")
-    inside = ((path, settings.split), (path / folder, f"train{bracket}{rest}"))  # a file alone is the split train
+    inside = ((path, settings.split), (path / folder, f"train{bracket}{rest}"))  # a single file is the split train
     metadata, split = settings.path, settings.split
     for place, part in reversed(inside):
         if found := [place / name for name in METADATA if (place / name).exists()]:
@@ -70,14 +70,14 @@ def load_rows(settings: SourceSettings) -> Any:
 
 
 def _built(library: Any, settings: SourceSettings, name: str, **options: Any) -> Any:
-    """What a builder of the library prepares, but for text files, whose types it would infer."""
+    """Rows of a builder of the library; text files are read here, because it would infer their types."""
     with quiet():
         builder = library.load_dataset_builder(name, **options)
     files: Mapping[str, Any] = builder.config.data_files or {}
     if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
-        raise TheWorldError("metadata within its sub-folders; name the one that holds it, or its split")
+        raise TheWorldError("metadata in sub-folders; give the sub-folder that holds it, or its split")
     if settings.local.is_dir():
-        kinds = builder.EXTENSIONS if name == "imagefolder" else None  # of its files it reads only some
+        kinds = builder.EXTENSIONS if name == "imagefolder" else None  # it reads only these suffixes
         read = (file for file in chain(*files.values()) if kinds is None or Path(file).suffix.lower() in kinds)
         _refuse_unread(settings.local, read)
     _refuse_casts(file for file in chain(*files.values()) if file.endswith(".parquet") and "://" not in file)
@@ -103,13 +103,13 @@ def _refuse_unread(folder: Path, read: Iterable[str]) -> None:
     unread = [name for name in names if not re.search(r"(^|/)[._]", name)]  # hidden
     if unread:
         raise TheWorldError(
-            f"{len(unread)} files would not be read, as Hugging Face datasets sorts files by kind and name: "
+            f"{len(unread)} files would not be read, because Hugging Face datasets selects files by kind and name: "
             f"{', '.join(unread[:9])}; name one file or folder, or move them away"
         )
 
 
 def _refuse_casts(files: Iterable[str]) -> None:
-    """Raise a ValueError where a column of Parquet files changes its type: its values would be cast to the first."""
+    """Raise a ValueError if a column has different types in Parquet files: values would be cast to the first type."""
     arrow, parquet = require("train", "pyarrow"), require("train", "pyarrow.parquet")
     known = arrow.schema([])
     for file in files:
@@ -125,7 +125,7 @@ def _text_builders() -> tuple[type, ...]:
 
 
 def _fetched(library: Any, files: Iterable[str], delimiter: str | None, settings: SourceSettings) -> Iterator[TextFile]:
-    """Text files of the Hub: read from there when streaming, else from copies, which also are unpacked."""
+    """Text files of the Hub: streamed, or read from downloaded and unpacked copies."""
     manager = library.DownloadManager()
     for name in files:
         streamed = settings.streaming and name.endswith(TEXT_SUFFIXES)
@@ -145,7 +145,7 @@ def _text_rows(library: Any, parts: Mapping[str, list[TextFile]], settings: Sour
     rows = {name: TextRows.scan(files) for name, files in parts.items()}
     try:
         slices = library.ReadInstruction.from_spec(split).to_absolute({name: len(part) for name, part in rows.items()})
-    except AssertionError as error:  # of an unknown rounding
+    except AssertionError as error:  # raised for an unknown rounding
         raise TheWorldError(str(error)) from error
     return ConcatDataset([Subset(cast(Any, rows[part.splitname]), range(part.from_, part.to)) for part in slices])
 
@@ -167,7 +167,7 @@ def _saved(library: Any, folder: Path, settings: SourceSettings) -> Any:
 
 
 def _only(splits: Mapping[Any, Any]) -> Any:
-    """The split that is read where none is named."""
+    """The split that is read if none is named."""
     if len(splits) > 1 and "train" not in splits:
         raise TheWorldError(f"several splits, {', '.join(splits)}, and none is called train: name one")
     return "train" if "train" in splits else next(iter(splits))

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
-    """A source that gives its rows one after the other, each worker of a DataLoader its own share of the shards.
+    """A streamed source. Each worker of a DataLoader reads its own share of the shards.
 
-    Several processes share the rows by `split_by_process`. A row without an `id` is called by a hash of its content:
-    its place depends on who reads it. Errors call the data `name`.
+    Several processes share the rows by `split_by_process`. The id of a row without an `id` is a hash of its content,
+    because its position depends on the reading process. Errors refer to the data as `name`.
     """
 
     def __init__(self, rows: datasets.IterableDataset, reader: Reader, name: str = "") -> None:
@@ -62,7 +62,7 @@ class StreamedRows(SourceRows, IterableDataset["Example | Skipped"]):
         return self._of(self.rows.shuffle(seed=seed, buffer_size=buffer_size))
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffle otherwise in every epoch."""
+        """Shuffle in a new order for each epoch."""
         self.rows.set_epoch(epoch)
 
     def _decoded(self, rows: datasets.IterableDataset) -> Iterator[Any]:
@@ -85,11 +85,11 @@ def HFDatasetWrapper(
 ) -> IndexedRows | StreamedRows:
     """A Hugging Face dataset as a data source: indexed, or streamed if it is an `IterableDataset`.
 
-    Its images stay undecoded until the collator opens them. Labels that are class numbers become their names, and
-    all names the choices. The keys name the columns of image (or images), question and answer; a `question_template`
-    of `str.format` with the row's own columns takes the place of `text_key`.
+    Images stay undecoded until the collator opens them. Class numbers in the label become class names, and the class
+    names become the choices. The keys name the columns of image (or images), question and answer; a `question_template`
+    of `str.format` with the row's own columns replaces `text_key`.
 
-    ValueError, which lists what there is, if a column does not exist or `ds` is no single split.
+    ValueError, which lists the columns, if a column does not exist or `ds` is not a single split.
     """
     library = require("train", "datasets")
     if not isinstance(ds, library.Dataset | library.IterableDataset | dict):
@@ -110,7 +110,7 @@ def HFDatasetWrapper(
 
 
 def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRows:
-    """Rows of any kind as a source: of `datasets`, or a sequence; several splits are a ValueError."""
+    """Rows of `datasets`, or a sequence, as a source; ValueError for several splits."""
     library = require("train", "datasets")
     if isinstance(rows, dict):
         raise TheWorldError(f"this is {len(rows)} splits, {', '.join(rows)}: pass one of them")
@@ -124,14 +124,14 @@ def wrap(rows: Any, reader: Reader, name: str = "") -> IndexedRows | StreamedRow
 
 @contextmanager
 def naming(data: str) -> Generator[None]:
-    """Name `data` on one line in what `datasets` and Arrow raise where they cannot be read."""
+    """Turn errors of `datasets` and Arrow about unreadable data into one line that names `data`."""
     library, arrow = require("train", "datasets"), require("train", "pyarrow")
     try:
         yield
     except (ValueError, OSError, StopIteration, library.exceptions.DatasetsError, arrow.ArrowException) as error:
         reason = error.__cause__ or error if isinstance(error, library.exceptions.DatasetGenerationError) else error
         line = one_line(reason)
-        if isinstance(reason, StopIteration) or "corresponds to no data" in line:  # how an empty file shows
+        if isinstance(reason, StopIteration) or "corresponds to no data" in line:  # the error of an empty file
             line = "no rows"
         line = line if data in line else f"{data}: {line}"
         if line == str(error):
@@ -143,7 +143,7 @@ def naming(data: str) -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Let `datasets` keep its bars for a terminal, and its log to itself: what goes wrong is raised."""
+    """Show progress bars of `datasets` on a terminal only, and hide its log: errors are raised anyway."""
     logging, bars = require("train", "datasets.utils.logging"), require("train", "datasets.utils")
     level, hidden = logging.get_verbosity(), bars.are_progress_bars_disabled()
     try:
@@ -158,14 +158,14 @@ def quiet() -> Generator[None]:
 
 
 class UndecodedRows(Sequence[Row]):
-    """The rows of a dataset with their images as bytes or paths; the user's own transform of rows still runs."""
+    """The rows of a dataset with images as bytes or paths; the user's own transform still runs."""
 
     def __init__(self, ds: datasets.Dataset) -> None:
         self._transformed = ds.format["type"] == "custom"
         self._rows = ds if self._transformed else ds.with_format("arrow")
         self._decode = row_decoder(ds.features)
         self.features = None if self._transformed else ds.features
-        """Of the columns; a transform may return others."""
+        """Features of the columns; None with a transform, which may return other columns."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -176,7 +176,7 @@ class UndecodedRows(Sequence[Row]):
 
 
 def row_decoder(features: Any) -> Callable[[Any], Row]:
-    """What turns a stored row into what its columns mean, except for images: those the collator opens."""
+    """A function that decodes a stored row, except images, which the collator opens."""
     if not features:
         return lambda row: row
     library = require("train", "datasets")
@@ -190,9 +190,9 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
             return {name: keep_stored(value) for name, value in feature.items()}
         return feature
 
-    # A copy, as switching off the decoding of a stream changes the features it shares with others
+    # A copy, because switching off the decoding of a stream changes features that it shares with others
     decode = library.Features(keep_stored(dict(deepcopy(features)))).decode_example
-    # Short floats, also in lists: as Python's floats they would have more digits
+    # float16 and float32, also in lists: converted to Python floats they would show more digits
     dtypes = {name: getattr(getattr(feature, "feature", feature), "dtype", None) for name, feature in features.items()}
     short = {name: np.dtype(dtype).type for name, dtype in dtypes.items() if dtype in ("float16", "float32")}
 
@@ -204,7 +204,7 @@ def row_decoder(features: Any) -> Callable[[Any], Row]:
 
 
 def content_id(row: Any) -> str:
-    """A name of 16 hex digits for what a row holds, or a list of them."""
+    """A hash of 16 hex digits of a row, or of a list of rows."""
 
     def digest(value: Any) -> Any:
         if isinstance(value, Example | Skipped | Message):

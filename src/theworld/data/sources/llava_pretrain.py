@@ -25,14 +25,14 @@ SPLITS = ("train", "validation")
 def load_llava_pretrain(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The rows at `settings.path`, the JSON file or a folder that holds one of `FILES`.
 
-    `split` is `train` or `validation`: the latter a hundredth of the rows, one at least, drawn by `seed` and in no
-    train split of that seed. None means all. Without an `image_folder` names are looked up beside the file.
+    `split` is `train` or `validation`. The latter is 1 % of the rows (at least one), drawn by `seed`; `train` is the
+    rest. None means all. Without an `image_folder`, image names are relative to the file.
     """
     path = settings.local
     if path.is_dir():
         found = next((name for name in FILES if (path / name).is_file()), None)
         if found is None:
-            raise MissingFileError(f"{path}: none of {', '.join(FILES)} is in it")
+            raise MissingFileError(f"{path}: expected one of {', '.join(FILES)} in it")
         path /= found
     if settings.split not in (None, *SPLITS):
         raise TheWorldError(f"dataset 'llava_pretrain' has no split {settings.split!r}: expected {', '.join(SPLITS)}")

@@ -24,7 +24,7 @@ COMMAND = "theworld nano scenes FOLDER --split train"
 class _Questions:
     """A frame, a question about it, and its one-word answer.
 
-    The prompt holds the frame alone. `clip` is the whole scene from its first frame on, whichever frame is asked about.
+    The prompt holds only the frame. `clip` is the whole scene from its first frame, for questions about any frame.
     """
 
     frames_file: Path
@@ -58,9 +58,9 @@ class _Clips:
 
 
 def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
-    """The questions about the scenes in the folder `settings.path`, or their clips where `clip_frames` is given.
+    """The questions about the scenes in the folder `settings.path`, or their clips if `clip_frames` is given.
 
-    `split` is a sub-folder of `path`; `question_template` may name the fields of questions.jsonl.
+    `split` is a sub-folder of `path`; `question_template` may use the fields of questions.jsonl.
     """
     folder = settings.local / (settings.split or "")
     for name in ("frames.npy", "questions.jsonl") if settings.clip_frames is None else ("frames.npy",):
@@ -78,5 +78,5 @@ def load_micro_world(settings: SourceSettings) -> tuple[Sequence[Any], Reader]:
 
 
 def _frames(path: Path, clip: int) -> NDArray[np.uint8]:
-    """One clip (F, H, W, 3); the file is opened anew, as an open map would be copied into every worker process."""
+    """One clip (F, H, W, 3); the file is opened each time, because workers would copy an open map."""
     return np.array(np.load(path, mmap_mode="r")[clip])

@@ -1,4 +1,4 @@
-"""Rows that are dicts, in the shapes people have them: question and answer, chat messages, LLaVA conversations."""
+"""Rows that are dicts of a question and an answer, chat messages, or a LLaVA conversation."""
 
 from __future__ import annotations
 
@@ -14,13 +14,21 @@ from torch.utils.data import Subset
 from theworld.utils.errors import TheWorldError
 from theworld.utils.image_decoding import MAX_BYTES
 
-from ..columns import CONVERSATION_KEYS, TOLD, choose_columns, column_of, fill_template, image_columns, plain_text
+from ..columns import (
+    COLUMN_NAMES,
+    CONVERSATION_KEYS,
+    choose_columns,
+    column_of,
+    fill_template,
+    image_columns,
+    plain_text,
+)
 from ..images import located
 from ..schema import IMAGE_MARKER, BadSample, Example, Message, Skipped, SourceSettings
 from ..text_rows import parse_json
 
 Row = Mapping[Any, Any]
-SAMPLE = 200  # rows that are looked at before any is used, to learn the columns
+SAMPLE = 200  # rows that are read first, to find the columns
 
 ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
@@ -30,36 +38,36 @@ ROLE_OF: dict[str, Literal["system", "user", "assistant"]] = {
     "gpt": "assistant",
     "model": "assistant",
 }
-"""What the turns of a conversation are called, here and in LLaVA's files."""
+"""Names of the roles of turns, here and in LLaVA's files."""
 
 
 @dataclass(frozen=True)
 class RowReader:
-    """How a row becomes an example.
+    """Makes an example of a row.
 
-    A row with `messages` or `conversations` is that conversation as it stands, and `images` are more images of any
-    row; whatever else it has becomes the example's `metadata`. None or blank text is no image. A row that is an
-    `Example` or `Skipped` already stays as it is.
+    A row with `messages` or `conversations` is that conversation. `images` holds more images of any row. Other fields
+    become the example's `metadata`. None or blank text is no image. A row that is an `Example` or `Skipped` is returned
+    unchanged.
     """
 
     image_key: str | None = "image"  # one image, a list, or nothing: paths, bytes, PIL images, uint8 arrays (H, W, 3)
-    question_key: str | None = "question"  # not needed where `question_template` says all
+    question_key: str | None = "question"  # not needed with a complete `question_template`
     answer_key: str | None = "answer"  # an integer may be an index into the row's `choices`
     question_template: str | None = None  # `str.format` template of the prompt, with the row's own fields
-    choices: tuple[str, ...] = ()  # the answers of every row, when they are closed
-    base_folder: Path | None = None  # where images are looked up, when no image folder is given for the run
-    choices_key: str = "choices"  # the answers that the row's question allows
+    choices: tuple[str, ...] = ()  # the allowed answers of every row, if questions are closed
+    base_folder: Path | None = None  # folder of image names if the run has no image folder
+    choices_key: str = "choices"  # column of the allowed answers
     id_key: str = "id"
-    class_numbers: bool = False  # whether an integer always is an index into `choices`, whatever they are called
-    image_named: bool = False  # the user names the image's column: a row with an image may have others, not read
+    class_numbers: bool = False  # whether an integer always is an index into `choices`, even if a choice has that text
+    image_named: bool = False  # the user named the image's column; other columns with images are ignored
 
     @property
     def keys(self) -> tuple[str | None, ...]:
-        """The columns that are read, apart from conversations."""
+        """The columns that are read, except conversations."""
         return (self.image_key, self.question_key, self.answer_key, self.choices_key, self.id_key, "images")
 
     def read(self, row: Any, fallback_id: str) -> Example | Skipped:
-        """The example, or what is wrong with the row; `fallback_id` names a row that has no `id`."""
+        """The example, or a `Skipped` with the cause; `fallback_id` is the id of a row without one."""
         if isinstance(row, Example | Skipped):
             return row
         id = fallback_id
@@ -81,9 +89,9 @@ class RowReader:
             messages, inline = read_conversation(row[conversation])
         own = [image for key in dict.fromkeys((self.image_key, "images")) for image in _images(row.get(key))]
         if own and inline:
-            raise BadSample("bad_row", f"images both in {conversation} and beside it: their order is not known")
+            raise BadSample("bad_row", f"images both in {conversation} and beside it: their order is unknown")
         if self.image_key is not None and not (self.image_named and (own or inline)):
-            # The address of an image beside it is no other image
+            # The URL of an image beside the image is not another image
             rest = {
                 name: value for name, value in row.items() if not (own and isinstance(value, str) and "://" in value)
             }
@@ -132,24 +140,24 @@ class RowReader:
 
 
 class Reader(Protocol):
-    """Makes an example of a row, or says why there is none; `fallback_id` names a row that has no name of its own."""
+    """Makes an example of a row, or a `Skipped` with the cause; `fallback_id` is the id of a row without one."""
 
     def read(self, row: Any, fallback_id: str) -> Example | Skipped: ...  # noqa: D102
 
 
 class SourceRows:
-    """What indexed and streamed sources share; `features` is what is known of the columns, None where the rows tell."""
+    """Base of indexed and streamed sources. `features` describes the columns; None: they are read from rows."""
 
     def __init__(self, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
         self.reader = reader
         self.features = features
 
     def sample(self) -> Iterator[Any]:
-        """Some rows, not read yet: `SAMPLE` of them over all that there are, or the first ones of a stream."""
+        """About `SAMPLE` stored rows: evenly spaced ones, or the first ones of a stream."""
         raise NotImplementedError
 
     def columns(self) -> list[str]:
-        """The names of the columns; of the sample's rows, where nothing else tells; ValueError where there are none."""
+        """The names of the columns, from the features or the sample; ValueError if there are none."""
         if self.features:
             return list(self.features)
         rows = list(self.sample())
@@ -161,7 +169,7 @@ class SourceRows:
 
 
 class IndexedRows(SourceRows):
-    """A map-style source: `rows` in their order, each read when it is asked for."""
+    """A map-style source: `rows` in their order, each read on access."""
 
     def __init__(self, rows: Any, reader: Reader, features: Mapping[str, Any] | None = None) -> None:
         super().__init__(reader, features)
@@ -175,7 +183,7 @@ class IndexedRows(SourceRows):
         return self.reader.read(self.rows[index], str(index))
 
     def sample(self) -> Iterator[Any]:
-        """Some rows, at equal distances."""
+        """Evenly spaced rows."""
         return (self.rows[place] for place in range(0, len(self.rows), max(1, len(self.rows) // SAMPLE)))
 
     def take(self, count: int) -> IndexedRows:
@@ -186,11 +194,11 @@ class IndexedRows(SourceRows):
 class TheWorldDataset(IndexedRows):
     """A list of dicts as a data source: `[{"image": "a.png", "question": "...", "answer": "..."}]`.
 
-    The arguments are those of `RowReader`, and rows are read as it reads them; a Hugging Face dataset is for
-    `HFDatasetWrapper`. A key that is not given is told by its name, as in files: `image`/`text`/`label` for example. A
-    row without an `id` is called by its place. One that cannot be used comes out as `Skipped`.
+    Arguments and rows are those of `RowReader`; for a Hugging Face dataset use `HFDatasetWrapper`. A key that is not
+    given is recognised by the column's name, as in files: for example `image`, `text`, `label`. The id of a row without
+    an `id` is its index. An unusable row gives a `Skipped`.
 
-    ValueError if the rows have neither a conversation nor what the keys and the template name.
+    ValueError if the rows have neither a conversation nor the columns of the keys and the template.
     """
 
     def __init__(
@@ -212,9 +220,9 @@ class TheWorldDataset(IndexedRows):
 
 
 def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, ...] = ()) -> RowReader:
-    """What reads the rows of `source`, its columns told by name where `settings.columns` does not say.
+    """The reader of the rows of `source`. Columns that `settings.columns` does not name are recognised by name.
 
-    ValueError, which lists the columns, if they cannot be told or the rows have images that would not be read.
+    ValueError, which lists the columns, if they are not recognised or images would not be read.
     """
     columns, named, template = source.columns(), settings.columns or {}, settings.question_template
     base_folder = settings.base_folder
@@ -228,24 +236,24 @@ def reader_of(source: SourceRows, settings: SourceSettings, choices: tuple[str, 
         example = reader.read(row, "")
         if isinstance(example, Example) and example.images:
             return reader
-        usable |= isinstance(example, Example)  # where every row is skipped, that is counted later
-    # No row has an image: one that would not be read is an error
+        usable |= isinstance(example, Example)  # if every row is skipped, that is counted later
+    # No row has an image: an image column that is not read is an error
     found = image_columns(source.sample(), reader.keys, template)
     if found or (usable and settings.image_folder is not None):
         no_image = f"no image in the columns {', '.join(columns)}, but image_folder={settings.image_folder} is given"
         name = "NAME" if not found else reader.image_key if reader.image_key in columns else found[0]
         raise TheWorldError(
             f"{f'{found[0]} holds images' if found else no_image}; expected one of {', '.join(columns)} called "
-            f'{", ".join(TOLD["image"])}, or its name: columns={{"image": "{name}"}}'
+            f'{", ".join(COLUMN_NAMES["image"])}, or its name: columns={{"image": "{name}"}}'
         )
     return reader
 
 
 def read_conversation(turns: Any) -> tuple[tuple[Message, ...], tuple[Any, ...]]:
-    """Messages, and the images that stand in them.
+    """Messages, and the images in them.
 
     Turns are `{role, content}` or LLaVA's `{from, value}`; content is text, or a list of `{type: "text", text}` and
-    `{type: "image"}` parts, the latter with or without its `image`.
+    `{type: "image"}` entries, the latter with or without its `image`.
     """
     if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
         raise BadSample("bad_row", f"conversation of type {type(turns).__name__}: expected a list of turns")
@@ -283,7 +291,7 @@ def _text_of(parts: Any, images: list[Any]) -> str:
 def read_choices(value: Any) -> tuple[str, ...]:
     """The texts of a list of choices, or of the JSON of one; BadSample `bad_row` for anything else."""
     shown = str(value)[:100]
-    if isinstance(value, str):  # of a table of texts
+    if isinstance(value, str):  # a table of texts holds JSON
         try:
             value = parse_json(value or "[]")
         except ValueError:
@@ -297,12 +305,12 @@ def read_choices(value: Any) -> tuple[str, ...]:
 
 
 def _images(value: Any) -> list[Any]:
-    """The images that a field holds, as `open_image` takes them."""
+    """The images in a field, as inputs of `open_image`."""
     if value is None:
         return []
     if isinstance(value, list | tuple):
         return [image for item in value for image in _images(item)]
-    if isinstance(value, Mapping):  # of Hugging Face datasets, undecoded
+    if isinstance(value, Mapping):  # an undecoded image of Hugging Face datasets
         if not value.keys() & {"bytes", "path"}:
             keys = ", ".join(map(str, value)) or "no keys"
             raise BadSample("bad_row", f"an image with {keys}: expected bytes or path")
@@ -315,9 +323,9 @@ def _images(value: Any) -> list[Any]:
 
 
 def _from_hub(url: str) -> bytes:
-    """A file of a data set that is streamed from the Hub."""
+    """The content of a file of a data set that is streamed from the Hub."""
     if not url.startswith("hf://"):
-        raise BadSample("bad_row", f"{url}: images are downloaded by dataset 'datacomp' alone; expected a file name")
+        raise BadSample("bad_row", f"{url}: only dataset 'datacomp' downloads images; expected a file name")
     try:
         with HfFileSystem().open(url) as file:
             return cast(bytes, file.read(MAX_BYTES + 1))

@@ -23,15 +23,15 @@ from .files import load_rows
 from .hf_dataset import wrap
 from .records import Row, RowReader, read_conversation
 
-# Of a .json file that is read through at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB
+# Largest .json file that is scanned at every start: the benchmark has 5 MB, OpenSpatialDataset 31.9 GB
 MAX_ARRAY_BYTES = 256 * 2**20
-NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")  # what tables hold as text, Python's or JSON's
+NESTED = ("conversations", "bbox", "rle", "image_info", "qa_info")  # tables hold these as text of Python or JSON
 
 
 def load_spatial_rgpt(settings: SourceSettings) -> tuple[Any, RowReader]:
     """The conversations at `settings.path`.
 
-    Questions and answers call a region by the number of its label on the image. The example's `metadata` has the
+    Questions and answers refer to a region by the number of its label on the image. The example's `metadata` has the
     `regions` in the order of their numbers, and as `draw_regions` whether to draw them.
 
     Args:
@@ -102,7 +102,7 @@ def _parsed(value: Any) -> Any:
 
 
 def _checked(messages: Sequence[Message]) -> list[Message]:
-    """Question and answer in turn, without markers of the image: its one place is the start of the first question."""
+    """Alternating questions and answers without image markers: the image is at the start of the first question."""
     roles = [message.role for message in messages]
     if roles != ["user", "assistant"] * (len(messages) // 2):
         raise BadSample("bad_row", f"turns of {', '.join(roles)}: expected question and answer in turn")
@@ -128,7 +128,7 @@ def _regions(row: Row) -> list[Region]:
 
 
 def _image(row: Row) -> Any:
-    """What names the image: the row's own, the benchmark's path, or OpenImages' id."""
+    """The image of a row: its own, the benchmark's path, or the OpenImages id."""
     if row.get("image") is not None:
         return row["image"]
     path = (row.get("image_info") or {}).get("file_path")

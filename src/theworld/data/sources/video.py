@@ -1,8 +1,8 @@
-"""A folder of videos as clips of 1 + 4K frames, without questions: what alignment learns from.
+"""A folder of videos as clips of 1 + 4K frames without questions, for alignment.
 
 Each entry of the folder is one video: a sub-folder of frames in the order of their names, an animated GIF, WebP or PNG,
-or a file such as .mp4. With `clip_fps` a clip has what the video shows every 1 / `clip_fps` seconds, by the frame
-times of its file. Frames in a folder have none: their rate is the number in `fps.txt`, beside them or one folder up.
+or a file such as .mp4. With `clip_fps` a clip has one frame every 1 / `clip_fps` seconds, by the frame times of the
+file. Frames in a folder have no times: their rate is the number in `fps.txt`, beside them or one folder up.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..images import frame_seconds, in_order, open_frames
 from ..schema import IMAGE_SUFFIXES, BadSample, Example, Skipped, SourceSettings
 from .records import Reader
 
-CLIP_STEPS = 2  # future latent frames of a clip where `clip_frames` does not say
+CLIP_STEPS = 2  # future latent frames of a clip without `clip_frames`
 RATE_FILE = "fps.txt"
-EPSILON = 1e-4  # seconds within which two times are one: files round theirs
+EPSILON = 1e-4  # seconds; tolerance for times, which files round
 
 FRAME_FILES = {*IMAGE_SUFFIXES} - {".gif"}
 ANIMATIONS = {".gif", ".webp", ".png", ".apng"}
@@ -39,13 +39,13 @@ class Window:
     """A clip of a video."""
 
     path: Path
-    start: int  # place of the first frame among those of the video at the clip's rate
+    start: int  # index of the first frame in the video at the clip's rate
     frames: int
-    fps: float | None = None  # frames a second; None takes frames as they come
-    picks: tuple[Any, ...] = ()  # names of the frames of a folder, places of those of an animation
+    fps: float | None = None  # frames per second; None takes all frames
+    picks: tuple[Any, ...] = ()  # names of frames in a folder, or indices of frames in an animation
 
     def open(self) -> tuple[Any, ...]:
-        """The frames, as `open_image` takes them; BadSample if the file is damaged."""
+        """The frames, as inputs of `open_image`; BadSample if the file is damaged."""
         if not self.picks:
             return tuple(_decode_video(self.path, self.start, self.frames, self.fps))
         if self.path.is_dir():
@@ -59,7 +59,7 @@ class _Clips:
     """Opens the frames of a window."""
 
     def read(self, row: Window | Skipped, fallback_id: str) -> Example | Skipped:
-        """The clip, without messages; a video too short for one is `Skipped` already."""
+        """The clip, without messages; a video that is too short is `Skipped` already."""
         if isinstance(row, Skipped):
             return row
         id = f"{row.path.name}:{row.start}"
@@ -72,7 +72,7 @@ class _Clips:
 
 
 def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader]:
-    """The consecutive clips of the videos in the folder `settings.path`, none of which share a frame."""
+    """The consecutive clips, without overlap, of the videos in the folder `settings.path`."""
     folder, fps = settings.local, settings.clip_fps
     count = settings.clip_frames or 1 + CLIP_STEPS * settings.frames_per_step
     if not folder.is_dir():
@@ -83,25 +83,29 @@ def load_video(settings: SourceSettings) -> tuple[list[Window | Skipped], Reader
         raise TheWorldError(f"{folder}: no videos; expected sub-folders of frames, or files ending in {kinds}")
     unstated = sum(path.is_dir() and stated_rate(path) is None for path in folder.iterdir())
     if fps is not None and unstated:
-        logger.warning("%s: %d folders of frames without %s are taken as %g a second", folder, unstated, RATE_FILE, fps)
+        logger.warning(
+            "%s: %d folders of frames have no %s: assuming %g frames per second", folder, unstated, RATE_FILE, fps
+        )
     return items, _Clips()
 
 
 def stated_rate(folder: Path) -> float | None:
-    """Frames a second of the frames in `folder`; None where no `fps.txt` says, ValueError where it holds no number."""
+    """Frames per second of the frames in `folder`; None without `fps.txt`, ValueError if it holds no number."""
     file = next((path for path in (folder / RATE_FILE, folder.parent / RATE_FILE) if path.is_file()), None)
     if file is None:
         return None
     text = file.read_text(encoding="utf-8").strip()
     if not re.fullmatch(r"\d+(\.\d+)?", text) or not float(text):
-        raise TheWorldError(f"{file}: {text[:20]!r}; expected the frames a second of the images beside it, such as 30")
+        raise TheWorldError(
+            f"{file}: {text[:20]!r}; expected the frames per second of the images beside it, such as 30"
+        )
     return float(text)
 
 
 def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
-    """The place of the frame that is shown at each of the times 0, 1 / fps, 2 / fps, ... of a video.
+    """Index of the frame that is shown at each of the times 0, 1 / fps, 2 / fps, ... of a video.
 
-    `seconds` is how long each of its frames is shown.
+    `seconds` are the durations of its frames.
     """
     ends = list(accumulate(seconds, initial=0.0))
     times = (number / fps for number in range(int((ends[-1] + EPSILON) * fps)))
@@ -109,10 +113,11 @@ def shown_at(seconds: Sequence[float], fps: float) -> list[int]:
 
 
 def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped]:
-    """The clips of one video; none where an entry is no video."""
+    """The clips of one video; empty if `path` is not a video."""
     kind = path.suffix.lower()
     if path.name.startswith(".") or not (path.is_dir() or kind in ANIMATIONS | VIDEOS):
         return []
+    # 1. List the frames, and how long each is shown
     picks, seconds = list[Any](), list[float]()
     try:
         if path.is_dir():
@@ -122,14 +127,16 @@ def _windows(path: Path, count: int, fps: float | None) -> list[Window | Skipped
         elif kind not in VIDEOS:
             seconds = frame_seconds(path)
             picks = list(range(len(seconds)))
+        # 2. Resample them to the clip's rate
         if fps is not None and seconds:
             picks = [picks[place] for place in shown_at(seconds, fps)]
         total = _count_video(path, fps) if kind in VIDEOS and not path.is_dir() else len(picks)
         if total < count:
-            rate = "" if fps is None else f" at {fps:g} a second"
+            rate = "" if fps is None else f" at {fps:g} per second"
             raise BadSample("short_clip", f"{path}: {total} frames{rate}, a clip has {count}")
     except BadSample as bad:
         return [bad.skipped(path.name)]
+    # 3. Cut consecutive clips
     starts = range(0, total - count + 1, count)
     return [Window(path, start, count, fps, tuple(picks[start : start + count])) for start in starts]
 
@@ -156,12 +163,12 @@ def _decode_video(path: Path, start: int, count: int, fps: float | None) -> list
         else:
             frames = _at_times(container, [number / fps for number in range(start, start + count)])
     if len(frames) < count:
-        raise BadSample("truncated", f"{path}: ends at frame {start + len(frames)}, sooner than its header says")
+        raise BadSample("truncated", f"{path}: ends at frame {start + len(frames)}, before the end in its header")
     return frames
 
 
 def _at_times(container: Any, times: list[float]) -> list[Any]:
-    """What a video shows at each of `times`, in seconds from its first frame; fewer where it ends before."""
+    """The frames of a video at `times`, in seconds from its first frame; fewer if it ends earlier."""
     stream = container.streams.video[0]
     begin = stream.start_time or 0
     container.seek(begin + int(times[0] / stream.time_base), stream=stream)  # to the key frame before it
@@ -181,15 +188,15 @@ def _at_times(container: Any, times: list[float]) -> list[Any]:
 @contextmanager
 def _open_video(path: Path) -> Generator[Any]:
     av = require("train", "av")
-    if not path.is_file():  # to open a pipe would wait for a writer
+    if not path.is_file():  # opening a pipe would block
         raise BadSample("not_a_video", f"{path}: not a regular file")
-    limit = {"max_pixels": str(MAX_PIXELS)}  # of each frame, whatever the header says; also while its size is probed
+    limit = {"max_pixels": str(MAX_PIXELS)}  # limits each frame, also during the probe of its size
     try:
         with av.open(str(path), options=limit) as container:
             if not container.streams.video:
                 raise BadSample("not_a_video", f"{path}: no video in it")
             codec = container.streams.video[0].codec_context
-            if not 0 < codec.width * codec.height <= MAX_PIXELS:  # libav gives no size where it is too large
+            if not 0 < codec.width * codec.height <= MAX_PIXELS:  # libav gives no size if it is too large
                 raise BadSample("too_large", f"{path}: a frame has no pixels, or more than {MAX_PIXELS:,}")
             codec.options = limit
             yield container

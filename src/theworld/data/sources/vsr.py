@@ -1,7 +1,7 @@
 """Visual Spatial Reasoning: is a statement about two objects of a COCO image true? Answered by "0" or "1".
 
 Liu, Emerson and Collier, TACL 2023. Each line of train.jsonl, dev.jsonl and test.jsonl has `image`, `caption`, `label`
-and `relation`; the images are those of COCO 2017, called by their names in one flat folder.
+and `relation`; the images are those of COCO 2017, in one flat folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ META_CATEGORIES = {
     "out of, outside, part of, surrounding, touching, with, within",
     "Unallocated": "after, among, beyond, enclosed by, next to, opposite to",
 }
-"""The authors' groups of relations; one that is in none counts as unallocated."""
+"""The authors' groups of relations; a relation in no group is unallocated."""
 
 CATEGORY_OF = {relation: name for name, relations in META_CATEGORIES.items() for relation in relations.split(", ")}
 

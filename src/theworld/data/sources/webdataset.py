@@ -1,8 +1,8 @@
-"""WebDataset: tar files of images with captions or rows beside them, read one after the other from anywhere.
+"""WebDataset: tar files of images with captions or rows, streamed from local or remote paths.
 
 The files of a sample follow each other and share their name up to its first dot: `000017.jpg`, `000017.txt` (a caption)
-or `000017.json` (a row, with the columns of dataset 'custom'). A sample that is an image alone is of use to
-`theworld precompute`.
+or `000017.json` (a row, with the columns of dataset 'custom'). A sample that has only an image can be used by `theworld
+precompute`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from ..text_rows import parse_json
 from .records import Row, RowReader
 
 TEXT_BYTES = 2**24
-NAMED = ("question", "answer", "choices")  # what fields of the JSON can be named for by `columns`
+NAMED = ("question", "answer", "choices")  # roles that `columns` can name for fields of the JSON
 UNREADABLE = "unreadable"
 OWN = ("id", "image", "images", UNREADABLE)
-"""Fields that the tar file alone fills: a name in its JSON would open a file of this machine."""
+"""Fields that only files of the tar fill: a name in its JSON would open a local file."""
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
 class _Header(tarfile.TarInfo):
-    """Of a file in the tar: `tarfile` takes a damaged one, or the end of a cut file, for the end of the archive."""
+    """Header of a file in the tar. Raises for a damaged or cut one, which `tarfile` reads as the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
@@ -47,7 +47,7 @@ class _Header(tarfile.TarInfo):
 
 @dataclass(frozen=True)
 class _Reader(RowReader):
-    """Makes an example of a sample: its conversation, its question and answer, its caption, or its image alone."""
+    """Makes an example of a sample: a conversation, a question and answer, a caption, or only an image."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,15 +70,15 @@ class _Reader(RowReader):
 
 
 def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
-    """The samples of the tar files at `settings.path`, a stream, and their reader.
+    """A stream of the samples of the tar files at `settings.path`, and their reader.
 
-    The path is a file or a URL of fsspec; `shards/{000..099}.tar`, `{a,b}`, `*` and `?` stand for several. Processes
-    and their workers share the files.
+    The path is a file or a URL of fsspec; `{000..099}`, `{a,b}`, `*` and `?` match several files. Processes and their
+    workers share the files.
     """
     library, fsspec = require("train", "datasets"), require("train", "fsspec")
     named = dict(settings.columns or {})
     if unknown := next((role for role in named if role not in NAMED), None):
-        raise TheWorldError(f"columns: {unknown!r} of tar files cannot be named; expected some of {', '.join(NAMED)}")
+        raise TheWorldError(f"columns: {unknown!r} cannot be named for tar files; expected some of {', '.join(NAMED)}")
     shards: list[str] = []
     for pattern in expand_braces(str(settings.path)):
         files, paths = fsspec.core.url_to_fs(pattern)
@@ -92,7 +92,7 @@ def load_webdataset(settings: SourceSettings) -> tuple[Any, RowReader]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Every name that a pattern with `{000..099}` or `{a,b}` stands for, in order."""
+    """All names that a pattern with `{000..099}` or `{a,b}` matches, in order."""
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
@@ -109,12 +109,14 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
     """The samples of tar files as rows: `id`, `image` (bytes), and the fields of its text files."""
     fsspec = require("train", "fsspec")
     for shard in shards:
+        # 1. Open the tar file as a stream
         done: set[str] = set()
         files, path = fsspec.core.url_to_fs(shard)
-        if "file" in files.protocol and Path(path).exists() and not Path(path).is_file():  # a pipe waits for a writer
+        if "file" in files.protocol and Path(path).exists() and not Path(path).is_file():  # opening a pipe would block
             raise TheWorldError(f"{shard}: expected a regular file; correct train_dataset_path")
         try:
             with fsspec.open(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as tar:
+                # 2. Group its files by sample
                 members = (part for part in tar if not part.isdir() and not Path(part.name).name.startswith("._"))
                 for key, parts in itertools.groupby(members, lambda member: _key(member.name)):
                     if key in done:
@@ -127,8 +129,9 @@ def read_samples(shards: list[str]) -> Iterator[dict[str, Any]]:
                     for part in parts:
                         _add(row, names, tar, part)
                     yield row
+                # 3. Nothing may follow the end of the archive
                 if any(map(any, iter(lambda: cast(Any, tar.fileobj).read(tarfile.RECORDSIZE), b""))):
-                    raise tarfile.ReadError("more follows its end, as of another tar file")
+                    raise tarfile.ReadError("data after its end, as of another tar file")
         except (tarfile.TarError, EOFError) as error:
             raise TheWorldError(f"{shard}: damaged ({error}); download it again") from error
 
@@ -139,7 +142,10 @@ def _key(name: str) -> str:
 
 
 def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part: tarfile.TarInfo) -> None:
-    """Add a file of the tar to its sample, whose image and caption `names` holds; what is too large is not read."""
+    """Add a file of the tar to its sample.
+
+    `names` holds the file names of image and caption; large files are not read.
+    """
     suffix = "." + part.name.rpartition(".")[2].lower()
     limit = MAX_BYTES if suffix in IMAGE_SUFFIXES else TEXT_BYTES
     if suffix not in {*IMAGE_SUFFIXES, ".txt", ".json"}:
@@ -161,5 +167,5 @@ def _add(row: dict[str, Any], names: dict[str, str], tar: tarfile.TarFile, part:
             raise TheWorldError(f"a second {field} beside {names[field]}; a sample has one")
         else:
             row[field] = data if field == "image" else data.decode().strip()
-    except ValueError as error:  # of UTF-8 and of JSON too
+    except ValueError as error:  # errors of UTF-8 and JSON too
         row[UNREADABLE] = ("bad_row", f"{part.name}: {error}")

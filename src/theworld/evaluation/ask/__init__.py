@@ -1,1 +1,1 @@
-"""Questions -> predictions: arms, prompts, world tokens, and two ways to score."""
+"""Questions -> predictions: arms, prompts, world tokens, and two scorers."""

@@ -1,6 +1,6 @@
-"""The arms of an evaluation: what the full model is compared with, so that a gain can be attributed to the world.
+"""The arms of an evaluation: variants that the full model is compared with, to attribute a gain to the world tokens.
 
-All arms get the same items in the same words. They differ in the checkpoint that answers, in what replaces the world
+All arms get the same items with the same words. They differ in the checkpoint that answers, in the source of the world
 tokens, and in whether the image is shown. A new arm is one entry of `ARMS`.
 """
 
@@ -19,25 +19,25 @@ MODEL, BASE, LEARNER = "model", "base", "learner"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to ask."""
+    """One arm."""
 
     name: str  # key of `ARMS`, and the folder of its predictions
     label: str  # its name in a report
     # What answers: `MODEL`, `BASE` (the Gemma 3 that the model was built on), `LEARNER` (the task's best static
-    # learner), or the name of a control: a checkpoint that was trained separately
+    # learner), or the name of a control, which is a separately trained checkpoint
     checkpoint: str = MODEL
-    # What replaces the world tokens: a key of `WORLD_SOURCES` (ask/worlds.py), or `none` for plain Gemma 3
+    # Source of the world tokens: a key of `WORLD_SOURCES` (ask/worlds.py), or `none` for plain Gemma 3
     world: str = "own"
-    steps: Literal["K"] | int = "K"  # future latent frames: `K` for those of the full model, or a number
+    steps: Literal["K"] | int = "K"  # future latent frames: `K`, as many as the full model has, or a number
     image: bool = True  # whether the image is shown
     needs_future: bool = False  # whether the arm does not exist for `K = 0`
-    decides: bool = False  # whether the full model must beat it before the world is said to help
-    ceiling: bool = False  # whether it knows what the full model has to predict: it never has to be beaten
-    futures: bool = False  # whether it answers from the mean of several rollouts; it is the full model all the same
+    decides: bool = False  # whether the full model must beat it for the verdict *helps*
+    ceiling: bool = False  # whether it uses the true future, so it need not be beaten
+    futures: bool = False  # whether it averages several rollouts of the full model, so it need not be beaten
 
 
 FULL = "world"
-"""The arm that the others are compared with: the full model."""
+"""The full model, with which all other arms are compared."""
 
 # fmt: off
 ARMS: dict[str, Arm] = {
@@ -64,10 +64,10 @@ ARMS: dict[str, Arm] = {
     )
 }
 # fmt: on
-"""In the order in which a reader meets them."""
+"""Arms by name, in the order of reports."""
 
 CONTROLS = tuple(arm.checkpoint for arm in ARMS.values() if arm.checkpoint not in (MODEL, BASE, LEARNER))
-"""Checkpoints that have to be trained separately, and given."""
+"""Names of the controls: checkpoints that have to be trained separately and given by `--control`."""
 
 
 @dataclass(frozen=True)
@@ -75,26 +75,28 @@ class PlannedArm:
     """An arm that will run."""
 
     arm: Arm
-    checkpoint: str | None  # name or folder of what answers; `None` for the base Gemma 3 and for the static learner
+    checkpoint: str | None  # Hub id or folder; `None` for the base Gemma 3 and for the static learner
     num_world_steps: int | None  # future latent frames; `None` without a world
 
 
 def plan(
     names: Sequence[str], model: str, steps: Sequence[int], controls: Mapping[str, str], num_futures: int = 1
 ) -> tuple[list[PlannedArm], dict[str, str]]:
-    """The arms of `names` that run, and by name why others do not.
+    """The arms of `names` that run, and by arm name the reason why it does not run.
 
     Args:
-        steps: Numbers of future latent frames to compare. The largest is `K`; 0 asks for the arm `world_0`, and any
-            other for an arm `world_<steps>`. With `K = 0` the full model sees the current frame alone.
-        controls: Folder of each control checkpoint by name; others are looked for in `controls/` beside the model.
-        num_futures: Rollouts of the arm `futures`.
+        names: Keys of `ARMS`.
+        model: Folder or Hub id of the model.
+        steps: Numbers of future latent frames to compare. The largest is `K`, 0 adds the arm `world_0`, and any other
+            number an arm `world_<steps>`. With `K = 0` the full model uses only the current frame.
+        controls: Folder of control checkpoints by name. Other controls are searched in `controls/` beside the model.
+        num_futures: Number of rollouts of the arm `futures`.
     """
     largest = max(steps)
     running: list[PlannedArm] = []
     not_run: dict[str, str] = {}
     arms = [arm for name, arm in ARMS.items() if name in names]
-    if FULL in names:  # the first of them
+    if FULL in names:  # it is the first of `arms`
         between = sorted({count for count in steps if 0 < count < largest}, reverse=True)
         arms[1:1] = [replace(arms[0], name=f"{FULL}_{k}", label=f"World, {k} steps", steps=k) for k in between]
     for arm in arms:
@@ -118,7 +120,7 @@ def plan(
 
 
 def _beside(model: str, control: str) -> str | None:
-    """The control in `controls/` beside a model's folder; that of the nano model lies in the package."""
+    """The control in `controls/` beside a model's folder, or in the package for the nano model; else `None`."""
     if model == NANO:
         return f"{NANO}/controls/{control}" if (NANO_WEIGHTS / "controls" / control).is_dir() else None
     folder = Path(model).parent / "controls" / control

@@ -1,7 +1,7 @@
-"""The arms of one checkpoint, asked batch by batch.
+"""Runs the arms of one checkpoint, batch by batch.
 
-The items' order alone decides which items form a batch, since kernels round differently in other batches. So a resumed
-run, and one of several processes, which ask every `W`-th batch each, end with the same bytes.
+The composition of batches depends only on the order of the items, since kernels round differently in other batches. So
+a resumed run, or a run of `W` processes that each take every `W`-th batch, produces identical bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .worlds import OF_OTHERS, NoOtherImage, Worlds, encode_worlds
 
 
 class Asker:
-    """Asks the arms of one checkpoint; `largest_steps` is the most future latent frames of any arm."""
+    """Runs the arms of one checkpoint. `largest_steps` is the largest number of future latent frames of any arm."""
 
     def __init__(
         self, task: Task, items: TaskItems, settings: EvaluationSettings, model: TheWorld, largest_steps: int
@@ -44,14 +44,14 @@ class Asker:
         self.largest_steps, self.clips = largest_steps, False
         own = {name: v for name, v in model.state_dict().items() if not name.startswith("model.world_encoder.")}
         self.weights = weights_digest(own)
-        # What was encoded, by number of future latent frames, and by which of several futures it is
+        # Encoded worlds by number of future latent frames and index of the future
         self.worlds: dict[tuple[int, int], Worlds] = {}
 
     def run(self, group: Sequence[PlannedArm]) -> tuple[dict[str, list[Prediction]], dict[str, str]]:
-        """The predictions of every arm of the group, complete and checked, and by arm why others were not asked."""
+        """Complete, checked predictions by arm, and by arm the reason why it was not run."""
         self.clips = any(planned.arm.world == "true_future" for planned in group)
         not_run: dict[str, str] = {}
-        for planned in group:  # before anything is asked
+        for planned in group:  # before any question is asked
             if planned.arm.world in OF_OTHERS and planned.num_world_steps is not None:
                 try:
                     _ = self.worlds_of(planned.num_world_steps).others
@@ -62,7 +62,7 @@ class Asker:
     def run_arm(self, planned: PlannedArm) -> list[Prediction]:
         """The predictions of one arm, complete and checked."""
         items, size, state = self.items.items, self.settings.batch_size, PartialState()
-        # 1. What the arm needs: worlds, prompts of its closed questions and of its open ones, and a file
+        # 1. Prepare worlds, prompt builders for closed and open questions, and the file of predictions
         steps, count = planned.num_world_steps, self.settings.num_futures if planned.arm.futures else 1
         worlds = [] if steps is None else [self.worlds_of(steps, future) for future in range(count)]
         build = partial(PromptBuilder, self.model, steps, planned.arm.image)
@@ -86,18 +86,18 @@ class Asker:
             "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
         }
         file = open_file(task, self.items, self.settings, planned, identity, about)
-        # 2. This process's share of the batches
+        # 2. Ask this process's share of the batches
         mine = range(size * state.process_index, len(items), size * state.num_processes)
         for start in tqdm(mine, planned.arm.name, unit="batch", disable=not state.is_main_process):
             batch = items[start : start + size]
-            # A kill between two rows of a batch: the whole batch is formed again for the rows that are missing
+            # If some rows are missing after an interruption, the whole batch is run again, since batches fix rounding
             if any(item.id not in file.done for item in batch):
                 file.append(self.ask(batch, builders, worlds, planned))
-        # 3. All rows in one file
+        # 3. Merge the rows of all processes into one file
         return merged(file, self.items)
 
     def worlds_of(self, num_world_steps: int, future: int = 0) -> Worlds:
-        """The worlds of a number of steps; the present alone is part of the longest rollout if it is the same there."""
+        """The worlds for a number of steps. A causal encoder gives the current frame from the longest rollout."""
         encoder, steps, settings = self.model.model.world_encoder, num_world_steps, self.settings
         if encoder is not None and encoder.causal:
             steps = steps or self.largest_steps
@@ -116,19 +116,23 @@ class Asker:
         worlds: Sequence[Worlds],
         planned: PlannedArm,
     ) -> list[Prediction]:
-        """Predictions of one batch: of its closed questions, whose choices are compared, and of its open ones.
+        """Predictions of one batch, in the order of `items`.
 
-        `worlds` are the futures that an arm answers from; empty without a world.
+        Args:
+            items: The items of the batch, closed and open questions.
+            builders: Prompt builders for closed (`True`) and open (`False`) questions.
+            worlds: The futures that the arm answers from; empty without a world.
+            planned: The arm.
         """
         steps, found = planned.num_world_steps, dict[str, Prediction]()
         for closed, builder in builders.items():
-            # 1. The prompts of items that are scored in one way
+            # 1. Build the prompts of items with the same scorer
             alike = [i for i in items if (bool(i.choices) and self.settings.scorer != "generate") == closed]
             batch, reasons = builder.build(alike)
             found |= {item.id: Prediction.of(item, failed=reasons[item.id]) for item in alike if item.id in reasons}
             if batch is None:
                 continue
-            # 2. What the model answers, from every future
+            # 2. Answer from every future, and check that all world tokens were consumed
             tokens = [] if steps is None else [one.tokens(batch.items, planned.arm, steps) for one in worlds]
             by_future: list[list[Answer]] = []
             for world in tokens or [None]:
@@ -142,7 +146,7 @@ class Asker:
                         f"{sum(consumed)} world tokens reached the model, but the prompts from {batch.items[0].id!r} "
                         f"on have {sum(batch.world_tokens)}: give a checkpoint with a world"
                     )
-            # 3. How it reads
+            # 3. Join the answers of all futures and score them
             answers = [joined(futures) for futures in zip(*by_future, strict=True)]
             rows = zip(batch.items, answers, batch.prompts, batch.world_tokens, strict=True)
             for item, answer, prompt, count in rows:
@@ -159,7 +163,12 @@ def open_file(
     identity: Mapping[str, Any] = MappingProxyType({}),
     about: Mapping[str, Any] = MappingProxyType({}),
 ) -> PredictionFile:
-    """This process's file of the predictions of an arm; `identity` is what a model decides, `about` more to note."""
+    """Open this process's prediction file of an arm.
+
+    Args:
+        identity: Properties of the model that determine the predictions; an existing file must agree.
+        about: Further information for the manifest.
+    """
     arm, source = planned.arm, asdict(settings.source)
     decides = {
         "task": task.name,
@@ -180,7 +189,7 @@ def open_file(
 
 
 def merged(file: PredictionFile, items: TaskItems) -> list[Prediction]:
-    """The predictions of an arm that every process has asked its share of, complete and checked."""
+    """Merge the predictions of an arm from all processes; returns them complete and checked."""
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:

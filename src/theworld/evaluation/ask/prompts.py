@@ -1,4 +1,4 @@
-"""Items -> one left-padded batch of prompts, as every arm gets them.
+"""Items -> one left-padded batch of prompts, in the same way for every arm.
 
 Shape legend: `B` items that could be asked, `L` sequence, `M` images of all of them.
 """
@@ -30,26 +30,26 @@ class Batch:
     """Prompts of the items that could be asked."""
 
     items: list[Item]  # (B)
-    # `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, on the model's device; no world pixels,
-    # as latents take their place
+    # `input_ids`, `attention_mask`, `token_type_ids` (B, L) and `pixel_values`, on the model's device; without world
+    # pixels, which cached latents replace
     inputs: dict[str, torch.Tensor]
     prompts: list[str]  # as text (B), see `render`
-    world_tokens: list[int]  # world placeholders of each prompt (B)
+    world_tokens: list[int]  # number of world placeholders in each prompt (B)
 
 
 @dataclass(frozen=True)
 class PromptBuilder:
     """Makes the prompts of one arm."""
 
-    model: TheWorld  # whose processor, and whose limit of positions
+    model: TheWorld  # its processor and its limit of positions are used
     num_world_steps: int | None  # future latent frames of the world blocks; `None` for prompts without a world
-    image: bool = True  # whether the images are shown at all
-    instruction: str = ""  # added to the question on a line of its own
-    room: int = 0  # tokens that have to fit behind a prompt
-    image_folder: Path | None = None  # where relative image names are looked up
+    image: bool = True  # whether prompts contain the images
+    instruction: str = ""  # appended to the question on a new line
+    room: int = 0  # tokens reserved for the answer after a prompt
+    image_folder: Path | None = None  # folder of relative image names
 
     def build(self, items: Sequence[Item]) -> tuple[Batch | None, dict[str, str]]:
-        """The batch, `None` if no item is left, and by id why an item could not be asked."""
+        """The batch (`None` if no item is left), and by item id the reason why it could not be asked."""
         failed: dict[str, str] = {}
         turns: dict[str, list[Turn]] = {}
         for item in items:
@@ -61,7 +61,7 @@ class PromptBuilder:
         while turns:
             inputs = self.encode(list(turns.values()))
             lengths = dict(zip(turns, inputs["attention_mask"].sum(-1).tolist(), strict=True))
-            long = {id: n for id, n in lengths.items() if n + self.room > limit}  # rare: the processor may run again
+            long = {id: n for id, n in lengths.items() if n + self.room > limit}  # rare, so running again is cheap
             told = f"tokens and {self.room} to answer, but the model has {limit} positions"
             failed |= {id: f"too_long: {n} {told}" for id, n in long.items()}
             turns = {id: own for id, own in turns.items() if id not in long}
@@ -74,11 +74,11 @@ class PromptBuilder:
 
     @cached_property
     def reserved(self) -> re.Pattern[str]:
-        """What must not stand in a text."""
+        """Pattern of tokens that a text must not contain."""
         return reserved_tokens(self.model.processor.tokenizer)
 
     def turns(self, item: Item) -> list[Turn]:
-        """The item as the turns of a chat template; a `BadSample` where they cannot be made."""
+        """The item as turns for the chat template. Raises `BadSample` if they cannot be built."""
         messages = list(item.messages)
         if self.instruction:
             messages[-1] = replace(messages[-1], content=f"{messages[-1].content}\n{self.instruction}")
@@ -87,7 +87,7 @@ class PromptBuilder:
         return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], self.reserved)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
-        """Conversations as the model's inputs, padded on the left, on its input device, without the world's pixels."""
+        """Model inputs of conversations, left-padded, on the model's input device, without world pixels."""
         world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
         options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
         options["processor_kwargs"] = {"padding": True, "padding_side": "left", **world}
@@ -97,7 +97,7 @@ class PromptBuilder:
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
-    """The item's images, with its regions drawn on where the task asks for it; a `BadSample` if one does not open."""
+    """The item's images, with regions drawn if the task requests it. Raises `BadSample` if one cannot be opened."""
     images = [open_image(image, image_folder) for image in item.images]
     if images and item.metadata.get("draw_regions"):
         images[0] = draw_regions(images[0], item.metadata["regions"])
@@ -105,7 +105,7 @@ def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:
 
 
 def render(processor: Any, ids: torch.Tensor) -> str:
-    """A prompt (L,) as text with its special tokens; a run of one placeholder is written once, with its length."""
+    """A prompt (L,) as text with special tokens. A repeated placeholder is written once, with its count."""
     tokenizer = processor.tokenizer
     text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     placeholders = [tokenizer.image_token, tokenizer.convert_ids_to_tokens(processor.world_token_id)]

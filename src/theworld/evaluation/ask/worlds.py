@@ -1,4 +1,4 @@
-"""What replaces the world tokens, arm by arm; every image is encoded once, for all arms.
+"""World tokens of each arm. Every image is encoded once for all arms.
 
 Shape legend: `M` images, `C` latent channels, `T = 1 + K` latent frames, `N` world tokens of one image, `D` width,
 `S` world image size, `F` frames of a clip.
@@ -38,23 +38,23 @@ from .prompts import open_images
 
 
 class NoOtherImage(TheWorldError):
-    """An item has no other image to take a world from."""
+    """Raised if an item has no other item with a different image to take a world from."""
 
 
 @dataclass
 class Worlds:
-    """The latents of a task's images by one model's encoder, and the world tokens that an arm makes of them."""
+    """Latents of a task's images by one model's encoder, and the world tokens of an arm from them."""
 
-    model: TheWorld  # with the number of steps to roll out in its config
+    model: TheWorld  # its config holds the number of steps to roll out
     items: Sequence[Item]
-    keys: dict[str, list[bytes]]  # of the images of each item that could be opened, by the item's id
-    cache: LatentCache  # their latents
-    seed: int = 0  # of the untrained projector, the noise, and the choice of another item's world
-    clips: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])  # keys of what truly happens
+    keys: dict[str, list[bytes]]  # cache keys of each item's images by item id; items that could not be opened lack one
+    cache: LatentCache  # latents by key
+    seed: int = 0  # of the untrained projector, the noise, and the assignment of other items' worlds
+    clips: dict[str, list[bytes]] = field(default_factory=dict[str, list[bytes]])  # cache keys of the true clips
 
     @torch.no_grad()
     def tokens(self, items: Sequence[Item], arm: Arm, num_world_steps: int) -> torch.Tensor | None:
-        """World tokens (M, N, D) of the images of `items` as `arm` has them; `None` if they have no image."""
+        """World tokens (M, N, D) of the images of `items` in `arm`; `None` if there are no images."""
         late = [item.id for item in items if item.id not in self.keys]
         if late:
             raise TheWorldError(f"item {late[0]!r}: its image could not be opened at first: run the same command again")
@@ -63,13 +63,13 @@ class Worlds:
         return WORLD_SOURCES[arm.world](self, items, 1 + num_world_steps)
 
     def latents(self, items: Sequence[Item], frames: int, keys: dict[str, list[bytes]] | None = None) -> torch.Tensor:
-        """What the encoder makes of the items' images, or of what has other `keys` (M, C, T, h, w), `T = frames`."""
+        """Latents (M, C, T, h, w) of the items' images, or of the entries with other `keys`; `T = frames`."""
         keys = self.keys if keys is None else keys
         return self.cache.get([key for item in items for key in keys.get(item.id, ())])[:, :, :frames]
 
     @cached_property
     def others(self) -> dict[str, list[bytes]]:
-        """By item, the keys of another one's images, as many as it has of its own; a `NoOtherImage` without any."""
+        """By item id, keys of another item's images, as many as the item has. Raises `NoOtherImage`."""
         taken = donors([item for item in self.items if self.keys.get(item.id)], self.keys, self.seed)
         return {id: list(islice(cycle(self.keys[donor]), len(self.keys[id]))) for id, donor in taken.items()}
 
@@ -79,12 +79,12 @@ class Worlds:
 
     @cached_property
     def untrained_projector(self) -> WorldProjector:
-        """The model's projector as it was before any training."""
+        """A newly initialised projector with the model's config."""
         embed = cast(nn.Embedding, self.model.get_input_embeddings())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             projector = PROJECTORS[self.model.config.projector](self.model.config)
-            # The gain that training starts from; the trained one would already be fitted
+            # The initial output gain, computed from the embeddings as at the start of training
             sample = embed(torch.arange(min(4096, embed.num_embeddings), device=input_device(self.model)))
             projector.initialise(sample.float().square().mean().sqrt().item())
         return projector.to(sample.device, sample.dtype).eval()
@@ -118,13 +118,13 @@ WORLD_SOURCES: dict[str, Callable[[Worlds, Sequence[Item], int], torch.Tensor]] 
     "zeros": lambda worlds, items, frames: torch.zeros_like(_own(worlds, items, frames)),
     "noise": _noise,
 }
-"""`Arm.world` -> world tokens (M, N, D) of the images of items, from `frames` latent frames.
+"""`Arm.world` -> function `(worlds, items, frames)` to world tokens (M, N, D) of the items' images, `T = frames`.
 
-`true_future` are the latents of what happens, from the item's clip. `noise` is Gaussian, each token of its own norm.
+`true_future` uses latents of the item's clip. `noise` is Gaussian; each token has the norm of the token it replaces.
 """
 
 OF_OTHERS = ("other_image", "other_future")
-"""Those that take another item's world."""
+"""Keys that use another item's world."""
 
 
 def encode_worlds(
@@ -138,12 +138,21 @@ def encode_worlds(
     clips: bool = False,
     future: int = 0,
 ) -> Worlds:
-    """Encode every image of `items` that is not in the latent cache at `folder`, and roll it out.
+    """Encode and roll out every image of `items` that is not in the latent cache at `folder`.
 
-    Images go through the encoder in the same batches whatever is in the cache already and however many processes share
-    the work, so that a resumed run has the same bits. Items with an image that cannot be opened have no world. `clips`
-    asks to encode what truly happens after each item's image as well. `future` counts up the seed of the rollouts.
+    The batches of the encoder do not depend on the contents of the cache or the number of processes, so a resumed run
+    gives the same bits. Items with an image that cannot be opened get no world.
+
+    Args:
+        items: The items of a task.
+        image_folder: Folder of relative image names.
+        folder: Folder of the latent cache.
+        batch_size: Images per batch of the encoder.
+        seed: Seed of `Worlds`.
+        clips: Also encode the true clip that starts at each item's frame.
+        future: Index of the future; it is added to the seed of the rollout.
     """
+    # 1. Open the cache of this encoder, number of steps and rollout seed
     encoder, state = model.model.world_encoder, PartialState()
     assert encoder is not None
     fingerprint, steps = cache_fingerprint(encoder, model.config), model.config.num_world_steps
@@ -154,14 +163,14 @@ def encode_worlds(
 
     def pixels() -> Iterator[tuple[bytes, torch.Tensor]]:
         """Frames (3, S, S) and clips (F, 3, S, S) of the batches that this process encodes."""
-        numbers: dict[int, dict[bytes, int]] = {3: {}, 4: {}}  # of every frame and of every clip, in order
+        numbers: dict[int, dict[bytes, int]] = {3: {}, 4: {}}  # index of every distinct frame and clip, by `ndim`
         for item in tqdm(items, "world latents", unit="item", disable=not state.is_main_process):
             try:
                 images = open_images(item, image_folder)
                 # Where the clip ends, its last frame is repeated
                 after = [item.clip[min(item.frame + place, len(item.clip) - 1)] for place in range(frames * clips)]
                 true = [open_image(frame, image_folder) for frame in after]
-            except BadSample:  # reported when it is asked
+            except BadSample:  # reported when the item is asked
                 continue
             own = list(model.processor.world_pixels(images)) if images else []
             clip = [torch.stack(list(model.processor.world_pixels(true)))] if true else []
@@ -176,6 +185,7 @@ def encode_worlds(
             return encoder.encode_clip(batch.transpose(1, 2))
         return encoder.encode(batch, steps, rollout_seed)
 
+    # 2. Encode this process's share, then read what all processes wrote
     fill(found.cache, pixels(), encode, batch_size)
     state.wait_for_everyone()
     found.cache = LatentCache(folder, fingerprint)
@@ -183,13 +193,13 @@ def encode_worlds(
 
 
 def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> dict[str, str]:
-    """For each item, by id, another whose world it gets: of its family if it can be, never with its own image.
+    """By item id, another item whose world it gets: of the same family if possible, never with the same image.
 
-    Items of a family stand in a random order with those that share a cluster side by side; each takes the one that
-    stands as many places on as the largest cluster has items. So every world is taken once.
+    Within a family, items are in random order with clusters kept together. Each item takes the one that is as many
+    places ahead as the largest cluster has items, so every world is used once.
 
     Raises:
-        NoOtherImage: An item shares an image or its cluster with all others.
+        NoOtherImage: An item shares its cluster or an image with all others.
     """
     cluster = {item.id: item.cluster or item.id for item in items}
     order = np.random.default_rng(seed).permutation(len(items))
@@ -210,7 +220,7 @@ def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> di
 
 
 def noise_like(tokens: torch.Tensor, seed: int, name: str) -> torch.Tensor:
-    """Gaussian noise in place of `tokens` (M, N, D), each with its norm; the same for one `name` in any batch."""
+    """Gaussian noise (M, N, D) with the norm of each token of `tokens`. It depends only on `seed` and `name`."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7]))
     noise = torch.randn(tokens.shape, generator=generator).to(tokens.device)

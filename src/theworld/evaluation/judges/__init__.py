@@ -1,1 +1,1 @@
-"""A language model's opinion of the answers: a column beside the rules, never in their place."""
+"""Language models as judges of answers: an additional column of the report, not used by any verdict."""

@@ -1,8 +1,8 @@
-"""Predictions to judgements.
+"""Runs a judge on stored predictions.
 
-<predictions>/judges/<model>/manifest.json       who judged, by what prompts
-                            /judgements.jsonl    a row per reply, with the raw text; a later row of an id replaces it
-                            /summary.json        what `judge_predictions` returns
+<predictions>/judges/<model>/manifest.json       endpoint, model, temperature and digest of the prompts
+                            /judgements.jsonl    a row per reply, with the raw text; the last row of an id counts
+                            /summary.json        the return value of `judge_predictions`
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ JUDGEMENTS, SUMMARY = "judgements.jsonl", "summary.json"
 
 
 def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, Any]:
-    """Let a judge read the predictions in `folder`; what it has read before is not asked again.
+    """Judge the predictions in `folder`. Answers that this judge has judged before are not sent again.
 
-    A reply that cannot be read is kept as it came and counted as `unreadable`, a request that failed as `failed`;
-    neither makes an answer wrong. Failed requests are tried again by the next call.
+    A reply that cannot be parsed is stored and counted as `unreadable`, a failed request as `failed`. Neither counts as
+    a wrong answer. The next call repeats failed requests.
 
     Returns:
-        `accuracy` with its interval over the answers that were judged (absent if none was), `judged`, `unreadable`,
-        `failed`, `not_asked` (items that the model itself was not asked), which together make `items`; `causes` of
-        failures; the mean of further `figures`; `agreement` with the rules.
+        `accuracy` with its interval over the judged answers (absent if there are none). `judged`, `unreadable`,
+        `failed` and `not_asked` (items that the evaluated model was not asked): counts that sum to `items`. `causes` of
+        failures, means of further `figures`, and `agreement` with the rules.
 
     Raises:
         FileNotFoundError: There are no predictions.
-        ValueError: A row does not match its digest; the folder holds another judge's work; the key is refused,
-            the model or the path.
+        ValueError: A row does not match its digest, the folder holds judgements made with other settings, or the
+            endpoint rejects the key, the model or the path.
         ImportError: The extra `judge` is not installed.
     """
     manifest, predictions = read_predictions(folder)
     home = Path(folder) / "judges" / re.sub(r"[^\w-][^\w.-]*", "-", settings.model)
     _claim(home, settings)
-    # 1. What is asked: a row whose chat has changed is asked anew
+    # 1. Choose rows without a judgement, or whose messages have changed since
     answered = [row for row in predictions if row.failed is None]
     forms = {row.id: form_of(manifest["identity"]["task"], row.family) for row in answered}
     evidence = {row.id: digest_of(messages_for(forms[row.id], row)) for row in answered}
@@ -66,7 +66,7 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
         except ValueError as error:
             return kept | {"unreadable": " ".join(str(error).split())[:300]}
 
-    # 2. A few at a time; each reply is appended as it comes
+    # 2. Send requests in parallel; append each reply as it arrives
     if asked:
         client, pool = _client(settings), ThreadPoolExecutor(settings.concurrency)
         try:
@@ -80,10 +80,10 @@ def judge_predictions(folder: str | Path, settings: JudgeSettings) -> dict[str, 
 
 
 def prediction_folders(folder: str | Path) -> list[Path]:
-    """`folder` itself if predictions lie in it, else every folder below that has some.
+    """`folder` itself if it contains predictions, else all folders below it that do.
 
     Raises:
-        FileNotFoundError: There are none.
+        FileNotFoundError: No folder contains predictions.
     """
     folder = Path(folder)
     found = [path.parent for path in sorted(folder.rglob(PREDICTIONS)) if (path.parent / MANIFEST).is_file()]
@@ -93,17 +93,17 @@ def prediction_folders(folder: str | Path) -> list[Path]:
 
 
 def _client(settings: JudgeSettings) -> Any:
-    """A client that retries with growing pauses, for any number of threads."""
+    """A thread-safe client that retries with exponential backoff."""
     return require("judge", "openai").OpenAI(
         base_url=settings.base_url,
-        api_key=settings.api_key or "none",  # the client wants one, also for a server without keys
+        api_key=settings.api_key or "none",  # the client requires a key, even if the server does not
         timeout=settings.timeout,
         max_retries=settings.retries,
     )
 
 
 def _ask(client: Any, settings: JudgeSettings, messages: list[dict[str, str]]) -> tuple[str | None, str | None]:
-    """The reply and `None`, or `None` and the failure that outlived the retries; a ValueError if all would fail."""
+    """(reply, `None`), or (`None`, failure after all retries). Raises a ValueError if every request would fail."""
     openai = require("judge", "openai")
     try:
         completion = client.chat.completions.create(
@@ -112,8 +112,8 @@ def _ask(client: Any, settings: JudgeSettings, messages: list[dict[str, str]]) -
             temperature=openai.omit if settings.temperature is None else settings.temperature,
             response_format={"type": "json_object"} if settings.json_mode else openai.omit,
         )
-    except (openai.OpenAIError, ValueError) as error:  # a ValueError if the body of the answer is no JSON
-        # Cut last, as half a key is no longer found
+    except (openai.OpenAIError, ValueError) as error:  # ValueError: the response body is not JSON
+        # Remove the key before truncating: a truncated key would not be found
         told = f"{type(error).__name__}: {' '.join(settings.without_key(str(error)).split())[:300]}"
         if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError | openai.NotFoundError):
             advice = "check the key's variable, --base_url and --model"
@@ -124,7 +124,7 @@ def _ask(client: Any, settings: JudgeSettings, messages: list[dict[str, str]]) -
 
 
 def _claim(home: Path, settings: JudgeSettings) -> None:
-    """Write who judges here, or check that it is the same."""
+    """Write the judge's manifest, or check that an existing one has the same settings."""
     identity: dict[str, Any] = {name: getattr(settings, name) for name in ("base_url", "model", "temperature")}
     identity["prompts"] = digest_of([told for told, _ in FORMS.values()])
     if not (home / MANIFEST).is_file():
@@ -162,7 +162,7 @@ def _summary(predictions: Sequence[Prediction], judgements: dict[str, dict[str, 
 
 
 def summary_line(summary: dict[str, Any]) -> str:
-    """What `judge_predictions` returned, on one line."""
+    """The result of `judge_predictions` on one line."""
     counts = ", ".join(f"{summary[name]} {name.replace('_', ' ')}" for name in ("unreadable", "failed", "not_asked"))
     if "accuracy" not in summary:
         return f"none of {summary['items']} judged; {counts}"

@@ -1,4 +1,4 @@
-"""TheWorld in lmms-eval, whose every task then runs on it: the entry point `lmms_eval.models` leads here."""
+"""TheWorld as a model of lmms-eval, registered by the entry point `lmms_eval.models`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from theworld.utils.imports import require
 
 
 def get_manifests() -> list[Any]:
-    """What lmms-eval registers: `--model theworld`, for tasks in messages and, with `--force_simple`, in plain text."""
+    """Manifests for lmms-eval: `--model theworld` for chat tasks and, with `--force_simple`, plain-text tasks."""
     registry = require("lmms", "lmms_eval.models.registry_v2")
     return [
         registry.ModelManifest(

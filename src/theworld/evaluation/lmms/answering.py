@@ -1,4 +1,4 @@
-"""Prompts of lmms-eval to answers, in batches; nothing here knows the harness itself.
+"""Answers prompts of lmms-eval in batches. This module does not import lmms-eval.
 
 Shape legend: `B` prompts, `L` sequence, `M` images of all prompts, `N` world tokens of one image, `D` width.
 """
@@ -23,32 +23,32 @@ from ..ask.scorers import choices, consumed_world_tokens, world_inputs
 from ..store.predictions import Item
 
 MAX_NEW_TOKENS = 128
-"""Of a task that names none; what lmms-eval's own Gemma 3 takes."""
+"""Default of tasks that set none; the same as for lmms-eval's own Gemma 3."""
 
 HARNESS_STOP = "\n\n"
-"""The harness puts it into every task that names no stop; a Gemma answer of two paragraphs must not end there."""
+"""Stop string that lmms-eval adds to tasks without one. It is ignored, since answers may have two paragraphs."""
 
 SAMPLING = ("temperature", "top_p", "top_k")
 OPTIONS = ("max_new_tokens", "num_beams", "do_sample", "until", *SAMPLING)
 
 Conversation = Callable[[], list[Turn]]
-"""Makes a prompt's turns when its batch is due, so that images are opened no earlier."""
+"""Returns the turns of a prompt. It is called when the batch is due, so that images are opened late."""
 
 
 @dataclass(frozen=True)
 class Answering:
     """A model with the settings of one run."""
 
-    model: TheWorld  # with its world enabled, or pure Gemma 3 on the same way
-    num_world_steps: int | None = None  # future latent frames K; None takes the model's own
-    batch_size: int = 1  # prompts at a time
+    model: TheWorld  # with the world enabled, or plain Gemma 3 through the same code
+    num_world_steps: int | None = None  # future latent frames K; `None`: the model's own
+    batch_size: int = 1  # prompts per batch
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Conversation], settings: Sequence[dict[str, Any]]) -> list[str]:
-        """What the model says to each prompt, under the task's generation settings.
+        """The generated answer to each prompt, with the task's generation settings.
 
         Raises:
-            ValueError: A prompt has an image, and no world tokens came with it or reached the model.
+            ValueError: A prompt with an image has no world tokens, or they did not reach the model.
         """
         if unknown := sorted(set[str]().union(*settings) - set(OPTIONS)):
             logger.warning("the task's generation_kwargs %s have no meaning here: left out", ", ".join(unknown))
@@ -64,7 +64,7 @@ class Answering:
 
     @torch.no_grad()
     def losses(self, prompts: Sequence[Conversation], answers: Sequence[tuple[str, ...]]) -> list[dict[str, float]]:
-        """By prompt, the negative log-probability of every answer as the assistant's whole turn.
+        """By prompt, the negative log-probability of every answer as a complete assistant turn.
 
         Raises:
             ValueError: As `generate`.
@@ -78,7 +78,7 @@ class Answering:
         return found
 
     def _batches(self, settings: Sequence[dict[str, Any]]) -> list[list[int]]:
-        """Places of prompts that have the same settings."""
+        """Batches of indices of prompts with the same settings."""
         alike: dict[str, list[int]] = {}
         for place, chosen in enumerate(settings):
             alike.setdefault(json.dumps(chosen, sort_keys=True), []).append(place)
@@ -89,16 +89,18 @@ class Answering:
     def _encoded(
         self, conversations: list[list[Turn]]
     ) -> Generator[tuple[dict[str, torch.Tensor], torch.Tensor | None]]:
-        """Inputs of a batch, padded on the left, and world tokens (M, N, D) of its images.
+        """Left-padded inputs of a batch, and world tokens (M, N, D) of its images.
 
-        Behind the call it is checked that the prompts' world tokens reached the model's embeddings.
+        On exit, checks that all world tokens of the prompts reached the model's embeddings.
         """
+        # 1. Build the prompts
         config, processor, world = self.model.config, self.model.processor, None
         steps = config.num_world_steps if self.num_world_steps is None else self.num_world_steps
         inputs = PromptBuilder(self.model, steps if config.enable_world else None).encode(conversations)
         is_world = inputs["input_ids"] == config.world_token_id  # (B, L)
         parts = [[part for turn in turns for part in turn["content"]] for turns in conversations]
         images = [[part["image"] for part in row if part["type"] == "image"] for row in parts]
+        # 2. Compute the world tokens of their images
         if config.enable_world and any(images):
             blind = [row for row, tokens in zip(images, is_world.any(-1).tolist(), strict=True) if row and not tokens]
             if blind:
@@ -107,9 +109,10 @@ class Answering:
                     "checkpoint's processor makes none; save the checkpoint with its world, or give enable_world=false"
                 )
             world = self.model.model.get_world_features(processor.world_pixels(images), steps).pooler_output
+        # 3. Run the caller, and check that the world tokens were consumed
         with consumed_world_tokens(self.model) as counts:
             yield inputs, world
-        if sum(counts) < is_world.sum():  # more with beams
+        if sum(counts) < is_world.sum():  # beams consume more
             raise TheWorldError(
                 f"the model consumed {sum(counts)} of {int(is_world.sum())} world tokens: the answers would be plain "
                 "Gemma 3's"
@@ -117,16 +120,16 @@ class Answering:
 
 
 def text_prompt(text: str, images: Sequence[Any]) -> list[Turn]:
-    """A user's turn: all images, then the words; `<image>` of other models' templates is taken out."""
+    """A user turn with all images, then the text. The `<image>` marker of other models' templates is removed."""
     content: list[Turn] = [{"type": "image", "url": image} for image in images]
     return chat_prompt([{"role": "user", "content": [*content, {"type": "text", "text": text}]}])
 
 
 def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
-    """Messages of lmms-eval as a chat template takes them, the images being the objects that the task gave.
+    """Messages of lmms-eval converted for a chat template. Images are passed on as the task gives them.
 
     Raises:
-        ValueError: A message holds more than text and images.
+        ValueError: A message has content other than text and images.
     """
 
     def part(given: Turn) -> Turn:
@@ -135,14 +138,14 @@ def chat_prompt(messages: Sequence[Turn]) -> list[Turn]:
         if given["type"] == "text":
             return {"type": "text", "text": given["text"].replace("<image>", "")}
         raise TheWorldError(
-            f"a message holds a part of type {given['type']!r}: TheWorld takes text and images; choose a task"
+            f"a message has content of type {given['type']!r}: TheWorld takes only text and images; choose another task"
         )
 
     return [{"role": turn["role"], "content": [part(given) for given in turn["content"]]} for turn in messages]
 
 
 def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
-    """The task's `generation_kwargs` as `generate` takes them: greedy unless a temperature above 0 is given."""
+    """Arguments of `generate` from the task's `generation_kwargs`. Greedy unless the temperature is above 0."""
     options = {name: settings[name] for name in ("max_new_tokens", "num_beams") if settings.get(name)}
     options = {"max_new_tokens": MAX_NEW_TOKENS, "num_beams": 1, "do_sample": False, **options}
     if settings.get("temperature"):
@@ -151,7 +154,7 @@ def generation_options(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def cut(answer: str, until: str | Sequence[str]) -> str:
-    """`answer` up to the first of the stops that the task itself names."""
+    """`answer` up to the first stop string that the task sets."""
     for stop in [until] if isinstance(until, str) else until:
         if stop and stop != HARNESS_STOP:
             answer = answer.partition(stop)[0]

@@ -1,6 +1,6 @@
-"""The two classes that lmms-eval calls: for tasks in messages, and for those in plain text with log-probabilities.
+"""The two model classes for lmms-eval: for chat tasks, and for plain-text tasks with log-probabilities.
 
-lmms-eval 0.7.3 lives in an environment of its own, where this module alone is imported.
+lmms-eval 0.7.3 needs a separate environment; only there is this module imported.
 """
 # pyright: reportMissingImports=false, reportUntypedBaseClass=false
 
@@ -27,10 +27,10 @@ from .answering import Answering, chat_prompt, text_prompt
 
 
 class _TheWorld(lmms):
-    """The model behind both classes; the arguments are those of `--model_args` (docs/lmms-eval.md).
+    """Base of both classes. Its arguments are those of `--model_args` (docs/lmms-eval.md).
 
     Raises:
-        ValueError: An argument has another value than it may have, or two contradict each other.
+        ValueError: An argument is invalid, or two contradict each other.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class _TheWorld(lmms):
 
     @property
     def device(self) -> torch.device:
-        """Where lmms-eval gathers its counts."""
+        """Device on which lmms-eval gathers its counts."""
         return input_device(self.model)
 
     def clean(self) -> None:
-        """Free the model before a judge of the harness is loaded."""
+        """Free the model before lmms-eval loads a judge."""
         del self.answering
         super().clean()
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Refused: a TheWorld model answers one turn here."""
+        """Not supported: a model answers one turn."""
         raise NotImplementedError("TheWorld answers in one round: no tasks of output_type generate_until_multi_round")
 
 
 class TheWorldChat(_TheWorld):
-    """For tasks in messages."""
+    """Model class for chat tasks."""
 
     is_simple = False
 
@@ -85,7 +85,7 @@ class TheWorldChat(_TheWorld):
         return self.answering.generate(prompts, [request.args[2] for request in requests])
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """Refused: the harness asks for log-probabilities in plain text only."""
+        """Not supported: lmms-eval computes log-probabilities only for plain-text tasks."""
         raise NotImplementedError("multiple_choice tasks need the simple class: add --force_simple")
 
     def _turns(self, doc_to_messages: Any, document: int, task: str, split: str) -> list[Turn]:
@@ -93,7 +93,7 @@ class TheWorldChat(_TheWorld):
 
 
 class TheWorldSimple(_TheWorld):
-    """For tasks in plain text, multiple choice by log-probability among them."""
+    """Model class for plain-text tasks, including multiple choice by log-probability."""
 
     is_simple = True
 
@@ -103,10 +103,10 @@ class TheWorldSimple(_TheWorld):
         return self.answering.generate(prompts, [request.args[1] for request in requests])
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
-        """Losses of requests (context, answer, doc_to_visual, document, task, split), and which answer is likeliest.
+        """(loss, is most probable) of requests (context, answer, doc_to_visual, document, task, split).
 
-        Losses, since lmms-eval takes the least (issue 370 there), and wrapped, since it calls `str` on a bare pair.
-        The answers of one document share one prefill.
+        Returns losses, since lmms-eval chooses the smallest value (its issue 370), in a `GenerationResult`, since it
+        calls `str` on a bare pair. The answers of one document share one prefill.
         """
         for request in requests:
             if len(request.args) != 6 or not isinstance(request.args[1], str):

@@ -20,17 +20,17 @@ def write_report(
     rollout: Rollout | None = None,
     image_folder: Path | None = None,
 ) -> Path:
-    """Write <output>/report.md and <output>/report.html on the evaluation that lies there.
+    """Write <output>/report.md and <output>/report.html on the evaluation in `output`.
 
     Args:
-        output: Folder of an evaluation, whose metrics are written.
-        items: By the task's name: what examples are shown from. They are kept small beside the predictions, where a
-            later report finds them.
-        rollout: The decoded frames of an item.
-        image_folder: Where names of images are looked up.
+        output: Folder of an evaluation, with metrics.
+        items: By task name, the items that examples are drawn from. Their images are saved, reduced, beside the
+            predictions, where later reports find them.
+        rollout: Returns the decoded frames of an item.
+        image_folder: Folder of relative image names.
 
     Returns:
-        The path of the page.
+        The path of report.html.
 
     Raises:
         FileNotFoundError: There are no metrics.
@@ -50,24 +50,24 @@ def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequenc
     """Write a report on several evaluations into `output`.
 
     Args:
-        runs: Their folders.
-        output: Where report.md and report.html go.
-        labels: What each is called; runs with the same label are training seeds of one another. By default the
-            folders' names, or the paths where names repeat.
+        runs: Folders of the evaluations.
+        output: Folder for report.md and report.html.
+        labels: Name of each run; runs with the same label are training seeds of one model. Default: the folders'
+            names, or the paths if names repeat.
 
     Raises:
         FileNotFoundError: A folder holds no evaluation.
-        ValueError: A run is given twice, there are not as many labels as runs, or predictions are refused
+        ValueError: A run is given twice, the number of labels differs from that of runs, or predictions are refused
             (`store/refusals.py`).
     """
     folders = [Path(run).resolve() for run in runs]
     if twice := [folder for folder in folders if folders.count(folder) > 1]:
-        raise TheWorldError(f"{twice[0]}: given twice: every run is an evaluation of its own")
+        raise TheWorldError(f"{twice[0]}: given twice: give each run once")
     if labels is None:
         names = [folder.name for folder in folders]
         labels = names if len(set(names)) == len(names) else [str(run) for run in runs]
     if len(labels) != len(folders):
-        raise TheWorldError(f"{len(labels)} labels for {len(folders)} runs: give one each")
+        raise TheWorldError(f"{len(labels)} labels for {len(folders)} runs: give one label per run")
     report = gather(labels if len(folders) > 1 else [""], folders)
     write_pages(report, Path(output))
     return report

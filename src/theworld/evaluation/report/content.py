@@ -1,4 +1,4 @@
-"""What a report says, before it is Markdown or HTML: gathered from the folders of one evaluation or of several."""
+"""Gathers the content of a report from the folders of one or several evaluations, independent of the format."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ Metrics = dict[str, Any]
 class Run:
     """One evaluation."""
 
-    label: str  # what its arms are called by; empty where it is the only one
+    label: str  # prefix of its arms' names; empty for a single run
     folder: Path
     metrics: dict[str, Metrics]  # by task
 
     @property
     def name(self) -> str:
-        """What tells it from other training seeds of the same label."""
+        """The label with the folder, which distinguishes training seeds of the same label."""
         return f"{self.label} ({self.folder.name})"
 
     def named(self, arm: ArmRun) -> str:
-        """An arm of this run among those of all runs."""
+        """Name of an arm of this run among those of all runs."""
         return f"{self.label}/{arm.name}" if self.label else arm.name
 
 
-Found = Sequence[tuple[Run, ArmRun]]  # the arms of a task, each with the run that it is of
+Found = Sequence[tuple[Run, ArmRun]]  # the arms of a task, each with its run
 
 
 @dataclass(frozen=True)
@@ -48,32 +48,35 @@ class Section:
     """One task."""
 
     metrics: Metrics
-    claims: Sequence[tuple[str, str, str]]  # what about, the outcome in a word, and why in a sentence
-    key: Table  # the few arms that a reader sees first
-    figures: Mapping[str, Drawn]  # by title; all but the first are folded, each with the table of its title
-    tables: Sequence[Table]  # all others
-    examples: Sequence[ExampleItem]  # drawn at random from those on which arms disagree
-    disagreements: int  # how many there are
+    claims: Sequence[tuple[str, str, str]]  # (kinds, outcome, reason in a sentence)
+    key: Table  # the most important arms, shown first
+    figures: Mapping[str, Drawn]  # by title; all but the first are folded, each with the table of the same title
+    tables: Sequence[Table]  # all other tables
+    examples: Sequence[ExampleItem]  # a random sample of items on which arms disagree
+    disagreements: int  # number of such items
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it."""
+    """A whole report."""
 
-    title: str  # which model or models, on which tasks
+    title: str  # models and tasks
     date: str  # of the newest predictions
     sections: Sequence[Section]
-    settings: Sequence[Table]  # what all arms have in common, and in what they differ
+    settings: Sequence[Table]  # common settings of all arms, and settings that differ
 
 
 def gather(
     labels: Sequence[str], folders: Sequence[Path], keep_images: Callable[[str, str], None] = lambda task, id: None
 ) -> Report:
-    """The report on evaluations of these labels (an empty one if there is only one) in these folders.
+    """Gather the report on the evaluations in `folders`.
 
-    `keep_images` writes the images of an item, given by its task and id, where `find_images` finds them.
+    Args:
+        labels: Label of each evaluation; an empty one if there is only one.
+        folders: Folders of the evaluations.
+        keep_images: Saves the images of an item, given its task and id, where `find_images` finds them.
     """
-    # 1. The runs, and the arms of each task
+    # 1. Read the runs, and the arms of each task
     runs = [Run(label, folder, read_metrics(folder)) for label, folder in zip(labels, folders, strict=True)]
     for run in runs:
         if not run.metrics:
@@ -81,12 +84,12 @@ def gather(
     tasks = dict.fromkeys(task for run in runs for task in run.metrics)
     by_task = {task: [run for run in runs if task in run.metrics] for task in tasks}
     found = {task: _find(task, own) for task, own in by_task.items()}
-    # 2. The numbers of one run as it stored them, or those of all together
+    # 2. Take the stored metrics of one run, or compute those of all runs together
     metrics = runs[0].metrics
     if len(runs) > 1:
         metrics = correct({task: _together(task, own, found[task]) for task, own in by_task.items()})
     sections = [_section(metrics[task], own, found[task], keep_images) for task, own in by_task.items()]
-    # 3. What it is about
+    # 3. Title and date
     model = next(iter(found.values()))[0][1].manifest.get("model", "Evaluation")
     models = list(dict.fromkeys(labels)) if len(runs) > 1 else [model]
     titles = ", ".join(section.metrics["title"] for section in sections)
@@ -96,10 +99,10 @@ def gather(
 
 
 def _find(task: str, runs: Sequence[Run]) -> Found:
-    """Every arm of a task, checked; arms that are the same are there once."""
+    """All arms of a task, checked and without duplicates."""
     found: list[tuple[Run, ArmRun]] = []
     for run in runs:
-        # First, as what was done to a file is a better reason than that it changed
+        # Before `check_scored`, since a specific refusal explains more than "has changed"
         found += [(run, arm) for arm in read_arms(run.folder / task).values()]
         check_scored(run.folder / task, run.metrics[task])
     check_together({str(run.folder / task / arm.name): arm for run, arm in found})
@@ -109,7 +112,7 @@ def _find(task: str, runs: Sequence[Run]) -> Found:
 
 
 def _by_name(found: Found) -> dict[str, list[ArmRun]]:
-    """The arms by name, each with its training seeds."""
+    """The arms by name, each with the runs of its training seeds."""
     arms: dict[str, list[ArmRun]] = {}
     for run, arm in found:
         arms.setdefault(run.named(arm), []).append(arm)
@@ -122,11 +125,11 @@ def _full(arms: Mapping[str, Any]) -> str:
 
 
 def _together(task: str, runs: Sequence[Run], found: Found) -> Metrics:
-    """The metrics of the arms of several runs; what says how to count is that of the first."""
+    """Metrics over the arms of several runs. Kinds, margins and baselines are those of the first run."""
     arms, known = _by_name(found), runs[0].metrics[task]
     counting: Metrics = {key: known[key] for key in ("kinds", "margins", "floors")}
     numbers = task_numbers(arms, full=_full(arms), learns="static_learner" in known["decides"], **counting)
-    # Whose each arm is, and what the task alone can compute, as each run stored it
+    # Add each arm's run to its label, and the task's own measures as stored by each run
     for name, told in numbers["arms"].items():
         told["label"] = f"{name.rpartition('/')[0]}: {told['label']}"
         seeds = [run.metrics[task]["arms"].get(arm.name, {}) for run, arm in found if run.named(arm) == name]
@@ -136,7 +139,7 @@ def _together(task: str, runs: Sequence[Run], found: Found) -> Metrics:
 
 
 def _mean(seeds: Sequence[Metrics]) -> Metrics:
-    """Measures over training seeds: the mean of their intervals is no narrower than the interval of their mean."""
+    """Mean of measures over training seeds. The mean of their intervals is conservative: never narrower."""
     return {
         name: {"n": one["n"], **{key: fmean(seed[name][key] for seed in seeds) for key in ("estimate", "low", "high")}}
         for name, one in seeds[0].items()
@@ -147,7 +150,7 @@ def _mean(seeds: Sequence[Metrics]) -> Metrics:
 def _section(metrics: Metrics, runs: Sequence[Run], found: Found, keep_images: Callable[[str, str], None]) -> Section:
     task, arms, told = metrics["task"], _by_name(found), claims(metrics)
     full = _full(arms)
-    # 1. Of several runs, the verdict on the first among all their arms, and that on each by itself
+    # 1. Claims; for several runs, of the first run among all arms and of each run by itself
     if runs[0].label:
         seeds = f", {len(arms[full])} seeds" if len(arms[full]) > 1 else ""
         by_whom = [(f"{full.rpartition('/')[0]}{seeds}, among all arms", told)]
@@ -158,17 +161,17 @@ def _section(metrics: Metrics, runs: Sequence[Run], found: Found, keep_images: C
     for place in places:
         keep_images(task, arms[full][0].predictions[place].id)
     examples = [show(place, arms, full, [run.folder / task for run in runs]) for place in places]
-    # 3. Tables, among them what judges made of the answers
+    # 3. Tables, including that of judges
     judged = judge_table([(run.named(arm), run.folder / task / arm.name) for run, arm in found])
     tables = [table for table in (*task_tables(metrics), judged) if table.rows]
     return Section(metrics, told, key_table(metrics), draw_all(metrics), tables, examples, disagreements)
 
 
 def _settings(found: Mapping[str, Found]) -> list[Table]:
-    """What all manifests agree on, and a table of what they do not."""
+    """A table of the settings in which all manifests agree, and one of those that differ."""
     pandas = require("eval", "pandas")
     rows = [(task, run, arm) for task, each in found.items() for run, arm in each]
-    # One by one, as a whole number beside a missing one becomes a float
+    # Convert one by one, since pandas turns integers into floats if a value is missing
     flat = [pandas.json_normalize(arm.manifest).dropna(axis=1).astype(str).iloc[0] for _, _, arm in rows]
     frame = pandas.DataFrame(flat).fillna("").reset_index(drop=True)
     frame.columns = frame.columns.str.replace(r"^(identity|environment)\.", "", regex=True)

@@ -1,6 +1,6 @@
-"""Items on which arms disagree, with their images: the evidence that a reader can look at.
+"""Examples for a report: items on which arms disagree, with their images.
 
-The images are kept small beside the predictions, so that a later report can show them too.
+Reduced images are saved beside the predictions, so that later reports can show them.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from ..store.refusals import ArmRun
 
 EXAMPLES, MAX_EXAMPLES = "examples", 8
 SIDE, FRAME, MAX_FRAMES = 320, 96, 9
-"""Pixels of an image's longer side and of the height of a strip of frames; frames that a strip shows."""
+"""Pixels of an image's longer side; pixels of the height of a strip of frames; largest number of frames in a strip."""
 
-LABELS = {"rollout": "What the world model imagines, from the present on", "truth": "What did happen"}
+LABELS = {"rollout": "Rollout of the world model, from the current frame on", "truth": "True frames"}
 Rollout = Callable[[Item], Sequence[Image.Image]]
-"""The decoded frames that the world model imagines for an item, the present one first."""
+"""Returns the decoded frames of an item's rollout, the current frame first."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,19 @@ class ExampleItem:
     """An item on which arms disagree."""
 
     row: Prediction  # the full model's
-    question: str  # the prompt without the tokens that frame it
+    question: str  # the prompt without control tokens
     replies: Mapping[str, Prediction]  # by arm
-    images: Sequence[tuple[str, Path]]  # what each shows, and its file
+    images: Sequence[tuple[str, Path]]  # caption and file
 
 
 def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Collection[str]) -> tuple[list[int], int]:
-    """Places of items that the full model and an arm of `decisive` do not score alike, and how many there are.
+    """Draw items on which the scores of the full model and an arm of `decisive` differ.
 
-    Half of those drawn are ones that the full model gets right, as far as there are. They are drawn by the hash of
-    their ids: at random, and the same again for the same predictions.
+    If possible, the full model is right on half of them. Items are drawn by the hash of their ids, so the sample is
+    random but the same for the same predictions.
+
+    Returns:
+        Indices of the drawn items, and the number of all items with different scores.
     """
     others = [name for name in arms if name in decisive] or [name for name in arms if name != full]
     ours, theirs = arms[full][0].predictions, [arms[name][0].predictions for name in others]
@@ -62,7 +65,7 @@ def draw_examples(arms: Mapping[str, Sequence[ArmRun]], full: str, decisive: Col
 
 
 def show(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: Sequence[Path]) -> ExampleItem:
-    """The item at a place: what was asked, what every arm said, and the images that one of `folders` kept."""
+    """The item with index `place`: question, output of every arm, and images saved in one of `folders`."""
     row = arms[full][0].predictions[place]
     replies = {name: seeds[0].predictions[place] for name, seeds in arms.items()}
     images = next((found for folder in folders if (found := find_images(folder, row.id))), [])
@@ -70,7 +73,7 @@ def show(place: int, arms: Mapping[str, Sequence[ArmRun]], full: str, folders: S
 
 
 def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_folder: Path | None = None) -> None:
-    """Write the item's images as the model got them below `folder`, and as strips its rollout and what did happen."""
+    """Save the item's images below `folder`, and strips of its rollout and of the true frames."""
     try:
         images = open_images(item, image_folder)
         frames = list(rollout(item)) if rollout is not None and images else []
@@ -78,8 +81,8 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
         count = len(frames) or min(MAX_FRAMES, last + 1 - item.frame)
         truth = [open_image(item.clip[min(item.frame + n, last)]) for n in range(count)] if item.clip else []
     except BadSample:
-        return  # the item failed for it, and says so
-    shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # may be the data set's own
+        return  # the prediction failed for the same reason and is reported there
+    shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # keep the data set's images
     for image in shown.values():
         image.thumbnail((SIDE, SIDE))
     shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}
@@ -90,18 +93,20 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
 
 
 def find_images(folder: Path, id: str) -> list[tuple[str, Path]]:
-    """What each image of an item shows, and its file, of those that were kept."""
+    """Caption and file of each saved image of an item."""
     found = {path.stem.partition("-")[2]: path for path in sorted((folder / EXAMPLES).glob(f"{digest_of(id)}-*.png"))}
     return [(LABELS.get(name) or (f"Image {name}" if "2" in found else "Image"), path) for name, path in found.items()]
 
 
 def strip(frames: Sequence[Image.Image]) -> Image.Image:
-    """At most `MAX_FRAMES` of the frames, the first and the last among them, side by side."""
+    """At most `MAX_FRAMES` evenly spaced frames side by side, including the first and the last."""
     places = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int).tolist()
     size = (max(frames[0].width * FRAME // frames[0].height, 1), FRAME)
+    # Few pixels stay the squares that the model sees
+    how = Image.Resampling.NEAREST if frames[0].height < FRAME else Image.Resampling.LANCZOS
     sheet = Image.new("RGB", ((size[0] + 2) * len(places) - 2, FRAME), "white")
     for number, place in enumerate(places):
-        sheet.paste(frames[place].convert("RGB").resize(size), (number * (size[0] + 2), 0))
+        sheet.paste(frames[place].convert("RGB").resize(size, how), (number * (size[0] + 2), 0))
     return sheet
 
 

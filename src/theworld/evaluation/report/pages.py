@@ -1,4 +1,4 @@
-"""A report as Markdown, with its figures beside it, and as one HTML page that needs nothing beside it."""
+"""Writes a report as Markdown with figure files, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def write_pages(report: Report, output: Path) -> Path:
 
 
 def figure_name(section: Section, title: str) -> str:
-    """The file of a figure of a task; that of the first is called like the task."""
+    """File name of a task's figure; the first figure has just the task's name."""
     first = title == next(iter(section.figures))
     return section.metrics["task"] + ("" if first else f"-{title.lower().replace(' ', '-')}") + ".svg"
 
 
 def inline_svg(svg: str, title: str) -> Markup:
-    """A figure within the page, whose ink is that of the text; the text in it was escaped by matplotlib."""
-    body = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :]).replace(INK, "currentColor")  # ids come once
+    """An SVG for embedding in a page, drawn in the page's text colour. matplotlib has escaped its texts."""
+    body = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :]).replace(INK, "currentColor")  # ids must be unique
     return Markup(body.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(title), 1))
 
 
 def data_uri(path: Path) -> str:
-    """A PNG file as a URI that holds it."""
+    """A PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

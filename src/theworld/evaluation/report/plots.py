@@ -1,4 +1,4 @@
-"""The figures of a report as SVG: text stays text, and the ink takes the colour of the page around it."""
+"""The figures of a report as SVG. Texts stay text, and `INK` becomes the text colour of the page."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK = "#1a1b1c"
-"""Drawn as `currentColor` in a page, so that it shows on light and on dark."""
+"""Replaced by `currentColor` in a page, so that it is visible in light and dark mode."""
 
 GRID = "#94a3b8"
 PALETTE = ("#c2410c", "#0284c7", "#059669", "#a855f7", "#b45309", "#db2777")
-"""One colour a kind of questions, or an arm; all can be read on light and on dark."""
+"""One colour per kind of question or arm; readable in light and dark mode."""
 
 WIDTH, ROW, LABEL = 4.9, 0.17, 26
-"""Inches, which a screen of 390 pixels can show without small print; inches for a kind of an arm; characters a line."""
+"""Width of a figure in inches (readable on a screen of 390 pixels); inches per kind and arm; characters per line."""
 
 STYLE = Path(__file__).with_name("report.mplstyle")
 CALIBRATED = {"futures": "s", "world_off": "^", "gemma": "D"}
-"""Arms whose calibration is drawn beside the full model's, each with its marker."""
+"""Arms whose calibration is drawn in addition to the full model's, with their markers."""
 
 Drawn = tuple[str, str]
-"""What a figure shows, and the figure as an `<svg>` element."""
+"""Caption, and the figure as an `<svg>` element."""
 
 
 def draw_all(metrics: Metrics) -> dict[str, Drawn]:
-    """The figures of a task by their titles, first the one that a reader sees without unfolding it."""
+    """The figures of a task by title. The first one is shown unfolded."""
     found = {"Accuracy": draw(metrics), "Calibration": draw_calibration(metrics), ON_DEMAND: draw_on_demand(metrics)}
     return {title: drawn for title, drawn in found.items() if drawn}
 
 
 def draw(metrics: Metrics) -> Drawn:
-    """The full model's paired difference to every arm by kind of questions, or the accuracies where it has no rival."""
-    # 1. The numbers: by kind, those of each arm
+    """Paired differences of the full model to every arm by kind, or accuracies if there is no comparison."""
+    # 1. Collect the numbers by kind and arm
     kinds = metrics["kinds"]
     compared = {kind: metrics["comparisons"][kind] for kind in kinds}
     middle, about, unit = "difference", "Full model minus each arm, paired", "points of accuracy"
     if not any(compared.values()):
         of_kind = {kind: {name: arm["kinds"].get(kind) for name, arm in metrics["arms"].items()} for kind in kinds}
         compared = {kind: {name: told for name, told in them.items() if told} for kind, them in of_kind.items()}
-        middle, about, unit = "estimate", "Accuracy", "per cent"
+        middle, about, unit = "estimate", "Accuracy", "accuracy in per cent"
     arms = [name for name in metrics["arms"] if any(name in them for them in compared.values())] or [*metrics["arms"]]
     decisive = deciding(metrics) if middle == "difference" else []
-    # 2. Down the page an arm, and within it a kind
+    # 2. Draw one row per arm, and within it one interval per kind
     with _axes(len(arms) * (len(kinds) * ROW + 0.14) + 0.9, "x") as (axes, text):
         if middle == "difference":
             axes.axvline(0, color=INK, linewidth=0.8)
@@ -75,7 +75,7 @@ def draw(metrics: Metrics) -> Drawn:
 
 
 def draw_calibration(metrics: Metrics) -> Drawn | None:
-    """Accuracy over the probability of the likeliest choice: the full model, and `CALIBRATED` of the same run."""
+    """Accuracy by probability of the most probable choice, for the full model and the arms of `CALIBRATED`."""
     full, arms = metrics["full"], metrics["arms"]
     markers = {full: "o", **{f"{full.removesuffix(FULL)}{name}": marker for name, marker in CALIBRATED.items()}}
     bins = {name: arms[name]["calibration"]["bins"] for name in markers if arms.get(name, {}).get("calibration")}
@@ -86,7 +86,7 @@ def draw_calibration(metrics: Metrics) -> Drawn | None:
         for colour, (name, found) in zip(PALETTE, bins.items(), strict=False):
             shown = [[100 * one[key] for one in found] for key in ("confidence", "accuracy")]
             axes.plot(*shown, color=colour, linewidth=1.2, alpha=0.8)
-            # Hollow, so that one arm does not hide another; the area grows with the items
+            # Hollow markers, so that arms do not hide each other; the area grows with the number of items
             look: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linewidths": 1.6, "clip_on": False}
             sizes = [16 + 64 * one["n"] / max(one["n"] for one in found) for one in found]
             axes.scatter(*shown, sizes, marker=markers[name], label=_label(metrics, name, 2 * LABEL), **look)
@@ -96,13 +96,13 @@ def draw_calibration(metrics: Metrics) -> Drawn | None:
         _legend(axes, 1)
     about = (
         "How often answers are right, by the probability that the model gives them. On the dashed line both are equal; "
-        "below it the model is too sure, above it not sure enough. Larger points have more items of the arm."
+        "below it the model is overconfident, above it underconfident. Larger points have more items of the arm."
     )
     return about, text.getvalue()
 
 
 def draw_on_demand(metrics: Metrics) -> Drawn | None:
-    """Accuracy over the share of items with a rollout, with the best point and that of the model's own margin."""
+    """Accuracy by share of items with a rollout, with the best point and the point of the model's own margin."""
     told = metrics.get("on_demand")
     if not told:
         return None
@@ -121,23 +121,23 @@ def draw_on_demand(metrics: Metrics) -> Drawn | None:
         axes.set(xlim=(0, 100), xlabel="items with a rollout in per cent", ylabel="accuracy in per cent")
         _legend(axes, 2)
     about = (
-        "Accuracy if only the answers that are least sure without the world are asked again with a rollout. The dashed "
-        "line is what the same number of rollouts of random items gives on average: a curve above it shows that the "
-        "margin finds the answers that need a rollout."
+        "Accuracy if only the questions with the least sure answers without the world are asked again with a rollout. "
+        "The dashed line is the mean for the same number of rollouts on random items: a curve above it shows that the "
+        "margin selects questions that benefit from a rollout."
     )
     return about, text.getvalue()
 
 
 @contextmanager
 def _axes(height: float, grid: str) -> Generator[tuple[Any, StringIO]]:
-    """Axes of a figure of this height in inches, and where it stands as SVG once they are left."""
+    """Axes of a figure of this height in inches, and a buffer that holds its SVG after the block."""
     text = StringIO()
     with require("eval", "matplotlib").rc_context(fname=STYLE):
         figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots()
         axes.grid(axis=grid, color=GRID, alpha=0.3, linewidth=0.8)
         yield axes, text
-        # Without a date or an author, so that the same numbers give the same bytes
+        # No date and no author, so that the same numbers give the same bytes
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
 
@@ -147,7 +147,7 @@ def _legend(axes: Axes, columns: int) -> None:
 
 
 def _label(metrics: Metrics, arm: str, width: int) -> str:
-    """What an arm is called, on two lines at most."""
+    """Label of an arm, on two lines at most."""
     return "\n".join(wrap(metrics["arms"][arm]["label"], width, max_lines=2, placeholder="…"))
 
 

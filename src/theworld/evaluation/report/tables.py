@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEY_ROWS = 5
-"""Most rows of the table that a reader sees first."""
+"""Largest number of rows of the first table."""
 
 BESIDE = ("learners", "tracing")
-"""What metrics may hold beside arms: static learners, and whether answers follow the imagined future."""
+"""Optional keys of metrics: static learners, and error tracing."""
 
 ON_DEMAND = "Rollouts on demand"
 
@@ -38,11 +38,11 @@ class Table:
     """Cells as text.
 
     Args:
-        title: What it shows.
-        rows: By column, what `_cell` writes in each row. A column that a row lacks is empty, and one that is empty in
-            every row is left out.
-        note: What a reader has to know beside.
-        text: How many columns from the left are text; the others are numbers.
+        title: Title of the table.
+        rows: Values by column, formatted by `_cell`. A missing value is an empty cell; a column without values is left
+            out.
+        note: Explanation below the table.
+        text: Number of text columns from the left; the others are numbers.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Table:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """The cells on one line each."""
+        """The formatted cells, each on one line."""
         rows = [{key: " ".join(_cell(value).split()) for key, value in row.items()} for row in self.rows]
         frame = require("eval", "pandas").DataFrame(rows).fillna("")
         return frame.loc[:, (frame != "").any()]
@@ -61,17 +61,17 @@ class Table:
         """A `<table>`, all cells escaped."""
         with require("eval", "pandas").option_context("display.max_colwidth", None):
             table = self.frame.to_html(index=False, border=0, classes=f"text{self.text}", justify="unset")
-        return Markup(re.sub(r"(\[[-+.\d]+), ", r"\1,&nbsp;", table))  # an interval stays on one line
+        return Markup(re.sub(r"(\[[-+.\d]+), ", r"\1,&nbsp;", table))  # do not break lines inside an interval
 
     def markdown(self) -> str:
-        """A table of Markdown, all cells escaped."""
+        """A Markdown table, all cells escaped."""
         frame = self.frame
         ruler = ["---"] * self.text + ["---:"] * (len(frame.columns) - self.text)
         header, *rows = ([plain(cell) for cell in line] for line in (frame.columns, *frame.to_numpy()))
         return "\n".join(f"| {' | '.join(line)} |" for line in (header, ruler, *rows))
 
     def terminal(self) -> str:
-        """Columns of spaces, under the title."""
+        """The title and columns aligned by spaces."""
         frame = self.frame
         widths = {name: max(len(name), frame[name].str.len().max()) for name in frame.columns[: self.text]}
         header = [name.ljust(widths.get(name, 0)) for name in frame.columns]
@@ -81,27 +81,27 @@ class Table:
 
 
 def terminal_report(metrics: Metrics) -> str:
-    """What a command prints about a task: the verdict of each kind of questions, warnings, and all tables."""
+    """A task's report for the terminal: verdicts by kind of question, warnings, and all tables."""
     told = [f"{metrics['title']}: {metrics['n']} items", *(f"{about}: {text}" for about, _, text in claims(metrics))]
     told += [f"Warning: {line}" for line in warning_lines(metrics)]
     return "\n\n".join(["\n".join(told), *(table.terminal() for table in task_tables(metrics))])
 
 
 def claims(metrics: Metrics) -> list[tuple[str, str, str]]:
-    """Of each verdict: the kinds of questions that have it, the outcome in a word, and why in a sentence."""
-    same = defaultdict[tuple[str, str], list[str]](list)  # kinds often miss the same arms
+    """Distinct verdicts: the kinds of questions that have it, the outcome, and the reason in a sentence."""
+    same = defaultdict[tuple[str, str], list[str]](list)  # kinds often lack the same arms
     for kind, told in metrics["verdicts"].items():
         same[told["outcome"], told["text"]].append(_kind(kind))
     return [(", ".join(kinds), outcome, text) for (outcome, text), kinds in same.items()]
 
 
 def warning_lines(metrics: Metrics) -> list[str]:
-    """The warnings of every arm, with its name."""
+    """The warnings of all arms, with the arm's name."""
     return [f"{name}: {warning}" for name, arm in metrics["arms"].items() for warning in arm["warnings"]]
 
 
 def key_table(metrics: Metrics) -> Table:
-    """The full models, Gemma alone, and those arms that decide which come closest to the full model."""
+    """The full models, Gemma alone, and the decisive arms that are closest to the full model."""
 
     def closeness(name: str) -> tuple[bool, float]:
         kinds = [metrics["comparisons"][kind] for kind in metrics["kinds"]]
@@ -116,7 +116,7 @@ def key_table(metrics: Metrics) -> Table:
 
 
 def task_tables(metrics: Metrics) -> list[Table]:
-    """Every table of a task that has something to say."""
+    """All tables of a task that are not empty."""
     several = len(metrics["kinds"]) > 1
     compared = [kind for kind in metrics["comparisons"] if several or kind in metrics["kinds"]]
     tables = [arm_table(metrics), *(comparison_table(metrics, kind) for kind in compared), measure_table(metrics)]
@@ -128,7 +128,7 @@ def task_tables(metrics: Metrics) -> list[Table]:
 
 
 def arm_table(metrics: Metrics) -> Table:
-    """Accuracy of every arm with its interval, and how it answered; below, what is reached without a model."""
+    """Accuracy of every arm with its interval and counts of answers, followed by the baselines."""
     arms, several = metrics["arms"].values(), len(metrics["kinds"]) > 1
     rows: list[dict[str, Any]] = [
         {
@@ -149,7 +149,7 @@ def arm_table(metrics: Metrics) -> Table:
     rows += [{"Arm": "baseline", "What it is": _words(n), whole: value} for n, value in metrics["floors"].items()]
     note = (
         f"Accuracy in % with its 95 % interval ({', '.join(sorted({arm['accuracy']['method'] for arm in arms}))}). "
-        "Answers: how many different ones were given. Tokens: the most world tokens of an item. Baselines use no "
+        "Answers: number of different answers. Tokens: largest number of world tokens of an item. Baselines use no "
         "model. A score below them suggests that the image was not used."
     )
     same = "; ".join(f"{one} = {other}" for one, other in metrics["identical"])
@@ -157,7 +157,7 @@ def arm_table(metrics: Metrics) -> Table:
 
 
 def comparison_table(metrics: Metrics, kind: str) -> Table:
-    """The full model against every other arm on one kind of questions, item by item."""
+    """The full model against every other arm on one kind of question, paired by item."""
     rows = [
         {
             "Full model against": name,
@@ -175,15 +175,15 @@ def comparison_table(metrics: Metrics, kind: str) -> Table:
     family = metrics["holm_family"]
     note = (
         "Paired difference in points with its 95 % interval, positive where the full model is better. b: items that "
-        "only the full model gets right; c: only the other arm; neither with several seeds. p: corrected over "
-        f"{family['comparisons']} comparisons on {', '.join(family['tasks'])}; below {ALPHA} counts. Detectable: the "
-        "smallest difference that the items show with 80 % power."
+        "only the full model gets right; c: only the other arm; both empty for several seeds. p: corrected over "
+        f"{family['comparisons']} comparisons on {', '.join(family['tasks'])}; significant below {ALPHA}. Detectable: "
+        "the smallest difference that the items show with 80 % power."
     )
     return Table(f"Full model against each arm: {_kind(kind)}", rows, note)
 
 
 def measure_table(metrics: Metrics) -> Table:
-    """The benchmark's official measures and the means of figures, an arm a row."""
+    """The benchmark's official measures and the means of figures, one row per arm."""
     rows: list[dict[str, str]] = []
     for name, arm in metrics["arms"].items():
         measures = {_words(key): _range(value, digits=".3f", scale=1) for key, value in arm["measures"].items()}
@@ -195,19 +195,19 @@ def measure_table(metrics: Metrics) -> Table:
 
 
 def family_table(metrics: Metrics) -> Table:
-    """Accuracy by family for the full model and the arms that decide."""
+    """Accuracy by family for the full model and the decisive arms."""
     names = [name for name in metrics["arms"] if name in (metrics["full"], *deciding(metrics))] or list(metrics["arms"])
     by_family: dict[str, dict[str, Any]] = {}
     for name in names:
         for family, told in metrics["arms"][name]["families"].items():
             about = {"Family": family + " *" * told["one_answer"], "Items": told["n"], **dict.fromkeys(names)}
             by_family.setdefault(family, about)[name] = told["estimate"]
-    note = "Accuracy in %. *: one right answer for all items, so it counts in no total."
+    note = "Accuracy in %. *: all items have the same right answer, so the family does not count in totals."
     return Table("Families", list(by_family.values()), note)
 
 
 def on_demand_table(metrics: Metrics) -> Table:
-    """Accuracy by the share of items with a rollout; the best point, and what the model's own margin gives."""
+    """Accuracy by share of items with a rollout, with the best point and the point of the model's own margin."""
     told = metrics.get("on_demand")
     if not told:
         return Table(ON_DEMAND, [])
@@ -220,22 +220,22 @@ def on_demand_table(metrics: Metrics) -> Table:
         for share, (name, of) in sorted(points.items())
     ]
     note = (
-        "In %. Items whose answer without the world (world_off) has a margin below that of the row get the full "
-        "model's answer; the others keep theirs. The margin is the probability of the likeliest choice less that of "
-        "the next one. Best: the highest accuracy with the fewest rollouts on these items; choose the margin of a "
-        "model on validation items. Model's margin: auto_world_margin of the checkpoint."
+        "In %. Items whose answer without the world (world_off) has a smaller margin than the row get the full model's "
+        "answer; the others keep theirs. The margin is the difference of the two highest probabilities of choices. "
+        "Best: the highest accuracy with the fewest rollouts on these items; choose a model's margin on validation "
+        "items. Model's margin: auto_world_margin of the checkpoint."
     )
     return Table(ON_DEMAND, rows, note)
 
 
 def beside_tables(metrics: Metrics) -> list[Table]:
-    """What static learners reached, and whether answers follow the imagined future, of each run that has these."""
+    """Tables of static learners and of error tracing, for each run that has them."""
     tables: list[Table] = []
     for told in metrics.get("runs", [metrics]):
         whose = f": {told['run']}" if "run" in told else ""
         learned = [_in_words(row) for row in told.get("learners") or ()]
         traced = [_in_words({"family": family, **row}) for family, row in (told.get("tracing") or {}).items()]
-        note = "Accuracy in % on validation scenes; the chosen learner of a family answers it."
+        note = "Accuracy in % on validation scenes. The chosen learner answers the questions of its family."
         tables.append(Table(f"Static learners{whose}", learned, note, text=3))
         note = "Shares in % with 95 % intervals."
         tables.append(Table(f"Do answers follow the imagined future?{whose}", traced, note))
@@ -243,27 +243,27 @@ def beside_tables(metrics: Metrics) -> list[Table]:
 
 
 def judge_table(folders: Sequence[tuple[str, Path]]) -> Table:
-    """A row for every judge of every arm, from the arms' names and folders."""
+    """One row per judge and arm, from the arms' names and folders."""
     columns = ("accuracy", "agreement", "judged", "unreadable", "failed", "not_asked")
     rows: list[dict[str, Any]] = []
     for name, folder in folders:
         for path in sorted(folder.glob(f"judges/*/{SUMMARY}")):
-            summary = read_object(path, cure="judge again, which keeps the judgements")
+            summary = read_object(path, cure="judge again; existing judgements are reused")
             told = _in_words({key: summary.get(key) for key in columns})
             rows.append({"Arm": name, "Judge": path.parent.name, **told})
-    note = "In % of the answers that were judged; agreement is that with the rules. No verdict uses a judge."
+    note = "In % of the judged answers. Agreement: with the rules. Verdicts do not use judges."
     return Table("Language models as judges", rows, note, text=2)
 
 
 def deciding(metrics: Metrics) -> list[str]:
-    """The arms of the full model's run that it has to beat."""
+    """The arms that the full model has to beat, of its own run."""
     label = metrics["full"].rpartition("/")[0]
     names = [f"{label}/{name}" if label else name for name in metrics["decides"]]
     return [name for name in metrics["arms"] if name in names]
 
 
 def plain(text: str) -> str:
-    """Text of a data set on one line, none of which Markdown reads as HTML, a link, an image or emphasis."""
+    """Text of a data set on one line, escaped so that Markdown shows it literally."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"[\\`*~|]|\](?=\()|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
@@ -285,7 +285,7 @@ def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    """A count, a share in per cent, with its interval where it has one, or text; empty for `None`."""
+    """A count, a share in per cent with its interval if it has one, or text; empty for `None`."""
     if value is None or isinstance(value, bool):
         return "yes" if value else ""
     if isinstance(value, Mapping):
@@ -294,7 +294,7 @@ def _cell(value: Any) -> str:
 
 
 def _difference(numbers: Mapping[str, Any]) -> str:
-    """In points, with its interval where that says something: of one cluster of items it is all that there is."""
+    """A difference in points with its interval, or "too few items" if the interval covers the whole range."""
     if numbers["high"] - numbers["low"] >= 2:
         return f"{100 * numbers['difference']:+.1f} (too few items)"
     return _range(numbers, "difference", "+.1f")

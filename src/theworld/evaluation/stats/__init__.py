@@ -1,1 +1,1 @@
-"""Intervals, tests and comparisons of scores."""
+"""Statistics of scores: intervals, tests, comparisons, calibration, baselines."""

@@ -1,4 +1,4 @@
-"""Baselines that look at answers alone, never fitted on the items that they are scored on."""
+"""Baselines that use only answers, cross-fitted: never fitted on the items that they are scored on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def folds(items: Sequence[Item]) -> Array:
 
 
 def majority_baseline(items: Sequence[Item], *, pooled: bool = False) -> Array:
-    """Score (n,), from 0 to 1, of the most frequent answer of the other folds; answers that tie share the score.
+    """Score (n,), from 0 to 1, of answering with the most frequent answer of the other folds. Ties share the score.
 
-    Where no other fold has an item of the family, it is the item's chance: 1 / its choices, or 0. `pooled` counts the
-    answers of all families together, not those of the item's own.
+    If no other fold has an item of the family, the score is that of a random choice: 1 / number of choices, or 0
+    without choices. `pooled` counts answers over all families, in place of the item's own family.
     """
     answers, fold = np.array([item.answer for item in items]), folds(items)
     families = np.array(["" if pooled else item.family for item in items])

@@ -1,4 +1,4 @@
-"""Are probabilities of answers right as often as they say? And which answers are worth a rollout?
+"""Calibration of answer probabilities, and accuracy if only unsure answers get a rollout.
 
 n  items
 """
@@ -16,21 +16,21 @@ from ..store.predictions import Prediction
 
 BINS = 10
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Of items with a rollout, for which `on_demand` gives the accuracy."""
+"""Shares of items with a rollout at which `on_demand` gives the accuracy."""
 
 
 def brier(logprobs: Mapping[str, float], answer: str) -> float:
-    """Squared distance of the probabilities of all choices from the right answer: 0 is best, 2 worst (Brier 1950)."""
+    """Brier score (Brier 1950): sum over choices of (probability - 1 if right else 0)^2, from 0 (best) to 2 (worst)."""
     shares = probabilities([logprobs])
     return sum((share - (choice == answer)) ** 2 for choice, share in shares.items())
 
 
 def calibration(rows: Sequence[Prediction]) -> dict[str, Any] | None:
-    """The calibration curve of the likeliest answers; `None` if no row compares choices.
+    """The calibration curve of the most probable answers; `None` if no row compares choices.
 
     Returns:
-        `n`; `error`, the expected calibration error from 0 to 1 (Guo et al., arXiv 1706.04599); `bins` of equal width
-        that have items, each with its mean `confidence`, `accuracy` and `n`.
+        `n`; `error`, the expected calibration error from 0 to 1 (Guo et al., arXiv 1706.04599); `bins`, the non-empty
+        bins of equal width, each with its mean `confidence`, `accuracy` and `n`.
     """
     known = [row for row in rows if row.choice_logprobs]
     if not known:
@@ -52,18 +52,19 @@ def calibration(rows: Sequence[Prediction]) -> dict[str, Any] | None:
 
 
 def on_demand(without: Sequence[Prediction], world: Sequence[Prediction], least: float) -> dict[str, Any] | None:
-    """Accuracy if only the answers without a world that are least sure are replaced by those with a rollout.
+    """Accuracy if only the least sure answers of the world-off arm are replaced by the full model's answers.
+
+    Items without compared choices are left out.
 
     Args:
         without: Predictions (n,) of the same checkpoint with the world off.
-        world: Those of the full model, in the same order.
+        world: Predictions (n,) of the full model, in the same order.
         least: The model's `auto_world_margin`.
 
     Returns:
-        `curve`: `rollouts` (share of items, from 0 to 1), `accuracy`, and the `margin` below which these are rolled
-        out. `best`: the point of every possible margin with the highest accuracy, the fewest rollouts of those that
-        tie. `at_margin`: what the model's own margin gives. Items without choices to compare are left out; `None` if
-        all are.
+        `curve`: points with `rollouts` (share of items, from 0 to 1), `accuracy`, and `margin`; items with a smaller
+        margin get a rollout. `best`: the point with the highest accuracy over all margins; of ties, the one with the
+        fewest rollouts. `at_margin`: the point of the model's own margin. `None` if no item is left.
     """
     known = [(off, on) for off, on in zip(without, world, strict=True) if off.choice_logprobs]
     if not known:
@@ -72,7 +73,7 @@ def on_demand(without: Sequence[Prediction], world: Sequence[Prediction], least:
     order = np.argsort(margins, kind="stable")
     off, on = (np.array([pair[side].score for pair in known], dtype=float)[order] for side in (0, 1))
     accuracy = (np.append(0, on.cumsum()) + off.sum() - np.append(0, off.cumsum())) / len(off)  # (n + 1,)
-    edges = np.append(margins[order], 1.0)  # all below an edge are rolled out
+    edges = np.append(margins[order], 1.0)  # items with a margin below an edge get a rollout
 
     def point(count: int) -> dict[str, float]:
         return {"rollouts": count / len(off), "accuracy": accuracy[count].item(), "margin": edges[count].item()}

@@ -1,4 +1,4 @@
-"""Intervals of a mean and of a difference of means: Wilson's, the cluster-robust one, bootstrap and jackknife.
+"""Confidence intervals of means and of differences of means: Wilson, cluster-robust, bootstrap and jackknife.
 
 Miller, "Adding Error Bars to Evals", arXiv 2411.00640 (clustered and paired errors); Bowyer et al., arXiv 2503.01747
 (no normal approximation for a few hundred items).
@@ -21,8 +21,8 @@ Scores = Sequence[float] | Sequence[Sequence[float]] | Array
 Clusters = Sequence[str] | Array | None
 
 CONFIDENCE = 0.95
-FEW = 300  # items below which right and wrong answers get a Wilson interval
-ALIKE = 1e-12  # standard error below which scores are alike: the means of three seeds differ by rounding
+FEW = 300  # fewer items of right and wrong answers get a Wilson interval
+ALIKE = 1e-12  # a smaller standard error counts as 0: means over seeds differ by rounding
 RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 
 
@@ -30,8 +30,9 @@ RESAMPLES, JACKKNIFE_GROUPS = 10_000, 30
 class Interval:
     """A mean, or a difference of two means, with its 95 % interval from `low` to `high`.
 
-    `se` is 0 where all scores are alike, and the interval is then wider than it says. `n_clusters` counts independent
-    groups of items, `method` is `wilson`, `clustered`, `clt`, `wilson over clusters`, `bootstrap` or `jackknife`.
+    `se` is the standard error: 0 if all scores are equal, in which case the interval is wider than `se` suggests.
+    `n_clusters` counts independent groups of items. `method` is `wilson`, `clustered`, `clt`, `wilson over clusters`,
+    `bootstrap` or `jackknife`.
     """
 
     estimate: float
@@ -44,15 +45,16 @@ class Interval:
 
 
 def interval(scores: Scores, clusters: Clusters = None) -> Interval:
-    """The mean of `scores` and its interval, by the method that fits them.
+    """The mean of `scores` and its interval, by a method that depends on the scores.
 
-    `clustered` (cluster-robust, t with G - 1 degrees of freedom) where clusters repeat. Where they do not: `wilson` for
-    fewer than 300 zeros and ones, `clt` otherwise. `bootstrap` where there are several seeds. Scores that are all
-    alike, or all of one cluster, have no spread to measure: their interval is Wilson's with one trial a cluster.
+    - `bootstrap` for several seeds;
+    - `clustered` (cluster-robust, t with G - 1 degrees of freedom) if clusters have several items;
+    - `wilson` for fewer than 300 independent zeros and ones, `clt` for other independent items;
+    - `wilson over clusters` (one trial per cluster) if all scores are equal or of one cluster, so there is no spread.
 
     Args:
-        scores: (n,), or (S, n) with a row a training seed; from 0 to 1.
-        clusters: (n,) what items share, as a rule the image; an empty name stands for an item on its own.
+        scores: (n,), or (S, n) with a row per training seed; from 0 to 1.
+        clusters: (n,) name of what items share, usually the image. An empty name is a cluster of its own.
     """
     runs = seeds_of(scores)
     values = runs.mean(axis=0)
@@ -70,9 +72,9 @@ def interval(scores: Scores, clusters: Clusters = None) -> Interval:
 def bootstrap(ours: Scores, theirs: Scores | None = None, clusters: Clusters = None, seed: int = 0) -> Interval:
     """Percentile interval of the mean of `ours`, or of the paired difference `ours - theirs` on the same items.
 
-    Whole clusters are drawn, and the training seeds of each arm where there are several. Differences that are the same
-    for all clusters have no spread to draw: their interval allows for the share of clusters that may be of another kind
-    though none was seen (Wilson's upper end for 0 of G), -1 to 1 for one cluster.
+    Resamples whole clusters, and the training seeds of each arm if there are several. If the differences of all
+    clusters are equal, the bootstrap has no spread. The interval then assumes that a share of clusters differs although
+    none was observed: Wilson's upper limit for 0 of G clusters, and -1 to 1 for one cluster.
 
     Args:
         ours: (n,) or (S, n), finite.
@@ -82,10 +84,10 @@ def bootstrap(ours: Scores, theirs: Scores | None = None, clusters: Clusters = N
     first = seeds_of(ours)
     second = np.zeros((1, first.shape[1])) if theirs is None else seeds_of(theirs)
     n, estimate = first.shape[1], float(first.mean() - second.mean())
-    if len(first) == len(second) == 1:  # fewer kinds of clusters to draw from
+    if len(first) == len(second) == 1:  # fewer distinct clusters to draw from
         first, second = first - second, np.zeros_like(second)
     ids = cluster_ids(clusters, n)
-    # Clusters with the same sums and size are drawn as one kind, so the number of draws does not grow with n
+    # Draw clusters with the same sums and size together, so the number of draws does not grow with n
     sums = np.stack([np.bincount(ids, weights=row) for row in (*first, *second, np.ones(n))])  # (S + S' + 1, G)
     kinds, counts = np.unique(sums, axis=1, return_counts=True)
     groups, rng = sums.shape[1], np.random.default_rng(seed)
@@ -104,19 +106,19 @@ def bootstrap(ours: Scores, theirs: Scores | None = None, clusters: Clusters = N
 def jackknife(
     statistics: Callable[[Array], dict[str, float]], clusters: Sequence[str], strata: Sequence[str]
 ) -> dict[str, Interval]:
-    """Intervals of any figures of a set of items, by leaving out one of 30 groups of clusters at a time.
+    """Intervals of any statistics of a set of items, by the delete-a-group jackknife with 30 groups of clusters.
 
-    The delete-a-group jackknife (Kott, Journal of Official Statistics 2001), t with a degree of freedom less than
-    groups. The strata are spread over all groups alike, so differences between them add no width to a mean over strata.
+    Kott, Journal of Official Statistics 2001; t with one degree of freedom less than groups. Each stratum is spread
+    evenly over the groups, so differences between strata do not widen the interval of a mean over strata.
 
     Args:
-        statistics: Figures by name of the items at some places, given as an array of numbers from 0 to n - 1.
+        statistics: Function from indices of items, an array of numbers from 0 to n - 1, to figures by name.
         clusters: (n,) as for `interval`.
         strata: (n,) such as the sub-task of every item.
     """
     ids = cluster_ids(clusters, len(clusters))
     n, groups = len(ids), int(ids.max()) + 1
-    # Clusters get the groups in turn: stratum by stratum, and in an order that no pattern of the items follows
+    # Assign clusters to groups in turn, stratum by stratum and in random order within a stratum
     stratum = np.unique(np.asarray(strata), return_inverse=True)[1][np.unique(ids, return_index=True)[1]]  # (G,)
     order = np.lexsort((np.random.default_rng(0).permutation(groups), stratum))
     parts = min(JACKKNIFE_GROUPS, groups)
@@ -134,7 +136,7 @@ def jackknife(
 
 
 def standard_error(values: Array, ids: Array) -> float:
-    """Of the mean: Miller's clustered one with the factor G / (G - 1), so that single items give the plain one."""
+    """Standard error of the mean: Miller's clustered one times G / (G - 1), the usual one for single items."""
     residuals = np.bincount(ids, weights=values - values.mean())  # (G,)
     groups = len(residuals)
     return float(np.sqrt(groups / (groups - 1) * (residuals**2).sum()) / len(values)) if groups > 1 else 0.0
@@ -146,14 +148,14 @@ def seeds_of(scores: Scores) -> Array:
 
 
 def cluster_ids(clusters: Clusters, n: int) -> Array:
-    """Clusters (n,) as numbers from 0 to G - 1; an empty name is a cluster of its own."""
+    """Numbers (n,) of the clusters, from 0 to G - 1. An empty name is a cluster of its own."""
     numbers: dict[str | int, int] = {}
     names = [""] * n if clusters is None else clusters
     return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(names)])
 
 
 def _over_seeds(means: Array, rng: np.random.Generator) -> Array:
-    """Mean (R,) over as many seeds as there are, drawn with replacement from the columns of `means` (R, S)."""
+    """Mean (R,) over S seeds drawn with replacement from the columns of `means` (R, S)."""
     count = means.shape[1]
     return (means * rng.multinomial(count, np.full(count, 1 / count), size=len(means))).sum(axis=1) / count
 
@@ -165,7 +167,7 @@ def _t_interval(mean: float, se: float, freedom: int, *, shares: bool) -> tuple[
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:
-    """Lower and upper end of Wilson's 95 % interval of a share."""
+    """Lower and upper limit of Wilson's 95 % interval of a share."""
     library = require("eval", "statsmodels.stats.proportion")
     low, high = library.proportion_confint(share * trials, trials, alpha=1 - CONFIDENCE, method="wilson")
-    return max(float(low), 0.0), min(float(high), 1.0)  # rounding leaves [0, 1] by 1e-17
+    return max(float(low), 0.0), min(float(high), 1.0)  # rounding exceeds [0, 1] by 1e-17

@@ -1,4 +1,4 @@
-"""How sure it is that two arms differ: one exact test, and what a set of items can show."""
+"""Significance of the difference of two arms: an exact paired test, and the smallest detectable difference."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from .intervals import Array, Clusters, Scores, bootstrap, cluster_ids, seeds_of
 
 LEVEL, POWER = 0.05, 0.8
 USUAL_DISCORDANCE = 0.2
-"""Share of items that just one of two arms gets right, assumed where no second arm says what it is."""
+"""Share of items that exactly one of two arms gets right, assumed if there is no second arm to measure it."""
 
 
 def compare(ours: Scores, theirs: Scores, clusters: Clusters = None) -> dict[str, Any]:
-    """Two arms on the same items; positive differences are in favour of the first.
+    """Compare two arms on the same items. Positive differences are in favour of the first.
 
     Args:
-        ours: (n,) or (S, n): right (1) and wrong (0) answers, a row a training seed.
+        ours: (n,) or (S, n): right (1) and wrong (0) answers, a row per training seed.
         theirs: (n,) or (S', n).
         clusters: (n,) as for `interval`.
 
     Returns:
-        `difference` with its interval `low` and `high`; `p` of `sign_flip`; `n`; `b`, the items that only the first arm
-        gets right, and `c`, those that only the second does (both `None` where there are several seeds); the
-        `smallest_difference` that the items can show.
+        `difference` with its interval `low` and `high`; `p` of `sign_flip`; `n`; `b` and `c`, the numbers of items that
+        only the first or only the second arm gets right (`None` for several seeds); `smallest_difference`, the smallest
+        difference that the items can show.
     """
     found, first, second = bootstrap(ours, theirs, clusters), seeds_of(ours), seeds_of(theirs)
     differences = first.mean(axis=0) - second.mean(axis=0)
@@ -43,10 +43,11 @@ def compare(ours: Scores, theirs: Scores, clusters: Clusters = None) -> dict[str
 
 
 def sign_flip(ours: Scores, theirs: Scores, clusters: Clusters = None) -> float:
-    """Two-sided p of the mean difference, if the two arms' answers could be exchanged in every cluster (Fisher 1935).
+    """Two-sided p-value of the mean difference, by the exact sign-flip test over clusters (Fisher 1935).
 
-    The exact distribution over all 2^G exchanges, by convolution. Where every item is a cluster of its own and each arm
-    has one seed, it is the exact McNemar test. Arguments are those of `compare`.
+    Under the null hypothesis, the two arms' answers can be exchanged in every cluster. The distribution over all 2^G
+    exchanges is computed by convolution. With single-item clusters and one seed per arm, this is the exact McNemar
+    test. Arguments are those of `compare`.
     """
     first, second = seeds_of(ours), seeds_of(theirs)
     # Whole numbers: the mean differences, times both numbers of seeds
@@ -62,11 +63,11 @@ def sign_flip(ours: Scores, theirs: Scores, clusters: Clusters = None) -> float:
 
 
 def smallest_difference(n: int, discordance: float) -> float:
-    """The least difference of two accuracies on the same `n` items that McNemar's test finds with 80 % power.
+    """The smallest difference of two accuracies on the same `n` items that McNemar's test detects with 80 % power.
 
-    What a set can show at all (Card et al., arXiv 2010.06595). Connor, Biometrics 1987, solves
-    z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for the difference x; d, the discordance, is the share of items that
-    exactly one of the two gets right. At most d; 1.0 where the set is too small to show any difference at all.
+    See Card et al., arXiv 2010.06595. Connor, Biometrics 1987, solves z_a sqrt(d) + z_b sqrt(d - x^2) = x sqrt(n) for
+    the difference x. The discordance d is the share of items that exactly one of the two gets right. The result is at
+    most d, or 1.0 if the set is too small to show any difference.
     """
     normal = require("eval", "scipy.stats").norm
     a, b = float(normal.ppf(1 - LEVEL / 2)), float(normal.ppf(POWER))
@@ -78,7 +79,7 @@ def smallest_difference(n: int, discordance: float) -> float:
 
 
 def smallest_of(values: Array, clusters: Clusters, discordance: float) -> float:
-    """What the items can show, counted as the independent ones that they are worth; 1.0 is nothing."""
+    """`smallest_difference` for the effective number of independent items; 1.0 if no difference can be shown."""
     ids = cluster_ids(clusters, len(values))
     if not ids.any():
         return 1.0

@@ -1,1 +1,1 @@
-"""Predictions on disk, and what is refused of them."""
+"""Predictions on disk, and checks that refuse unusable ones."""

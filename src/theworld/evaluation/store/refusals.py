@@ -1,6 +1,6 @@
-"""The arms of a task as they are on disk, or the reason why no conclusion may be drawn from them.
+"""Reads the arms of a task from disk and refuses those that allow no conclusion.
 
-For this the `identity` of an arm must hold `task`, `arm`, and `items` with `count` and `digest` (`items_digest`).
+The `identity` of an arm must hold `task`, `arm`, and `items` with `count` and `digest` (`items_digest`).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..ask.arms import ARMS, FULL, MODEL
 from .predictions import MANIFEST, PREDICTIONS, Prediction, read_predictions
 
 WITHOUT_WORLD = tuple(name for name, arm in ARMS.items() if arm.world == "none")
-"""Arms whose prompts hold no world tokens; every other arm has to consume some."""
+"""Arms without world tokens; every other arm must consume some."""
 
 ASKED = (
     *("scorer", "instruction", "max_new_tokens", "dtype", "attn_implementation", "quantization", "batch_size", "seed"),
     *("images", "groups"),
 )
-"""What the arms of one evaluation have in common."""
+"""Identity fields in which all arms of an evaluation must agree."""
 
 HIDDEN = "hidden"
-"""What a benchmark whose answers are kept secret writes in their place, as BLINK's test split does."""
+"""Placeholder for secret answers, as in BLINK's test split."""
 
 MAX_UNPARSED, MAX_ONE_ANSWER = 0.2, 0.9
 
 
 @dataclass(frozen=True)
 class ArmRun:
-    """What one arm answered, in the items' order."""
+    """The manifest and predictions of one arm, in the items' order."""
 
     name: str
     manifest: dict[str, Any]
@@ -43,16 +43,16 @@ class ArmRun:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decided the predictions."""
+        """Everything that determined the predictions."""
         return self.manifest["identity"]
 
 
 def read_arms(folder: str | Path) -> dict[str, ArmRun]:
-    """Every arm in the folder of a task in the order of `ARMS`, checked.
+    """All arms in the folder of a task, checked, in the order of `ARMS`.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: One of the refusals in this file, or a row that does not fit its digest.
+        FileNotFoundError: There are no predictions of any arm.
+        ValueError: An arm is refused by a check in this file, or a row does not fit its digest.
     """
     folder = Path(folder)
     there = sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
@@ -68,7 +68,7 @@ def read_arms(folder: str | Path) -> dict[str, ArmRun]:
 
 
 def check_arm(arm: ArmRun) -> None:
-    """Refuse an arm that cannot be scored, with a ValueError that says why."""
+    """Raise a ValueError with the reason if an arm cannot be scored."""
     identity, rows, count = arm.identity, arm.predictions, arm.identity["items"]["count"]
     causes = ", ".join(sorted({row.failed for row in rows if row.failed})[:3])
     empty = f"every one of {len(rows)} outputs is empty{f' ({causes})' if causes else ''}"
@@ -79,8 +79,8 @@ def check_arm(arm: ArmRun) -> None:
         (identity["arm"] != arm.name, f"holds predictions of arm {identity['arm']!r}", "evaluate into an empty folder"),
         (not rows, "there are no predictions", "run the same command again"),
         (not any(row.output.strip() for row in rows), empty, "see what failed, and evaluate into another folder"),
-        (twice is not None, f"item {twice!r} is there more than once", "evaluate into an empty folder"),
-        (len(rows) != count, f"{len(rows)} of {count} items are there", "run the same command again to finish"),
+        (twice is not None, f"item {twice!r} occurs more than once", "evaluate into an empty folder"),
+        (len(rows) != count, f"only {len(rows)} of {count} items were asked", "run the same command again to finish"),
         (hidden, "the answers of this split are hidden", "use a split that has them, such as val"),
         (without and tokens, f"consumed {tokens} world tokens", "an arm without the world must not have any"),
         (not without and not tokens, "consumed no world tokens", "give a checkpoint with a world"),
@@ -90,7 +90,7 @@ def check_arm(arm: ArmRun) -> None:
 
 
 def check_together(arms: Mapping[str, ArmRun]) -> None:
-    """Refuse arms that were asked other items, which cannot be compared: a ValueError names two of them."""
+    """Raise a ValueError if arms were asked different items; it names two of them."""
     for (first, one), (second, other) in combinations(arms.items(), 2):
         both = [arm.identity["items"] for arm in (one, other)]
         if both[0] != both[1] or [row.id for row in one.predictions] != [row.id for row in other.predictions]:
@@ -99,8 +99,8 @@ def check_together(arms: Mapping[str, ArmRun]) -> None:
 
 
 def check_alike(arms: Mapping[str, ArmRun]) -> None:
-    """Refuse arms in one folder that come from two evaluations: a ValueError says in what they differ."""
-    with_world = {name for name in arms if name not in WITHOUT_WORLD}  # others are asked without loading the world
+    """Raise a ValueError if arms in one folder were made with different settings; it names the settings."""
+    with_world = {name for name in arms if name not in WITHOUT_WORLD}  # other arms do not load the world model
     own = {name for name in with_world if name not in ARMS or ARMS[name].checkpoint == MODEL}
     rolled_out = {name for name in with_world if name in ARMS and ARMS[name].steps == "K"}
     for (first, one), (second, other) in combinations(arms.items(), 2):
@@ -116,24 +116,24 @@ def check_alike(arms: Mapping[str, ArmRun]) -> None:
 
 
 def check_scored(folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Refuse predictions that were added to or edited since `metrics` were made; a ValueError names the arms."""
+    """Raise a ValueError if predictions have changed since `metrics` were computed; it names the arms."""
     there = {path.parent.name: fingerprint(path.parent) for path in folder.glob(f"*/{MANIFEST}")}
     differ = sorted(name for name in {*there, *metrics["scored"]} if there.get(name) != metrics["scored"].get(name))
     if differ:
         raise TheWorldError(
-            f"{folder}: predictions of {', '.join(differ)} are not those that {folder / 'metrics.json'} was made of; "
-            "run the same `theworld evaluate` again, which scores what is there"
+            f"{folder}: predictions of {', '.join(differ)} have changed since {folder / 'metrics.json'} was written; "
+            "run the same `theworld evaluate` again to score them"
         )
 
 
 def fingerprint(folder: Path) -> str:
-    """What identifies the predictions in `folder` with their scores."""
+    """Digest of the predictions in `folder`, scores included."""
     path = folder / PREDICTIONS
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()[:16]
 
 
 def warnings_of(arm: ArmRun) -> list[str]:
-    """What a reader has to know before trusting the arm's accuracy; none of it is a refusal."""
+    """Warnings about the arm's accuracy: many unparsed, failed or equal answers, or missing world tokens."""
     rows = arm.predictions
     count, failed = len(rows), sum(row.failed is not None for row in rows)
     parsed = Counter(row.parsed for row in rows if row.parsed is not None)

@@ -1,4 +1,4 @@
-"""One file a benchmark, each on one screen; `TASKS` is where a new one is named."""
+"""The benchmarks: one file each, registered in `TASKS`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TASKS: dict[str, Task] = {task.name: task for task in (BLINK, CUSTOM, MICRO_WORL
 
 
 def find_task(name: str) -> Task:
-    """The benchmark of `--task`: a key of `TASKS`, or `path/to/file.py:NAME` for a `Task` in a file of the user's own.
+    """The benchmark of `--task`: a key of `TASKS`, or `path/to/file.py:NAME` for a `Task` in a user's file.
 
     The file is executed.
 
     Raises:
-        TheWorldError: There is no such task, or the file is missing, cannot be executed or has no such `Task`.
+        TheWorldError: The task is unknown, or the file is missing, fails, or does not define the `Task`.
     """
     check_task(name)
     if name in TASKS:

@@ -1,8 +1,8 @@
-"""What an answer says, read by rules: `None` where it does not say it plainly, never a guess.
+"""Rules that parse an answer from a model's output. They return `None` for an unclear output, never a guess.
 
-A letter that happens to begin a sentence ("Based on ..." for B) and a number that belongs to "Region [0]" have decided
-published scores. So an answer counts when it stands alone, when it is declared ("the answer is ..."; the last such
-declaration wins), or when nothing else in the text could be meant.
+Loose rules have distorted published scores, by reading "Based on ..." as B, or the number of "Region [0]" as a grade.
+So an answer counts if the output is nothing else, if it is declared ("the answer is ..."; the last declaration counts),
+or if the text names no other candidate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NEGATED = re.compile(r"(?:\b(?:not|never|neither|cannot|rather than|instead of)
 _CONCLUSION = re.compile(r"\b(?:so|therefore|thus|hence|must be|choose|pick|select|go with)\b[^.()\n]*$", re.IGNORECASE)
 _BOX = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 
-# A "no" before a noun ("No cars are here") denies the cars, not the question
+# A "no" before a noun ("No cars are here") negates the noun and does not answer the question
 _SUBJECT = r"(?:it|this|that|(?:the|this)\s(?:answer|caption|claim|description|statement|sentence|above))"
 _YES_NO = re.compile(
     rf"""(?:(?P<yes>yes|yeah|yep|indeed)|nope|no
@@ -45,16 +45,15 @@ _CLOCK_RANGE = re.compile(rf"\b{_HOUR}(?:\s*[-/]\s*|\s+(?:to|or|and)\s+){_HOUR}\
 def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str] | None = None) -> str | None:
     """The letter of an option: "B", "(B)", "B.", "The correct answer is (B)", "B is closer".
 
-    In this order: a first line that is nothing else, the last declaration, a letter in brackets, the one that is called
-    an option, a letter that opens the text, the one option whose own words are said, and a last line that is nothing
-    else. Declarations before brackets before an opening letter is the order of lmms-eval since 0.7.3 (its pull request
-    1435). A repeated list of options is left out. Where another letter is joined to the one that is found ("A or B",
-    "(A)(C)"), there is no answer.
+    Tried in this order: a first line that is only a letter, the last declaration, a letter in brackets, a letter after
+    "option" or "choice", a letter at the start of the text, the only option whose text occurs, and a last line that is
+    only a letter. lmms-eval has the same order of declaration, brackets and start since 0.7.3 (its pull request 1435).
+    A repeated list of options is ignored. `None` if another letter is joined to the one found ("A or B", "(A)(C)").
 
     Args:
-        text: What the model said.
+        text: The model's output.
         letters: Capital letters or digits that the question offers; others do not count.
-        options: Text of every letter's option, when it may stand for the letter.
+        options: Text of the option by letter, if the text counts as an answer too.
     """
     one = f"[{''.join(sorted(letters))}]"
     text = _without_lists(_plain(text), one)
@@ -63,14 +62,14 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
         lines = {match[1].upper() for match in alone.finditer(text)}
         return lines.pop() if len(lines) == 1 else None
 
-    # A declaration
+    # 1. A declaration
     then = r"(?=\s*(?:$|[).:,;!/&\n-])|\s+(?:because|since|as|is|or|and)\b)"
     said = re.compile(rf"\s*(?i:option|choice)?\s*(?:\(((?i:{one}))\)|({one}){then})")
     for tail in _declarations(text):
         if found := said.match(tail):
             return _unless_another(tail, found, one)
 
-    # Letters in brackets: the only one, or of several the last one if the text concludes with it
+    # 2. Letters in brackets: the only one, or of several the last one if the text concludes with it
     brackets = [match for match in re.finditer(rf"\(((?i:{one}))\)", text) if not _denied(text, match)]
     if brackets:
         before = text[: brackets[-1].start()]
@@ -79,7 +78,7 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
         unclear = joined or (several and not _CONCLUSION.search(before))
         return None if unclear else _unless_another(text, brackets[-1], one)
 
-    # One that is called an option, or that opens the text
+    # 3. A letter after "option" or "choice", a letter at the start, an option's text, or a last line
     named = [match for match in re.finditer(rf"\b(?i:option|choice)\s+({one})\b", text) if not _denied(text, match)]
     opening = re.match(
         rf"({one})(?:[).:](?!\d)|(?=[,/&]|\s+(?:and|or)\b|\s+is\b(?!\s+(?:not|incorrect|wrong|false)\b)|(?<=\d)\s+\())",
@@ -95,10 +94,10 @@ def parse_letter(text: str, letters: Collection[str], options: Mapping[str, str]
 
 
 def parse_yes_no(text: str) -> str | None:
-    """`yes` or `no`: declared, or by what opens the text, such as "True", "Incorrect", "The statement is not true".
+    """`yes` or `no`: declared, or at the start of the text, such as "True", "Incorrect", "The statement is not true".
 
-    A "no" before a noun ("No cars are visible") answers nothing, nor does a text that begins otherwise, unless its last
-    line is the answer alone. What is taken back at once ("Yes. No.") or by the last line is no answer.
+    A "no" before a noun ("No cars are visible") does not count. A text with another start counts only if its last line
+    is just the answer. `None` if the next words ("Yes. No.") or the last line contradict the answer.
     """
     text = _plain(text)
     declared = next(filter(None, map(_opening_yes_no, _declarations(text))), None)
@@ -107,7 +106,7 @@ def parse_yes_no(text: str) -> str | None:
 
 
 def _opening_yes_no(text: str) -> set[str]:
-    """What a text says at its beginning, and the words right behind it."""
+    """The answers, `yes` or `no`, at the start of a text and directly after the first one."""
     said: set[str] = set()
     for _ in range(2):
         opening = _OPENING.match(text)
@@ -121,10 +120,10 @@ def _opening_yes_no(text: str) -> set[str]:
 
 
 def parse_metres(text: str) -> float | None:
-    """A length with its unit, in metres: "3.93 feet", "5 feet 3 inches", "about 48 cm", "two metres".
+    """A length with a unit, converted to metres: "3.93 feet", "5 feet 3 inches", "about 48 cm", "two metres".
 
-    "Region [k]" is no number. Ranges, numbers without a unit, and lengths that differ are no answer; the same length in
-    two units is one.
+    The number in "Region [k]" is ignored. `None` for ranges, numbers without a unit, and different lengths. The same
+    length in two units counts.
     """
     text = _REGION.sub(" ", _plain(text))
     for part in (*_declarations(text), text):
@@ -135,7 +134,7 @@ def parse_metres(text: str) -> float | None:
 
 
 def parse_clock(text: str) -> int | None:
-    """An hour from 1 to 12: "2 o'clock", "two o'clock", or the bare number where the text is nothing else."""
+    """An hour from 1 to 12: "2 o'clock", "two o'clock", or a text that is only the number."""
     text = _REGION.sub(" ", _plain(text)).strip()
     alone = re.fullmatch(r"(?:about|approximately)?\s*(\d{1,2})\.?", text, re.IGNORECASE)
     for part in (*_declarations(text), text):
@@ -148,7 +147,7 @@ def parse_clock(text: str) -> int | None:
 
 
 def parse_region(text: str) -> int | None:
-    """The number of the region that is declared or named alone, or the bare number if there is no more."""
+    """The number of the region that is declared or is the only one named, or a text that is only the number."""
     text = _plain(text)
     for part in (*_declarations(text), text):
         alone = re.fullmatch(r"\s*(\d{1,4})\.?\s*", part)
@@ -160,10 +159,10 @@ def parse_region(text: str) -> int | None:
 
 
 def parse_choice(text: str, choices: Collection[str]) -> str | None:
-    """The one choice that is said as whole words, in any case: in a declaration, else in the whole text.
+    """The only choice that occurs as whole words, in any case: in a declaration, else in the whole text.
 
-    A choice within a longer one that is said ("ball" in "red ball") does not count as said. Choices "yes" and "no" are
-    read by `parse_yes_no`.
+    A choice inside a longer one ("ball" in "red ball") does not count. Choices "yes" and "no" are parsed by
+    `parse_yes_no`.
     """
     by_name = {choice.casefold(): choice for choice in choices}
     if not by_name:
@@ -183,7 +182,7 @@ def parse_choice(text: str, choices: Collection[str]) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Without Markdown's marks, typographic quotes, and quotes around the whole; of a text with boxes, the last box."""
+    """Remove Markdown marks, typographic and enclosing quotes; of a text with LaTeX boxes, keep the last box."""
     text = text.translate(_STRAIGHT).replace("\u2013", "-").replace("\u2014", "-")
     text = re.sub(r"[*_`$]+|\\(?:text|mathrm|textbf|mathbf)\b", "", next(reversed(_BOX.findall(text)), text))
     text = re.sub(r"[{}]", "", text).strip()
@@ -191,17 +190,17 @@ def _plain(text: str) -> str:
 
 
 def _declarations(text: str) -> list[str]:
-    """What follows every "the answer is", the last one first."""
+    """The text after every "the answer is", the last one first."""
     return [text[match.end() :] for match in _DECLARED.finditer(text)][::-1]
 
 
 def _denied(text: str, match: re.Match[str]) -> bool:
-    """Whether a "not" stands before it, with at most one word between."""
+    """Whether a negation precedes the match, with at most one word between."""
     return _NEGATED.search(text[max(0, match.start() - 40) : match.start()]) is not None
 
 
 def _without_lists(text: str, one: str) -> str:
-    """Without two or more lines in a row that begin with different letters of options: "A) red", "B) blue"."""
+    """Remove lists of options: consecutive lines that start with different letters, such as "A) red", "B) blue"."""
     listed = rf"\(?({one})[).:][ \t]*\S.*"
     lists = re.compile(rf"(?:^|(?<=:))[ \t]*{listed}(?:\n\s*{listed})+".replace(f"({one})", one), re.MULTILINE)
     letters = re.compile(rf"^[ \t]*{listed}", re.MULTILINE)
@@ -209,7 +208,7 @@ def _without_lists(text: str, one: str) -> str:
 
 
 def _unless_another(text: str, found: re.Match[str], one: str) -> str | None:
-    """The letter, unless the sentence that goes on behind it names another that is not denied: "A or B", "(A)(C)"."""
+    """The letter found, or `None` if the rest of its sentence names another without negation: "A or B", "(A)(C)"."""
     sentence = re.split(r"[.!?](?:\s|$)|\n", text[found.end() :], maxsplit=1)[0]
     letter = next(filter(None, found.groups())).upper()
     joined = rf"^\)?\s*(?:(?:[,/&;+]\s*)?(?:and|or)\b|[,/&;+])\s*\(?({one})\b|\bor\s+\(?({one})\b(?!\s+is\b)"

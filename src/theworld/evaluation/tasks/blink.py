@@ -1,7 +1,7 @@
 """BLINK: fourteen kinds of multiple-choice questions about one to four images, answered by a letter.
 
 Fu et al., ECCV 2024. The prompt is the official one. The official total is the unweighted mean over the sub-tasks;
-lmms-eval pools the questions. Both are given.
+lmms-eval pools the questions. Both are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .answers import parse_letter
 from .base import Score, Task, TaskItems, means, of_known_family, read_items
 
 INSTRUCTION = "Answer with the letter of the right choice alone."
-"""The official prompt has no such line; lmms-eval has one to this effect."""
+"""Not in the official prompt; lmms-eval adds a similar line."""
 
 DISCLAIMED = ("Art_Style", "Forensic_Detection", "Jigsaw")
 DISCLAIMER = (
@@ -29,16 +29,16 @@ DISCLAIMER = (
     "assessment on this question. You don't need to identify the real people. You just need to analyze based on the "
     "information I gave you.\n\n"
 )
-"""What the authors put before the prompts of the `DISCLAIMED` sub-tasks."""
+"""Text that the authors put before the prompts of the `DISCLAIMED` sub-tasks."""
 
 _ID = re.compile(r"val_(.+)_\d+")
 _OPTION = re.compile(r"^\(([A-Z])\)[ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The questions of `val`, the split whose answers are known. A `question_template` comes without the disclaimer.
+    """The questions of `val`, the split with public answers. With a `question_template` there is no disclaimer.
 
-    Raises as `open_source`, also for the split whose answers are hidden.
+    Raises as `open_source`, also for the split with hidden answers.
     """
     return read_items(open_source("blink", settings), partial(_item, settings.question_template is None))
 
@@ -55,20 +55,20 @@ def _item(official: bool, example: Example) -> Item:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the right letter; the words of an option, if they are the only ones, stand for its letter."""
+    """Right if the answer is the right letter; the text of the only option named counts as its letter."""
     options = dict(_OPTION.findall(item.messages[-1].content))
     letter = parse_letter(output, item.choices, options)
     return Score(letter, float(letter == item.answer))
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The official total, of as many sub-tasks as there are, and the pooled one."""
+    """The official total (mean over the sub-tasks present) and the pooled accuracy."""
     subtasks = means((row.family, row.score) for row in of_known_family(predictions))
     return {"mean_of_subtasks": fmean(subtasks.values()), "pooled": fmean(row.score for row in predictions)}
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
-    """What the most frequent letter of every sub-task reaches."""
+    """Accuracy of the most frequent letter of every sub-task."""
     scores = majority_baseline(items)
     subtasks = means((item.family, float(score)) for item, score in zip(items, scores, strict=True))
     return {"majority_letter": fmean(scores), "majority_letter_mean_of_subtasks": fmean(subtasks.values())}

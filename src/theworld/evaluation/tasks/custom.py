@@ -1,7 +1,7 @@
-"""The user's own questions: a JSON, JSONL, CSV or Parquet file of question, answer and, as need be, choices and image.
+"""The user's own questions: a JSON, JSONL, CSV or Parquet file with question, answer and optional choices and image.
 
-Closed where a row has choices; else right is what equals the answer but for case, spaces, quotes and a full stop.
-A column `family` or `category` names the groups that accuracy is reported for, `cluster` what rows share.
+A row with choices is a closed question. Without choices, an output is right if it equals the answer up to case, spaces,
+quotes and final punctuation. The column `family` or `category` groups accuracies, `cluster` groups dependent rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _QUOTES = "\"'`“”\u2018\u2019"
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The rows at `settings.path`, each its last answer being what is asked for. Raises as `open_source`."""
+    """The rows at `settings.path`. The last answer of a row is the right answer. Raises as `open_source`."""
     return read_items(open_source("custom", settings), _item)
 
 
@@ -33,22 +33,22 @@ def _item(example: Example) -> Item:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the right choice; without choices, the answer's own words."""
+    """Right if the output is the right choice or, without choices, the words of the answer."""
     if not item.choices:
         said = normalised(output) or None
         return Score(said, float(said == normalised(item.answer)))
-    # A choice may hold what the rules read as marks around an answer, such as an underscore
+    # A choice may contain characters that the rules remove as markup, such as an underscore
     said = output if output in item.choices else parse_choice(output, item.choices)
     return Score(said, float(said == item.answer))
 
 
 def normalised(text: str) -> str:
-    """In lower case, with single spaces, without quotes around it or a stop behind it: ' "A  cat." ' is "a cat"."""
+    """Lower case, single spaces, no enclosing quotes and no final punctuation: ' "A  cat." ' becomes "a cat"."""
     return " ".join(text.casefold().split()).lstrip(_QUOTES).rstrip(_QUOTES + " .,;:!?")
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
-    """What the most frequent answer of every family reaches."""
+    """Accuracy of the most frequent answer of every family."""
     return {"majority_answer": float(majority_baseline(items).mean())}
 
 

@@ -1,7 +1,7 @@
-"""The simulated micro-world: questions about a frame, static ones and such as only the future answers, in one word.
+"""The simulated micro-world: static questions about a frame, and predictive questions about its future.
 
-Predictive answers have a place (which bin from the left, which lane): learners and readers are taught places, which are
-then put into the words of the question.
+Answers are one word. A predictive answer has a place, such as the number of the bin or lane: learners and readers
+predict places, which are then translated to the words of the question.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from .answers import parse_choice
 from .base import Learned, Score, Task, TaskItems, read_items
 
 MIN_READ = 100
-"""Labelled scenes that a reader of latents needs."""
+"""Smallest number of labelled scenes for fitting a reader of latents."""
 
 SAME = 0.05
-"""Mean squared difference of normalised current latents up to which they are of the same encoder (bf16 rounds)."""
+"""Largest mean squared difference of normalised current latents of the same encoder (bf16 rounds)."""
 
 
 def load(settings: SourceSettings) -> TaskItems:
@@ -46,7 +46,7 @@ def load(settings: SourceSettings) -> TaskItems:
 
     `metadata["places"]` holds the outcomes of the item's scene: family -> (answers by place, place of the right one).
 
-    Raises as `open_source`, and a `FileNotFoundError` for a folder without scenes; names the command that makes them.
+    Raises as `open_source`. A folder without scenes is a `FileNotFoundError` that names the command that makes them.
     """
     settings.refuse("micro_world", "clip_frames")
     source = open_source("micro_world", settings)
@@ -69,13 +69,13 @@ def _item(records: Sequence[dict[str, Any]], frames: np.ndarray[Any, Any], examp
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the right word among the choices."""
+    """Right if the output names the right choice."""
     word = parse_choice(output, item.choices)
     return Score(word, float(word == item.answer))
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
-    """What guessing among the choices reaches, and the most frequent answer of every family."""
+    """Accuracy of a random choice, and of the most frequent answer of every family."""
     return {
         "chance": sum(1 / len(item.choices) for item in items) / len(items),
         "majority_answer": float(majority_baseline(items).mean()),
@@ -83,7 +83,7 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
 
 
 def default_source(output: Path, num_samples: int | None) -> str:
-    """The scenes of the test split in `output`, simulated if missing; no more of them than there are questions."""
+    """Folder of the test scenes in `output`, simulated if missing; at most as many scenes as questions."""
     require("nano", "pymunk")
     from theworld.nano.scenes import SIZES, scenes_of
 
@@ -159,7 +159,7 @@ def trace(
             clip: item.metadata["places"][name][1] for clip, item in scenes.items() if name in item.metadata["places"]
         }
         if len(places) < MIN_READ:
-            logger.warning("errors of %s are not traced: %d scenes, of %d to learn from", name, len(places), MIN_READ)
+            logger.warning("errors of %s are not traced: %d scenes, expected at least %d", name, len(places), MIN_READ)
             continue
         labels, position = torch.tensor([*places.values()]), {clip: number for number, clip in enumerate(places)}
         last, mirrored = (torch.stack([latents[clip][:, -1] for clip in places]) for latents in (true, flipped))
@@ -174,7 +174,7 @@ def trace(
 
 
 def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
-    """The predictive items by family, without the kind's name."""
+    """The predictive items by family, without the prefix `predictive/`."""
     asked = defaultdict[str, list[Item]](list)
     for item in items:
         kind, _, family = item.family.partition("/")

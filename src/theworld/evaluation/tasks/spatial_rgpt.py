@@ -1,8 +1,8 @@
-"""SpatialRGPT-Bench: questions about regions drawn on the image, with the official measures, read by rules.
+"""SpatialRGPT-Bench: questions about regions drawn on the image, with the official measures, parsed by rules.
 
-Cheng et al., NeurIPS 2024. The authors let GPT-4 read numbers and judge answers; here rules read both the answer and
-the ground truth, and every prompt asks for a form that rules can read. Official: a length is right within 25 % of the
-truth, bounds included, a clock hour within one hour; errors are means over the answers that were read.
+Cheng et al., NeurIPS 2024. The authors use GPT-4 to parse and judge answers. Here rules parse both the answer and the
+ground truth, and every prompt asks for a form that the rules can parse. Official measures: a length is right within
+25 % of the truth (inclusive), a clock hour within one hour; errors are means over the parsed answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .answers import parse_clock, parse_metres, parse_region, parse_yes_no
 from .base import Score, Task, TaskItems, by_family, means, of_known_family, read_items
 
 NO = ("actually", "in fact")
-"""How answers of the benchmark, and of models trained on its kind, begin that contradict without a "no"."""
+"""Beginnings of answers that contradict without a "no", in the benchmark and in models trained on similar data."""
 
 REQUESTS = {
     "predicate": "Answer yes or no.",
@@ -32,7 +32,7 @@ REQUESTS = {
     "direction": "Answer with a clock hour from 1 to 12, such as 3 o'clock.",
     "data": "Answer with a number and a unit, such as 1.5 meters.",
 }
-"""What is added to the question by the last word of its category, unless a `question_template` says it all."""
+"""Text added to the question, by the last word of its category; not with a `question_template`."""
 
 PAIRS = ("below_above", "left_right", "big_small", "tall_short", "wide_thin", "behind_front")
 """The authors' groups of qualitative categories."""
@@ -41,7 +41,7 @@ _REGION = re.compile(r"region \[(\d+)\]", re.IGNORECASE)
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The benchmark's rows, regions drawn as in training; a row whose ground truth no rule reads is skipped.
+    """The benchmark's rows, with regions drawn as in training. Rows whose ground truth cannot be parsed are skipped.
 
     Raises as `open_source`.
     """
@@ -56,7 +56,7 @@ def _item(requested: bool, example: Example) -> Item:
     *_, question, answer = example.messages
     named = tuple(dict.fromkeys(f"Region [{number}]" for number in _REGION.findall(question.content)))
     truth = read(form, answer.content, named)
-    if not truth:  # nor is a length of 0 one that an answer can be compared with
+    if not truth:  # also a length of 0, since relative errors divide by it
         raise BadSample("bad_row", f"answer {answer.content[:80]!r}: cannot be read as that of a {category}")
     choices = {"predicate": ("Yes", "No"), "choice": named}.get(form, ())
     about = {**example.metadata, "form": form, "truth": truth}
@@ -66,7 +66,7 @@ def _item(requested: bool, example: Example) -> Item:
 
 
 def read(form: str, text: str, regions: Sequence[str]) -> Any:
-    """`yes` or `no`, one of `regions`, an hour, or metres, whatever `form` asks for; `None` if `text` does not say."""
+    """The answer in `text` by `form`: `yes` or `no`, one of `regions`, an hour, or metres; `None` if unclear."""
     if form == "predicate":
         return parse_yes_no(text) or ("no" if text.lstrip().casefold().startswith(NO) else None)
     if form == "choice":
@@ -76,7 +76,7 @@ def read(form: str, text: str, regions: Sequence[str]) -> Any:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right or wrong, and for numbers how far off: `relative_error`, `direction_error_degrees`."""
+    """Right or wrong, and the error of a number: `relative_error` or `direction_error_degrees`."""
     form, truth = item.metadata["form"], item.metadata["truth"]
     said = read(form, output, item.choices)
     if said is None:
@@ -86,26 +86,26 @@ def score(item: Item, output: str) -> Score:
 
 
 def is_right(form: str, said: Any, truth: Any) -> bool:
-    """The official rule: a length within 25 %, an hour within one, anything else the same."""
+    """The official rule: a length within 25 %, an hour within one hour, other answers equal."""
     if form == "data":
         return 0.75 * truth <= said <= 1.25 * truth
     return hours_apart(said, truth) <= 1 if form == "direction" else said == truth
 
 
 def error_of(form: str, said: Any, truth: Any) -> dict[str, float]:
-    """How far off a number is, by the name of the measure; nothing for other forms."""
+    """The error of a number by the name of its measure; empty for other forms."""
     if form == "data":
         return {"relative_error": abs(said - truth) / truth}
     return {"direction_error_degrees": 30.0 * hours_apart(said, truth)} if form == "direction" else {}
 
 
 def hours_apart(one: float, other: float) -> float:
-    """The shorter way around the clock: 12 and 1 are one hour apart."""
+    """Distance of two hours on the clock, from 0 to 6: 12 and 1 are one hour apart."""
     return min((one - other) % 12, (other - one) % 12)
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """The authors' groups, each with its success; numbers with their error and the share that was read."""
+    """Accuracy or success of the authors' groups; for numbers also the mean error and the share that was parsed."""
     pairs = [("parsed_share", float(row.parsed is not None)) for row in predictions]
     for row in of_known_family(predictions):
         group = group_of(row.family)
@@ -119,14 +119,14 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def group_of(category: str) -> str:
-    """`left_choice` is of `left_right`, `width_data` of `width`; `distance_data` is the direct distance."""
+    """The group of a category: `left_right` of `left_choice`, `width` of `width_data`."""
     first = category.partition("_")[0]
     pair = next((pair for pair in PAIRS if first in pair.split("_")), None)
     return pair or {"distance_data": "direct_distance"}.get(category, category.removesuffix("_data"))
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
-    """What the best constant answer reaches, chosen for every category on other items than it is scored on."""
+    """Accuracy of the best constant answer of each category, chosen on other items than it is scored on."""
     families = by_family(items)
     right = {family: best_constant(rows) for family, rows in families.items()}
     shares = {f"best_constant_{family}": right[family] / len(rows) for family, rows in families.items()}
@@ -134,12 +134,12 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
 
 
 def best_constant(items: Sequence[Item]) -> float:
-    """How many items of one category the constant gets right that gets the most of the other folds; ties share."""
+    """Number of items of one category that the best constant of the other folds gets right, averaged over ties."""
     form, fold, right = items[0].metadata["form"], folds(items), 0.0
     truths = np.array([item.metadata["truth"] for item in items])
     for number in np.unique(fold):
         own, others = truths[fold == number].tolist(), truths[fold != number].tolist()
-        # The most bands of 25 % that share a point share the lower end of one of them
+        # A constant that is within 25 % of most truths can be found among the lower ends of their 25 % bands
         constants = {0.75 * truth if form == "data" else truth for truth in others}
         constants = set(range(1, 13)) if form == "direction" and others else constants
         hits = {constant: sum(is_right(form, constant, truth) for truth in others) for constant in constants}

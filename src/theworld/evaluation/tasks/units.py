@@ -17,7 +17,7 @@ METRES = {
     "yards?|yds?": 0.9144,
     "miles?|mi": 1609.344,
 }
-"""Metres of a unit, by the pattern of its names; metric ones first."""
+"""Metres per unit, by a pattern of the unit's names. The first `METRIC` are metric."""
 
 METRIC = 5
 
@@ -29,20 +29,20 @@ _UNIT = "|".join(f"(?P<u{place}>{names})" for place, names in enumerate(METRES))
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d{1,12}(?:\.\d+)?|\.\d+)(?:e[+-]\d{1,2})?"
 _NUMBER = rf"{_DIGITS}|(?:{'|'.join(NUMBER_WORDS)})"
 _BEHIND = r"""(?![\w"'/\u00b2\u00b3^])(?!\s\d+\s*$)"""  # no area, no speed, no "1 m 50"
-# Not the end of another number ("1,5", "1/2", "2-3", "1e3"), of a quotation, or what an area or a speed begins with
+# Not the end of another number ("1,5", "1/2", "2-3", "1e3") or of a quotation, and not the start of an area or a speed
 _LENGTH = re.compile(rf"(?<![\w.,/\u2044\"'+-])(?P<number>{_NUMBER})[\s-]*(?:{_UNIT}){_BEHIND}", re.IGNORECASE)
 _FRACTION = re.compile(rf"[/\u2044]\s*\d+[\s-]*(?:{'|'.join(METRES)}){_BEHIND}", re.IGNORECASE)
 _MIXED = re.compile(r"(?<![\w.,/\u2044-])(\d{1,6})\s+(\d{1,3})\s*[/\u2044]\s*(\d{1,3})(?![\w/.,]*\d)")
 _VULGAR = re.compile(r"(\d{0,6})\s?([\u00bc-\u00be\u2150-\u215e])")
 _RANGE = re.compile(rf"(?<!\w)(?:{_NUMBER})\s*(?:to|or|and|-|~)\s*$", re.IGNORECASE)
-# The "in" of "2 in front" is no inch
+# The "in" of "2 in front" is not an inch
 _INCH_FOLLOWS = re.compile(r"\s*(?:$|[.,;:)!?]|(?:wide|tall|high|long|deep|apart|away)\b)", re.IGNORECASE)
 
 
 def find_lengths(text: str) -> list[float]:
-    """Every length of `text` in metres, in order; "5 feet 3 inches", "1 meter 50 centimeters" and "1 1/2 feet" are one.
+    """Every length of `text` in metres, in order. "5 feet 3 inches", "1 meter 50 centimeters" and "1 1/2 feet" are one.
 
-    Empty if one of them ends a range or is a bare fraction, whose 1/2 may also mean "1 or 2".
+    Empty if a length ends a range or is a bare fraction, since 1/2 may also mean "1 or 2".
     """
     text = re.sub(r"(\d')(?=\d)", r"\1 ", text)  # 5'3"
     text = _VULGAR.sub(lambda match: str(int(match[1] or 0) + unicodedata.numeric(match[2])), text)
@@ -60,7 +60,7 @@ def find_lengths(text: str) -> list[float]:
         word = match["number"].casefold()
         number = NUMBER_WORDS[word] if word in NUMBER_WORDS else float(word.replace(",", ""))
         length = number * _FACTORS[place]
-        # The rest of the length before: a whole number of a larger unit of the same system stands in front
+        # Add to the previous length if that is a whole number of a larger unit of the same system: "5 feet 3 inches"
         adjacent = text[end : match.start()].strip(" ,.") in ("", "and")
         rest = length < larger and adjacent and (place < METRIC) == (place_before < METRIC)
         found.append(found.pop() + length if rest else length)
@@ -69,6 +69,6 @@ def find_lengths(text: str) -> list[float]:
 
 
 def _decimal(mixed: re.Match[str]) -> str:
-    """A mixed number such as "1 1/2" as a decimal one; what is none stays."""
+    """A mixed number such as "1 1/2" as a decimal number; other text is unchanged."""
     whole, over, under = (int(number) for number in mixed.groups())
     return str(whole + over / under) if over < under else mixed[0]

@@ -1,8 +1,8 @@
 """Visual Spatial Reasoning: is a statement about two objects of an image true? "0" or "1".
 
 Liu, Emerson and Collier, TACL 2023. The zero-shot split is the primary one: its captions are not in its training rows.
-Most captions of the random split come twice, with opposite labels, one of them often in the training rows: answering
-the opposite, without looking, is a floor that `floors` measures where train.jsonl lies beside the file.
+Most captions of the random split occur twice with opposite labels, often once in the training rows. So the opposite of
+the training label is a baseline without an image; `floors` measures it if train.jsonl is in the file's folder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PRIMARY, TRAIN = "zeroshot", "train.jsonl"
 
 
 def load(settings: SourceSettings) -> TaskItems:
-    """The statements at `settings.path`, labels being the answers; families are relations. Raises as `open_source`.
+    """The statements at `settings.path`. Answers are the labels, families the relations. Raises as `open_source`.
 
-    The path is a file, a folder of {split}.jsonl, a folder with such folders, of which `zeroshot` is taken, or a Hub
-    id. The split is test by default; a file has none.
+    The path is a file, a folder of {split}.jsonl, a parent of such folders (`zeroshot` is used), or a Hub id. The
+    default split is test; a single file has no split.
     """
     path = Path(settings.path or "").expanduser()
     if settings.path is not None and (path / PRIMARY).is_dir():
@@ -48,14 +48,14 @@ def load(settings: SourceSettings) -> TaskItems:
 
 
 def score(item: Item, output: str) -> Score:
-    """Right is the row's label; "true" and "false" stand for it where there is no digit."""
+    """Right if the answer is the row's label; "true" and "false" count if the answer has no digit."""
     words = None if any(map(str.isdigit, output)) else parse_yes_no(output)
     label = parse_letter(output, ("0", "1")) if words is None else str(int(words == "yes"))
     return Score(label, float(label == item.answer))
 
 
 def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """How often the answer is "1", among all, and accuracy by the authors' groups of relations."""
+    """`yes_rate`, the share of answers "1", and accuracy by the authors' groups of relations."""
     pairs = [("yes_rate", float(row.parsed == "1")) for row in predictions]
     for row in of_known_family(predictions):
         pairs.append((f"{CATEGORY_OF.get(row.family, 'Unallocated').lower()}_accuracy", row.score))
@@ -63,7 +63,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
 
 
 def floors(items: Sequence[Item]) -> dict[str, float]:
-    """The most frequent label, and what rules learn from the captions of the training rows, if those are there."""
+    """Accuracy of the most frequent label, and of rules from the captions of the training rows, if available."""
     found: dict[str, float | None] = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
     if train := items[0].metadata.get("train_file"):
         rows = [

@@ -1,1 +1,1 @@
-"""Checkpoints: what differs from the base models, written whole or not at all, and read strictly."""
+"""Checkpoints: the weights that differ from the base models. Writes are atomic; reads check every key."""

@@ -1,4 +1,4 @@
-"""The card that is written beside a checkpoint: what it is made of, how to load it, whose licences hold."""
+"""The model card of a checkpoint: base models, how to load it, and licences."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..world_encoders import WORLD_ENCODERS
 def model_card(
     model: Any, names: Iterable[str], *, full: bool = False, training: str = "", repository: str | None = None
 ) -> str:
-    """Markdown card of `model`, with numbers computed from it and no path of this machine.
+    """Markdown card of `model`. Its numbers are computed from the model; it contains no local path.
 
     Args:
-        names: Names of its delta.
-        full: Whether the base models lie beside it.
-        training: Markdown about the run that it comes from, ended by an empty line.
-        repository: What it will be loaded by.
+        names: Names of the tensors in its delta.
+        full: Whether the checkpoint holds the base models too.
+        training: Markdown about the training run, ending with an empty line.
+        repository: The name that users load it by.
     """
     config, held = model.config, set(names)
     encoder = WORLD_ENCODERS[config.world_encoder]
@@ -48,7 +48,7 @@ def model_card(
 
 
 def recorded_steps(model: Any) -> dict[str, int] | None:
-    """`trained_steps` of its checkpoint; `None` if its world was edited by hand, or trained before steps counted."""
+    """`trained_steps` for a checkpoint; `None` if world weights changed without counted optimiser steps."""
     steps = model.config.trained_steps
     return None if model.world_is_trained and not (steps or {}).get("projector") else steps
 

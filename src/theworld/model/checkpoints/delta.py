@@ -1,4 +1,4 @@
-"""Finds what differs from the base models, by comparison (`theworld.utils.tensors.differs`)."""
+"""Finds the weights that differ from the base models (`theworld.utils.tensors.differs`)."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def recorded(model: Any) -> dict[str, Snapshot]:
 
 
 def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None, *, thorough: bool = True) -> list[str]:
-    """Names of what a delta checkpoint of a `TheWorld` holds, in the order of the model's parameters.
+    """Names of the tensors in a delta checkpoint of a `TheWorld`, in the order of the model's parameters.
 
     Args:
-        values: The model's tensors as a distributed trainer gathered them; what is missing there was not changed.
+        values: The model's tensors that a distributed trainer gathered; a missing one was not changed.
         thorough: See `differs`.
     """
     record, names = recorded(model), list[str]()
     held, stepped = set[str](model.config.changed or ()), model.config.trained_steps or {}
     for name, component, parameter in named_components(model):
         if component in FRESH or (parameter.requires_grad and component in stepped):
-            names.append(name)  # also if it did not change, so that a Trainer can load this checkpoint later
+            names.append(name)  # even if unchanged, so that a Trainer can load this checkpoint later
         elif isinstance(parameter, DTensor) and values is None:
-            # A shard cannot be compared: take what trains, or was changed before
+            # A shard cannot be compared: save it if it trains or was changed before
             if parameter.requires_grad or component in held or name in held:
                 names.append(name)
         elif name in record and (values is None or name in values):
@@ -53,14 +53,14 @@ def delta_names(model: Any, values: Mapping[str, torch.Tensor] | None = None, *,
 
 
 def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> None:
-    """Refuse to save what would load to another model.
+    """Check that the saved checkpoint would load as the same model.
 
     Raises:
         ValueError: Parameters were added, removed or resized, or quantised ones were changed; names them.
     """
     if not model.base_tensors:
         raise TheWorldError(
-            "this model was not loaded from base models, so it is unknown what differs from them: load it with "
+            "this model was not loaded from base models, so it is unknown which weights differ from them: load it with "
             "TheWorld.from_pretrained"
         )
     table, record = component_table(model.model.world_encoder), recorded(model)
@@ -86,7 +86,7 @@ def check_expressible(model: Any, values: Mapping[str, torch.Tensor] | None) -> 
     )
     if problems:
         raise TheWorldError(
-            f"a checkpoint cannot express parameters that are {problems}. Undo it before saving (keep the vocabulary "
+            f"a checkpoint cannot express parameters that are {problems}. Undo this before saving (keep the vocabulary "
             "and tied embeddings of the base model, and merge adapters into an unquantised model)"
         )
 

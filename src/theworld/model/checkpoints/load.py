@@ -1,7 +1,7 @@
 """Loads base models and a new or saved fusion.
 
-One path for all: Gemma 3 by transformers' own loader with the world off, then the world encoder by component, then a
-fresh projector, then the delta of a checkpoint. The nano model inside the package is a checkpoint like any other.
+Order: Gemma 3 by transformers' loader with the world off, the components of the world encoder, a fresh projector, then
+the delta of a checkpoint. The `nano` model in the package is loaded like any other checkpoint.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ OLD_ARGUMENTS = {
     "device": "device_map",
 }
 UNSAVED = "an unsaved fusion: call save_pretrained first"
-"""The name of a new fusion. TRL and PEFT load what the name says; the base's name would give plain Gemma 3."""
+"""The name of a new fusion. TRL and PEFT load a model by its name; the base model's name would give plain Gemma 3."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one `from_pretrained` loads, and from where."""
+    """What one `from_pretrained` call loads, and from where."""
 
     config: TheWorldConfig  # of the new model
     source: Source  # the checkpoint, or the base Gemma 3 of a new fusion
@@ -68,18 +68,18 @@ def load_theworld(
     cls: Any, name: str | Path, *, language_model: bool = True, output_loading_info: bool = False, **kwargs: Any
 ) -> Any:
     """Load what `TheWorld.from_pretrained` describes; see there."""
-    # 1. Gemma 3, after all checks that need nothing large
+    # 1. Run the checks that read no weights, then load Gemma 3
     plan = make_plan(name, kwargs)
     model, info = load_gemma(cls, plan, language_model=language_model, **kwargs)
     config = model.config
-    # 2. The world, and the processor, which depends on its sizes
+    # 2. Load the world encoder, then the processor, which needs its sizes
     if plan.cosmos is not None:
         load_world(model, plan.cosmos, plan.stated)
     model.processor = load_processor(config, plan.source)
     if not language_model:
-        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # the head's as well
+        embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # tied with the head
         embeddings.data = embeddings.data[:0].clone()
-    # 3. What a checkpoint holds, over the base models, which are remembered for the next save
+    # 3. Record the base tensors for the next save, then copy the checkpoint over them
     late, base = recorded(model), named_components(model)
     model.base_tensors = {key: snapshot(v) for key, part, v in base if part not in FRESH and key not in late}
     if config.lora is not None:
@@ -93,8 +93,8 @@ def load_theworld(
         if config.enable_world:
             logger.warning("%s: a new fusion; its world tokens mean nothing before its projector is trained", name)
     model.fresh_tensors = {key: snapshot(v) for key, part, v in named_components(model) if part in FRESH}
-    # 4. The model's name, and what trains
-    config._name_or_path = plan.source.name if plan.files else UNSAVED  # stock classes do not know `nano`
+    # 4. Set the model's name, and `requires_grad` of its parameters
+    config._name_or_path = plan.source.name if plan.files else UNSAVED  # stock classes cannot load `nano`
     model.name_or_path = portable(plan.source.name) if plan.files else UNSAVED
     model.freeze()
     count_steps(model)
@@ -103,18 +103,18 @@ def load_theworld(
 
 
 def make_plan(name: str | Path, kwargs: dict[str, Any], *, weights: bool = True) -> Plan:
-    """Read the config, find the base models, and check all that can be checked before anything large is read.
+    """Read the config, find the base models, and run every check that needs no weights.
 
-    Takes its arguments out of `kwargs`; the others are for transformers' loader.
+    Removes its arguments from `kwargs`; the others are for transformers' loader.
 
     Args:
-        weights: `False` does not look for the weights of a checkpoint.
+        weights: `False` skips the search for a checkpoint's weights.
     """
     # 1. Sort the arguments, and read the saved config
     check_arguments(kwargs)
     revision, subfolder = kwargs.pop("revision", None), kwargs.pop("subfolder", "")
     hub = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
-    fields = inspect.signature(TheWorldConfig).parameters.keys() - {"dtype"}  # which the loader sets in both
+    fields = inspect.signature(TheWorldConfig).parameters.keys() - {"dtype"}  # transformers' loader sets the dtype
     given = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
     overrides = {**operating_point(kwargs.pop("operating_point", None)), **given}
     if name:
@@ -157,7 +157,7 @@ def make_plan(name: str | Path, kwargs: dict[str, Any], *, weights: bool = True)
 
 
 def check_arguments(kwargs: dict[str, Any]) -> None:
-    """Raise a ValueError for old names and for types that cannot work; it says what to use instead."""
+    """Raise a ValueError for old argument names and unsupported dtypes; it says what to use instead."""
     for old, new in OLD_ARGUMENTS.items():
         if old in kwargs:
             raise TheWorldError(f"from_pretrained({old}=...): not an argument; use {new}")
@@ -166,14 +166,14 @@ def check_arguments(kwargs: dict[str, Any]) -> None:
     if kwargs.get("dtype") in (torch.float16, "float16", "fp16", "half"):
         raise TheWorldError(FP16_REFUSED)
     if kwargs.pop("variant", None) is not None:
-        raise TheWorldError("variant=...: TheWorld checkpoints have none; leave it out")
+        raise TheWorldError("variant=...: TheWorld checkpoints have no variants; leave it out")
 
 
 def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], source: Source) -> TheWorldConfig:
-    """The config of the new model: what was saved, or given by an Auto class, under the caller's keywords.
+    """The config of the new model: the saved one, or one from an Auto class, updated with the caller's keywords.
 
     Raises:
-        ValueError: It is no Gemma 3, or a field is out of range.
+        ValueError: The model is not a Gemma 3, or a field is out of range.
     """
     model_type = saved.get("model_type")
     if model_type not in ("gemma3", TheWorldConfig.model_type):
@@ -186,18 +186,18 @@ def build_config(saved: dict[str, Any], given: Any, overrides: dict[str, Any], s
         if not isinstance(given, TheWorldConfig):
             kind = type(given).__name__
             raise TheWorldError(f"config= is a {kind}: expected a TheWorldConfig, or its fields as keywords")
-        # An Auto class puts the keyword `attn_implementation` there, and `to_dict` leaves it out
+        # An Auto class stores the keyword `attn_implementation` in the config, but `to_dict` leaves it out
         fields = {**given.to_dict(), "attn_implementation": cast(Any, given)._attn_implementation}
     fields = {key: value for key, value in fields.items() if key not in ("model_type", "architectures", "auto_map")}
     return TheWorldConfig(**{**fields, **overrides})
 
 
 def check_sizes(config: TheWorldConfig, files: list[str], name: object, *, has_world: bool) -> None:
-    """Raise a ValueError for a config that would allocate other adapters, or far larger world parts, than are saved.
+    """Raise a ValueError if the config describes other adapters, or far larger world components, than are saved.
 
     Args:
         files: The weights of a checkpoint.
-        has_world: Whether world parts are among them.
+        has_world: Whether world components are among them.
     """
     shapes = shapes_of(files)
     if config.lora is not None and "language_lora" in (config.changed or ()):
@@ -210,7 +210,7 @@ def check_sizes(config: TheWorldConfig, files: list[str], name: object, *, has_w
         held = sum(math.prod(shape) for shape in shapes.values())
         if wanted > 2 * held + 2**20:
             raise TheWorldError(
-                f"{name}: its config describes world parts of {wanted:,} parameters, but the checkpoint holds "
+                f"{name}: its config describes world components of {wanted:,} parameters, but the checkpoint holds "
                 f"{held:,}; download it again"
             )
 
@@ -219,10 +219,10 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
     """A TheWorld with Gemma's weights and no world modules yet: Gemma's checkpoint has no keys for them.
 
     Args:
-        language_model: With `False` it has no layers of the language model; its config says how many there are. A
-            ValueError if some were trained, which the next save would lose.
+        language_model: `False` loads no layers of the language model; the config keeps their number. Raises a
+            ValueError if layers were trained, because the next save would lose them.
     """
-    # 1. The config to load it with, and the memory to leave for the world
+    # 1. Config for the loader, and memory to reserve for the world encoder
     source, bare = plan.gemma, copy.deepcopy(plan.config)
     bare.enable_world, text = False, bare.get_text_config()
     layers = text.num_hidden_layers
@@ -236,7 +236,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
         text.num_hidden_layers = 0
     if plan.cosmos is not None and isinstance(kwargs.get("device_map"), str) and kwargs["device_map"] != "meta":
         kwargs["max_memory"] = memory_beside(plan.config, plan.cosmos, kwargs)
-    # 2. Its weights, and never those of a pickle
+    # 2. Load the weights, from safetensors only
     kwargs |= {"config": bare, "output_loading_info": True, "use_safetensors": True, **source.where}
     kwargs["ignore_mismatched_sizes"] = True  # reported below with all other keys
     with quiet_third_party(), damage_named(source.name):
@@ -245,7 +245,7 @@ def load_gemma(cls: Any, plan: Plan, *, language_model: bool, **kwargs: Any) -> 
         left_out = "model.language_model.layers."
         info["unexpected_keys"] = [key for key in info["unexpected_keys"] if not key.startswith(left_out)]
     check_loaded(source.name, info)
-    # 3. What its config says from now on
+    # 3. Record the base model in the config
     config = model.config
     config.enable_world, config.get_text_config().num_hidden_layers = plan.config.enable_world, layers
     config.gemma_model_name, config.gemma_subfolder = portable(source.name), source.subfolder
@@ -263,6 +263,8 @@ def memory_beside(config: TheWorldConfig, cosmos: Source, kwargs: dict[str, Any]
     first = next(iter(limits), None)
     if first not in (None, "cpu", "disk"):
         dtype = kwargs.get("dtype")
+        if isinstance(dtype, str):
+            dtype = config.dtype if dtype == "auto" else getattr(torch, dtype, None)
         size = dtype.itemsize if isinstance(dtype, torch.dtype) else 4
         encoder = WORLD_ENCODERS[config.world_encoder]
         limits[first] = max(0, limits[first] - size * encoder.parameter_count(config, cosmos, **cosmos.hub))
@@ -270,7 +272,7 @@ def memory_beside(config: TheWorldConfig, cosmos: Source, kwargs: dict[str, Any]
 
 
 def load_world(model: Any, cosmos: Source, stated: tuple[str, ...]) -> None:
-    """Add the world encoder and fresh world parts to a TheWorld that has none."""
+    """Add the world encoder, a fresh projector, and fresh markers or gate to a TheWorld without them."""
     config = model.config
     encoder = load_encoder(model, cosmos, stated)
     config.cosmos_model_name, config.cosmos_subfolder = portable(cosmos.name), cosmos.subfolder
@@ -278,7 +280,7 @@ def load_world(model: Any, cosmos: Source, stated: tuple[str, ...]) -> None:
     model.model.add_world_parts()
     model.model.world_encoder = encoder.eval().requires_grad_(False)
     encoder.prepare(config.num_world_steps)
-    # A checkpoint may have changed weights that only future frames load
+    # A checkpoint may hold weights that are otherwise loaded only for future frames
     there = {text for key, part, _ in named_components(model) for text in (key, part)}
     absent = [key for key in config.changed or () if key not in there]
     if any(key in encoder.components() or key.startswith(ENCODER) for key in absent):
@@ -286,10 +288,10 @@ def load_world(model: Any, cosmos: Source, stated: tuple[str, ...]) -> None:
 
 
 def load_encoder(model: Any, source: Source, stated: tuple[str, ...]) -> WorldEncoder:
-    """The world encoder beside the language model, in its dtype; its sizes go into the model's config.
+    """Load the world encoder on the language model's device and in its dtype; write its sizes into the config.
 
     Raises:
-        ValueError: The encoder has other sizes than are `stated` in the config, or they do not fit the images.
+        ValueError: The encoder's sizes differ from those `stated` in the config, or do not fit the images.
     """
     config, cls = model.config, WORLD_ENCODERS[model.config.world_encoder]
     encoder = cls.from_pretrained(config, source, dtype=base_dtype(model), **source.hub).to(input_device(model))
@@ -304,15 +306,15 @@ def take_sizes(config: TheWorldConfig, encoder: WorldEncoder, source: Source, st
     compression = height // rows
     if (height // compression, width // compression) != (rows, columns):
         raise TheWorldError(
-            f"world_image_size={config.world_image_size}: {type(encoder).__name__} makes {rows} x {columns} features "
-            "of it, which do not divide it; choose a multiple of its patches"
+            f"world_image_size={config.world_image_size}: {type(encoder).__name__} gives {rows} x {columns} features, "
+            "which do not divide the image; choose a multiple of its patch size"
         )
     sizes = (encoder.feature_dim, compression, encoder.temporal_compression)
     found: dict[str, int] = dict(zip(SIZES, sizes, strict=True))
     wrong = [f"{key}={getattr(config, key)} but {found[key]}" for key in stated if getattr(config, key) != found[key]]
     if wrong:
         raise TheWorldError(
-            f"{source.name}: another world encoder than the config says: {', '.join(wrong)} in its files"
+            f"{source.name}: another world encoder than the config describes: {', '.join(wrong)} in its files"
         )
     vars(config).update(found)
     config.check_world()
@@ -345,14 +347,14 @@ def load_delta(
     """Copy a checkpoint's tensors into a `TheWorld` that holds the base weights.
 
     Args:
-        changed: What the checkpoint holds, as its config lists it.
-        keep_dtype: Hold them in the dtype they were saved in: what trained in fp32 beside a bf16 base stays exact.
+        changed: Components and parameters that the checkpoint holds, as listed in its config.
+        keep_dtype: Keep the saved dtype, so that weights trained in fp32 beside a bf16 base stay exact.
 
     Raises:
         ValueError: Keys are missing, unexpected, or of another shape or type; lists them.
     """
     values, held = sorted(tensors.items()), set(changed)
-    if not model.config.enable_world:  # the caller turned the world off: its weights are left out
+    if not model.config.enable_world:  # the caller turned the world off: ignore its weights
         values = [(key, value) for key, value in values if not key.startswith("model.world_")]
     parameters = {key: p for key, part, p in named_components(model) if part in held or key in held}
     shapes = {key: (tuple(value.shape), tuple(parameters[key].shape)) for key, value in values if key in parameters}
@@ -379,10 +381,10 @@ def load_delta(
 
 
 def load_into(model: Any, folder: str | Path) -> None:
-    """Copy the checkpoint in `folder`, and its count of steps, into a loaded `TheWorld`, in training say.
+    """Copy the checkpoint in `folder` and its step counts into a loaded `TheWorld`, for example in training.
 
     Raises:
-        ValueError: It does not fit, has other world tokens or adapters, or leaves out weights that the model changed.
+        ValueError: It does not fit, has other world tokens or adapters, or lacks weights that changed in the model.
     """
     tensors = read_weights(weight_files(folder))
     missing = [name for name in delta_names(model) if name not in tensors]

@@ -17,7 +17,7 @@ ADAPTER = "theworld"  # its name inside PEFT's layers tells our adapters from th
 
 
 def inject_lora(config: TheWorldConfig, language: nn.Module) -> None:
-    """Wrap the layers that the config's `lora` names, which changes no logits; a ValueError if they are not linear."""
+    """Add fresh adapters to the layers that the config's `lora` names; a ValueError if a layer is not linear."""
     peft, settings = require("train", "peft"), config.lora
     assert settings is not None
     rank, alpha, dropout, named = (settings[name] for name in LORA)
@@ -45,17 +45,17 @@ def target_names(targets: str | list[str], language: nn.Module) -> str | list[st
 
 
 def check_same_lora(saved: dict[str, Any], config: TheWorldConfig, name: object) -> None:
-    """Raise a ValueError for other adapters than those that a checkpoint was saved with; their dropout may change."""
+    """Raise a ValueError if `config` has other adapters than the checkpoint; their dropout may change."""
     was, now = ({**(lora or {}), "dropout": None} for lora in (saved.get("lora"), config.lora))
     if "language_lora" in (saved.get("changed") or ()) and was != now:
         raise TheWorldError(
-            f"{name}: its adapters were trained with lora={saved['lora']}, not {config.lora}: leave lora out, or fold "
+            f"{name}: its adapters were trained with lora={saved['lora']}, not {config.lora}: leave lora out, or merge "
             "them into the language model with merge_lora() first"
         )
 
 
 def check_no_foreign_adapters(model: nn.Module) -> None:
-    """Raise a ValueError for adapters that PEFT put in beside the config's `lora`: a delta could not load them."""
+    """Raise a ValueError for adapters that PEFT added besides the config's `lora`: a delta cannot hold them."""
     if "peft" not in sys.modules:
         return
     tuners, others = require("train", "peft.tuners.tuners_utils"), require("train", "peft.utils.other")
@@ -63,11 +63,11 @@ def check_no_foreign_adapters(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, wrappers) and cast(Any, module).active_adapters != [ADAPTER]:
             how = "save the PeftModel around this model, or set lora= when loading in place of peft.get_peft_model"
-            raise TheWorldError(f"{name} has an adapter that PEFT put there: {how}")
+            raise TheWorldError(f"{name} has an adapter that PEFT added: {how}")
 
 
 def merge_lora(model: Any) -> None:
-    """Fold the adapters into the language model's weights, which then belong to the checkpoint.
+    """Merge the adapters into the language model's weights, which checkpoints then hold.
 
     Raises:
         ValueError: There are none, or PEFT cannot merge them.

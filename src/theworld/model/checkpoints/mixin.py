@@ -1,4 +1,7 @@
-"""`from_pretrained`, `save_pretrained` and `push_to_hub` of a model that keeps what differs from its base models."""
+"""`from_pretrained`, `save_pretrained` and `push_to_hub` of a model.
+
+Checkpoints hold what differs from its base models.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,10 @@ class CheckpointMixin:
     training: bool
 
     base_tensors: dict[str, Snapshot]
-    """What the base models' tensors were when they were loaded; empty for a model without base models."""
+    """Snapshots of the base models' tensors as loaded; empty for a model without base models."""
 
     fresh_tensors: dict[str, Snapshot]
-    """Likewise of the components that no base model has."""
+    """Snapshots of the components that no base model has."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -45,12 +48,12 @@ class CheckpointMixin:
 
         Args:
             pretrained_model_name_or_path: Hub id, folder, or `nano`.
-            language_model: With `False` the language model's weights are left on the disk: such a model can align its
-                world tokens with its image tokens and be saved, not answer.
             kwargs: Any field of `TheWorldConfig` (`enable_world`, `cosmos_model_name`, `num_world_steps`,
                 `freeze_gemma_language`, ...), which overrides what a checkpoint saved, and everything that
                 `Gemma3ForConditionalGeneration.from_pretrained` takes. `operating_point` (`fast`, `native`,
-                `native_wide`, `full`) sets those fields of `OPERATING_POINTS` that are not given beside it.
+                `native_wide`, `full`) sets the fields of that entry of `OPERATING_POINTS`, except those that are given
+                as well. `language_model=False` does not load the language model's weights. Such a model can be
+                aligned and saved, but cannot answer.
 
         Raises:
             ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
@@ -87,20 +90,20 @@ class CheckpointMixin:
         beside: Mapping[str, bytes] | None = None,
         **unknown: Any,
     ) -> CommitInfo | None:
-        """Write what differs from the base models, config, processor and model card.
+        """Write the weights that differ from the base models, and the config, processor and model card.
 
         Args:
             full: Write the base models too (a standalone folder).
-            is_main_process: With `False` nothing is written. Trainers give it; without it every byte is compared.
-            state_dict: What a distributed trainer gathered.
+            is_main_process: `False` writes nothing. Trainers pass it; without it, every byte is compared with the base.
+            state_dict: Tensors that a distributed trainer gathered.
             save_function: Accepted for the recipe of accelerate (`save_function=accelerator.save`). Files are always
                 written as safetensors, by the main process.
-            beside: More files, by name.
+            beside: Additional files, name to content.
 
         Raises:
-            TypeError: An argument is not one of these.
-            ValueError: The folder is that of a base model, or holds one that a delta needs; or a checkpoint could not
-                express the model. Nothing is written then.
+            TypeError: An argument is unknown.
+            ValueError: The folder is a base model, or holds one that a delta needs; or a checkpoint cannot express the
+                model. Nothing is written then.
         """
         if unknown:
             raise ArgumentError(f"save_pretrained got {', '.join(unknown)}: not supported by TheWorld")
@@ -111,7 +114,7 @@ class CheckpointMixin:
             return None
         if not str(save_directory) or Path(save_directory).is_file():
             raise TheWorldError(f"save_directory={str(save_directory)!r}: expected a folder")
-        target = Path(save_directory).resolve()  # through a link, whose folder is replaced and not the link
+        target = Path(save_directory).resolve()  # replace the folder that a link points to, not the link
         thorough = is_main_process is None or not self.training
         written = save_theworld(self, target, state_dict, beside or {}, max_shard_size, full=full, thorough=thorough)
         if not push_to_hub:
@@ -151,7 +154,7 @@ class CheckpointMixin:
 
     @property
     def world_is_trained(self) -> bool:
-        """Whether the projector, markers or gate were trained or edited since they were made."""
+        """Whether the projector, markers or gate changed since their initialisation."""
         steps = self.config.trained_steps
         if steps is None or UNCOUNTED in steps or steps.get("projector"):
             return True

@@ -1,4 +1,7 @@
-"""Write delta and full checkpoints as safetensors. At any moment a folder holds the old checkpoint or the new one."""
+"""Write delta and full checkpoints as safetensors.
+
+Saves are atomic: the folder holds either the old or the new checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def save_theworld(
     """Replace `target` by a checkpoint, or leave it as it is; see `CheckpointMixin.save_pretrained`.
 
     Returns:
-        Patterns of what was written.
+        Patterns of the files that were written.
     """
     # 1. Refuse what a checkpoint cannot express
     check_bases_stay(model.config, target, full=full)
@@ -62,14 +65,14 @@ def save_theworld(
     check_expressible(model, gathered)
     names = delta_names(model, gathered, thorough=thorough)
     values = model_tensors(model) if gathered is None else gathered
-    # 2. Write a new folder, and put it in place
+    # 2. Write a new folder, then move it into place
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place_for(target), prefix=f".{target.name}.saving-") as temporary:
         folder = Path(temporary) / target.name
         folder.mkdir()
         delta = {name: values[name].detach() for name in names}
         if broken := [name for name, value in delta.items() if not value.isfinite().all()]:
-            raise TheWorldError(f"{shorten(broken)}: not finite, and no such checkpoint loads; nothing is saved")
+            raise TheWorldError(f"{shorten(broken)}: not finite, so the checkpoint would not load; nothing is saved")
         if delta:
             save_torch_state_dict(delta, folder, max_shard_size=max_shard_size)
         else:
@@ -77,9 +80,9 @@ def save_theworld(
         write_config(model, folder, names, values, full=full)
         for name, content in beside.items():
             write_bytes(folder / name, content)
-        if may_replace(target / "README.md"):  # a card that nobody edited
+        if may_replace(target / "README.md"):  # keep a card that was edited by hand
             write_text(folder / "README.md", signed(model_card(model, names, full=full)))
-        for path in folder.rglob("*.safetensors"):  # written for their owner only
+        for path in folder.rglob("*.safetensors"):  # safetensors writes files that only their owner may read
             path.chmod((folder / "config.json").stat().st_mode)
         written = [f"{path.name}/**" if path.is_dir() else path.name for path in folder.iterdir()]
         put(folder, target, replaced=OURS, marks=("config.json", SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME))
@@ -87,7 +90,7 @@ def save_theworld(
 
 
 def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
-    """Refuse to replace weights that would be lost.
+    """Check that the save does not delete weights that exist nowhere else.
 
     Raises:
         ValueError: `target` is the folder of a base model; or a standalone checkpoint that holds one and would become a
@@ -113,14 +116,14 @@ def check_bases_stay(config: Any, target: Path, *, full: bool) -> None:
 
 def write_config(model: Any, folder: Path, names: list[str], values: Mapping[str, torch.Tensor], *, full: bool) -> None:
     """Write the config, the processor and the code that loads them; with `full`, the base models in `values` too."""
-    # 1. What the config says of this checkpoint
+    # 1. Describe this checkpoint in the config
     config = copy.deepcopy(model.config)
-    config.architectures = ["TheWorld"]  # also of what a trainer derives from it
+    config.architectures = ["TheWorld"]  # also for a class that a trainer derives from it
     config.auto_map = {auto: f"{AUTO_MODULE}.{name}" for auto, name in AUTO_CLASSES.items()}
     config.dtype = base_dtype(model)
     config.changed = summarise(model, names)
     config.trained_steps = recorded_steps(model)
-    vars(config).pop("quantization_config", None)  # how this process loaded the base says nothing about the delta
+    vars(config).pop("quantization_config", None)  # tells how this process loaded the base, not what the delta holds
     # 2. The base models
     if full:
         config.gemma_model_name, config.gemma_subfolder, config.gemma_revision = f"./{GEMMA_FOLDER}", "", None
@@ -128,7 +131,7 @@ def write_config(model: Any, folder: Path, names: list[str], values: Mapping[str
         if model.model.world_encoder is not None:
             config.cosmos_model_name, config.cosmos_subfolder, config.cosmos_revision = f"./{COSMOS_FOLDER}", "", None
             model.model.world_encoder.save_source(folder / COSMOS_FOLDER, config.num_world_steps)
-    # 3. Files, with the module that lets transformers load them without an import of this package
+    # 3. Write the files, with a module that lets transformers load them without an import of this package
     config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
     model.processor.save_pretrained(folder)

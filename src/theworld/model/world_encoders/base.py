@@ -1,7 +1,7 @@
-"""The contract of a world encoder: image in, features of the present and of predicted frames out.
+"""The contract of a world encoder: from an image, features of the current frame and of predicted frames.
 
 A new encoder is one class in one file and one row in `WORLD_ENCODERS`. Freezing, checkpoints, latent caches and
-evaluation use only what is declared here.
+evaluation use only the members of this class.
 
 Shape legend: `B` images, `C` feature channels, `T = 1 + K` latent frames, `h, w` feature rows and columns.
 """
@@ -40,20 +40,20 @@ class Component:
 
 
 class WorldEncoder(nn.Module, ABC):
-    """A model of the world behind one call, `encode`.
+    """Base class of world encoders. `encode` is the method that the model calls.
 
     Attributes:
-        licence: Short name, and sentence, of the terms of its weights, for model cards.
+        licence: Licence of its weights for model cards: a short name and a sentence.
         probe_file: A small file that every source of this encoder has; `None` if the encoder needs no source.
-        suggested_model: A Hub id to suggest to those who name no model; `None` if the default of the config fits.
-        fps: Frames a second of the clips that `encode` predicts and `encode_clip` takes.
+        suggested_model: A Hub id for the error if no model is set; `None` if the config's default fits.
+        fps: Frames per second of the clips that `encode` predicts and `encode_clip` takes.
         temporal_compression: Video frames of one latent frame after the first.
         can_decode: Whether `decode` turns features into frames.
         causal: Whether the features of the current frame are the same for every number of future frames.
-        seeded: Whether another seed gives another future.
+        seeded: Whether predictions depend on the seed.
         prompt: The text that conditions its predictions.
         source: Where its weights came from: `model`, a folder or Hub id, and `revision`.
-        late_weights: Weights that were loaded after the encoder itself, as they were then: a save tells edited ones.
+        late_weights: Snapshots of weights that were loaded after the encoder itself; a save compares with them.
     """
 
     licence: ClassVar[tuple[str, str]] = ("others", "the world model under its own terms")
@@ -75,12 +75,14 @@ class WorldEncoder(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
-        """The encoder without weights, on the meta device, from configuration files alone; counts what it costs.
+        """The encoder without weights, on the meta device, from configuration files alone, to count its cost.
 
         Raises:
-            ValueError: This encoder has no such form.
+            ValueError: The encoder does not implement it.
         """
-        raise TheWorldError(f"world_encoder={config.world_encoder!r}: {cls.__name__} has no from_config to plan with")
+        raise TheWorldError(
+            f"world_encoder={config.world_encoder!r}: {cls.__name__} has no from_config, which plan needs"
+        )
 
     @property
     @abstractmethod
@@ -100,14 +102,14 @@ class WorldEncoder(nn.Module, ABC):
         Args:
             pixels: (B, 3, H, W) in [-1, 1].
             num_world_steps: Future latent frames `K`.
-            seed: Of the prediction; `None` takes the encoder's own.
+            seed: Seed of the prediction; `None` takes the encoder's own.
 
         Returns:
             (B, C, T, h, w), about zero mean and unit variance per channel. Index 0 of T is the current frame.
         """
 
     def encode_futures(self, pixels: torch.Tensor, num_world_steps: int, seeds: Sequence[int]) -> torch.Tensor:
-        """`encode` with each of the seeds: (B, 3, H, W) -> (B, F, C, T, h, w), a future F for every seed."""
+        """`encode` with each of the seeds: (B, 3, H, W) -> (B, F, C, T, h, w), one future per seed."""
         return torch.stack([self.encode(pixels, num_world_steps, seed) for seed in seeds], dim=1)
 
     @abstractmethod
@@ -120,18 +122,18 @@ class WorldEncoder(nn.Module, ABC):
 
     @classmethod
     def clip_rate(cls, settings: Mapping[str, Any]) -> tuple[int, float]:
-        """(frames of a latent step, frames a second) of the clips of `encode_clip`, from fields of a config."""
+        """(frames per latent frame, frames per second) of the clips of `encode_clip`, from fields of a config."""
         return settings["world_temporal_compression"], settings["world_fps"]
 
     def prepare(self, num_world_steps: int) -> None:
-        """Load what `num_world_steps` future frames need now rather than with the first call."""
+        """Load now what `num_world_steps` future frames need, instead of in the first call."""
 
     def latent_weights(self, num_world_steps: int) -> dict[str, torch.Tensor]:
         """The weights that the features of `num_world_steps` future frames depend on."""
         return self.state_dict()
 
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        """Features of frames that did happen, or a ValueError: (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w).
+        """Features of a real clip: (B, 3, F, H, W) in [-1, 1] -> (B, C, T, h, w); a ValueError if unsupported.
 
         F is `1 + (T - 1) * temporal_compression`.
         """
@@ -152,14 +154,14 @@ class WorldEncoder(nn.Module, ABC):
     def encode_one_by_one(
         self, pixels: torch.Tensor, num_world_steps: int = 0, seed: int | None = None
     ) -> torch.Tensor:
-        """`encode` with every image alone: in a batch kernels round differently, so a latent cache would not fit."""
+        """`encode` each image alone: kernels round differently in a batch, so cached latents would differ."""
         return torch.cat([self.encode(frame, num_world_steps, seed) for frame in pixels.split(1)])
 
 
 def cache_fingerprint(encoder: WorldEncoder, config: TheWorldConfig) -> dict[str, Any]:
-    """All that latents depend on besides the pixels: the key of a latent cache.
+    """Everything that latents depend on besides the pixels, for the key of a latent cache.
 
-    Weights are identified by their values: their folder has another name on another machine, and training changes them.
+    Weights are identified by their values, because folder names differ between machines and training changes weights.
     """
     encoder.prepare(config.num_world_steps)
     settings = {name: value for name, value in encoder.fingerprint().items() if name not in ("model", "revision")}

@@ -1,4 +1,4 @@
-"""Encoders in the place of Cosmos that each lack one thing; what a model trained with one reaches, it owes to the rest.
+"""Control encoders: each replaces Cosmos but lacks one property, to measure what that property contributes.
 
 Shape legend: `B` images, `C` latent channels, `F` frames of a clip, `T = 1 + K` latent frames, `h, w` latent height and
 width, `P` pixels per latent position and side.
@@ -18,11 +18,11 @@ from theworld.utils.reproducibility import draw_weights
 
 from .cosmos import CosmosWorldEncoder, Dynamics
 
-RANDOM_SEED = 20_250_107  # of the random encoder: the same in every process, so a checkpoint means the same features
+RANDOM_SEED = 20_250_107  # fixed, so that the random encoder has the same weights in every process
 
 
 class StillWorldEncoder(CosmosWorldEncoder):
-    """A world in which nothing moves: the current latent repeated. The control that a rollout has to beat."""
+    """The current latent frame, repeated. A useful rollout scores above this control."""
 
     kind = "still"
     seeded = False
@@ -37,9 +37,9 @@ class StillWorldEncoder(CosmosWorldEncoder):
 
 
 class RandomWorldEncoder(CosmosWorldEncoder):
-    """Cosmos that has learned nothing: its architecture, weights drawn anew. The control that knowledge has to beat.
+    """The architecture of Cosmos with random weights. Useful pretraining scores above this control.
 
-    Latents are standardised over the positions of a frame, as the statistics of the trained VAE say nothing of them.
+    Latents are standardised over the positions of a frame, because the statistics of the trained VAE do not apply.
     """
 
     kind = "random"
@@ -65,10 +65,10 @@ class RandomWorldEncoder(CosmosWorldEncoder):
 
 
 class PatchesWorldEncoder(StillWorldEncoder):
-    """No world at all: the lowest frequencies of the pixels below every latent position, the same for every step.
+    """No world model: the lowest frequencies of the pixels at every latent position, repeated for every frame.
 
-    As many tokens as a world has, from a source that models nothing: the discrete cosine transform that JPEG uses, of
-    patches of P x P pixels. Channels go by frequency, red, green and blue in turn, each in about [-1, 1].
+    There are as many tokens as with Cosmos. Features are the discrete cosine transform (as in JPEG) of patches of P x P
+    pixels. Channels are ordered by frequency, then red, green, blue; each is in about [-1, 1].
     """
 
     kind = "patches"
@@ -76,7 +76,8 @@ class PatchesWorldEncoder(StillWorldEncoder):
 
     @override
     def _encode_video(self, frames: torch.Tensor) -> torch.Tensor:
-        kept = frames[:, :, :: self.temporal_compression].float()  # (B, 3, T, H, W): the frames that end a step
+        # Keep the last frame of each latent frame
+        kept = frames[:, :, :: self.temporal_compression].float()  # (B, 3, T, H, W)
         images = kept.transpose(1, 2)  # (B, T, 3, H, W)
         latents = lowest_frequencies(images.flatten(0, 1), self.spatial_compression, self.feature_dim)  # (B T, C, h, w)
         return latents.unflatten(0, images.shape[:2]).transpose(1, 2)

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from ..configuration_theworld import TheWorldConfig
 
 MAX_SIZE = (128, 240, 240)
-"""Latent frames, rows and columns that Cosmos-Predict2's position embedding is made for, as its config says."""
+"""`max_size` in the config of Cosmos-Predict2: latent frames, rows and columns of its position embedding."""
 
-SETTINGS = {  # of the encoder, and the config field of each
+SETTINGS = {  # attribute of the encoder: config field
     **{"num_inference_steps": "world_inference_steps", "guidance_scale": "world_guidance_scale", "fps": "world_fps"},
     **{"seed": "world_seed", "prompt": "world_prompt", "negative_prompt": "world_negative_prompt"},
 }
@@ -61,14 +61,14 @@ class CosmosWorldEncoder(WorldEncoder):
     Args:
         vae: The VAE; frames in [-1, 1].
         config: Its fields `world_...` are the settings of a rollout.
-        origin: Where the diffusion transformer and the text encoder lie, which only a rollout loads.
+        origin: Source of the diffusion transformer and the text encoder, which are loaded only for a rollout.
         hub: Arguments for loading them: `token`, `cache_dir`, `local_files_only`.
     """
 
     kind = "cosmos"  # key of `WORLD_ENCODERS`, for `fingerprint`
     licence = (
         "nvidia-open-model-licence",
-        "Cosmos-Predict2 under the NVIDIA Open Model Licence, which asks for a guardrail where its video is shown",
+        "Cosmos-Predict2 under the NVIDIA Open Model Licence, which requires a guardrail where its video is shown",
     )
     probe_file = "vae/config.json"
     can_decode = True
@@ -124,7 +124,7 @@ class CosmosWorldEncoder(WorldEncoder):
     @override
     def components(self) -> dict[str, Component]:
         return {
-            # Runs between frames only, and a world encoder encodes one: without a gradient, DDP would refuse it
+            # Runs between frames only. With a single frame it has no gradient, which DDP refuses
             "vae_temporal": Component(("vae.encoder.",), trains=False, part=".time_conv."),
             "vae_encoder": Component(("vae.encoder.", "vae.quant_conv."), "freeze_cosmos_vae"),
             "vae_decoder": Component(("vae.decoder.", "vae.post_quant_conv."), trains=False),
@@ -133,7 +133,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def fingerprint(self) -> dict[str, Any]:
-        # The two ways to encode a frame differ in the last bits, and a cache promises the same bits
+        # The two ways to encode a frame differ in the last bits, and cached latents must be the same bits
         settings = {name: getattr(self, name) for name in self.settings} | {"encodes_as_image": runs_as_image(self.vae)}
         if settings.get("negative_prompt", "") is None:
             del settings["negative_prompt"]
@@ -186,9 +186,10 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @torch.no_grad()
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
-        """Roll the current latent frame out: (B, C, 1, h, w) -> (B, C, T, h, w).
+        """Predict the frames after the current latent frame: (B, C, 1, h, w) -> (B, C, T, h, w).
 
-        Every image gets the noise of the same seed, or of its own (B,), so its future does not depend on its batch.
+        All images get the noise of one seed, or each that of its own seed (B,), so a future does not depend on the
+        batch.
         """
         transformer, scheduler = self.dynamics()
         self.patches(*first.shape[-2:])
@@ -201,7 +202,7 @@ class CosmosWorldEncoder(WorldEncoder):
         return sample_rollout(transformer, scheduler, first, noise, *self.prompt_embeds(), **settings)
 
     def noise(self, first: torch.Tensor, num_world_steps: int, seed: int | Sequence[int]) -> torch.Tensor:
-        """Standard normal (B, C, T, h, w) for the rollout of `first` (B, C, 1, h, w), for every image of its seed."""
+        """Standard normal (B, C, T, h, w) for the rollout of `first` (B, C, 1, h, w), drawn from each image's seed."""
         shape = (1, first.shape[1], 1 + num_world_steps, *first.shape[-2:])
         seeds = [seed] if isinstance(seed, int) else seed  # one for all, or (B,)
         drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
@@ -224,7 +225,7 @@ class CosmosWorldEncoder(WorldEncoder):
         return num_world_steps > 0
 
     def warn_outside_training(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
-        """Warn, once, of a rollout from (B, C, 1, h, w) that Cosmos-Predict2 was not trained for."""
+        """Warn once if a rollout from (B, C, 1, h, w) is outside of the training of Cosmos-Predict2."""
         if tuple(transformer.config["max_size"]) != MAX_SIZE:  # another model of its architecture, such as nano
             return
         height, width = (side * self.spatial_compression for side in first.shape[-2:])
@@ -254,7 +255,7 @@ class CosmosWorldEncoder(WorldEncoder):
         return without_padding_mask(transformer), scheduler
 
     def prompts(self) -> list[str | None]:
-        """The texts of a rollout: the prompt, and with guidance the one to guide away from; `None` is no text."""
+        """The prompt of a rollout and, with guidance, the negative prompt; `None` is no text."""
         if self.guidance_scale <= 1:
             return [self.prompt]
         return [self.prompt, stock_negative_prompt() if self.negative_prompt is None else self.negative_prompt]
@@ -280,13 +281,13 @@ class CosmosWorldEncoder(WorldEncoder):
         return no_text(width, alone=all(prompt is None for prompt in self.prompts()))
 
     def assume_text(self, width: int) -> None:
-        """Take zeros for the embeddings of `prompts`, as long as they are, to count what they cost."""
+        """Use zeros of the right length as embeddings of `prompts`, to count their cost."""
         self._prompt_embeds = [self.no_text(width)] * len(self.prompts())
 
     @override
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        # Frames of NVIDIA's weights fall under the NVIDIA Open Model Licence, which asks for a guardrail wherever they
+        # Frames of NVIDIA's weights fall under the NVIDIA Open Model Licence, which requires a guardrail wherever they
         # are shown; see the `cosmos-guardrail` extra
         latents = latents.float()
         mean, std = latent_statistics(self.vae, latents)
@@ -295,7 +296,7 @@ class CosmosWorldEncoder(WorldEncoder):
 
     @override
     def save_source(self, folder: Path, num_world_steps: int) -> None:
-        """A Cosmos-Predict2 repository with what is loaded or `num_world_steps` needs; embeddings in place of a T5."""
+        """Write a Cosmos-Predict2 repository of the components in use, with prompt embeddings in place of a T5."""
         self.vae.save_pretrained(folder / "vae")
         if self.uses_dynamics(num_world_steps) or self.transformer is not None:
             transformer, scheduler = self.dynamics()

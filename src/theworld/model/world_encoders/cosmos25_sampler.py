@@ -1,7 +1,7 @@
 """The sampler of Cosmos-Predict2.5: flow matching, integrated by UniPC.
 
 The arithmetic is that of diffusers' `Cosmos2_5_PredictBasePipeline`. A noisy latent is `(1 - t) x + t n` of the clean
-`x` and the noise `n`. The transformer predicts the velocity `n - x`, and is told no frame rate.
+`x` and the noise `n`. The transformer predicts the velocity `n - x`; it has no frame-rate input.
 
 Shape legend: as in `cosmos_sampler.py`.
 """
@@ -16,8 +16,8 @@ from diffusers import CosmosTransformer3DModel, UniPCMultistepScheduler
 
 from .cosmos_sampler import condition_mask
 
-GIVEN_TIME = 1e-4  # of the clean frame, in the stock pipeline
-FPS = 16  # of the videos that it was trained on
+GIVEN_TIME = 1e-4  # time of the clean frame in the stock pipeline
+FPS = 16  # frame rate of its training videos
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def sample_flow_rollout(
     guidance_scale: float = 1.0,
 ) -> torch.Tensor:
     """Sample the latent frames after `first`: arguments and result as of `sample_rollout`."""
-    # 1. The current frame is given: its velocity leads from the noise to it
+    # 1. The current frame is given, so its velocity is known: the noise minus the frame
     given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)
     given[:, :, 0] = 1
     condition = torch.cat([first.float(), torch.zeros_like(noise[:, :, 1:])], dim=2)  # (B, C, T, h, w)
@@ -53,11 +53,11 @@ def sample_flow_rollout(
         )[0]
         return given_velocity + predicted * (1 - given)
 
-    # 2. A scheduler of this call: it keeps the last steps
+    # 2. Copy the scheduler, which stores its last steps
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_inference_steps, device=cast(Any, noise.device))
     sigmas, timesteps = scheduler.sigmas.to(noise.device), scheduler.timesteps
-    # 3. From noise to clean latents
+    # 3. Integrate from noise to clean latents
     latents = noise.float()
     for time, timestep in zip(sigmas, timesteps, strict=False):  # there is one sigma more than timesteps
         velocity = velocity_at(latents, time, prompt_embeds)

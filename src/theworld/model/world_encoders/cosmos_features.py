@@ -1,7 +1,7 @@
 """Hidden states of NVIDIA Cosmos-Predict2's diffusion transformer, in one forward, as a world encoder.
 
-The forward is the first of a rollout: the current latent frame is given, the future frames are noise. The model has to
-expect something of them, and a late block holds what it expects.
+The forward is the first of a rollout: the current latent frame is given, the future frames are noise. Hidden states of
+a late block contain the model's prediction of them.
 
 Shape legend: `B` images, `C` transformer width, `T = 1 + K` latent frames, `G` given ones, `H, W` latent height and
 width, `h, w` rows and columns of patches.
@@ -33,7 +33,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     text and no guidance. Arguments as `CosmosWorldEncoder`.
 
     Raises:
-        ValueError: The config has a prompt or guidance, which one forward without text cannot follow.
+        ValueError: The config has a prompt or guidance, which one forward without text does not support.
     """
 
     kind = "cosmos_features"
@@ -93,7 +93,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     @override
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        """Features of frames that did happen: every latent frame is given, none is noise."""
+        """Features of a real clip: every latent frame is given, none is noise."""
         with maybe_autocast(self.vae.device.type, enabled=False):
             latents = self._encode_video(clips)
             return self.features(latents, torch.zeros_like(latents)).to(self.vae.dtype)
@@ -107,7 +107,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
 
         Args:
             given: (B, 16, G, H, W) normalised latents of the first frames.
-            noise: (B, 16, T, H, W) standard normal; only the frames that are not given matter.
+            noise: (B, 16, T, H, W) standard normal; used for the frames that are not given.
         """
         # 1. The first forward of a rollout, up to the block
         transformer, _ = self.dynamics()
@@ -116,7 +116,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()
         Denoiser(shortened, given, noise, self.fps).velocity(noise * sigma, sigma, no_text)
-        # 2. Its hidden states on the grid of patches
+        # 2. Put its hidden states on the grid of patches
         return normalised(kept.hidden, (noise.shape[2], rows, columns))
 
     def block_of(self, transformer: CosmosTransformer3DModel) -> int:

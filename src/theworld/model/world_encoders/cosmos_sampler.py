@@ -1,4 +1,4 @@
-"""The sampler of Cosmos-Predict2: noise and the latent of the current frame in, latents of the next frames out.
+"""The sampler of Cosmos-Predict2: from noise and the latent of the current frame to latents of the next frames.
 
 The arithmetic is that of diffusers' `Cosmos2VideoToWorldPipeline`, which preconditions as EDM (Karras et al., 2022,
 arXiv:2206.00364) with the time `t = sigma / (sigma + 1)`: `c_in = c_skip = 1 - t` and `c_out = -t`.
@@ -52,7 +52,7 @@ def sample_rollout(
         prompt_embeds: (1, S, E), as `negative_prompt_embeds`, which is needed if `guidance_scale` is above 1.
         num_inference_steps: Denoising steps.
         guidance_scale: Classifier-free guidance; above 1 each step computes both prompts, as one batch.
-        fps: Frames a second that the transformer is told.
+        fps: Frames per second, an input of the transformer.
         show_progress: Show a progress bar of the steps on a terminal, if they take more than 3 seconds.
 
     Returns:
@@ -94,7 +94,7 @@ class Denoiser:
 
     def __init__(self, transformer: Any, given: torch.Tensor, noise: torch.Tensor, fps: float) -> None:
         self.transformer, frames = transformer, given.shape[2]
-        self.fps = None if is_version_25(transformer) else fps  # which is told no frame rate
+        self.fps = None if is_version_25(transformer) else fps  # version 2.5 has no frame-rate input
         self.given = noise.new_zeros(1, 1, noise.shape[2], 1, 1)  # 1 where the latent frame is given
         self.given[:, :, :frames] = 1
         self.condition = torch.cat([given.float(), torch.zeros_like(noise[:, :, frames:])], dim=2)  # (B, C, T, h, w)
@@ -113,12 +113,12 @@ class Denoiser:
         return tuple(self.given * self.condition + (1 - self.given) * clean for clean in cleans)
 
     def velocity(self, latents: torch.Tensor, sigma: torch.Tensor, prompt_embeds: torch.Tensor) -> torch.Tensor:
-        """What the transformer itself makes of the arguments of `__call__`: (P B, C, T, h, w)."""
+        """The transformer's raw output for the arguments of `__call__`: (P * B, C, T, h, w)."""
         dtype, time, prompts = self.transformer.dtype, sigma / (sigma + 1), len(prompt_embeds)
         # The given frames enter clean, and with a time of almost zero
         noisy = self.given * self.condition + (1 - self.given) * latents * (1 - time)  # c_in = 1 - t
         times = self.given * self.given_time + (1 - self.given) * time  # (1, 1, T, 1, 1)
-        # All images under the first prompt, then all under the next: one batch of P B
+        # One batch of P * B: all images with the first prompt, then all with the next
         return self.transformer(
             hidden_states=noisy.to(dtype).repeat(prompts, 1, 1, 1, 1),
             timestep=times.expand(prompts * len(latents), -1, -1, -1, -1).to(dtype),
@@ -139,7 +139,7 @@ def prepare_scheduler(
     spaced = torch.linspace(0, 1, num_inference_steps, dtype=torch.float64).tolist()
     scheduler.set_timesteps(sigmas=spaced, device=device)
     sigmas = cast(torch.Tensor, scheduler.sigmas)
-    scheduler.set_begin_index(0)  # else each step looks its timestep up on the device
+    scheduler.set_begin_index(0)  # otherwise each step searches its timestep on the device
     sigmas[-1] = sigmas[-2]  # the pipeline stops at the smallest sigma, not at zero
     return scheduler
 
@@ -172,7 +172,7 @@ def is_version_25(transformer: CosmosTransformer3DModel) -> bool:
 
 
 def load_scheduler(source: Source, transformer: CosmosTransformer3DModel, **hub: Any) -> Scheduler:
-    """The scheduler of `source`; a ValueError if it is of a kind that the model's rollout does not have.
+    """The scheduler of `source`; a ValueError if the model's rollout does not use this kind.
 
     diffusers would load the config of any scheduler into any other, and the rollout would be wrong.
     """

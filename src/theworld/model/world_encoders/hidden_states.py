@@ -1,4 +1,4 @@
-"""Hidden states as features: what a block of a transformer gives in the library's own forward, and its normalisation.
+"""Normalised hidden states of a transformer block as features, from the library's own forward.
 
 Shape legend: `B` images, `C` width, `T` latent frames, `h, w` rows and columns of patches.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Kept(nn.Module):
-    """Stands in for the output norm of a transformer, and keeps the hidden states of its last block."""
+    """Replaces the output norm of a transformer and stores the hidden states of its last block."""
 
     hidden: torch.Tensor  # (B, T h w, C)
 
@@ -31,25 +31,25 @@ class Kept(nn.Module):
 
 
 def up_to_block(transformer: Any, block: int, blocks: str) -> tuple[Any, Kept]:
-    """A view of `transformer` that ends behind `block`, and where its forward leaves the hidden states.
+    """A view of `transformer` that ends after `block`, and the module that stores its hidden states.
 
-    The view shares all weights. Unlike a hook on the block it is of one call, so calls may run side by side.
+    The view shares all weights. Unlike a hook, it belongs to one call, so calls may run in parallel.
 
     Args:
-        blocks: What the transformer calls the list of its blocks.
+        blocks: Attribute of the transformer that lists its blocks.
     """
     shortened, kept = copy.copy(transformer), Kept()
     first = getattr(transformer, blocks)[: block + 1]
     modules = {**vars(transformer)["_modules"], blocks: first, "norm_out": kept}
-    vars(shortened).update(_modules=modules)  # `copy` has the dict of the original
+    vars(shortened).update(_modules=modules)  # a new dict, because the copy shares that of the original
     return shortened, kept
 
 
 def normalised(hidden: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
     """Features (B, C, T, h, w) in fp32 of hidden states (B, T h w, C), on a grid (T, h, w).
 
-    Zero mean and unit variance over the channels of a position, without weights: a block adds to its input without
-    bound.
+    Zero mean and unit variance over the channels of a position, without weights. Residual blocks can grow their hidden
+    states without bound.
     """
     return functional.layer_norm(hidden.float(), hidden.shape[-1:]).unflatten(1, grid).movedim(-1, 1)
 
@@ -62,13 +62,13 @@ def chosen_block(block: int | None, count: int) -> int:
 
 
 def check_one_forward(config: TheWorldConfig, *, takes_text: bool = False) -> None:
-    """Raise a ValueError for settings that one forward cannot follow: guidance, and a prompt where it takes no text."""
+    """Raise a ValueError for settings that one forward does not support: guidance, and a prompt if it takes no text."""
     kind = config.world_encoder
     if config.world_prompt is not None and not takes_text:
         raise TheWorldError(f"world_prompt={config.world_prompt!r}: {kind} takes no text; leave it out")
     if config.world_guidance_scale > 1:
         given = f"world_guidance_scale={config.world_guidance_scale}"
-        raise TheWorldError(f"{given}: {kind} takes one forward without guidance; leave it out")
+        raise TheWorldError(f"{given}: {kind} runs one forward without guidance; leave it out")
 
 
 __all__ = ["check_one_forward", "chosen_block", "normalised", "up_to_block"]

@@ -27,25 +27,26 @@ from theworld.utils.logging import logger, quiet_third_party
 from theworld.utils.signed_tensors import read_signed, save_signed
 from theworld.utils.weights import content_key, count_parameters, find_file, find_weight_files, load_checked
 
-KEY = "prompt_embeds"  # of the tensor in a file
+KEY = "prompt_embeds"  # name of the tensor in a file
 MAX_PROMPT_TOKENS = 512  # as the stock Cosmos pipeline pads
 TEXT_ENCODERS = ("t5", "umt5")
-WIDEST_PADDED = 4096  # of an embedding that is padded even without text; T5 has 1024
+WIDEST_PADDED = 4096  # largest width that is padded without text as well; T5 has 1024
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def no_text(width: int, *, alone: bool = False) -> torch.Tensor:
-    """The embedding (1, S, `width`) of no text: Cosmos-Predict2 and 2.5 saw zeros with 20 % of their training clips.
+    """The embedding (1, S, `width`) of no text: Cosmos-Predict2 and 2.5 were trained with zeros for 20 % of the clips.
 
-    It is as long as that of a text, so that both fit one batch. Attention to equal tokens is attention to one of them:
-    without a text beside it (`alone`) it has one token, and so has the wide one of Cosmos-Predict2.5 (205 MB) always.
+    It has the length of a text's embedding, so that both fit in one batch. Attention to equal tokens equals attention
+    to one of them, so it has one token if there is no text beside it (`alone`), and always for Cosmos-Predict2.5, where
+    512 tokens take 205 MB.
     """
     return torch.zeros(1, 1 if alone or width > WIDEST_PADDED else MAX_PROMPT_TOKENS, width)
 
 
 def stock_negative_prompt() -> str:
-    """The text that the stock pipeline guides away from."""
-    # That module imports NVIDIA's guardrail where it is installed, and the guardrail turns gradients off for good
+    """The default negative prompt of the stock pipeline."""
+    # That module imports NVIDIA's guardrail if it is installed, and the guardrail turns gradients off globally
     with torch.set_grad_enabled(torch.is_grad_enabled()):
         from diffusers.pipelines.cosmos.pipeline_cosmos2_video2world import DEFAULT_NEGATIVE_PROMPT
 
@@ -65,17 +66,17 @@ def load_prompt_embeds(
 ) -> list[torch.Tensor]:
     """Embeddings, each (1, S, E), for the base world model `name`: from its folder, our cache, or its T5.
 
-    The cache is keyed by the content of the text encoder, not by its name or path. Of several processes one computes,
-    and the others wait for it.
+    The cache is keyed by the content of the text encoder, not by its name or path. If several processes need an
+    embedding, one computes it and the others wait.
 
     Args:
         name: Folder or Hub id of the base.
-        prompts: All that a rollout needs, so that the T5 is loaded once for them.
-        device: Where to compute, if the memory that is free there suffices; else on the CPU.
+        prompts: All prompts of a rollout, so that the T5 is loaded once.
+        device: Device to compute on if its free memory suffices; otherwise the CPU is used.
 
     Raises:
         FileNotFoundError: The base model has neither the embeddings nor a text encoder.
-        ValueError: An embedding that it ships is damaged, or its text encoder does not fit its config.
+        ValueError: A shipped embedding is damaged, or the text encoder does not fit its config.
     """
     shipped = {
         prompt: find_file(name, _file_name(prompt), subfolder=subfolder, offline=True, **hub) for prompt in prompts
@@ -86,7 +87,7 @@ def load_prompt_embeds(
         return [embeds[prompt] for prompt in prompts]
     folder = cache_folder() / content_key(text_encoder_files(name, others[0], subfolder, **hub))
     folder.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(folder / "lock"):  # of several processes one computes
+    with WeakFileLock(folder / "lock"):  # one process computes, the others wait
         embeds |= _read_cache(folder, others)
         missing = [prompt for prompt in others if prompt not in embeds]
         made = encode_prompts(name, missing, subfolder, device=device, **hub) if missing else []
@@ -115,14 +116,14 @@ def check_embeds(embeds: torch.Tensor, name: object) -> None:
 def encode_prompts(
     name: str, prompts: list[str], subfolder: str = "", *, device: torch.device | str, **hub: Any
 ) -> list[torch.Tensor]:
-    """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero behind the prompt's end."""
+    """Run the T5 of `name` as the stock Cosmos pipeline does: each (1, 512, E), zero after the prompt's end."""
     weights = [path for path in text_encoder_files(name, prompts[0], subfolder, **hub) if path.endswith(".safetensors")]
     size = sum(Path(path).stat().st_size for path in weights)
     device = device_that_holds(torch.device(device), size)
     parameters = f"{count_parameters(weights):,} parameters, {size / 1e9:.1f} GB"
     place = f"on {device} for the rollout's prompt; once, then cached in {cache_folder()}"
     logger.warning("%s: loading its text encoder (%s) %s", name, parameters, place)
-    # Not AutoTokenizer: it asks for tokenizer/config.json, which diffusers repositories lack, and fails offline
+    # Not AutoTokenizer: it requests tokenizer/config.json, which diffusers repositories lack, and fails offline
     with quiet_third_party():
         tokenizer = T5Tokenizer.from_pretrained(name, subfolder=f"{subfolder}/tokenizer".lstrip("/"), **hub)
     how: dict[str, Any] = {"dtype": "auto", "device_map": {"": device}, "progress_bars": True, **hub}
@@ -164,13 +165,13 @@ def text_encoder_files(name: str, prompt: str, subfolder: str = "", **hub: Any) 
     if config is None or lacking:
         fetch = f"run `hf download {name} --include 'text_encoder/*' --include 'tokenizer/*'`"
         how = f"{'add them' if Path(name).is_dir() else fetch}, or leave the prompt out"
-        missing = f"no embedding of the prompt {prompt!r}, and to compute it no {', '.join(lacking)}"
+        missing = f"no embedding of the prompt {prompt!r}, and no {', '.join(lacking)} to compute it"
         raise MissingFileError(f"{name}: {missing}; {how}")
     return [*tokenizer, config, *sorted(weights)]
 
 
 def _read_cache(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
-    """What is cached of `prompts`, without damaged files, which are computed again."""
+    """The cached embeddings of `prompts`. Damaged files are left out and computed again."""
     known: dict[str, torch.Tensor] = {}
     for prompt in prompts:
         with suppress(FileNotFoundError, ValueError):
@@ -179,5 +180,5 @@ def _read_cache(folder: Path, prompts: list[str]) -> dict[str, torch.Tensor]:
 
 
 def _file_name(prompt: str) -> str:
-    """Where a prompt's embedding lies in a base folder."""
+    """File of a prompt's embedding, relative to a base folder."""
     return f"prompt_embeds/{hashlib.sha256(prompt.encode()).hexdigest()[:16]}.safetensors"

@@ -1,7 +1,7 @@
 """The Wan VAE's encoder for one frame: its causal 3-D convolutions as 2-D ones, on the same weights.
 
-A causal convolution pads its input with zeros before the first frame. One frame alone therefore meets the last time
-slice of every kernel only, and a third of the arithmetic gives the same latents up to rounding.
+A causal convolution pads its input with zeros before the first frame. For a single frame, only the last time slice of
+every kernel has an effect. So a third of the arithmetic gives the same latents up to rounding.
 
 Shape legend: `B` images, `C` channels, `H, W` height and width in pixels, `h, w` in latent positions.
 """
@@ -26,13 +26,13 @@ from torch import nn
 from torch.nn import functional
 
 BLOCKS = (WanResidualBlock, WanResample, WanAttentionBlock, WanResidualDownBlock)
-REPLACED = ("forward", "_forward_hooks", "_forward_pre_hooks")  # attributes of a module that runs more than its class
+REPLACED = ("forward", "_forward_hooks", "_forward_pre_hooks")  # set in a module that runs more than its class
 
 
 def runs_as_image(vae: AutoencoderKLWan) -> bool:
-    """Whether `posterior_mode` computes what `vae.encode` would.
+    """Whether `posterior_mode` gives the result of `vae.encode`.
 
-    Not while the VAE trains, nor tiled, nor where something else runs with its modules: hooks, offloading, sharding.
+    False while the VAE trains, with tiling, and if hooks, offloading or sharding change its modules.
     """
     modules: list[nn.Module] = [*vae.encoder.modules(), vae.quant_conv]
     return (
@@ -80,13 +80,13 @@ def _run(block: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _convolve(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A `WanCausalConv3d` on (B, C, H, W), with a view of its weights: moved and changed ones count."""
+    """A `WanCausalConv3d` on (B, C, H, W), with a view of its current weights."""
     padding = [size // 2 for size in layer.kernel_size[1:]]  # as every convolution of the encoder has it
     return functional.conv2d(hidden, layer.weight[:, :, -1], layer.bias, layer.stride[1:], padding)
 
 
 def _activate(layer: WanRMS_norm, hidden: torch.Tensor) -> torch.Tensor:
-    """SiLU of `layer` on (B, C, H, W), in place where stock modules make a new tensor a step."""
+    """SiLU of `layer` on (B, C, H, W), in place, where stock modules allocate a tensor per operation."""
     pixels = hidden.movedim(1, -1)  # (B, H, W, C), contiguous
     norm = torch.linalg.vector_norm(pixels, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-12)
     scaled = (pixels * norm.reciprocal_().mul_(layer.scale).to(pixels.dtype)).mul_(layer.gamma.flatten())

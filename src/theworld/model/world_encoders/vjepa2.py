@@ -1,4 +1,4 @@
-"""V-JEPA 2 as a world encoder: tokens of the present, and the predictor's tokens of future positions, in one pass.
+"""V-JEPA 2 as a world encoder: tokens of the current frame, and predicted tokens of future positions, in one pass.
 
 V-JEPA 2 (arXiv:2506.09985) predicts in the space of its own features: it has neither noise nor prompt. A still image is
 one tubelet, the same frame twice; `K` future latent frames are the `K` tubelets after it.
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 
 class VJEPA2WorldEncoder(WorldEncoder):
-    """Encoder tokens of the current frame, and `K` predicted tubelets. No seed: the prediction is one forward.
+    """Encoder tokens of the current frame, and `K` predicted tubelets. The prediction has no seed.
 
     Args:
         model: Encoder and predictor.
-        source: Where they came from.
+        source: Source of the weights.
 
     Raises:
-        ValueError: The config has a prompt or guidance, which V-JEPA 2 cannot follow; or `read_config`'s.
+        ValueError: The config has a prompt or guidance, which V-JEPA 2 does not support; or as `read_config`.
     """
 
     kind = "vjepa2"  # key of `WORLD_ENCODERS`, for `fingerprint`
@@ -51,7 +51,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
     suggested_model = "facebook/vjepa2-vitl-fpc64-256"
     licence = ("mit-or-apache-2.0", "V-JEPA 2 under MIT or Apache-2.0, as its model card says")
     temporal_compression = 2  # frames of a tubelet, in all released weights
-    fps = 4  # of the clips of its training (`fps` in configs/train of facebookresearch/vjepa2)
+    fps = 4  # of its training clips (`fps` in configs/train of facebookresearch/vjepa2)
 
     def __init__(self, model: VJEPA2Model, source: Source) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
             present = self._encode_video(pixels.unsqueeze(2).expand(-1, -1, self.temporal_compression, -1, -1))
             tokens = [present]
             if num_world_steps > 0:
-                # Positions count on from those of the present
+                # Future positions follow those of the current frame
                 places = torch.arange(grid[0] * present.shape[1], device=present.device).expand(len(present), -1)
                 given, asked = places[:, : present.shape[1]], places[:, present.shape[1] :]
                 predicted = self.model.predictor(
@@ -121,10 +121,10 @@ class VJEPA2WorldEncoder(WorldEncoder):
     @override
     @torch.no_grad()
     def encode_clip(self, clips: torch.Tensor) -> torch.Tensor:
-        """Index 0 is the first frame alone, as `encode` gives it; the others have seen the whole clip.
+        """Index 0 is the first frame encoded alone, as by `encode`; the others are encoded with the whole clip.
 
-        The encoder attends in both directions of time. Its tokens of the whole clip are what the predictor was trained
-        to give for the future; the present must not show what comes.
+        The encoder attends in both directions of time. The predictor was trained to predict tokens of the whole clip.
+        Tokens of the current frame must not contain later frames.
         """
         if clips.shape[2] == 1:
             return self.encode(clips[:, :, 0])
@@ -145,7 +145,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
             for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         )
         video = (frames.transpose(1, 2).to(self.model.device).float() / 2 + 0.5 - mean) / std  # (B, F, 3, H, W)
-        # Rotary positions count rows of `crop_size`: without this, another size would have those of other places
+        # Rotary positions assume rows of `crop_size`; another image size needs its own row length
         for attention in self._attentions:
             attention.grid_size = frames.shape[-1] // cast(int, self.model.config.patch_size)
         return cast(Any, self.model)(video.to(self.model.dtype), skip_predictor=True).last_hidden_state
@@ -165,7 +165,7 @@ class VJEPA2WorldEncoder(WorldEncoder):
         settings = read_config(source, **hub)
         if config.num_world_steps:  # its predictor computes with the values of positions
             raise TheWorldError(
-                f"num_world_steps={config.num_world_steps}: V-JEPA 2 is planned for the current frame only; set it to 0"
+                f"num_world_steps={config.num_world_steps}: plan has V-JEPA 2 without future frames only; set it to 0"
             )
         with damage_named(source.name), torch.device("meta"):
             return cls(VJEPA2Model(settings), source).eval().requires_grad_(False)

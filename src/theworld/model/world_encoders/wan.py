@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class WanLatentsWorldEncoder(CosmosWorldEncoder):
-    """VAE latents of the current frame, 8 or, in Wan 2.2 TI2V, 16 pixels a side. Arguments as `CosmosWorldEncoder`.
+    """VAE latents of the current frame, 8 pixels per side or, in Wan 2.2 TI2V, 16. Arguments as `CosmosWorldEncoder`.
 
     Raises:
-        ValueError: The repository is not Wan's, or future frames are asked for.
+        ValueError: The repository is not Wan's, or future frames are requested.
     """
 
     kind = "wan_latents"
@@ -53,7 +53,7 @@ class WanLatentsWorldEncoder(CosmosWorldEncoder):
 
     @property
     def cell(self) -> int:
-        """Pixels of a feature and side."""
+        """Pixels per side of one feature."""
         return self.spatial_compression
 
     @override
@@ -73,7 +73,7 @@ class WanLatentsWorldEncoder(CosmosWorldEncoder):
         if num_world_steps > 0:
             raise TheWorldError(
                 f"num_world_steps={num_world_steps}: {self.kind} encodes the current frame only; set it to 0, or use "
-                "world_encoder='wan', which has features of future frames in one forward"
+                "world_encoder='wan', which gives features of future frames in one forward"
             )
 
     @override
@@ -85,20 +85,20 @@ class WanLatentsWorldEncoder(CosmosWorldEncoder):
 class WanWorldEncoder(WanLatentsWorldEncoder):
     """Hidden states of one block of the diffusion transformer, in one forward.
 
-    The current frame enters as the transformer was trained to take it (`Conditioning`), future frames as noise of the
-    level `world_feature_sigma`. With `K = 0`, and for a clip, all frames are given. Where given frames are `noisy`,
-    they have that level too, and a level that hides the image is refused. All frames attend to each other, so the
-    features of the current frame depend on `K`.
+    The current frame is given as in the transformer's training (`Conditioning`); future frames are noise of level
+    `world_feature_sigma`. With `K = 0`, and for a clip, all frames are given. If given frames are `noisy`, they have
+    that level too, and a level that hides the image raises an error. All frames attend to each other, so the features
+    of the current frame depend on `K`.
 
-    Without a prompt the embedding of the text is zero, and no text encoder is needed. Wan's pipelines always have one:
-    that of "" is zero but for 1 of 512 tokens, and `world_prompt=""` takes it. There is no guidance.
+    Without a prompt the text embedding is zero, and no text encoder is needed. Wan's pipelines embed "" instead, which
+    is zero except for 1 of 512 tokens; `world_prompt=""` does the same. There is no guidance.
 
     Args:
         vae: The VAE; frames in [-1, 1].
-        transformer: The diffusion transformer; blocks behind the one of the config are removed.
+        transformer: The diffusion transformer; blocks after the config's are removed.
         index: `INDEX_FIELDS` of the repository's `model_index.json`.
         config: `world_feature_...`, `world_seed` and `world_prompt` are used.
-        origin: Where the text encoder lies, which only a prompt loads.
+        origin: Source of the text encoder, which is loaded only for a prompt.
         hub: Arguments for loading it: `token`, `cache_dir`, `local_files_only`.
 
     Raises:
@@ -129,7 +129,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
         index, vae = read_index(source), load_component(AutoencoderKLWan, source, "vae", dtype, **hub)
         name = transformer_name(index, config.world_feature_sigma)
-        # Before a large download
+        # Check before a large download
         conditioning_of(vae.config, on_meta(WanTransformer3DModel, source, name, **hub).config, index, config)
         transformer = load_component(WanTransformer3DModel, source, name, dtype, **hub)
         return cls(vae, transformer, index, config, source, hub)
@@ -175,7 +175,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     @override
     def rollout(self, first: torch.Tensor, num_world_steps: int, seed: Any) -> torch.Tensor:
-        raise TheWorldError(f"{self.kind} has features of future frames, and no rollout")
+        raise TheWorldError(f"{self.kind} gives features of future frames but no rollout")
 
     decode = WorldEncoder.decode
 
@@ -188,22 +188,22 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
             given: (B, C, G, H, W) normalised latents of the first frames.
             image: (B, 3, 1, height, width) the first frame in [-1, 1].
             frames: Latent frames `T`; those that are not given are predicted.
-            seed: Of the noise, the same for every image or one each, so that features do not depend on the batch.
+            seed: Seed of the noise, one for all images or one each, so that features do not depend on the batch.
         """
         transformer = cast(Any, self.transformer)
         batch, _, known, *_ = given.shape
         _, rows, columns = self.grid(image.shape[-2], image.shape[-1], frames - 1)
-        # 1. Every frame at its time; of a frame that is not given there is only noise
+        # 1. Mix every frame with noise at its time; a frame that is not given has no signal
         times = given.new_tensor(self.times(known, frames))  # (T,)
         noise = self.noise(given, frames - 1, seed).to(given)
         level = times.view(-1, 1, 1)
         noisy = (1 - level) * functional.pad(given, (0, 0, 0, 0, 0, frames - known)) + level * noise  # (B, C, T, H, W)
         timestep = TIMESTEPS * times
         timestep = timestep.repeat_interleave(rows * columns) if self.conditioning == "timesteps" else timestep[0]
-        # 2. The image, in channels of its own
+        # 2. Add the image in channels of its own
         if self.conditioning == "channels":
             noisy = torch.cat([noisy, self.image_channels(image, frames)], dim=1)  # (B, 2 C + 4, T, H, W)
-        # 3. One forward up to the block
+        # 3. Run one forward up to the block
         (text,) = self.prompt_embeds()
         with torch.set_grad_enabled(given.requires_grad):
             shortened, kept = up_to_block(transformer, self.block, "blocks")
@@ -212,7 +212,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
                 timestep=timestep.expand(batch, *timestep.shape),
                 encoder_hidden_states=text.expand(batch, -1, -1),
             )
-            # 4. Its hidden states on the grid of patches
+            # 4. Put its hidden states on the grid of patches
             return normalised(kept.hidden, (frames, rows, columns)).to(self.vae.dtype)
 
     def times(self, known: int, frames: int) -> list[float]:
@@ -226,7 +226,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     @torch.no_grad()
     def image_channels(self, image: torch.Tensor, frames: int) -> torch.Tensor:
-        """What Wan's image-to-video models see of the first frame: a mask, and latents of it and grey frames behind it.
+        """The image input of Wan's image-to-video models: a mask, and latents of the frame followed by grey frames.
 
         (B, 3, 1, height, width) in [-1, 1] -> (B, 4 + C, T, H, W).
         """
@@ -245,7 +245,7 @@ class WanWorldEncoder(WanLatentsWorldEncoder):
 
     @override
     def save_source(self, folder: Path, num_world_steps: int) -> None:
-        """A Wan repository with the blocks that are used; an embedding in place of the text encoder."""
+        """Write a Wan repository of the blocks that are used, with an embedding in place of the text encoder."""
         self.vae.save_pretrained(folder / "vae")
         cast(Any, self.transformer).save_pretrained(folder / transformer_name(self.index, self.sigma))
         write_json(folder / INDEX, self.index)

@@ -1,8 +1,8 @@
-"""Repositories of Wan 2.1 and 2.2 in the format of diffusers: how each transformer was trained, and what it can take.
+"""Repositories of Wan 2.1 and 2.2 in the format of diffusers: how each transformer was trained, and its inputs.
 
-Wan is trained by flow matching. Its input is `(1 - t) x + t n` for latents `x`, noise `n` and a time `t` from 0 to 1,
-and it is told the timestep `1000 t`. The config gives the level of noise as `world_feature_sigma`, the ratio of noise
-to signal, as for every encoder of features: `t = sigma / (sigma + 1)`. So 80 is timestep 988, and 0.43 timestep 300.
+Wan is trained by flow matching. Its input is `(1 - t) x + t n` for latents `x`, noise `n` and a time `t` from 0 to 1;
+its timestep input is `1000 t`. The config gives the level of noise as `world_feature_sigma`, the ratio of noise to
+signal, as for every encoder of features: `t = sigma / (sigma + 1)`. So 80 is timestep 988, and 0.43 timestep 300.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 INDEX_FIELDS = ("_class_name", "expand_timesteps", "boundary_ratio")
-"""What is read of a repository's index: its pipeline, and how its transformers were trained."""
+"""Fields that are read from a repository's index: its pipeline, and how its transformers were trained."""
 
-TIMESTEPS = 1000  # of Wan's training
+TIMESTEPS = 1000  # number of timesteps in Wan's training
 LOST = 0.9
-"""Time from which an image is lost in noise. Wan 2.2 changes near it to a second transformer, which lays frames out."""
+"""Time above which the image is lost in noise. Near it, Wan 2.2 switches to its transformer for high noise levels."""
 
 Conditioning = Literal["timesteps", "channels", "noisy"]
 """How a transformer was trained to take the frames that are given:
@@ -69,7 +69,7 @@ def transformer_name(index: dict[str, Any], sigma: float) -> str:
 
 
 def least_time(index: dict[str, Any], sigma: float) -> float:
-    """The least time that the transformer for `sigma` was trained for."""
+    """The smallest time that the transformer for `sigma` was trained for."""
     return 0.0 if transformer_name(index, sigma) == "transformer_2" else index.get("boundary_ratio") or 0.0
 
 
@@ -78,12 +78,12 @@ def conditioning_of(vae: Any, settings: Any, index: dict[str, Any], config: TheW
 
     Args:
         vae: The VAE's config.
-        settings: The transformer's.
-        index: Of the repository.
+        settings: The transformer's config.
+        index: `INDEX_FIELDS` of the repository.
 
     Raises:
-        ValueError: The transformer needs inputs that there are not, has no such block, or would not see the image; or
-            the config asks for guidance.
+        ValueError: The transformer needs other inputs, has no such block, or would not see the image; or the config has
+            guidance.
     """
     channels, blocks, sigma = settings["in_channels"], settings["num_layers"], config.world_feature_sigma
     latent, mask = vae["z_dim"], vae["scale_factor_temporal"]
@@ -104,7 +104,7 @@ def conditioning_of(vae: Any, settings: Any, index: dict[str, Any], config: TheW
         return "timesteps", block
     if flow_time(sigma) > LOST:
         raise TheWorldError(
-            f"world_feature_sigma={sigma}: this Wan model has one noise level for all frames, and at that the image is "
-            f"lost; set it to at most {LOST / (1 - LOST):.0f}, such as 0.43 (timestep 300)"
+            f"world_feature_sigma={sigma}: this Wan model has one noise level for all frames, at which the image "
+            f"is lost; set it to at most {LOST / (1 - LOST):.0f}, such as 0.43 (timestep 300)"
         )
     return "noisy", block

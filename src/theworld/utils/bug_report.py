@@ -1,0 +1,70 @@
+"""What a bug report needs to know of a machine, as Markdown: no tokens, and `~` in place of the home folder."""
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.metadata import metadata, requires
+from pathlib import Path
+
+import psutil
+import torch
+from packaging.requirements import Requirement
+
+from .errors import PACKAGE, without_tokens
+from .reproducibility import environment, git_text, installed_version
+
+PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "datasets", "peft", "trl", "numpy", "tokenizers")
+VARIABLES = (
+    *("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"),
+    *("THEWORLD_CACHE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WORLD_SIZE"),
+)
+"""Environment variables that change what the package does. None of them holds a token."""
+GIB = 2**30
+
+
+def bug_report() -> str:
+    """Versions, devices with their memory, extras and environment variables: a Markdown table to paste."""
+    known = environment()
+    rows = {
+        PACKAGE: f"{known['packages'][PACKAGE]}, {git_text(known['git'])}",
+        "Python": known["python"],
+        "platform": known["platform"],
+        **{name: installed_version(name) or "not installed" for name in PACKAGES},
+        "CUDA of torch": torch.version.cuda or "none",
+        "devices": "; ".join(_devices()),
+        "complete extras": ", ".join(complete_extras()) or "none",
+        **{name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
+    table = "\n".join(f"| {name} | {_private(value)} |" for name, value in rows.items())
+    return f"| | |\n|---|---|\n{table}"
+
+
+def _devices() -> Iterator[str]:
+    """Name and memory of every accelerator, then of the CPU."""
+    for index in range(torch.cuda.device_count()):
+        device = torch.cuda.get_device_properties(index)
+        yield f"{device.name}, {device.total_memory / GIB:.0f} GiB"
+    if torch.backends.mps.is_available():
+        yield "mps"
+    yield f"CPU, {os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB"
+
+
+def complete_extras() -> list[str]:
+    """The extras of the package of which every requirement is installed, in whatever version."""
+    needed = [Requirement(text) for text in requires(PACKAGE) or ()]
+
+    def complete(extra: str) -> bool:
+        of_extra = [one for one in needed if one.marker and one.marker.evaluate({"extra": extra})]
+        return all(
+            all(map(complete, one.extras)) if one.name == PACKAGE else installed_version(one.name) for one in of_extra
+        )
+
+    return [extra for extra in metadata(PACKAGE).get_all("Provides-Extra") or () if complete(extra)]
+
+
+def _private(value: str) -> str:
+    """`value` on one line of a table, without tokens and without the paths of home folders."""
+    homes = [re.escape(str(home)) for home in (Path.home(), Path.home().resolve()) if home != Path("/")]
+    known = "|".join([*homes, r"/(?:home|Users)/[^/:\s]+"])
+    text = re.sub(rf"(?<![\w/])(?:{known})(?=[/:\s]|$)", "~", without_tokens(value))
+    return " ".join(text.split()).replace("|", "\\|")

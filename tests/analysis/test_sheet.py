@@ -1,0 +1,41 @@
+"""The labelled sheet: every scene has room, right answers are green, frames keep their pixels."""
+
+from PIL import Image, ImageColor
+
+from theworld.analysis.sheet import FRAME, GAP, LABELS, MARGIN, RIGHT, WRONG, SheetScene, labelled_sheet
+
+
+def frames(count: int, width: int = 32, height: int = 32) -> list[Image.Image]:
+    return [Image.new("RGB", (width, height), (place * 10, 100, 200)) for place in range(count)]
+
+
+def has(sheet: Image.Image, colour: str) -> bool:
+    found = sheet.getcolors(sheet.width * sheet.height)
+    assert found is not None
+    return ImageColor.getrgb(colour) in {pixel for _, pixel in found}
+
+
+def test_right_answers_are_green_and_wrong_ones_red() -> None:
+    scene = SheetScene("Which bin?", {"rollout": "blue"}, frames(5), 0.25, frames(5), truth="blue")
+    sheet = labelled_sheet([scene])
+    assert has(sheet, RIGHT)
+    assert not has(sheet, WRONG)
+    other = SheetScene("Which bin?", {"plain": "red", "rollout": "blue"}, frames(5), 0.25, truth="blue")
+    assert has(labelled_sheet([other]), WRONG)
+    unknown = SheetScene("Which bin?", {"plain": "red"}, frames(5), 0.25)
+    assert not (has(labelled_sheet([unknown]), RIGHT))
+    assert not (has(labelled_sheet([unknown]), WRONG))
+
+
+def test_frames_are_neither_squashed_nor_smoothed() -> None:
+    sheet = labelled_sheet([SheetScene("What happens next?", {}, frames(13, 64, 32), 0.125)])
+    assert sheet.width >= 2 * MARGIN + LABELS + 13 * (2 * FRAME + GAP)
+    for place in range(13):
+        assert has(sheet, f"#{place * 10:02x}64c8")
+
+
+def test_a_block_a_scene() -> None:
+    one = SheetScene("?", {"rollout": "yes"}, frames(3), 0.25)
+    both = SheetScene("?", {"rollout": "yes"}, frames(3), 0.25, frames(3))
+    assert labelled_sheet([both]).height == labelled_sheet([one]).height + FRAME + GAP
+    assert labelled_sheet([one, both]).height == labelled_sheet([one]).height + labelled_sheet([both]).height - MARGIN

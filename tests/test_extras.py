@@ -1,0 +1,113 @@
+"""Every command works with its own extra: what other extras install is hidden from it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from theworld.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+CLI = ROOT / "src" / "theworld" / "cli"
+IMAGES = "src/theworld/nano/examples"
+BY_EXTRAS = {
+    "": ("ask", "chat", "imagine", "plan", "env"),
+    "analysis": ("align",),
+    "demo": ("demo",),
+    "serve": ("serve",),
+    "train": ("train", "precompute"),
+    "nano,train": ("nano",),
+    "eval": ("evaluate", "compare", "audit"),
+    "judge": ("judge",),
+}
+HIDE = """
+import re, sys
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from packaging.requirements import Requirement
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+installed = set()  # (distribution, extra) as pip would install them
+
+def install(name, extra):
+    if (plain(name), extra) in installed:
+        return
+    installed.add((plain(name), extra))
+    try:
+        needed = [Requirement(text) for text in requires(name) or ()]
+    except PackageNotFoundError:
+        return
+    for one in needed:
+        if one.marker is None or one.marker.evaluate({"extra": extra}):
+            for asked in ("", *one.extras):
+                install(one.name, asked)
+
+for extra in ["", *sys.argv[1].split(",")]:
+    install("theworld", extra)
+names = {name for name, _ in installed}
+hidden = {top for top, found in packages_distributions().items() if not names & set(map(plain, found))}
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        return None if fullname.partition(".")[0] in hidden else super().find_spec(fullname, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+"""
+
+
+def run(extras: str, code: str) -> None:
+    """Run `code` in a process that sees only the packages of an installation with `extras`."""
+    command = [sys.executable, "-c", f"{HIDE}\n{code}", extras]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def imported(command: str) -> set[str]:
+    """The modules of the package that a command imports anywhere in its own module, and in those beside it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse((CLI / f"{command}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= imported(node.module) if node.level else {node.module}
+        elif isinstance(node, ast.Constant) and str(node.value).startswith("theworld."):
+            found.add(node.value)  # for `import_module`
+    return {name for name in found if name.startswith("theworld.")}
+
+
+def test_every_command_is_tried() -> None:
+    assert sorted(name for names in BY_EXTRAS.values() for name in names) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("extras", BY_EXTRAS)
+def test_commands_import_with_their_extra_alone(extras: str) -> None:
+    modules = set().union(*(imported(command) for command in BY_EXTRAS[extras]))
+    assert modules
+    run(extras, "\n".join(f"import {module}" for module in sorted(modules)))
+
+
+def test_asking_needs_no_extra() -> None:
+    scene = f"{IMAGES}/drop.png"
+    code = "assert 'pandas' in hidden and 'sklearn' in hidden\nfrom theworld.cli.main import main\n"
+    run("", f"{code}assert main(['ask', {scene!r}, 'Which bin will the ball land in?']) == 0")
+
+
+def test_evaluation_needs_eval_alone(tmp_path: Path) -> None:
+    options = [
+        "--task",
+        "custom",
+        "--data",
+        "examples/questions.jsonl",
+        "--image_folder",
+        IMAGES,
+        "--num_samples",
+        "2",
+        "--arms",
+        "gemma,world",
+    ]
+    command = ["evaluate", *options, "--output", str(tmp_path / "evaluation")]
+    code = "assert 'peft' in hidden and 'pymunk' in hidden\nfrom theworld.cli.main import main\n"
+    run("eval", f"{code}assert main({command!r}) == 0")
