@@ -31,10 +31,9 @@ NAMES = {
     "peg_bin": "which bin? (pegs)",
     "wall": "which wall? (bumpers)",
     "bumper_touch": "red bumper touched?",
-    "peg_touch": "red thing touched? (pegs)",
+    "peg_touch": "red peg or ramp touched?",
 }
 """What a family asks."""
-WIDTH, HEIGHT = 8.6, 2.7
 OTHER = "#cbd5e1"
 
 
@@ -42,8 +41,8 @@ def draw_figures(evidence: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write every figure as <name>.svg and <name>.png to `folder`; returns the SVG files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
-    for name, (draw, height) in FIGURES.items():
-        with _figure(folder / name, height) as figure:
+    for name, (draw, size) in FIGURES.items():
+        with _figure(folder / name, size) as figure:
             draw(figure, evidence)
         drawn.append(folder / f"{name}.svg")
     return drawn
@@ -65,6 +64,7 @@ def _labels(figure: Any, evidence: Mapping[str, Any]) -> None:
         axes.set_xticks([ticks[0], *ticks[3:4], ticks[-1]] if len(ticks) > 4 else ticks)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.minorticks_off()
+        _align_ends(axes)
     _shared_labels(figure, "labelled scenes of each kind")
 
 
@@ -78,8 +78,7 @@ def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
         count = len(levels["rollout"][family])
         axes.set_xlim(0.8, count + 0.2)
         axes.set_xticks(range(1, count + 1), ["easiest", *[""] * (count - 2), "hardest"])
-        for text, side in zip((axes.get_xticklabels()[0], axes.get_xticklabels()[-1]), ("left", "right"), strict=True):
-            text.set_horizontalalignment(side)  # so that those of two panels do not meet
+        _align_ends(axes)
     _shared_labels(figure, "difficulty of the scenes asked about; all labels are of the easiest")
 
 
@@ -92,6 +91,8 @@ def _laws(figure: Any, evidence: Mapping[str, Any]) -> None:
         rest = [100 - a - b for a, b in zip(new, old, strict=True)]
         _stacked(axes, [*LAW_ARMS.values()], {"new law": new, "old law": old, "another": rest})
         _title(axes, f"{_name(family)}\nn = {arms['new_dynamics']['new']['n']}")
+        axes.set_xticks((0, 50, 100))
+        _align_ends(axes)
     panels[0].invert_yaxis()
     _legend(figure, panels[0], 3, "answer of the")
     figure.supxlabel("answers in per cent", fontsize=9)
@@ -116,8 +117,9 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
         left.plot([100 * row["estimate"] for row in rows], places, "sDo"[number], color=colour, label=label, ms=5)
     left.set_yticks(range(len(traced)), [_name(family) for family in traced])
     left.set_xlim(right=100.5)
+    left.tick_params(labelsize=8)
     left.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
-    _title(left, "all scenes, per cent")
+    _title(left, "all scenes, in per cent")
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
     # Of the wrong imaginations alone
     shares = [[row[f"wrong_follows_{which}"] for row in traced.values()] for which in ("imagined", "truth")]
@@ -127,7 +129,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
     right.set_yticks(range(len(traced)), [_name(family) for family in traced])
     for place, row in enumerate(traced.values()):
         right.text(102, place, f"n = {row['wrong']}", va="center", fontsize=8)
-    _title(right, "where the imagined end is wrong, per cent")
+    _title(right, "where the imagined end is wrong, in per cent")
     right.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
     left.invert_yaxis()
 
@@ -151,26 +153,29 @@ def _dose(figure: Any, evidence: Mapping[str, Any]) -> None:
         )
     values = [100 * row[key] for model in means for row in model["families"].values() for key in ("imagined", "answer")]
     low = 10 * (min(values, default=0) // 10)
-    axes.set(xlim=(low, 101), ylim=(low, 101), xlabel="imagined end right, per cent", ylabel="answer right, per cent")
+    axes.set(xlim=(low, 101), ylim=(low, 101))
+    axes.set_xlabel("imagined end right, in per cent", fontsize=9)
+    axes.set_ylabel("answer right, in per cent", fontsize=9)
+    axes.tick_params(labelsize=8)
     axes.set_aspect("equal", anchor="W")
     axes.grid(color=GRID, alpha=0.3, linewidth=0.8)
     axes.legend(loc="upper left", bbox_to_anchor=(1.03, 1), frameon=False, fontsize=9)
 
 
 FIGURES = {
-    "accuracy-over-labels": (_labels, HEIGHT),
-    "accuracy-over-difficulty": (_difficulty, HEIGHT),
-    "answers-under-two-laws": (_laws, HEIGHT),
-    "answer-against-imagined-end": (_tracing, 3.4),
-    "dose-response": (_dose, 3.6),
+    "accuracy-over-labels": (_labels, (8.6, 2.7)),
+    "accuracy-over-difficulty": (_difficulty, (8.6, 2.7)),
+    "answers-under-two-laws": (_laws, (8.6, 2.7)),
+    "answer-against-imagined-end": (_tracing, (8.6, 3.4)),
+    "dose-response": (_dose, (6.2, 3.6)),
 }
-"""File, what draws it, and its height in inches."""
+"""File, what draws it, and its width and height in inches."""
 
 
 @contextmanager
-def _figure(path: Path, height: float) -> Generator[Any]:
+def _figure(path: Path, size: tuple[float, float]) -> Generator[Any]:
     with require("eval", "matplotlib").rc_context(fname=STYLE):
-        figure = require("eval", "matplotlib.figure").Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = require("eval", "matplotlib.figure").Figure(figsize=size, layout="constrained")
         yield figure
         # Without a date or an author, so that the same numbers give the same bytes
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -200,7 +205,7 @@ def _curve(axes: Axes, arm: str, places: Sequence[int], shares: Sequence[Mapping
 def _shared_labels(figure: Any, below: str) -> None:
     _legend(figure, figure.axes[0], 5)
     figure.supxlabel(below, fontsize=9)
-    figure.axes[0].set_ylabel("right in per cent", fontsize=9)
+    figure.axes[0].set_ylabel("accuracy in per cent", fontsize=9)
 
 
 def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
@@ -216,6 +221,12 @@ def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     axes.set_xlim(0, 100)
     axes.tick_params(labelsize=8)
+
+
+def _align_ends(axes: Axes) -> None:
+    """Keep the first and the last label of the horizontal axis inside the panel, so that those of two do not meet."""
+    for text, side in zip((axes.get_xticklabels()[0], axes.get_xticklabels()[-1]), ("left", "right"), strict=True):
+        text.set_horizontalalignment(side)
 
 
 def _title(axes: Axes, text: str) -> None:

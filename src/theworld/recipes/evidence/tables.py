@@ -77,13 +77,12 @@ def gain_text(families: Mapping[str, Any], what: str) -> str:
 
 
 def rates_text(rates: Mapping[str, Any], what: str) -> str:
-    """A row an arm: accuracy on validation scenes with each learning rate, the chosen one in bold."""
+    """A row an arm: accuracy on validation scenes with each learning rate, and the chosen one."""
     tried = list(next(iter(rates.values()))["tried"])
-    rows: list[list[str]] = []
-    for arm, row in rates.items():
-        shown = {rate: f"{100 * share:.1f}" for rate, share in row["tried"].items()}
-        rows.append([ARMS[arm], *(f"**{shown[rate]}**" if rate == row["chosen"] else shown[rate] for rate in tried)])
-    return table([what, *tried], rows)
+    rows = [
+        [ARMS[arm], *(f"{100 * row['tried'][rate]:.1f}" for rate in tried), row["chosen"]] for arm, row in rates.items()
+    ]
+    return table([what, *(f"validation scenes, {rate}" for rate in tried), "chosen"], rows)
 
 
 def tracing_text(traced: Mapping[str, Any]) -> str:
