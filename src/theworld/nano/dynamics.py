@@ -230,7 +230,9 @@ def _latents(scenes_folder: Path, cosmos_folder: Path, out: Path, device: str) -
     if not path.is_file():
         frames = load(scenes_folder / "train").frames
         still = np.repeat(frames[::8, -1:], frames.shape[1], axis=1)
-        encoded = {"latents": encode_both_ways(vae, frames), "still": encode_both_ways(vae, still)}
+        # A VAE in the layout `channels_last` returns latents in that layout, which safetensors does not save
+        ways = {"latents": frames, "still": still}
+        encoded = {name: encode_both_ways(vae, clips).contiguous() for name, clips in ways.items()}
         logger.info("dynamics: %d clips encoded", len(frames))
         write_bytes(path, save(encoded))
     encoded = load_file(path)
