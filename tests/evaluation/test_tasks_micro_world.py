@@ -56,8 +56,8 @@ def test_items(folder: Path, items: tuple[Item, ...]) -> None:
         assert picture.base is None  # keeps no clip alive
         assert np.array_equal(item.clip, frames[row["clip"]])
         assert item.frame == row["frame"]
-    assert {kind_of(item.family, TASK.kinds) for item in items} == {"predictive", "static"}
-    assert {kind: TASK.margins.get(kind, MARGIN) for kind in TASK.kinds} == {"predictive": 0.01, "static": 0.01}
+    assert {kind_of(item.family, TASK.kinds) for item in items} == {"predictive", "static", "conversational"}
+    assert {TASK.margins.get(kind, MARGIN) for kind in TASK.kinds} == {0.01}
 
 
 def test_outcomes_have_a_place(folder: Path, items: tuple[Item, ...]) -> None:
@@ -108,18 +108,20 @@ def test_learners_answer_in_the_words_of_the_question(
     items: tuple[Item, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "LEARNERS", learners.LEARNERS[:2])  # the kernels
-    few = {split: {kind: round(0.004 * n) for kind, n in counts.items()} for split, counts in scenes.SIZES.items()}
+    kinds = ("drop", "race", "stack")  # those of the items
+    few = {split: {kind: counts[kind] // 60 for kind in kinds} for split, counts in scenes.SIZES.items()}
     monkeypatch.setattr(scenes, "SIZES", few)
     source = SourceSettings(path=str(tmp_path / "test"))
     learned = micro_world.learn(items, source, tmp_path, 0)
-    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["fusion-32", "validation-14"]
+    made = [f"{split}-{sum(few[split].values())}" for split in ("fusion", "validation")]
+    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == made
     predictive = [item for item in items if item.family.startswith("predictive/")]
     assert learned.answers.keys() == {item.id for item in predictive}
     assert all(learned.answers[item.id] in item.choices for item in predictive)
     of_bin = [row for row in learned.table if row["family"] == "bin"]
     assert [(row["learner"], row["features"], row["labels"]) for row in of_bin] == [
-        ("kernel ridge", "pixels", 16),
-        ("kernel ridge", "brightness", 16),
+        ("kernel ridge", "pixels", few["fusion"]["drop"]),
+        ("kernel ridge", "brightness", few["fusion"]["drop"]),
     ]
     # Scenes that are there already are used: those in the folder, and first those beside the questions
     micro_world.learn(items, source, tmp_path, 0)
