@@ -51,7 +51,7 @@ class RunSettings:
     true_future_share: float = setting(
         0.25, "For `align`: share of clips whose own latents replace the rollout's.", low=0, high=1, shapes=True)
     train_world_steps: list[int] | None = setting(
-        None, "For `answers`: values of `num_world_steps`, of which every batch uses one; repeat a value to use it more "
+        None, "For `answers`: values of `num_world_steps`, of which every batch uses one; repeat one to use it more "
         "often. Null is `num_world_steps`.", shapes=True)
     encode_once: bool = setting(False, "For `align`: encode all clips once, before the first step, into memory.")
 
