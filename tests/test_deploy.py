@@ -42,6 +42,13 @@ def test_copied_files_exist() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
+def test_copied_files_are_sent_to_the_build() -> None:
+    copied = [rest.split()[:-1] for steps in stages().values() for name, rest in steps if name == "COPY"]
+    _, everything, *sent = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert everything == "*", "runs, checkpoints and environments stay out of the build"
+    assert sorted(sent) == sorted(f"!{source}" for names in copied for source in names)
+
+
 def test_build_finds_what_the_wheel_needs() -> None:
     copied = " ".join(rest for name, rest in stages()["base"] if name == "COPY").split()
     assert {"pyproject.toml", PROJECT["readme"], *PROJECT["license-files"], "src"} <= set(copied)

@@ -96,11 +96,24 @@ def test_make_targets_in_the_docs_exist() -> None:
     assert {"run", "test"} <= named <= targets
 
 
+def anchors(page: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    names: list[str] = []
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        shown = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", heading)  # of a link, its text
+        names.append(re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-"))
+    return {f"{name}-{before}" if (before := names[:i].count(name)) else name for i, name in enumerate(names)}
+
+
 def test_links_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in {*PAGES, *ROOT.glob("*.md")}:
         text = page.read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(r'\bsrc(?:set)?="([^":]+)"', text):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for link in re.findall(r"\]\(([^):]+)\)", text) + re.findall(r'\bsrc(?:set)?="([^":]+)"', text):
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or target.suffix != ".md" or anchor in anchors(target), f"{page.name}: {link}"
 
 
 @pytest.mark.parametrize(

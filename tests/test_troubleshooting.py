@@ -24,10 +24,9 @@ def test_messages_of_the_page_are_those_of_the_code() -> None:
     phrases = [phrase for row in rows for phrase in re.findall(r"`([^`]+)`", row)]
     known, missing = texts(), []
     for phrase in phrases:
-        # What a message fills in: dots, numbers, values in quotes and behind =, names of files
-        parts = re.split(r"\.\.\.|\d+|'[^']*'|=\S+|[\w./]*[/_.]\w+|[(),:]", phrase)
-        parts = [part.strip() for part in parts if len(part.strip()) > 8]
-        if parts and not any(part in known for part in parts):
+        # What a message fills in: dots, numbers, values in quotes and behind =, names of files and checkpoints
+        parts = re.split(r"\.\.\.|checkpoint-\d+|\d+|'[^']*'|=\S+|[\w./]*[/_.]\w+|[(),:;]", phrase)
+        if not all(part.strip() in known for part in parts):
             missing.append(phrase)
     assert len(phrases) > 30
     assert not missing

@@ -16,8 +16,8 @@ from gradio_client.exceptions import AppError
 from PIL import EpsImagePlugin, Image
 
 from theworld import TheWorld
+from theworld.analysis import explain_plots
 from theworld.analysis.animate import enlarge
-from theworld.analysis.demo import answers
 from theworld.analysis.demo import page as page_module
 from theworld.analysis.demo.answers import Scene, animation, answer_twice, attention_page
 from theworld.analysis.demo.page import Asking, build_page
@@ -54,10 +54,10 @@ def test_frames_stay_unseen_where_the_guardrail_is_missing(
     decodes: bool, nano: TheWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if decodes:
-        monkeypatch.setattr(answers, "can_show", lambda *_: False)
+        monkeypatch.setattr(explain_plots, "can_show", lambda *_: False)
     else:
         monkeypatch.setattr(type(nano.model.world_encoder), "can_decode", False)
-    monkeypatch.setattr(answers, "decode_frames", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(explain_plots, "decode_frames", lambda *_: pytest.fail("decoded"))
     *_, shown = answer_twice(nano, STACK.image, STACK.question, 1)
     assert shown.frames == []
     assert shown.world

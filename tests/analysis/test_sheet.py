@@ -39,3 +39,14 @@ def test_a_block_a_scene() -> None:
     both = SheetScene("?", {"rollout": "yes"}, frames(3), 0.25, frames(3))
     assert labelled_sheet([both]).height == labelled_sheet([one]).height + FRAME + GAP
     assert labelled_sheet([one, both]).height == labelled_sheet([one]).height + labelled_sheet([both]).height - MARGIN
+
+
+def test_long_answers_stay_on_the_sheet() -> None:
+    told = (
+        "The pink ball falls onto the ramp.\nThen it rolls to the left and lands in the green bin, beside the wall. "
+        * 4
+    )
+    answers = {"plain Gemma 3": told, "current frame": "", "rollout": told}
+    sheet = labelled_sheet([SheetScene(told, answers, frames(9), 0.125)])
+    edge = sheet.crop((sheet.width - MARGIN, 0, sheet.width, sheet.height))
+    assert edge.getcolors() == [(edge.width * edge.height, (255, 255, 255))]

@@ -10,7 +10,7 @@ import torch
 
 import theworld
 from theworld.cli.main import main
-from theworld.utils import bug_report
+from theworld.utils import bug_report, reproducibility
 
 
 def test_text_names_the_versions(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,8 @@ def test_report_says_what_is_missing(capsys: pytest.CaptureFixture[str], monkeyp
     def installed(name: str) -> str | None:
         return None if name in ("peft", "scikit-learn") else "1.0"
 
-    monkeypatch.setattr(bug_report, "installed_version", installed)
+    for module in (bug_report, reproducibility):
+        monkeypatch.setattr(module, "installed_version", installed)
     rows = report(capsys)
     assert rows["peft"] == "not installed"
     extras = set(rows["complete extras"].split(", "))
@@ -69,8 +70,16 @@ def test_report_holds_no_tokens_and_no_home(
     assert rows["HF_HOME"] == "~/hf"
     assert rows["HF_HUB_CACHE"] == "~/hub"
     assert rows["THEWORLD_CACHE"] == "/scratch/home/cache"
-    assert rows["HF_ENDPOINT"] == r"https://hf_***:hf_***@hub.example/a\|b"
+    assert rows["HF_ENDPOINT"] == r"https://hub.example/a\|b"
     assert not [value for value in rows.values() if token in value or secret in value or "someone" in value]
+
+
+@pytest.mark.parametrize("user", ["user:password@", "user@", "user:p@ss/word@"])
+def test_report_holds_no_password_of_a_mirror(
+    user: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"https://{user}mirror.example:8443/hub")
+    assert report(capsys)["HF_ENDPOINT"] == "https://mirror.example:8443/hub"
 
 
 def test_report_and_json_are_two_forms(capsys: pytest.CaptureFixture[str]) -> None:

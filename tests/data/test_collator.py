@@ -402,22 +402,34 @@ def test_a_missing_latent_is_an_error(processor: TheWorldProcessor, images: list
         TheWorldCollator(processor, latent_cache=NoLatents())([example("Why?", "So.", images=images[:1])])
 
 
-def test_a_batch_draws_how_far_it_looks_ahead(processor: TheWorldProcessor, images: list[Image.Image]) -> None:
+def test_a_batch_draws_its_number_of_latent_frames_from_the_ids_of_its_rows(
+    processor: TheWorldProcessor, images: list[Image.Image]
+) -> None:
     own = processor.num_world_steps
     cached = TheWorldCollator(processor, drawn_world_steps=[own, own + 1], latent_cache=Latents())
-    rows = [example("Why?", "So.", images=images[:1])] * 2
-    lengths = {
-        steps: TheWorldCollator(processor, num_world_steps=steps)(rows)["input_ids"].shape for steps in (own, own + 1)
-    }
-    torch.manual_seed(0)
+
+    def rows(number: int) -> list[Example]:
+        return [example("Why?", "So.", images=images[:1], id=f"{number}-{place}") for place in range(2)]
+
+    lengths = {s: TheWorldCollator(processor, num_world_steps=s)(rows(0))["input_ids"].shape for s in (own, own + 1)}
     found: dict[torch.Size, set[str]] = {}
-    for _ in range(12):
-        batch = cached(rows)
+    shapes = []
+    for number in range(12):
+        batch = cached(rows(number))
         found.setdefault(batch["input_ids"].shape, set()).update(batch.keys() & {"world_latents", "world_pixel_values"})
+        shapes.append(batch["input_ids"].shape)
     # The cache holds rollouts of the processor's own length; of another length the model makes its own
     assert found == {lengths[own]: {"world_latents"}, lengths[own + 1]: {"world_pixel_values"}}
+    # A resumed run gives the same batches
+    torch.manual_seed(5)
+    assert [cached(rows(number))["input_ids"].shape for number in range(12)] == shapes
     told = cached.for_evaluation()
-    assert {told(rows)["input_ids"].shape for _ in range(6)} == {lengths[own]}
+    assert {told(rows(number))["input_ids"].shape for number in range(6)} == {lengths[own]}
+
+
+def test_a_number_and_drawn_numbers_contradict_each_other(processor: TheWorldProcessor) -> None:
+    with pytest.raises(ValueError, match="num_world_steps=1 and drawn_world_steps=\\[0, 1\\] contradict each other"):
+        TheWorldCollator(processor, num_world_steps=1, drawn_world_steps=[0, 1])
 
 
 # ------------------------------------------------------------------------------------------------------- arguments

@@ -278,6 +278,7 @@ def test_settings_that_change_no_loss(
         ({"resume_from": "./nowhere"}, FileNotFoundError, "nowhere: no such checkpoint or run folder"),
         ({"overlong": "error", "max_seq_length": 20}, ValueError, "max_length is 20"),
         ({"max_seq_length": 5}, ValueError, "num_world_steps=0 with world_pooling=2 gives .* max_seq_length=5"),
+        ({"max_seq_length": 50, "train_world_steps": [0, 16]}, ValueError, "num_world_steps=16 with world_pooling=2"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(

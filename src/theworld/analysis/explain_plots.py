@@ -27,18 +27,32 @@ COLOURS = {"world": "#d1495b", "image": "#2e86ab", "text": "#9aa5b1", "start": "
 NAMES = {"world": "world", "image": "image", "text": "text", "start": "first token"}
 
 
-def frames_behind(model: TheWorld, image: Any, explanation: Explanation) -> list[Image.Image]:
+def frames_of(model: TheWorld, explanation: Explanation) -> list[Image.Image]:
+    """The `1 + 4 K` frames of the explanation's rollout.
+
+    Empty if they cannot be shown, because the encoder does not decode or NVIDIA's guardrail is not installed.
+    """
+    encoder = model.model.world_encoder
+    if encoder is None or not can_show(encoder, model.config.cosmos_subfolder):
+        return []
+    return decode_frames(model, explanation.latents)
+
+
+def frames_behind(
+    model: TheWorld, image: Any, explanation: Explanation, decoded: Sequence[Image.Image] | None = None
+) -> list[Image.Image]:
     """One background image per latent frame: the world encoder's input `image`, then each step's last frame.
 
-    If imagined frames cannot be shown, because the encoder does not decode or NVIDIA's guardrail is not installed, all
-    are `image`.
+    If imagined frames cannot be shown, all are `image`.
+
+    Args:
+        decoded: The result of `frames_of`; `None` calls it.
     """
     present = seen_by_world(model, image)
     steps, compression = explanation.grid[0] - 1, model.config.world_temporal_compression
-    encoder = model.model.world_encoder
-    if steps == 0 or encoder is None or not can_show(encoder, model.config.cosmos_subfolder):
-        return [present] * (1 + steps)
-    return [present, *decode_frames(model, explanation.latents)[compression::compression]]
+    if decoded is None:
+        decoded = frames_of(model, explanation) if steps else []
+    return [present, *(decoded[compression::compression] or [present] * steps)]
 
 
 def draw_explanation(explanation: Explanation, frames: Sequence[Image.Image], layer: int | None = None) -> Any:
@@ -124,4 +138,4 @@ def _draw_shares(panel: Any, explanation: Explanation) -> None:
     panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9, title="to (positions)")
 
 
-__all__ = ["COLOURS", "NAMES", "attention_over", "draw_explanation", "frames_behind"]
+__all__ = ["COLOURS", "NAMES", "attention_over", "draw_explanation", "frames_behind", "frames_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -30,12 +31,17 @@ def labelled_sheet(scenes: Sequence[SheetScene]) -> Image.Image:
     """Every scene in a block of its own: the question, the answers (green where they are true), and rows of frames."""
     widths = [len(scene.imagined) * (_width(scene.imagined[0]) + GAP) for scene in scenes]
     heights = [_height(scene) for scene in scenes]
-    sheet = Image.new("RGB", (2 * MARGIN + LABELS + max(*widths, 520), MARGIN + sum(heights)), PAPER)
+    sheet = Image.new("RGB", (2 * MARGIN + LABELS + max(*widths, 1000), MARGIN + sum(heights)), PAPER)
     top = MARGIN
     for scene, height in zip(scenes, heights, strict=True):
         _paste(sheet, scene, top)
         top += height
     return sheet
+
+
+def _short(text: str, length: int) -> str:
+    """One line of at most so many characters: a sheet has no room for more."""
+    return shorten(text, length, placeholder=" ...")
 
 
 def _width(frame: Image.Image) -> int:
@@ -51,15 +57,16 @@ def _paste(sheet: Image.Image, scene: SheetScene, top: int) -> None:
     draw = ImageDraw.Draw(sheet)
     title, text, small = (ImageFont.load_default(size) for size in (_TITLE, _TEXT, _SMALL))
     # 1. The question, and the answers in one line
-    draw.text((MARGIN, top), scene.question, INK, title)
+    draw.text((MARGIN, top), _short(scene.question, 90), INK, title)
     left, line = float(MARGIN), top + _TITLE + 14
     for name, answer in (*scene.answers.items(), *([("truth", scene.truth)] if scene.truth else [])):
         known = scene.truth and name != "truth"
+        shown = _short(answer, 40) or "(nothing)"
         colour = INK if not known else RIGHT if answer == scene.truth else WRONG
         draw.text((left, line), f"{name}: ", MUTED, text)
         left += draw.textlength(f"{name}: ", text)
-        draw.text((left, line), answer, colour, text)
-        left += draw.textlength(answer, text) + 28
+        draw.text((left, line), shown, colour, text)
+        left += draw.textlength(shown, text) + 28
     # 2. Rows of frames, with the time below
     top = line + _TEXT + 16
     for name, frames in (("imagined", scene.imagined), ("simulated", scene.simulated)):

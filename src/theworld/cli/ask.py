@@ -11,7 +11,7 @@ from .loading import add_json, add_options, check_world_arguments, report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
-    parser.add_argument("question")
+    parser.add_argument("question", help="question about the image")
     add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--auto_world", action="store_true", help="use the world only if the first answer is unsure")

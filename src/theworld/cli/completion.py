@@ -13,7 +13,7 @@ class PrintCompletion(argparse.Action):
 
     @override
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Complete whatever has no choices as a file, as shells do."""
+        """Arguments without choices complete as file names."""
         import shtab
 
         for action in parser.all_actions():

@@ -79,11 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.job == "evaluate":
         raise TheWorldError("theworld nano evaluate is now theworld evaluate --task micro_world --arms all")
-    needed = [("nano", "pymunk"), ("nano", "scipy")]
+    needed = [("nano", "pymunk")]
     if args.job != "scenes":  # needed by the fusion stage, which may start after an hour
         needed += [("train", module) for module in ("datasets", "pyarrow", "tensorboard")]
     if args.job == "evidence":
-        needed += [("eval", module) for module in ("matplotlib", "sklearn", "statsmodels")]
+        needed += [("eval", module) for module in ("matplotlib", "scipy", "sklearn", "statsmodels")]
     for extra, module in needed:
         require(extra, module)
     configure_logging()

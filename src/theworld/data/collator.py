@@ -5,6 +5,7 @@ Shape legend: `B` batch, `L` sequence, `n` answers of a closed question.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -39,7 +40,7 @@ class TheWorldCollator:
         max_length: Largest number of tokens of a sample, including images and world blocks. Nothing is cut.
         overlong: `skip` a sample past `max_length`, or raise an `error`.
         num_world_steps: Future latent frames of the world blocks; `None` takes the processor's.
-        drawn_world_steps: Numbers of future latent frames, of which every batch draws one; empty draws none.
+        drawn_world_steps: Numbers of future latent frames. Every batch uses one of them, chosen by the ids of its rows.
         latent_cache: Source of `world_latents`, which the batch then holds in place of `world_pixel_values`.
 
     ValueError if an argument is out of range, or the tokenizer has no turns.
@@ -63,6 +64,8 @@ class TheWorldCollator:
             raise TheWorldError(f"overlong={overlong!r}: expected one of skip, error")
         if max_length < 1:
             raise TheWorldError(f"max_length={max_length}: expected at least 1")
+        if drawn_world_steps and num_world_steps is not None:
+            raise TheWorldError(f"{num_world_steps=} and {drawn_world_steps=} contradict each other: give one")
         self.processor = processor
         self.image_folder = None if image_folder is None else Path(image_folder)
         self.max_length = max_length
@@ -88,12 +91,8 @@ class TheWorldCollator:
         ValueError if a sample is longer than `max_length` and `overlong` is `error`, or if the latent cache lacks
         a frame.
         """
-        # A cache holds rollouts of one length; others are rolled out in the step
-        cached = self.latent_cache is not None
         if self.drawn_world_steps:
-            drawn = self.drawn_world_steps[int(torch.randint(len(self.drawn_world_steps), ()))]
-            self.world = {"num_world_steps": drawn}
-            cached = cached and drawn == cast(Any, self.processor).num_world_steps
+            return self._with_drawn_steps(items)(items)
         opened: list[Opened] = []
         skipped: list[Skipped] = []
         for item in items:
@@ -105,18 +104,27 @@ class TheWorldCollator:
             except BadSample as error:
                 skipped.append(self.unfit(item, error))
         batch, kept, unfit = self.supervise(opened)
-        if cached and "world_pixel_values" in batch:
-            assert self.latent_cache is not None
+        if self.latent_cache is not None and "world_pixel_values" in batch:
             batch["world_latents"] = self.latent_cache.lookup(batch.pop("world_pixel_values"))
         if any(example.choices for example in kept):
             rows = [torch.tensor([self.first_token(choice) for choice in example.choices]).long() for example in kept]
             batch["choice_ids"] = pad_sequence(rows, batch_first=True, padding_value=NO_CHOICE)
         return {**batch, "skipped": skipped + unfit}
 
+    def _with_drawn_steps(self, items: Sequence[Example | Skipped]) -> TheWorldCollator:
+        """The same for one number of latent frames, which follows from the rows: a resumed run draws it again."""
+        names = "\0".join(item.id for item in items)
+        steps = self.drawn_world_steps[zlib.crc32(names.encode()) % len(self.drawn_world_steps)]
+        collator = self.for_evaluation()
+        collator.world = {"num_world_steps": steps}
+        if steps != cast(Any, self.processor).num_world_steps:
+            collator.latent_cache = None  # it holds rollouts of one length; the model makes those of another
+        return collator
+
     def for_evaluation(self) -> TheWorldCollator:
         """The same without drawn numbers of latent frames."""
         collator = copy(self)
-        collator.drawn_world_steps, collator.world = (), {}
+        collator.drawn_world_steps = ()
         return collator
 
     def open(self, example: Example) -> list[Turn]:

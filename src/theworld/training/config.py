@@ -51,8 +51,8 @@ class RunSettings:
     true_future_share: float = setting(
         0.25, "For `align`: share of clips whose own latents replace the rollout's.", low=0, high=1, shapes=True)
     train_world_steps: list[int] | None = setting(
-        None, "For `answers`: numbers of latent frames ahead, of which every training batch draws one; a number that "
-        "stands twice is drawn twice as often. Null is `num_world_steps`.", shapes=True)
+        None, "For `answers`: values of `num_world_steps`, of which every batch uses one; repeat one to use it more "
+        "often. Null is `num_world_steps`.", shapes=True)
     encode_once: bool = setting(False, "For `align`: encode all clips once, before the first step, into memory.")
 
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)

@@ -156,12 +156,13 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
     shape = model.config
     if config.objective != "answers" or not config.enable_world or not FUSIONS[shape.fusion].block:
         return
-    world, image = shape.world_tokens(shape.num_world_steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
+    steps = max(shape.num_world_steps, *(config.train_world_steps or [0]))
+    world, image = shape.world_tokens(steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
     if world + image > config.max_seq_length:
         raise TheWorldError(
-            f"num_world_steps={shape.num_world_steps} with world_pooling={shape.world_pooling} gives a world block of "
-            f"{world} tokens, and its image has {image}: more than max_seq_length={config.max_seq_length}; lower "
-            "num_world_steps, or raise world_pooling or max_seq_length"
+            f"num_world_steps={steps} with world_pooling={shape.world_pooling} gives a world block of {world} tokens, "
+            f"and its image has {image}: more than max_seq_length={config.max_seq_length}; lower num_world_steps and "
+            "train_world_steps, or raise world_pooling or max_seq_length"
         )
 
 

@@ -34,8 +34,8 @@ class Sample:
 class SampleAnswers(TrainerCallback):
     """Writes the answers to the first `MAX_SAMPLES` rows of the evaluation set at every evaluation.
 
-    The main process generates them alone. A model that is sharded over processes (FSDP, DeepSpeed) cannot do that: a
-    line in the log says so.
+    Nothing is written if none of them can be used. The main process generates the answers alone. A model that is
+    sharded over processes (FSDP, DeepSpeed) cannot do that: a line in the log says so.
     """
 
     def __init__(self, writer: Any) -> None:
@@ -53,7 +53,8 @@ class SampleAnswers(TrainerCallback):
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
             loader = kwargs["eval_dataloader"]
             samples = list(answers(kwargs["model"], loader.dataset, loader.collate_fn))
-        self.writer.add_text(TAG, as_table(samples), state.global_step)
+        if samples:
+            self.writer.add_text(TAG, as_table(samples), state.global_step)
 
 
 @torch.no_grad()

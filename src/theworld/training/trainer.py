@@ -58,6 +58,9 @@ class TheWorldTrainer(Trainer):
         self, model: TheWorld, config: TrainingConfig, stage: dict[str, Any], skips: dict[bool, SkipLog], **kwargs: Any
     ) -> None:
         super().__init__(model, **kwargs)
+        if config.train_world_steps and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            # Processes that use different numbers would gather sharded weights at different times
+            raise TheWorldError("train_world_steps with FSDP or DeepSpeed: use DDP, or leave it out")
         if self.is_fsdp_enabled:
             configure_fsdp(cast(Any, self.accelerator.state).fsdp_plugin, model)
         self.config = config

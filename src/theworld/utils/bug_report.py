@@ -13,25 +13,25 @@ from packaging.requirements import Requirement
 from .errors import PACKAGE, without_tokens
 from .reproducibility import environment, git_text, installed_version
 
-PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "datasets", "peft", "trl", "numpy", "tokenizers")
 VARIABLES = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"),
     *("THEWORLD_CACHE", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "WORLD_SIZE"),
 )
-"""Environment variables that change what the package does. None of them holds a token."""
+"""Environment variables that change what the package does; an address is shown without its user and password."""
 GIB = 2**30
 
 
 def bug_report() -> str:
     """Versions, devices with their memory, extras and environment variables: a Markdown table to paste."""
     known = environment()
+    packages = {name: version or "not installed" for name, version in known["packages"].items()}
     rows = {
-        PACKAGE: f"{known['packages'][PACKAGE]}, {git_text(known['git'])}",
+        **packages,
+        PACKAGE: f"{packages[PACKAGE]}, {git_text(known['git'])}",
         "Python": known["python"],
         "platform": known["platform"],
-        **{name: installed_version(name) or "not installed" for name in PACKAGES},
         "CUDA of torch": torch.version.cuda or "none",
-        "devices": "; ".join(_devices()),
+        "devices": "; ".join(_with_memory(known["devices"])),
         "complete extras": ", ".join(complete_extras()) or "none",
         **{name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -39,14 +39,15 @@ def bug_report() -> str:
     return f"| | |\n|---|---|\n{table}"
 
 
-def _devices() -> Iterator[str]:
-    """Name and memory of every accelerator, then of the CPU."""
-    for index in range(torch.cuda.device_count()):
-        device = torch.cuda.get_device_properties(index)
-        yield f"{device.name}, {device.total_memory / GIB:.0f} GiB"
-    if torch.backends.mps.is_available():
-        yield "mps"
-    yield f"CPU, {os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB"
+def _with_memory(devices: list[str]) -> Iterator[str]:
+    """The devices of `environment()`, GPUs and the CPU with their memory."""
+    for index, name in enumerate(devices):
+        if name == "cpu":
+            yield f"CPU, {os.cpu_count()} cores, {psutil.virtual_memory().total / GIB:.0f} GiB"
+        elif name == "mps":
+            yield name
+        else:  # CUDA devices come first, in the order of torch
+            yield f"{name}, {torch.cuda.get_device_properties(index).total_memory / GIB:.0f} GiB"
 
 
 def complete_extras() -> list[str]:
@@ -63,7 +64,8 @@ def complete_extras() -> list[str]:
 
 
 def _private(value: str) -> str:
-    """`value` on one line of a table, without tokens and without the paths of home folders."""
+    """`value` on one line of a table, without tokens, users and passwords of addresses, and paths of home folders."""
+    value = re.sub(r"(?<=://)\S*@", "", value)
     homes = [re.escape(str(home)) for home in (Path.home(), Path.home().resolve()) if home != Path("/")]
     known = "|".join([*homes, r"/(?:home|Users)/[^/:\s]+"])
     text = re.sub(rf"(?<![\w/])(?:{known})(?=[/:\s]|$)", "~", without_tokens(value))

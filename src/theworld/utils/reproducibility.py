@@ -14,7 +14,10 @@ from torch import nn
 
 from .errors import TheWorldError
 
-PACKAGES = ("theworld", "torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy", "pymunk")
+PACKAGES = (
+    *("theworld", "torch", "transformers", "diffusers", "accelerate", "safetensors", "tokenizers", "numpy"),
+    *("datasets", "peft", "trl", "pymunk"),
+)
 
 
 def seed_everything(seed: int) -> None:
@@ -60,7 +63,7 @@ def installed_version(package: str) -> str | None:
 def _git_state(folder: Path) -> dict[str, Any] | None:
     """Commit of the checkout that tracks `folder`; None outside one, as in an installed package."""
     try:
-        _git(folder, "ls-files", "--error-unmatch", ".")  # false for an ignored .venv inside a checkout
+        _git(folder, "ls-files", "--error-unmatch", ".")  # raises for a .venv that the checkout ignores
         return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.CalledProcessError):
         return None

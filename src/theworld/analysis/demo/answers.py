@@ -20,9 +20,7 @@ from theworld.utils.images import open_image
 
 from ..animate import save_rollout
 from ..explain import GROUPS, Explanation, explain
-from ..explain_plots import COLOURS, NAMES, attention_over
-from ..guardrail import can_show
-from ..imagine import decode_frames, seen_by_world
+from ..explain_plots import COLOURS, NAMES, attention_over, frames_behind, frames_of
 
 MAX_SIDE = 480  # pixels of a frame with its attention
 NO_IMAGE = "there is no image: upload one, or pick an example scene"
@@ -77,14 +75,10 @@ def answer_twice(model: TheWorld, image: Any, question: str, num_world_steps: in
     explained = explain(model, image, question, num_world_steps=num_world_steps)
     shown = replace(shown, world=explained.answer)
     yield shown
-    present = seen_by_world(model, image)
-    behind = [present] * (1 + num_world_steps)
-    encoder = model.model.world_encoder
-    if encoder is not None and can_show(encoder, model.config.cosmos_subfolder):
-        shown = replace(shown, frames=decode_frames(model, explained.latents))
-        compression = model.config.world_temporal_compression
-        behind = [present, *shown.frames[compression::compression]]  # the last frame of each step
+    if frames := frames_of(model, explained):
+        shown = replace(shown, frames=frames)
         yield shown
+    behind = frames_behind(model, image, explained, frames)
     yield replace(shown, attention=attention_page(explained, behind))
 
 

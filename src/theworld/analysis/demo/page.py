@@ -280,5 +280,5 @@ def _images(model: TheWorld) -> list[Any]:
             parts = [rollout]
             for heading, elem_id in (("Imagined frames", "imagined"), ("True frames", "followed")):
                 parts += [gr.Markdown(f"### {heading}", visible=False), _gallery([], elem_id, columns, visible=False)]
-    heading = gr.Markdown("### Where the answer looked", visible=False)
+    heading = gr.Markdown("### Attention of the answer", visible=False)
     return [*parts, heading, gr.HTML(visible=False, elem_id="attention")]

@@ -95,7 +95,10 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860, policy: st
         theme=gr.themes.Default(primary_hue="indigo", font=FONT, font_mono="monospace"),
         css=STYLE,
         app_kwargs={
-            "middleware": [Middleware(TrustedHostMiddleware, hosts_of(host)), Middleware(NothingElsewhere, policy)]
+            "middleware": [
+                Middleware(TrustedHostMiddleware, hosts_of(host)),
+                Middleware(ContentPolicyMiddleware, policy),
+            ]
         },
     )
     return address
@@ -110,7 +113,7 @@ def hosts_of(host: str) -> list[str]:
     return ["127.0.0.1", "localhost", "::1", "[::1]", host] if is_loopback(host) else ["*"]
 
 
-class NothingElsewhere:
+class ContentPolicyMiddleware:
     """ASGI middleware that sends `policy` with every response."""
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
