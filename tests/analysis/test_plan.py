@@ -19,7 +19,7 @@ from theworld.analysis.plan_files import KNOWN, hub_info, licence_of
 from theworld.cli.main import main
 from theworld.cli.plan import lines
 from theworld.model.world_encoders import WORLD_ENCODERS
-from theworld.utils.hub import Source, resolve
+from theworld.utils.hub import NANO_WEIGHTS, Source, resolve
 
 ROOT = Path(__file__).parents[2]
 GEMMA_PARAMETERS, VAE_PARAMETERS, TRANSFORMER_PARAMETERS = 4_300_079_472, 126_892_531, 1_956_413_440
@@ -250,3 +250,11 @@ def test_errors_are_one_line(options: list[str], told: str, capsys: pytest.Captu
 def test_wrong_types_and_sizes_are_told_in_a_line(how: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(how))}=.*: expected"):
         plan("nano", **how)
+
+
+def test_a_rollout_larger_than_the_position_embeddings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    nano = ["--model", str(NANO_WEIGHTS / "gemma"), "--cosmos_model_name", str(NANO_WEIGHTS / "cosmos")]
+    assert main(["plan", *nano, "--operating_point", "fast", "--num_world_steps", "1"]) == 2
+    assert (
+        "a rollout of 28 x 28 latents and num_world_steps=1: this transformer has positions" in capsys.readouterr().err
+    )

@@ -75,5 +75,5 @@ def test_what_cannot_be_is_said(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"chat\.json"):
         ids(tmp_path / "chat.json" / ".." / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"none of chat\.json"):
+    with pytest.raises(FileNotFoundError, match=r"expected one of chat\.json"):
         ids(tmp_path / "empty")

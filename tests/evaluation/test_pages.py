@@ -51,7 +51,7 @@ def test_the_table_of_arms_is_that_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*\| (\*\*must\*\*)? ?\|$", section, re.MULTILINE)
     assert rows == [(arm.name, "**must**" if arm.decides else "") for arm in ARMS.values()]
     controls = {arm.checkpoint for arm in ARMS.values() if arm.checkpoint == arm.name}
-    (named,) = re.findall(r"^(`.*)are checkpoints of their own", section, re.MULTILINE)
+    (named,) = re.findall(r"^(`.*)are separate checkpoints", section, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", named)) == controls
 
 

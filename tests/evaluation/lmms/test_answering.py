@@ -133,7 +133,7 @@ def test_stops() -> None:
 
 
 def test_videos_are_refused(images: list[Image.Image]) -> None:
-    with pytest.raises(ValueError, match="a part of type 'video'"):
+    with pytest.raises(ValueError, match="content of type 'video'"):
         chat_prompt([{"role": "user", "content": [{"type": "video", "url": "a.mp4"}]}])
     (turn,) = text_prompt("<image>\nWhich?", [images[0]])
     assert [part["type"] for part in turn["content"]] == ["image", "text"]

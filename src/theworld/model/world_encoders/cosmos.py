@@ -193,6 +193,7 @@ class CosmosWorldEncoder(WorldEncoder):
         """
         transformer, scheduler = self.dynamics()
         self.patches(*first.shape[-2:])
+        self.check_size(first, num_world_steps, transformer)
         noise = self.noise(first, num_world_steps, seed)
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
         if isinstance(scheduler, UniPCMultistepScheduler):
@@ -223,6 +224,17 @@ class CosmosWorldEncoder(WorldEncoder):
     def uses_dynamics(cls, num_world_steps: int) -> bool:
         """Whether the features of `num_world_steps` future frames need the diffusion transformer."""
         return num_world_steps > 0
+
+    def check_size(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
+        """Raise a ValueError if a rollout from (B, C, 1, h, w) is larger than the transformer's position embeddings."""
+        most = tuple(transformer.config["max_size"])
+        size = (1 + num_world_steps, *first.shape[-2:])
+        if any(one > limit for one, limit in zip(size, most, strict=True)):
+            height, width = (side * self.spatial_compression for side in most[1:])
+            raise TheWorldError(
+                f"a rollout of {size[1]} x {size[2]} latents and num_world_steps={num_world_steps}: this transformer "
+                f"has positions for world_image_size=[{height}, {width}] and num_world_steps={most[0] - 1} at most"
+            )
 
     def warn_outside_training(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
         """Warn once if a rollout from (B, C, 1, h, w) is outside of the training of Cosmos-Predict2."""

@@ -52,7 +52,7 @@ def write_examples(folder: Path = FOLDER) -> None:
 
     rng = np.random.default_rng(0)
     questions = {}
-    for name in EXAMPLES:
+    for name in sorted(EXAMPLES):
         frames, _, record = make_clip(SPLITS["test"], name)
         Image.fromarray(frames[0]).save(folder / f"{name}.png")
         Image.fromarray(np.concatenate(list(frames), axis=1)).save(folder / f"{name}-clip.png")
