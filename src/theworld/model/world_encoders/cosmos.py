@@ -227,10 +227,13 @@ class CosmosWorldEncoder(WorldEncoder):
 
     def check_size(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
         """Raise a ValueError if a rollout from (B, C, 1, h, w) is larger than the transformer's position embeddings."""
-        most = tuple(transformer.config["max_size"])
+        patch = transformer.config["patch_size"]
+        most = [size // side for size, side in zip(transformer.config["max_size"], patch, strict=True)]
+        if not transformer.config["extra_pos_embed_type"]:  # rotary embeddings have one table for all three axes
+            most = [max(most)] * 3
         size = (1 + num_world_steps, *first.shape[-2:])
-        if any(one > limit for one, limit in zip(size, most, strict=True)):
-            height, width = (side * self.spatial_compression for side in most[1:])
+        if any(one // side > limit for one, side, limit in zip(size, patch, most, strict=True)):
+            height, width = (n * side * self.spatial_compression for n, side in zip(most[1:], patch[1:], strict=True))
             raise TheWorldError(
                 f"a rollout of {size[1]} x {size[2]} latents and num_world_steps={num_world_steps}: this transformer "
                 f"has positions for world_image_size=[{height}, {width}] and num_world_steps={most[0] - 1} at most"
