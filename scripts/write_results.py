@@ -16,6 +16,7 @@ from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_text
+from theworld.utils.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
@@ -164,9 +165,8 @@ def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
-    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
+    """A Markdown table of any values."""
+    return markdown_table([*map(str, header)], [[*map(str, row)] for row in rows])
 
 
 def put(page: Path, name: str, text: str) -> None:
