@@ -8,6 +8,7 @@ from pathlib import Path
 from theworld.recipes.nano_config import NanoConfig
 from theworld.training.config import REFUSED, TrainingConfig
 from theworld.utils.settings import Key, keys
+from theworld.utils.tables import markdown_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 NANO_PAGE = PAGE.with_name("nano-world.md")
@@ -65,9 +66,8 @@ def cells(key: Key) -> tuple[str, ...]:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    """A Markdown table and the end of its last line."""
+    return markdown_table(head, [[cell.replace("|", "\\|") for cell in row] for row in rows]) + "\n"
 
 
 if __name__ == "__main__":

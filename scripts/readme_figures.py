@@ -22,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from theworld import TheWorld
 from theworld.analysis.imagine import imagine
 from theworld.analysis.scenarios import SCENARIOS, answer_three_ways
-from theworld.analysis.sheet import RIGHT, WRONG
+from theworld.analysis.sheet import INK, PAPER, RIGHT, WRONG
 from theworld.nano.examples import EXAMPLES, FRAME_SECONDS, load_example
 from theworld.utils.errors import TheWorldError
 from theworld.utils.io import write_bytes, write_text
@@ -33,7 +33,7 @@ TEMPLATE = Path(__file__).with_name("architecture.svg")
 # Twice the size at which the README shows it, so that text is sharp on every screen; sizes below are of the page
 SCALE, WIDTH, HEIGHT, MARGIN = 2, 800, 456, 24
 PANEL, PANEL_TOP, CARD_TOP, CARD_HEIGHT, CARD_GAP = 224, 104, 368, 64, 16
-INK, MUTED, PAPER, EMPTY, LINE, ACCENT = "#1f2430", "#5b6474", "#ffffff", "#f3f4f6", "#c3cad6", "#c9771f"
+MUTED, EMPTY, LINE, ACCENT = "#5b6474", "#f3f4f6", "#c3cad6", "#c9771f"
 QUESTION_SIZE = 21
 
 NAMES = dict(zip(SCENARIOS, ("Gemma 3 alone", "With the current frame", "With the imagined future"), strict=True))

@@ -258,3 +258,10 @@ def test_a_rollout_larger_than_the_position_embeddings_is_refused(capsys: pytest
     assert (
         "a rollout of 28 x 28 latents and num_world_steps=1: this transformer has positions" in capsys.readouterr().err
     )
+
+
+def test_so_are_features_of_a_larger_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    nano = ["--model", str(NANO_WEIGHTS / "gemma"), "--cosmos_model_name", str(NANO_WEIGHTS / "cosmos")]
+    assert main(["plan", *nano, "--world_encoder", "cosmos_features", "--num_world_steps", "1"]) == 2
+    assert "28 x 28 latents" in (told := capsys.readouterr().err)
+    assert "this transformer has positions for world_image_size=[64, 64]" in told

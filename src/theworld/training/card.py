@@ -13,6 +13,7 @@ from theworld.utils.hub import shown
 from theworld.utils.reproducibility import environment
 from theworld.utils.settings import keys
 from theworld.utils.signed_text import signed
+from theworld.utils.tables import markdown_table
 
 from .config import AUTO, TrainingConfig
 
@@ -44,13 +45,13 @@ def training_card(
         **{name: f"{value:.4f}" for name, value in figures.items()},
         "versions": ", ".join([*versions, f"Python {known['python']}"]),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    table = markdown_table(("", ""), list(facts.items()))
     # 2. Settings that differ from the defaults
     values = {name: (value, keys(TrainingConfig)[name]) for name, value in config.to_dict().items()}
     changed = {name: value for name, (value, key) in values.items() if not key.local and value != key.default}
     settings = json.dumps(changed, indent=2)
     section = (
-        f"## Training\n\n| | |\n|---|---|\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
+        f"## Training\n\n{table}\n\nSettings that differ from the defaults of `theworld train`:\n\n"
         f"```json\n{settings}\n```\n\n"
     )
     names = delta_names(model, thorough=False)

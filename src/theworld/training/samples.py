@@ -17,6 +17,7 @@ from theworld.data.collator import TheWorldCollator
 from theworld.data.schema import Example
 from theworld.model import TheWorld
 from theworld.utils.logging import logger
+from theworld.utils.tables import markdown_table
 
 TAG, MAX_SAMPLES, MAX_NEW_TOKENS = "eval/answers", 8, 64
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
@@ -91,9 +92,8 @@ def answers(model: TheWorld, rows: Any, collator: TheWorldCollator) -> Iterator[
 
 def as_table(samples: list[Sample]) -> str:
     """Markdown."""
-    rows = [("Question", "Answer", "Right answer"), ("---",) * 3]
-    rows += [tuple(map(_cell, (one.question, one.answer, one.truth))) for one in samples]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [tuple(map(_cell, (one.question, one.answer, one.truth))) for one in samples]
+    return markdown_table(("Question", "Answer", "Right answer"), rows)
 
 
 def _cell(text: str) -> str:

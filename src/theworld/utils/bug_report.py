@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 
 from .errors import PACKAGE, without_tokens
 from .reproducibility import environment, git_text, installed_version
+from .tables import markdown_table
 
 VARIABLES = (
     *("HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"),
@@ -35,8 +36,7 @@ def bug_report() -> str:
         "complete extras": ", ".join(complete_extras()) or "none",
         **{name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
-    table = "\n".join(f"| {name} | {_private(value)} |" for name, value in rows.items())
-    return f"| | |\n|---|---|\n{table}"
+    return markdown_table(("", ""), [(name, _private(value)) for name, value in rows.items()])
 
 
 def _with_memory(devices: list[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Tables as text, for a terminal and a log."""
+"""Tables as text: aligned columns for a terminal and a log, and Markdown."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -19,3 +19,9 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Co
         return "  ".join(cell.ljust(n) if index in left else cell.rjust(n) for index, (cell, n) in enumerate(cells))
 
     return "\n".join(aligned(line).rstrip() for line in lines)
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table. What would end a cell has to be escaped in the cells."""
+    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])

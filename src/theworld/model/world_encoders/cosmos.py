@@ -192,8 +192,7 @@ class CosmosWorldEncoder(WorldEncoder):
         batch.
         """
         transformer, scheduler = self.dynamics()
-        self.patches(*first.shape[-2:])
-        self.check_size(first, num_world_steps, transformer)
+        self.patches(1 + num_world_steps, *first.shape[-2:])
         noise = self.noise(first, num_world_steps, seed)
         settings = {name: getattr(self, name) for name in ("num_inference_steps", "guidance_scale")}
         if isinstance(scheduler, UniPCMultistepScheduler):
@@ -209,14 +208,28 @@ class CosmosWorldEncoder(WorldEncoder):
         drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
         return torch.cat([drawn[one] for one in seeds]).to(first.device).expand(len(first), -1, -1, -1, -1)
 
-    def patches(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of the transformer's patches in a latent grid; a ValueError if they do not divide it."""
+    def patches(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the transformer's patches in a latent grid.
+
+        Raises:
+            ValueError: Patches do not divide the grid, or it is larger than the transformer's position embeddings.
+        """
         transformer, _ = self.dynamics()
-        _, *patch = transformer.config["patch_size"]
+        per_step, *patch = transformer.config["patch_size"]
         if height % patch[0] or width % patch[1]:
             raise TheWorldError(
                 f"a latent grid of {(height, width)} does not divide into patches of {tuple(patch)}: "
                 f"set world_image_size to a multiple of {self.spatial_compression * max(patch)}"
+            )
+        sides = (per_step, *patch)
+        most = [size // side for size, side in zip(transformer.config["max_size"], sides, strict=True)]
+        if not transformer.config["extra_pos_embed_type"]:  # rotary embeddings have one table for all three axes
+            most = [max(most)] * 3
+        if any(n // side > limit for n, side, limit in zip((frames, height, width), sides, most, strict=True)):
+            largest = [n * side * self.spatial_compression for n, side in zip(most[1:], patch, strict=True)]
+            raise TheWorldError(
+                f"a rollout of {height} x {width} latents and num_world_steps={frames - 1}: this transformer "
+                f"has positions for world_image_size={largest} and num_world_steps={most[0] - 1} at most"
             )
         return height // patch[0], width // patch[1]
 
@@ -224,17 +237,6 @@ class CosmosWorldEncoder(WorldEncoder):
     def uses_dynamics(cls, num_world_steps: int) -> bool:
         """Whether the features of `num_world_steps` future frames need the diffusion transformer."""
         return num_world_steps > 0
-
-    def check_size(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
-        """Raise a ValueError if a rollout from (B, C, 1, h, w) is larger than the transformer's position embeddings."""
-        most = tuple(transformer.config["max_size"])
-        size = (1 + num_world_steps, *first.shape[-2:])
-        if any(one > limit for one, limit in zip(size, most, strict=True)):
-            height, width = (side * self.spatial_compression for side in most[1:])
-            raise TheWorldError(
-                f"a rollout of {size[1]} x {size[2]} latents and num_world_steps={num_world_steps}: this transformer "
-                f"has positions for world_image_size=[{height}, {width}] and num_world_steps={most[0] - 1} at most"
-            )
 
     def warn_outside_training(self, first: torch.Tensor, num_world_steps: int, transformer: Any) -> None:
         """Warn once if a rollout from (B, C, 1, h, w) is outside of the training of Cosmos-Predict2."""

@@ -59,7 +59,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
     @override
     def grid(self, height: int, width: int, num_world_steps: int) -> tuple[int, int, int]:
         frames, *latent = super().grid(height, width, num_world_steps)
-        return frames, *self.patches(*latent)
+        return frames, *self.patches(frames, *latent)
 
     @override
     def fingerprint(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ class CosmosFeaturesWorldEncoder(CosmosWorldEncoder):
         """
         # 1. The first forward of a rollout, up to the block
         transformer, _ = self.dynamics()
-        rows, columns = self.patches(*given.shape[-2:])
+        rows, columns = self.patches(noise.shape[2], *given.shape[-2:])
         shortened, kept = up_to_block(transformer, self.block_of(transformer), "transformer_blocks")
         sigma = torch.tensor(self.sigma, device=given.device)
         (no_text,) = self.prompt_embeds()

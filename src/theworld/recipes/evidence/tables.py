@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from theworld.utils.tables import markdown_table
+
 ARMS = {
     "rollout": "rollout",
     "static_learner": "best static learner",
@@ -143,9 +145,8 @@ def figure(name: str, text: str) -> str:
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table."""
-    lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
-    return "\n".join([lines[0], "|---" * (lines[0].count("|") - 1) + "|", *lines[1:]])
+    """A Markdown table of any values."""
+    return markdown_table([*map(str, header)], [[*map(str, row)] for row in rows])
 
 
 def percent(share: Mapping[str, Any] | None) -> str:
