@@ -3,7 +3,7 @@
 python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
-Reads these files in the folder of the weights: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
+Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
 all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. With `--evidence`,
 copies evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
 docs/figures/results-*.svg.
@@ -24,6 +24,7 @@ from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_text
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
@@ -37,23 +38,23 @@ def main() -> None:
     parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
     if path := parser.parse_args().evidence:
         take_evidence(path)
-    metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
-    layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
+    metrics = json.loads((RESULTS / "arms.json").read_text(encoding="utf-8"))
+    layouts = json.loads((RESULTS / "layouts.json").read_text(encoding="utf-8"))
     put(ROOT / "README.md", "results", verdicts_text(metrics))
     for name, figure in results_figures(metrics).items():
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
-    encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
+    encoders = json.loads((RESULTS / "encoders.json").read_text(encoding="utf-8"))
     put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
-    if (evidence := NANO_WEIGHTS / "evidence.json").is_file():
+    if (evidence := RESULTS / "evidence.json").is_file():
         put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
 
 
 def take_evidence(path: Path) -> None:
-    """Copy evidence.json of an experiment beside the weights, and its figures beside the pages."""
-    shutil.copyfile(path, NANO_WEIGHTS / "evidence.json")
+    """Copy evidence.json of an experiment, and its figures, beside the pages."""
+    shutil.copyfile(path, RESULTS / "evidence.json")
     shutil.copytree(path.parent / "figures", ROOT / "docs" / "evidence", dirs_exist_ok=True)
 
 

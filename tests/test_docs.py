@@ -21,6 +21,7 @@ from theworld.recipes.evidence.tables import evidence_text
 from theworld.utils.hub import NANO_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TUTORIALS = [page for page in PAGES if page.parent.name == "tutorials"]
 FENCE = re.compile(r"^```(\w+)( no-run)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -131,10 +132,10 @@ def test_figures_are_those_that_a_command_wrote(
     page: Path, name: str, figures: str, text: Callable[[Any], str]
 ) -> None:
     shown = page.read_text(encoding="utf-8").split(f"<!-- {name}:begin -->\n")[1].split(f"<!-- {name}:end -->")[0]
-    if not (NANO_WEIGHTS / figures).is_file():
+    if not (RESULTS / figures).is_file():
         assert not shown  # the command has not been run on these weights
         return
-    assert shown.removesuffix("\n") == text(json.loads((NANO_WEIGHTS / figures).read_text(encoding="utf-8")))
+    assert shown.removesuffix("\n") == text(json.loads((RESULTS / figures).read_text(encoding="utf-8")))
 
 
 def test_nothing_in_the_tree_speaks_of_where_it_was_made() -> None:

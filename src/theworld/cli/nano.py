@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evidence.add_argument("--quick", action="store_true", help="one seed, fewer labels and scenes: minutes, not hours")
     seeds = "training seeds of fusions and controls (default: 0 1 2 3 4; with --quick: 0)"
     evidence.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=seeds)
+    counts = "numbers of labelled scenes of a kind (default: 50 100 250 500 1000 2000; with --quick: 50 200 400)"
+    evidence.add_argument("--curve", type=int, nargs="+", metavar="LABELS", help=counts)
     dynamics = "folders of dynamics of other seeds, each with `transformer`; fusions of each are trained"
     evidence.add_argument("--dynamics", type=Path, nargs="+", default=[], metavar="FOLDER", help=dynamics)
     early = "folders of weaker dynamics for the dose-response, each with `transformer`, such as early checkpoints"
@@ -129,6 +131,7 @@ def _evidence(args: argparse.Namespace) -> int:
     settings = replace(
         chosen,
         seeds=tuple(args.seeds or chosen.seeds),
+        curve=tuple(args.curve or chosen.curve),
         dynamics=tuple(args.dynamics),
         checkpoints=tuple(args.checkpoints),
         config=config,

@@ -30,7 +30,7 @@ from .vae import LATENT_CHANNELS, encode_clips, to_channels_last
 logger = logging.getLogger(__name__)
 
 LATENTS = "latents-{}.safetensors"  # of a VAE with this digest; beside the network until it is trained
-TEXT_DIM = 32
+TEXT_DIM = 8
 FPS = 16
 # The time at which the pipeline declares the given frame clean, from its sigma_conditioning of 1e-4.
 CLEAN_TIME = 1e-4 / (1 + 1e-4)
@@ -74,7 +74,7 @@ def build_transformer(sizes: Mapping[str, Any] | None = None) -> CosmosTransform
 
 
 def prompt_embedding() -> Tensor:
-    """The one prompt of the nano world, (1, 1, 32): no words, all zeros."""
+    """The one prompt of the nano world, (1, 1, 8): no words, all zeros."""
     return torch.zeros(1, 1, TEXT_DIM)
 
 

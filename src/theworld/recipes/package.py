@@ -31,6 +31,7 @@ _NOT_PACKAGED = (
     "*.pth",
     "*.bin",
 )
+_PROCESSOR = ("tokenizer*", "processor_config.json", "chat_template.jinja")
 
 CARD = """\
 ---
@@ -74,10 +75,14 @@ def package_gemma(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a model's folder, the tokenizer without the white space that is half of its file."""
+    """Copy a model's folder, its tokenizer without the white space and brackets that are half of its file."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
-    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
-    write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
+    path = target / "tokenizer.json"
+    if path.is_file():
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        model = tokenizer["model"]
+        model["merges"] = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        write_text(path, json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
 
 
 def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> None:
@@ -101,9 +106,10 @@ def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> 
 def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
     """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies.
 
-    The bases are the folders `gemma` and `cosmos` in `weights`.
+    The bases are the folders `gemma` and `cosmos` in `weights`. Controls take the processor of `gemma`.
     """
-    _copy(source, target, *_NOT_PACKAGED)
+    of_gemma = _PROCESSOR if target.parent.name == CONTROLS else ()
+    _copy(source, target, *_NOT_PACKAGED, *of_gemma)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},

@@ -41,7 +41,8 @@ class EvidenceSettings:
     """What is trained and asked. Defaults are those of the experiment.
 
     Raises:
-        ValueError: `config` has no scenes of a kind that the experiment asks about, or another law than the usual one.
+        ValueError: `config` has no scenes of a kind that the experiment asks about, or another law than the usual one;
+            a number of labels is below 1.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the fusions and controls
@@ -61,6 +62,9 @@ class EvidenceSettings:
     config: NanoConfig = field(default_factory=NanoConfig)
 
     def __post_init__(self) -> None:
+        for labels in (self.labels, *self.curve):
+            if labels < 1:
+                raise TheWorldError(f"{labels} labelled scenes: expected at least 1")
         if self.config.law != "usual":
             raise TheWorldError(f"law={self.config.law!r}: expected 'usual'; the experiment compares it with {LAW!r}")
         for split in ("validation", "fusion", "test"):
