@@ -57,7 +57,7 @@ class EvidenceSettings:
     wrong_ends: int = 100  # wrong imaginations of a family
     law_clips: int = 4_000  # clips of a kind, without labels
     law_steps: int = 2_000  # optimiser steps of the dynamics on them
-    questions: int = 4_000  # static questions, and questions of the verdicts
+    questions: int = 2_000  # static questions, and questions of the verdicts
     futures: int = 8
     config: NanoConfig = field(default_factory=NanoConfig)
 
