@@ -139,7 +139,7 @@ def test_the_configs_that_readers_are_told_to_use_are_shipped() -> None:
         ({"columns": {"image": 3}}, "expected an object or null"),
         ({"dataset_name": ["vsr", "custom"], "weights": [1]}, "dataset_name has 2, weights has 1"),
         ({"train_dataset_path": ["a", "b"], "weights": [1, 0]}, "weights=[1, 0]: expected more than 0"),
-        ({"weights": [1, 2]}, "expected a list of data sets too"),
+        ({"weights": [1, 2]}, "expected a list of datasets too"),
         ({"load_in_4bit": True, "load_in_8bit": True}, "contradict each other"),
         ({"lr_scheduler": "linear", "min_learning_rate_ratio": 0.1}, "only 'cosine' has one"),
         ({"streaming": True, "dataloader_drop_last": True}, "has no effect"),
