@@ -52,7 +52,7 @@ class EvidenceSettings:
         Path, ...
     ] = ()  # folders of `transformer`: other seeds of the dynamics, fusions of each are trained
     checkpoints: tuple[Path, ...] = ()  # folders of `transformer`: weaker dynamics of the trained model
-    sampler_steps: tuple[int, ...] = (1, 2, 3, 4, 6)  # of the trained model's rollout
+    sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of the trained model's rollout
     most_traced: int = 4_000  # scenes of a kind, to find `wrong_ends`
     wrong_ends: int = 100  # wrong imaginations of a family
     law_clips: int = 4_000  # clips of a kind, without labels
@@ -84,7 +84,7 @@ QUICK = EvidenceSettings(
     seeds=(0,),
     labels=200,
     curve=(50, 200, 400),
-    sampler_steps=(1, 2, 6),
+    sampler_steps=(2, 6),
     most_traced=400,
     law_clips=400,
     law_steps=200,
