@@ -11,7 +11,7 @@ CLAIMS = {
     "few labels and in at most 80 % with the most, a probe of the true end in at least 99 %",
     "gain": "The rollout is right in at least 92 % and at least 15 points above the bar (lower end 10), p < 0.01 "
     "(Holm)",
-    "tracing": "The answer is the imagined end in at least 97 %; of at least 100 wrong imaginations of a family, at "
+    "tracing": "The answer is the imagined end in at least 97 %; of at least 100 wrong imagined ends of a family, at "
     "least 75 % are followed",
     "law": "On at least 500 scenes, the new dynamics give the new law's answer in at least 85 %, the old dynamics and "
     "the static arms in at most 15 %",

@@ -121,7 +121,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
     left.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
     _title(left, "all scenes, in per cent")
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
-    # Of the wrong imaginations alone
+    # Of the wrong imagined ends alone
     shares = [[row[f"wrong_follows_{which}"] for row in traced.values()] for which in ("imagined", "truth")]
     follows, truth = ([100 * row["estimate"] if row else 0.0 for row in rows] for rows in shares)
     rest = [100 - a - b if row["wrong"] else 0.0 for a, b, row in zip(follows, truth, traced.values(), strict=True)]

@@ -20,13 +20,13 @@ from .answers import Answers, answers_of, ask, learned_answers
 from .models import other_law, variant, with_dynamics
 from .settings import FAMILIES, HARD_KINDS, LAW, Experiment
 
-SPARE = 1.15  # scenes beyond those that should give as many wrong imaginations as are wanted
+SPARE = 1.15  # scenes beyond those that should give as many wrong imagined ends as are wanted
 
 
 def trace(experiment: Experiment) -> dict[str, Any]:
     """By family, the figures of `evaluation.tracing.follow` for the trained model.
 
-    Test scenes come first; where a family has too few wrong imaginations among them, more scenes are made once.
+    Test scenes come first; where a family has too few wrong imagined ends among them, more scenes are made once.
     """
     settings = experiment.settings
     count = settings.config.counts("test")[HARD_KINDS[0]]

@@ -54,7 +54,7 @@ class EvidenceSettings:
     checkpoints: tuple[Path, ...] = ()  # folders of `transformer`: weaker dynamics of the trained model
     sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of the trained model's rollout
     most_traced: int = 4_000  # scenes of a kind, to find `wrong_ends`
-    wrong_ends: int = 100  # wrong imaginations of a family
+    wrong_ends: int = 100  # wrong imagined ends of a family
     law_clips: int = 4_000  # clips of a kind, without labels
     law_steps: int = 2_000  # optimiser steps of the dynamics on them
     questions: int = 2_000  # static questions, and questions of the verdicts

@@ -88,7 +88,7 @@ def rates_text(rates: Mapping[str, Any], what: str) -> str:
 
 
 def tracing_text(traced: Mapping[str, Any]) -> str:
-    """A row a family: how often imagined end and answer are right and agree, and what wrong imaginations lead to."""
+    """A row a family: how often imagined end and answer are right and agree, and what wrong imagined ends lead to."""
     shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
     rows = [
         [family, row["n"], *(percent(row[name]) for name in shares), row["wrong"]]
@@ -96,7 +96,7 @@ def tracing_text(traced: Mapping[str, Any]) -> str:
         for family, row in traced.items()
     ]
     header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
-    header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
+    header += ["answer = imagined end", "wrong imagined ends", "of these, answer = imagined", "answer = truth"]
     return table(header, rows)
 
 
