@@ -22,24 +22,18 @@ TRAINED = ("rollout", *RIVALS[1:])
 """Arms whose models are trained on the labels."""
 
 
-def choose_rates(experiment: Experiment, validation: SceneSet, *, easy: bool = False) -> dict[str, Any]:
+def choose_rates(experiment: Experiment, validation: SceneSet) -> dict[str, Any]:
     """By trained arm: `tried`, the share of right answers on validation scenes by learning rate, and the `chosen` one.
 
     Every arm is tried with the same `RATES`, with the first seed; `rate` is the chosen one of these. The share is the
     mean over families.
-
-    Args:
-        easy: Whether labelled scenes are of the easiest level.
     """
     settings, base = experiment.settings, experiment.settings.config.question_learning_rate
-    models = {
-        arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rate, easy=easy) for rate in RATES]
-        for arm in TRAINED
-    }
+    models = {arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rate) for rate in RATES] for arm in TRAINED}
     train_models(experiment, [model for tried in models.values() for model in tried])
     found: dict[str, Any] = {}
     for arm, tried in models.items():
-        answers = trained_answers(experiment, tried, validation, "validation-easy" if easy else "validation")
+        answers = trained_answers(experiment, tried, validation, "validation")
         shares = shares_right(validation, {model.rate: [told] for model, told in zip(tried, answers, strict=True)})
         means = {rate: float(np.mean([*by_family.values()])) for rate, by_family in shares.items()}
         best = max(means, key=lambda rate: means[rate])

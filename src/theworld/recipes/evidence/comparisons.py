@@ -110,11 +110,11 @@ def transfer(experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         `families`: `compare_arms` on the hardest scenes; `levels`: by arm and family, the share of right answers on
-        each level, from the easiest; `rates`: `choose_rates` on easy scenes.
+        each level, from the easiest. Learning rates are those of `gain`.
     """
     settings, counts = experiment.settings, experiment.settings.config.counts("test")
     train, validation = (load(easy_scenes(experiment, split)) for split in ("fusion", "validation"))
-    rates = choose_rates(experiment, validation, easy=True)
+    rates = choose_rates(experiment, experiment.split("validation"))
     models = {
         arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rates[arm]["rate"], easy=True)] for arm in TRAINED
     }
@@ -144,7 +144,7 @@ def transfer(experiment: Experiment) -> dict[str, Any]:
                 levels.setdefault(arm, {}).setdefault(family, []).append(right)
     arms = answers["hard"]
     families = compare_arms(sets["hard"], [arms.pop("rollout")], arms, shares_right(sets["validation"], deciding))
-    return {"families": families, "levels": levels, "rates": rates}
+    return {"families": families, "levels": levels}
 
 
 def _learned(

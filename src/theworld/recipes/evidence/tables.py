@@ -26,7 +26,6 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
             gain_text(evidence["gain"]["families"], "gain"),
             rates_text(evidence["gain"]["rates"], "learning rate on questions"),
             gain_text(evidence["transfer"]["families"], "transfer to hard scenes"),
-            rates_text(evidence["transfer"]["rates"], "learning rate on questions, easy scenes"),
             figure("accuracy-over-difficulty", "Accuracy over difficulty, all labels being of the easiest scenes"),
             tracing_text(evidence["tracing"]),
             figure("answer-against-imagined-end", "Answers and imagined ends, by family"),
