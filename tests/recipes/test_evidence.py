@@ -152,7 +152,6 @@ def made_evidence() -> dict[str, Any]:
         },
         "transfer": {
             "families": deepcopy(compared),
-            "rates": rates,
             "levels": {
                 arm: {
                     family: [share(value - 0.1 * level * (arm != "rollout")) for level in range(3)]
@@ -393,11 +392,10 @@ def test_the_experiment_runs_resumes_and_reports(
         assert {*found["gain"]["families"][name]["rivals"]} == {"static_learner", "current_frame", "gemma_tuned"}
         assert [*found["gain"]["curve"]["rollout"][name]] == ["4", "8"]
         assert len(found["transfer"]["levels"]["rollout"][name]) == 3
-    for line in ("gain", "transfer"):
-        assert {*found[line]["rates"]} == {"rollout", "current_frame", "gemma_tuned"}
+    assert {*found["gain"]["rates"]} == {"rollout", "current_frame", "gemma_tuned"}
     assert {*found["tracing"]} == {*FAMILIES}
     assert {*found["law"]} >= {"peg_bin", "wall"}
-    assert [model["name"] for model in found["dose"]["models"]] == ["1 sampler steps", "2 sampler steps", "early"]
+    assert [model["name"] for model in found["dose"]["models"]] == ["2 sampler steps", "3 sampler steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
     # 2. What is there is not computed again
