@@ -82,7 +82,7 @@ def _questions(experiment: Experiment, model: Trained) -> Lane:
     config = replace(recipe, seed=model.seed, question_learning_rate=model.rate * recipe.question_learning_rate)
     talks = _conversations(out, model)
     if model.arm not in ENCODERS:
-        return tuned_lane(out, config, model.name, conversations=talks)
+        return tuned_lane(out, config, model.name, conversations=talks, freeze_gemma_vision=False)
     start = out / model.aligned / "align"
     return question_lane(out, config, model.name, start, conversations=talks, cosmos=model.dynamics)
 
