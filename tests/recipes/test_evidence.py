@@ -277,11 +277,11 @@ def test_a_learning_rate_is_chosen_on_validation_scenes(tmp_path: Path, monkeypa
     validation, experiment = made_scenes(), Experiment(tmp_path, EvidenceSettings())
     rates = choices.choose_rates(experiment, validation)
     assert {arm: (row["rate"], row["chosen"]) for arm, row in rates.items()} == {
-        "rollout": (0.5, "0.00025"),
-        "current_frame": (1.0, "0.0005"),
-        "gemma_tuned": (1.0, "0.0005"),
+        "rollout": (0.5, "0.00015"),
+        "current_frame": (1.0, "0.0003"),
+        "gemma_tuned": (1.0, "0.0003"),
     }
-    assert rates["rollout"]["tried"] == {"0.0005": 0.75, "0.00025": 0.9}
+    assert rates["rollout"]["tried"] == {"0.0003": 0.75, "0.00015": 0.9}
     assert {(model.arm, model.rate) for model in trained} == {(arm, rate) for arm in right for rate in RATES}
     assert all(name == "validation" and scenes is validation for name, scenes in asked)
 
@@ -408,7 +408,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert "| law swap |" in evidence_text(found)
     # 4. Scenes of other sizes, and results of other weights, are not mixed with these
     assert main([*options, "--question_learning_rate", "0.1"]) == 2
-    assert "made with other settings: question_learning_rate (0.0005 -> 0.1)" in capsys.readouterr().err
+    assert "made with other settings: question_learning_rate (0.0003 -> 0.1)" in capsys.readouterr().err
     shutil.copyfile(folder / "made/weights/cosmos-0/model.safetensors", folder / "weights/theworld/other.safetensors")
     assert main(options) == 2
     assert "of other weights" in capsys.readouterr().err

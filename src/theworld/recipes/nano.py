@@ -49,7 +49,7 @@ ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source"
 
 ENCODED_TOGETHER = 64  # images of a batch that fills the latent cache
 
-TO_THE_END = 4  # times as often as any other number of latent frames, a fusion looks ahead to the end
+TO_THE_END = 12  # times as often as any other number of latent frames; more of the others unlearns the alignment
 
 ADAPTERS = {"r": 18, "alpha": 36}
 """Of Gemma trained equally: 12 % fewer parameters than the fusion's projector, so that the package stays small."""

@@ -75,10 +75,10 @@ class NanoConfig:
     language_learning_rate: float = setting(
         1.5e-3, "Peak rate of the language model; two thirds of it in the steps on races.", **RATE)
     validation_questions: int = setting(300, "Questions of a family that the trained Gemma is asked at most.", low=1)
-    align_steps: int = setting(1_500, "Optimiser steps of a fusion's alignment.", low=1)
+    align_steps: int = setting(5_000, "Optimiser steps of a fusion's alignment.", low=1)
     align_learning_rate: float = setting(2e-3, "Peak rate of a fusion's alignment.", **RATE)
-    question_steps: int = setting(1_200, "Optimiser steps of a fusion on questions.", low=1)
-    question_learning_rate: float = setting(5e-4, "Peak rate of a fusion on questions.", **RATE)
+    question_steps: int = setting(2_000, "Optimiser steps of a fusion on questions.", low=1)
+    question_learning_rate: float = setting(3e-4, "Peak rate of a fusion on questions.", **RATE)
     seed: int = setting(0, "Seed of initial weights and of all draws but the scenes'.", low=0, high=2**32 - 1)
     workers: int = setting(
         2, "Processes that simulate scenes, and that train side by side what needs nothing of each other.", low=1,
