@@ -1,6 +1,6 @@
 """One question, three answers: plain Gemma 3, with the current frame's world tokens, and with a rollout.
 
-python examples/inference.py                      # the three scenes in the package
+python examples/inference.py                      # the scenes in the package
 python examples/inference.py --scene stack
 python examples/inference.py --model google/gemma-3-4b-it --image photo.jpg --question "What happens next?"
 """

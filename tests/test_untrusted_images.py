@@ -141,7 +141,7 @@ def test_what_is_no_file(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_urls(way: str, refusal: Callable[[str, str], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A URL in a data set is a file that is not there; elsewhere only public addresses are asked."""
+    """A URL in a dataset is a file that is not there; elsewhere only public addresses are asked."""
     monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("a connection was made"))
     assert ("only public addresses" if way in URL_READERS else "no such image file") in refusal(way, PRIVATE)
 

@@ -254,7 +254,7 @@ class Checkpoints(Kind):
         super().__init__(folder)
         gemma = tiny.write_tiny_gemma(folder / "gemma")
         cosmos = tiny.write_tiny_cosmos(folder / "cosmos", with_text_encoder=True)
-        options: dict[str, Any] = {"world_image_size": 32, "world_inference_steps": 1, "world_guidance_scale": 1.0}
+        options: dict[str, Any] = {"world_image_size": 32, "world_inference_steps": 2, "world_guidance_scale": 1.0}
         model = TheWorld.from_pretrained(gemma, cosmos_model_name=str(cosmos), **options)
         model.save_pretrained(folder / "delta")
         model.save_pretrained(folder / "full", full=True)

@@ -46,7 +46,7 @@ def test_points_are_those_documented() -> None:
 
 
 def test_fields_given_beside_a_point_hold_and_the_point_is_not_stored(load: Load, tmp_path: Path) -> None:
-    model = load(operating_point="full", **CHEAP, num_world_steps=2, world_inference_steps=1)
+    model = load(operating_point="full", **CHEAP, num_world_steps=2, world_inference_steps=2)
     assert (model.config.num_world_steps, model.config.world_guidance_scale) == (2, 1)
     assert "operating_point" not in model.config.to_dict()
     model.save_pretrained(tmp_path)

@@ -1,4 +1,4 @@
-"""A data set of random pictures and the config of a run on it that takes a second on tiny models."""
+"""A dataset of random pictures and the config of a run on it that takes a second on tiny models."""
 
 import json
 from pathlib import Path

@@ -8,7 +8,7 @@ from textwrap import shorten
 
 from PIL import Image, ImageDraw, ImageFont
 
-FRAME, GAP, MARGIN, LABELS = 88, 4, 24, 104
+FRAME, GAP, MARGIN, LABELS = 96, 4, 24, 104
 """Height of a frame, space between frames, around the sheet, and for the names of the rows, in pixels."""
 
 INK, MUTED, RIGHT, WRONG, PAPER = "#1f2430", "#6b7280", "#15803d", "#b91c1c", "#ffffff"

@@ -1,4 +1,4 @@
-"""Images of data sets, opened by `theworld.utils.images`. An image that it refuses is a skipped row with a cause."""
+"""Images of datasets, opened by `theworld.utils.images`. An image that it refuses is a skipped row with a cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MIN_SIDE = 16  # pixels; smaller images are tracking pixels, icons and rules
 
 
 def open_image(source: Any, folder: Path | None = None) -> Image.Image:
-    """One image of a data set as RGB, under the limits of `theworld.utils.images.open_image`.
+    """One image of a dataset as RGB, under the limits of `theworld.utils.images.open_image`.
 
     Args:
         source: As for that function, but text is always a file name: absolute, or within `folder`.

@@ -55,7 +55,7 @@ class FirstSteps(TrainerCallback):
     """Stops a run that cannot learn: no gradient reaches a component, or no world token reaches the model.
 
     It checks the first optimiser step that has supervised tokens. Rows without an image have no world tokens and may
-    give no gradient, so a mixed data set may begin with `STEPS_WITHOUT_IMAGE` steps of them.
+    give no gradient, so a mixed dataset may begin with `STEPS_WITHOUT_IMAGE` steps of them.
     """
 
     def __init__(self, gradients: GradientNorms, *, enable_world: bool, learns: bool) -> None:

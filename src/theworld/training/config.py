@@ -58,14 +58,14 @@ class RunSettings:
     dataset_name: str | list[str] = setting("custom", "Key of `SOURCES`; a list is a mixture.", low=1, local=True)
     train_dataset_path: str | list[str] | None = setting(
         None, "File, folder or Hub id of the rows; a list for a mixture.", low=1, local=True)
-    weights: list[float] | None = setting(None, "Shares of a mixture's data sets; null: equal.", above=0, shapes=True)
+    weights: list[float] | None = setting(None, "Shares of a mixture's datasets; null: equal.", above=0, shapes=True)
     eval_dataset_path: str | None = setting(None, "File, folder or Hub id of the rows for `do_eval`.", local=True)
     split: str | None = setting(None, "Split to read, if the data has several.")
     eval_split: str | None = setting(None, "Split of `eval_dataset_path`.")
     image_folder: str | None = setting(None, "Folder of relative image names.", local=True)
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.", shapes=True)
-    num_samples: int | None = setting(None, "Largest number of rows to read; in a mixture, per data set.", low=1)
+    num_samples: int | None = setting(None, "Largest number of rows to read; in a mixture, per dataset.", low=1)
     streaming: bool = setting(False, "Read rows as a stream; needs `max_steps`.")
     question_template: str | None = setting(None, "Prompt as a `str.format` template of the row's fields.", shapes=True)
     draw_bboxes: bool = setting(True, "Draw regions onto the image.", shapes=True)
@@ -245,9 +245,9 @@ class TrainingConfig(PassedSettings, RunSettings):
         sizes = {name: len(value) for name, value in lists.items() if isinstance(value, list)}
         if len(set(sizes.values())) > 1 or 0 in sizes.values():
             found = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-            raise TheWorldError(f"a mixture of data sets: {found} entries; expected one for each data set")
+            raise TheWorldError(f"a mixture of datasets: {found} entries; expected one for each dataset")
         if self.weights is not None and len(sizes) == 1:
-            raise TheWorldError(f"{self.show('weights')}: expected a list of data sets too, in train_dataset_path")
+            raise TheWorldError(f"{self.show('weights')}: expected a list of datasets too, in train_dataset_path")
         for name in UNUSED_BY_STREAMS if self.streaming else ():
             if getattr(self, name) != keys(type(self))[name].default:
                 raise TheWorldError(f"{self.show(name)} with streaming=True has no effect: leave it out")

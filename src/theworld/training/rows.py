@@ -1,4 +1,4 @@
-"""The rows of a run: a data set of its config, a mixture of several, or an object that the user passes."""
+"""The rows of a run: a dataset of its config, a mixture of several, or an object that the user passes."""
 
 import os
 from collections.abc import Sized
@@ -65,7 +65,7 @@ def check_rows(config: TrainingConfig) -> None:
 
 
 def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False) -> SourceSettings:
-    """The settings of the config that apply to every data set."""
+    """The settings of the config that apply to every dataset."""
     alike = ("num_samples", "streaming", "question_template", "draw_bboxes", "columns", "seed")
     folder = None if config.image_folder is None else Path(config.image_folder).expanduser()
     split = config.eval_split if evaluation else config.split
@@ -73,7 +73,7 @@ def _settings(config: TrainingConfig, path: str | None, evaluation: bool = False
 
 
 def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str | None, float]]:
-    """Name, path and weight of every data set that the config names."""
+    """Name, path and weight of every dataset that the config names."""
     name, path = config.dataset_name, config.eval_dataset_path if evaluation else config.train_dataset_path
     if evaluation and isinstance(name, list):
         if len(set(name)) > 1:
@@ -87,7 +87,7 @@ def _entries(config: TrainingConfig, *, evaluation: bool) -> list[tuple[str, str
 
 
 def image_files(config: TrainingConfig, data: Any) -> list[Path]:
-    """The image files of a sample of rows; none for a stream, or for data sets that generate their images."""
+    """The image files of a sample of rows; none for a stream, or for datasets that generate their images."""
     kinds = [SOURCES[name] for name, _, _ in _entries(config, evaluation=False)]
     if not isinstance(data, Sized) or any(kind.images == "made" or "clip_frames" in kind.uses for kind in kinds):
         return []
@@ -99,7 +99,7 @@ def image_files(config: TrainingConfig, data: Any) -> list[Path]:
 
 
 def clip_settings(config: TrainingConfig, name: str, start: str | Path | None) -> dict[str, Any]:
-    """Number of frames and frame rate of the clips of the data set `name`, for alignment."""
+    """Number of frames and frame rate of the clips of the dataset `name`, for alignment."""
     if config.objective != "align":
         return {}
     # Imported here, so that errors in the data do not wait for the import of the model

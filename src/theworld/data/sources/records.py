@@ -323,7 +323,7 @@ def _images(value: Any) -> list[Any]:
 
 
 def _from_hub(url: str) -> bytes:
-    """The content of a file of a data set that is streamed from the Hub."""
+    """The content of a file of a dataset that is streamed from the Hub."""
     if not url.startswith("hf://"):
         raise BadSample("bad_row", f"{url}: only dataset 'datacomp' downloads images; expected a file name")
     try:

@@ -82,7 +82,7 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
         truth = [open_image(item.clip[min(item.frame + n, last)]) for n in range(count)] if item.clip else []
     except BadSample:
         return  # the prediction failed for the same reason and is reported there
-    shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # keep the data set's images
+    shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # keep the dataset's images
     for image in shown.values():
         image.thumbnail((SIDE, SIDE))
     shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}

@@ -263,7 +263,7 @@ def deciding(metrics: Metrics) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Text of a data set on one line, escaped so that Markdown shows it literally."""
+    """Text of a dataset on one line, escaped so that Markdown shows it literally."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"[\\`*~|]|\](?=\()|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
