@@ -20,7 +20,7 @@ from theworld.nano.foreign import FOREIGN_ANSWER
 from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS, later_present
 from theworld.nano.scenes import load
 from theworld.recipes import nano as recipes
-from theworld.recipes.nano import ENCODERS, fusion_lane, settle, train_nano
+from theworld.recipes.nano import ENCODERS, TO_THE_END, fusion_lane, settle, train_nano
 from theworld.recipes.nano_config import SMOKE, NanoConfig
 from theworld.recipes.package import CONTROLS
 from theworld.training.config import TrainingConfig
@@ -146,7 +146,7 @@ def test_a_fusion_looks_as_far_ahead_as_the_clips_reach(tmp_path: Path, monkeypa
         stage()
     start, questions = told["start_fusion"], told["run_stage"]
     assert (start["world_image_size"], start["num_world_steps"], start["max_world_steps"]) == (48, 2, 2)
-    assert questions["train_world_steps"] == [0, 1, 2, 2, 2, 2]
+    assert questions["train_world_steps"] == [0, 1, *[2] * TO_THE_END]
     assert (questions["num_world_steps"], questions["learning_rate"], questions["use_cpu"]) == (2, 1e-3, True)
 
 

@@ -118,6 +118,7 @@ def transfer(experiment: Experiment) -> dict[str, Any]:
     models = {
         arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rates[arm]["rate"], easy=True)] for arm in TRAINED
     }
+    train_models(experiment, [model for own in models.values() for model in own])
     # 1. Scenes of every level, the hardest last, and those that decide which rival is the bar
     hardest = max(KINDS[kind].levels for kind in HARD_KINDS) - 1
     sets = {
