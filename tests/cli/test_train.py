@@ -78,8 +78,8 @@ def test_help_shows_default_range_and_sentence_of_every_key(capsys: pytest.Captu
         assert f"--{name} " in printed
     assert "Samples per process and forward pass. (a whole number, at least 1; default: 4)" in printed
     assert "(one of no, fp16, bf16; default: bf16)" in printed
-    told = "Denoising steps of a rollout, which ends at the smallest noise level; one alone would leave noise."
-    assert f"{told} (a whole number or null, 2 to 1000; default: the checkpoint's" in printed
+    told = "Denoising steps of a rollout; that of Cosmos-Predict2 needs two at least."
+    assert f"{told} (a whole number or null, 1 to 1000; default: the checkpoint's" in printed
     assert "--adam_beta2 VALUE" in printed
     assert "fp16 VALUE" not in printed
 

@@ -176,6 +176,7 @@ def test_a_prompt_without_its_embedding_is_refused(gemma_folder: Path, folder: P
         (tiny.tiny_unipc(), False, {}, "scheduler UniPCMultistepScheduler.*Cosmos-Predict2 has FlowMatch"),
         (tiny.UniPCMultistepScheduler(), True, {}, "'epsilon'.*expected flow_prediction"),
         (tiny.tiny_unipc(), True, {"world_fps": 8}, "world_fps=8: .*16"),
+        (tiny.tiny_scheduler(), False, {"world_inference_steps": 1}, "world_inference_steps=1: .*set 2 or more"),
     ],
 )
 def test_what_would_roll_out_wrong_is_refused(
@@ -189,3 +190,7 @@ def test_what_would_roll_out_wrong_is_refused(
     load_world(gemma_folder, tmp_path, **settings)  # the present is the same
     with pytest.raises(ValueError, match=message):
         load_world(gemma_folder, tmp_path, num_world_steps=1, **settings)
+
+
+def test_one_step_is_a_rollout_that_ends_without_noise(gemma_folder: Path, folder: Path) -> None:
+    load_world(gemma_folder, folder, num_world_steps=1, world_inference_steps=1)

@@ -280,7 +280,6 @@ def test_model_without_an_encoder_says_how_to_get_one(world: TheWorld, inputs: A
         ("num_world_steps", -1),
         ("num_world_steps", 17),
         ("world_inference_steps", 0),
-        ("world_inference_steps", 1),
         ("world_fps", 0),
     ],
 )

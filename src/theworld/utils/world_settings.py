@@ -71,8 +71,7 @@ class WorldSettings:
     world_seed: int = setting(
         0, "Seed of the rollout's noise, the same for every image.", low=0, high=2**63 - 1, shapes=True)
     world_inference_steps: int = setting(
-        35, "Denoising steps of a rollout, which ends at the smallest noise level; one alone would leave noise.", low=2,
-        high=1000, shapes=True)
+        35, "Denoising steps of a rollout; that of Cosmos-Predict2 needs two at least.", low=1, high=1000, shapes=True)
     world_guidance_scale: float = setting(
         1.0, "Classifier-free guidance of a rollout; above 1 each step takes two forward passes.", low=0, high=100,
         shapes=True)

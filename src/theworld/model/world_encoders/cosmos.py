@@ -264,8 +264,12 @@ class CosmosWorldEncoder(WorldEncoder):
         """The diffusion transformer and its scheduler from their repository."""
         transformer = load_component(CosmosTransformer3DModel, self._origin, "transformer", self._dtype, **self._hub)
         scheduler = load_scheduler(self._origin, transformer, **self._hub)
-        if is_version_25(transformer) and self.fps != FPS:
+        version_25 = is_version_25(transformer)
+        if version_25 and self.fps != FPS:
             raise TheWorldError(f"world_fps={self.fps}: Cosmos-Predict2.5 takes no frame rate, its videos have {FPS}")
+        if not version_25 and "num_inference_steps" in self.settings and self.num_inference_steps == 1:
+            told = "the sampler of Cosmos-Predict2 stops at its smallest noise level, so one step leaves only noise"
+            raise TheWorldError(f"world_inference_steps=1: {told}; set 2 or more")
         return without_padding_mask(transformer), scheduler
 
     def prompts(self) -> list[str | None]:
