@@ -4,9 +4,8 @@ python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. With `--evidence`,
-copies evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
-docs/figures/results-*.svg.
+all`), and choices.json of benchmarks/nano_choices.py. With `--evidence`, copies evidence.json of `theworld nano
+evidence` there, and its figures to docs/evidence. Also draws docs/figures/results-*.svg.
 """
 
 import argparse
@@ -39,15 +38,13 @@ def main() -> None:
     if path := parser.parse_args().evidence:
         take_evidence(path)
     metrics = json.loads((RESULTS / "arms.json").read_text(encoding="utf-8"))
-    layouts = json.loads((RESULTS / "layouts.json").read_text(encoding="utf-8"))
     put(ROOT / "README.md", "results", verdicts_text(metrics))
     for name, figure in results_figures(metrics).items():
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
-    put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
-    encoders = json.loads((RESULTS / "encoders.json").read_text(encoding="utf-8"))
-    put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
+    choices = json.loads((RESULTS / "choices.json").read_text(encoding="utf-8"))
+    put(ROOT / "docs" / "nano-world.md", "choices", choices_text(choices))
     if (evidence := RESULTS / "evidence.json").is_file():
         put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
 
@@ -154,23 +151,21 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
     return table([link, "items with a rollout in %", "accuracy in %", "margin below"], rows)
 
 
-def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """One row for each of the four layouts."""
-    rows = (
-        [layout, *(percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
-        for layout, kinds in layouts.items()
-    )
-    return table(["layout", "predictive", "static"], rows)
-
-
-def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per world encoder: accuracy by kind, accuracy per seed on predictive questions, and time per image."""
+def choices_text(choices: Mapping[str, Any]) -> str:
+    """One row per choice: accuracy by kind, the difference to the first row in points, and time per image."""
     rows: list[list[Any]] = []
-    for key, row in encoders.items():
-        seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
-        kinds = (percent(row[kind]) for kind in ("predictive", "static"))
-        rows.append([f"`{key}`", *kinds, seeds, f"{row['milliseconds']:.1f}"])
-    return table(["world encoder", "predictive", "static", "predictive, by seed", "ms an image"], rows)
+    for row in choices["rows"]:
+        cells = [cell for kind in ("predictive", "static") for cell in (percent(row[kind]), _points(row[kind]))]
+        rows.append([row["choice"], row["value"], *cells, f"{row['milliseconds']:.1f}"])
+    header = ["choice", "changed to", "predictive", "difference", "static", "difference", "ms an image"]
+    return table(header, rows)
+
+
+def _points(row: Mapping[str, Any]) -> str:
+    """The difference of a row of `choices_text`, or nothing in the first one."""
+    if (told := row.get("difference")) is None:
+        return ""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * told[key] for key in ("estimate", "low", "high")))
 
 
 def put(page: Path, name: str, text: str) -> None:

@@ -43,7 +43,7 @@ WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
 DRAWS = 2  # conversations about each scene's first frame; a third is about a later one
 
-# Delta from the library's defaults. The layout is what the validation scenes preferred; see benchmarks/nano_layouts.py.
+# Delta from the library's defaults. benchmarks/nano_choices.py measures what each is worth.
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,

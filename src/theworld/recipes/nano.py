@@ -110,15 +110,24 @@ def train_fusions(
         The folder of each, `out`/weights/<encoder>-<seed>.
     """
     config = config or NanoConfig()
+    prepare_fusions(out, config)
+    chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
+    lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
+    run_lanes(lanes, config.workers)
+    return [out / "weights" / name for name, *_ in chosen]
+
+
+def prepare_fusions(out: Path, config: NanoConfig) -> None:
+    """What fusions of the shipped base models need in `out`: these models, scenes, clips and conversations.
+
+    Raises:
+        ValueError: `out` was made with another config.
+    """
     settle(out / "recipe.json", config)
     simulate(out, "fusion", config)
     _converse(out, config)
     for base in ("gemma", "cosmos"):
         shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
-    chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
-    lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
-    run_lanes(lanes, config.workers)
-    return [out / "weights" / name for name, *_ in chosen]
 
 
 def simulate(out: Path, split: str, config: NanoConfig) -> None:
@@ -148,7 +157,7 @@ def fusion_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos
 
 
 def align_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos", cosmos: str = "cosmos") -> Lane:
-    """A fresh fusion and its alignment in `out`/`name`; `cosmos` is the folder of the world in `out`/weights."""
+    """A fresh fusion, start, and its alignment, align, in `out`/`name`; `cosmos` is the world's folder in weights."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
     align = stage_settings(

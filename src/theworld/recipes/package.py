@@ -106,10 +106,9 @@ def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> 
 def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
     """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies.
 
-    The bases are the folders `gemma` and `cosmos` in `weights`. Controls take the processor of `gemma`.
+    The bases are the folders `gemma` and `cosmos` in `weights`. The processor is that of `gemma`.
     """
-    of_gemma = _PROCESSOR if target.parent.name == CONTROLS else ()
-    _copy(source, target, *_NOT_PACKAGED, *of_gemma)
+    _copy(source, target, *_NOT_PACKAGED, *_PROCESSOR)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},
