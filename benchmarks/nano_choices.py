@@ -2,9 +2,10 @@
 
     python benchmarks/nano_choices.py runs/nano-choices --output docs/results/choices.json
 
-Trains fusions of the shipped base models. They share scenes, conversations, steps and seed, and answer the same
-questions about validation scenes. Differences are to the first row, question by question. Time is that of the world
-encoder alone, in batches of 64 on one thread; the encoders run in turn. If interrupted, run the same command again.
+Trains fusions of the shipped base models, each with one number of latent frames ahead. They share scenes,
+conversations, steps and seed, and answer the same questions about validation scenes. Differences are to the first row,
+question by question. Time is that of the world encoder alone, in batches of 64 on one thread; the encoders run in turn.
+If interrupted, run the same command again.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from theworld.recipes.nano import Lane, align_lane, prepare_fusions, question_la
 from theworld.recipes.nano_config import NanoConfig
 from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
+from theworld.utils.settings import read_values
 
 KINDS = ("predictive", "static")
 BATCH, ROUNDS = 64, 7
@@ -76,16 +78,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--choices", nargs="*", default=[], help="beside the first, such as position (default: all)")
     parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
-    parser.add_argument("--align_steps", type=int, default=1500)
-    parser.add_argument("--question_steps", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0, help="of initial weights and of the order of the data")
+    parser.add_argument("--align_steps", type=int, help="(default: 1500)")
+    parser.add_argument("--question_steps", type=int, help="(default: 300)")
+    parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
+    parser.add_argument("--workers", type=int, help="trainings side by side")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
-    parser.add_argument("--workers", type=int, default=2, help="trainings side by side")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     configure_logging()
-    given = {name: getattr(args, name) for name in ("align_steps", "question_steps", "seed", "workers")}
-    config = NanoConfig.from_file(args.config, given) if args.config else NanoConfig(**given)
+    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "seed", "workers")}
+    read = read_values(args.config) if args.config else {}
+    chosen_keys = {name: value for name, value in given.items() if value is not None}
+    config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
     chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
@@ -109,7 +113,8 @@ def main() -> None:
         told = ", ".join(f"{kind} {100 * rows[-1][kind]['estimate']:.1f}" for kind in KINDS)
         print(f"{one.choice}: {one.value}: {told}, {milliseconds:.1f} ms an image", flush=True)
     if args.output:
-        write_json(args.output, {**given, "rows": rows})
+        steps = {name: getattr(config, name) for name in ("align_steps", "question_steps", "seed")}
+        write_json(args.output, steps | {"rows": rows})
 
 
 def questions(folder: Path, config: NanoConfig, one: Choice) -> Lane:

@@ -13,6 +13,8 @@ from theworld.analysis.imagine import imagine
 from theworld.model.checkpoints.save import AUTO_CODE
 from theworld.nano.asking import Item, answer_items
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example, write_examples
+from theworld.nano.foreign import FOREIGN_ANSWER, HELD_OUT_QUESTIONS, foreign_image
+from theworld.nano.physics import FRAMES
 from theworld.nano.questions import predictive_questions, static_questions
 from theworld.nano.scenes import make_clip
 from theworld.utils.hub import NANO_WEIGHTS
@@ -50,7 +52,7 @@ def test_the_auto_classes_find_the_package() -> None:
         assert path.read_text(encoding="utf-8") == AUTO_CODE, path
 
 
-@pytest.mark.parametrize("kind", ["drop", "race", "stack"])
+@pytest.mark.parametrize("kind", ["drop", "race", "stack", "pegs", "bumpers"])
 def test_fresh_predictive_questions_are_mostly_answered(model: TheWorld, kind: str) -> None:
     asked = items(kind, 40, predictive=True)
     answers = answer_items(model, model.processor, asked)
@@ -68,6 +70,14 @@ def test_fresh_static_questions_are_answered_with_and_without_the_world(model: T
         assert sum(right) >= 35
 
 
+def test_what_is_not_of_its_world_is_told_so(model: TheWorld) -> None:
+    scene = load_example("drop")
+    told = [model.ask(scene.image, question) for question in HELD_OUT_QUESTIONS]
+    assert told.count(FOREIGN_ANSWER) >= 10  # of 12
+    images = [Image.fromarray(foreign_image(seed, held_out=True)) for seed in range(12)]
+    assert [model.ask(image, scene.question) for image in images].count(FOREIGN_ANSWER) >= 10
+
+
 def test_examples_are_what_the_simulation_makes(tmp_path: Path) -> None:
     write_examples(tmp_path)
     for name in EXAMPLES:
@@ -83,7 +93,7 @@ def test_examples_hold_a_clip_a_question_and_its_answer(name: str) -> None:
     example = load_example(name)
     assert example.question.endswith("?")
     assert example.answer.isalpha()
-    assert len(example.clip) == 9
+    assert len(example.clip) == FRAMES
     assert example.clip[0].tobytes() == example.image.tobytes()
 
 

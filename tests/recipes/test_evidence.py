@@ -21,7 +21,7 @@ from theworld.nano.scenes import SceneSet, load
 from theworld.recipes import evidence as package
 from theworld.recipes.evidence import LINES, EvidenceSettings, choices, comparisons
 from theworld.recipes.evidence import answers as answering
-from theworld.recipes.evidence.claims import decide_claims
+from theworld.recipes.evidence.claims import STATIC_ARMS, decide_claims
 from theworld.recipes.evidence.comparisons import bars, compare_arms, correct, resampled
 from theworld.recipes.evidence.figures import FIGURES, draw_figures
 from theworld.recipes.evidence.futures import fit
@@ -30,6 +30,7 @@ from theworld.recipes.evidence.settings import FAMILIES, RATES, Experiment
 from theworld.recipes.evidence.tables import evidence_text
 from theworld.recipes.nano import train_fusions
 from theworld.recipes.nano_config import SMOKE, NanoConfig
+from theworld.recipes.package import digest
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import read_jsonl, write_json
@@ -43,6 +44,7 @@ TINY = EvidenceSettings(
     law_clips=4,
     law_steps=2,
     questions=24,
+    static_questions=24,
     futures=2,
     config=NanoConfig.from_file(
         SMOKE,
@@ -74,7 +76,7 @@ def made_evidence() -> dict[str, Any]:
         family: {
             "n": 1100,
             "rollout": share(0.95),
-            "by_seed": [[0.94, 0.96]],
+            "by_seed": [[0.94, 0.95, 0.96, 0.95, 0.95]] * 2,
             "bar": "static_learner",
             "rivals": {name: dict(rival) for name in ("static_learner", "current_frame", "gemma_tuned")},
         }
@@ -109,7 +111,7 @@ def made_evidence() -> dict[str, Any]:
         for family in FAMILIES
     }
     followed = {"new_dynamics": (0.9, 0.06), "old_dynamics": (0.05, 0.92)}
-    followed |= {"current_frame": (0.1, 0.7), "static_learner": (0.12, 0.66)}
+    followed |= {"current_frame": (0.1, 0.7), "static_learner": (0.12, 0.66), "gemma_tuned": (0.11, 0.5)}
     arms = {arm: {"new": share(new, 600), "old": share(old, 600)} for arm, (new, old) in followed.items()}
     doses = [0.55, 0.62, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97]
     models = [
@@ -176,7 +178,10 @@ def test_every_claim_holds_where_the_numbers_say_so() -> None:
     claims = decide_claims(made_evidence())
     assert [row["name"] for row in claims] == [*LINES]
     assert all(row["holds"] for row in claims)
-    assert "peg_touch: 95.0 %, +30.0 [+26.0, +34.0] to static_learner (does not qualify)" in claims[1]["found"]
+    assert (
+        "peg_touch: 95.0 %, +30.0 [+26.0, +34.0] to static_learner (2 dynamics, 5 seeds, n=1100) (does not qualify)"
+        in claims[1]["found"]
+    )
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -189,6 +194,9 @@ Change = Callable[[dict[str, Any]], None]
         ("gain", lambda e: e["gain"]["families"]["wall"]["rivals"]["current_frame"].update(difference=0.14)),
         ("gain", lambda e: e["gain"]["families"]["wall"]["rivals"]["current_frame"].update(low=0.09)),
         ("gain", lambda e: e["gain"]["families"]["wall"]["rivals"]["gemma_tuned"].update(p_holm=0.02)),
+        ("gain", lambda e: e["gain"]["families"]["wall"].update(n=999)),
+        ("gain", lambda e: e["gain"]["families"]["wall"]["by_seed"].pop()),
+        ("gain", lambda e: e["gain"]["families"]["wall"]["by_seed"][0].pop()),
         ("tracing", lambda e: e["tracing"]["peg_bin"].update(wrong=99)),
         ("tracing", lambda e: e["tracing"]["peg_bin"]["answer_is_imagined"].update(estimate=0.96)),
         ("tracing", lambda e: e["tracing"]["peg_bin"]["wrong_follows_imagined"].update(estimate=0.7)),
@@ -196,6 +204,7 @@ Change = Callable[[dict[str, Any]], None]
         ("law", lambda e: e["law"]["wall"]["new_dynamics"]["new"].update(estimate=0.84)),
         ("law", lambda e: e["law"]["wall"]["new_dynamics"]["new"].update(n=499)),
         ("law", lambda e: e["law"]["wall"]["static_learner"]["new"].update(estimate=0.16)),
+        ("law", lambda e: e["law"]["wall"]["gemma_tuned"]["new"].update(estimate=0.16)),
         ("dose", lambda e: e["dose"].update(fit=None)),
         ("dose", lambda e: e["dose"]["models"].pop()),
         ("dose", lambda e: e["dose"]["fit"].update(slope=1.2)),
@@ -219,6 +228,15 @@ def test_families_that_do_not_qualify_neither_help_nor_hinder() -> None:
     assert "gain" in holding(evidence)
     evidence["bars"]["wall"]["qualifies"] = False
     assert holding(evidence) == ["dose", "no_harm", "verdicts"]
+
+
+def test_every_family_that_qualifies_has_to_be_measured() -> None:
+    evidence = made_evidence()
+    evidence["bars"]["peg_touch"]["qualifies"] = True
+    del evidence["tracing"]["peg_touch"]
+    claims = {row["name"]: row for row in decide_claims(evidence)}
+    assert not claims["tracing"]["holds"]
+    assert "peg_touch: not measured" in claims["tracing"]["found"]
 
 
 def test_a_difference_is_resampled_over_seeds_and_scenes() -> None:
@@ -321,6 +339,31 @@ def test_the_experiment_needs_its_scenes(keys: dict[str, Any], told: str) -> Non
         EvidenceSettings(config=NanoConfig(**keys))
 
 
+@pytest.mark.parametrize("numbers", [{"labels": 0}, {"labels": 2_501}, {"curve": (50, 4_000)}])
+def test_there_are_as_many_scenes_as_labels(numbers: dict[str, Any]) -> None:
+    with pytest.raises(TheWorldError, match="labelled scenes of a kind: expected 1 to 2500"):
+        EvidenceSettings(**numbers)
+
+
+def test_other_weights_and_other_configs_have_another_digest(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"world_inference_steps": 2})
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    first = digest(tmp_path)
+    write_json(tmp_path / "config.json", {"world_inference_steps": 6})
+    second = digest(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"others")
+    assert len({first, second, digest(tmp_path)}) == 3
+
+
+def test_early_dynamics_are_known_by_their_weights(tmp_path: Path) -> None:
+    def inputs(weights: bytes) -> dict[str, Any]:
+        (tmp_path / "transformer").mkdir(exist_ok=True)
+        (tmp_path / "transformer" / "model.safetensors").write_bytes(weights)
+        return EvidenceSettings(checkpoints=(tmp_path,)).inputs()
+
+    assert inputs(b"one") == inputs(b"one") != inputs(b"two")
+
+
 def test_holm_is_over_all_families_and_rivals() -> None:
     families = {name: {"rivals": {"a": {"p": 0.01}, "b": {"p": 0.02}}} for name in ("one", "two")}
     assert [rival["p_holm"] for rival in correct(families)["one"]["rivals"].values()] == [0.04, 0.04]
@@ -359,6 +402,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     still |= {"world_encoder": "still", "gemma_model_name": "../../gemma", "cosmos_model_name": "../../cosmos"}
     shutil.copytree(trained, weights / "controls" / "current_frame")
     (weights / "controls" / "current_frame" / "config.json").write_text(json.dumps(still), encoding="utf-8")
+    shutil.copytree(NANO_WEIGHTS / "controls" / "gemma_tuned", weights / "controls" / "gemma_tuned")
     return folder
 
 
@@ -395,6 +439,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {*found["gain"]["rates"]} == {"rollout", "current_frame", "gemma_tuned"}
     assert {*found["tracing"]} == {*FAMILIES}
     assert {*found["law"]} >= {"peg_bin", "wall"}
+    assert found["law"]["wall"].keys() == {"new_dynamics", *STATIC_ARMS}
     assert [model["name"] for model in found["dose"]["models"]] == ["2 sampler steps", "3 sampler steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
@@ -422,6 +467,14 @@ def test_labels_are_of_the_scenes_that_the_conversations_are_about(folder: Path)
     assert {name for name in asked if name.startswith("pegs")} == {
         f"pegs-{scenes.records[clip]['seed']}" for clip in first
     }
+
+
+def test_too_few_test_scenes_to_read_imagined_ends_are_found_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["nano", "evidence", str(tmp_path), "--quick", "--test", '{"pegs": 99, "bumpers": 300}']) == 2
+    assert "'pegs': 99" in (told := capsys.readouterr().err)
+    assert "expected at least 100 scenes of pegs and bumpers" in told
 
 
 @pytest.mark.usefixtures("few_steps")

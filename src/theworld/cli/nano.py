@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for job, names in ((train, tuple(keys(NanoConfig))), (fuse, OF_FUSIONS), (evidence, OF_EVIDENCE)):
         files = job.add_mutually_exclusive_group()
         files.add_argument("--config", help="JSON file of keys of the recipe that differ from the defaults")
-        files.add_argument("--smoke", action="store_true", help="a few steps of every stage")
+        if job is not evidence:  # too few scenes for it
+            files.add_argument("--smoke", action="store_true", help="a few steps of every stage")
         group = job.add_argument_group("keys of the recipe, over those of the file")
         for name in names:
             add_key(group, keys(NanoConfig)[name])
@@ -149,5 +150,5 @@ def _config(args: argparse.Namespace, names: Iterable[str] | None = None, defaul
 
     known = keys(NanoConfig)
     given = {name: known[name].parse(vars(args)[name]) for name in names or known if name in args}
-    path = SMOKE if args.smoke else args.config or default
+    path = SMOKE if vars(args).get("smoke") else args.config or default
     return NanoConfig.from_file(path, given) if path else NanoConfig.from_dict(given)

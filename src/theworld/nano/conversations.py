@@ -18,7 +18,7 @@ from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
 from .families import MARGIN, Question
 from .foreign import FOREIGN_ANSWER, FOREIGN_QUESTIONS
-from .kinds.bins import COLUMN, DIVIDER_XS
+from .kinds.bins import COLUMN, DIVIDER_XS, column_of
 from .kinds.race import LANE_WALL_X
 from .physics import SIZE
 from .questions import conversational_questions, predictive_questions, static_questions
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 FIRST, LATENT_STEP = 0, 4
 MULTI_SHARE = 0.6
-COLUMN_WIDTH = DIVIDER_XS[0]
 FOREIGN_SHARE = 0.08
 """Of conversations about foreign images, and of other conversations that a foreign question interrupts, each."""
 FOREIGN_IMAGES = 4_000
@@ -164,7 +163,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
             ),
         }
         if min(abs(x - edge) for edge in DIVIDER_XS) >= MARGIN:
-            places["column"] = (columns, int(x // COLUMN_WIDTH), NUMBERS)
+            places["column"] = (columns, column_of(x), NUMBERS)
         for family, (phrasings, place, choices) in places.items():
             text = phrasings[rng.integers(len(phrasings))].format(ball=ball["colour"])
             questions.append(Question(family, "static", text, choices[min(max(place, 0), len(choices) - 1)], choices))

@@ -53,7 +53,7 @@ FUSION_CONFIG: dict[str, Any] = {
     "world_attention": "bidirectional",
     "world_inference_steps": 2,  # 6 are right less often on validation scenes
     # The best on validation scenes: `theworld evaluate --data .../validation --arms world,world_off`
-    "auto_world_margin": 0.994,
+    "auto_world_margin": 0.9999,
     "world_guidance_scale": 1.0,
 }
 

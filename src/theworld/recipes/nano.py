@@ -12,9 +12,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +36,7 @@ from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
 
 from .nano_config import NanoConfig
-from .package import CONTROLS, package_cosmos, package_delta, package_gemma, write_card
+from .package import CONTROLS, copy_base_models, package_cosmos, package_delta, package_gemma, write_card
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +120,12 @@ def prepare_fusions(out: Path, config: NanoConfig) -> None:
     """What fusions of the shipped base models need in `out`: these models, scenes, clips and conversations.
 
     Raises:
-        ValueError: `out` was made with another config.
+        ValueError: `out` was made with another config or other base models.
     """
     settle(out / "recipe.json", config)
     simulate(out, "fusion", config)
     _converse(out, config)
-    for base in ("gemma", "cosmos"):
-        shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
+    copy_base_models(NANO_WEIGHTS, out / "weights")
 
 
 def simulate(out: Path, split: str, config: NanoConfig) -> None:
@@ -251,8 +249,13 @@ def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(side_by_side, context, initializer=_start_worker, initargs=(threads,)) as pool:
-        for done in [pool.submit(_run_stages, lane) for lane in lanes]:
-            done.result()
+        running = [pool.submit(_run_stages, lane) for lane in lanes]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:  # the lanes that have not begun would hide it for hours
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _start_worker(threads: int) -> None:

@@ -158,6 +158,7 @@ class NanoConfig:
             "batch_size": self.dynamics_batch_size,
             "learning_rate": self.dynamics_learning_rate,
             "compiled": self.compile,
+            "mirrored": not LAWS[self.law].tilt,
             "sizes": self.transformer,
             **self._of_stage("cosmos/transformer"),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
 from theworld.nano.dynamics import prompt_embedding
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_text
 
@@ -69,13 +71,43 @@ Right answers in percent with 95 % intervals; `theworld evaluate --task micro_wo
 """
 
 
+def digest(folder: Path) -> str:
+    """What identifies the weights and configs below a folder: 12 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")):
+        found.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:12]
+
+
+def copy_base_models(source: Path, target: Path) -> None:
+    """Copy the folders `gemma` and `cosmos` of `source` to `target`, each all or nothing.
+
+    Raises:
+        ValueError: `target` has other base models.
+    """
+    for name in ("gemma", "cosmos"):
+        if not (target / name).is_dir():
+            partial = target / f"{name}.partial-{os.getpid()}"
+            shutil.copytree(source / name, partial)
+            partial.rename(target / name)
+        elif digest(target / name) != digest(source / name):
+            raise TheWorldError(f"{target / name}: another base model than {source / name}; choose another folder")
+
+
 def package_gemma(source: Path, target: Path) -> None:
     """Copy what loading needs; the stage has rounded it to bf16 already."""
     _copy(source, target, "vlm.json")
+    shutil.copy(source / "config.json", target)
 
 
 def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a model's folder, its tokenizer without the white space and brackets that are half of its file."""
+    """Copy a model's folder, its tokenizer without the white space and brackets that are half of its file.
+
+    The caller writes config.json last: it says that the folder is whole.
+    """
+    left_out = (*left_out, "config.json")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
     path = target / "tokenizer.json"
     if path.is_file():

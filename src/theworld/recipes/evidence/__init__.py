@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from theworld.evaluation.tasks import micro_world
+from theworld.utils.errors import TheWorldError
 from theworld.utils.io import write_json
 
 from ..nano import settle
@@ -23,7 +25,7 @@ from .claims import decide_claims
 from .comparisons import bars, gain, transfer
 from .futures import dose_response, law_swap, no_harm, trace, verdicts
 from .models import check_dynamics
-from .settings import QUICK, EvidenceSettings, Experiment
+from .settings import HARD_KINDS, QUICK, EvidenceSettings, Experiment
 
 LINES: dict[str, Callable[[Experiment], Any]] = {
     "bars": bars,
@@ -49,11 +51,16 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
 
     Raises:
         FileNotFoundError: A folder of dynamics or of the models is missing.
-        ValueError: The scenes or results in `folder` were made with other settings or weights.
+        ValueError: The scenes or results in `folder` were made with other settings or weights, or there are too few
+            test scenes.
     """
     from .figures import draw_figures  # needs matplotlib
 
     settings = settings or EvidenceSettings()
+    counts = settings.config.counts("test")
+    if min(counts[kind] for kind in HARD_KINDS) < micro_world.MIN_READ:
+        told = f"expected at least {micro_world.MIN_READ} scenes of {' and '.join(HARD_KINDS)}, to read imagined ends"
+        raise TheWorldError(f"test={counts}: {told}")
     check_dynamics((*settings.dynamics, *settings.checkpoints))
     experiment = Experiment(folder, settings)
     experiment.check_weights()

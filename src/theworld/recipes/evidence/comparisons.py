@@ -58,7 +58,7 @@ def bars(experiment: Experiment) -> dict[str, Any]:
                 "reads": chosen["features"],
             }
         # 2. What it says of the family, on validation scenes
-        few, many = (by_labels[str(labels)]["validation"] for labels in (settings.labels, max(settings.curve)))
+        few, many = (by_labels[str(n)]["validation"] for n in (settings.labels, max(settings.labels, *settings.curve)))
         probe = probe_ends(experiment, family, sets, train)
         qualifies = few <= FEW_CEILING and many <= MANY_CEILING and probe["validation"] >= PROBE_FLOOR
         found[family] = {"labels": by_labels, "probe": probe, "qualifies": qualifies}

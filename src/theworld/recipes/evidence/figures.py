@@ -11,20 +11,20 @@ from theworld.evaluation.report.plots import GRID, INK, PALETTE, STYLE
 from theworld.nano.places import MIRRORED
 from theworld.utils.imports import require
 
+from .tables import ARMS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ARMS = {
-    "rollout": ("rollout", PALETTE[0], "o"),
-    "current_frame": ("current frame, trained alike", PALETTE[1], "s"),
-    "static_learner": ("best static learner", PALETTE[2], "^"),
-    "gemma_tuned": ("Gemma trained equally", PALETTE[3], "D"),
-}
-"""Label, colour and marker."""
+MARKERS = dict(
+    zip(("rollout", "current_frame", "static_learner", "gemma_tuned"), zip(PALETTE, "os^D", strict=False), strict=True)
+)
+"""Colour and marker by arm."""
 LAW_ARMS = {
     "new_dynamics": "rollout, dynamics of\nthe new law",
     "old_dynamics": "rollout, dynamics of\nthe old law",
     "current_frame": "current frame",
+    "gemma_tuned": "Gemma trained equally",
     "static_learner": "best static learner",
 }
 NAMES = {
@@ -73,7 +73,7 @@ def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
     levels = evidence["transfer"]["levels"]
     families = [*levels["rollout"]]
     for axes, family in zip(_panels(figure, families), families, strict=True):
-        for arm in ARMS:
+        for arm in MARKERS:
             _curve(axes, arm, range(1, 1 + len(levels[arm][family])), levels[arm][family])
         count = len(levels["rollout"][family])
         axes.set_xlim(0.8, count + 0.2)
@@ -95,7 +95,7 @@ def _laws(figure: Any, evidence: Mapping[str, Any]) -> None:
         _align_ends(axes)
     panels[0].invert_yaxis()
     _legend(figure, panels[0], 3, "answer of the")
-    figure.supxlabel("answers in per cent", fontsize=9)
+    figure.supxlabel("answers in percent", fontsize=9)
 
 
 def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
     left.set_xlim(right=100.5)
     left.tick_params(labelsize=8)
     left.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
-    _title(left, "all scenes, in per cent")
+    _title(left, "all scenes, in percent")
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
     # Of the wrong imagined ends alone
     shares = [[row[f"wrong_follows_{which}"] for row in traced.values()] for which in ("imagined", "truth")]
@@ -129,7 +129,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
     right.set_yticks(range(len(traced)), [_name(family) for family in traced])
     for place, row in enumerate(traced.values()):
         right.text(102, place, f"n = {row['wrong']}", va="center", fontsize=8)
-    _title(right, "where the imagined end is wrong, in per cent")
+    _title(right, "where the imagined end is wrong, in percent")
     right.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
     left.invert_yaxis()
 
@@ -154,8 +154,8 @@ def _dose(figure: Any, evidence: Mapping[str, Any]) -> None:
     values = [100 * row[key] for model in means for row in model["families"].values() for key in ("imagined", "answer")]
     low = 10 * (min(values, default=0) // 10)
     axes.set(xlim=(low, 101), ylim=(low, 101))
-    axes.set_xlabel("imagined end right, in per cent", fontsize=9)
-    axes.set_ylabel("answer right, in per cent", fontsize=9)
+    axes.set_xlabel("imagined end right, in percent", fontsize=9)
+    axes.set_ylabel("answer right, in percent", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.set_aspect("equal", anchor="W")
     axes.grid(color=GRID, alpha=0.3, linewidth=0.8)
@@ -196,7 +196,7 @@ def _panels(figure: Any, families: Sequence[str]) -> Sequence[Axes]:
 
 
 def _curve(axes: Axes, arm: str, places: Sequence[int], shares: Sequence[Mapping[str, float]]) -> None:
-    label, colour, marker = ARMS[arm]
+    label, (colour, marker) = ARMS[arm], MARKERS[arm]
     middle, low, high = ([100 * share[key] for share in shares] for key in ("estimate", "low", "high"))
     axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.plot(places, middle, f"-{marker}", color=colour, label=label, markersize=4, linewidth=1.4)
@@ -205,7 +205,7 @@ def _curve(axes: Axes, arm: str, places: Sequence[int], shares: Sequence[Mapping
 def _shared_labels(figure: Any, below: str) -> None:
     _legend(figure, figure.axes[0], 5)
     figure.supxlabel(below, fontsize=9)
-    figure.axes[0].set_ylabel("accuracy in per cent", fontsize=9)
+    figure.axes[0].set_ylabel("accuracy in percent", fontsize=9)
 
 
 def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:

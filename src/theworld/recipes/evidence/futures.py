@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from theworld.evaluation.ask.arms import FULL
+from theworld.evaluation.score import one_answer_families
 from theworld.evaluation.stats.significance import compare
 from theworld.evaluation.tracing import share_of
 from theworld.evaluation.verdict import REFERENCE
@@ -20,7 +21,7 @@ from .answers import Answers, answers_of, ask, learned_answers
 from .models import other_law, variant, with_dynamics
 from .settings import FAMILIES, HARD_KINDS, LAW, Experiment
 
-SPARE = 1.15  # scenes beyond those that should give as many wrong imagined ends as are wanted
+SPARE = 1.35  # scenes beyond those that should give as many wrong imagined ends as are wanted
 
 
 def trace(experiment: Experiment) -> dict[str, Any]:
@@ -30,17 +31,14 @@ def trace(experiment: Experiment) -> dict[str, Any]:
     """
     settings = experiment.settings
     count = settings.config.counts("test")[HARD_KINDS[0]]
-    found = _traced(experiment, "traced", experiment.weights / "theworld", _test_scenes(experiment, count))
-    rates = [row["wrong"] / row["n"] for row in found.values()]
+    found = _traced(experiment, "traced", experiment.weights / "theworld", experiment.split("test"))
+    rates = [row["wrong"] / count for row in found.values()]
     wanted = max((settings.wrong_ends * SPARE / rate if rate else math.inf for rate in rates), default=0)
     more = int(min(settings.most_traced, max(count, wanted)))
     if more <= count:
         return found
-    return _traced(experiment, "traced", experiment.weights / "theworld", _test_scenes(experiment, more))
-
-
-def _test_scenes(experiment: Experiment, count: int) -> SceneSet:
-    return experiment.more(f"test-{count}", "test", dict.fromkeys(HARD_KINDS, count))
+    scenes = experiment.more(f"test-{more}", "test", dict.fromkeys(HARD_KINDS, more))
+    return _traced(experiment, "traced", experiment.weights / "theworld", scenes)
 
 
 def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> dict[str, Any]:
@@ -71,11 +69,12 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
     # 1. Answers of every arm
     world = other_law(experiment)
     new = variant(experiment, model, f"theworld-{world}", world)
-    still = experiment.weights / "controls" / "current_frame"
+    controls = experiment.weights / "controls"
     arms: dict[str, Answers] = {
         "new_dynamics": answers_of(experiment, f"law-{world}", new, scenes),
         "old_dynamics": answers_of(experiment, "law-old", model, scenes),
-        "current_frame": answers_of(experiment, "law-current_frame", still, scenes),
+        "current_frame": answers_of(experiment, "law-current_frame", controls / "current_frame", scenes),
+        "gemma_tuned": answers_of(experiment, "law-gemma_tuned", controls / "gemma_tuned", scenes, "world_off"),
     }
     train, validation = experiment.split("fusion"), experiment.split("validation")
     arms["static_learner"] = {}
@@ -118,8 +117,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
         world = with_dynamics(experiment, folder)
         chosen.append((folder.name, variant(experiment, model, f"theworld-{world}", world)))
     # 2. What each imagines and answers
-    count = settings.config.counts("test")[HARD_KINDS[0]]
-    scenes, models = _test_scenes(experiment, count), list[dict[str, Any]]()
+    scenes, models = experiment.split("test"), list[dict[str, Any]]()
     for name, folder in chosen:
         traced = _traced(experiment, folder.name, folder, scenes)
         told = {
@@ -146,20 +144,24 @@ def fit(points: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
     """For each number of latent frames, static questions about all frames with the world on against Gemma alone.
 
+    Families in which all items have one answer do not count.
+
     Returns:
         A row a number: `num_world_steps`, `difference` with `low` and `high`, `n`, accuracy of `gemma`, `worst` family.
     """
-    scenes, questions = experiment.split("test"), experiment.settings.questions
+    scenes, questions = experiment.split("test"), experiment.settings.static_questions
     every = [*range(experiment.settings.config.world_steps + 1)]
     settings: dict[str, Any] = {"families": "static", "num_samples": questions, "num_world_steps": every}
     arms = f"{REFERENCE},{FULL},{FULL}_0"
     asked = ask(experiment, f"no-harm-{questions}", experiment.weights / "theworld", scenes, arms=arms, **settings)
-    alone = asked.predictions[REFERENCE]
+    everything = asked.predictions[REFERENCE]
+    counted = ~np.isin([row.family for row in everything], [*one_answer_families(everything)])
+    alone = [row for row, counts in zip(everything, counted, strict=True) if counts]
     clusters, families = [row.cluster for row in alone], np.array([row.family for row in alone])
     theirs, rows = np.array([row.score for row in alone]), list[dict[str, Any]]()
     for steps in every:
         arm = FULL if steps == every[-1] else f"{FULL}_{steps}"
-        ours = np.array([row.score for row in asked.predictions[arm]])
+        ours = np.array([row.score for row in asked.predictions[arm]])[counted]
         by_family = {str(family): float((ours - theirs)[families == family].mean()) for family in np.unique(families)}
         worst = min(by_family, key=lambda family: by_family[family])
         found = compare(ours, theirs, clusters)

@@ -11,12 +11,13 @@ from typing import Any
 
 from theworld.nano.dynamics import train_dynamics
 from theworld.nano.fusion import write_clips, write_conversations
+from theworld.nano.physics import LAWS
 from theworld.utils.errors import MissingFileError
 from theworld.utils.io import write_text
 
 from ..nano import Lane, align_lane, question_lane, run_lanes, tuned_lane
-from ..package import package_cosmos
-from .settings import HARD_KINDS, LAW, Experiment, digest
+from ..package import copy_base_models, digest, package_cosmos
+from .settings import HARD_KINDS, LAW, Experiment
 
 ENCODERS = {"rollout": "cosmos", "current_frame": "still"}
 """World encoder of the arms that have one; `gemma_tuned` has none."""
@@ -101,16 +102,13 @@ def easy_scenes(experiment: Experiment, split: str = "fusion") -> Path:
 
 def copy_bases(experiment: Experiment) -> None:
     """The base models, and beside them the world with every other dynamics that fusions are trained with."""
-    weights = experiment.fusions / "weights"
-    for base in ("gemma", "cosmos"):
-        if not (weights / base).is_dir():
-            shutil.copytree(experiment.weights / base, weights / base)
+    copy_base_models(experiment.weights, experiment.fusions / "weights")
     for folder in experiment.settings.dynamics:
         with_dynamics(experiment, folder)
 
 
 def check_dynamics(folders: Sequence[Path]) -> None:
-    """A FileNotFoundError for a folder without a transformer."""
+    """Raises a FileNotFoundError if a folder has no transformer."""
     for folder in folders:
         if not (folder / "transformer" / "config.json").is_file():
             raise MissingFileError(
@@ -149,5 +147,6 @@ def other_law(experiment: Experiment) -> str:
         clips = experiment.more(f"{LAW}-{settings.law_clips}/train", "train", counts, law=LAW)
         stage = settings.config.of_dynamics()
         stage |= {"steps": settings.law_steps, "start_from": experiment.cosmos / "transformer"}
+        stage["mirrored"] = not LAWS[LAW].tilt
         train_dynamics(clips.folder.parent, experiment.cosmos, trained, **stage)
     return with_dynamics(experiment, trained)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,8 +18,8 @@ from theworld.utils.settings import keys
 
 from ..nano import simulate
 from ..nano_config import QUICK_CONFIG, NanoConfig
+from ..package import digest
 
-HARD_KINDS = ("pegs", "bumpers")
 FAMILIES: dict[str, str] = {
     "peg_bin": "pegs",
     "wall": "bumpers",
@@ -28,6 +27,7 @@ FAMILIES: dict[str, str] = {
     "peg_touch": "pegs",
 }
 """Predictive families that may qualify, each with its kind of scenes."""
+HARD_KINDS = tuple(dict.fromkeys(FAMILIES.values()))
 
 LAW = "tilted"
 """The law that the dynamics are trained further on; a key of `LAWS`."""
@@ -42,7 +42,7 @@ class EvidenceSettings:
 
     Raises:
         ValueError: `config` has no scenes of a kind that the experiment asks about, or another law than the usual one;
-            a number of labels is below 1.
+            a number of labels is below 1, or above the number of scenes to learn from.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the fusions and controls
@@ -55,31 +55,37 @@ class EvidenceSettings:
     sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of the trained model's rollout
     most_traced: int = 4_000  # scenes of a kind, to find `wrong_ends`
     wrong_ends: int = 100  # wrong imagined ends of a family
-    law_clips: int = 4_000  # clips of a kind, without labels
+    law_clips: int = 8_000  # clips of a kind, without labels
     law_steps: int = 2_000  # optimiser steps of the dynamics on them
-    questions: int = 2_000  # static questions, and questions of the verdicts
+    questions: int = 2_000  # of the verdicts
+    static_questions: int = 4_000
     futures: int = 8
     config: NanoConfig = field(default_factory=NanoConfig)
 
     def __post_init__(self) -> None:
-        for labels in (self.labels, *self.curve):
-            if labels < 1:
-                raise TheWorldError(f"{labels} labelled scenes: expected at least 1")
         if self.config.law != "usual":
             raise TheWorldError(f"law={self.config.law!r}: expected 'usual'; the experiment compares it with {LAW!r}")
         for split in ("validation", "fusion", "test"):
             counts = self.config.counts(split)
             if not all(counts.get(kind) for kind in HARD_KINDS):
                 raise TheWorldError(f"{split}={counts}: expected scenes of {' and '.join(HARD_KINDS)}")
+        most = min(self.config.counts("fusion")[kind] for kind in HARD_KINDS)
+        for labels in (self.labels, *self.curve):
+            if not 1 <= labels <= most:
+                raise TheWorldError(f"{labels} labelled scenes of a kind: expected 1 to {most}, the scenes of `fusion`")
 
     def inputs(self) -> dict[str, Any]:
-        """What results depend on: all settings but the local ones of `config`."""
+        """What results depend on: all settings but the local ones of `config`; of folders, their weights."""
         known = keys(NanoConfig)
         shaping = {name: value for name, value in self.config.to_dict().items() if not known[name].local}
-        return asdict(self) | {"config": shaping}
+        folders = {
+            name: [digest(folder / "transformer") for folder in getattr(self, name)]
+            for name in ("dynamics", "checkpoints")
+        }
+        return asdict(self) | folders | {"config": shaping}
 
 
-# Whether everything runs, and a first look: minutes on two cores
+# A quick run: one seed, few labels and scenes; minutes on two cores
 QUICK = EvidenceSettings(
     seeds=(0,),
     labels=200,
@@ -89,6 +95,7 @@ QUICK = EvidenceSettings(
     law_clips=400,
     law_steps=200,
     questions=1_000,
+    static_questions=1_000,
     futures=2,
     config=NanoConfig.from_file(QUICK_CONFIG),
 )
@@ -106,7 +113,7 @@ class Experiment:
         """Folder of `gemma`, `cosmos`, `theworld` and `controls`: `weights` in the experiment's, else the package's."""
         own = self.folder / "weights"
         chosen = own if own.is_dir() else NANO_WEIGHTS
-        for name in ("gemma", "cosmos", "theworld", "controls/current_frame"):
+        for name in ("gemma", "cosmos", "theworld", "controls/current_frame", "controls/gemma_tuned"):
             if not (chosen / name).is_dir():
                 raise MissingFileError(f"{chosen / name}: no such folder; `theworld nano train` makes it")
         return chosen
@@ -155,12 +162,3 @@ class Experiment:
             return load(folder)
         world: dict[str, Any] = {"level": config.levels, "frames": config.frames, "size": config.image_size}
         return generate(folder, split, dict(counts), config.workers, **world | options)
-
-
-def digest(folder: Path) -> str:
-    """What identifies the weights below a folder."""
-    found = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        with path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()[:12]
