@@ -1,4 +1,4 @@
-"""Scenes that ship with the nano model: the first test scene of every kind, its clip, a question and the truth."""
+"""Scenes that ship with the nano model: the first test scene of every kind, its clip, a question and the answer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from theworld.utils.io import write_json
 FOLDER = Path(__file__).parent
 EXAMPLES = ("bumpers", "pegs", "drop", "race", "stack")
 FRAME_SECONDS = 1 / 8
-"""Between two frames of a clip."""
+"""Seconds between two frames of a clip."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A still, a question about its future, the answer, and the frames that were simulated."""
+    """An image, a question about its future, the answer, and the simulated frames."""
 
     image: Image.Image
     question: str
@@ -29,7 +29,7 @@ class Example:
 
 
 def load_example(name: str) -> Example:
-    """The shipped scene called `name`.
+    """Load the shipped scene called `name`.
 
     Raises:
         ValueError: No scene has that name.
@@ -44,7 +44,7 @@ def load_example(name: str) -> Example:
 
 
 def write_examples(folder: Path = FOLDER) -> None:
-    """Simulate the first test scene of every kind: still, clip as one strip, and a predictive question."""
+    """Simulate the first test scene of every kind and write its image, its clip as one strip, and a question."""
     import numpy as np
 
     from ..questions import predictive_questions
