@@ -92,7 +92,9 @@ def generate(
     frames: int = FRAMES,
     size: int = int(SIZE),
 ) -> SceneSet:
-    """Simulate, render and write the first `counts[kind]` scenes of each kind of a split. `folder` is written atomically.
+    """Simulate, render and write the first `counts[kind]` scenes of each kind of a split.
+
+    `folder` is created only if everything succeeds.
 
     Scenes of the split `train` are unlabelled and have all levels of difficulty, half of them the hardest. Scenes of
     other splits are balanced and have a robust outcome.
