@@ -1,4 +1,4 @@
-"""Which claims the numbers bear out. A claim about families is about those that qualify (`comparisons.bars`)."""
+"""Decide which claims hold. Claims about families consider only those that qualify (`comparisons.bars`)."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ CLAIMS = {
     "most 5 in every family",
     "verdicts": "The evaluation's verdict is *helps* on predictive questions, and not *harms* on static ones",
 }
-"""What was claimed before anything was measured, by line."""
+"""The claims by line. They were written before anything was measured."""
 
 FEWEST_FAMILIES, FEWEST_DYNAMICS = 3, 8
 FEWEST_WRONG, FEWEST_DISPUTED = 100, 500
 STATIC_ARMS = ("old_dynamics", "static_learner", "current_frame")
-EASED = 1e-9  # rounding
+EASED = 1e-9  # tolerance for rounding errors
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What was claimed beforehand, whether it holds, and the first numbers that decide."""
+    """A claim, whether it holds, and the numbers that decide."""
 
     name: str
     claim: str
@@ -42,7 +42,7 @@ class Claim:
 
 
 def decide_claims(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The eight claims as JSON objects; `evidence` are the results by line."""
+    """Return the eight claims as JSON objects; `evidence` holds the results by line."""
     qualifying = [family for family, row in evidence["bars"].items() if row["qualifies"]]
     return [
         asdict(claim)
@@ -155,7 +155,7 @@ def _claim(name: str, holds: bool, found: str) -> Claim:
 
 
 def _of_families(name: str, families: Mapping[str, Any], qualifying: Sequence[str], holds: Any, told: Any) -> Claim:
-    """A claim that at least three qualifying families have to bear out, and every qualifying one that was measured."""
+    """Decide a claim. It holds if it holds for every measured qualifying family, and if there are at least three."""
     measured = [family for family in qualifying if family in families]
     enough = len(measured) >= FEWEST_FAMILIES and all(holds(families[family]) for family in measured)
     shown = [
