@@ -115,7 +115,10 @@ def generate(
         raise TheWorldError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     for kind, count in counts.items():
         if kind not in KINDS or not 0 <= count <= _SEEDS_PER_SPLIT:
-            raise TheWorldError(f"cannot make {count} scenes of kind {kind!r}: expected one of {', '.join(KINDS)}")
+            raise TheWorldError(
+                f"cannot make {count} scenes of kind {kind!r}: expected one of {', '.join(KINDS)}, "
+                f"and at most {_SEEDS_PER_SPLIT} scenes"
+            )
     if folder.exists():
         raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
     free = split == "train"
