@@ -182,6 +182,26 @@ def test_the_metric_joins_for_the_last_steps(
     assert metric is None or len(metric) == (1 if step == 7 else 3)
 
 
+@pytest.mark.parametrize(("mirrored", "count"), [(True, 4), (False, 2)])
+def test_clips_are_mirrored_where_the_law_is_symmetric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrored: bool, count: int
+) -> None:
+    scenes = generate(tmp_path / "train", "train", {"stack": 2}, workers=1)
+    (vae := build_vae().eval()).save_pretrained(tmp_path / "cosmos" / "vae")
+    seen: list[Tensor] = []
+
+    def draw(latents: Tensor, *_: Any) -> None:
+        seen.append(latents)
+        raise InterruptedError
+
+    monkeypatch.setattr(dynamics, "draw_batch", draw)
+    cosmos = tmp_path / "cosmos"
+    with pytest.raises(InterruptedError):
+        train_dynamics(tmp_path, cosmos, cosmos, steps=1, batch_size=2, compiled=False, mirrored=mirrored)
+    assert len(seen[0]) == count
+    assert torch.allclose(seen[0][:2], encode_clips(vae, scenes.frames), atol=1e-5)
+
+
 def test_the_mirror_doubles_the_clips(tmp_path: Path):
     scenes = generate(tmp_path / "train", "train", {"stack": 2}, workers=1)
     vae = build_vae().eval()

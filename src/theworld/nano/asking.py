@@ -1,4 +1,4 @@
-"""Questions put to a model through its processor and `generate`, and the share of right answers per family."""
+"""Ask a model questions through its processor and `generate`, and compute the accuracy per family."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one clip: `frames` (V, H, W, 3) uint8 are its views in the order of the prompt."""
+    """One question about one clip. `frames`, uint8 (V, H, W, 3), are its V views in the order of the prompt."""
 
     clip: int
     frames: NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Item:
 def draw_items(
     scenes: SceneSet, views: tuple[int, ...], per_family: int, *, predictive: bool, seed: int = 0
 ) -> list[Item]:
-    """Questions about `views` of the scenes in order, at most `per_family` of a family, one a clip."""
+    """Draw questions about `views` of the scenes, in order: at most `per_family` of a family and one of it per clip."""
     rng = np.random.default_rng(seed)
     counts: dict[str, int] = defaultdict(int)
     items: list[Item] = []
@@ -59,9 +59,9 @@ def draw_items(
 def answer_items(
     model: Any, processor: Any, items: Sequence[Item], *, batch_size: int = 64, **generate_options: Any
 ) -> list[str]:
-    """The model's greedy answers, in batches.
+    """Return the greedy answers of the model to `items`, in order.
 
-    `model` needs `generate`, `processor` a chat template; every input that the processor makes is handed on.
+    `model` needs `generate` and `processor` a chat template. All outputs of the processor are passed to `generate`.
     """
     options = {"max_new_tokens": 24, "do_sample": False, **generate_options}
     answers: list[str] = []
@@ -74,7 +74,7 @@ def answer_items(
 
 
 def encode_items(processor: Any, items: Sequence[Item], **template_options: Any) -> Any:
-    """The items' prompts as one batch of everything that the processor makes of them."""
+    """Return the prompts of the items as one batch of model inputs, the output of the processor."""
     return processor.apply_chat_template(
         [[_user_turn(item)] for item in items],
         add_generation_prompt=True,
@@ -86,13 +86,13 @@ def encode_items(processor: Any, items: Sequence[Item], **template_options: Any)
 
 
 def decode_answers(processor: Any, output: torch.Tensor, prompt_length: int) -> list[str]:
-    """What was generated behind the prompts, as text."""
+    """Decode the tokens after the prompts, one text per row of `output` (B, L)."""
     decoded = processor.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
     return [text.strip() for text in decoded]
 
 
 def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Per family: `n` and `accuracy`, the share of answers that equal the truth."""
+    """Return per family `n` and `accuracy`, the share of answers that equal the right answer exactly."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for item, answer in zip(items, answers, strict=True):
         hits[item.question.family].append(answer == item.question.answer)
@@ -102,11 +102,13 @@ def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, 
 def evaluate_vlm(
     model: Any, processor: Any, scenes: SceneSet, per_family: int, *, batch_size: int = 64, seed: int = 0
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Accuracies of a model that sees what it is asked about.
+    """Return accuracies of a model that sees every frame it is asked about, by setting and family (see `score`).
 
-    `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive`: with a view for every
-    latent frame before the present one, the final frame among them; `static_many`: of the present view, which is the
-    last one.
+    Settings:
+        static: Static questions about the first frame, the only view.
+        static_final: Static questions about the final frame, the only view.
+        predictive: Predictive and conversational questions with the views of `world_views`, which show the final frame.
+        static_many: Static questions about the last of these views, which is the present one.
     """
     frames = scenes.frames.shape[1]
     settings: dict[str, tuple[tuple[int, ...], bool]] = {

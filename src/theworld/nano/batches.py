@@ -1,4 +1,4 @@
-"""Random batches of training conversations, which can be continued."""
+"""Random batches of training conversations, with a state that can be saved and restored."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ POOL = 4
 
 
 class Batches:
-    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled.
+    """Iterate endlessly over batches of `size` conversations of similar length.
 
-    Its state is that of `rng` before the present pool, and how many batches of the pool were taken.
+    Conversations of `POOL` batches are drawn at a time and sorted by length; the batches are then shuffled. The state
+    is the state of `rng` before the current pool, and the number of batches taken from the pool.
 
     Args:
-        shares: Of the kinds of scenes. Those without scenes are left out; a kind that is not named has the mean share.
+        turns: Maximum number of questions in a conversation.
+        shares: Share of conversations by kind of scene. Kinds without scenes are ignored. A kind that is not named has
+            the share 1 / len(shares) before normalisation.
     """
 
     def __init__(
@@ -61,11 +64,11 @@ class Batches:
         return self.encoder.batch(self.pool.pop(0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is; not before the first batch."""
+        """Return the state. Call it only after the first batch."""
         return {"before": self.before, "taken": POOL - len(self.pool)}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Give the batches that followed when `state` was taken."""
+        """Restore the state: the next batch is the one that followed when `state` was saved."""
         self.rng.bit_generator.state = state["before"]
         self._draw_pool()
         self.pool = self.pool[state["taken"] :]

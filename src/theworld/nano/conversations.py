@@ -1,9 +1,9 @@
-"""Training conversations of the nano Gemma: which views of a clip it sees, what it is asked, and the token ids of both.
+"""Training conversations of the nano Gemma: views of a clip, questions about them, and the token ids of both.
 
-The views follow one convention: the present view comes *last*; before it come, in the order of time, the present view
-and later ones, a latent step apart. Static questions are about the last view; questions about the end are asked only
-where the clip's final frame is among the views, so that every answer can be seen. A frozen model that learned this can
-read imagined views placed before the present one.
+Of several views, the *last* one is the present frame. Before it come the present frame and later frames in temporal
+order, one latent frame apart. Static questions are about the last view. Questions about the end are asked only if the
+final frame of the clip is among the views, so that every answer is visible. A frozen model that learned this convention
+can read imagined views before the present one.
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ if TYPE_CHECKING:
 FIRST, LATENT_STEP = 0, 4
 MULTI_SHARE = 0.6
 FOREIGN_SHARE = 0.08
-"""Of conversations about foreign images, and of other conversations that a foreign question interrupts, each."""
+"""Share of conversations about foreign images, and share of the other conversations that contain a foreign question."""
 FOREIGN_IMAGES = 4_000
 
 
 def frame_weights(frames: int, first: float, last: float) -> tuple[float, ...]:
-    """Chances of the frames of a clip in order: those of the first and the last, the others share the rest."""
+    """Return the probabilities of the frames of a clip. Those between the first and the last share the rest equally."""
     return (first, *[(1 - first - last) / (frames - 2)] * (frames - 2), last)
 
 
 def world_views(frames: int) -> tuple[int, ...]:
-    """What a model sees that looks ahead to the end of a clip: a frame for every latent frame, then the present one."""
+    """Return the views up to the end of a clip: a frame for every latent frame, then the present frame again."""
     return (*range(FIRST, frames, LATENT_STEP), FIRST)
 
 
 def frames_of(record: dict[str, Any]) -> int:
-    """The number of frames of a clip."""
+    """Return the number of frames of a clip."""
     return len(record["ramp_lit"])
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Views (frame indices of one clip) and the questions asked about them, in order.
+    """Views (frame indices of one clip) and the questions about them, in order.
 
-    A negative clip stands for a foreign image, -1 for the first; all its views are that image.
+    A negative `clip` is a foreign image, -1 the first one. All views then show that image.
     """
 
     clip: int
@@ -68,7 +68,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded conversations: `ids`, `labels`, `mask` (B, L); `images` are (clip, frame) in prompt order."""
+    """Right-padded conversations: `ids`, `labels` and `mask` (B, L), and `images` as (clip, frame) in prompt order."""
 
     ids: Tensor
     labels: Tensor
@@ -77,9 +77,9 @@ class Batch:
 
 
 def draw_views(frames: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """One view of any of the frames, or several: mostly up to the end, else fewer steps ahead or from a later present.
+    """Draw one view, or several: half of these are `world_views`, the others may start later or look less far ahead.
 
-    What has ended stays as it is: views after the last frame are the last frame.
+    A view after the last frame is replaced by the last frame.
     """
     chance, weights, to_the_end = rng.random(), frame_weights(frames, 0.4, 0.3), world_views(frames)
     if chance > MULTI_SHARE:
@@ -95,10 +95,10 @@ def draw_views(frames: int, rng: np.random.Generator) -> tuple[int, ...]:
 def draw_conversation(
     clip: int, record: dict[str, Any], views: tuple[int, ...], turns: int, rng: np.random.Generator
 ) -> Conversation:
-    """At most `turns` questions in random order, those about the end only where the final frame is seen.
+    """Draw at most `turns` questions in random order. The end is asked about only if the final frame is visible.
 
-    A family comes twice only with another answer of more than two, and the end is asked for in one form, so that no
-    answer follows from an earlier turn.
+    No answer follows from an earlier turn: a family is repeated only with a different answer and more than two choices,
+    and the end is asked about in one form.
     """
     drawn = questions_about_the_end(record, rng) if frames_of(record) - 1 in views else []
     drawn += static_questions(record, views[-1], rng) + place_questions(record, views[-1], rng)
@@ -115,7 +115,7 @@ def draw_conversation(
 
 
 def questions_about_the_end(record: dict[str, Any], rng: np.random.Generator) -> list[Question]:
-    """The predictive questions, or in half of the conversations one of the ways in which people ask."""
+    """Return the predictive questions, or with probability 1/2 a single conversational one."""
     asked = conversational_questions(record, rng)
     if asked and rng.random() < 0.5:
         return [asked[rng.integers(len(asked))]]
@@ -123,13 +123,13 @@ def questions_about_the_end(record: dict[str, Any], rng: np.random.Generator) ->
 
 
 def foreign_question(rng: np.random.Generator) -> Question:
-    """A question that the nano world has no answer to."""
+    """Draw a question that does not belong to the nano world, with `FOREIGN_ANSWER`."""
     text = FOREIGN_QUESTIONS[rng.integers(len(FOREIGN_QUESTIONS))]
     return Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,))
 
 
 def foreign_conversation(record: dict[str, Any], rng: np.random.Generator, turns: int = 2) -> Conversation:
-    """Questions of the world of `record`, and foreign ones, about an image that is not of that world."""
+    """Draw questions about a foreign image: 80 % are questions about `record`, the others are foreign too."""
     own = [
         *static_questions(record, FIRST, rng),
         *predictive_questions(record, rng),
@@ -144,10 +144,10 @@ def foreign_conversation(record: dict[str, Any], rng: np.random.Generator, turns
 
 
 def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
-    """For training only: the column of each ball of a race, its row, and its distance from the middle wall.
+    """Ask for the column, the row and the distance from the middle wall of each ball of a race; for training only.
 
-    A drop has one ball, whose colour may be ignored in a question. These make a colour's name fetch a place, without
-    which every comparison of two named balls stays at chance.
+    In a drop there is one ball, so its colour in a question can be ignored. These questions teach the model to find a
+    ball by its colour. Without them, comparisons of two named balls stay at chance.
     """
     if record["kind"] != "race":
         return []
@@ -171,7 +171,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
 
 
 class ChatEncoder:
-    """Token ids and labels of conversations, equal to the processor's rendering (a test compares them), only faster."""
+    """Encode conversations to token ids and labels, faster than the processor and with the same ids."""
 
     def __init__(self, processor: Gemma3Processor) -> None:
         self.tokenizer: Any = processor.tokenizer
@@ -183,7 +183,7 @@ class ChatEncoder:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def __call__(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        """Ids, and labels that are the ids at answers and their end of turn and `IGNORE_INDEX` elsewhere."""
+        """Return ids and labels (L,). Labels are the ids of answers and their end of turn, else `IGNORE_INDEX`."""
         ids: list[int] = [self.tokenizer.bos_token_id]
         labels = [IGNORE_INDEX]
         images = self.image_text * len(conversation.views)

@@ -1,6 +1,6 @@
-"""Families of questions: each asks for one thing in several phrasings.
+"""Families of questions. A family asks for one thing in several phrasings.
 
-Families that several kinds of scenes have are here, the others in the file of their kind.
+Families that several kinds of scenes share are defined here, the others in the file of their kind.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 MARGIN = 1.5
-"""Pixels by which a spatial answer must hold."""
+"""Pixels by which two positions must differ before a question compares them."""
 
 UNUSUAL_CASE = 0.06
-"""Share of questions in capitals, and as many in lower case."""
+"""Share of questions in upper case, and share of questions in lower case."""
 
 Asks = Literal["static", "predictive", "conversational"]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its answer, a word or a sentence; `choices` are the answers that are possible here, in order."""
+    """A question and its answer, a word or a sentence. `choices` are the possible answers, in order."""
 
     family: str
     kind: str
@@ -39,8 +39,9 @@ class Question:
 class Family:
     """Phrasings of one question, with slots of `WORDS`.
 
-    asks: for what is (`static`) or what will be (`predictive`), or as people ask (`conversational`: yes/no forms, and
-    open questions that a sentence answers).
+    Attributes:
+        asks: `static` for what an image shows, `predictive` for how the scene ends, `conversational` for yes/no
+            questions and open questions with a sentence as the answer.
     """
 
     name: str
@@ -48,10 +49,10 @@ class Family:
     phrasings: tuple[str, ...]
 
     def ask(self, rng: np.random.Generator, answer: str, choices: tuple[str, ...], **words: str) -> Question:
-        """One phrasing, drawn, with its slots filled; seldom in capitals or in lower case.
+        """Return the question in a random phrasing with its slots filled, sometimes in upper or lower case.
 
         Raises:
-            KeyError: a slot that `words` does not fill.
+            KeyError: `words` lacks a slot of the phrasing.
         """
         text = self.phrasings[int(rng.integers(len(self.phrasings)))].format(**words)
         case = rng.random()
@@ -59,7 +60,7 @@ class Family:
         return Question(self.name, self.asks, text, answer, choices)
 
     def ask_whether(self, rng: np.random.Generator, truth: bool, **words: str) -> Question:
-        """As `ask`; the answer is `yes` or `no`."""
+        """Like `ask`, with `yes` as the answer if `truth`, else `no`."""
         return self.ask(rng, YES_NO[truth], YES_NO, **words)
 
 
@@ -67,8 +68,9 @@ class Family:
 class Ending:
     """A predictive family of a kind of scene, with the places of its answers.
 
-    answers: from the `scene` of a record to the answers by place, from left to right or `no`, `yes`.
-    mirrored: the place of each place in the mirrored image.
+    Attributes:
+        answers: Maps the `scene` of a record to its answers by place: from left to right, or `no`, `yes`.
+        mirrored: `mirrored[p]` is the place of `p` in the mirrored image.
     """
 
     family: Family
@@ -77,22 +79,22 @@ class Ending:
 
 
 def static(name: str, *phrasings: str) -> Family:
-    """A family that asks for what is."""
+    """Make a family that asks what an image shows."""
     return Family(name, "static", phrasings)
 
 
 def predictive(name: str, *phrasings: str) -> Family:
-    """A family that asks for what will be."""
+    """Make a family that asks how the scene ends."""
     return Family(name, "predictive", phrasings)
 
 
 def conversational(name: str, *phrasings: str) -> Family:
-    """A family that asks as people ask."""
+    """Make a family of yes/no questions, or of open questions that a sentence answers."""
     return Family(name, "conversational", phrasings)
 
 
 def whether(family: Family) -> Ending:
-    """An ending that is `no` or `yes`, and the same in the mirror."""
+    """Make an ending with the answers `no` and `yes`, which mirroring does not change."""
     return Ending(family, lambda _scene: YES_NO, (0, 1))
 
 
@@ -135,7 +137,7 @@ DESCRIBE = conversational(
 
 
 def describe_ball(record: Mapping[str, Any], rng: np.random.Generator, where: str) -> Question:
-    """The open question about a scene of one ball; the choices differ in its colour."""
+    """Ask for a description of a scene with one ball. The choices differ in the colour of the ball."""
     told = {colour: f"A {colour} ball with {where}." for colour in sorted(BALLS)}
     return DESCRIBE.ask(rng, told[record["scene"]["balls"][0]["colour"]], tuple(told.values()))
 
@@ -143,7 +145,7 @@ def describe_ball(record: Mapping[str, Any], rng: np.random.Generator, where: st
 def guess_the_end(
     rng: np.random.Generator, check: Family, truth: str, ends: tuple[str, ...], sentence: str, ball: str
 ) -> list[Question]:
-    """What becomes of one ball, and whether a guess is right that is so half the time.
+    """Ask what happens to one ball, and whether it ends at a given place. That place is right in half of the cases.
 
     Args:
         ends: The colours of the places where the ball may end up; `truth` is one of them.

@@ -1,7 +1,7 @@
-"""The one training loop behind every stage of the recipe.
+"""The training loop of the VAE, dynamics, vision and language stages of the recipe.
 
-Counted in steps, never in minutes, so that a stage gives the same weights on a slow machine as on a fast one. A stage
-that was interrupted continues from its last saved progress and ends with the same weights.
+Its length is counted in steps and not in minutes, so that the speed of a machine does not change the weights. An
+interrupted stage continues from its last saved progress and ends with the same weights.
 """
 
 import copy
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-# (step) -> loss, figures to average between two log lines. "samples" is summed instead, for the speed.
+# (step) -> loss, figures. Figures are averaged between two log lines; "samples" is summed to log the speed
 StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
@@ -34,8 +34,8 @@ StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 class Group:
     """Parameters that share a peak learning rate.
 
-    `delay` holds the group at zero for that many steps, then its own warm-up begins: a decoder can learn to read a
-    fixed code before the code moves.
+    The learning rate is zero for `delay` steps, then the warm-up of the group begins. In this way, a decoder can first
+    be trained on a fixed encoder.
     """
 
     parameters: Iterable[nn.Parameter]
@@ -45,9 +45,9 @@ class Group:
 
 
 class Ema(Generic[ModuleT]):
-    """Exponential moving average of a module's weights, kept as a second module that is always ready for use.
+    """Exponential moving average of the weights of a module, in a copy of the module that can be used at any time.
 
-    The decay rises as (1 + step) / (10 + step) up to `decay`, so that the random start is soon forgotten.
+    The decay rises as (1 + step) / (10 + step) up to `decay`, so that the random start soon has no influence.
     """
 
     def __init__(self, module: ModuleT, decay: float = 0.999) -> None:
@@ -57,50 +57,50 @@ class Ema(Generic[ModuleT]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the source, after the optimiser's step number `step`."""
+        """Update the average after optimiser step `step`, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for average, value in zip(self.module.parameters(), self.source.parameters(), strict=True):
             average.lerp_(value, weight)
 
 
 class Stateful(Protocol):
-    """What can say where it is, and go back there."""
+    """An object whose state can be saved and restored."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it is, as tensors and plain values."""
+        """Return the state as tensors and plain values."""
         ...
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Go back to where `state` was taken."""
+        """Restore the state that `state_dict` returned."""
         ...
 
 
 class Draws:
-    """The random numbers of a stage, drawn on the CPU: the same ones on every device."""
+    """Random generators of a stage. They draw on the CPU, so the numbers are the same on every device."""
 
     def __init__(self, seed: int) -> None:
         self.numpy = np.random.default_rng(seed)
         self.torch = torch.Generator().manual_seed(seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both generators."""
+        """Return the states of both generators."""
         return {"numpy": self.numpy.bit_generator.state, "torch": self.torch.get_state()}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Draw what followed when `state` was taken."""
+        """Restore the states that `state_dict` returned."""
         self.numpy.bit_generator.state = state["numpy"]
         self.torch.set_state(state["torch"])
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a stage saves its progress, and what its batches are drawn with."""
+    """The progress file of a stage, and the random generators of its batches."""
 
     path: Path
     draws: Stateful
 
     def save(self, plan: str, parameters: Sequence[nn.Parameter], parts: dict[str, Stateful], **values: Any) -> None:
-        """Write everything that later steps depend on: parameters, `parts`, draws, torch's generators, and `values`."""
+        """Save everything that later steps depend on: parameters, `parts`, draws, torch's generators, and `values`."""
         state = {name: part.state_dict() for name, part in {**parts, "draws": self.draws}.items()}
         generators = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
         tensors = [parameter.detach() for parameter in parameters]
@@ -110,17 +110,17 @@ class Progress:
 
     @torch.no_grad()
     def load(self, plan: str, parameters: Sequence[nn.Parameter], parts: dict[str, Stateful]) -> dict[str, Any]:
-        """Bring all that `save` wrote back; returns the values, empty where nothing was saved.
+        """Restore everything that `save` wrote. Returns the saved values, or an empty dict if there is no file.
 
         Raises:
-            ValueError: The progress is of another plan.
+            ValueError: The progress was saved with another plan.
         """
         if not self.path.is_file():
             return {}
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
         if saved["plan"] != plan:
             raise TheWorldError(
-                f"{self.path}: progress of {saved['plan']}, not of {plan}; remove the file to start anew"
+                f"{self.path}: progress of {saved['plan']}, not of {plan}; remove the file to start again"
             )
         for parameter, value in zip(parameters, saved.pop("parameters"), strict=True):
             parameter.copy_(value)
@@ -135,7 +135,7 @@ class Progress:
 
 @dataclass
 class _Window:
-    """Sums between two log lines."""
+    """Sums of losses and figures between two log lines."""
 
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     steps: int = 0
@@ -153,7 +153,7 @@ class _Window:
 
 
 def schedule(step: int, steps: int, warmup: int, floor: float) -> float:
-    """Factor of the peak learning rate: a linear warm-up, then half a cosine down to `floor`."""
+    """Return the factor of the peak learning rate: linear warm-up times a half cosine from 1 to `floor`."""
     if step < 0:
         return 0.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
@@ -177,21 +177,21 @@ def fit(
     save_minutes: float = 10.0,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Minimise `step_function`'s loss with AdamW, warm-up, cosine decay and gradient clipping.
+    """Minimise the loss of `step_function` with AdamW, warm-up, cosine decay and gradient clipping.
 
     Args:
-        step_function: Draws its own batch, with the draws of `progress` if that is given.
-        save: Runs at the first log line after `save_minutes`, and at the end, so that a stopped run leaves something
-            to use.
-        progress: Saved when `save` runs. Where it exists, training continues there, and ends with the weights that it
-            would have had without the interruption. The caller removes it when the weights are saved.
+        step_function: Draws its own batch, with `progress.draws` if `progress` is given.
+        save: Called at the first log line after `save_minutes`, and at the end. It keeps an interrupted run
+            usable.
+        progress: Saved at the same times as `save`. If its file exists, training continues from it and ends with the
+            same weights as without the interruption. The caller removes the file after saving the weights.
 
     Returns:
         `{"name", "steps", "minutes", **last averages, "curve": [a row per log line]}`.
 
     Raises:
         FloatingPointError: The loss is not finite.
-        ValueError: The saved progress is of another training.
+        ValueError: The saved progress belongs to another training.
     """
     # 1. Parameters and optimiser
     groups = [Group(list(group.parameters), group.learning_rate, group.delay, group.weight_decay) for group in groups]
@@ -200,7 +200,7 @@ def fit(
     pairs = zip(groups, decays, strict=True)
     settings = [{"params": group.parameters, "weight_decay": decay} for group, decay in pairs]
     optimizer = torch.optim.AdamW(settings, betas=betas, fused=True)
-    # 2. What an earlier call has saved
+    # 2. The progress that an earlier call saved
     parts: dict[str, Stateful] = {"optimizer": optimizer, **({} if ema is None else {"ema": ema.module})}
     plan = f"{name}: {steps} steps, {sum(parameter.numel() for parameter in parameters):,} parameters"
     found = {} if progress is None else progress.load(plan, parameters, parts)
@@ -225,7 +225,7 @@ def fit(
         done = step + 1
         if done % log_every and done != steps:
             continue
-        # 4. A log line, and what is saved; a loss that is not finite is not
+        # 4. Log and save; a non-finite loss raises before anything is saved
         now = time.perf_counter()
         curve.append({"step": done, "minutes": round((now - started) / 60, 2), **window.figures()})
         window = _Window()

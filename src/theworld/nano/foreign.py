@@ -1,6 +1,6 @@
-"""What is not of the nano world: questions and images that a model shall say it does not know.
+"""Foreign questions and images: those that do not belong to the nano world. A model learns to say so.
 
-The texts and the images are examples to learn from; `held_out` gives others, of kinds that no training has seen.
+Most texts and images are for training. `HELD_OUT_QUESTIONS` and `held_out=True` give others, which training never uses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOREIGN_ANSWER = "I only know the simulated world: balls, ramps, pegs, bumpers, bins and blocks."
-"""The answer to a question or about an image that is not of the nano world."""
+"""The answer to every foreign question, and to every question about a foreign image."""
 
 _SUBJECTS = (
     "the president of France", "the capital of Italy", "the king", "your name", "the weather", "the time", "a poem",
@@ -58,11 +58,11 @@ HELD_OUT_QUESTIONS: tuple[str, ...] = (
     "What is the boiling point of water?",
     "Are you a human?",
 )
-"""Foreign questions that no training asks."""
+"""Foreign questions that training never uses."""
 
 
 def foreign_image(seed: int, size: int = 32, *, held_out: bool = False) -> NDArray[np.uint8]:
-    """An image (size, size, 3) that is not of the nano world; `held_out`: of kinds that training does not show."""
+    """Return a foreign image, uint8 (size, size, 3). With `held_out`, it is of a kind that training never uses."""
     rng = np.random.default_rng((seed, int(held_out)))
     makers = _HELD_OUT if held_out else _MAKERS
     image = makers[int(rng.integers(len(makers)))](rng, size)
@@ -81,7 +81,7 @@ def _gradient(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def _noise(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Noise whose power falls with frequency, as in photographs."""
+    """Return noise whose power falls with frequency, as in photographs."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]) + 1 / size
     spectrum = np.fft.fft2(rng.standard_normal((3, size, size))) / frequency ** rng.uniform(0, 2)
     waves = np.fft.ifft2(spectrum).real
@@ -90,7 +90,7 @@ def _noise(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def _patches(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Light rectangles on each other, as of rooms and buildings."""
+    """Return overlapping rectangles, as in images of rooms and buildings."""
     image = np.tile(_colour(rng), (size, size, 1))
     for _ in range(int(rng.integers(3, 12))):
         (x0, x1), (y0, y1) = np.sort(rng.integers(0, size + 1, (2, 2)))
@@ -108,7 +108,7 @@ def _discs(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
 
 
 def _landscape(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """A bright sky above a textured ground."""
+    """Return a bright sky above a textured ground."""
     image, horizon = _gradient(rng, size) * 0.3 + 150, int(rng.integers(size // 4, 3 * size // 4))
     image[horizon:] = _noise(rng, size)[horizon:] * rng.uniform(0.4, 1, 3)
     return image

@@ -1,8 +1,8 @@
-"""The nano fusion: a projector between the frozen nano Gemma and the frozen nano Cosmos, aligned, then asked questions.
+"""The nano fusion: a projector between the frozen nano Gemma and the frozen nano Cosmos, trained in two stages.
 
-Both stages are runs of the trainer like any other: configs/align.json and configs/questions.json beside this file. Here
-is what they start from and read: a fresh model, and conversations about scenes that no world or language training has
-seen.
+The stages, align and questions, are ordinary runs of the trainer with configs/align.json and configs/questions.json.
+This module makes their inputs: a model with a new projector, clips, and conversations. The scenes were not used to
+train the world model or the language model.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ CONFIGS = Path(__file__).parent / "configs"
 CONVERSATIONS = "conversations.jsonl"
 WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
-DRAWS = 2  # conversations about each scene's first frame; a third is about a later one
+DRAWS = 2  # conversations about the first frame of each scene; one more is about a later frame
 
-# Delta from the library's defaults. benchmarks/nano_choices.py measures what each is worth.
+# Differences from the library's defaults. benchmarks/nano_choices.py measures the effect of each
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,
@@ -51,7 +51,7 @@ FUSION_CONFIG: dict[str, Any] = {
     "projector": "transformer",
     "world_position": "before_image",
     "world_attention": "bidirectional",
-    "world_inference_steps": 2,  # 6 are right less often on validation scenes
+    "world_inference_steps": 2,  # with 6, accuracy on validation scenes is lower
     # The best on validation scenes: `theworld evaluate --data .../validation --arms world,world_off`
     "auto_world_margin": 0.9999,
     "world_guidance_scale": 1.0,
@@ -59,10 +59,11 @@ FUSION_CONFIG: dict[str, Any] = {
 
 
 def start_fusion(gemma: Path, cosmos: Path, out: Path, *, seed: int = 0, **config: Any) -> None:
-    """Save a fresh fusion of two base folders to `out`: what the first stage starts from.
+    """Save a fusion of two base models with a new projector to `out`, the start of the align stage.
 
     Args:
-        config: Settings of `TheWorldConfig` beside `FUSION_CONFIG`; `world_encoder="still"` makes the matched control.
+        config: Fields of `TheWorldConfig` that override `FUSION_CONFIG`; `world_encoder="still"` makes the control
+            without a rollout.
     """
     torch.manual_seed(seed)
     settings = {**FUSION_CONFIG, **config}
@@ -71,14 +72,15 @@ def start_fusion(gemma: Path, cosmos: Path, out: Path, *, seed: int = 0, **confi
 
 
 def stage_settings(stage: Literal["align", "questions"], **keys: Any) -> dict[str, Any]:
-    """The config of a stage as the trainer takes it, with `keys` over those of its file."""
+    """Return the training config of a stage; `keys` override the keys of its file."""
     return {**json.loads((CONFIGS / f"{stage}.json").read_text(encoding="utf-8")), **keys}
 
 
 def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
-    """Write what alignment looks at to `out`: every clip, and again from a later frame on; all or nothing.
+    """Write the clips of the align stage to `out`: every clip, and a copy of it that starts at a later frame.
 
-    A later present is drawn for each clip, half the time its last frame. What has ended stays as it is.
+    `later_present` draws the later frame. The copy repeats the last frame of the clip up to the full length. `out` is
+    created only if everything succeeds.
     """
     scenes = load(scenes_folder)
     last = scenes.frames.shape[1] - 1
@@ -98,7 +100,7 @@ def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
 
 
 def later_present(clip: int, last: int, seed: int) -> int:
-    """A later frame of a clip, half the time the last; the same for alignment and for questions."""
+    """Return a later frame of a clip, in half of the cases the last. Both stages use the same one."""
     rng = np.random.default_rng((seed, clip))
     return last if rng.random() < 0.5 else int(rng.integers(1, last))
 
@@ -106,13 +108,13 @@ def later_present(clip: int, last: int, seed: int) -> int:
 def write_conversations(
     scenes_folder: Path, out: Path, *, draws: int = DRAWS, labels: int | None = None, seed: int = 0
 ) -> None:
-    """Write conversations about scenes, and the images that they are about, to `out`; all or nothing.
+    """Write conversations about scenes and their images to `out`, which is created only if everything succeeds.
 
-    Every scene has `draws` conversations about its first frame, and one about a later frame, which asks for what that
-    frame shows. Beside them are conversations about images that are not of this world.
+    Every scene has `draws` conversations about its first frame and one about a later frame, with static questions only.
+    Conversations about foreign images are added.
 
     Args:
-        labels: Scenes of every kind at most, the first ones.
+        labels: Maximum number of scenes of each kind; the first ones are used. Default: all.
     """
     scenes = load(scenes_folder)
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
@@ -127,7 +129,7 @@ def write_conversations(
 
 
 def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:
-    """Every conversation with its name."""
+    """Yield every conversation with its name."""
     rng = np.random.default_rng(seed)
     seen: dict[str, int] = defaultdict(int)
     last = scenes.frames.shape[1] - 1
@@ -145,7 +147,7 @@ def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) 
 
 
 def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) -> dict[str, Any]:
-    """A row of the file; its image is written into `folder` unless it is there."""
+    """Return a row of the file, and write its image to `folder` if it is missing."""
     clip, present = conversation.clip, conversation.views[-1]
     image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
     if not (folder / image).exists():
@@ -160,7 +162,7 @@ def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) 
 def draw_fusion_conversation(
     clip: int, record: dict[str, Any], present: int, rng: np.random.Generator, turns: int = TURNS
 ) -> Conversation:
-    """Questions about a frame of a clip in random order: of the first frame also about the end, else what it shows."""
+    """Draw questions about one frame of a clip, in random order. Only the first frame is also asked about the end."""
     predictive = questions_about_the_end(record, rng) if present == FIRST else []
     static = static_questions(record, present, rng)
     kept = [static[i] for i in rng.permutation(len(static))[: turns - len(predictive)]]

@@ -1,6 +1,6 @@
-"""The nano world's things: a 32 x 32 box (y down) with balls, ramps, pegs, bins and blocks, and what happens to them.
+"""Data classes of the nano world: a 32 x 32 box (y down) with balls, ramps, pegs, bins and blocks, and trajectories.
 
-Imports no simulator: questions about scenes can be asked where none is installed.
+Imports no simulator, so that questions can be made from saved records without pymunk.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 SIZE = 32.0
 """Width and height of the world; one unit is one pixel."""
 FRAMES = 13
-"""Frames of a clip: 1 + 4K with K = 3 latent steps."""
+"""Frames of a clip: 1 + 4K, with K = 3 future latent frames."""
 FRAME_SECONDS = 1 / 8
 BALL_RADIUS = 1.8
 RAMP_RADIUS = 0.6
 PEG_RADIUS = 1.0
 FLOOR_Y = 29.0
 WALL_WIDTH = 2.0
-"""Of the coloured walls at the four sides, where a scene has them."""
+"""Thickness of the coloured walls at the four sides, in scenes that have them."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Scene:
-    """A still world of one kind, a key of `KINDS`.
+    """The start of a clip. `kind` is a key of `KINDS`.
 
-    Balls, bins and walls are in order from left to right, blocks from the bottom up. bins are the colours of the bins;
-    walls are those of the left, right, upper and lower wall; heading (dx, dy) is the direction in which the ball of a
-    scene without gravity starts.
+    Balls and bins are ordered from left to right, blocks from the bottom up. `bins` holds the colours of the bins,
+    `walls` the colours of the left, right, upper and lower wall. `heading` (dx, dy) is the direction in which the ball
+    starts in a scene without gravity.
     """
 
     kind: str
@@ -86,7 +86,7 @@ class Scene:
     level: int = 0
 
     def mirrored(self) -> Scene:
-        """The same scene seen in a mirror: left and right exchanged, the bins' colours too."""
+        """Return the mirror image of the scene: left and right are exchanged, also for the colours of the bins."""
         return replace(
             self,
             balls=tuple(replace(ball, x=SIZE - ball.x) for ball in self.balls[::-1]),
@@ -101,9 +101,9 @@ class Scene:
 
 @dataclass(frozen=True)
 class Law:
-    """What may differ between worlds of the same scenes.
+    """Physical parameters that can be changed while the scenes stay the same.
 
-    tilt is the angle in degrees by which the box leans to the right: a constant acceleration sideways.
+    `tilt` is the angle in degrees by which the box leans to the right. It adds a constant sideways acceleration.
     """
 
     tilt: float = 0.0
@@ -116,12 +116,18 @@ LAWS = {"usual": USUAL, "tilted": TILTED}
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What happens: F frames `FRAME_SECONDS` apart, the first being the scene at rest.
+    """A simulated scene: F frames, `FRAME_SECONDS` apart. The first frame is the start of the scene.
 
-    ball_xy (F, n, 2) and block_pose (F, m, 3: x, y, angle in radians); ramp_lit (F,) says whether something red is
-    lit, pad_lit (F, 2: left, right) which pad is; ramp_contact (r,), pad_contact (2,) and red_contact hold the seconds
-    of the first touch, inf where there is none; ball_speed (n,) is the speed at the end in units a second; wall is the
-    index in `Scene.walls` of the wall that the ball has reached, -1 where it has reached none.
+    Attributes:
+        ball_xy: Centres of the balls (F, n, 2).
+        block_pose: x, y and angle in radians of the blocks (F, m, 3).
+        ramp_lit: Whether the red ramp, peg or bumper is lit (F,).
+        pad_lit: Whether the left and the right pad is lit (F, 2).
+        ramp_contact: Seconds of the first touch of each ramp (r,), inf if there is none.
+        pad_contact: Seconds of the first touch of each pad (2,), inf if there is none.
+        red_contact: Seconds of the first touch of something red, inf if there is none.
+        ball_speed: Speed of each ball at the end (n,), in units a second.
+        wall: Index in `Scene.walls` of the wall that the ball has reached, -1 if there is none.
     """
 
     ball_xy: NDArray[np.float32]

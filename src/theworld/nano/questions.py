@@ -1,6 +1,6 @@
-"""Questions about scenes of the nano world: what is there in a frame (static), and what will happen (predictive).
+"""Questions about scenes of the nano world: static, predictive and conversational.
 
-A question is asked only where its answer is plain to see: spatial ones need `MARGIN` pixels.
+A question is asked only if its answer is clear: in a spatial comparison, objects differ by at least `MARGIN` pixels.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _SORTS = ("static", "predictive", "conversational")
 _LATE = ("fallen", "wall", "bumper_touch", "peg_touch", "peg_bin", "describe")
-"""Families behind the others of their sort. A balanced draw goes by the order of families: it may not change."""
+"""Families that come last among those of their sort. Keep this order: `choose_balanced` draws in it."""
 
 
 def families() -> dict[str, Family]:
-    """Every family of questions by name: static ones, then predictive ones, then conversational ones."""
+    """Return every family of questions by name: static, then predictive, then conversational ones."""
     found: dict[str, Family] = {}
     for kind in KINDS.values():
         for family in (*kind.families, *(ending.family for ending in kind.endings)):
@@ -35,12 +35,12 @@ def families() -> dict[str, Family]:
 
 
 def static_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
-    """Every question about this frame (0 to F-1) whose answer is plain, one phrasing drawn for each."""
+    """Return every static question about this frame (0 to F-1) that has a clear answer, each in a random phrasing."""
     return KINDS[record["kind"]].static(record, frame, rng)
 
 
 def predictive_questions(record: dict[str, Any], rng: np.random.Generator) -> list[Question]:
-    """The questions about how the scene ends, to be asked of its first frame."""
+    """Return the questions about how the scene ends. They are asked about its first frame."""
     kind, questions = KINDS[record["kind"]], list[Question]()
     for name, answer in record["outcomes"].items():
         ending, words = kind.ending(name), ball_words(record, rng)
@@ -50,7 +50,7 @@ def predictive_questions(record: dict[str, Any], rng: np.random.Generator) -> li
 
 
 def conversational_questions(record: dict[str, Any], rng: np.random.Generator) -> list[Question]:
-    """What people ask of a scene's first frame: what happens next, and a guess of theirs to be answered yes or no."""
+    """Return open and yes/no questions about what follows the first frame; none if the scene has no outcomes."""
     words = ball_words(record, rng)
     return KINDS[record["kind"]].conversational(record, words, rng) if record["outcomes"] else []
 
@@ -58,9 +58,9 @@ def conversational_questions(record: dict[str, Any], rng: np.random.Generator) -
 def choose_balanced(
     questions: Iterable[tuple[int, int, Question]], per_family: int, rng: np.random.Generator
 ) -> list[tuple[int, int, Question]]:
-    """Draw up to `per_family` questions of every family, its answers equally often as far as they go.
+    """Draw up to `per_family` questions of every family, with the same number of questions for each answer.
 
-    `questions` are (scene index, frame, question). A family short of one answer comes out smaller, not skewed.
+    `questions` are (scene index, frame, question). The rarest answer limits the number of questions of a family.
     """
     by_answer: dict[str, dict[str, list[tuple[int, int, Question]]]] = defaultdict(lambda: defaultdict(list))
     for item in questions:
@@ -77,7 +77,7 @@ def choose_balanced(
 
 
 def all_texts() -> list[str]:
-    """Every phrasing filled with every word it can hold, and every answer: what a tokenizer is trained on."""
+    """Return the texts to train a tokenizer on: every phrasing with every word in its slots, and every answer."""
     texts: dict[str, None] = {}
     for phrasings in (*(family.phrasings for family in families().values()), *EXERCISES.values()):
         for phrasing in phrasings:

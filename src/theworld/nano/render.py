@@ -1,4 +1,4 @@
-"""Images of the nano world: antialiased RGB frames, and beside them the class of every pixel."""
+"""Render the nano world: antialiased RGB frames, and a map of the class of every pixel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float32]
     Shape = Callable[[Array, Array], Array]
-    """Signed distances (F or 1, S, S) in units of the world, negative inside, of pixels at x (S, S) and y (S, S)."""
+    """(x, y), each (S, S) -> signed distances (F or 1, S, S) of the pixels, in units of the world, negative inside."""
 
 BALL_COLOURS = {"white": (245, 245, 245), "pink": (250, 120, 200), "cyan": (60, 230, 240), "orange": (255, 150, 30)}
 BIN_COLOURS = {
@@ -48,12 +48,12 @@ _PAINT: dict[str, tuple[int, int, int]] = {
     **{f"block {name}": colour for name, colour in BLOCK_COLOURS.items()},
 }
 CLASSES: tuple[str, ...] = tuple(_PAINT)
-"""What a pixel can show; the class map holds indices into this."""
+"""Classes of pixels. A class map holds indices into this tuple."""
 
 _CLASS_ID = {name: index for index, name in enumerate(CLASSES)}
 _PALETTE = np.array(list(_PAINT.values()), np.float32)
 _GLOW = np.float32(0.6)
-"""By how much a lit ramp is thicker than an unlit one: its light must survive an eightfold compression."""
+"""Added to the radius of a lit ramp or peg, so that its light is visible after the VAE's eightfold compression."""
 
 
 def render(
@@ -62,10 +62,10 @@ def render(
     paint_room: Callable[[Canvas, Scene, Trajectory], None],
     size: int = int(SIZE),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw every frame of a clip, `size` S pixels a side: the room of its kind, then ramps, pegs, blocks and balls.
+    """Render every frame of a clip, `size` S pixels a side: first the background, then ramps, pegs, blocks and balls.
 
-    Returns the frames (F, S, S, 3) and the class map (F, S, S), indices into `CLASSES`: what covers more than half of
-    the pixel, the front thing where several do.
+    Returns the frames (F, S, S, 3) and the class map (F, S, S), indices into `CLASSES`. The class of a pixel is the
+    frontmost one that covers more than half of it.
     """
     canvas = Canvas(len(trajectory.ramp_lit), size)
     paint_room(canvas, scene, trajectory)
@@ -87,7 +87,7 @@ class Canvas:
     def __init__(self, frames: int, size: int = int(SIZE)) -> None:
         self.rgb = np.broadcast_to(_PALETTE[0], (frames, size, size, 3)).copy()
         self.classes = np.zeros((frames, size, size), np.uint8)
-        self.pixel = np.float32(SIZE / size)  # its side in units of the world
+        self.pixel = np.float32(SIZE / size)  # side of a pixel in units of the world
         self.y, self.x = ((axis.astype(np.float32) + 0.5) * self.pixel for axis in np.mgrid[0:size, 0:size])
 
     def paint(self, name: str, shape: Shape) -> None:
@@ -95,11 +95,11 @@ class Canvas:
         self._blend(np.full(len(self.rgb), _CLASS_ID[name]), shape)
 
     def paint_switching(self, unlit: str, lit: str, is_lit: NDArray[np.bool_], shape: Shape) -> None:
-        """Paint one class where `is_lit` (F,), else another."""
+        """Paint the class `lit` in frames where `is_lit` (F,), and `unlit` in the others."""
         self._blend(np.where(is_lit, _CLASS_ID[lit], _CLASS_ID[unlit]), shape)
 
     def paint_lamp(self, name: str, shape: Shape, red: bool, is_lit: NDArray[np.bool_]) -> None:
-        """Paint a ramp or peg; a red one is thicker while it is lit (F,)."""
+        """Paint a ramp or peg. A red one is thicker in frames where `is_lit` (F,)."""
         if not red:
             self.paint(name, shape)
             return
@@ -107,7 +107,7 @@ class Canvas:
         self.paint_switching(f"red {name}", f"lit {name}", is_lit, lambda x, y: shape(x, y) - glow)
 
     def _blend(self, ids: NDArray[np.integer], shape: Shape) -> None:
-        # The share of a pixel that a straight edge covers is close to 1/2 minus the edge's distance from its centre.
+        # A straight edge at distance d from the centre of a pixel covers a share of about 1/2 - d of it
         cover = np.clip(0.5 - shape(self.x, self.y) / self.pixel, 0, 1)[..., None]
         self.rgb += (_PALETTE[ids][:, None, None] - self.rgb) * cover
         covered = np.broadcast_to(cover[..., 0] > 0.5, self.classes.shape)
@@ -115,7 +115,7 @@ class Canvas:
 
 
 def bar(x1: float, y1: float, x2: float, y2: float, radius: float) -> Shape:
-    """A bar with round ends."""
+    """Return a bar with round ends."""
     dx, dy = x2 - x1, y2 - y1
 
     def distance(x: Array, y: Array) -> Array:
@@ -126,7 +126,7 @@ def bar(x1: float, y1: float, x2: float, y2: float, radius: float) -> Shape:
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Shape:
-    """An upright rectangle."""
+    """Return an upright rectangle."""
 
     def distance(x: Array, y: Array) -> Array:
         return np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))[None].astype(np.float32)
@@ -135,7 +135,7 @@ def box(left: float, top: float, right: float, bottom: float) -> Shape:
 
 
 def disc(centre: NDArray[np.floating], radius: float) -> Shape:
-    """A disc around `centre` (F or 1, 2)."""
+    """Return a disc around `centre` (F or 1, 2)."""
     cx, cy = (centre[:, axis, None, None] for axis in range(2))
     return lambda x, y: (np.hypot(x - cx, y - cy) - radius).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Clips of the nano world on disk: frames, class maps, a record of everything that is true of each scene, questions."""
+"""Clips of the nano world on disk: frames, class maps, a record of each scene with its outcomes, and questions."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 SPLITS = {"train": 0, "validation": 10_000_000, "fusion": 30_000_000, "test": 50_000_000}
-"""First seed of each split. A seed makes one scene of a kind, so splits share none. Each release has new test seeds;
-0.1 had 20,000,000."""
+"""First seed of each split. A seed makes one scene of a kind, so splits share no scenes. Each release has new test
+seeds; those of version 0.1 started at 20,000,000."""
 _SEEDS_PER_SPLIT = 10_000_000
 
 SIZES = {
@@ -52,12 +52,12 @@ SIZES = {
     "fusion": {"drop": 800, "race": 600, "stack": 600, "pegs": 2_500, "bumpers": 2_500},
     "test": {"drop": 500, "race": 400, "stack": 400, "pegs": 1_200, "bumpers": 1_200},
 }
-"""Scenes of each kind that the shipped weights were trained on and measured with."""
+"""Number of scenes of each kind that the shipped weights were trained and evaluated on."""
 
 logger = logging.getLogger(__name__)
 
 Asked = list[tuple[int, Question]]
-"""Questions about one scene, each with its frame."""
+"""(frame, question) pairs of one scene."""
 
 Record = dict[str, Any]
 """One scene as JSON: `seed`, `kind`, `scene` (the fields of `Scene`), `ball_xy` (F, n, 2), `block_pose` (F, m, 3),
@@ -66,7 +66,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class SceneSet:
-    """N clips: frames (N, F, S, S, 3) and classes (N, F, S, S), both uint8 and memory-mapped, and their records."""
+    """N clips: `frames` (N, F, S, S, 3) and `classes` (N, F, S, S), both uint8 and memory-mapped, and N `records`."""
 
     folder: Path
     frames: NDArray[np.uint8]
@@ -77,7 +77,7 @@ class SceneSet:
         return len(self.records)
 
     def indices(self, kind: str) -> NDArray[np.int64]:
-        """Positions of the scenes of one kind, in order."""
+        """Return the indices of the scenes of one kind, in order."""
         return np.array([i for i, record in enumerate(self.records) if record["kind"] == kind], np.int64)
 
 
@@ -92,25 +92,33 @@ def generate(
     frames: int = FRAMES,
     size: int = int(SIZE),
 ) -> SceneSet:
-    """Simulate, draw and write `counts[kind]` scenes of each kind, the first ones of the split; all or nothing.
+    """Simulate, render and write the first `counts[kind]` scenes of each kind of a split.
 
-    Scenes of the split `train` are drawn freely, of all levels of difficulty, half of them of the hardest. Those of
-    other splits are balanced, their outcome is beyond doubt, and their level is `level`, of all kinds that have several
-    or by kind, by default the hardest. `law`, `frames` and `size` are those of `make_clip`.
+    `folder` is created only if everything succeeds.
 
-    `questions.jsonl` beside them asks about the first frame of every scene and one later frame: `id`, `clip` and
-    `frame` (places in frames.npy), `family`, `kind` (static or predictive), `question`, `answer`, `choices`. Of a
-    family every answer comes equally often, and the order is random, both the same each time.
+    Scenes of the split `train` are unlabelled and have all levels of difficulty, half of them the hardest. Scenes of
+    other splits are balanced and have a robust outcome.
+
+    `questions.jsonl` in `folder` asks about the first frame of every scene and about one later frame. A row has `id`,
+    `clip` and `frame` (indices into frames.npy), `family`, `kind` (static, predictive or conversational), `question`,
+    `answer` and `choices`. Every answer of a family occurs equally often. The order is random and reproducible.
+
+    Args:
+        level: Level of difficulty of splits other than `train`, one for all kinds or by kind. Default: the hardest.
+        law, frames, size: As in `make_clip`.
 
     Raises:
-        ValueError: for an unknown split or kind, or more scenes than the split has seeds.
-        FileExistsError: when `folder` exists.
+        ValueError: The split or a kind is unknown, or a count exceeds the number of seeds of the split.
+        FileExistsError: `folder` exists.
     """
     if split not in SPLITS:
         raise TheWorldError(f"unknown split {split!r}: expected one of {', '.join(SPLITS)}")
     for kind, count in counts.items():
         if kind not in KINDS or not 0 <= count <= _SEEDS_PER_SPLIT:
-            raise TheWorldError(f"cannot make {count} scenes of kind {kind!r}: kinds are {', '.join(KINDS)}")
+            raise TheWorldError(
+                f"cannot make {count} scenes of kind {kind!r}: expected one of {', '.join(KINDS)}, "
+                f"and at most {_SEEDS_PER_SPLIT} scenes"
+            )
     if folder.exists():
         raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
     free = split == "train"
@@ -131,14 +139,14 @@ def generate(
 
 
 def scenes_of(folder: Path, split: str, share: float = 1.0) -> SceneSet:
-    """Scenes of a split in `folder`, simulated if they are missing: `SIZES`, or that `share` of every kind."""
+    """Load the scenes of a split from `folder`, or simulate them there: `share` times `SIZES` of every kind."""
     counts = {kind: math.ceil(count * share) for kind, count in SIZES[split].items()}
     path = folder / f"{split}-{sum(counts.values())}"
     return load(path) if path.is_dir() else generate(path, split, counts)
 
 
 def load(folder: Path) -> SceneSet:
-    """Open what `generate` wrote, without reading the images into memory."""
+    """Open a folder that `generate` wrote. The images are memory-mapped."""
     with (folder / "records.jsonl").open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in lines]
     frames = np.load(folder / "frames.npy", mmap_mode="r")
@@ -147,7 +155,7 @@ def load(folder: Path) -> SceneSet:
 
 
 def scene_of(record: Record) -> Scene:
-    """The scene that a record describes, ready to be simulated or drawn again."""
+    """Return the scene of a record, which can be simulated or rendered again."""
     fields = record["scene"]
     return Scene(
         kind=fields["kind"],
@@ -173,18 +181,18 @@ def make_clip(
     frames: int = FRAMES,
     size: int = int(SIZE),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record]:
-    """Frames (F, S, S, 3), class map (F, S, S) and record of one scene.
+    """Return the frames (F, S, S, 3), class map (F, S, S) and record of one scene.
 
     Args:
-        labelled: Whether its answers are balanced and beyond doubt. Otherwise it is drawn freely.
-        law: A key of `LAWS`. A labelled scene under another law than the usual one ends elsewhere than it usually
-            does; its record's `usual_outcomes` holds what usually becomes of it.
-        frames: Of the clip; a labelled scene has ended by the last one, so that a seed of another number of frames is
-            another scene.
-        size: Pixels a side, S. The world is always 32 units wide.
+        labelled: Whether outcomes are balanced over seeds and robust. If False, the scene is drawn by `draw_scene`.
+        law: A key of `LAWS`. Under another law than `usual`, a labelled scene is one whose outcome differs between the
+            two laws; `usual_outcomes` of its record holds the outcomes under the usual law.
+        frames: Number of frames F. The outcome of a labelled scene is clear by the last one, so the same seed can give
+            another scene for another number of frames.
+        size: Side of the images in pixels, S. The world is always 32 units wide.
 
     Raises:
-        ValueError: for an unknown kind, level or law.
+        ValueError: The kind, level or law is unknown.
     """
     if law not in LAWS:
         raise TheWorldError(f"unknown law {law!r}: expected one of {', '.join(LAWS)}")
@@ -213,7 +221,7 @@ def make_clip(
 
 
 def _free_level(kind: str, place: int) -> int | None:
-    """The level of a free scene: the hardest for every other one, the easier ones by turns."""
+    """Return the level of an unlabelled scene: half have the hardest, the others alternate between the easier ones."""
     hardest = KINDS[kind].levels - 1
     if not hardest:
         return None
@@ -221,7 +229,7 @@ def _free_level(kind: str, place: int) -> int | None:
 
 
 Job = tuple[int, str, int | None, bool, str, int, int]
-"""Seed, kind, level, whether labelled, and law of a scene; frames and pixels a side of its clip."""
+"""Seed, kind, level, labelled, law, number of frames, and side of the images in pixels."""
 
 
 def _make_job(job: Job) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Record, Asked]:
@@ -248,7 +256,10 @@ def _write(folder: Path, jobs: list[Job], workers: int) -> None:
 
 
 def _ask(record: Record) -> Iterator[tuple[int, Question]]:
-    """Every question about the first frame and about a later one, half the time the last; drawn by the scene's seed."""
+    """Yield every question about the first frame and a later frame, in half of the scenes the last one.
+
+    The scene's seed decides phrasings and frame.
+    """
     rng = np.random.default_rng((record["seed"], list(KINDS).index(record["kind"])))
     frames = len(record["ramp_lit"])
     later = frames - 1 if rng.random() < 0.5 else int(rng.integers(1, frames))

@@ -1,4 +1,4 @@
-"""A scene set going: a pymunk space that a kind of scene fills with bodies, and that is watched while it runs."""
+"""`Space`: a pymunk space that a kind of scene fills with bodies. It records contacts while it runs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 _GRAVITY = 210.0
 _STEPS_PER_FRAME = 12
-_BALL = 1  # pymunk collision type; everything that is watched has one of its own
-_POINT = 0.3  # radius of a ball that moves along a grid: it turns where a bar crosses the grid line
+_BALL = 1  # pymunk collision type; every watched shape has its own type
+_POINT = 0.3  # radius of a ball on a grid: small, so that it turns where a bar crosses the grid line
 
 
 class Space:
     """A box of `SIZE` by `SIZE` units under a law, empty until bodies are added.
 
-    pymunk's results depend on the order in which bodies are added: a kind keeps its order.
+    Results of pymunk depend on the order in which bodies are added, so a kind must always add them in the same order.
     """
 
     def __init__(self, law: Law) -> None:
@@ -45,41 +45,44 @@ class Space:
         self._stops_at_walls = False
 
     def float_between_walls(self) -> None:
-        """No gravity, four walls of `WALL_WIDTH`, and everything stops where the first ball reaches one of them."""
+        """Switch off vertical gravity, and stop when the first ball reaches one of four walls of `WALL_WIDTH`.
+
+        The sideways acceleration of a tilted law stays.
+        """
         self.space.gravity = (self.space.gravity[0], 0.0)
         self._stops_at_walls = True
 
     def add_sides(self) -> None:
-        """The left and the right side of the world; it has no top."""
+        """Add the left and the right side of the world. It has no top."""
         for x in (-0.5, SIZE + 0.5):
             self.add_bar((x, -40), (x, 40), 0.5, elasticity=0.3, friction=0.3)
 
     def add_floor(self, elasticity: float, friction: float) -> None:
-        """A floor from side to side, whose surface is at `FLOOR_Y`."""
+        """Add a floor from side to side, with its surface at `FLOOR_Y`."""
         self.add_bar((-5, FLOOR_Y + 0.5), (SIZE + 5, FLOOR_Y + 0.5), 0.5, elasticity, friction)
 
     def add_bar(self, start: Point, end: Point, radius: float, elasticity: float, friction: float) -> pymunk.Segment:
-        """A fixed bar with round ends."""
+        """Add a fixed bar with round ends and return its shape."""
         shape = pymunk.Segment(self.space.static_body, start, end, radius)
         shape.elasticity, shape.friction = elasticity, friction
         self.space.add(shape)
         return shape
 
     def add_pad(self, left: float, right: float) -> None:
-        """A piece of floor that lights up if it is the first to be touched."""
+        """Add a piece of floor that lights up if it is touched before the other pad."""
         shape = self.add_bar((left, FLOOR_Y + 0.5), (right, FLOOR_Y + 0.5), 0.5, elasticity=0.1, friction=0.8)
         self._watch(shape, self.pad_contact)
 
     def add_ramps(
         self, ramps: Sequence[Ramp], radius: float = RAMP_RADIUS, elasticity: float = 0.3, friction: float = 0.1
     ) -> None:
-        """Bars that are watched; red ones light up."""
+        """Add fixed bars and watch for contacts. Red ones light up."""
         for ramp in ramps:
             shape = self.add_bar((ramp.x1, ramp.y1), (ramp.x2, ramp.y2), radius, elasticity, friction)
             self._watch(shape, self.ramp_contact, ramp.red)
 
     def add_pegs(self, pegs: Sequence[Peg]) -> None:
-        """Fixed discs that are watched; red ones light up."""
+        """Add fixed discs and watch for contacts. Red ones light up."""
         for peg in pegs:
             shape = pymunk.Circle(self.space.static_body, PEG_RADIUS, (peg.x, peg.y))
             shape.elasticity = shape.friction = 0.3
@@ -87,20 +90,20 @@ class Space:
             self._watch(shape, [], peg.red)
 
     def add_balls(self, balls: Sequence[Ball], jitter: Point) -> None:
-        """Balls at rest; `jitter` (dx, dy) moves all of them by dx, and by dy and -dy in turn."""
+        """Add balls at rest. `jitter` (dx, dy) moves all of them by dx, and by dy or -dy in turn."""
         for index, ball in enumerate(balls):
             body = pymunk.Body(1.0, pymunk.moment_for_circle(1.0, 0.0, BALL_RADIUS))
             body.position = (ball.x + jitter[0], ball.y + jitter[1] * (-1) ** index)
             self._add_ball(body, BALL_RADIUS, elasticity=0.4, friction=0.6)
 
     def add_point(self, x: float, y: float, velocity: Point) -> None:
-        """A moving ball that turns by a right angle where its centre meets a bar of 45 degrees."""
+        """Add a moving ball that turns by a right angle where its centre meets a bar of 45 degrees."""
         body = pymunk.Body(1.0, math.inf)
         body.position, body.velocity = (x, y), velocity
         self._add_ball(body, _POINT, elasticity=1.0, friction=0.0)
 
     def add_blocks(self, blocks: Sequence[Block], jitter: Point) -> None:
-        """Boxes at rest; `jitter` (dx, dy) moves each by dx against the one before it."""
+        """Add boxes at rest. `jitter` (dx, dy) moves each by dx relative to the previous one; dy is not used."""
         for index, block in enumerate(blocks):
             mass = block.width * block.height / 16
             body = pymunk.Body(mass, pymunk.moment_for_box(mass, (block.width, block.height)))
@@ -117,7 +120,7 @@ class Space:
         self.balls.append(body)
 
     def _watch(self, shape: pymunk.Shape, contacts: list[float], red: bool = False) -> None:
-        """Notes in `contacts` when a ball first touches the shape."""
+        """Record in `contacts` the seconds at which a ball first touches the shape."""
         index = len(contacts)
         contacts.append(math.inf)
         shape.collision_type = next(self._types)
@@ -130,7 +133,7 @@ class Space:
         self.space.on_collision(_BALL, shape.collision_type, begin=begin)
 
     def run(self, frames: int) -> Trajectory:
-        """Let go of everything at time 0, and look `frames` times."""
+        """Release everything at time 0 and return the trajectory of `frames` frames."""
         ball_xy = np.empty((frames, len(self.balls), 2), np.float32)
         block_pose = np.empty((frames, len(self.blocks), 3), np.float32)
         step, wall = FRAME_SECONDS / _STEPS_PER_FRAME, -1
@@ -162,7 +165,7 @@ class Space:
 
 
 def _wall_at(x: float, y: float) -> int:
-    """The wall that a ball centred here touches: 0 to 3 for left, right, upper, lower; -1 for none."""
+    """Return the wall that a ball centred at (x, y) touches: 0 to 3 for left, right, upper, lower; -1 for none."""
     reach = WALL_WIDTH + BALL_RADIUS
     gaps = (x - reach, SIZE - reach - x, y - reach, SIZE - reach - y)
     return int(np.argmin(gaps)) if min(gaps) < 0 else -1

@@ -1,4 +1,4 @@
-"""The nano video autoencoder: the class Cosmos-Predict2 uses, at toy size, trained on scenes from nothing.
+"""The nano video autoencoder: the class that Cosmos-Predict2 uses, at toy size, trained on scenes from random weights.
 
 Shapes: `B` clips, `T` frames (1, 5, 9, ...), `H`, `W` pixels, `L` latent frames, L = 1 + (T - 1) / 4.
 """
@@ -28,13 +28,13 @@ LATENT_CHANNELS = 16
 INITIAL_LOG_VARIANCE = -8.0
 MOVING_THRESHOLD = 0.1  # of the pixel range [-1, 1]
 FIGURES_CLIPS = 64
-LONGEST = 9  # frames of a clip in training: each latent frame reads a cache of those before it, and two fill it
+LONGEST = 9  # frames of a clip in training: the cache that a latent frame reads is full after two earlier ones
 SIZES: dict[str, Any] = {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}
-"""The sizes that a config may change; what they leave is the compression, 8 a side and 4 in time."""
+"""Sizes that a config may change. The compression is fixed: 8 per side and 4 in time."""
 
 
 def build_vae(sizes: Mapping[str, Any] | None = None) -> AutoencoderKLWan:
-    """A random nano VAE (0.67 M parameters), whose latents are not normalised; `sizes` override the nano `SIZES`."""
+    """Build a nano VAE with random weights (0.67 M parameters) and no latent statistics; `sizes` override `SIZES`."""
     return AutoencoderKLWan(
         z_dim=LATENT_CHANNELS,
         attn_scales=[],
@@ -46,13 +46,13 @@ def build_vae(sizes: Mapping[str, Any] | None = None) -> AutoencoderKLWan:
 
 
 def to_pixels(frames: np.ndarray[Any, Any]) -> Tensor:
-    """uint8 (B, T, H, W, 3) -> (B, 3, T, H, W) in [-1, 1], laid out channels-last as the convolutions want it."""
+    """Convert uint8 (B, T, H, W, 3) to float (B, 3, T, H, W) in [-1, 1], in channels-last memory layout."""
     pixels = torch.from_numpy(np.array(frames)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     return pixels.contiguous(memory_format=torch.channels_last_3d)
 
 
 def to_channels_last(vae: AutoencoderKLWan) -> AutoencoderKLWan:
-    """Lay the 5-D weights out channels-last, which makes convolutions on a CPU 1.1 to 1.3 times faster."""
+    """Put the 5-D weights into channels-last layout: convolutions on a CPU become 1.1 to 1.3 times faster."""
     for parameter in vae.parameters():
         if parameter.ndim == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
@@ -69,10 +69,10 @@ def _decode(vae: AutoencoderKLWan, latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
-    """Start the code as the 16 strongest principal components of the encoder's features, at variance 1.
+    """Initialise the latent means as the 16 strongest principal components of the encoder's features, at variance 1.
 
-    From the default start this small VAE collapses to the mean image: the code's spread is far below the noise that
-    is added to it. `pixels` (B, 3, 1, H, W) are single frames.
+    With the default initialisation this small VAE collapses to the mean image, because the spread of its latent means
+    is far below the noise that is added to them. `pixels` (B, 3, 1, H, W) are single frames.
     """
     features = vae.encoder(pixels).movedim(1, -1).reshape(-1, 2 * LATENT_CHANNELS).cpu()  # eigh is not on every device
     centre = features.mean(0)
@@ -87,9 +87,10 @@ def whiten(vae: AutoencoderKLWan, pixels: Tensor) -> None:
 
 
 def _moving(pixels: Tensor) -> Tensor:
-    """Where a pixel differs from its median: over time in a clip, over the batch in single frames.
+    """Return a mask (B, 1, T, H, W), 1 where a pixel differs from its median: over time in clips, else over the batch.
 
-    In a clip, also where it differs from the first frame: a ramp that is lit for most of it is its own median.
+    In clips, a pixel that differs from the first frame counts too: a ramp that is lit for most of the clip equals its
+    own median.
     """
     if pixels.shape[2] == 1:
         change = (pixels - pixels.median(0, keepdim=True).values).abs()
@@ -100,7 +101,7 @@ def _moving(pixels: Tensor) -> Tensor:
 
 
 def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:
-    """L1 + 2 L2, heavier on what moves: a ball is 1 % of the picture and all of the question."""
+    """Return the mean of L1 + 2 L2, with more weight on moving pixels: a ball covers about 1 % of the image."""
     weight = 1 + (5.0 if pixels.shape[2] > 1 else 1.5) * _moving(pixels)
     error = (output - pixels).abs()
     return (weight * (error + 2 * error.square())).mean()
@@ -108,7 +109,7 @@ def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reconstruction_figures(vae: AutoencoderKLWan, pixels: Tensor) -> dict[str, float]:
-    """Peak signal-to-noise ratios in dB: all pixels, the first frame, and the pixels that move."""
+    """Return peak signal-to-noise ratios in dB: of all pixels, of the first frame, and of the moving pixels."""
     output = _decode(vae, _encode(vae, pixels).mode()).clamp(-1, 1)
     error, moving = ((output - pixels) / 2).square(), _moving(pixels)
     parts = {
@@ -120,7 +121,7 @@ def reconstruction_figures(vae: AutoencoderKLWan, pixels: Tensor) -> dict[str, f
 
 
 def _draw(frames: np.ndarray[Any, Any], clips: int, length: int, rng: np.random.Generator) -> Tensor:
-    """A random batch of consecutive frames."""
+    """Draw `clips` random clips of `length` consecutive frames: (clips, 3, length, H, W) in [-1, 1]."""
     first = int(rng.integers(0, frames.shape[1] - length + 1))
     picked = np.sort(rng.integers(0, len(frames), clips))  # sorted: a memory map reads faster
     return to_pixels(frames[picked, first : first + length])
@@ -149,16 +150,18 @@ def train_vae(
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the VAE on `scenes_folder`/train and write it to `out`/vae, its figures to `out`/vae.json.
+    """Train the VAE on `scenes_folder`/train. Write it to `out`/vae and its figures to `out`/vae.json.
 
-    Single frames come first, the decoder alone for their first `decoder_steps`; then clips of 5 and 9 frames, mixed
-    with single frames. The latents' mean and deviation over whole clips go into the saved config. Returns the figures.
-    An interrupted training continues from its progress, which `out` holds until the end.
+    Training starts with single frames; the first `decoder_steps` train the decoder alone. Clips of 5 and 9 frames
+    follow, mixed with single frames. The mean and deviation of the latents over whole clips are saved in the config.
+    An interrupted training continues from the progress files in `out`, which are removed at the end.
+
+    Returns the figures.
 
     Args:
-        learning_rate: Peak rate of the decoder. The encoder takes half of it on single frames, three quarters on clips.
-        sizes: Override the nano `SIZES` of a new VAE.
-        start_from: Folder of a VAE that is trained further, in place of a new one; the decoder then has no start.
+        learning_rate: Peak rate of the decoder. The encoder uses 0.5 of it on single frames and 0.75 on clips.
+        sizes: Override `SIZES` of a new VAE.
+        start_from: Folder of a VAE to train further instead of a new one. `decoder_steps` is then 0.
     """
     # 1. The scenes and the VAE
     torch.manual_seed(seed)
@@ -218,7 +221,7 @@ def train_vae(
 
 
 def set_statistics(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> None:
-    """Write the mean and deviation of each latent channel over whole clips into the VAE's config."""
+    """Set `latents_mean` and `latents_std` in the config of the VAE, per channel, from frames (n, T, H, W, 3)."""
     vae.register_to_config(latents_mean=[0.0] * LATENT_CHANNELS, latents_std=[1.0] * LATENT_CHANNELS)
     latents = encode_clips(vae, frames).transpose(0, 1).flatten(1)  # (C, everything else)
     vae.register_to_config(latents_mean=latents.mean(1).tolist(), latents_std=latents.std(1).tolist())
@@ -226,7 +229,7 @@ def set_statistics(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any]) -> None:
 
 @torch.no_grad()
 def encode_clips(vae: AutoencoderKLWan, frames: np.ndarray[Any, Any], *, batch_size: int = 64) -> Tensor:
-    """uint8 frames (n, T, H, W, 3) -> normalised latents (n, 16, L, H / 8, W / 8) on the CPU: the mode."""
+    """Encode uint8 frames (n, T, H, W, 3) to normalised latents (n, 16, L, H / 8, W / 8) on the CPU (the mode)."""
     config = vae.config
     mean = torch.tensor(config["latents_mean"]).view(1, -1, 1, 1, 1)
     std = torch.tensor(config["latents_std"]).view(1, -1, 1, 1, 1)

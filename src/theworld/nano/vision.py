@@ -1,10 +1,10 @@
-"""The vision stage: SigLIP and Gemma's projector learn what every image token shows.
+"""The vision stage trains SigLIP and Gemma's projector with dense labels.
 
-Heads that are thrown away say from each token what covers its cells and where it lies. Answers alone teach a vision
-tower this small very little; the class of every pixel is known, so it is taught that.
+Temporary heads predict from each image token which classes cover its cells and where the token lies. The class of every
+pixel is known from the renderer. Answers alone are too weak a signal for such a small vision tower.
 
-Shapes: `B` images, `N` image tokens an image (16 for 32 x 32 pixels), `D` width of the language model, `S` cells a
-token's side.
+Shapes: `B` images, `N` image tokens per image (16 for 32 x 32 pixels), `D` width of the language model, `S` cells per
+side of a token.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from .scenes import SceneSet
 
 IMAGE_SIZE = 32
-TOKEN_PIXELS = 8  # a side of what an image token covers; so much is a latent pixel, too
+TOKEN_PIXELS = 8  # side of the square that an image token covers, the same as of a latent pixel
 IMAGE_TOKENS = (IMAGE_SIZE // TOKEN_PIXELS) ** 2
-CELLS = 4  # a side: an image token covers 8 x 8 pixels, a cell 2 x 2
+CELLS = 4  # per side of an image token: a token covers 8 x 8 pixels, a cell 2 x 2
 IMAGES_PER_STEP = 32
 
 
 def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
-    """uint8 (B, H, W, 3) -> float (B, 3, H, W) in [-1, 1], as the image processor gives it."""
+    """Convert uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1], like the image processor."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def cell_classes(classes: NDArray[np.uint8]) -> Tensor:
-    """Share of every class in every cell of every image token.
+    """Return the share of every class in every cell of every image token.
 
-    `classes` (B, H, W) are ids. Returns (B, N, S * S, classes), sums of 1 over the last axis.
+    `classes` (B, H, W) holds class ids. Returns (B, N, S * S, classes), which sums to 1 over the last axis.
     """
     count, side = len(classes), classes.shape[1] // TOKEN_PIXELS
     shares = F.one_hot(torch.from_numpy(classes).long(), len(CLASSES)).float()
@@ -58,13 +58,13 @@ def cell_classes(classes: NDArray[np.uint8]) -> Tensor:
 
 
 def image_tokens(model: Gemma3ForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """What the language model sees of each image: pixels (B, 3, H, W) in [-1, 1] -> (B, N, D)."""
+    """Return the image tokens (B, N, D), the inputs of the language model, of pixels (B, 3, H, W) in [-1, 1]."""
     features = cast("BaseModelOutputWithPooling", model.get_image_features(pixels))
     return cast(Tensor, features.pooler_output)
 
 
 class VisionHeads(nn.Module):
-    """What the vision stage asks of every image token: the classes in its cells, and its place among the tokens."""
+    """Heads of the vision stage. They predict from an image token the classes in its cells, and its position."""
 
     def __init__(self, width: int, tokens: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class VisionHeads(nn.Module):
         self.place = nn.Linear(width, tokens)
 
     def forward(self, tokens: Tensor, shares: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Loss and figures from `tokens` (B, N, D), `shares` (B, N, S * S, classes) and class `weights`."""
+        """Return loss and figures for `tokens` (B, N, D), `shares` (B, N, S * S, classes), `weights` (classes,)."""
         logits = self.cells(tokens).float().view(shares.shape)
         weighted = shares * weights
         cells = -(weighted * logits.log_softmax(-1)).sum() / weighted.sum()
@@ -92,10 +92,12 @@ def train_vision(
     progress: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the vision tower and Gemma's projector on the class maps of single frames, on the model's device.
+    """Train the vision tower and Gemma's projector on the class maps of single frames, on the device of `model`.
 
     Args:
-        progress: File of the training's progress, see `fit`.
+        progress: Progress file, see `fit`.
+
+    Returns the figures of `fit`.
     """
     draws, device = Draws(seed), model.device
     heads = VisionHeads(model.config.get_text_config().hidden_size, cast(int, model.config.mm_tokens_per_image)).to(
@@ -127,7 +129,7 @@ def train_vision(
 
 @torch.no_grad()
 def encode_images(model: Gemma3ForConditionalGeneration, scenes: SceneSet, images: Sequence[tuple[int, int]]) -> Tensor:
-    """Image tokens (images, N, D) of (clip, frame) pairs; each pair passes the tower once.
+    """Return the image tokens (images, N, D) of (clip, frame) pairs. Repeated pairs are encoded once.
 
     A negative clip is a foreign image, see `Conversation`.
     """
@@ -142,7 +144,7 @@ def take_vision(model: Gemma3ForConditionalGeneration, start_from: Path) -> None
     """Copy the vision tower and Gemma's projector of another nano Gemma.
 
     Raises:
-        ValueError: They have other sizes.
+        ValueError: The weights have other shapes.
     """
     other = Gemma3ForConditionalGeneration.from_pretrained(start_from, dtype=torch.float32).model
     for part in ("vision_tower", "multi_modal_projector"):
@@ -151,5 +153,5 @@ def take_vision(model: Gemma3ForConditionalGeneration, start_from: Path) -> None
         for name, shape in shapes[0].items():
             if shapes[1].get(name) != shape:
                 told = f"{part}.{name} has the shape {shapes[1].get(name)}, expected {shape}"
-                raise TheWorldError(f"{start_from}: {told}; leave start_from out, or choose the sizes of its vision")
+                raise TheWorldError(f"{start_from}: {told}; leave start_from out, or set `vision` to its sizes")
         getattr(model.model, part).load_state_dict(given)

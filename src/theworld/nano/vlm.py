@@ -1,6 +1,7 @@
-"""The nano vision-language model: the stock Gemma 3 with SigLIP at toy size, trained from nothing on the nano world.
+"""The nano vision-language model: stock Gemma 3 with SigLIP at toy size, trained from random weights on the nano world.
 
-Two stages: first vision (`vision.py`), then, with vision frozen, language: conversations in the real chat format.
+The vision stage (`vision.py`) comes first. Two language stages follow with frozen vision, on conversations in Gemma's
+chat format.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ def build_gemma(
     vision: Mapping[str, Any] | None = None,
     image_tokens: int = IMAGE_TOKENS,
 ) -> Gemma3ForConditionalGeneration:
-    """A random Gemma 3 whose token ids are `tokenizer`'s; `text` and `vision` override the nano sizes.
+    """Build a random Gemma 3 with the token ids of `tokenizer`; `text` and `vision` override the nano sizes.
 
-    Started for a narrow model: embeddings of unit size after Gemma's sqrt(D) scaling, every block's output at the share
-    of the residual stream that leaves the sum at unit size, and an image projection that is not zero.
+    The initialisation suits a narrow model. Embeddings have unit size after Gemma's sqrt(D) scaling. The output of
+    every block is scaled so that the sum of the residual stream has unit size. The image projection is not zero.
     """
     width = {**TEXT_CONFIG, **(text or {})}["hidden_size"]
     ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
@@ -116,11 +117,14 @@ def train_language(
     progress: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the language model on conversations about the image tokens of a frozen vision tower, on its device.
+    """Train the language model on conversations, with a frozen vision tower, on the device of `model`.
 
     Args:
-        shares: Of the kinds of scenes.
-        progress: File of the training's progress, see `fit`.
+        shares: Share of conversations by kind of scene.
+        turns: Maximum number of questions in a conversation.
+        progress: Progress file, see `fit`.
+
+    Returns the figures of `fit`.
     """
     rng, device = np.random.default_rng(seed), model.device
     batches = Batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
@@ -153,7 +157,7 @@ def train_language(
 
 
 def save_vlm(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, out: Path) -> None:
-    """Write a Hub-layout folder: weights rounded to bf16, to be computed with in fp32, as suits a CPU."""
+    """Write a folder in the layout of the Hub. Weights are stored in bf16 and loaded in fp32, which suits a CPU."""
     weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
     del weights["lm_head.weight"]  # tied to the embeddings
     model.save_pretrained(out, state_dict=weights)
@@ -176,17 +180,19 @@ def train_vlm(
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and measure what was saved on /validation.
+    """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and evaluate it on `scenes_folder`/validation.
 
-    The last stage continues the language stage, mostly on races, whose comparisons of two named balls come last. Each
-    stage's weights and figures are kept beside `out`, in `<out>-<stage>.*`, and the progress of one that was
-    interrupted; a second call goes on from there.
+    The last stage, comparison, continues the language stage mostly on races, because comparing two named balls is
+    learned last. The weights and figures of each stage are saved as `<out>-<stage>.*`, and so is the progress of an
+    interrupted stage. A second call continues from these files.
 
     Args:
+        per_family: Maximum number of validation questions of a family, in each setting of `evaluate_vlm`.
         text, vision: Override the nano sizes.
-        start_from: Folder of a nano Gemma whose vision is trained further, in place of a new one.
+        start_from: Folder of a nano Gemma whose vision tower and projector are trained further instead of new ones.
 
-    Returns the figures, also written to `out`/vlm.json: every stage's curve and the accuracies of `evaluate_vlm`.
+    Returns the figures, which are also written to `out`/vlm.json: the curve of every stage and the accuracies of
+    `evaluate_vlm`.
     """
     # 1. The model
     torch.manual_seed(seed)
@@ -199,8 +205,8 @@ def train_vlm(
     if start_from is not None:
         take_vision(model, start_from)
     cast(nn.Module, model).to(device)
-    model.set_attn_implementation("eager")  # on a CPU in bf16 autocast, 2.5 times faster than sdpa with a mask
-    # 2. Its stages
+    model.set_attn_implementation("eager")  # 2.5 times faster than sdpa with a mask, in bf16 autocast on a CPU
+    # 2. The stages
     rates = {"vision": vision_learning_rate, "language": language_learning_rate}
     comparison: dict[str, Any] = {
         "steps": comparison_steps,
@@ -217,7 +223,7 @@ def train_vlm(
         "comparison": partial(train_language, model, processor, scenes, **comparison),
     }
     figures: dict[str, Any] = {name: _run_stage(model, out, name, train) for name, train in stages.items()}
-    # 3. What was saved, measured
+    # 3. Save the model, load it again and evaluate it
     save_vlm(model, processor, out)
     saved = Gemma3ForConditionalGeneration.from_pretrained(out)
     cast(nn.Module, saved).to(device)
@@ -230,12 +236,12 @@ def train_vlm(
 def _run_stage(
     model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """Train, or take the stage's weights and figures from where an earlier call left them."""
+    """Train a stage, or load its weights into `model` if an earlier call finished it. Returns the figures."""
     weights, record, progress = (
         out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json", "progress")
     )
     if record.is_file():
-        logger.info("%s: taken from %s", name, weights)
+        logger.info("%s: loaded from %s", name, weights)
         state = load_file(weights)
         model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
         return json.loads(record.read_text(encoding="utf-8"))

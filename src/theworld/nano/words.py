@@ -1,4 +1,4 @@
-"""The words of the nano world, and phrasings that only training uses."""
+"""Words of the nano world, and phrasings that are used only in training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WALLS = ("left", "right", "upper", "lower")
 YES_NO = ("no", "yes")
 
 ANSWERS = (*BALLS, *BINS, *BLOCKS, *EIGHTHS, *YES_NO, "left", "right", "above", "below", "nearer", "farther")
-"""Answers that are one word."""
+"""Answers of one word."""
 
 WORDS: dict[str, tuple[str, ...]] = {
     "ball": BALLS,
@@ -25,7 +25,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "wall": WALLS,
     "bin": BINS,
 }
-"""What may stand in a phrasing's {slot}."""
+"""Words that can fill each {slot} of a phrasing."""
 
 EXERCISES: dict[str, tuple[str, ...]] = {
     "row": (
@@ -39,4 +39,4 @@ EXERCISES: dict[str, tuple[str, ...]] = {
         "What is the number of steps between the middle wall and the {ball} ball?",
     ),
 }
-"""Phrasings that only training uses: where one named ball is, which comparing two of them presupposes."""
+"""Phrasings that are used only in training: they ask where a named ball is. Comparing two balls needs this skill."""

@@ -1,10 +1,10 @@
-"""The whole recipe: from nothing to the weights inside the package, one stage after the other.
+"""The whole recipe: all stages from random weights to the weights inside the package.
 
     scenes -> VAE -> dynamics  +-> fusion (align, questions)   +-> package
            -> vision, language |   the same for every control  |
 
-A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
-what it made. The fusion's stages are runs of the trainer.
+A finished stage leaves its files, so a second call continues with the next stage. The figures of a stage are saved next
+to its results. The stages of the fusion are runs of the trainer.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from .package import CONTROLS, copy_base_models, package_cosmos, package_delta, 
 logger = logging.getLogger(__name__)
 
 Lane = list[tuple[Path, Callable[[], object]]]
-"""Stages in order, each with the file that it leaves when it has finished."""
+"""(file, stage) pairs in order. The file exists if the stage has finished."""
 
 ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
-"""Controls that are trained like the fusion, each with another encoder in the world's place."""
+"""Controls that are trained like the fusion with another world encoder."""
 
-ENCODED_TOGETHER = 64  # images of a batch that fills the latent cache
+ENCODED_TOGETHER = 64  # images per batch when the latent cache is filled
 
-TO_THE_END = 12  # times as often as any other number of latent frames; more of the others unlearns the alignment
+TO_THE_END = 12  # the full rollout is 12 times as frequent as any other K; with more of the others, alignment is lost
 
 ADAPTERS = {"r": 19, "alpha": 38}
-"""Of Gemma trained equally: 7 % fewer parameters than the fusion's projector, so that the package stays small."""
+"""LoRA of the control `gemma_tuned`: 7 % fewer parameters than the projector of the fusion."""
 
-# glibc gives a step's memory back and asks for it again; kept instead, a step on a CPU takes two thirds of the time.
+# By default, glibc returns memory to the system after every step. Keeping it makes a CPU step take 2/3 of the time
 _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
@@ -62,10 +62,13 @@ _ALLOCATOR = {
 
 
 def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
-    """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's.
+    """Run the stages that have not finished in `out`. Returns `out`/weights, with the layout of the shipped weights.
 
-    The world and the language model need nothing of each other, nor do the fusion and its control: with two `workers`
-    or more they train side by side, each in a process of its own.
+    World model and language model are independent, and so are the fusion and its controls. With two `workers` or more
+    they are trained in parallel processes.
+
+    Raises:
+        ValueError: `out` was made with another config.
     """
     config = config or NanoConfig()
     settle(out / "recipe.json", config)
@@ -73,7 +76,7 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
     # 1. The scenes
     for split in SPLITS:
         simulate(out, split, config)
-    # 2. The world beside the language model
+    # 2. The world model and the language model in parallel
     world: Lane = [
         (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
         (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **config.of_dynamics())),
@@ -84,7 +87,7 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
     run_lanes([world, language], config.workers)
-    # 3. The fusion beside its controls
+    # 3. The fusion and its controls in parallel
     _converse(out, config)
     lane = partial(fusion_lane, out, config)
     controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
@@ -97,16 +100,19 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
 def train_fusions(
     out: Path, encoders: Sequence[str], seeds: Sequence[int], config: NanoConfig | None = None
 ) -> list[Path]:
-    """Train fusions of the shipped base models, alike in all but world encoder and seed; runs what has not finished.
+    """Train fusions of the shipped base models that differ only in world encoder and seed. Finished stages are skipped.
 
-    All of them read the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
-    train side by side.
+    All fusions use the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
+    are trained in parallel.
 
     Args:
         encoders: Keys of `WORLD_ENCODERS`.
 
     Returns:
-        The folder of each, `out`/weights/<encoder>-<seed>.
+        The folder of each fusion, `out`/weights/<encoder>-<seed>.
+
+    Raises:
+        ValueError: `out` was made with another config.
     """
     config = config or NanoConfig()
     prepare_fusions(out, config)
@@ -117,7 +123,7 @@ def train_fusions(
 
 
 def prepare_fusions(out: Path, config: NanoConfig) -> None:
-    """What fusions of the shipped base models need in `out`: these models, scenes, clips and conversations.
+    """Prepare `out` for fusions of the shipped base models: these models, scenes, clips and conversations.
 
     Raises:
         ValueError: `out` was made with another config or other base models.
@@ -129,7 +135,7 @@ def prepare_fusions(out: Path, config: NanoConfig) -> None:
 
 
 def simulate(out: Path, split: str, config: NanoConfig) -> None:
-    """The scenes of a split, unless they are there."""
+    """Simulate the scenes of a split, if they are missing."""
     if not (out / "scenes" / split).is_dir():
         logger.info("scenes: simulating %s", split)
         world: dict[str, Any] = {
@@ -142,7 +148,7 @@ def simulate(out: Path, split: str, config: NanoConfig) -> None:
 
 
 def _converse(out: Path, config: NanoConfig) -> None:
-    """The clips to align on and the conversations about the scenes of the fusion, unless they are there."""
+    """Write clips and conversations of the scenes of the split `fusion`, if they are missing."""
     if not (out / "clips").is_dir():
         write_clips(out / "scenes" / "fusion", out / "clips", seed=config.seed)
     if not (out / "conversations").is_dir():
@@ -150,12 +156,12 @@ def _converse(out: Path, config: NanoConfig) -> None:
 
 
 def fusion_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos") -> Lane:
-    """A fresh fusion of the packaged base models with a world encoder, its two runs, and their package."""
+    """Return the stages of a fusion of the packaged base models: start, align, questions, package."""
     return [*align_lane(out, config, name, encoder), *question_lane(out, config, name, out / name / "align")]
 
 
 def align_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos", cosmos: str = "cosmos") -> Lane:
-    """A fresh fusion, start, and its alignment, align, in `out`/`name`; `cosmos` is the world's folder in weights."""
+    """Return the stages start and align in `out`/`name`; `cosmos` is the folder of the world in `out`/weights."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
     align = stage_settings(
@@ -180,7 +186,7 @@ def align_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos"
 
 
 def tuned_lane(out: Path, config: NanoConfig, name: str = f"{CONTROLS}/gemma_tuned", **keys: Any) -> Lane:
-    """Gemma without a world, its adapters trained on the fusion's questions for as many steps."""
+    """Return the stages of Gemma without a world. Its adapters are trained on the same questions for as many steps."""
     plain = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
     return question_lane(out, config, name, out / "weights" / "gemma", **plain | {"lora": ADAPTERS} | keys)
 
@@ -195,14 +201,15 @@ def question_lane(
     cosmos: str = "cosmos",
     **keys: Any,
 ) -> Lane:
-    """The run on questions from the checkpoint `start` in `out`/`name`, and its package in `out`/weights/`name`.
+    """Return the stages questions, in `out`/`name`, and package, in `out`/weights/`name`.
 
-    Most batches look ahead to the end.
+    Most batches have a rollout to the end of the clip.
 
     Args:
-        conversations: Folder of what it reads; by default `out`/conversations.
+        start: Checkpoint whose training continues.
+        conversations: Folder of conversations. Default: `out`/conversations.
         cosmos: Folder of the world in `out`/weights.
-        keys: Keys of the run's training config over those of its file.
+        keys: Override keys of the training config.
     """
     world: dict[str, Any] = {
         "latent_cache": str(out / "latents"),
@@ -229,7 +236,7 @@ def question_lane(
 
 
 def run_stage(keys: dict[str, Any]) -> None:
-    """Train what the keys of a training config say; its latent cache is filled first where it reads whole clips."""
+    """Train with the keys of a training config. If it has a latent cache, fill it first."""
     config = TrainingConfig.from_dict(keys)
     if config.latent_cache is not None:
         precompute(config, together=ENCODED_TOGETHER)
@@ -237,7 +244,7 @@ def run_stage(keys: dict[str, Any]) -> None:
 
 
 def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
-    """Run every lane's unfinished stages in order, the lanes side by side as far as there are `workers`."""
+    """Run the unfinished stages of every lane in order. Up to `workers` lanes run in parallel."""
     lanes = [[stage for stage in lane if not stage[0].is_file()] for lane in lanes]
     lanes = [lane for lane in lanes if lane]
     if min(workers, len(lanes)) < 2:
@@ -270,10 +277,10 @@ def _run_stages(lane: Lane) -> None:
 
 
 def settle(path: Path, config: NanoConfig) -> None:
-    """Remember the config that a folder is made with.
+    """Save the config of a folder to `path`.
 
     Raises:
-        ValueError: Its stages were made with another one.
+        ValueError: `path` holds a config that gives other weights.
     """
     if path.is_file() and (changes := config.changes(read_object(path, cure="choose another folder"))):
         told = f"{path.parent}: made with other settings: {brief(', '.join(changes))}"

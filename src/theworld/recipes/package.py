@@ -1,4 +1,4 @@
-"""What the nano recipe trained, in the folders that the package ships: bf16, base models named relative to a fusion."""
+"""Write the results of the nano recipe as the package ships them: in bf16, with relative paths to the base models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_text
 
 CONTROLS = "controls"
-"""Folder of the controls, beside that of the fusion."""
+"""Folder of the controls, next to the folder of the fusion."""
 
-# What a checkpoint holds beside the model, and what `package_delta` writes anew
+# Files of a checkpoint that are not part of the model, or that `package_delta` writes again
 _NOT_PACKAGED = (
     "README.md",
     "checksums.json",
@@ -72,7 +72,7 @@ Right answers in percent with 95 % intervals; `theworld evaluate --task micro_wo
 
 
 def digest(folder: Path) -> str:
-    """What identifies the weights and configs below a folder: 12 hexadecimal digits."""
+    """Return a digest of the weights and configs below a folder: 12 hexadecimal digits."""
     found = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")):
         found.update(path.relative_to(folder).as_posix().encode())
@@ -97,7 +97,7 @@ def copy_base_models(source: Path, target: Path) -> None:
 
 
 def package_gemma(source: Path, target: Path) -> None:
-    """Copy what loading needs; the stage has rounded it to bf16 already."""
+    """Copy the files that loading needs. The weights are in bf16 already."""
     _copy(source, target, "vlm.json")
     shutil.copy(source / "config.json", target)
 
@@ -118,9 +118,9 @@ def _copy(source: Path, target: Path, *left_out: str) -> None:
 
 
 def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> None:
-    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository.
+    """Write a folder like a Cosmos-Predict2 repository: VAE and transformer in bf16, scheduler, prompt, and index.
 
-    `dynamics` is the folder of the transformer where that is not in `source`.
+    `dynamics` is the folder that holds `transformer`, if it is not `source`.
     """
     models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
     folders = {"vae": source, "transformer": dynamics or source}
@@ -136,9 +136,10 @@ def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> 
 
 
 def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
-    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies.
+    """Write the checkpoint of a fusion: stored in bf16, loaded in fp32, with relative paths to its base models.
 
-    The bases are the folders `gemma` and `cosmos` in `weights`. The processor is that of `gemma`.
+    `weights` can therefore be moved. The base models are the folders `gemma` and `cosmos` in `weights`; the processor
+    of `gemma` is used.
     """
     _copy(source, target, *_NOT_PACKAGED, *_PROCESSOR)
     tensors = load_file(source / "model.safetensors")
@@ -156,7 +157,7 @@ def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosm
 
 
 def write_card(weights: Path) -> None:
-    """The model card of all folders; the figures are put in when they have been measured."""
+    """Write the model card of all folders. The results are inserted later, after the evaluation."""
 
     def parameters(folder: str) -> int:
         files = [file for file in (weights / folder).rglob("*.safetensors") if "prompt_embeds" not in file.parts]

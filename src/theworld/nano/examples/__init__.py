@@ -14,15 +14,15 @@ from theworld.utils.io import write_json
 
 FOLDER = Path(__file__).parent
 SEEDS = {"bumpers": 45_000_001, "pegs": 45_000_006, "drop": 45_000_001, "race": 45_000_003, "stack": 45_000_006}
-"""Of every kind, the first seed from 45,000,000 on (in no split) where only the answer with the rollout is right."""
+"""Of each kind, the first seed from 45,000,000 on where only the answer with the rollout is right. No split has it."""
 EXAMPLES = tuple(SEEDS)
 FRAME_SECONDS = 1 / 8
-"""Between two frames of a clip."""
+"""Seconds between two frames of a clip."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A still, a question about its future, the answer, and the frames that were simulated."""
+    """An image, a question about its future, the answer, and the simulated frames."""
 
     image: Image.Image
     question: str
@@ -31,7 +31,7 @@ class Example:
 
 
 def load_example(name: str) -> Example:
-    """The shipped scene called `name`.
+    """Load the shipped scene called `name`.
 
     Raises:
         ValueError: No scene has that name.
@@ -46,7 +46,7 @@ def load_example(name: str) -> Example:
 
 
 def write_examples(folder: Path = FOLDER) -> None:
-    """Simulate the scenes of `SEEDS`: image, clip as one strip, and a predictive question."""
+    """Simulate the scenes of `SEEDS` and write the image, the clip as one strip, and a question of each."""
     import numpy as np
 
     from ..questions import predictive_questions

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 __all__ = ["KINDS", "Kind", "draw_scene", "sample_disputed", "sample_scene"]
 
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (DROP, RACE, STACK, PEGS, BUMPERS)}
-"""The order counts: a scene is drawn from its seed and the number of its kind. New kinds come last."""
+"""Append new kinds at the end: the position of a kind is part of the random seed of its scenes."""
 
 
 def sample_scene(seed: int, kind: str, level: int | None = None, frames: int = FRAMES) -> tuple[Scene, Trajectory]:
-    """The one scene of this seed, kind and level, and what happens in it.
+    """Return the labelled scene of this seed, kind and level, and its simulation.
 
-    Its answers are balanced over seeds, and hold also when the start moves by a quarter of a pixel.
+    Answers are balanced over seeds. They stay the same if the start moves by a quarter of a pixel.
 
     Args:
-        level: From 0, the easiest, to `KINDS[kind].levels - 1`, the default.
-        frames: Length of the clip, by the end of which the scene has ended.
+        level: From 0 (easiest) to `KINDS[kind].levels - 1` (the default).
+        frames: Number of frames of the clip. The outcome is clear by the last one.
 
     Raises:
         ValueError: for an unknown kind or level.
@@ -45,9 +45,9 @@ def sample_scene(seed: int, kind: str, level: int | None = None, frames: int = F
 def draw_scene(
     seed: int, kind: str, level: int | None = None, law: Law = USUAL, frames: int = FRAMES
 ) -> tuple[Scene, Trajectory]:
-    """A scene for unlabelled video: as it is drawn, neither balanced nor with an outcome that is beyond doubt.
+    """Return a scene for unlabelled video, and its simulation. Outcomes are not balanced and may be unclear.
 
-    Raises as `sample_scene`.
+    Raises the errors of `sample_scene`.
     """
     one, level, rng = _start(seed, kind, level, frames)
     scene = one.draw(seed, rng, level)
@@ -57,9 +57,10 @@ def draw_scene(
 def sample_disputed(
     seed: int, kind: str, law: Law, level: int | None = None, frames: int = FRAMES
 ) -> tuple[Scene, Trajectory, Trajectory]:
-    """A scene whose first ending differs under `law`, beyond doubt under both laws.
+    """Return a scene whose first ending differs under `law`. The outcomes under both laws are robust to a `JITTER`.
 
-    Returns the scene, what happens under the usual law, and what happens under `law`. Raises as `sample_scene`.
+    Returns the scene, its simulation under the usual law, and its simulation under `law`. Raises the errors of
+    `sample_scene`.
     """
     one, level, rng = _start(seed, kind, level, frames)
     family = one.endings[0].family.name
@@ -74,7 +75,7 @@ def sample_disputed(
 
 
 def _start(seed: int, kind: str, level: int | None, frames: int) -> tuple[Kind, int, np.random.Generator]:
-    """The kind, the level that is meant, and the random numbers of a scene."""
+    """Return the kind, the level (default filled in) and the random generator of a scene."""
     if kind not in KINDS:
         raise TheWorldError(f"unknown kind of scene {kind!r}: expected one of {', '.join(KINDS)}")
     one, number = replace(KINDS[kind], frames=frames), list(KINDS).index(kind)

@@ -1,4 +1,4 @@
-"""What a kind of scene is: everything about it in one record."""
+"""`Kind`: one record that holds everything about a kind of scene."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     Record = Mapping[str, Any]
 
 COLOURED_PLACES = 4
-"""Bins or walls of a scene."""
+"""Number of bins, or of coloured walls, in a scene."""
 
 JITTER = 0.25
-"""Pixels by which the start may move without a change of a labelled scene's outcome."""
+"""Pixels. The outcome of a labelled scene stays the same if its start moves by this much."""
 SIDEWAYS = ((-JITTER, 0.0), (JITTER, 0.0))
 UP_AND_DOWN = ((0.0, -JITTER), (0.0, JITTER))
 
 PASSAGE = 2 * BALL_RADIUS + RAMP_RADIUS + 1
-"""Room that a ball needs between a ramp's lower end and a wall."""
+"""Gap that a ball needs between the lower end of a ramp and a wall, in pixels."""
 
 
 def sample_balanced(kind: Kind, seed: int, rng: Random, level: int) -> tuple[Scene, Trajectory]:
-    """Draws scenes until one has the outcomes that were drawn first, beyond doubt."""
+    """Draw the outcomes first, then scenes until one has these outcomes and keeps them under a `JITTER`."""
     wanted = {ending.family.name: int(rng.integers(len(ending.mirrored))) for ending in kind.endings}
     while True:
         scene = kind.draw(seed, rng, level)
@@ -49,26 +49,27 @@ def sample_balanced(kind: Kind, seed: int, rng: Random, level: int) -> tuple[Sce
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of scene: how it is drawn, what happens in it, what it looks like and what is asked about it.
+    """One kind of scene: how it is sampled, simulated, painted and asked about.
 
     A *record* is a scene as JSON, see `scenes.Record`.
 
     Attributes:
         name: As in `Scene.kind` and on the command line.
         description: What happens in it, in one line.
-        draw: Makes a scene of a seed, random numbers and a level, 0 being the easiest. Its outcome is neither balanced
-            nor beyond doubt.
+        draw: Makes a scene from a seed, a random generator and a level (0 is the easiest). Outcomes are not balanced
+            and may be unclear.
         fill: Adds a scene to an empty space. A jitter (dx, dy) in pixels moves the start.
-        paint_room: Paints what stands behind the ramps, pegs, blocks and balls.
-        outcomes: The answers of the predictive families, or None where the end of the clip leaves one open.
-        endings: The predictive families. The first one tells the place of the end.
+        paint_room: Paints the background behind the ramps, pegs, blocks and balls.
+        outcomes: The answer of each predictive family, or None if the clip ends before the outcome is clear.
+        endings: The predictive families. The first one asks where the scene ends.
         static: Questions about one frame of a record.
         conversational: Questions about what follows the first frame of a record that has outcomes; takes `ball_words`.
-        families: Those that `static` and `conversational` use, shared ones as well.
-        sentences: Answers of more than one word, without colours and numbers. A tokenizer is trained on them.
+        families: The families that `static` and `conversational` use, including shared ones.
+        sentences: Answers of more than one word, without colours and numbers, for training a tokenizer.
         levels: Number of levels of difficulty.
-        frames: Length of its clips, by the end of which the outcomes are read.
-        sample: Like `draw`, with outcomes that are balanced over seeds and beyond doubt. Also simulates the scene.
+        frames: Number of frames of a clip. The outcomes are read at its end.
+        sample: Like `draw`, but outcomes are balanced over seeds and do not change under a `JITTER`. Returns the scene
+            and its simulation.
     """
 
     name: str
@@ -87,11 +88,11 @@ class Kind:
     frames: int = FRAMES
 
     def simulate(self, scene: Scene, jitter: Point = (0.0, 0.0), law: Law = USUAL) -> Trajectory:
-        """Let go of everything at time 0 and watch.
+        """Release everything at time 0 and simulate `frames` frames.
 
-        `jitter` (dx, dy) disturbs the start: every ball moves by dx, the first by dy and the second by -dy; in a stack
-        every block moves by dx against the block below it; among bumpers the ball moves by dx across its heading. An
-        outcome that changes under a jitter of `JITTER` cannot be predicted from an image.
+        `jitter` (dx, dy) in pixels moves the start. Every ball moves by dx, the first also by dy and the second by -dy.
+        In a stack, every block moves by dx relative to the block below it. Among bumpers, the ball moves by dx across
+        its heading. An outcome that changes under a jitter of `JITTER` cannot be predicted from an image.
         """
         from ..space import Space
 
@@ -102,34 +103,34 @@ class Kind:
     def render(
         self, scene: Scene, trajectory: Trajectory, size: int = int(SIZE)
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Frames (F, S, S, 3) and class map (F, S, S), indices into `CLASSES`, of `size` S pixels a side."""
+        """Return frames (F, S, S, 3) and class map (F, S, S), indices into `CLASSES`; S is `size` in pixels."""
         return render(scene, trajectory, self.paint_room, size)
 
     def is_robust(self, scene: Scene, found: dict[str, str], jitters: Iterable[Point], law: Law = USUAL) -> bool:
-        """Whether the outcomes stay the same when the start is disturbed."""
+        """Whether the outcomes stay the same under each of `jitters`."""
         return all(self.outcomes(scene, self.simulate(scene, jitter=one, law=law)) == found for one in jitters)
 
     def ending(self, family: str) -> Ending:
-        """The ending of a predictive family of this kind."""
+        """Return the ending of a predictive family of this kind."""
         return {ending.family.name: ending for ending in self.endings}[family]
 
     def places(self, scene: Record, found: Mapping[str, str]) -> dict[str, int]:
-        """The places of outcomes; `scene` is that of a record."""
+        """Return the place of each outcome, by family; `scene` is the `scene` of a record."""
         return {name: self.ending(name).answers(scene).index(answer) for name, answer in found.items()}
 
 
 def four_colours(rng: Random) -> tuple[str, ...]:
-    """Different ones for the bins or the walls."""
+    """Draw four different colours for the bins or the walls."""
     return tuple(str(name) for name in rng.permutation(list(BIN_COLOURS))[:COLOURED_PLACES])
 
 
 def touches_red(trajectory: Trajectory) -> str:
-    """`yes` if a ball has touched something red, else `no`."""
+    """Return `yes` if a ball has touched something red, else `no`."""
     return "yes" if np.isfinite(trajectory.red_contact) else "no"
 
 
 def ball_words(record: Record, rng: Random) -> dict[str, str]:
-    """The words for the balls of a scene: one is `ball`, two are `a` and `b` in random order."""
+    """Colours of the balls by slot of a phrasing: `ball` for one ball, `a` and `b` in random order for two."""
     colours = [ball["colour"] for ball in record["scene"]["balls"]]
     if len(colours) == 2:
         first, second = rng.permutation(sorted(colours))

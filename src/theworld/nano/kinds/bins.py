@@ -1,4 +1,4 @@
-"""A room with four bins on its floor: what a drop and a scene of pegs share."""
+"""A room with four bins on its floor, shared by the kinds `drop` and `pegs`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DIVIDER_XS = (8.0, 16.0, 24.0)
 _DIVIDER_TOP = 25.5
 _DIVIDER_RADIUS = 0.4
 _BIN_WIDTH = SIZE / COLOURED_PLACES
-_AT_REST = 14  # units a second: slower than this, a ball does not leave its bin
+_AT_REST = 14  # units a second; a slower ball does not leave its bin
 
 BIN_COLOUR = static(
     "bin_colour",
@@ -87,17 +87,17 @@ FAMILIES = (BALL_COLOUR, BIN_COLOUR, BIN_BELOW, COLUMN, WHAT_NEXT, BIN_CHECK, DE
 
 
 def ends_in_a_bin(family: Family) -> Ending:
-    """The ending whose places are the bins from left to right."""
+    """Return an ending whose places are the bins from left to right."""
     return Ending(family, lambda scene: tuple(scene["bins"]), (3, 2, 1, 0))
 
 
 def column_of(x: float) -> int:
-    """The column, 0 to 3 from the left, over which x lies."""
+    """Return the column that contains x, 0 to 3 from the left."""
     return int(np.clip(x // _BIN_WIDTH, 0, COLOURED_PLACES - 1))
 
 
 def add_bins(space: Space) -> None:
-    """The sides of the world, its floor and the dividers."""
+    """Add the sides of the world, its floor and the dividers."""
     space.add_sides()
     space.add_floor(elasticity=0.1, friction=0.8)
     for x in DIVIDER_XS:
@@ -105,7 +105,7 @@ def add_bins(space: Space) -> None:
 
 
 def paint_bins(canvas: Canvas, scene: Scene, _trajectory: Trajectory) -> None:
-    """The coloured floor of every bin and the dividers."""
+    """Paint the coloured floor of every bin, and the dividers."""
     for column, colour in enumerate(scene.bins):
         left = column * _BIN_WIDTH
         canvas.paint(f"bin {colour}", box(left, FLOOR_Y, left + _BIN_WIDTH, SIZE))
@@ -114,9 +114,9 @@ def paint_bins(canvas: Canvas, scene: Scene, _trajectory: Trajectory) -> None:
 
 
 def outcomes_in_bins(scene: Scene, trajectory: Trajectory, where: str, touch: str) -> dict[str, str] | None:
-    """The bin in which the ball lies and, if something is red, whether the ball touched it; None while the ball moves.
+    """Return the bin that holds the ball and, if something is red, whether the ball touched it.
 
-    `where` and `touch` are the names of the two families.
+    `where` and `touch` are the names of the two families. Returns None if the ball still moves at the end of the clip.
     """
     x, y = trajectory.ball_xy[-1, 0]
     if y < FLOOR_Y - BALL_RADIUS - 0.8 or trajectory.ball_speed[0] > _AT_REST:
@@ -128,11 +128,11 @@ def outcomes_in_bins(scene: Scene, trajectory: Trajectory, where: str, touch: st
 
 
 def about_ball_and_bins(record: Record, frame: int, rng: np.random.Generator) -> list[Question]:
-    """The colours of the ball and of one bin and, well inside a column, where the ball is."""
+    """Ask for the colour of the ball and of one bin. If the ball is well inside a column, also ask where it is."""
     scene = record["scene"]
     ball, bins = scene["balls"][0]["colour"], scene["bins"]
     x = record["ball_xy"][frame][0][0]
-    # 1. A bin, counted from either side; the fourth is half the time called the last
+    # 1. A bin, counted from either side; in half of the cases the fourth bin is called "last"
     place = int(rng.integers(len(bins)))
     from_left, any_bin = rng.random() < 0.5, tuple(sorted(bins))
     number = place if from_left else len(bins) - 1 - place
@@ -151,6 +151,6 @@ def about_ball_and_bins(record: Record, frame: int, rng: np.random.Generator) ->
 
 
 def guess_the_bin(record: Record, family: str, words: dict[str, str], rng: np.random.Generator) -> list[Question]:
-    """What becomes of the ball, and whether it lands in one bin; `family` holds the truth."""
+    """Ask where the ball lands, and whether it lands in a given bin; `family` names the outcome with the answer."""
     truth, bins = record["outcomes"][family], tuple(record["scene"]["bins"])
     return guess_the_end(rng, BIN_CHECK, truth, bins, "The {ball} ball lands in the {end} bin.", words["ball"])

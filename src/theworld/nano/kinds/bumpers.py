@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from .base import Record
 
 BUMPERS_OF = (3, 5, 8)
-"""Number of bumpers of a scene, by level of difficulty."""
+"""Number of bumpers in a scene, by level of difficulty."""
 GRID = (5.5, 12.5, 19.5, 26.5)
-"""Lines of the grid, in x and in y: balls move along them."""
+"""Coordinates of the grid lines, in x and in y. Balls move along these lines."""
 _SPEED = 40.0  # units a second
 
 WALL_COLOUR = static(
@@ -120,7 +120,7 @@ def _fill(space: Space, scene: Scene, jitter: tuple[float, float]) -> None:
 
 
 def _paint_walls(canvas: Canvas, scene: Scene, _trajectory: Trajectory) -> None:
-    """Four coloured walls, and behind the ball the grey launcher that shows its heading."""
+    """Paint four coloured walls, and the grey launcher behind the ball, which shows its heading."""
     sides = (
         box(-1, -1, WALL_WIDTH, SIZE + 1),
         box(SIZE - WALL_WIDTH, -1, SIZE + 1, SIZE + 1),
@@ -153,7 +153,7 @@ def _static(record: Record, frame: int, rng: np.random.Generator) -> list[Questi
     ]
     if frame == 0 or (
         frame == len(record["ramp_lit"]) - 1 and record["outcomes"]
-    ):  # on its way, it may be close to one
+    ):  # in between, the ball may be close to a wall
         questions.append(AT_WALL.ask_whether(rng, frame > 0, ball=ball))
     return questions
 

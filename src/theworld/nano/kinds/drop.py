@@ -84,14 +84,14 @@ def _draw(seed: int, rng: np.random.Generator, _level: int) -> Scene:
 
 
 def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tuple[Scene, Trajectory]:
-    # 1. Draw what the scene shall be like
+    # 1. Draw the properties of the scene
     has_red = rng.random() < 2 / 3
     count = int(rng.choice([2, 3], p=[0.65, 0.35]) if has_red else rng.choice([1, 2, 3], p=[0.35, 0.4, 0.25]))
     touches, lies_below = rng.random(2) < 0.5
     column, straight = int(rng.integers(COLOURED_PLACES)), rng.random() < _BELOW_RIGHT
     ball_colour = str(rng.choice(list(BALL_COLOURS)))
     bins = four_colours(rng)
-    # 2. Draw layouts until one is like that
+    # 2. Draw layouts until one has these properties
     while True:
         scene = _layout(seed, rng, ball_colour, bins, count)
         if any(_gap(a, b) < 2 * RAMP_RADIUS + 1 for a, b in combinations(scene.ramps, 2)):
@@ -108,7 +108,7 @@ def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tup
             if painted is None:
                 continue
             scene = painted
-        # 3. Put the end where it shall be; painting and mirroring change the scene, so look again
+        # 3. Mirror the scene if the ball ends on the other side. Painting and mirroring change it: simulate again
         scene = scene if reached == column else replace(scene.mirrored(), bins=bins)
         trajectory = kind.simulate(scene)
         found = kind.outcomes(scene, trajectory)
@@ -123,7 +123,7 @@ def _layout(seed: int, rng: np.random.Generator, ball_colour: str, bins: tuple[s
     for band in bands[1:]:
         last = ramps[-1]
         end, side = (last.x2, 1) if last.y2 > last.y1 else (last.x1, -1)
-        # Where the ball may come off the ramp above, below its start, or anywhere.
+        # The next ramp lies where the ball may leave the ramp above, below its start, or anywhere
         centre = rng.choice(
             [end + side * rng.uniform(0, 7), ball.x + rng.uniform(-5, 5), rng.uniform(4, 28)], p=[0.6, 0.25, 0.15]
         )
@@ -132,14 +132,14 @@ def _layout(seed: int, rng: np.random.Generator, ball_colour: str, bins: tuple[s
 
 
 def _gap(a: Ramp, b: Ramp) -> float:
-    """Distance between the axes of two ramps, to about half a unit."""
+    """Return the distance between the axes of two ramps, to about half a unit."""
     steps = np.linspace(0, 1, 13)[:, None]
     points = [np.array([r.x1, r.y1]) + steps * np.array([r.x2 - r.x1, r.y2 - r.y1]) for r in (a, b)]
     return float(np.linalg.norm(points[0][:, None] - points[1][None], axis=-1).min())
 
 
 def _slanted(rng: np.random.Generator, x: float, y: float, lengths: tuple[float, float]) -> Ramp:
-    """A ramp around (x, y), moved so that its lower end is not a trap at the side of the world."""
+    """Draw a ramp around (x, y), moved so that a ball cannot get stuck between its lower end and a wall."""
     half, angle = rng.uniform(*lengths) / 2, math.radians(rng.uniform(22, 45))
     falls_right = rng.random() < 0.5
     dx, dy = half * math.cos(angle), half * math.sin(angle) * (1 if falls_right else -1)
@@ -150,7 +150,10 @@ def _slanted(rng: np.random.Generator, x: float, y: float, lengths: tuple[float,
 def _paint_one_ramp(
     rng: np.random.Generator, scene: Scene, trajectory: Trajectory, touches: bool, lies_below: bool
 ) -> Scene | None:
-    """Make one ramp red that is (not) touched and (not) straight below the ball; never the highest, a giveaway."""
+    """Make one ramp red that is touched or not (`touches`), and straight below the ball or not (`lies_below`).
+
+    The highest ramp is never red, because its answer would be easy to guess. Returns None if no ramp qualifies.
+    """
     x = scene.balls[0].x
     candidates = [
         index
@@ -175,7 +178,7 @@ def _static(record: Record, frame: int, rng: np.random.Generator) -> list[Questi
     questions.append(RAMP_COUNT.ask(rng, NUMBERS[len(ramps) - 1], NUMBERS[:3]))
     questions.append(describe_ball(record, rng, "ramps and bins"))
     has_red, lit = any(ramp["red"] for ramp in ramps), record["ramp_lit"][frame]
-    if not lit:  # a lit ramp is no longer red to the eye
+    if not lit:  # a lit ramp does not look red
         questions.append(RED_RAMP.ask_whether(rng, has_red))
     if has_red:
         questions.append(LIT_RAMP.ask_whether(rng, lit))

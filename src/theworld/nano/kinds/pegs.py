@@ -1,4 +1,4 @@
-"""Pegs: a drop through pegs and ramps, one of which is red and lights up once touched."""
+"""Pegs: a ball falls through pegs and ramps into a bin. One of them is red and lights up once touched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .base import Record
 
 PEGS_AND_RAMPS = ((1, 1), (2, 2), (4, 2))
-"""Of a scene, by level of difficulty."""
+"""Numbers of pegs and of ramps in a scene, by level of difficulty."""
 
 PEG_COUNT = static(
     "peg_count",
@@ -69,7 +69,7 @@ def _draw(seed: int, rng: np.random.Generator, level: int) -> Scene:
         break
     # 2. One red thing
     heights = [*(min(r.y1, r.y2) for r in bars), *(y for _, y in places)]
-    lower = np.flatnonzero(np.array(heights) > min(heights))  # the highest thing would give itself away
+    lower = np.flatnonzero(np.array(heights) > min(heights))  # the answer for the highest one would be easy to guess
     red = int(rng.choice(lower))
     ball = Ball(str(rng.choice(list(BALL_COLOURS))), rng.uniform(3, 29), 3.0)
     return Scene(

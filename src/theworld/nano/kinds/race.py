@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LANE_WALL_X = 16.0
 _LANE_WALL_RADIUS = 0.6
-_LATEST_FIRST_LANDING = 0.86  # seconds: the lit pad shows in the last frame at least
+_LATEST_FIRST_LANDING = 0.86  # seconds; the lit pad must be visible in the last frame
 _LOWER_FIRST = 0.54  # share of races that the lower ball wins
 _UNEVEN = 0.3  # share of races with more ramps in one lane
 _SECOND_RAMP = 0.3
@@ -119,18 +119,18 @@ def _draw(seed: int, rng: np.random.Generator, _level: int) -> Scene:
 
 
 def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tuple[Scene, Trajectory]:
-    # 1. Draw what the race shall be like
+    # 1. Draw the properties of the race
     first, lower_first = int(rng.integers(2)), rng.random() < _LOWER_FIRST
     uneven, fewer_first = rng.random() < _UNEVEN, rng.random() < _FEWER_FIRST
     colours = [str(name) for name in rng.permutation(list(BALL_COLOURS))[:2]]
     while True:
-        # 2. The lanes do not touch, so a few of them, run alone, make many races.
+        # 2. Lanes do not interact, so lanes that were simulated alone can be combined into many races
         lanes = [_lane_layout(seed, rng) for _ in range(8)]
         landings = [kind.simulate(lane).pad_contact[0] for lane in lanes]
         for winner, loser in permutations(range(len(lanes)), 2):
             if not landings[winner] < landings[loser] < math.inf:
                 continue
-            # 3. A race like that, beyond doubt also when both lanes are simulated together
+            # 3. Keep a race with these properties, if its outcome is robust when both lanes are simulated together
             gap, drop = landings[loser] - landings[winner], lanes[winner].balls[0].y - lanes[loser].balls[0].y
             more = len(lanes[loser].ramps) - len(lanes[winner].ramps)
             if gap < 1.15 * FRAME_SECONDS or abs(drop) < 2 or (drop > 0) != lower_first:
@@ -146,7 +146,7 @@ def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tup
 
 
 def _lane_layout(seed: int, rng: np.random.Generator) -> Scene:
-    """A ball in the left lane, above one ramp or two."""
+    """Draw a ball in the left lane above one or two ramps."""
     ball = Ball("white", rng.uniform(3, 13), rng.uniform(2.5, 11))
     ramps = [_lane_ramp(rng, ball.x + rng.uniform(-4, 4), rng.uniform(ball.y + 5, 20))]
     if rng.random() < _SECOND_RAMP and max(ramps[0].y1, ramps[0].y2) < 17:

@@ -1,4 +1,4 @@
-"""Stack: blocks on each other, which may topple to either side."""
+"""Stack: blocks on top of each other, which may topple to either side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..space import Space
     from .base import Record
 
-_TOP_OFFSET_TELLS = 0.55  # share of collapses that go the way the top block sticks out
+_TOP_OFFSET_TELLS = 0.55  # share of collapses to the side of the top block
 _SIDES = ("left", "no", "right")
 
 BLOCK_COUNT = static(
@@ -89,17 +89,17 @@ def _draw(seed: int, rng: np.random.Generator, _level: int) -> Scene:
 
 
 def _scene(seed: int, colours: list[str], sizes: Iterable[list[float]]) -> Scene:
-    """Blocks of these colours; sizes are lists of x, y, width and height."""
+    """Make a scene of blocks; `sizes` holds the lists of x, y, width and height."""
     return Scene("stack", seed, blocks=tuple(Block(*block) for block in zip(colours, *sizes, strict=True)))
 
 
 def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tuple[Scene, Trajectory]:
-    # 1. Draw what becomes of the stack, and whether the top block tells
+    # 1. Draw the outcome, and whether the stack falls to the side of its top block
     wanted, tells = str(rng.choice(["left", "right", "no"])), rng.random() < _TOP_OFFSET_TELLS
     count = int(rng.choice([2, 3, 4], p=[0.2, 0.4, 0.4]))
     colours = [str(name) for name in rng.permutation(list(BLOCK_COLOURS))[:count]]
     while True:
-        # 2. Candidates like that, by a cheap estimate
+        # 2. Candidates with these properties, by a cheap estimate
         x, y, width, height = _layouts(rng, count)
         overhang = _overhang(x, width, height)
         top_offset = x[:, -1] - x[:, 0]
@@ -107,7 +107,7 @@ def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tup
             fits = (overhang == 0) & (np.abs(top_offset) > rng.uniform(0, 4, len(x)))
         else:
             fits = (np.abs(overhang) > 0.45) & ((count == 2) | ((top_offset * overhang > 0) == tells))
-        # 3. The first one that the simulation agrees with
+        # 3. The first one whose simulation has the outcome
         for i in np.flatnonzero(fits)[:4]:
             scene = _scene(seed, colours, (values[i].tolist() for values in (x, y, width, height)))
             if wanted != "no" and (overhang[i] > 0) != (wanted == "right"):
@@ -119,7 +119,7 @@ def _sample(kind: Kind, seed: int, rng: np.random.Generator, _level: int) -> tup
 
 
 def _layouts(rng: np.random.Generator, count: int, batch: int = 64) -> tuple[NDArray[np.float64], ...]:
-    """Candidates: x, y, width and height, each (batch, count), from the bottom block to the top one."""
+    """Draw candidates. Returns x, y, width and height, each (batch, count), from the bottom block to the top one."""
     width, height = rng.uniform(5, 9, (batch, count)), rng.uniform(3.2, 4.6, (batch, count))
     steps = rng.uniform(-0.62, 0.62, (batch, count - 1)) * width[:, :-1]
     x = np.cumsum(np.concatenate([rng.uniform(12, 20, (batch, 1)), steps], axis=1), axis=1)
@@ -128,9 +128,9 @@ def _layouts(rng: np.random.Generator, count: int, batch: int = 64) -> tuple[NDA
 
 
 def _overhang(x: NDArray[np.float64], width: NDArray[np.float64], height: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the worst-supported block leans out over its support (batch,), + to the right; 0 where all rest safely.
+    """Estimate the overhang (batch,) of the worst-supported block: positive to the right, 0 if all blocks rest safely.
 
-    A cheap filter before the simulation, which has the last word.
+    A cheap filter: the simulation decides.
     """
     mass = width * height
     worst = np.full(len(x), -math.inf)
@@ -163,7 +163,7 @@ def _outcomes(_scene: Scene, trajectory: Trajectory) -> dict[str, str] | None:
 
 
 def topple_side(trajectory: Trajectory) -> str | None:
-    """`left`, `right` or `no`; None where blocks moved without clearly falling, or fell to both sides."""
+    """Return `left`, `right` or `no`; None if blocks moved without clearly falling, or fell to both sides."""
     start, end = trajectory.block_pose[0], trajectory.block_pose[-1]
     moved = np.abs(end[:, :2] - start[:, :2]).max()
     if moved <= 0.5 and np.abs(end[:, 2]).max() < 0.1:
@@ -195,7 +195,7 @@ def _static(record: Record, frame: int, rng: np.random.Generator) -> list[Questi
             choices = tuple(sorted(block["colour"] for block in blocks))
             questions.append(family.ask(rng, blocks[index]["colour"], choices))
     still = frame == len(record["block_pose"]) - 1 and "topple" in record["outcomes"]
-    if frame == 0 or still:  # while it falls, a stack is neither
+    if frame == 0 or still:  # in between, the stack may be falling
         answer = record["outcomes"]["topple"] if frame else "no"
         questions.append(FALLEN.ask(rng, answer, _SIDES))
     return questions

@@ -1,13 +1,13 @@
-"""The evidence that answers follow from the rollout: eight lines of an experiment, each resumable, and the claims.
+"""The evidence that answers follow from the rollout: eight resumable lines of an experiment, and the claims.
 
-bars      what can be learned from labels and the first frame alone; which families of questions qualify
-gain      the rollout against the best of that, on the same labels
-tracing   whether answers follow the imagined end, also where it is wrong
-law       other dynamics, no other label: whether answers follow the new law
-dose      answers right over imagined ends right, for weaker and weaker dynamics
-transfer  labels on easy scenes, questions about hard ones
+bars      accuracy of static learners on labels and the first frame; which families of questions qualify
+gain      accuracy of the rollout and of its best rival without a rollout, with the same labels
+tracing   whether answers follow the imagined end, also if it is wrong
+law       dynamics of another law, without new labels: whether answers follow the new law
+dose      accuracy of answers as a function of the accuracy of imagined ends, for weaker dynamics
+transfer  training on labels of easy scenes, questions about hard ones
 no_harm   static questions about all frames, with the world on
-verdicts  those of the evaluation
+verdicts  the verdicts of the evaluation
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ LINES: dict[str, Callable[[Experiment], Any]] = {
     "no_harm": no_harm,
     "verdicts": verdicts,
 }
-"""In the order in which they are computed: the first decides whether the others are worth their time."""
+"""In the order of computation. The first line shows whether the others are worth their time."""
 
 
 def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> dict[str, Any]:
-    """Run what is missing of the experiment in `folder`; writes `folder`/evidence.json and figures.
+    """Run the missing lines of the experiment in `folder`, and write `folder`/evidence.json and figures.
 
-    The models are those of `folder`/weights, laid out as `theworld nano train` leaves them, or else the shipped ones.
-    Every result is one file in `folder`/results, and is computed again only if its settings have changed.
+    Uses the models in `folder`/weights, with the layout of `theworld nano train`, or else the shipped models. Every
+    result is one file in `folder`/results and is computed again only if its settings have changed.
 
     Returns:
-        The results by line, `claims`, and `settings`: what evidence.json holds.
+        The content of evidence.json: the results by line, `claims`, and `settings`.
 
     Raises:
         FileNotFoundError: A folder of dynamics or of the models is missing.

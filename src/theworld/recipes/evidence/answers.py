@@ -1,4 +1,4 @@
-"""Answers of models to the predictive questions about a set of scenes, and of static learners to the same."""
+"""Answers of models and of static learners to the predictive questions about a set of scenes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .models import Trained
 from .settings import FAMILIES, Experiment
 
 Answers = dict[str, dict[str, str]]
-"""By family, the answer by number of the scene; empty where a model said nothing that can be read."""
+"""By family and index of the scene, the answer; an empty string if it cannot be parsed."""
 
 Predict = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 """Features by name -> the place of each answer (n,)."""
@@ -36,7 +36,12 @@ PREDICTIVE = [f"predictive/{family}" for family in FAMILIES]
 def ask(
     experiment: Experiment, name: str, model: Path, scenes: SceneSet, *, traced: bool = False, **settings: Any
 ) -> Result:
-    """`theworld.evaluate` of `model` on questions about `scenes`; rollouts are shared by all models of one world."""
+    """Evaluate `model` on questions about `scenes`. A latent cache shares rollouts between models of one world.
+
+    Args:
+        traced: Whether errors are traced.
+        settings: Settings of `theworld.evaluate`. Default: the arm `world` and `PREDICTIVE` families.
+    """
     options: dict[str, Any] = {"batch_size": 50, "families": PREDICTIVE, "arms": "world"} | settings
     world = {"cosmos": experiment.cosmos}
     learn, trace = partial(micro_world.learn, **world), partial(micro_world.trace, **world)
@@ -49,7 +54,7 @@ def ask(
 
 
 def answers_of(experiment: Experiment, name: str, model: Path, scenes: SceneSet, arm: str = "world") -> Answers:
-    """The answers of `model` to the predictive questions about `scenes`; `name` is that of the result."""
+    """Return the answers of `model` to the predictive questions about `scenes`. `name` is the name of the result."""
 
     def compute() -> Answers:
         return read_answers(ask(experiment, name, model, scenes, arms=arm), arm)
@@ -58,13 +63,13 @@ def answers_of(experiment: Experiment, name: str, model: Path, scenes: SceneSet,
 
 
 def trained_answers(experiment: Experiment, models: Iterable[Trained], scenes: SceneSet, name: str) -> list[Answers]:
-    """The answers of each model that was trained for the experiment; `name` is that of the scenes."""
+    """Return the answers of models that were trained for the experiment. `name` is the name of the scenes."""
     weights = experiment.fusions / "weights"
     return [answers_of(experiment, f"{name}-{one.name}", weights / one.name, scenes, one.own_arm) for one in models]
 
 
 def read_answers(result: Result, arm: str = "world") -> Answers:
-    """The predictive answers of an evaluation's arm."""
+    """Return the predictive answers of one arm of an evaluation."""
     said = {row.id: row.parsed or "" for row in result.predictions[arm]}
     found: Answers = {}
     for item in result.items.items:
@@ -83,12 +88,15 @@ def learned_answers(
     validation: SceneSet,
     labels: int,
 ) -> dict[str, Any]:
-    """Of the best static learner of a family: `answers` by key of `scenes` and number of the scene, and `learners`.
+    """Fit static learners of a family, and return the answers of the best one.
 
     Args:
-        scenes: What is asked about, by name.
-        train: Of these, the first `labels` scenes are learned from, and their mirrored copies.
-        validation: Learner and settings are chosen on these.
+        scenes: Scenes to ask about, by name.
+        train: The first `labels` scenes with an outcome of the family, and their mirrored copies, are learned from.
+        validation: Scenes that decide learner and settings.
+
+    Returns:
+        `answers`, by key of `scenes` and index of the scene; `learners`, a row for each learner that was fitted.
     """
 
     def answer(predict: Predict, asked: SceneSet) -> dict[str, str]:
@@ -115,9 +123,9 @@ def learned_answers(
 def probe_ends(
     experiment: Experiment, family: str, scenes: Mapping[str, SceneSet], train: SceneSet
 ) -> dict[str, float]:
-    """By key of `scenes`, the share whose true last latent a probe reads right.
+    """Return the accuracy of a probe that reads the outcome from the true last latent frame, by key of `scenes`.
 
-    The probe is fitted on all of `train` and their mirrored copies.
+    The probe is fitted on all scenes of `train` and their mirrored copies.
     """
 
     def lasts(clips: NDArray[np.uint8]) -> torch.Tensor:
@@ -141,5 +149,5 @@ def probe_ends(
 
 
 def hits(scenes: SceneSet, family: str, answers: Mapping[str, str], clips: Sequence[str]) -> NDArray[np.float64]:
-    """1.0 where the answer is the scene's outcome, else 0.0, (n,) of the scenes `clips`."""
+    """Return 1.0 where the answer is the outcome of the scene, else 0.0: (n,), for the scene indices `clips`."""
     return np.array([float(answers[clip] == scenes.records[int(clip)]["outcomes"][family]) for clip in clips])

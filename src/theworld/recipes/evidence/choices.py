@@ -1,4 +1,4 @@
-"""What validation scenes decide: the learning rate of every arm, and which rival is the bar."""
+"""Choices on validation scenes: the learning rate of every arm, and the shares that decide which rival is the bar."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from .settings import FAMILIES, RATES, Experiment
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 RIVALS = ("static_learner", "current_frame", "gemma_tuned")
-"""Those that see the present alone. The best of them on validation scenes is the bar."""
+"""Arms that see only the present. The best of them on validation scenes is the bar."""
 
 TRAINED = ("rollout", *RIVALS[1:])
 """Arms whose models are trained on the labels."""
 
 
 def choose_rates(experiment: Experiment, validation: SceneSet) -> dict[str, Any]:
-    """By trained arm: `tried`, the share of right answers on validation scenes by learning rate, and the `chosen` one.
+    """Choose the learning rate of every trained arm on validation scenes, with the first seed.
 
-    Every arm is tried with the same `RATES`, with the first seed; `rate` is the chosen one of these. The share is the
-    mean over families.
+    Returns:
+        By arm: `tried`, the mean accuracy over families by learning rate; `chosen`, the best learning rate; `rate`, the
+        same as a share of the recipe's rate, one of `RATES`.
     """
     settings, base = experiment.settings, experiment.settings.config.question_learning_rate
     models = {arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rate) for rate in RATES] for arm in TRAINED}
@@ -43,7 +44,7 @@ def choose_rates(experiment: Experiment, validation: SceneSet) -> dict[str, Any]
 
 
 def shares_right(scenes: SceneSet, arms: Mapping[KeyT, Sequence[Answers]]) -> dict[KeyT, dict[str, float]]:
-    """By key of `arms` and family, the share of right answers, on the scenes that all of them were asked about."""
+    """Return the accuracy by key of `arms` and family, on the scenes that all arms were asked about."""
     found: dict[KeyT, dict[str, float]] = {arm: {} for arm in arms}
     for family in FAMILIES:
         asked = [answers[family] for seeds in arms.values() for answers in seeds]

@@ -1,4 +1,4 @@
-"""Which claims the numbers bear out. A claim about families is about those that qualify (`comparisons.bars`)."""
+"""Decide which claims hold. Claims about families consider only those that qualify (`comparisons.bars`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 CLAIMS = {
     "bars": "At least 3 families qualify on validation scenes: the best static learner is right in at most 70 % with "
     "500 labels and in at most 80 % with 2,000, a probe of the true end in at least 99 %",
-    "gain": "With 5 seeds, 2 dynamics and at least 1,000 questions, the rollout is right in at least 92 % and at least 15 "
-    "points above every rival (lower end 10), p < 0.01 (Holm)",
+    "gain": "With 5 seeds, 2 dynamics and at least 1,000 questions, the rollout is right in at least 92 % and at least "
+    "15 points above every rival (lower end 10), p < 0.01 (Holm)",
     "tracing": "The answer is the imagined end in at least 97 %; of at least 100 wrong imagined ends of a family, at "
     "least 75 % are followed",
     "law": "On at least 500 scenes, the new dynamics give the new law's answer in at least 85 %, the old dynamics and "
@@ -23,18 +23,18 @@ CLAIMS = {
     "most 5 in every family",
     "verdicts": "The evaluation's verdict is *helps* on predictive questions, and not *harms* on static ones",
 }
-"""What was claimed before anything was measured, by line."""
+"""The claims by line. They were written before anything was measured."""
 
 FEWEST_FAMILIES, FEWEST_DYNAMICS = 3, 8
 FEWEST_WRONG, FEWEST_DISPUTED = 100, 500
-FEWEST_QUESTIONS, FEWEST_SEEDS, FEWEST_TRAINED = 1_000, 5, 2  # of a family; of the projector; dynamics with fusions
+FEWEST_QUESTIONS, FEWEST_SEEDS, FEWEST_TRAINED = 1_000, 5, 2  # of a family; of fusions; dynamics with fusions
 STATIC_ARMS = ("old_dynamics", "static_learner", "current_frame", "gemma_tuned")
-EASED = 1e-9  # rounding
+EASED = 1e-9  # tolerance for rounding errors
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What was claimed beforehand, whether it holds, and the first numbers that decide."""
+    """A claim, whether it holds, and the numbers that decide."""
 
     name: str
     claim: str
@@ -43,7 +43,7 @@ class Claim:
 
 
 def decide_claims(evidence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The eight claims as JSON objects; `evidence` are the results by line."""
+    """Return the eight claims as JSON objects; `evidence` holds the results by line."""
     qualifying = [family for family, row in evidence["bars"].items() if row["qualifies"]]
     return [
         asdict(claim)

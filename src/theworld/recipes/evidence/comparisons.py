@@ -1,9 +1,9 @@
-"""Lines 1, 2 and 6: what can be learned from the present alone, and what a rollout gains over that.
+"""Lines 1, 2 and 6: accuracy from the present alone, and the gain of a rollout.
 
-Validation scenes decide: which families qualify, the learning rate of every arm, and which rival is the bar. Test
-scenes give the numbers that are reported.
+Validation scenes decide which families qualify, the learning rate of every arm, and which rival is the bar. Reported
+numbers are measured on test scenes.
 
-D  dynamics        S  seeds of the training        n  scenes
+Shapes: `D` dynamics, `S` training seeds, `n` scenes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ from .settings import FAMILIES, HARD_KINDS, Experiment
 Array = NDArray[np.float64]
 
 FEW_CEILING, MANY_CEILING, PROBE_FLOOR = 0.70, 0.80, 0.99
-"""A family qualifies if its best static learner stays below the first two, with few and with the most labels, and a
-probe of the true end reaches the third."""
+"""A family qualifies if the accuracy of its best static learner is at most the first with few labels and at most the
+second with the most labels, and if the accuracy of a probe of the true end is at least the third."""
 
 RESAMPLES = 5_000
 
 
 def bars(experiment: Experiment) -> dict[str, Any]:
-    """By family: the best static learner for each number of labels, the probe of the true end, and `qualifies`.
+    """Measure static learners and the probe of the true end, and decide which families qualify.
 
-    The shares of right answers are those on test scenes. Beside them, `validation` is the share on validation scenes,
-    which decides whether a family qualifies.
+    Returns:
+        By family: `labels`, by number of labels the accuracy of the best static learner on test scenes, with its
+        accuracy on `validation` scenes; `probe`, the accuracy of the probe by set of scenes; `qualifies`, decided on
+        validation scenes.
     """
     settings, train = experiment.settings, experiment.split("fusion")
     sets = {name: experiment.split(name) for name in ("test", "validation")}
@@ -57,7 +59,7 @@ def bars(experiment: Experiment) -> dict[str, Any]:
                 "learner": chosen["learner"],
                 "reads": chosen["features"],
             }
-        # 2. What it says of the family, on validation scenes
+        # 2. Whether the family qualifies, on validation scenes
         few, many = (by_labels[str(n)]["validation"] for n in (settings.labels, max(settings.labels, *settings.curve)))
         probe = probe_ends(experiment, family, sets, train)
         qualifies = few <= FEW_CEILING and many <= MANY_CEILING and probe["validation"] >= PROBE_FLOOR
@@ -66,15 +68,15 @@ def bars(experiment: Experiment) -> dict[str, Any]:
 
 
 def gain(experiment: Experiment) -> dict[str, Any]:
-    """The rollout against every rival on the same labels, and accuracy over the number of labels for the first seed.
+    """Compare the rollout with every rival on the same labels. For the first seed, also vary the number of labels.
 
     Returns:
-        `families`: by family `compare_arms`; `curve`: by arm, family and number of labels, the share of right answers;
-        `rates`: `choose_rates`.
+        `families`, the result of `compare_arms`; `curve`, the accuracy by arm, family and number of labels; `rates`,
+        the result of `choose_rates`.
     """
     settings, test, validation = experiment.settings, experiment.split("test"), experiment.split("validation")
     rates = choose_rates(experiment, validation)
-    # 1. Everything that is trained, for the comparison and for the curve
+    # 1. Train all models, for the comparison and for the curve
 
     def trained(arm: str, labels: int, seed: int, world: str = "cosmos") -> Trained:
         return Trained(arm, labels, seed, world, rate=rates[arm]["rate"])
@@ -106,11 +108,11 @@ def gain(experiment: Experiment) -> dict[str, Any]:
 
 
 def transfer(experiment: Experiment) -> dict[str, Any]:
-    """What is learned from labels on the easiest scenes alone, asked about scenes of every level; one seed.
+    """Train all arms on labels of the easiest scenes, with one seed and the learning rates of `gain`; ask all levels.
 
     Returns:
-        `families`: `compare_arms` on the hardest scenes; `levels`: by arm and family, the share of right answers on
-        each level, from the easiest. Learning rates are those of `gain`.
+        `families`, the result of `compare_arms` on the hardest scenes; `levels`, by arm and family the accuracy on each
+        level, from the easiest.
     """
     settings, counts = experiment.settings, experiment.settings.config.counts("test")
     train, validation = (load(easy_scenes(experiment, split)) for split in ("fusion", "validation"))
@@ -119,7 +121,7 @@ def transfer(experiment: Experiment) -> dict[str, Any]:
         arm: [Trained(arm, settings.labels, settings.seeds[0], rate=rates[arm]["rate"], easy=True)] for arm in TRAINED
     }
     train_models(experiment, [model for own in models.values() for model in own])
-    # 1. Scenes of every level, the hardest last, and those that decide which rival is the bar
+    # 1. Test scenes of every level, the hardest last, and validation scenes
     hardest = max(KINDS[kind].levels for kind in HARD_KINDS) - 1
     sets = {
         f"level-{level}": experiment.more(
@@ -151,7 +153,7 @@ def transfer(experiment: Experiment) -> dict[str, Any]:
 def _learned(
     experiment: Experiment, name: str, sets: Mapping[str, SceneSet], train: SceneSet, validation: SceneSet
 ) -> dict[str, Answers]:
-    """By key of `sets`, the answers of the best static learner of every family."""
+    """Return the answers of the best static learner of every family, by key of `sets`."""
     labels = experiment.settings.labels
     learned = {
         family: learned_answers(experiment, name, family, sets, train, validation, labels)["answers"]
@@ -166,14 +168,17 @@ def compare_arms(
     rivals: Mapping[str, Sequence[Answers]],
     validation: Mapping[str, Mapping[str, float]],
 ) -> dict[str, Any]:
-    """By family: `n`, `rollout` with its interval, and of each rival its accuracy and the paired `difference`.
-
-    The bar is the rival that is right most often on validation scenes.
+    """Compare the accuracy of the rollout with every rival, on the same scenes.
 
     Args:
         rollouts: Answers by dynamics and seed.
         rivals: Answers by rival and seed.
-        validation: Shares of right answers on validation scenes, by rival and family.
+        validation: Accuracy on validation scenes, by rival and family.
+
+    Returns:
+        By family: `n`, the number of scenes; `rollout`, its accuracy with a 95 % interval; `by_seed`, the same by
+        dynamics and seed; `bar`, the rival with the highest accuracy on validation scenes; `rivals`, by rival its
+        accuracies and the paired `difference` of the rollout to it, with interval, `p` and `p_holm`.
     """
     found: dict[str, Any] = {}
     for family in FAMILIES:
@@ -192,7 +197,7 @@ def compare_arms(
 
 
 def correct(families: dict[str, Any]) -> dict[str, Any]:
-    """`compare_arms` with `p_holm`: Holm's correction over all families and rivals."""
+    """Add `p_holm` to the results of `compare_arms`: p with Holm's correction over all families and rivals."""
     rows = [row for told in families.values() for row in told["rivals"].values()]
     holm = require("eval", "statsmodels.stats.multitest").multipletests
     for row, p in zip(rows, holm([row["p"] for row in rows], method="holm")[1].tolist(), strict=True):
@@ -201,10 +206,14 @@ def correct(families: dict[str, Any]) -> dict[str, Any]:
 
 
 def resampled(ours: Array, theirs: Array | None = None) -> dict[str, float]:
-    """Mean of `ours` (D, S, n), or of its difference to `theirs` (S', n), with a 95 % bootstrap interval and p.
+    """Return the mean of `ours` (D, S, n), or of its difference to `theirs` (S', n), with a 95 % bootstrap interval.
 
-    Dynamics, seeds of either side, and scenes are all drawn anew, each where there are several; the two sides keep the
-    same scenes. `p` is two-sided: how rarely a resampled difference has the other sign.
+    Dynamics, seeds of both sides, and scenes are resampled if there are several of them. Both sides use the same
+    resampled scenes.
+
+    Returns:
+        `estimate` or `difference`, `low`, `high`, and the two-sided `p`: twice the share of resampled values on the
+        rarer side of zero.
     """
     others = np.zeros((1, ours.shape[2])) if theirs is None else theirs
     sizes = (*ours.shape[:2], len(others), ours.shape[2])

@@ -1,4 +1,4 @@
-"""The figures of the experiment, as SVG and PNG on white, so that they show on light and on dark pages."""
+"""Figures of the experiment, as SVG and PNG on white, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ NAMES = {
     "bumper_touch": "red bumper touched?",
     "peg_touch": "red peg or ramp touched?",
 }
-"""What a family asks."""
+"""Titles of the families."""
 OTHER = "#cbd5e1"
 
 
 def draw_figures(evidence: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write every figure as <name>.svg and <name>.png to `folder`; returns the SVG files."""
+    """Write every figure as <name>.svg and <name>.png to `folder`. Returns the paths of the SVG files."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[Path] = []
     for name, (draw, size) in FIGURES.items():
@@ -49,7 +49,7 @@ def draw_figures(evidence: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _labels(figure: Any, evidence: Mapping[str, Any]) -> None:
-    """Accuracy over the number of labels."""
+    """Draw accuracy over the number of labels."""
     curves = evidence["gain"]["curve"]
     learned = {family: row["labels"] for family, row in evidence["bars"].items()}
     for axes, family in zip(_panels(figure, [*learned]), learned, strict=True):
@@ -69,7 +69,7 @@ def _labels(figure: Any, evidence: Mapping[str, Any]) -> None:
 
 
 def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
-    """Accuracy over difficulty, where labels are of the easiest scenes."""
+    """Draw accuracy over difficulty. All labels are of the easiest scenes."""
     levels = evidence["transfer"]["levels"]
     families = [*levels["rollout"]]
     for axes, family in zip(_panels(figure, families), families, strict=True):
@@ -83,7 +83,7 @@ def _difficulty(figure: Any, evidence: Mapping[str, Any]) -> None:
 
 
 def _laws(figure: Any, evidence: Mapping[str, Any]) -> None:
-    """Which law the answers follow, on scenes that the two laws dispute."""
+    """Draw which law the answers follow, on scenes whose answer differs between the two laws."""
     law = evidence["law"]
     panels = figure.subplots(1, len(law), sharey=True, squeeze=False)[0]
     for axes, (family, arms) in zip(panels, law.items(), strict=True):
@@ -99,7 +99,7 @@ def _laws(figure: Any, evidence: Mapping[str, Any]) -> None:
 
 
 def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
-    """Answers beside imagined ends, and which of the two answers follow where the imagined end is wrong."""
+    """Draw the accuracy of imagined ends and answers, and which outcome answers follow if the imagined end is wrong."""
     traced = evidence["tracing"]
     left, right = figure.subplots(1, 2, sharey=True)
     marks = {
@@ -121,7 +121,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
     left.grid(axis="x", color=GRID, alpha=0.3, linewidth=0.8)
     _title(left, "all scenes, in percent")
     left.legend(loc="upper left", bbox_to_anchor=(0, -0.12), frameon=False, fontsize=8)
-    # Of the wrong imagined ends alone
+    # Only wrong imagined ends
     shares = [[row[f"wrong_follows_{which}"] for row in traced.values()] for which in ("imagined", "truth")]
     follows, truth = ([100 * row["estimate"] if row else 0.0 for row in rows] for rows in shares)
     rest = [100 - a - b if row["wrong"] else 0.0 for a, b, row in zip(follows, truth, traced.values(), strict=True)]
@@ -135,7 +135,7 @@ def _tracing(figure: Any, evidence: Mapping[str, Any]) -> None:
 
 
 def _dose(figure: Any, evidence: Mapping[str, Any]) -> None:
-    """Answers right over imagined ends right, a point for each of the dynamics."""
+    """Draw the accuracy of answers over the accuracy of imagined ends, one point per dynamics."""
     dose = evidence["dose"]
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], "--", color=INK, linewidth=0.8, label="equal")
@@ -169,7 +169,7 @@ FIGURES = {
     "answer-against-imagined-end": (_tracing, (8.6, 3.4)),
     "dose-response": (_dose, (6.2, 3.6)),
 }
-"""File, what draws it, and its width and height in inches."""
+"""By file name: the function that draws it, and its width and height in inches."""
 
 
 @contextmanager
@@ -177,14 +177,14 @@ def _figure(path: Path, size: tuple[float, float]) -> Generator[Any]:
     with require("eval", "matplotlib").rc_context(fname=STYLE):
         figure = require("eval", "matplotlib.figure").Figure(figsize=size, layout="constrained")
         yield figure
-        # Without a date or an author, so that the same numbers give the same bytes
+        # No date and no author, so that the same numbers give the same bytes
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(path.with_name(f"{path.name}.svg"), facecolor="white", metadata=nothing)
         figure.savefig(path.with_name(f"{path.name}.png"), facecolor="white", dpi=160, metadata={"Software": None})
 
 
 def _panels(figure: Any, families: Sequence[str]) -> Sequence[Axes]:
-    """A panel a family, side by side, of one scale."""
+    """Return one panel per family, side by side with a shared scale."""
     panels = figure.subplots(1, len(families), sharey=True, squeeze=False)[0]
     for axes, family in zip(panels, families, strict=True):
         axes.grid(axis="y", color=GRID, alpha=0.3, linewidth=0.8)
@@ -209,7 +209,7 @@ def _shared_labels(figure: Any, below: str) -> None:
 
 
 def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float]]) -> None:
-    """Horizontal bars whose segments add up to 100; segments wide enough for it show their number."""
+    """Draw horizontal bars whose segments add up to 100. Wide segments show their number."""
     left = [0.0] * len(rows)
     for (label, values), colour in zip(parts.items(), (PALETTE[0], PALETTE[1], OTHER), strict=True):
         axes.barh(range(len(rows)), values, left=left, color=colour, label=label, height=0.62)
@@ -224,7 +224,7 @@ def _stacked(axes: Axes, rows: Sequence[str], parts: Mapping[str, Sequence[float
 
 
 def _align_ends(axes: Axes) -> None:
-    """Keep the first and the last label of the horizontal axis inside the panel, so that those of two do not meet."""
+    """Keep the first and last label of the x axis inside the panel, so that labels of two panels do not overlap."""
     for text, side in zip((axes.get_xticklabels()[0], axes.get_xticklabels()[-1]), ("left", "right"), strict=True):
         text.set_horizontalalignment(side)
 

@@ -1,4 +1,4 @@
-"""Lines 3, 4, 5, 7 and 8: what the trained model does with its rollouts, and what they cost elsewhere."""
+"""Lines 3, 4, 5, 7 and 8: how answers of the trained model depend on its rollouts, and what rollouts cost elsewhere."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .answers import Answers, answers_of, ask, learned_answers
 from .models import other_law, variant, with_dynamics
 from .settings import FAMILIES, HARD_KINDS, LAW, Experiment
 
-SPARE = 1.35  # scenes beyond those that should give as many wrong imagined ends as are wanted
+SPARE = 1.35  # factor on the number of scenes that should give the wanted number of wrong imagined ends
 
 
 def trace(experiment: Experiment) -> dict[str, Any]:
-    """By family, the figures of `evaluation.tracing.follow` for the trained model.
+    """Return the figures of `evaluation.tracing.follow` for the trained model, by family.
 
-    Test scenes come first; where a family has too few wrong imagined ends among them, more scenes are made once.
+    If a family has too few wrong imagined ends on the test scenes, the model is traced once more on a larger set.
     """
     settings = experiment.settings
     count = settings.config.counts("test")[HARD_KINDS[0]]
@@ -42,7 +42,11 @@ def trace(experiment: Experiment) -> dict[str, Any]:
 
 
 def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> dict[str, Any]:
-    """Error tracing by family."""
+    """Return the figures of error tracing by family.
+
+    Raises:
+        ValueError: The evaluation has no error tracing.
+    """
     name = f"{name}-{len(scenes)}"
 
     def compute() -> dict[str, Any]:
@@ -59,12 +63,15 @@ def _traced(experiment: Experiment, name: str, model: Any, scenes: SceneSet) -> 
 
 
 def law_swap(experiment: Experiment) -> dict[str, Any]:
-    """By family: how often each arm gives the answer of the new law, on scenes whose answer the law changes.
+    """Measure how often each arm gives the answer of the new law, on scenes whose answer differs between the laws.
 
-    Of the arms, only the new dynamics have seen clips of the new law, and those without labels.
+    Only the new dynamics were trained on clips of the new law, without labels.
+
+    Returns:
+        By family and arm: `new` and `old`, the shares of answers that are right under the new and under the old law.
     """
     settings, model = experiment.settings, experiment.weights / "theworld"
-    count = 2 * settings.config.counts("test")[HARD_KINDS[0]]  # the laws dispute the end of all, the touch of some
+    count = 2 * settings.config.counts("test")[HARD_KINDS[0]]  # the end differs in all of them, the touch in some
     scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(HARD_KINDS, count), law=LAW)
     # 1. Answers of every arm
     world = other_law(experiment)
@@ -81,7 +88,7 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
     for family in FAMILIES:
         learned = learned_answers(experiment, "law", family, {"new": scenes}, train, validation, len(train))
         arms["static_learner"][family] = learned["answers"]["new"]
-    # 2. The scenes that the laws dispute, and who follows which
+    # 2. Scenes whose answer differs between the laws, and the law that each arm follows
     found: dict[str, Any] = {}
     for family in FAMILIES:
         ends: dict[str, tuple[str, str]] = {}
@@ -101,11 +108,11 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
 
 
 def dose_response(experiment: Experiment) -> dict[str, Any]:
-    """Answers right over imagined ends right, for weaker dynamics and fewer sampler steps of the trained model.
+    """Fit the accuracy of answers to the accuracy of imagined ends, over weaker dynamics and fewer sampler steps.
 
     Returns:
-        `models`: name, and by family `imagined` and `answer`, with their means over families; `fit`: `slope` and `r`
-        of the means; `families`: the same fit of each family. A fit of fewer than two different points is `None`.
+        `models`: for each its name, `imagined` and `answer`, the accuracies by family and their means; `fit`: the
+        result of `fit` for the means; `families`: the result of `fit` for each family.
     """
     model, settings = experiment.weights / "theworld", experiment.settings
     # 1. The models
@@ -116,7 +123,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
     for folder in settings.checkpoints:
         world = with_dynamics(experiment, folder)
         chosen.append((folder.name, variant(experiment, model, f"theworld-{world}", world)))
-    # 2. What each imagines and answers
+    # 2. Accuracy of imagined ends and answers of each model
     scenes, models = experiment.split("test"), list[dict[str, Any]]()
     for name, folder in chosen:
         traced = _traced(experiment, folder.name, folder, scenes)
@@ -133,7 +140,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
 
 
 def fit(points: Sequence[dict[str, Any]]) -> dict[str, float] | None:
-    """Least squares of `answer` over `imagined`: `slope`, `intercept`, `r`; `None` where there is no such line."""
+    """Fit `answer` to `imagined` by least squares: `slope`, `intercept` and `r`, or `None` if either is constant."""
     imagined, answer = ([point[key] for point in points] for key in ("imagined", "answer"))
     if len(set(imagined)) < 2 or len(set(answer)) < 2:
         return None
@@ -142,12 +149,13 @@ def fit(points: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
-    """For each number of latent frames, static questions about all frames with the world on against Gemma alone.
+    """Compare the full model with Gemma alone on static questions about all frames, for each number of latent frames.
 
     Families in which all items have one answer do not count.
 
     Returns:
-        A row a number: `num_world_steps`, `difference` with `low` and `high`, `n`, accuracy of `gemma`, `worst` family.
+        A row per number: `num_world_steps`; `difference` in accuracy with `low` and `high`; `n`; `gemma`, the accuracy
+        of Gemma alone; `worst`, the family with the lowest difference.
     """
     scenes, questions = experiment.split("test"), experiment.settings.static_questions
     every = [*range(experiment.settings.config.world_steps + 1)]
@@ -172,7 +180,7 @@ def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
 
 
 def verdicts(experiment: Experiment) -> dict[str, Any]:
-    """The verdict of `theworld.evaluate` on each kind of questions, all arms run: `outcome` and `text`."""
+    """Run all arms of `theworld.evaluate`. Returns `outcome` and `text` of the verdict on each kind of questions."""
     settings, scenes = experiment.settings, experiment.split("test")
     asked: dict[str, Any] = {"num_samples": settings.questions, "num_futures": settings.futures, "arms": "all"}
     name = f"verdicts-{settings.questions}-{settings.futures}"

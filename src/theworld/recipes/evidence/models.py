@@ -1,4 +1,4 @@
-"""What the experiment trains: fusions and controls on few labels, and copies of a model with other dynamics."""
+"""Models of the experiment: fusions and controls on few labels, and copies of a model with other dynamics."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ..package import copy_base_models, digest, package_cosmos
 from .settings import HARD_KINDS, LAW, Experiment
 
 ENCODERS = {"rollout": "cosmos", "current_frame": "still"}
-"""World encoder of the arms that have one; `gemma_tuned` has none."""
+"""World encoder by arm. `gemma_tuned` has none."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One model on few labels."""
+    """One model that is trained on few labels."""
 
     arm: str  # a key of `ENCODERS`, or `gemma_tuned`
-    labels: int  # labelled scenes of a kind
+    labels: int  # labelled scenes of each kind
     seed: int = 0
     dynamics: str = "cosmos"  # folder in `weights`
     rate: float = 1.0  # share of the recipe's `question_learning_rate`, one of `RATES`
@@ -36,27 +36,27 @@ class Trained:
 
     @property
     def aligned(self) -> str:
-        """Name of the run whose alignment it continues: that has no labels."""
+        """Name of the align run that this model continues. That run uses no labels."""
         return f"aligned-{ENCODERS[self.arm]}-{self.dynamics}-{self.seed}"
 
     @property
     def name(self) -> str:
-        """Folder of the model in `weights`, and of its runs."""
+        """Name of the folder of the model in `weights`, and of its runs."""
         return f"{self.arm}-{self.dynamics}-{self.labels}{'-easy' * self.easy}-rate-{self.rate:g}-{self.seed}"
 
     @property
     def own_arm(self) -> str:
-        """The arm of an evaluation that answers with this model."""
+        """Arm of an evaluation that gives the answers of this model."""
         return "world" if self.arm in ENCODERS else "world_off"
 
 
 def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
-    """Train what is missing of `models`; those of one encoder, dynamics and seed share their alignment."""
+    """Train the missing ones of `models`. Models of one encoder, dynamics and seed share an align run."""
     out, config = experiment.fusions, experiment.settings.config
     missing = [model for model in models if not (out / "weights" / model.name / "config.json").is_file()]
     if not missing:
         return
-    # 1. What they read: clips without labels, and conversations about as many labelled scenes as each may see
+    # 1. Training data: clips without labels, and conversations about `labels` scenes of each kind
     copy_bases(experiment)
     experiment.split("fusion")
     hardest = experiment.folder / "scenes" / "fusion"
@@ -66,7 +66,7 @@ def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
         scenes = easy_scenes(experiment) if model.easy else hardest
         if not (talks := _conversations(out, model)).is_dir():
             write_conversations(scenes, talks, labels=model.labels, seed=config.seed)
-    # 2. Alignments, each once, then questions
+    # 2. Every align run once, then questions
     alignments: dict[str, Lane] = {
         model.aligned: align_lane(
             out, replace(config, seed=model.seed), model.aligned, ENCODERS[model.arm], model.dynamics
@@ -93,7 +93,7 @@ def _conversations(out: Path, model: Trained) -> Path:
 
 
 def easy_scenes(experiment: Experiment, split: str = "fusion") -> Path:
-    """Labelled scenes of the easiest level; other kinds than those of the experiment have one level."""
+    """Return the folder of labelled scenes of the easiest level, in `fusion` at most `labels` of each kind."""
     counts = experiment.settings.config.counts(split)
     if split == "fusion":
         counts = {kind: min(count, experiment.settings.labels) for kind, count in counts.items()}
@@ -101,14 +101,14 @@ def easy_scenes(experiment: Experiment, split: str = "fusion") -> Path:
 
 
 def copy_bases(experiment: Experiment) -> None:
-    """The base models, and beside them the world with every other dynamics that fusions are trained with."""
+    """Copy the base models to `fusions`/weights, and package the world with every other dynamics of the settings."""
     copy_base_models(experiment.weights, experiment.fusions / "weights")
     for folder in experiment.settings.dynamics:
         with_dynamics(experiment, folder)
 
 
 def check_dynamics(folders: Sequence[Path]) -> None:
-    """Raises a FileNotFoundError if a folder has no transformer."""
+    """Raise a FileNotFoundError if a folder has no transformer."""
     for folder in folders:
         if not (folder / "transformer" / "config.json").is_file():
             raise MissingFileError(
@@ -117,7 +117,7 @@ def check_dynamics(folders: Sequence[Path]) -> None:
 
 
 def with_dynamics(experiment: Experiment, dynamics: Path) -> str:
-    """The experiment's world with the transformer in `dynamics`; returns its name in `weights`."""
+    """Package the world of the experiment with the transformer in `dynamics`. Returns its folder name in `weights`."""
     name = f"cosmos-{digest(dynamics / 'transformer')}"
     target = experiment.fusions / "weights" / name
     if not (target / "model_index.json").is_file():
@@ -126,7 +126,7 @@ def with_dynamics(experiment: Experiment, dynamics: Path) -> str:
 
 
 def variant(experiment: Experiment, model: Path, name: str, cosmos: str = "cosmos", **config: Any) -> Path:
-    """A copy of `model` as `weights`/<name>, with the world `weights`/<cosmos> and other keys of its config."""
+    """Copy `model` to `weights`/<name> with the world `weights`/<cosmos>; `config` overrides keys. Returns the path."""
     copy_bases(experiment)
     target = experiment.fusions / "weights" / name
     shutil.copytree(model, target, dirs_exist_ok=True)
@@ -138,7 +138,7 @@ def variant(experiment: Experiment, model: Path, name: str, cosmos: str = "cosmo
 
 
 def other_law(experiment: Experiment) -> str:
-    """Train the dynamics further on unlabelled clips of the other law; returns the world's name in `weights`."""
+    """Train the dynamics further on unlabelled clips of `LAW`. Returns the folder name of the world in `weights`."""
     settings = experiment.settings
     name = f"cosmos-{LAW}-{settings.law_clips}-{settings.law_steps}"
     trained = experiment.folder / "dynamics" / name

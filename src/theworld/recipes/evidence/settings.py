@@ -1,4 +1,4 @@
-"""Sizes of the experiment, its folder, and the results in it."""
+"""Settings of the experiment, its folder, and the results in it."""
 
 from __future__ import annotations
 
@@ -26,39 +26,37 @@ FAMILIES: dict[str, str] = {
     "bumper_touch": "bumpers",
     "peg_touch": "pegs",
 }
-"""Predictive families that may qualify, each with its kind of scenes."""
+"""Predictive families that can qualify, each with its kind of scenes."""
 HARD_KINDS = tuple(dict.fromkeys(FAMILIES.values()))
 
 LAW = "tilted"
-"""The law that the dynamics are trained further on; a key of `LAWS`."""
+"""The law of the clips on which the dynamics are trained further, a key of `LAWS`."""
 
 RATES = (1.0, 0.5)
-"""Learning rates that every arm is tried with, as shares of the recipe's `question_learning_rate`."""
+"""Learning rates to choose from for every arm, as shares of the recipe's `question_learning_rate`."""
 
 
 @dataclass(frozen=True)
 class EvidenceSettings:
-    """What is trained and asked. Defaults are those of the experiment.
+    """Settings of the experiment: models, labels, scenes and questions.
 
     Raises:
-        ValueError: `config` has no scenes of a kind that the experiment asks about, or another law than the usual one;
-            a number of labels is below 1, or above the number of scenes to learn from.
+        ValueError: A number of labels is below 1 or above the number of scenes to learn from, or `config` has another
+            law than `usual` or no scenes of a kind that the experiment asks about.
     """
 
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # of the fusions and controls
-    labels: int = 500  # labelled scenes of a kind
-    curve: tuple[int, ...] = (50, 100, 250, 500, 1_000, 2_000)  # numbers of labels; the last one decides, too
-    dynamics: tuple[
-        Path, ...
-    ] = ()  # folders of `transformer`: other seeds of the dynamics, fusions of each are trained
-    checkpoints: tuple[Path, ...] = ()  # folders of `transformer`: weaker dynamics of the trained model
-    sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of the trained model's rollout
-    most_traced: int = 4_000  # scenes of a kind, to find `wrong_ends`
-    wrong_ends: int = 100  # wrong imagined ends of a family
-    law_clips: int = 8_000  # clips of a kind, without labels
-    law_steps: int = 2_000  # optimiser steps of the dynamics on them
-    questions: int = 2_000  # of the verdicts
-    static_questions: int = 4_000
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # training seeds of fusions and controls
+    labels: int = 500  # labelled scenes of each kind
+    curve: tuple[int, ...] = (50, 100, 250, 500, 1_000, 2_000)  # numbers of labels; `bars` also needs the largest
+    dynamics: tuple[Path, ...] = ()  # folders with `transformer`: dynamics of other seeds; fusions of each are trained
+    checkpoints: tuple[Path, ...] = ()  # folders with `transformer`, weaker dynamics for `dose`
+    sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of rollouts of the trained model, for `dose`
+    most_traced: int = 4_000  # most scenes of each kind that are simulated to find `wrong_ends`
+    wrong_ends: int = 100  # wanted number of wrong imagined ends of each family
+    law_clips: int = 8_000  # clips of each kind, without labels
+    law_steps: int = 2_000  # optimiser steps of the dynamics on these clips
+    questions: int = 2_000  # for `verdicts`
+    static_questions: int = 4_000  # for `no_harm`
     futures: int = 8
     config: NanoConfig = field(default_factory=NanoConfig)
 
@@ -75,7 +73,7 @@ class EvidenceSettings:
                 raise TheWorldError(f"{labels} labelled scenes of a kind: expected 1 to {most}, the scenes of `fusion`")
 
     def inputs(self) -> dict[str, Any]:
-        """What results depend on: all settings but the local ones of `config`; of folders, their weights."""
+        """Return what results depend on: the settings except local ones of `config`, and the weights in folders."""
         known = keys(NanoConfig)
         shaping = {name: value for name, value in self.config.to_dict().items() if not known[name].local}
         folders = {
@@ -85,7 +83,7 @@ class EvidenceSettings:
         return asdict(self) | folders | {"config": shaping}
 
 
-# A quick run: one seed, few labels and scenes; minutes on two cores
+# A short run for a first look: minutes on two cores
 QUICK = EvidenceSettings(
     seeds=(0,),
     labels=200,
@@ -103,14 +101,18 @@ QUICK = EvidenceSettings(
 
 @dataclass(frozen=True)
 class Experiment:
-    """The folder of an experiment: what a line needs is there, or is made and kept."""
+    """The folder of an experiment. Scenes, models and results are made if they are missing, and kept."""
 
     folder: Path
     settings: EvidenceSettings
 
     @cached_property
     def weights(self) -> Path:
-        """Folder of `gemma`, `cosmos`, `theworld` and `controls`: `weights` in the experiment's, else the package's."""
+        """Folder with `gemma`, `cosmos`, `theworld`, `controls`: `folder`/weights if it exists, else the shipped one.
+
+        Raises:
+            FileNotFoundError: One of these folders is missing.
+        """
         own = self.folder / "weights"
         chosen = own if own.is_dir() else NANO_WEIGHTS
         for name in ("gemma", "cosmos", "theworld", "controls/current_frame", "controls/gemma_tuned"):
@@ -119,28 +121,32 @@ class Experiment:
         return chosen
 
     def check_weights(self) -> None:
-        """Remember the weights that the results are of; a ValueError if those in the folder are of others."""
+        """Save the digests of the weights.
+
+        Raises:
+            ValueError: The results in the folder were made with other weights.
+        """
         path = self.folder / "results" / "weights.json"
         own = {name: digest(self.weights / name) for name in ("gemma", "cosmos", "theworld", "controls")}
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != own:
             raise TheWorldError(
-                f"{path.parent}: of other weights than those in {self.weights}; choose another folder, or remove "
-                "results, fusions, dynamics and evaluations there"
+                f"{path.parent}: results of other weights than those in {self.weights}; choose another folder, or "
+                "remove this one and the folders fusions, dynamics and evaluations next to it"
             )
         write_json(path, own)
 
     @property
     def cosmos(self) -> Path:
-        """The world whose latents are read."""
+        """Folder of the world model whose latents are used."""
         return self.weights / "cosmos"
 
     @property
     def fusions(self) -> Path:
-        """Folder of the models that the experiment trains, laid out as that of `theworld nano train`."""
+        """Folder of the models that the experiment trains, with the layout of `theworld nano train`."""
         return self.folder / "fusions"
 
     def result(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-        """The JSON value in results/<name>.json; computed where it is missing or was computed from other `inputs`."""
+        """Return the JSON value in results/<name>.json. Compute it if it is missing or was made with other `inputs`."""
         path, wanted = self.folder / "results" / f"{name}.json", json.loads(json.dumps(dict(inputs), default=str))
         if path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -151,12 +157,12 @@ class Experiment:
         return json.loads(path.read_text(encoding="utf-8"))["result"]
 
     def split(self, name: str) -> SceneSet:
-        """Scenes of a split of the recipe: those of the hardest level."""
+        """Return the scenes of a split of the recipe, of the config's `levels` (default: the hardest)."""
         simulate(self.folder, name, self.settings.config)
         return load(self.folder / "scenes" / name)
 
     def more(self, name: str, split: str, counts: Mapping[str, int], **options: Any) -> SceneSet:
-        """Other scenes of a split in scenes/<name>; `options` are `level`, by default the config's, and `law`."""
+        """Return other scenes of a split, in scenes/<name>. `options` are `level` (default: the config's) and `law`."""
         folder, config = self.folder / "scenes" / name, self.settings.config
         if folder.is_dir():
             return load(folder)

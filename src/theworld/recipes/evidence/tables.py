@@ -1,4 +1,4 @@
-"""What `theworld nano evidence` found, as Markdown: claims, tables by line, and figures."""
+"""Results of `theworld nano evidence` as Markdown: claims, a table for each line, and figures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,7 +16,7 @@ ARMS = {
 
 
 def evidence_text(evidence: Mapping[str, Any]) -> str:
-    """Every claim with its numbers, then a table and a figure for each line."""
+    """Return the page: every claim with its numbers, then tables and figures of the lines."""
     claims = [["yes" if row["holds"] else "no", row["claim"], row["found"]] for row in evidence["claims"]]
     return "\n\n".join(
         [
@@ -40,7 +40,7 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
 
 
 def bars_text(bars: Mapping[str, Any]) -> str:
-    """Two rows a family, test and validation scenes: the best static learner by number of labels, and the probe.
+    """Return two rows per family, for test and validation scenes: the best static learner by labels, and the probe.
 
     Validation scenes decide whether a family qualifies.
     """
@@ -57,7 +57,7 @@ def bars_text(bars: Mapping[str, Any]) -> str:
 
 
 def gain_text(families: Mapping[str, Any], what: str) -> str:
-    """A row a family and rival: accuracies, and the paired difference. The bar is the best on validation scenes."""
+    """Return a row per family and rival: accuracies, and the paired difference of the rollout to the rival."""
     rows = [
         [
             family,
@@ -78,7 +78,7 @@ def gain_text(families: Mapping[str, Any], what: str) -> str:
 
 
 def rates_text(rates: Mapping[str, Any], what: str) -> str:
-    """A row an arm: accuracy on validation scenes with each learning rate, and the chosen one."""
+    """Return a row per arm: accuracy on validation scenes with each learning rate, and the chosen rate."""
     tried = list(next(iter(rates.values()))["tried"])
     rows = [
         [ARMS[arm], *(f"{100 * row['tried'][rate]:.1f}" for rate in tried), row["chosen"]] for arm, row in rates.items()
@@ -87,7 +87,7 @@ def rates_text(rates: Mapping[str, Any], what: str) -> str:
 
 
 def tracing_text(traced: Mapping[str, Any]) -> str:
-    """A row a family: how often imagined end and answer are right and agree, and what wrong imagined ends lead to."""
+    """Return a row per family: accuracy and agreement of imagined ends and answers, and answers after wrong ends."""
     shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
     rows = [
         [family, row["n"], *(percent(row[name]) for name in shares), row["wrong"]]
@@ -100,7 +100,7 @@ def tracing_text(traced: Mapping[str, Any]) -> str:
 
 
 def law_text(law: Mapping[str, Any]) -> str:
-    """A row a family and arm: how often it gives the answer of either law."""
+    """Return a row per family and arm: how often the arm gives the answer of the new and of the old law."""
     rows = [
         [family, of["new"]["n"], ARMS[arm], percent(of["new"]), percent(of["old"])]
         for family, arms in law.items()
@@ -110,7 +110,7 @@ def law_text(law: Mapping[str, Any]) -> str:
 
 
 def dose_text(dose: Mapping[str, Any]) -> str:
-    """A row for each of the dynamics, by family imagined and answer right; below them the slopes."""
+    """Return a row per dynamics with the accuracy of imagined ends and answers by family, and a last row of slopes."""
     names = [family for family, line in dose["families"].items() if line]
     rows: list[list[Any]] = []
     for model in dose["models"]:
@@ -124,7 +124,7 @@ def dose_text(dose: Mapping[str, Any]) -> str:
 
 
 def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A row for each number of latent frames: static questions against Gemma alone."""
+    """Return a row per number of latent frames: accuracy on static questions, compared with Gemma alone."""
     shown = [
         [
             row["num_world_steps"],
@@ -139,17 +139,17 @@ def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def figure(name: str, text: str) -> str:
-    """An image of the page."""
+    """Return an image of the page."""
     return f"![{text}](evidence/{name}.svg)"
 
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table of any values."""
+    """Return a Markdown table of any values."""
     return markdown_table([*map(str, header)], [[*map(str, row)] for row in rows])
 
 
 def percent(share: Mapping[str, Any] | None) -> str:
-    """Percent with the ends of the 95 % interval."""
+    """Return a share in percent with its 95 % interval, `-` if there is none."""
     if not share:
         return "-"
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
