@@ -1,7 +1,7 @@
 """The simulated micro-world: static questions about a frame, and predictive questions about its future.
 
-An answer is a word, and to some conversational questions a sentence. A predictive answer has a place, such as the number of the bin or lane: learners and readers
-predict places, which are then translated to the words of the question.
+An answer is a word, and to some conversational questions a sentence. A predictive answer has a place, such as the
+number of the bin or lane: learners and readers predict places, which are then translated to the words of the question.
 """
 
 from __future__ import annotations
