@@ -43,8 +43,8 @@ def main() -> None:
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
-    choices = json.loads((RESULTS / "choices.json").read_text(encoding="utf-8"))
-    put(ROOT / "docs" / "nano-world.md", "choices", choices_text(choices))
+    if (choices := RESULTS / "choices.json").is_file():
+        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(json.loads(choices.read_text(encoding="utf-8"))))
     if (evidence := RESULTS / "evidence.json").is_file():
         put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
 
