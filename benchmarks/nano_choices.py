@@ -42,14 +42,14 @@ class Choice:
 
     Args:
         keys: Of the training config on questions.
-        aligned: Whether the projector is aligned before it is trained on questions.
+        fresh: Settings of a new fusion that is trained on questions without an alignment.
     """
 
     choice: str
     value: str
     keys: Mapping[str, Any] = field(default_factory=dict)
     encoder: str = "cosmos"
-    aligned: bool = True
+    fresh: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -67,8 +67,8 @@ CHOICES = (
     Choice("world encoder", "current frame, repeated", encoder="still"),
     Choice("position", "after BOS", {"world_position": "after_bos"}),
     Choice("attention", "causal", {"world_attention": "causal"}),
-    Choice("alignment", "none", aligned=False),
-    Choice("fusion", "gated, without alignment", {"fusion": "gated"}, aligned=False),
+    Choice("alignment", "none", fresh={}),
+    Choice("fusion", "gated, without alignment", fresh={"fusion": "gated"}),
 )
 # fmt: on
 
@@ -120,8 +120,10 @@ def main() -> None:
 def questions(folder: Path, config: NanoConfig, one: Choice) -> Lane:
     """The run on questions of a choice, from the alignment of its encoder or from random weights."""
     keys = {"num_world_steps": STEPS, "train_world_steps": None} | dict(one.keys)
-    start = folder / one.encoder / ("align" if one.aligned else "start")
-    return question_lane(folder, config, one.name, start, **keys)
+    if one.fresh is None:
+        return question_lane(folder, config, one.name, folder / one.encoder / "align", **keys)
+    start = align_lane(folder, config, one.name, one.encoder, **one.fresh)[:1]
+    return [*start, *question_lane(folder, config, one.name, folder / one.name / "start", **keys)]
 
 
 def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:

@@ -199,7 +199,7 @@ BAD = {
     "another model": ({"model": "google/gemma-3-4b-it"}, "pinned to 'nano'; requested 'google/gemma-3-4b-it'"),
     "many steps": (world({"num_world_steps": 3}), "num_world_steps=3: expected 0 to max_world_steps=2"),
     "negative steps": (world({"num_world_steps": -1}), "num_world_steps=-1"),
-    "many steps without an image": ({"messages": asked("a"), **world({"num_world_steps": 3})}, "num_world_steps=3"),
+    "many steps without an image": ({"messages": asked("a"), **world({"num_world_steps": 4})}, "num_world_steps=4"),
     "a world without an image": (
         {"messages": asked("a"), **world({"use_world": True})},
         "the conversation has no image",

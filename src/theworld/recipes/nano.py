@@ -160,7 +160,9 @@ def fusion_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos
     return [*align_lane(out, config, name, encoder), *question_lane(out, config, name, out / name / "align")]
 
 
-def align_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos", cosmos: str = "cosmos") -> Lane:
+def align_lane(
+    out: Path, config: NanoConfig, name: str, encoder: str = "cosmos", cosmos: str = "cosmos", **fusion: Any
+) -> Lane:
     """Return the stages start and align in `out`/`name`; `cosmos` is the folder of the world in `out`/weights."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
@@ -180,7 +182,7 @@ def align_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos"
     bases = weights / "gemma", weights / cosmos
     sizes: dict[str, Any] = {"world_image_size": config.image_size}
     sizes |= dict.fromkeys(("num_world_steps", "max_world_steps"), config.world_steps)
-    start = partial(start_fusion, *bases, folder / "start", seed=config.seed, world_encoder=encoder, **sizes)
+    start = partial(start_fusion, *bases, folder / "start", seed=config.seed, world_encoder=encoder, **sizes | fusion)
     aligned = folder / "align" / f"checkpoint-{config.align_steps}"
     return [(folder / "start" / "config.json", start), (aligned / "config.json", partial(run_stage, align))]
 

@@ -138,10 +138,11 @@ def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> 
 def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
     """Write the checkpoint of a fusion: stored in bf16, loaded in fp32, with relative paths to its base models.
 
-    `weights` can therefore be moved. The base models are the folders `gemma` and `cosmos` in `weights`; the processor
-    of `gemma` is used.
+    `weights` can therefore be moved. The base models are the folders `gemma` and `cosmos` in `weights`. Controls use
+    the processor of `gemma`.
     """
-    _copy(source, target, *_NOT_PACKAGED, *_PROCESSOR)
+    of_gemma = _PROCESSOR if target.parent.name == CONTROLS else ()
+    _copy(source, target, *_NOT_PACKAGED, *of_gemma)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},
