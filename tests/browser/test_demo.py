@@ -103,7 +103,7 @@ def test_an_empty_question_is_a_message_and_the_next_one_is_answered(page: Page,
     page.screenshot(path=tmp_path / "empty.png")
     page.locator("#question textarea").fill("What colour is the ball?")
     page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#world textarea")).to_have_value("pink", timeout=ANSWER)
+    expect(page.locator("#world textarea")).to_have_value("cyan", timeout=ANSWER)
 
 
 def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
