@@ -24,7 +24,7 @@ from theworld.utils.io import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
-STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
+SHOWN_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
 FIGURES = ROOT / "docs" / "figures"
@@ -83,19 +83,26 @@ def results_text(metrics: Mapping[str, Any]) -> str:
         for arm in arms.values()
         if arm["kinds"].get("predictive")
     ]
-    shown = [name for name in STATIC_ARMS if name in arms]
-    static = [name for name in counted if name.startswith("static/")]
-    below = [
-        [f"{_name(name)} (n={_n(arms, name)})", *(percent(arms[a]["families"][name]) for a in shown)] for name in static
+    return "\n\n".join([verdicts_text(metrics), table(header, rows), families_text(metrics, "static")])
+
+
+def families_text(metrics: Mapping[str, Any], kind: str) -> str:
+    """Accuracy of a few arms on the questions of a kind, one row per family that counts."""
+    arms = metrics["arms"]
+    shown = [name for name in SHOWN_ARMS if name in arms]
+    families = [n for n, row in arms["world"]["families"].items() if n.startswith(f"{kind}/") and not row["one_answer"]]
+    rows = [
+        [f"{_name(name)} (n={_n(arms, name)})", *(percent(arms[arm]["families"][name]) for arm in shown)]
+        for name in families
     ]
-    below.append(["all", *(percent(arms[name]["kinds"]["static"]) for name in shown)])
-    tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
-    return "\n\n".join([verdicts_text(metrics), *tables])
+    rows.append(["all", *(percent(arms[name]["kinds"][kind]) for name in shown)])
+    return table([f"{kind} questions", *(arms[name]["label"] for name in shown)], rows)
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
     """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and calibration if present."""
-    tables = [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
+    tables = [families_text(metrics, "conversational")]
+    tables += [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
     tables += [learners_text(metrics), tracing_text(metrics), calibration_text(metrics), on_demand_text(metrics)]
     return "\n\n".join([results_text(metrics), *filter(None, tables)])
 
