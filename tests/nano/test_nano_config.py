@@ -88,7 +88,9 @@ def test_a_file_is_a_delta_with_comments(tmp_path: Path) -> None:
 
 
 def test_the_smoke_test_states_only_what_differs() -> None:
-    given = {name: value for name, value in json.loads(SMOKE.read_text()).items() if not name.startswith("_")}
+    given = {
+        name: value for name, value in json.loads(SMOKE.read_text(encoding="utf-8")).items() if not name.startswith("_")
+    }
     assert not [name for name, value in given.items() if value == getattr(DEFAULTS, name)]
     assert NanoConfig.from_file(SMOKE).workers == 1
 
