@@ -189,7 +189,7 @@ def align_lane(
 
 def tuned_lane(out: Path, config: NanoConfig, name: str = f"{CONTROLS}/gemma_tuned", **keys: Any) -> Lane:
     """Return the stages of Gemma without a world. Its adapters are trained on the same questions for as many steps."""
-    plain = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
+    plain: dict[str, Any] = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
     return question_lane(out, config, name, out / "weights" / "gemma", **plain | {"lora": ADAPTERS} | keys)
 
 

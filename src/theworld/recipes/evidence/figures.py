@@ -16,9 +16,12 @@ from .tables import ARMS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = dict(
-    zip(("rollout", "current_frame", "static_learner", "gemma_tuned"), zip(PALETTE, "os^D", strict=False), strict=True)
-)
+MARKERS: dict[str, tuple[str, str]] = {
+    "rollout": (PALETTE[0], "o"),
+    "current_frame": (PALETTE[1], "s"),
+    "static_learner": (PALETTE[2], "^"),
+    "gemma_tuned": (PALETTE[3], "D"),
+}
 """Colour and marker by arm."""
 LAW_ARMS = {
     "new_dynamics": "rollout, dynamics of\nthe new law",
