@@ -1,15 +1,19 @@
-"""Write docs/configuration.md from the records of the config keys.
+"""Write docs/configuration.md, and the table of docs/nano-world.md, from the records of the config keys.
 
 python scripts/configuration_page.py
 """
 
 from pathlib import Path
 
+from theworld.recipes.nano_config import NanoConfig
 from theworld.training.config import REFUSED, TrainingConfig
-from theworld.utils.settings import keys
+from theworld.utils.settings import Key, keys
 from theworld.utils.tables import markdown_table
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+NANO_PAGE = PAGE.with_name("nano-world.md")
+NANO_BEGIN, NANO_END = "<!-- config:begin -->\n", "<!-- config:end -->"
+HEADINGS = ("Key", "Default", "Values", "Meaning")
 TITLES = {
     "TrainingConfig": "Keys of the run",
     "TheWorldConfig": "Keys of the model",
@@ -40,15 +44,25 @@ def page() -> str:
     """The whole page."""
     sections = [HEAD]
     for source, title in TITLES.items():
-        rows = [key for key in keys(TrainingConfig).values() if key.source == source]
-        cells = [(f"`{key.name}`{'*' if key.shapes else ''}", key.shown_default, key.limits, key.help) for key in rows]
-        sections.append(
-            f"## {title}\n\n{INTRODUCTION[source]}\n\n{table(('Key', 'Default', 'Values', 'Meaning'), cells)}"
-        )
+        rows = [cells(key) for key in keys(TrainingConfig).values() if key.source == source]
+        sections.append(f"## {title}\n\n{INTRODUCTION[source]}\n\n{table(HEADINGS, rows)}")
     told = "Fields that cannot be set, because another key sets them or because they would break the run."
     refused = [(f"`{name}`", reason) for name, reason in sorted(REFUSED.items())]
     sections.append(f"## Keys that cannot be set\n\n{told}\n\n{table(('Field', 'Reason'), refused)}")
     return "\n".join(sections)
+
+
+def nano_page() -> str:
+    """The page of the nano world, with the table of the recipe's keys as they are."""
+    before, rest = NANO_PAGE.read_text(encoding="utf-8").split(NANO_BEGIN)
+    _, after = rest.split(NANO_END)
+    rows = [cells(key) for key in keys(NanoConfig).values()]
+    return f"{before}{NANO_BEGIN}{table(HEADINGS, rows)}{NANO_END}{after}"
+
+
+def cells(key: Key) -> tuple[str, ...]:
+    """The row of a key."""
+    return f"`{key.name}`{'*' if key.shapes else ''}", key.shown_default, key.limits, key.help
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
@@ -57,5 +71,6 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
-    print(PAGE)
+    for path, text in ((PAGE, page()), (NANO_PAGE, nano_page())):
+        path.write_text(text, encoding="utf-8")
+        print(path)

@@ -77,7 +77,7 @@ class Moment:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scene", choices=EXAMPLES, default="stack", help="default: %(default)s")
+    parser.add_argument("--scene", choices=EXAMPLES, default="pegs", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=FIGURES, metavar="DIR", help="default: docs/figures")
     args = parser.parse_args()
     try:

@@ -1,25 +1,30 @@
 """Write results of commands into the pages that show them.
 
 python scripts/write_results.py
+python scripts/write_results.py --evidence runs/nano/evidence.json
 
-Reads these files in the folder of the weights: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), layouts.json of benchmarks/nano_layouts.py, and encoders.json of benchmarks/nano_encoders.py. Also draws
-docs/figures/results-*.svg.
+Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
+all`), and choices.json of benchmarks/nano_choices.py. With `--evidence`, copies evidence.json of `theworld nano
+evidence` there, and its figures to docs/evidence. Also draws docs/figures/results-*.svg.
 """
 
+import argparse
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
+from theworld.recipes.evidence.tables import evidence_text, percent, table
+from theworld.recipes.evidence.tables import tracing_text as traced_families
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_text
-from theworld.utils.tables import markdown_table
 
 ROOT = Path(__file__).parents[1]
-STATIC_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
+RESULTS = ROOT / "docs" / "results"
+SHOWN_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
 FIGURES = ROOT / "docs" / "figures"
@@ -28,16 +33,26 @@ INKS = {"light": "#1b1f27", "dark": "#e6e9ef"}
 
 
 def main() -> None:
-    metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
-    layouts = json.loads((NANO_WEIGHTS / "layouts.json").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description="Write results of commands into the pages that show them.")
+    parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
+    if path := parser.parse_args().evidence:
+        take_evidence(path)
+    metrics = json.loads((RESULTS / "arms.json").read_text(encoding="utf-8"))
     put(ROOT / "README.md", "results", verdicts_text(metrics))
     for name, figure in results_figures(metrics).items():
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
-    put(ROOT / "docs" / "nano-world.md", "layouts", layouts_text(layouts))
-    encoders = json.loads((NANO_WEIGHTS / "encoders.json").read_text(encoding="utf-8"))
-    put(ROOT / "docs" / "nano-world.md", "encoders", encoders_text(encoders))
+    if (choices := RESULTS / "choices.json").is_file():
+        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(json.loads(choices.read_text(encoding="utf-8"))))
+    if (evidence := RESULTS / "evidence.json").is_file():
+        put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
+
+
+def take_evidence(path: Path) -> None:
+    """Copy evidence.json of an experiment, and its figures, beside the pages."""
+    shutil.copyfile(path, RESULTS / "evidence.json")
+    shutil.copytree(path.parent / "figures", ROOT / "docs" / "evidence", dirs_exist_ok=True)
 
 
 def results_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -62,26 +77,32 @@ def results_text(metrics: Mapping[str, Any]) -> str:
     rows = [
         [
             arm["label"],
-            *(_percent(arm["families"].get(name)) for name in predictive),
-            _percent(arm["kinds"]["predictive"]),
+            *(percent(arm["families"].get(name)) for name in predictive),
+            percent(arm["kinds"]["predictive"]),
         ]
         for arm in arms.values()
         if arm["kinds"].get("predictive")
     ]
-    shown = [name for name in STATIC_ARMS if name in arms]
-    static = [name for name in counted if name.startswith("static/")]
-    below = [
-        [f"{_name(name)} (n={_n(arms, name)})", *(_percent(arms[a]["families"][name]) for a in shown)]
-        for name in static
+    return "\n\n".join([verdicts_text(metrics), table(header, rows), families_text(metrics, "static")])
+
+
+def families_text(metrics: Mapping[str, Any], kind: str) -> str:
+    """Accuracy of a few arms on the questions of a kind, one row per family that counts."""
+    arms = metrics["arms"]
+    shown = [name for name in SHOWN_ARMS if name in arms]
+    families = [n for n, row in arms["world"]["families"].items() if n.startswith(f"{kind}/") and not row["one_answer"]]
+    rows = [
+        [f"{_name(name)} (n={_n(arms, name)})", *(percent(arms[arm]["families"][name]) for arm in shown)]
+        for name in families
     ]
-    below.append(["all", *(_percent(arms[name]["kinds"]["static"]) for name in shown)])
-    tables = (table(header, rows), table(["static questions", *(arms[name]["label"] for name in shown)], below))
-    return "\n\n".join([verdicts_text(metrics), *tables])
+    rows.append(["all", *(percent(arms[name]["kinds"][kind]) for name in shown)])
+    return table([f"{kind} questions", *(arms[name]["label"] for name in shown)], rows)
 
 
 def page_text(metrics: Mapping[str, Any]) -> str:
     """Verdicts, accuracies, comparisons by kind, static learners, error tracing, and calibration if present."""
-    tables = [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
+    tables = [families_text(metrics, "conversational")]
+    tables += [comparisons_text(metrics, kind) for kind in metrics["kinds"]]
     tables += [learners_text(metrics), tracing_text(metrics), calibration_text(metrics), on_demand_text(metrics)]
     return "\n\n".join([results_text(metrics), *filter(None, tables)])
 
@@ -109,15 +130,7 @@ def learners_text(metrics: Mapping[str, Any]) -> str:
 
 def tracing_text(metrics: Mapping[str, Any]) -> str:
     """One row per family: accuracy of the reader, and how often the imagined end and the answer are right and agree."""
-    shares = ("reader_right", "imagined_right", "answer_right", "answer_is_imagined")
-    rows = [
-        [_name(family), row["n"], *(_percent(row[name]) for name in shares), row["wrong"]]
-        + [_percent(row[f"wrong_follows_{name}"]) for name in ("imagined", "truth")]
-        for family, row in (metrics["tracing"] or {}).items()
-    ]
-    header = ["error tracing", "n", "reader right on true ends", "imagined end right", "answer right"]
-    header += ["answer = imagined end", "wrong imaginations", "of these, answer = imagined", "answer = truth"]
-    return table(header, rows)
+    return traced_families({_name(family): row for family, row in (metrics["tracing"] or {}).items()})
 
 
 def calibration_text(metrics: Mapping[str, Any]) -> str:
@@ -145,34 +158,29 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
     return table([link, "items with a rollout in %", "accuracy in %", "margin below"], rows)
 
 
-def layouts_text(layouts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """One row for each of the four layouts."""
-    rows = (
-        [layout, *(_percent({**row, "estimate": row["accuracy"]}) for row in kinds.values())]
-        for layout, kinds in layouts.items()
-    )
-    return table(["layout", "predictive", "static"], rows)
-
-
-def encoders_text(encoders: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per world encoder: accuracy by kind, accuracy per seed on predictive questions, and time per image."""
+def choices_text(choices: Mapping[str, Any]) -> str:
+    """One row per choice: accuracy by kind, the difference to the first row in points, and time per image."""
     rows: list[list[Any]] = []
-    for key, row in encoders.items():
-        seeds = ", ".join(f"{100 * value:.1f}" for value in row["predictive"]["by_seed"])
-        kinds = (_percent(row[kind]) for kind in ("predictive", "static"))
-        rows.append([f"`{key}`", *kinds, seeds, f"{row['milliseconds']:.1f}"])
-    return table(["world encoder", "predictive", "static", "predictive, by seed", "ms an image"], rows)
+    for row in choices["rows"]:
+        cells = [cell for kind in ("predictive", "static") for cell in (percent(row[kind]), _points(row[kind]))]
+        rows.append([row["choice"], row["value"], *cells, f"{row['milliseconds']:.1f}"])
+    header = ["choice", "changed to", "predictive", "difference", "static", "difference", "ms an image"]
+    return table(header, rows)
 
 
-def table(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """A Markdown table of any values."""
-    return markdown_table([*map(str, header)], [[*map(str, row)] for row in rows])
+def _points(row: Mapping[str, Any]) -> str:
+    """The difference of a row of `choices_text`, or nothing in the first one."""
+    if (told := row.get("difference")) is None:
+        return ""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * told[key] for key in ("estimate", "low", "high")))
 
 
 def put(page: Path, name: str, text: str) -> None:
     """Replace the text between the page's markers of `name`."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    if not found or end not in rest:
+        raise SystemExit(f"{page}: expected {begin} and {end}")
     page.write_text(f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
@@ -182,13 +190,6 @@ def _name(family: str) -> str:
 
 def _n(arms: Mapping[str, Any], family: str) -> int:
     return arms["world"]["families"][family]["n"]
-
-
-def _percent(share: Mapping[str, Any] | None) -> str:
-    """Percent with the ends of the 95 % interval."""
-    if not share:
-        return "-"
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
 
 
 if __name__ == "__main__":

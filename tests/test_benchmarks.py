@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.scripts import run_script
+from theworld.recipes.nano_config import SMOKE
 
 Run = Callable[..., dict[str, Any]]
 
@@ -69,6 +70,20 @@ def test_start(run: Run) -> None:
     row = run("start.py", "--pairs", "1")
     assert row["ratio"] < 1.5
     assert row["ours_wall_ms"] > 0
+
+
+def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1")
+    chosen = ("--choices", "position", "fusion", "--config", str(SMOKE), "--output", str(tmp_path / "choices.json"))
+    run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen)
+    first, *others = json.loads((tmp_path / "choices.json").read_text(encoding="utf-8"))["rows"]
+    assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]
+    assert all(row["milliseconds"] > 0 for row in (first, *others))
+    for kind in ("predictive", "static"):
+        assert "difference" not in first[kind]
+        for row in others:
+            gained = row[kind]["estimate"] - first[kind]["estimate"]
+            assert row[kind]["difference"]["estimate"] == pytest.approx(gained, abs=1e-9)
 
 
 def test_full_size(run: Run) -> None:

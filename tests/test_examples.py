@@ -46,7 +46,7 @@ def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> No
     own = ["--image", str(tmp_path / "own.png"), "--question", example.question, "--json"]
     printed = json.loads(run("scripts/inference_demo.py", *own))
     assert printed["question"] == example.question
-    assert printed["num_world_steps"] == 2
+    assert printed["num_world_steps"] == 3
     assert printed["answers"].keys() == {"plain Gemma 3", "current frame", "rollout"}
     assert printed["answers"]["rollout"] == example.answer != printed["answers"]["plain Gemma 3"]
 

@@ -8,10 +8,9 @@ from PIL import Image
 
 from scripts import readme_figures
 from scripts.readme_figures import PANEL, PANEL_TOP, SCALE, Moment, Scene, draw, moments, write_animation
-from scripts.write_results import FIGURES, results_figures
+from scripts.write_results import FIGURES, RESULTS, results_figures
 from tests.scripts import run_script
 from theworld.utils.errors import TheWorldError
-from theworld.utils.hub import NANO_WEIGHTS
 
 STILL, ANIMATION = "three-answers.png", "three-answers.gif"
 
@@ -40,7 +39,7 @@ def test_the_script_draws_the_figures_that_the_readme_shows(monkeypatch: pytest.
 
 
 def test_the_results_figure_is_drawn_from_the_shipped_numbers() -> None:
-    metrics = json.loads((NANO_WEIGHTS / "arms.json").read_text(encoding="utf-8"))
+    metrics = json.loads((RESULTS / "arms.json").read_text(encoding="utf-8"))
     for name, figure in results_figures(metrics).items():
         assert figure == (FIGURES / name).read_text(encoding="utf-8"), f"{name}: run python scripts/write_results.py"
 

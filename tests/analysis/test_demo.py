@@ -27,7 +27,8 @@ from theworld.analysis.imagine import imagine
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
 
 SCENES = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
-STACK = SCENES[2]
+STACK = SCENES[EXAMPLES.index("stack")]
+STEPS, FRAMES = 3, 13
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ def nano() -> TheWorld:
 
 
 def test_answers_come_one_after_the_other_and_are_those_of_ask(nano: TheWorld) -> None:
-    shown = list(answer_twice(nano, STACK.image, STACK.question, 2))
+    shown = list(answer_twice(nano, STACK.image, STACK.question, STEPS))
     assert [(s.plain is not None, s.world is not None, len(s.frames), s.attention is not None) for s in shown] == [
         (True, False, 0, False),
         (True, True, 0, False),
-        (True, True, 9, False),
-        (True, True, 9, True),
+        (True, True, FRAMES, False),
+        (True, True, FRAMES, True),
     ]
     assert shown[-1].plain == nano.ask(STACK.image, STACK.question, use_world=False)
     assert shown[-1].world == nano.ask(STACK.image, STACK.question) == STACK.answer
@@ -145,7 +146,7 @@ def address(nano: TheWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 def test_the_app_answers_through_its_queue(nano: TheWorld, address: str) -> None:
     client = Client(address, verbose=False)
-    plain, world, truth, *_ = client.predict(handle_file(FOLDER / "stack.png"), STACK.question, 2, api_name="/ask")
+    plain, world, truth, *_ = client.predict(handle_file(FOLDER / "stack.png"), STACK.question, STEPS, api_name="/ask")
     assert (plain, world) == (nano.ask(STACK.image, STACK.question, use_world=False), STACK.answer)
     assert STACK.answer in truth
     with pytest.raises(AppError, match="the question is empty"):
@@ -171,7 +172,7 @@ def test_uploads_are_opened_and_fetched_by_the_package_alone(
         with pytest.raises(AppError, match=complaint):
             client.predict(image, STACK.question, 0, api_name="/ask")
     written = {"path": None, "url": f"data:image/png;base64,{data}", "meta": {"_type": "gradio.FileData"}}
-    assert client.predict(written, STACK.question, 2, api_name="/ask")[1] == STACK.answer
+    assert client.predict(written, STACK.question, STEPS, api_name="/ask")[1] == STACK.answer
 
 
 def test_another_image_clears_the_answer(nano: TheWorld) -> None:

@@ -232,7 +232,7 @@ def test_licences_are_known_without_the_hub() -> None:
         (["--share", "0"], "share=0.0: expected a share of the GPU's peak, above 0 and at most 1"),
         (["--text_tokens", "0"], "text_tokens=0: expected a whole number from 1 to 131072"),
         (["--world_image_size", "33"], "world_image_size=33: expected a multiple of 8"),
-        (["--num_world_steps", "99"], "num_world_steps=99: expected 0 to max_world_steps=2"),
+        (["--num_world_steps", "99"], "num_world_steps=99: expected 0 to max_world_steps=3"),
         (["--model", "./nowhere"], "./nowhere: no such folder"),
         (["--world_encoder", "none"], "world_encoder='none': expected one of cosmos"),
     ],

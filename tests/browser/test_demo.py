@@ -55,9 +55,9 @@ def page(address: str) -> Iterator[Page]:
 def test_the_page_opens_with_an_answer(page: Page, width: int, tmp_path: Path) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme="dark")
-    expect(page.locator("#world textarea")).to_have_value(load_example("drop").answer, timeout=ANSWER)
-    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
-    expect(page.locator("#attention img")).to_have_count(3, timeout=ANSWER)
+    expect(page.locator("#world textarea")).to_have_value(load_example(EXAMPLES[0]).answer, timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(13, timeout=ANSWER)
+    expect(page.locator("#attention img")).to_have_count(4, timeout=ANSWER)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.screenshot(path=tmp_path / "opened.png", full_page=True)
 
@@ -67,7 +67,7 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     question, world, plain = (page.locator(f"#{part} textarea") for part in ("question", "world", "plain"))
     expect(question).to_have_value(load_example(EXAMPLES[0]).question)
 
-    page.get_by_role("button", name="Thumbnail 3 of 3").click()
+    page.get_by_role("button", name="Thumbnail 5 of 5").click()
     expect(question).to_have_value(example.question)
     question.fill("")
     question.type(example.question)
@@ -80,7 +80,7 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#followed img")).to_have_count(9)
     expect(page.locator("#truth")).to_contain_text(f"Truth: {example.answer}")
     expect(page.locator("#rollout img")).to_be_visible()
-    expect(page.locator("#attention img")).to_have_count(3)
+    expect(page.locator("#attention img")).to_have_count(4)
     attention = page.locator("#attention img").last
     attention.scroll_into_view_if_needed(timeout=ANSWER)
     assert page.wait_for_function("() => document.querySelector('#attention img').naturalWidth >= 256")
@@ -103,7 +103,7 @@ def test_an_empty_question_is_a_message_and_the_next_one_is_answered(page: Page,
     page.screenshot(path=tmp_path / "empty.png")
     page.locator("#question textarea").fill("What colour is the ball?")
     page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#world textarea")).to_have_value("pink", timeout=ANSWER)
+    expect(page.locator("#world textarea")).to_have_value("cyan", timeout=ANSWER)
 
 
 def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from theworld.cli.main import main
 
 SCENE = "src/theworld/nano/examples/drop.png"
-QUESTION = "When everything has settled, which bin will hold the pink ball?"
+QUESTION = "When everything has settled, which bin will hold the white ball?"
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest
     assert main(["imagine", SCENE, "--num_world_steps", "4", "-o", str(tmp_path / "out.gif")]) == 2
     error = capsys.readouterr().err
     assert "num_world_steps=4" in error
-    assert "max_world_steps=2" in error
+    assert "max_world_steps=3" in error
     assert not list(tmp_path.iterdir())
 
 
@@ -74,7 +74,7 @@ def test_explain_draws_beside_the_answer(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out == answer
     numbers = json.loads((tmp_path / "why.json").read_text(encoding="utf-8"))
     assert numbers["answer"] == answer.strip()
-    assert numbers["positions"]["world"] == 48
+    assert numbers["positions"]["world"] == 64
     assert len(numbers["world_attention_of_layers"]) == 5
     with Image.open(tmp_path / "why.png") as picture:
         assert picture.width > 600

@@ -89,6 +89,6 @@ def test_a_person_types_at_a_prompt_until_ctrl_d(
     monkeypatch.setattr(sys, "stdin", stdin)
     assert main(["chat"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("nano, world on, steps 2. Ask something")
+    assert printed.startswith("nano, world on, steps 3. Ask something")
     assert "> world on, steps 0\n" in printed
     assert printed.endswith("> \n")

@@ -68,12 +68,12 @@ def test_held_out_scenes_are_simulated_and_asked(tmp_path: Path, capsys: pytest.
     assert set(printed["metrics"]["arms"]) == {"gemma", "world"}
     assert printed["metrics"]["n"] == 6
     assert Path(printed["report"]).is_file()
-    assert [folder.name for folder in (tmp_path / "scenes").iterdir()] == ["test-8"]
+    assert [folder.name for folder in (tmp_path / "scenes").iterdir()] == ["test-7"]
     settings = EvaluationSettings(num_samples=6, output=str(tmp_path), arms=["gemma", "world"])
     result = evaluate_tasks([TASKS["micro_world"]], settings)[0]
     rollout = imagined_frames(result)
     assert rollout is not None
-    assert len(rollout(result.items.items[0])) == 1 + 4 * 2
+    assert len(rollout(result.items.items[0])) == 1 + 4 * 3
     assert imagined_frames(replace(result, predictions={"gemma": []})) is None
 
 

@@ -197,9 +197,9 @@ BAD = {
     "no question": ({"question": " "}, "the question is empty"),
     "a marker": ({"question": "What is <unused2>?"}, "reserved for images and worlds"),
     "another model": ({"model": "google/gemma-3-4b-it"}, "pinned to 'nano'; requested 'google/gemma-3-4b-it'"),
-    "many steps": (world({"num_world_steps": 3}), "num_world_steps=3: expected 0 to max_world_steps=2"),
+    "many steps": (world({"num_world_steps": 4}), "num_world_steps=4: expected 0 to max_world_steps=3"),
     "negative steps": (world({"num_world_steps": -1}), "num_world_steps=-1"),
-    "many steps without an image": ({"messages": asked("a"), **world({"num_world_steps": 3})}, "num_world_steps=3"),
+    "many steps without an image": ({"messages": asked("a"), **world({"num_world_steps": 4})}, "num_world_steps=4"),
     "a world without an image": (
         {"messages": asked("a"), **world({"use_world": True})},
         "the conversation has no image",

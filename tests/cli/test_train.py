@@ -144,7 +144,7 @@ def test_script_and_example_run(
     write_rows(tmp_path, 2)
     script = ["scripts/train_hf.py", "--config", "configs/smoke_test.json", "--output_dir", str(tmp_path / "smoke")]
     example = ["examples/simple_training.py", "--output", str(tmp_path / "simple"), "--steps", "2"]
-    for command, shown in ((script, "step 2, loss"), (example, "(truth: orange)")):
+    for command, shown in ((script, "step 2, loss"), (example, "(truth: cyan)")):
         run_script(monkeypatch, *command)
         assert shown in capsys.readouterr().out
 

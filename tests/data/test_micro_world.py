@@ -48,7 +48,7 @@ def test_a_question_shows_its_frame_alone(folder: Path) -> None:
             assert frame == 0
             assert answer.content == scenes.records[clip]["outcomes"][row.metadata["family"]]
     assert {row.metadata["kind"] for row in rows} == {"static", "predictive"}
-    assert {row.metadata["frame"] for row in rows} > {0, 8}
+    assert {row.metadata["frame"] for row in rows} > {0, 12}
     assert open_image(rows[0].images[0]).size == (32, 32)
 
 

@@ -89,6 +89,15 @@ def evaluate(settings: EvaluationSettings, task: Task = TASK) -> Result:
     return evaluate_tasks([task], settings)[0]
 
 
+def test_a_gated_fusion_is_asked_with_its_world(gemma_folder: Path, cosmos_folder: Path, tmp_path: Path) -> None:
+    model = load_world(gemma_folder, cosmos_folder, num_world_steps=2, fusion="gated")
+    torch.nn.init.constant_(model.model.world_gate, 2.0)
+    model.save_pretrained(tmp_path / "gated")
+    result = evaluate(settings_in(tmp_path, str(tmp_path / "gated"), arms="world,world_0,world_off"))
+    told = {arm: [row.choice_logprobs for row in rows] for arm, rows in result.predictions.items()}
+    assert told["world"] != told["world_off"] != told["world_0"] != told["world"]
+
+
 @pytest.fixture
 def settings(checkpoint: str, tmp_path: Path) -> EvaluationSettings:
     return settings_in(tmp_path, checkpoint)

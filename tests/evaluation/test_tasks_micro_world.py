@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from theworld.evaluation.tasks.base import MARGIN, kind_of
 from theworld.model import TheWorld
 from theworld.nano import scenes
 from theworld.nano.scenes import load as load_scenes
+from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import read_jsonl
 
 TASK = TASKS["micro_world"]
@@ -54,8 +56,8 @@ def test_items(folder: Path, items: tuple[Item, ...]) -> None:
         assert picture.base is None  # keeps no clip alive
         assert np.array_equal(item.clip, frames[row["clip"]])
         assert item.frame == row["frame"]
-    assert {kind_of(item.family, TASK.kinds) for item in items} == {"predictive", "static"}
-    assert {kind: TASK.margins.get(kind, MARGIN) for kind in TASK.kinds} == {"predictive": 0.01, "static": 0.01}
+    assert {kind_of(item.family, TASK.kinds) for item in items} == {"predictive", "static", "conversational"}
+    assert {TASK.margins.get(kind, MARGIN) for kind in TASK.kinds} == {0.01}
 
 
 def test_outcomes_have_a_place(folder: Path, items: tuple[Item, ...]) -> None:
@@ -106,18 +108,20 @@ def test_learners_answer_in_the_words_of_the_question(
     items: tuple[Item, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learners, "LEARNERS", learners.LEARNERS[:2])  # the kernels
-    few = {split: {kind: round(0.004 * n) for kind, n in counts.items()} for split, counts in scenes.SIZES.items()}
+    kinds = ("drop", "race", "stack")  # those of the items
+    few = {split: {kind: counts[kind] // 60 for kind in kinds} for split, counts in scenes.SIZES.items()}
     monkeypatch.setattr(scenes, "SIZES", few)
     source = SourceSettings(path=str(tmp_path / "test"))
     learned = micro_world.learn(items, source, tmp_path, 0)
-    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == ["fusion-32", "validation-14"]
+    made = [f"{split}-{sum(few[split].values())}" for split in ("fusion", "validation")]
+    assert sorted(path.name for path in (tmp_path / "scenes").iterdir()) == made
     predictive = [item for item in items if item.family.startswith("predictive/")]
     assert learned.answers.keys() == {item.id for item in predictive}
     assert all(learned.answers[item.id] in item.choices for item in predictive)
     of_bin = [row for row in learned.table if row["family"] == "bin"]
     assert [(row["learner"], row["features"], row["labels"]) for row in of_bin] == [
-        ("kernel ridge", "pixels", 16),
-        ("kernel ridge", "brightness", 16),
+        ("kernel ridge", "pixels", few["fusion"]["drop"]),
+        ("kernel ridge", "brightness", few["fusion"]["drop"]),
     ]
     # Scenes that are there already are used: those in the folder, and first those beside the questions
     micro_world.learn(items, source, tmp_path, 0)
@@ -129,15 +133,14 @@ def test_learners_answer_in_the_words_of_the_question(
 
 
 def test_a_mirrored_scene_has_the_mirrored_outcome(folder: Path) -> None:
-    from theworld.nano.outcomes import outcomes
-    from theworld.nano.physics import simulate
+    from theworld.nano.kinds import KINDS
     from theworld.nano.places import MIRRORED, answers_by_place, outcome_place
     from theworld.nano.scenes import scene_of
 
     for record in load_scenes(folder).records:
-        mirrored = scene_of(record).mirrored()
-        found = {**record, "outcomes": outcomes(mirrored, simulate(mirrored))}
-        found["scene"] = {"bins": mirrored.bins, "balls": [{"colour": ball.colour} for ball in mirrored.balls]}
+        mirrored, kind = scene_of(record).mirrored(), KINDS[record["kind"]]
+        ends = kind.outcomes(mirrored, kind.simulate(mirrored))
+        found = {**record, "scene": dataclasses.asdict(mirrored), "outcomes": ends}
         for family in record["outcomes"]:
             place = outcome_place(record, family)
             assert place is not None
@@ -151,7 +154,7 @@ def test_errors_are_traced_by_place(items: tuple[Item, ...], monkeypatch: pytest
     monkeypatch.setattr(tracing, "STEPS", 40)
 
     def true_latents(asked: tuple[Item, ...]) -> torch.Tensor:
-        return micro_world._latents(np.stack([item.clip for item in asked]))
+        return micro_world.latents_of(np.stack([item.clip for item in asked]), NANO_WEIGHTS / "cosmos")
 
     answers = {item.id: item.answer for item in items}
     traced = micro_world.trace(items, true_latents, answers)
@@ -170,5 +173,7 @@ def test_the_reader_sees_the_latents_that_the_shipped_model_makes(items: tuple[I
     encoder = model.model.world_encoder
     pixels = model.processor.world_pixels([items[0].clip[0]])
     assert torch.allclose(
-        encoder.encode(pixels, 0), micro_world._latents(np.stack([items[0].clip]))[:, :, :1], atol=1e-4
+        encoder.encode(pixels, 0),
+        micro_world.latents_of(np.stack([items[0].clip]), NANO_WEIGHTS / "cosmos")[:, :, :1],
+        atol=1e-4,
     )

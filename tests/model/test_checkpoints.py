@@ -562,6 +562,20 @@ def test_tokenizer_without_spare_slots(bases: tuple[Path, Path]) -> None:
         load_world(*bases)
 
 
+def test_a_checkpoint_without_a_processor_takes_that_of_its_gemma(bases: tuple[Path, Path], tmp_path: Path) -> None:
+    saved = load_world(*bases)
+    saved.save_pretrained(tmp_path / "checkpoint")
+    files = [path for path in (tmp_path / "checkpoint").iterdir() if "token" in path.name or "processor" in path.name]
+    for path in files[1:]:
+        path.unlink()
+    with pytest.raises((ValueError, OSError), match="checkpoint"):  # one that has lost a part of it is refused
+        TheWorld.from_pretrained(tmp_path / "checkpoint")
+    files[0].unlink()
+    loaded = TheWorld.from_pretrained(tmp_path / "checkpoint")
+    assert loaded.processor.tokenizer.get_vocab() == saved.processor.tokenizer.get_vocab()
+    assert loaded.processor.chat_template == saved.processor.chat_template
+
+
 # --------------------------------------------------------------------------------- save_checkpoint, load_checkpoint
 
 

@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from theworld.model.world_encoders.cosmos_sampler import sample_rollout
+from theworld.nano import dynamics
 from theworld.nano.dynamics import (
     CLEAN_TIME,
     FPS,
     LAST_TIME,
     build_transformer,
+    draw_batch,
     encode_both_ways,
     flow_loss,
     inverse_covariance,
@@ -109,8 +112,8 @@ def test_training_writes_what_the_world_encoder_loads(tmp_path: Path):
     torch.manual_seed(0)
     build_vae().save_pretrained(tmp_path / "cosmos" / "vae")
     cosmos = tmp_path / "cosmos"
-    figures = train_dynamics(tmp_path, cosmos, cosmos, steps=2, metric_steps=1, batch_size=4, compiled=False)
-    assert [stage["steps"] for stage in figures["stages"]] == [2, 1]
+    figures = train_dynamics(tmp_path, cosmos, cosmos, steps=2, batch_size=4, compiled=False)
+    assert figures["steps"] == 2
     assert figures["loss"] > 0
     transformer = CosmosTransformer3DModel.from_pretrained(cosmos / "transformer").eval()
     scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(cosmos / "scheduler")
@@ -120,6 +123,83 @@ def test_training_writes_what_the_world_encoder_loads(tmp_path: Path):
     assert rolled.shape == latents.shape
     assert rolled.isfinite().all()
     assert torch.equal(rolled[:, :, 0], latents[:, :, 0])
+
+
+def test_an_interrupted_training_does_not_encode_its_clips_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 1. Interrupted at the first step, after the clips have been encoded
+    generate(tmp_path / "train", "train", {"drop": 2, "stack": 1}, workers=1)
+    cosmos = tmp_path / "cosmos"
+    build_vae().save_pretrained(cosmos / "vae")
+    train = partial(train_dynamics, tmp_path, cosmos, cosmos, steps=1, batch_size=2, compiled=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamics, "flow_loss", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train()
+    # 2. Goes on with the latents, and leaves what a pipeline reads
+    with monkeypatch.context() as patch:
+        patch.setattr(dynamics, "encode_both_ways", pytest.fail)
+        train()
+    made = {path.name for path in cosmos.iterdir()}
+    assert made == {"vae", "transformer", "scheduler", "prompt_embeds.safetensors", "dynamics.json"}
+
+
+def test_every_eighth_batch_is_shorter_and_some_clips_stand_still() -> None:
+    latents, still = torch.zeros(6, 1, 4, 2, 2), torch.ones(3, 1, 4, 2, 2)
+    drawn = [draw_batch(latents, still, 32, step, torch.Generator().manual_seed(step)) for step in range(32)]
+    assert [length for _, length in drawn] == [*[*[4] * 7, 2], *[*[4] * 7, 3]] * 2
+    assert all(batch.shape[2] == length for batch, length in drawn)
+    assert all(batch[:2].eq(1).all() and batch[2:].eq(0).all() for batch, _ in drawn)
+    one_ahead = draw_batch(latents[:, :, :2], still[:, :, :2], 4, 7, torch.Generator())
+    assert one_ahead[1] == 2
+
+
+@pytest.mark.parametrize(("step", "has_metric"), [(0, False), (6, False), (7, True), (9, True)])
+def test_the_metric_joins_for_the_last_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, has_metric: bool
+) -> None:
+    generate(tmp_path / "train", "train", {"stack": 1}, workers=1)
+    build_vae().save_pretrained(tmp_path / "cosmos" / "vae")
+    metrics: list[Tensor | None] = []
+
+    def fake_fit(_name: str, step_function: Any, *_: Any, **__: Any) -> None:
+        step_function(step)
+        raise InterruptedError
+
+    def fake_loss(network: Any, batch: Tensor, generator: Any, metric: Tensor | None) -> Tensor:
+        metrics.append(metric)
+        return batch.sum()
+
+    monkeypatch.setattr(dynamics, "fit", fake_fit)
+    monkeypatch.setattr(dynamics, "flow_loss", fake_loss)
+    cosmos = tmp_path / "cosmos"
+    with pytest.raises(InterruptedError):
+        train_dynamics(tmp_path, cosmos, cosmos, steps=10, batch_size=2, compiled=False)
+    (metric,) = metrics
+    assert (metric is not None) == has_metric
+    # Of every future frame of the batch: step 7 is one of the shorter ones
+    assert metric is None or len(metric) == (1 if step == 7 else 3)
+
+
+@pytest.mark.parametrize(("mirrored", "count"), [(True, 4), (False, 2)])
+def test_clips_are_mirrored_where_the_law_is_symmetric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirrored: bool, count: int
+) -> None:
+    scenes = generate(tmp_path / "train", "train", {"stack": 2}, workers=1)
+    (vae := build_vae().eval()).save_pretrained(tmp_path / "cosmos" / "vae")
+    seen: list[Tensor] = []
+
+    def draw(latents: Tensor, *_: Any) -> None:
+        seen.append(latents)
+        raise InterruptedError
+
+    monkeypatch.setattr(dynamics, "draw_batch", draw)
+    cosmos = tmp_path / "cosmos"
+    with pytest.raises(InterruptedError):
+        train_dynamics(tmp_path, cosmos, cosmos, steps=1, batch_size=2, compiled=False, mirrored=mirrored)
+    assert len(seen[0]) == count
+    assert torch.allclose(seen[0][:2], encode_clips(vae, scenes.frames), atol=1e-5)
 
 
 def test_the_mirror_doubles_the_clips(tmp_path: Path):

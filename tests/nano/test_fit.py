@@ -1,8 +1,11 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from theworld.nano.fit import Ema, Group, fit, schedule
+from theworld.nano.fit import Draws, Ema, Group, Progress, fit, schedule
 
 
 def quadratic(parameter: nn.Parameter):
@@ -65,3 +68,47 @@ def test_weights_are_saved_at_the_end():
     parameter, saved = nn.Parameter(torch.zeros(1)), []
     fit("saved", quadratic(parameter), [Group([parameter], 0.1)], steps=3, save=lambda: saved.append(parameter.item()))
     assert saved == [parameter.item()]
+
+
+class Interrupted(Exception):
+    """Stands for the end of the process."""
+
+
+def train_small(folder: Path, *, stop_at: int | None = None, steps: int = 12) -> tuple[torch.Tensor, dict[str, Any]]:
+    """A small network with dropout, its average, and batches of a stage's own draws; interrupted before a step."""
+    torch.manual_seed(0)
+    network, draws = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 1)), Draws(seed=0)
+    ema = Ema(network, decay=0.9)
+
+    def step_function(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        if step == stop_at:
+            raise Interrupted
+        batch = torch.randn(8, 4, generator=draws.torch) + float(draws.numpy.normal())
+        return (network(batch).sum(1) - batch.sum(1)).square().mean(), {"samples": 8}
+
+    progress, groups = Progress(folder / "small.progress", draws), [Group(network.parameters(), 0.05)]
+    figures = fit(
+        "small", step_function, groups, steps=steps, warmup=3, ema=ema, log_every=3, save_minutes=0, progress=progress
+    )
+    both = [*network.parameters(), *ema.module.parameters()]
+    return torch.cat([parameter.detach().flatten() for parameter in both]), figures
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 7, 11])
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, stop_at: int) -> None:
+    undisturbed, figures = train_small(tmp_path / "undisturbed")
+    with pytest.raises(Interrupted):
+        train_small(tmp_path / "resumed", stop_at=stop_at)
+    resumed, other = train_small(tmp_path / "resumed")
+    assert torch.equal(undisturbed, resumed)
+    assert [(row["step"], row["loss"]) for row in other["curve"]] == [
+        (row["step"], row["loss"]) for row in figures["curve"]
+    ]
+    # A training that has finished is not done again, as long as its progress is there
+    assert torch.equal(train_small(tmp_path / "resumed", stop_at=0)[0], undisturbed)
+
+
+def test_progress_of_another_training_is_refused(tmp_path: Path) -> None:
+    train_small(tmp_path)
+    with pytest.raises(ValueError, match=r"progress of small: 12 steps, 49 parameters, not of small: 15 steps"):
+        train_small(tmp_path, steps=15)

@@ -1,6 +1,9 @@
 """The whole recipe in a few steps: it runs, resumes, and what it makes loads as the shipped model does."""
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +16,15 @@ from theworld.cli.main import main
 from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
-from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS
+from theworld.nano.foreign import FOREIGN_ANSWER
+from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS, later_present
 from theworld.nano.scenes import load
-from theworld.recipes.nano import ENCODERS, SMOKE, train_nano
+from theworld.recipes import nano as recipes
+from theworld.recipes.nano import ENCODERS, TO_THE_END, fusion_lane, settle, train_nano
+from theworld.recipes.nano_config import SMOKE, NanoConfig
 from theworld.recipes.package import CONTROLS
 from theworld.training.config import TrainingConfig
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
 
 FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
@@ -26,7 +33,7 @@ FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
 @pytest.fixture(scope="module")
 def recipe_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano")
-    train_nano(folder, SMOKE)
+    train_nano(folder, NanoConfig.from_file(SMOKE))
     return folder
 
 
@@ -56,7 +63,7 @@ def test_a_second_call_does_nothing_again(recipe_folder: Path, monkeypatch: pyte
     )
     for stage in stages:
         monkeypatch.setattr(f"theworld.recipes.nano.{stage}", again)
-    train_nano(recipe_folder, SMOKE)
+    train_nano(recipe_folder, NanoConfig.from_file(SMOKE, {"workers": 2, "device": "cpu"}))
 
 
 def test_a_package_holds_the_model_alone(recipe_folder: Path) -> None:
@@ -82,7 +89,8 @@ def test_gemma_is_tuned_on_the_same_questions_without_a_world(recipe_folder: Pat
     questions = TrainingConfig.from_file(recipe_folder / "theworld" / "questions" / "config.json").to_dict()
     tuned = TrainingConfig.from_file(recipe_folder / "controls" / "gemma_tuned" / "questions" / "config.json")
     differing = {key for key, value in tuned.to_dict().items() if value != questions[key]}
-    assert differing == {"model_name", "enable_world", "num_world_steps", "latent_cache", "lora", "output_dir"}
+    world = {"enable_world", "num_world_steps", "train_world_steps", "latent_cache"}
+    assert differing == world | {"model_name", "lora", "output_dir"}
     assert tuned.enable_world is False
 
 
@@ -100,16 +108,46 @@ def test_every_control_looks_at_what_it_says(recipe_folder: Path) -> None:
         assert model.config.world_encoder == kind
 
 
-def test_conversations_ask_what_will_happen_once_and_what_is(recipe_folder: Path) -> None:
-    rows = open_source("custom", SourceSettings(path=str(recipe_folder / "conversations" / CONVERSATIONS)))
+def test_conversations_are_about_the_first_frame_a_later_one_or_foreign_images(recipe_folder: Path) -> None:
+    source = open_source("custom", SourceSettings(path=str(recipe_folder / "conversations" / CONVERSATIONS)))
+    rows = [source[index] for index in range(len(source))]
     scenes = load(recipe_folder / "scenes" / "fusion")
-    assert len(rows) == DRAWS * len(scenes)
-    for index in range(len(rows)):
-        row, record = rows[index], scenes.records[index // DRAWS]
-        assert np.array_equal(open_image(row.images[0]), scenes.frames[index // DRAWS, 0])
+    clips = {f"{record['kind']}-{record['seed']}": clip for clip, record in enumerate(scenes.records)}
+    about = Counter(row.id.rpartition("-")[2] for row in rows)
+    assert {name: about[name] for name in about if name != "foreign"} == dict.fromkeys(
+        [*map(str, range(DRAWS)), "later"], len(scenes)
+    )
+    for row in rows:
+        name, _, which = row.id.rpartition("-")
         answers = [message.content for message in row.messages if message.role == "assistant"]
         assert len(answers) <= TURNS
-        assert all(outcome in answers for outcome in record["outcomes"].values())
+        if which == "foreign":
+            assert set(answers) == {FOREIGN_ANSWER}
+            continue
+        last = scenes.frames.shape[1] - 1
+        present = later_present(clips[name], last, seed=0) if which == "later" else 0
+        assert np.array_equal(open_image(row.images[0]), scenes.frames[clips[name], present])
+
+
+def test_a_folder_remembers_its_config_and_refuses_another(tmp_path: Path) -> None:
+    config = NanoConfig.from_file(SMOKE)
+    settle(tmp_path / "recipe.json", config)
+    settle(tmp_path / "recipe.json", replace(config, workers=7, device="cpu"))
+    with pytest.raises(TheWorldError, match=r"other settings: align_steps \(2 -> 3\), seed \(0 -> 1\); give the same"):
+        settle(tmp_path / "recipe.json", replace(config, seed=1, align_steps=3))
+
+
+def test_a_fusion_looks_as_far_ahead_as_the_clips_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, dict[str, Any]] = {}
+    for name in ("start_fusion", "run_stage", "package_delta"):
+        monkeypatch.setattr(recipes, name, lambda *args, _name=name, **keys: told.update({_name: keys or args[0]}))
+    config = NanoConfig(world_steps=2, image_size=48, question_learning_rate=1e-3, device="cpu")
+    for _, stage in fusion_lane(tmp_path, config, "theworld"):
+        stage()
+    start, questions = told["start_fusion"], told["run_stage"]
+    assert (start["world_image_size"], start["num_world_steps"], start["max_world_steps"]) == (48, 2, 2)
+    assert questions["train_world_steps"] == [0, 1, *[2] * TO_THE_END]
+    assert (questions["num_world_steps"], questions["learning_rate"], questions["use_cpu"]) == (2, 1e-3, True)
 
 
 def test_a_moved_folder_still_loads(recipe_folder: Path, tmp_path: Path) -> None:
@@ -136,7 +174,7 @@ def test_fusions_of_the_shipped_models_differ_in_encoder_and_seed(
     for folder in folders:
         model = TheWorld.from_pretrained(folder)
         assert model.config.world_encoder == folder.name.partition("-")[0]
-        assert (model.config.num_world_steps, model.config.trained_steps) == (2, {"projector": 4})
+        assert (model.config.num_world_steps, model.config.trained_steps) == (3, {"projector": 4})
         trained[folder.name] = model.model.world_projector.body.leave.weight
     assert not torch.equal(trained["cosmos_features-0"], trained["cosmos_features-1"])
     # 3. Of the shipped base models

@@ -1,4 +1,4 @@
-"""The nano world: its two rules, its pictures, its balance, and clips on disk."""
+"""The nano world: its two rules, its images, its balance, and clips on disk."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from theworld.nano.layouts import KINDS, sample_scene
-from theworld.nano.outcomes import column_of, outcomes
-from theworld.nano.physics import FRAME_SECONDS, Ball, Block, Ramp, Scene, simulate
-from theworld.nano.render import BALL_COLOURS, CLASSES, render
+from theworld.nano.kinds import KINDS, sample_scene
+from theworld.nano.kinds.bins import column_of
+from theworld.nano.physics import FRAME_SECONDS, FRAMES, Ball, Block, Ramp, Scene
+from theworld.nano.render import BALL_COLOURS, CLASSES
 from theworld.nano.scenes import SPLITS, generate, load, make_clip, scene_of
 
 BINS = ("green", "blue", "yellow", "purple")
+DROP, RACE, STACK = (KINDS[name] for name in ("drop", "race", "stack"))
 
 
 def test_a_free_ball_lands_in_the_bin_below():
-    trajectory = simulate(Scene("drop", 0, (Ball("white", 20, 3),), bins=BINS))
-    assert outcomes(Scene("drop", 0, (Ball("white", 20, 3),), bins=BINS), trajectory) == {"bin": "yellow"}
+    scene = Scene("drop", 0, (Ball("white", 20, 3),), bins=BINS)
+    trajectory = DROP.simulate(scene)
+    assert DROP.outcomes(scene, trajectory) == {"bin": "yellow"}
     fallen = trajectory.ball_xy[2, 0, 1] - 3
     assert fallen == pytest.approx(0.5 * 210 * (2 * FRAME_SECONDS) ** 2, rel=0.05)
 
@@ -29,36 +31,36 @@ def test_a_free_ball_lands_in_the_bin_below():
 @pytest.mark.parametrize(("x", "touch"), [(16, "yes"), (26, "no")])
 def test_a_red_ramp_lights_up_once_touched_and_stays_lit(x: float, touch: str):
     scene = Scene("drop", 0, (Ball("white", x, 3),), (Ramp(12, 12, 20, 16, red=True),), BINS)
-    trajectory = simulate(scene)
-    found = outcomes(scene, trajectory)
+    trajectory = DROP.simulate(scene)
+    found = DROP.outcomes(scene, trajectory)
     assert found is not None
     assert found["touch"] == touch
     assert not trajectory.ramp_lit[0]
     assert trajectory.ramp_lit[-1] == (touch == "yes")
     assert (np.diff(trajectory.ramp_lit.astype(int)) >= 0).all()
-    shown = {CLASSES[i] for i in np.unique(render(scene, trajectory)[1][-1])}
+    shown = {CLASSES[i] for i in np.unique(DROP.render(scene, trajectory)[1][-1])}
     assert ("lit ramp" in shown) == (touch == "yes")
     assert ("red ramp" in shown) == (touch == "no")
 
 
 def test_a_lit_ramp_covers_more_than_an_unlit_one():
     scene = Scene("drop", 0, (Ball("white", 16, 3),), (Ramp(12, 12, 20, 16, red=True),), BINS)
-    classes = render(scene, simulate(scene))[1]
+    classes = DROP.render(scene, DROP.simulate(scene))[1]
     unlit = (classes[0] == CLASSES.index("red ramp")).sum()
     assert (classes[-1] == CLASSES.index("lit ramp")).sum() > 1.5 * unlit
 
 
 def test_a_grey_ramp_never_lights_up():
     scene = Scene("drop", 0, (Ball("white", 16, 3),), (Ramp(12, 12, 20, 16),), BINS)
-    trajectory = simulate(scene)
+    trajectory = DROP.simulate(scene)
     assert np.isfinite(trajectory.ramp_contact[0])
     assert not trajectory.ramp_lit.any()
 
 
 def test_only_the_first_pad_lights_up():
     scene = Scene("race", 0, (Ball("white", 8, 3), Ball("pink", 24, 3)), (Ramp(4, 10, 11, 12),))
-    trajectory = simulate(scene)
-    assert outcomes(scene, trajectory) == {"race": "pink"}
+    trajectory = RACE.simulate(scene)
+    assert RACE.outcomes(scene, trajectory) == {"race": "pink"}
     assert trajectory.pad_lit[-1].tolist() == [False, True]
 
 
@@ -66,9 +68,8 @@ def test_a_counterweight_decides_whether_a_stack_falls():
     base, arm = Block("red", 16, 27, 6, 4), Block("green", 20.2, 23, 8, 4)
     alone = Scene("stack", 0, blocks=(base, arm))
     held = Scene("stack", 0, blocks=(base, arm, Block("blue", 17.2, 18, 7, 6)))
-    assert outcomes(alone, simulate(alone)) == {"topple": "right"}
-    assert outcomes(held, simulate(held)) == {"topple": "no"}
-    assert outcomes(alone.mirrored(), simulate(alone.mirrored())) == {"topple": "left"}
+    for scene, side in ((alone, "right"), (held, "no"), (alone.mirrored(), "left")):
+        assert STACK.outcomes(scene, STACK.simulate(scene)) == {"topple": side}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,10 +78,10 @@ def test_a_seed_is_one_scene_and_a_quarter_pixel_changes_nothing(kind: str):
         scene, trajectory = sample_scene(seed, kind)
         again, _ = sample_scene(seed, kind)
         assert scene == again
-        found = outcomes(scene, trajectory)
+        found = KINDS[kind].outcomes(scene, trajectory)
         assert found
         for shift in (-0.25, 0.25):
-            assert outcomes(scene, simulate(scene, jitter=(shift, 0))) == found
+            assert KINDS[kind].outcomes(scene, KINDS[kind].simulate(scene, jitter=(shift, 0))) == found
 
 
 def test_splits_share_no_seed_and_scenes_differ():
@@ -107,10 +108,11 @@ def test_straight_below_is_seldom_the_right_bin():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_picture_shows_what_the_class_map_says(kind: str):
+def test_the_image_shows_what_the_class_map_says(kind: str):
     frames, classes, record = make_clip(3, kind)
-    assert frames.shape == (9, 32, 32, 3)
-    assert classes.shape == (9, 32, 32)
+    assert FRAMES == 13
+    assert frames.shape == (FRAMES, 32, 32, 3)
+    assert classes.shape == (FRAMES, 32, 32)
     assert frames.dtype == classes.dtype == np.uint8
     assert len(CLASSES) <= 32
     for index, ball in enumerate(record["scene"]["balls"]):
@@ -124,9 +126,9 @@ def test_the_picture_shows_what_the_class_map_says(kind: str):
 
 
 def test_clips_on_disk_are_the_scenes_they_name(tmp_path: Path):
-    written = generate(tmp_path / "validation", "validation", {"race": 2, "stack": 2}, workers=1)
+    written = generate(tmp_path / "validation", "validation", dict.fromkeys(KINDS, 1) | {"stack": 2}, workers=1)
     read = load(tmp_path / "validation")
-    assert len(read) == 4
+    assert len(read) == 6
     assert read.indices("stack").tolist() == [2, 3]
     assert np.array_equal(written.frames, read.frames)
     for i, record in enumerate(read.records):
@@ -134,13 +136,16 @@ def test_clips_on_disk_are_the_scenes_they_name(tmp_path: Path):
         assert np.array_equal(read.frames[i], frames)
         assert np.array_equal(read.classes[i], classes)
         assert json.loads(json.dumps(again)) == record
-        assert outcomes(scene_of(record), simulate(scene_of(record))) == record["outcomes"]
+        scene, kind = scene_of(record), KINDS[record["kind"]]
+        assert kind.outcomes(scene, kind.simulate(scene)) == record["outcomes"]
     assert [path.name for path in tmp_path.iterdir()] == ["validation"]
 
 
 def test_bad_requests_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match="unknown kind of scene 'fall'"):
         sample_scene(0, "fall")
+    with pytest.raises(ValueError, match="unknown law 'heavy': expected one of usual, tilted"):
+        make_clip(0, "race", law="heavy")
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         generate(tmp_path / "x", "dev", {"race": 1})
     with pytest.raises(ValueError, match="'fall'"):

@@ -1,15 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
+from theworld.nano import vae as vae_module
+from theworld.nano.physics import FRAMES
 from theworld.nano.scenes import generate
 from theworld.nano.vae import build_vae, encode_clips, reconstruction_loss, to_pixels, train_vae, whiten
 
 
-def random_frames(clips: int, length: int = 9) -> np.ndarray:
+def random_frames(clips: int, length: int = FRAMES) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (clips, length, 32, 32, 3), np.uint8)
 
 
@@ -54,8 +57,35 @@ def test_the_first_latent_does_not_see_the_future():
     torch.manual_seed(0)
     vae, frames = build_vae().eval(), random_frames(3)
     latents = encode_clips(vae, frames, batch_size=2)
-    assert latents.shape == (3, 16, 3, 4, 4)
+    assert latents.shape == (3, 16, 4, 4, 4)
     assert torch.allclose(latents[:, :, :1], encode_clips(vae, frames[:, :1]), atol=1e-5)
+
+
+def test_an_interrupted_training_ends_with_the_same_vae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generate(tmp_path / "train", "train", {"drop": 4}, workers=1)
+    generate(tmp_path / "validation", "validation", {"drop": 1}, workers=1)
+    steps = {"decoder_steps": 1, "image_steps": 2, "clip_steps": 2}
+    # 1. Undisturbed, and interrupted in the second step on clips
+    train_vae(tmp_path, tmp_path / "undisturbed", **steps)
+    taken, step = [], vae_module._step
+
+    def interrupted(*args: Any, **settings: Any) -> Any:
+        taken.append(settings)
+        return 1 / 0 if len(taken) == 4 else step(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vae_module, "_step", interrupted)
+        with pytest.raises(ZeroDivisionError):
+            train_vae(tmp_path, tmp_path / "resumed", **steps)
+    # 2. The steps on single frames are not done again
+    taken.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(vae_module, "_step", lambda *args, **settings: taken.append(settings) or step(*args, **settings))
+        train_vae(tmp_path, tmp_path / "resumed", **steps)
+    assert len(taken) == 2
+    files = [tmp_path / name / "vae" / "diffusion_pytorch_model.safetensors" for name in ("undisturbed", "resumed")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert {path.name for path in (tmp_path / "resumed").iterdir()} == {"vae", "vae.json"}
 
 
 def test_training_writes_a_vae_whose_latents_are_normalised(tmp_path: Path):

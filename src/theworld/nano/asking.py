@@ -1,4 +1,4 @@
-"""Questions put to a model through its processor and `generate`, and the share of right answers per family."""
+"""Ask a model questions through its processor and `generate`, and compute the accuracy per family."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from PIL import Image
 
 from theworld.utils.devices import input_device
 
-from .conversations import FIRST, LAST, MULTI_VIEWS
-from .questions import Question, predictive_questions, static_questions
+from .conversations import FIRST, world_views
+from .families import Question
+from .questions import conversational_questions, predictive_questions, static_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One question about one clip: `frames` (V, H, W, 3) uint8 are its views in the order of the prompt."""
+    """One question about one clip. `frames`, uint8 (V, H, W, 3), are its V views in the order of the prompt."""
 
     clip: int
     frames: NDArray[np.uint8]
@@ -35,12 +36,15 @@ class Item:
 def draw_items(
     scenes: SceneSet, views: tuple[int, ...], per_family: int, *, predictive: bool, seed: int = 0
 ) -> list[Item]:
-    """Questions about `views` of the scenes in order, at most `per_family` of a family, one a clip."""
+    """Draw questions about `views` of the scenes, in order: at most `per_family` of a family and one of it per clip."""
     rng = np.random.default_rng(seed)
     counts: dict[str, int] = defaultdict(int)
     items: list[Item] = []
     for clip, record in enumerate(scenes.records):
-        questions = predictive_questions(record, rng) if predictive else static_questions(record, views[-1], rng)
+        if predictive:
+            questions = [*predictive_questions(record, rng), *conversational_questions(record, rng)]
+        else:
+            questions = static_questions(record, views[-1], rng)
         by_family: dict[str, list[Question]] = defaultdict(list)
         for question in questions:
             by_family[question.family].append(question)
@@ -55,11 +59,11 @@ def draw_items(
 def answer_items(
     model: Any, processor: Any, items: Sequence[Item], *, batch_size: int = 64, **generate_options: Any
 ) -> list[str]:
-    """The model's greedy answers, in batches.
+    """Return the greedy answers of the model to `items`, in order.
 
-    `model` needs `generate`, `processor` a chat template; every input that the processor makes is handed on.
+    `model` needs `generate` and `processor` a chat template. All outputs of the processor are passed to `generate`.
     """
-    options = {"max_new_tokens": 8, "do_sample": False, **generate_options}
+    options = {"max_new_tokens": 24, "do_sample": False, **generate_options}
     answers: list[str] = []
     for start in range(0, len(items), batch_size):
         inputs = encode_items(processor, items[start : start + batch_size], processor_kwargs={"padding": True})
@@ -70,7 +74,7 @@ def answer_items(
 
 
 def encode_items(processor: Any, items: Sequence[Item], **template_options: Any) -> Any:
-    """The items' prompts as one batch of everything that the processor makes of them."""
+    """Return the prompts of the items as one batch of model inputs, the output of the processor."""
     return processor.apply_chat_template(
         [[_user_turn(item)] for item in items],
         add_generation_prompt=True,
@@ -82,13 +86,13 @@ def encode_items(processor: Any, items: Sequence[Item], **template_options: Any)
 
 
 def decode_answers(processor: Any, output: torch.Tensor, prompt_length: int) -> list[str]:
-    """What was generated behind the prompts, as text."""
+    """Decode the tokens after the prompts, one text per row of `output` (B, L)."""
     decoded = processor.batch_decode(output[:, prompt_length:], skip_special_tokens=True)
     return [text.strip() for text in decoded]
 
 
 def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Per family: `n` and `accuracy`, the share of answers that equal the truth."""
+    """Return per family `n` and `accuracy`, the share of answers that equal the right answer exactly."""
     hits: dict[str, list[bool]] = defaultdict(list)
     for item, answer in zip(items, answers, strict=True):
         hits[item.question.family].append(answer == item.question.answer)
@@ -98,15 +102,21 @@ def score(items: Sequence[Item], answers: Iterable[str]) -> dict[str, dict[str, 
 def evaluate_vlm(
     model: Any, processor: Any, scenes: SceneSet, per_family: int, *, batch_size: int = 64, seed: int = 0
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Accuracies of a model that sees what it is asked about.
+    """Return accuracies of a model that sees every frame it is asked about, by setting and family (see `score`).
 
-    `static`: of the first frame alone; `static_final`: of the final frame alone; `predictive_2`, `predictive_4`: with
-    the final frame among two and four views; `static_2`, `static_4`: of the present view, the last of them.
+    Settings:
+        static: Static questions about the first frame, the only view.
+        static_final: Static questions about the final frame, the only view.
+        predictive: Predictive and conversational questions with the views of `world_views`, which show the final frame.
+        static_many: Static questions about the last of these views, which is the present one.
     """
-    settings: dict[str, tuple[tuple[int, ...], bool]] = {"static": ((FIRST,), False), "static_final": ((LAST,), False)}
-    for views in MULTI_VIEWS:
-        settings[f"predictive_{len(views)}"] = (views, True)
-        settings[f"static_{len(views)}"] = (views, False)
+    frames = scenes.frames.shape[1]
+    settings: dict[str, tuple[tuple[int, ...], bool]] = {
+        "static": ((FIRST,), False),
+        "static_final": ((frames - 1,), False),
+        "predictive": (world_views(frames), True),
+        "static_many": (world_views(frames), False),
+    }
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for name, (views, predictive) in settings.items():
         items = draw_items(scenes, views, per_family, predictive=predictive, seed=seed)

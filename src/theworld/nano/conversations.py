@@ -1,8 +1,9 @@
-"""Training conversations of the nano Gemma: which views of a clip it sees, what it is asked, and the token ids of both.
+"""Training conversations of the nano Gemma: views of a clip, questions about them, and the token ids of both.
 
-The views follow one convention: later views of the scene come first and the present view comes *last*. Static questions
-are about the last view; predictive ones are asked only where the clip's final frame is among the views, so that every
-answer can be seen. A frozen model that learned this can read imagined views placed before the present one.
+Of several views, the *last* one is the present frame. Before it come the present frame and later frames in temporal
+order, one latent frame apart. Static questions are about the last view. Questions about the end are asked only if the
+final frame of the clip is among the views, so that every answer is visible. A frozen model that learned this convention
+can read imagined views before the present one.
 """
 
 from __future__ import annotations
@@ -15,30 +16,50 @@ import torch
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX, START_OF_TURN
 
-from .phrasings import EIGHTHS, EXERCISES, NUMBERS, PHRASINGS
-from .physics import DIVIDER_XS, LANE_WALL_X, SIZE
-from .questions import MARGIN, Question, predictive_questions, static_questions
+from .families import MARGIN, Question
+from .foreign import FOREIGN_ANSWER, FOREIGN_QUESTIONS
+from .kinds.bins import COLUMN, DIVIDER_XS, column_of
+from .kinds.race import LANE_WALL_X
+from .physics import SIZE
+from .questions import conversational_questions, predictive_questions, static_questions
+from .words import EIGHTHS, EXERCISES, NUMBERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from torch import Tensor
     from transformers import Gemma3Processor
 
-    from .scenes import SceneSet
 
-FIRST, MIDDLE, LAST = 0, 4, 8
-MULTI_VIEWS = ((LAST, FIRST), (FIRST, MIDDLE, LAST, FIRST))
-MULTI_SHARE = 0.5
-POOL = 4
-COLUMN_WIDTH = DIVIDER_XS[0]
-SINGLE_WEIGHTS = (0.4, *[0.3 / 7] * 7, 0.3)  # of frames 0 to 8
+FIRST, LATENT_STEP = 0, 4
+MULTI_SHARE = 0.6
+FOREIGN_SHARE = 0.08
+"""Share of conversations about foreign images, and share of the other conversations that contain a foreign question."""
+FOREIGN_IMAGES = 4_000
+
+
+def frame_weights(frames: int, first: float, last: float) -> tuple[float, ...]:
+    """Return the probabilities of the frames of a clip. Those between the first and the last share the rest equally."""
+    return (first, *[(1 - first - last) / (frames - 2)] * (frames - 2), last)
+
+
+def world_views(frames: int) -> tuple[int, ...]:
+    """Return the views up to the end of a clip: a frame for every latent frame, then the present frame again."""
+    return (*range(FIRST, frames, LATENT_STEP), FIRST)
+
+
+def frames_of(record: dict[str, Any]) -> int:
+    """Return the number of frames of a clip."""
+    return len(record["ramp_lit"])
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Views (frame indices of one clip) and the questions asked about them, in order."""
+    """Views (frame indices of one clip) and the questions about them, in order.
+
+    A negative `clip` is a foreign image, -1 the first one. All views then show that image.
+    """
 
     clip: int
     views: tuple[int, ...]
@@ -47,7 +68,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded conversations: `ids`, `labels`, `mask` (B, L); `images` are (clip, frame) in prompt order."""
+    """Right-padded conversations: `ids`, `labels` and `mask` (B, L), and `images` as (clip, frame) in prompt order."""
 
     ids: Tensor
     labels: Tensor
@@ -55,39 +76,82 @@ class Batch:
     images: list[tuple[int, int]]
 
 
-def draw_views(rng: np.random.Generator) -> tuple[int, ...]:
-    """Half one view of any frame, half several views around the final one."""
-    if rng.random() < MULTI_SHARE:
-        return MULTI_VIEWS[rng.integers(len(MULTI_VIEWS))]
-    return (int(rng.choice(len(SINGLE_WEIGHTS), p=SINGLE_WEIGHTS)),)
+def draw_views(frames: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draw one view, or several: half of these are `world_views`, the others may start later or look less far ahead.
+
+    A view after the last frame is replaced by the last frame.
+    """
+    chance, weights, to_the_end = rng.random(), frame_weights(frames, 0.4, 0.3), world_views(frames)
+    if chance > MULTI_SHARE:
+        return (int(rng.choice(frames, p=weights)),)
+    if chance < 0.5 * MULTI_SHARE:
+        return to_the_end
+    present = int(rng.choice(frames, p=weights))
+    most = len(to_the_end) - 2
+    ahead = most if rng.random() < 0.6 else int(rng.integers(most + 1))
+    return (*(min(present + LATENT_STEP * step, frames - 1) for step in range(ahead + 1)), present)
 
 
 def draw_conversation(
     clip: int, record: dict[str, Any], views: tuple[int, ...], turns: int, rng: np.random.Generator
 ) -> Conversation:
-    """At most `turns` questions in random order, the predictive ones only where the final frame is seen.
+    """Draw at most `turns` questions in random order. The end is asked about only if the final frame is visible.
 
-    A family comes twice only with another answer of more than two, so that none follows from an earlier turn.
+    No answer follows from an earlier turn: a family is repeated only with a different answer and more than two choices,
+    and the end is asked about in one form.
     """
-    drawn = predictive_questions(record, rng) if LAST in views else []
+    drawn = questions_about_the_end(record, rng) if frames_of(record) - 1 in views else []
     drawn += static_questions(record, views[-1], rng) + place_questions(record, views[-1], rng)
     drawn += [question for question in static_questions(record, views[-1], rng) if len(question.choices) > 2]
     facts: dict[tuple[str, str], Question] = {}
     for question in drawn:
         facts.setdefault((question.family, question.answer), question)
     chosen = list(facts.values())
-    return Conversation(clip, views, tuple(chosen[index] for index in rng.permutation(len(chosen))[:turns]))
+    order = rng.permutation(len(chosen))[: turns - 1]
+    asked = [chosen[index] for index in order]
+    if rng.random() < FOREIGN_SHARE:
+        asked.insert(int(rng.integers(len(asked) + 1)), foreign_question(rng))
+    return Conversation(clip, views, tuple(asked))
+
+
+def questions_about_the_end(record: dict[str, Any], rng: np.random.Generator) -> list[Question]:
+    """Return the predictive questions, or with probability 1/2 a single conversational one."""
+    asked = conversational_questions(record, rng)
+    if asked and rng.random() < 0.5:
+        return [asked[rng.integers(len(asked))]]
+    return predictive_questions(record, rng)
+
+
+def foreign_question(rng: np.random.Generator) -> Question:
+    """Draw a question that does not belong to the nano world, with `FOREIGN_ANSWER`."""
+    text = FOREIGN_QUESTIONS[rng.integers(len(FOREIGN_QUESTIONS))]
+    return Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,))
+
+
+def foreign_conversation(record: dict[str, Any], rng: np.random.Generator, turns: int = 2) -> Conversation:
+    """Draw questions about a foreign image: 80 % are questions about `record`, the others are foreign too."""
+    own = [
+        *static_questions(record, FIRST, rng),
+        *predictive_questions(record, rng),
+        *conversational_questions(record, rng),
+    ]
+    texts = [
+        own[rng.integers(len(own))].text if rng.random() < 0.8 else foreign_question(rng).text for _ in range(turns)
+    ]
+    asked = tuple(Question("foreign", "static", text, FOREIGN_ANSWER, (FOREIGN_ANSWER,)) for text in texts)
+    views = draw_views(frames_of(record), rng)
+    return Conversation(-1 - int(rng.integers(FOREIGN_IMAGES)), views, asked)
 
 
 def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator) -> list[Question]:
-    """For training only: the column of each ball of a race, its row, and its distance from the middle wall.
+    """Ask for the column, the row and the distance from the middle wall of each ball of a race; for training only.
 
-    A drop has one ball, whose colour may be ignored in a question. These make a colour's name fetch a place, without
-    which every comparison of two named balls stays at chance.
+    In a drop there is one ball, so its colour in a question can be ignored. These questions teach the model to find a
+    ball by its colour. Without them, comparisons of two named balls stay at chance.
     """
     if record["kind"] != "race":
         return []
-    columns = tuple(phrasing for phrasing in PHRASINGS["column"] if "{ball}" in phrasing)
+    columns = tuple(phrasing for phrasing in COLUMN.phrasings if "{ball}" in phrasing)
     questions: list[Question] = []
     for ball, (x, y) in zip(record["scene"]["balls"], record["ball_xy"][frame], strict=True):
         places: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
@@ -99,7 +163,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
             ),
         }
         if min(abs(x - edge) for edge in DIVIDER_XS) >= MARGIN:
-            places["column"] = (columns, int(x // COLUMN_WIDTH), NUMBERS)
+            places["column"] = (columns, column_of(x), NUMBERS)
         for family, (phrasings, place, choices) in places.items():
             text = phrasings[rng.integers(len(phrasings))].format(ball=ball["colour"])
             questions.append(Question(family, "static", text, choices[min(max(place, 0), len(choices) - 1)], choices))
@@ -107,7 +171,7 @@ def place_questions(record: dict[str, Any], frame: int, rng: np.random.Generator
 
 
 class ChatEncoder:
-    """Token ids and labels of conversations, equal to the processor's rendering (a test compares them), only faster."""
+    """Encode conversations to token ids and labels, faster than the processor and with the same ids."""
 
     def __init__(self, processor: Gemma3Processor) -> None:
         self.tokenizer: Any = processor.tokenizer
@@ -119,7 +183,7 @@ class ChatEncoder:
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def __call__(self, conversation: Conversation) -> tuple[list[int], list[int]]:
-        """Ids, and labels that are the ids at answers and their end of turn and `IGNORE_INDEX` elsewhere."""
+        """Return ids and labels (L,). Labels are the ids of answers and their end of turn, else `IGNORE_INDEX`."""
         ids: list[int] = [self.tokenizer.bos_token_id]
         labels = [IGNORE_INDEX]
         images = self.image_text * len(conversation.views)
@@ -145,20 +209,3 @@ class ChatEncoder:
             mask[row, : len(row_ids)] = 1
         images = [(conversation.clip, frame) for conversation in conversations for frame in conversation.views]
         return Batch(ids, labels, mask, images)
-
-
-def draw_batches(
-    scenes: SceneSet, encoder: ChatEncoder, size: int, turns: int, shares: Mapping[str, float], rng: np.random.Generator
-) -> Iterator[Batch]:
-    """Endless batches of `size` conversations of similar length: drawn `POOL` batches at a time, sorted, shuffled.
-
-    `shares` are the shares of the kinds of scenes.
-    """
-    clips_of = {kind: scenes.indices(kind) for kind in shares}
-    while True:
-        kinds = rng.choice(list(shares), size=POOL * size, p=list(shares.values()))
-        clips = [int(rng.choice(clips_of[kind])) for kind in kinds]
-        pool = [draw_conversation(clip, scenes.records[clip], draw_views(rng), turns, rng) for clip in clips]
-        pool.sort(key=lambda conversation: len(encoder(conversation)[0]))
-        for index in rng.permutation(POOL):
-            yield encoder.batch(pool[index * size : (index + 1) * size])

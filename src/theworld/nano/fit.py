@@ -1,25 +1,32 @@
-"""The one training loop behind every stage of the recipe.
+"""The training loop of the VAE, dynamics, vision and language stages of the recipe.
 
-Counted in steps, never in minutes, so that a stage gives the same weights on a slow machine as on a fast one.
+Its length is counted in steps and not in minutes, so that the speed of a machine does not change the weights. An
+interrupted stage continues from its last saved progress and ends with the same weights.
 """
 
 import copy
+import io
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from theworld.utils.errors import TheWorldError
+from theworld.utils.io import write_bytes
 
 logger = logging.getLogger(__name__)
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-# (step) -> loss, figures to average between two log lines. "samples" is summed instead, for the speed.
+# (step) -> loss, figures. Figures are averaged between two log lines; "samples" is summed to log the speed
 StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 
 
@@ -27,8 +34,8 @@ StepFunction = Callable[[int], tuple[Tensor, dict[str, float]]]
 class Group:
     """Parameters that share a peak learning rate.
 
-    `delay` holds the group at zero for that many steps, then its own warm-up begins: a decoder can learn to read a
-    fixed code before the code moves.
+    The learning rate is zero for `delay` steps, then the warm-up of the group begins. In this way, a decoder can first
+    be trained on a fixed encoder.
     """
 
     parameters: Iterable[nn.Parameter]
@@ -38,9 +45,9 @@ class Group:
 
 
 class Ema(Generic[ModuleT]):
-    """Exponential moving average of a module's weights, kept as a second module that is always ready for use.
+    """Exponential moving average of the weights of a module, in a copy of the module that can be used at any time.
 
-    The decay rises as (1 + step) / (10 + step) up to `decay`, so that the random start is soon forgotten.
+    The decay rises as (1 + step) / (10 + step) up to `decay`, so that the random start soon has no influence.
     """
 
     def __init__(self, module: ModuleT, decay: float = 0.999) -> None:
@@ -50,15 +57,85 @@ class Ema(Generic[ModuleT]):
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move the average towards the source, after the optimiser's step number `step`."""
+        """Update the average after optimiser step `step`, counted from 0."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         for average, value in zip(self.module.parameters(), self.source.parameters(), strict=True):
             average.lerp_(value, weight)
 
 
+class Stateful(Protocol):
+    """An object whose state can be saved and restored."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Restore the state that `state_dict` returned."""
+        ...
+
+
+class Draws:
+    """Random generators of a stage. They draw on the CPU, so the numbers are the same on every device."""
+
+    def __init__(self, seed: int) -> None:
+        self.numpy = np.random.default_rng(seed)
+        self.torch = torch.Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of both generators."""
+        return {"numpy": self.numpy.bit_generator.state, "torch": self.torch.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Restore the states that `state_dict` returned."""
+        self.numpy.bit_generator.state = state["numpy"]
+        self.torch.set_state(state["torch"])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress file of a stage, and the random generators of its batches."""
+
+    path: Path
+    draws: Stateful
+
+    def save(self, plan: str, parameters: Sequence[nn.Parameter], parts: dict[str, Stateful], **values: Any) -> None:
+        """Save everything that later steps depend on: parameters, `parts`, draws, torch's generators, and `values`."""
+        state = {name: part.state_dict() for name, part in {**parts, "draws": self.draws}.items()}
+        generators = [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+        tensors = [parameter.detach() for parameter in parameters]
+        buffer = io.BytesIO()
+        torch.save({"plan": plan, "parameters": tensors, "state": state, "generators": generators, **values}, buffer)
+        write_bytes(self.path, buffer.getvalue())
+
+    @torch.no_grad()
+    def load(self, plan: str, parameters: Sequence[nn.Parameter], parts: dict[str, Stateful]) -> dict[str, Any]:
+        """Restore everything that `save` wrote. Returns the saved values, or an empty dict if there is no file.
+
+        Raises:
+            ValueError: The progress was saved with another plan.
+        """
+        if not self.path.is_file():
+            return {}
+        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        if saved["plan"] != plan:
+            raise TheWorldError(
+                f"{self.path}: progress of {saved['plan']}, not of {plan}; remove the file to start again"
+            )
+        for parameter, value in zip(parameters, saved.pop("parameters"), strict=True):
+            parameter.copy_(value)
+        for name, part in {**parts, "draws": self.draws}.items():
+            part.load_state_dict(saved["state"][name])
+        own, *cuda = saved["generators"]
+        torch.set_rng_state(own)
+        if len(cuda) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(cuda)
+        return saved
+
+
 @dataclass
 class _Window:
-    """Sums between two log lines."""
+    """Sums of losses and figures between two log lines."""
 
     sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     steps: int = 0
@@ -76,7 +153,7 @@ class _Window:
 
 
 def schedule(step: int, steps: int, warmup: int, floor: float) -> float:
-    """Factor of the peak learning rate: a linear warm-up, then half a cosine down to `floor`."""
+    """Return the factor of the peak learning rate: linear warm-up times a half cosine from 1 to `floor`."""
     if step < 0:
         return 0.0
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
@@ -98,30 +175,42 @@ def fit(
     log_every: int = 100,
     save: Callable[[], None] | None = None,
     save_minutes: float = 10.0,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Minimise `step_function`'s loss with AdamW, warm-up, cosine decay and gradient clipping.
+    """Minimise the loss of `step_function` with AdamW, warm-up, cosine decay and gradient clipping.
 
-    `step_function` draws its own batch. `save` runs every `save_minutes` and at the end, so that a stopped run leaves
-    something to use. Returns `{"name", "steps", "minutes", **last averages, "curve": [a row per log line]}`.
+    Args:
+        step_function: Draws its own batch, with `progress.draws` if `progress` is given.
+        save: Called at the first log line after `save_minutes`, and at the end. It keeps an interrupted run
+            usable.
+        progress: Saved at the same times as `save`. If its file exists, training continues from it and ends with the
+            same weights as without the interruption. The caller removes the file after saving the weights.
 
-    Raises `FloatingPointError` when the loss is not finite.
+    Returns:
+        `{"name", "steps", "minutes", **last averages, "curve": [a row per log line]}`.
+
+    Raises:
+        FloatingPointError: The loss is not finite.
+        ValueError: The saved progress belongs to another training.
     """
+    # 1. Parameters and optimiser
     groups = [Group(list(group.parameters), group.learning_rate, group.delay, group.weight_decay) for group in groups]
     parameters = [parameter for group in groups for parameter in group.parameters]
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": group.parameters,
-                "weight_decay": weight_decay if group.weight_decay is None else group.weight_decay,
-            }
-            for group in groups
-        ],
-        betas=betas,
-        fused=True,
-    )
-    started = saved = time.perf_counter()
-    window, curve = _Window(), list[dict[str, float]]()
-    for step in range(steps):
+    decays = [weight_decay if group.weight_decay is None else group.weight_decay for group in groups]
+    pairs = zip(groups, decays, strict=True)
+    settings = [{"params": group.parameters, "weight_decay": decay} for group, decay in pairs]
+    optimizer = torch.optim.AdamW(settings, betas=betas, fused=True)
+    # 2. The progress that an earlier call saved
+    parts: dict[str, Stateful] = {"optimizer": optimizer, **({} if ema is None else {"ema": ema.module})}
+    plan = f"{name}: {steps} steps, {sum(parameter.numel() for parameter in parameters):,} parameters"
+    found = {} if progress is None else progress.load(plan, parameters, parts)
+    curve = cast(list[dict[str, float]], found.get("curve", []))
+    if found:
+        logger.info("%s: continues after step %d", name, found["step"])
+    # 3. The steps
+    saved = time.perf_counter()
+    started, window = saved - found.get("seconds", 0.0), _Window()
+    for step in range(found.get("step", 0), steps):
         for group, options in zip(groups, optimizer.param_groups, strict=True):
             factor = schedule(step - group.delay, steps - group.delay, warmup, floor)
             options["lr"] = group.learning_rate * factor
@@ -133,16 +222,21 @@ def fit(
         if ema is not None:
             ema.update(step)
         window.add(loss.item(), figures)
+        done = step + 1
+        if done % log_every and done != steps:
+            continue
+        # 4. Log and save; a non-finite loss raises before anything is saved
         now = time.perf_counter()
-        if (step + 1) % log_every == 0 or step + 1 == steps:
-            minutes = (now - started) / 60
-            curve.append({"step": step + 1, "minutes": round(minutes, 2), **window.figures()})
-            window = _Window()
-            described = " ".join(f"{key} {value:.4g}" for key, value in curve[-1].items() if key != "step")
-            logger.info("%s %d/%d %s", name, step + 1, steps, described)
-            if not math.isfinite(curve[-1]["loss"]):
-                raise FloatingPointError(f"{name}: the loss is {curve[-1]['loss']} at step {step + 1}")
-        if save is not None and (now - saved > 60 * save_minutes or step + 1 == steps):
-            save()
+        curve.append({"step": done, "minutes": round((now - started) / 60, 2), **window.figures()})
+        window = _Window()
+        described = " ".join(f"{key} {value:.4g}" for key, value in curve[-1].items() if key != "step")
+        logger.info("%s %d/%d %s", name, done, steps, described)
+        if not math.isfinite(curve[-1]["loss"]):
+            raise FloatingPointError(f"{name}: the loss is {curve[-1]['loss']} at step {done}")
+        if now - saved > 60 * save_minutes or done == steps:
+            if save is not None:
+                save()
+            if progress is not None:
+                progress.save(plan, parameters, parts, step=done, curve=curve, seconds=now - started)
             saved = now
     return {"name": name, "steps": steps, **(curve[-1] if curve else {}), "curve": curve}

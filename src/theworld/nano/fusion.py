@@ -1,8 +1,8 @@
-"""The nano fusion: a projector between the frozen nano Gemma and the frozen nano Cosmos, aligned, then asked questions.
+"""The nano fusion: a projector between the frozen nano Gemma and the frozen nano Cosmos, trained in two stages.
 
-Both stages are runs of the trainer like any other: configs/align.json and configs/questions.json beside this file. Here
-is what they start from and read: a fresh model, and conversations about scenes that no world or language training has
-seen.
+The stages, align and questions, are ordinary runs of the trainer with configs/align.json and configs/questions.json.
+This module makes their inputs: a model with a new projector, clips, and conversations. The scenes were not used to
+train the world model or the language model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,8 +20,17 @@ from PIL import Image
 
 from theworld.model import TheWorld
 
-from .conversations import FIRST, Conversation
-from .questions import predictive_questions, static_questions
+from .conversations import (
+    FIRST,
+    FOREIGN_SHARE,
+    Conversation,
+    foreign_conversation,
+    foreign_question,
+    questions_about_the_end,
+)
+from .foreign import foreign_image
+from .physics import FRAMES
+from .questions import static_questions
 from .scenes import SceneSet, load
 from .vision import IMAGE_SIZE
 
@@ -29,11 +39,11 @@ if TYPE_CHECKING:
 
 CONFIGS = Path(__file__).parent / "configs"
 CONVERSATIONS = "conversations.jsonl"
-WORLD_STEPS = 2
+WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
-DRAWS = 3  # conversations about each scene: one pass over all of them is 2,000 steps of 12
+DRAWS = 2  # conversations about the first frame of each scene; one more is about a later frame
 
-# Delta from the library's defaults. The layout is what the validation scenes preferred; see benchmarks/nano_layouts.py.
+# Differences from the library's defaults. benchmarks/nano_choices.py measures the effect of each
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,
@@ -41,18 +51,19 @@ FUSION_CONFIG: dict[str, Any] = {
     "projector": "transformer",
     "world_position": "before_image",
     "world_attention": "bidirectional",
-    "world_inference_steps": 6,
+    "world_inference_steps": 2,  # with 6, accuracy on validation scenes is lower
     # The best on validation scenes: `theworld evaluate --data .../validation --arms world,world_off`
-    "auto_world_margin": 0.994,
+    "auto_world_margin": 0.9999,
     "world_guidance_scale": 1.0,
 }
 
 
 def start_fusion(gemma: Path, cosmos: Path, out: Path, *, seed: int = 0, **config: Any) -> None:
-    """Save a fresh fusion of two base folders to `out`: what the first stage starts from.
+    """Save a fusion of two base models with a new projector to `out`, the start of the align stage.
 
     Args:
-        config: Settings of `TheWorldConfig` beside `FUSION_CONFIG`; `world_encoder="still"` makes the matched control.
+        config: Fields of `TheWorldConfig` that override `FUSION_CONFIG`; `world_encoder="still"` makes the control
+            without a rollout.
     """
     torch.manual_seed(seed)
     settings = {**FUSION_CONFIG, **config}
@@ -61,40 +72,101 @@ def start_fusion(gemma: Path, cosmos: Path, out: Path, *, seed: int = 0, **confi
 
 
 def stage_settings(stage: Literal["align", "questions"], **keys: Any) -> dict[str, Any]:
-    """The config of a stage as the trainer takes it, with `keys` over those of its file."""
+    """Return the training config of a stage; `keys` override the keys of its file."""
     return {**json.loads((CONFIGS / f"{stage}.json").read_text(encoding="utf-8")), **keys}
 
 
-def write_conversations(scenes_folder: Path, out: Path, *, draws: int = DRAWS, seed: int = 0) -> None:
-    """Write `draws` conversations about the first frame of every scene, and the frames, to `out`; all or nothing."""
+def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
+    """Write the clips of the align stage to `out`: every clip, and a copy of it that starts at a later frame.
+
+    `later_present` draws the later frame. The copy repeats the last frame of the clip up to the full length. `out` is
+    created only if everything succeeds.
+    """
     scenes = load(scenes_folder)
+    last = scenes.frames.shape[1] - 1
     partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        for clip in range(len(scenes)):
-            Image.fromarray(scenes.frames[clip, FIRST]).save(partial / f"{clip:05}.png")
-        with (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
-            for row in _rows(scenes, draws, np.random.default_rng(seed)):
-                lines.write(json.dumps(row) + "\n")
+        shape = (2 * len(scenes), *scenes.frames.shape[1:])
+        clips = np.lib.format.open_memmap(partial / "frames.npy", "w+", np.uint8, shape)
+        for clip, frames in enumerate(scenes.frames):
+            present = later_present(clip, last, seed)
+            clips[2 * clip] = frames
+            clips[2 * clip + 1] = frames[np.minimum(np.arange(last + 1) + present, last)]
+        clips.flush()
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _rows(scenes: SceneSet, draws: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def later_present(clip: int, last: int, seed: int) -> int:
+    """Return a later frame of a clip, in half of the cases the last. Both stages use the same one."""
+    rng = np.random.default_rng((seed, clip))
+    return last if rng.random() < 0.5 else int(rng.integers(1, last))
+
+
+def write_conversations(
+    scenes_folder: Path, out: Path, *, draws: int = DRAWS, labels: int | None = None, seed: int = 0
+) -> None:
+    """Write conversations about scenes and their images to `out`, which is created only if everything succeeds.
+
+    Every scene has `draws` conversations about its first frame and one about a later frame, with static questions only.
+    Conversations about foreign images are added.
+
+    Args:
+        labels: Maximum number of scenes of each kind; the first ones are used. Default: all.
+    """
+    scenes = load(scenes_folder)
+    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        with (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
+            for name, conversation in _conversations(scenes, draws, labels, seed):
+                lines.write(json.dumps(_row(partial, scenes, name, conversation)) + "\n")
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:
+    """Yield every conversation with its name."""
+    rng = np.random.default_rng(seed)
+    seen: dict[str, int] = defaultdict(int)
+    last = scenes.frames.shape[1] - 1
     for clip, record in enumerate(scenes.records):
+        seen[record["kind"]] += 1
+        if labels is not None and seen[record["kind"]] > labels:
+            continue
+        name = f"{record['kind']}-{record['seed']}"
         for draw in range(draws):
-            messages: list[dict[str, str]] = []
-            for turn in draw_fusion_conversation(clip, record, rng).turns:
-                messages += [{"role": "user", "content": turn.text}, {"role": "assistant", "content": turn.answer}]
-            name = f"{record['kind']}-{record['seed']}-{draw}"
-            yield {"id": name, "image": f"{clip:05}.png", "messages": messages}
+            yield f"{name}-{draw}", draw_fusion_conversation(clip, record, FIRST, rng)
+        yield f"{name}-later", draw_fusion_conversation(clip, record, later_present(clip, last, seed), rng)
+        if rng.random() < FOREIGN_SHARE * (draws + 1):
+            foreign = foreign_conversation(record, rng)
+            yield f"{name}-foreign", foreign
 
 
-def draw_fusion_conversation(clip: int, record: dict[str, Any], rng: np.random.Generator) -> Conversation:
-    """Every predictive question of the scene and static ones about its first frame, in random order."""
-    predictive = predictive_questions(record, rng)
-    static = static_questions(record, FIRST, rng)
-    kept = [static[i] for i in rng.permutation(len(static))[: TURNS - len(predictive)]]
-    turns = [*predictive, *kept]
-    return Conversation(clip, (FIRST,), tuple(turns[i] for i in rng.permutation(len(turns))))
+def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) -> dict[str, Any]:
+    """Return a row of the file, and write its image to `folder` if it is missing."""
+    clip, present = conversation.clip, conversation.views[-1]
+    image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
+    if not (folder / image).exists():
+        pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip, scenes.frames.shape[2])
+        Image.fromarray(pixels).save(folder / image)
+    messages: list[dict[str, str]] = []
+    for turn in conversation.turns:
+        messages += [{"role": "user", "content": turn.text}, {"role": "assistant", "content": turn.answer}]
+    return {"id": name, "image": image, "messages": messages}
+
+
+def draw_fusion_conversation(
+    clip: int, record: dict[str, Any], present: int, rng: np.random.Generator, turns: int = TURNS
+) -> Conversation:
+    """Draw questions about one frame of a clip, in random order. Only the first frame is also asked about the end."""
+    predictive = questions_about_the_end(record, rng) if present == FIRST else []
+    static = static_questions(record, present, rng)
+    kept = [static[i] for i in rng.permutation(len(static))[: turns - len(predictive)]]
+    asked = [*predictive, *kept]
+    if rng.random() < FOREIGN_SHARE:
+        asked[-1] = foreign_question(rng)
+    return Conversation(clip, (present,), tuple(asked[i] for i in rng.permutation(len(asked))))

@@ -1,27 +1,27 @@
-"""Outcomes of nano scenes by place, as a static learner or a reader of latents is taught them: colours are shuffled.
+"""Outcomes of nano scenes as places, the classes of static learners and latent readers.
 
-Imports no simulator: questions about scenes can be asked where none is installed.
+Colours are shuffled between scenes, so the place of an outcome is learned instead of its colour. Imports no
+simulator, so that questions can be made from saved records without pymunk.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-MIRRORED: dict[str, tuple[int, ...]] = {"bin": (3, 2, 1, 0), "touch": (0, 1), "race": (1, 0), "topple": (2, 1, 0)}
-"""By predictive family, the place of each place in the mirrored image."""
+from .kinds import KINDS
+
+MIRRORED: dict[str, tuple[int, ...]] = {
+    ending.family.name: ending.mirrored for kind in KINDS.values() for ending in kind.endings
+}
+"""By predictive family: `mirrored[p]` is the place of `p` in the mirrored image."""
 
 
 def answers_by_place(record: dict[str, Any], family: str) -> tuple[str, ...]:
-    """The answers to a predictive family from left to right: four bins, two lanes, left / no / right; else no / yes."""
-    scene = record["scene"]
-    if family == "bin":
-        return tuple(scene["bins"])
-    if family == "race":
-        return tuple(ball["colour"] for ball in scene["balls"])
-    return {"touch": ("no", "yes"), "topple": ("left", "no", "right")}[family]
+    """Return the answers of a predictive family by place: colours of the bins from left to right, or `no` and `yes`."""
+    return KINDS[record["kind"]].ending(family).answers(record["scene"])
 
 
 def outcome_place(record: dict[str, Any], family: str) -> int | None:
-    """The place of a scene's outcome in `answers_by_place`; `None` where the scene has no such outcome."""
+    """Return the index of the scene's outcome in `answers_by_place`; `None` if the scene has no such outcome."""
     answer = record["outcomes"].get(family)
     return None if answer is None else answers_by_place(record, family).index(answer)

@@ -1,4 +1,4 @@
-"""Images of the nano world: antialiased RGB frames, and beside them the class of every pixel."""
+"""Render the nano world: antialiased RGB frames, and a map of the class of every pixel."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .physics import (
-    BALL_RADIUS,
-    DIVIDER_RADIUS,
-    DIVIDER_TOP,
-    DIVIDER_XS,
-    FLOOR_Y,
-    LANE_WALL_RADIUS,
-    LANE_WALL_X,
-    RAMP_RADIUS,
-    SIZE,
-)
+from .physics import BALL_RADIUS, PEG_RADIUS, RAMP_RADIUS, SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from .physics import Scene, Trajectory
+
+    Array = NDArray[np.float32]
+    Shape = Callable[[Array, Array], Array]
+    """(x, y), each (S, S) -> signed distances (F or 1, S, S) of the pixels, in units of the world, negative inside."""
 
 BALL_COLOURS = {"white": (245, 245, 245), "pink": (250, 120, 200), "cyan": (60, 230, 240), "orange": (255, 150, 30)}
 BIN_COLOURS = {
@@ -38,6 +34,9 @@ _SURFACES = {
     "ramp": (170, 170, 170),
     "red ramp": (225, 45, 45),
     "lit ramp": (255, 250, 170),
+    "peg": (170, 170, 170),
+    "red peg": (225, 45, 45),
+    "lit peg": (255, 250, 170),
     "pad": (70, 90, 120),
     "lit pad": (255, 250, 170),
 }
@@ -45,89 +44,109 @@ _PAINT: dict[str, tuple[int, int, int]] = {
     **_SURFACES,
     **{f"ball {name}": colour for name, colour in BALL_COLOURS.items()},
     **{f"bin {name}": colour for name, colour in BIN_COLOURS.items()},
+    **{f"wall {name}": colour for name, colour in BIN_COLOURS.items()},
     **{f"block {name}": colour for name, colour in BLOCK_COLOURS.items()},
 }
 CLASSES: tuple[str, ...] = tuple(_PAINT)
-"""What a pixel can show; the class map holds indices into this."""
+"""Classes of pixels. A class map holds indices into this tuple."""
 
 _CLASS_ID = {name: index for index, name in enumerate(CLASSES)}
 _PALETTE = np.array(list(_PAINT.values()), np.float32)
-_PIXELS = int(SIZE)
 _GLOW = np.float32(0.6)
-"""By how much a lit ramp is thicker than an unlit one: its light must survive an eightfold compression."""
-_Y, _X = (axis.astype(np.float32) + 0.5 for axis in np.mgrid[0:_PIXELS, 0:_PIXELS])
+"""Added to the radius of a lit ramp or peg, so that its light is visible after the VAE's eightfold compression."""
 
 
-def render(scene: Scene, trajectory: Trajectory) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw every frame of a clip.
+def render(
+    scene: Scene,
+    trajectory: Trajectory,
+    paint_room: Callable[[Canvas, Scene, Trajectory], None],
+    size: int = int(SIZE),
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Render every frame of a clip, `size` S pixels a side: first the background, then ramps, pegs, blocks and balls.
 
-    Returns the frames (F, 32, 32, 3) and the class map (F, 32, 32), indices into `CLASSES`: what covers more than
-    half of the pixel, the front thing where several do.
+    Returns the frames (F, S, S, 3) and the class map (F, S, S), indices into `CLASSES`. The class of a pixel is the
+    frontmost one that covers more than half of it.
     """
-    canvas = _Canvas(len(trajectory.ramp_lit))
-    if scene.kind == "drop":
-        for column, colour in enumerate(scene.bins):
-            left = column * SIZE / len(scene.bins)
-            canvas.paint(f"bin {colour}", _box(left, FLOOR_Y, left + SIZE / len(scene.bins), SIZE))
-        for x in DIVIDER_XS:
-            canvas.paint("wall", _bar(x, DIVIDER_TOP, x, SIZE + 1, DIVIDER_RADIUS))
-    elif scene.kind == "race":
-        for lane, left in enumerate((0.0, LANE_WALL_X)):
-            lit = trajectory.pad_lit[:, lane]
-            canvas.paint_switching("pad", "lit pad", lit, _box(left, FLOOR_Y, left + LANE_WALL_X, SIZE))
-        canvas.paint("wall", _bar(LANE_WALL_X, -1, LANE_WALL_X, SIZE + 1, LANE_WALL_RADIUS))
-    else:
-        canvas.paint("wall", _box(0, FLOOR_Y, SIZE, SIZE))
+    canvas = Canvas(len(trajectory.ramp_lit), size)
+    paint_room(canvas, scene, trajectory)
+    lit = trajectory.ramp_lit
     for ramp in scene.ramps:
-        shape = _bar(ramp.x1, ramp.y1, ramp.x2, ramp.y2, RAMP_RADIUS)
-        if ramp.red:
-            glow = (_GLOW * trajectory.ramp_lit[:, None, None]).astype(np.float32)
-            canvas.paint_switching("red ramp", "lit ramp", trajectory.ramp_lit, shape - glow)
-        else:
-            canvas.paint("ramp", shape)
+        canvas.paint_lamp("ramp", bar(ramp.x1, ramp.y1, ramp.x2, ramp.y2, RAMP_RADIUS), ramp.red, lit)
+    for peg in scene.pegs:
+        canvas.paint_lamp("peg", disc(np.array([[peg.x, peg.y]], np.float32), PEG_RADIUS), peg.red, lit)
     for index, block in enumerate(scene.blocks):
         canvas.paint(f"block {block.colour}", _turned_box(trajectory.block_pose[:, index], block.width, block.height))
     for index, ball in enumerate(scene.balls):
-        centre = trajectory.ball_xy[:, index, :, None, None]
-        canvas.paint(f"ball {ball.colour}", np.hypot(_X - centre[:, 0], _Y - centre[:, 1]) - BALL_RADIUS)
+        canvas.paint(f"ball {ball.colour}", disc(trajectory.ball_xy[:, index], BALL_RADIUS))
     return canvas.rgb.round().astype(np.uint8), canvas.classes
 
 
-class _Canvas:
-    """F frames painted back to front; a shape is its signed distance (F or 1, 32, 32) in pixels, negative inside."""
+class Canvas:
+    """F frames of S x S pixels, painted back to front."""
 
-    def __init__(self, frames: int) -> None:
-        self.rgb = np.broadcast_to(_PALETTE[0], (frames, _PIXELS, _PIXELS, 3)).copy()
-        self.classes = np.zeros((frames, _PIXELS, _PIXELS), np.uint8)
+    def __init__(self, frames: int, size: int = int(SIZE)) -> None:
+        self.rgb = np.broadcast_to(_PALETTE[0], (frames, size, size, 3)).copy()
+        self.classes = np.zeros((frames, size, size), np.uint8)
+        self.pixel = np.float32(SIZE / size)  # side of a pixel in units of the world
+        self.y, self.x = ((axis.astype(np.float32) + 0.5) * self.pixel for axis in np.mgrid[0:size, 0:size])
 
-    def paint(self, name: str, distance: NDArray[np.float32]) -> None:
-        ids = np.full(len(self.rgb), _CLASS_ID[name])
-        self._blend(ids, distance)
+    def paint(self, name: str, shape: Shape) -> None:
+        """Paint one class of `CLASSES` in all frames."""
+        self._blend(np.full(len(self.rgb), _CLASS_ID[name]), shape)
 
-    def paint_switching(self, unlit: str, lit: str, is_lit: NDArray[np.bool_], distance: NDArray[np.float32]) -> None:
-        self._blend(np.where(is_lit, _CLASS_ID[lit], _CLASS_ID[unlit]), distance)
+    def paint_switching(self, unlit: str, lit: str, is_lit: NDArray[np.bool_], shape: Shape) -> None:
+        """Paint the class `lit` in frames where `is_lit` (F,), and `unlit` in the others."""
+        self._blend(np.where(is_lit, _CLASS_ID[lit], _CLASS_ID[unlit]), shape)
 
-    def _blend(self, ids: NDArray[np.integer], distance: NDArray[np.float32]) -> None:
-        # The share of a pixel that a straight edge covers is close to 1/2 minus the edge's distance from its centre.
-        cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    def paint_lamp(self, name: str, shape: Shape, red: bool, is_lit: NDArray[np.bool_]) -> None:
+        """Paint a ramp or peg. A red one is thicker in frames where `is_lit` (F,)."""
+        if not red:
+            self.paint(name, shape)
+            return
+        glow = (_GLOW * is_lit[:, None, None]).astype(np.float32)
+        self.paint_switching(f"red {name}", f"lit {name}", is_lit, lambda x, y: shape(x, y) - glow)
+
+    def _blend(self, ids: NDArray[np.integer], shape: Shape) -> None:
+        # A straight edge at distance d from the centre of a pixel covers a share of about 1/2 - d of it
+        cover = np.clip(0.5 - shape(self.x, self.y) / self.pixel, 0, 1)[..., None]
         self.rgb += (_PALETTE[ids][:, None, None] - self.rgb) * cover
         covered = np.broadcast_to(cover[..., 0] > 0.5, self.classes.shape)
         self.classes = np.where(covered, ids[:, None, None], self.classes).astype(np.uint8)
 
 
-def _bar(x1: float, y1: float, x2: float, y2: float, radius: float) -> NDArray[np.float32]:
+def bar(x1: float, y1: float, x2: float, y2: float, radius: float) -> Shape:
+    """Return a bar with round ends."""
     dx, dy = x2 - x1, y2 - y1
-    along = np.clip(((_X - x1) * dx + (_Y - y1) * dy) / (dx * dx + dy * dy), 0, 1)
-    return (np.hypot(_X - x1 - along * dx, _Y - y1 - along * dy) - radius)[None].astype(np.float32)
+
+    def distance(x: Array, y: Array) -> Array:
+        along = np.clip(((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy), 0, 1)
+        return (np.hypot(x - x1 - along * dx, y - y1 - along * dy) - radius)[None].astype(np.float32)
+
+    return distance
 
 
-def _box(left: float, top: float, right: float, bottom: float) -> NDArray[np.float32]:
-    return np.maximum(np.maximum(left - _X, _X - right), np.maximum(top - _Y, _Y - bottom))[None].astype(np.float32)
+def box(left: float, top: float, right: float, bottom: float) -> Shape:
+    """Return an upright rectangle."""
+
+    def distance(x: Array, y: Array) -> Array:
+        return np.maximum(np.maximum(left - x, x - right), np.maximum(top - y, y - bottom))[None].astype(np.float32)
+
+    return distance
 
 
-def _turned_box(pose: NDArray[np.float32], width: float, height: float) -> NDArray[np.float32]:
-    x, y, angle = (pose[:, i, None, None] for i in range(3))
+def disc(centre: NDArray[np.floating], radius: float) -> Shape:
+    """Return a disc around `centre` (F or 1, 2)."""
+    cx, cy = (centre[:, axis, None, None] for axis in range(2))
+    return lambda x, y: (np.hypot(x - cx, y - cy) - radius).astype(np.float32)
+
+
+def _turned_box(pose: Array, width: float, height: float) -> Shape:
+    cx, cy, angle = (pose[:, i, None, None] for i in range(3))
     cos, sin = np.cos(angle), np.sin(angle)
-    across = np.abs((_X - x) * cos + (_Y - y) * sin) - width / 2
-    along = np.abs((_Y - y) * cos - (_X - x) * sin) - height / 2
-    return np.maximum(across, along)
+
+    def distance(x: Array, y: Array) -> Array:
+        across = np.abs((x - cx) * cos + (y - cy) * sin) - width / 2
+        along = np.abs((y - cy) * cos - (x - cx) * sin) - height / 2
+        return np.maximum(across, along)
+
+    return distance

@@ -1,7 +1,7 @@
-"""A real Gemma tokenizer and processor at toy size, trained on a handful of texts.
+"""A stock Gemma tokenizer and processor at toy size, trained on a small set of texts.
 
-The pieces are the stock ones (`GemmaTokenizer`, `Gemma3Processor`), so whatever works here works with the full-size
-checkpoints: byte fallback, the spare `<unused*>` slots, Gemma 3's chat format, image placeholders.
+The classes are `GemmaTokenizer` and `Gemma3Processor`, so the same code works with full-size checkpoints: byte
+fallback, spare `<unused*>` slots, Gemma 3's chat format, image placeholders.
 """
 
 import json
@@ -23,12 +23,12 @@ UNUSED_TOKENS = tuple(f"<unused{index}>" for index in range(8))
 TURN_TOKENS = (START_OF_TURN, END_OF_TURN)
 IMAGE_TOKENS = {"boi_token": BOI_TOKEN, "eoi_token": EOI_TOKEN, "image_token": IMAGE_TOKEN}
 
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # what Gemma's normaliser puts in place of a space
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # Gemma's normaliser replaces a space by it
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
 ASCII = tuple(chr(code) for code in range(0x21, 0x7F))
 ROLE_WORDS = ("user", "model")
 
-# Gemma 3's conversation format. A system message opens the first user turn; images stand where they appear.
+# Gemma 3's chat format. A system message is put at the start of the first user turn. Images keep their position
 CHAT_TEMPLATE = """
 {%- macro render(content) -%}
     {%- if content is string -%}
@@ -73,18 +73,19 @@ CHAT_TEMPLATE = """
 """
 
 
-def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokenizer:
+def build_tokenizer(texts: Iterable[str], vocab_size: int = 3072) -> GemmaTokenizer:
     """Train a Gemma tokenizer with byte fallback on `texts`.
 
-    Every word of `texts` enters as it stands, in lower case and capitalised, with and without a space before it, so a
-    word that opens a turn is as short as one inside a sentence. Printable ASCII and single bytes cover all other text.
+    Every ASCII word of `texts` is trained on as it is, in lower case and capitalised, with and without a leading space.
+    A word at the start of a turn therefore needs as few tokens as inside a sentence. Printable ASCII and single bytes
+    cover all other text.
 
     Args:
-        texts: sentences whose words deserve tokens of their own.
-        vocab_size: upper bound of the vocabulary; training stops earlier when no pair is left to merge.
+        texts: Sentences whose words get tokens of their own.
+        vocab_size: Upper bound of the vocabulary. Training stops earlier if no pair is left to merge.
 
     Raises:
-        ValueError: if `vocab_size` cannot hold the tokens that are always there.
+        ValueError: `vocab_size` is smaller than the number of fixed tokens.
     """
     fixed = [*CORE_TOKENS, *UNUSED_TOKENS, *TURN_TOKENS, *IMAGE_TOKENS.values(), "\n", "\n\n", *BYTES, SPACE, *ASCII]
     if vocab_size < len(fixed):
@@ -98,7 +99,7 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokeni
     tokens = dict.fromkeys([*fixed, *(left + right for left, right in merges)])
     tokenizer = GemmaTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
-        merges=cast(Any, [("\n", "\n"), *merges]),  # declared as str, taken as pairs
+        merges=cast(Any, [("\n", "\n"), *merges]),  # annotated as str, but pairs are accepted
         add_bos_token=True,
         extra_special_tokens=dict(IMAGE_TOKENS),
     )
@@ -111,11 +112,11 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> GemmaTokeni
 
 
 def build_processor(tokenizer: GemmaTokenizer, image_size: int, image_seq_length: int) -> Gemma3Processor:
-    """Join `tokenizer` with an image processor that needs no torchvision.
+    """Combine `tokenizer` with an image processor that does not need torchvision.
 
     Args:
-        image_size: side in pixels of the square that the vision tower sees; values are mapped to [-1, 1].
-        image_seq_length: image tokens per image, the `mm_tokens_per_image` of the model.
+        image_size: Side in pixels of the square input of the vision tower. Pixel values are mapped to [-1, 1].
+        image_seq_length: Image tokens per image, the `mm_tokens_per_image` of the model.
     """
     image_processor = Gemma3ImageProcessorPil(size={"height": image_size, "width": image_size})
     return Gemma3Processor(
@@ -127,7 +128,7 @@ def build_processor(tokenizer: GemmaTokenizer, image_size: int, image_seq_length
 
 
 def _train_merges(words: Sequence[str], room: int) -> list[tuple[str, str]]:
-    """At most `room` BPE merges, none of which crosses a word boundary."""
+    """Train and return at most `room` BPE merges. No merge crosses a word boundary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]

@@ -1,13 +1,15 @@
-"""The nano vision-language model: the stock Gemma 3 with SigLIP at toy size, trained from nothing on the nano world.
+"""The nano vision-language model: stock Gemma 3 with SigLIP at toy size, trained from random weights on the nano world.
 
-Two stages: first vision (`vision.py`), then, with vision frozen, language: conversations in the real chat format.
+The vision stage (`vision.py`) comes first. Two language stages follow with frozen vision, on conversations in Gemma's
+chat format.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,14 +20,16 @@ from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGenera
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX
+from theworld.utils.io import write_text
 
 from .asking import evaluate_vlm
-from .conversations import ChatEncoder, draw_batches
-from .fit import Group, fit
+from .batches import Batches
+from .conversations import ChatEncoder
+from .fit import Group, Progress, fit
 from .questions import all_texts
 from .scenes import load
 from .tokenizer import BOI_TOKEN, EOI_TOKEN, IMAGE_TOKEN, build_processor, build_tokenizer
-from .vision import IMAGE_SIZE, IMAGE_TOKENS, encode_images, train_vision
+from .vision import IMAGE_SIZE, IMAGE_TOKENS, TOKEN_PIXELS, encode_images, take_vision, train_vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 CONVERSATIONS_PER_STEP = 12
 TURNS = 8
-ALL_KINDS = {"drop": 0.5, "race": 0.27, "stack": 0.23}
-MOSTLY_RACES = {"drop": 0.2, "race": 0.65, "stack": 0.15}
+ALL_KINDS = {"drop": 0.16, "race": 0.24, "stack": 0.16, "pegs": 0.2, "bumpers": 0.24}
+MOSTLY_RACES = {"drop": 0.1, "race": 0.55, "stack": 0.1, "pegs": 0.1, "bumpers": 0.15}
 
 TEXT_CONFIG: dict[str, Any] = {
     "hidden_size": 128,
@@ -72,10 +76,10 @@ def build_gemma(
     vision: Mapping[str, Any] | None = None,
     image_tokens: int = IMAGE_TOKENS,
 ) -> Gemma3ForConditionalGeneration:
-    """A random Gemma 3 whose token ids are `tokenizer`'s; `text` and `vision` override the nano sizes.
+    """Build a random Gemma 3 with the token ids of `tokenizer`; `text` and `vision` override the nano sizes.
 
-    Started for a narrow model: embeddings of unit size after Gemma's sqrt(D) scaling, every block's output at the share
-    of the residual stream that leaves the sum at unit size, and an image projection that is not zero.
+    The initialisation suits a narrow model. Embeddings have unit size after Gemma's sqrt(D) scaling. The output of
+    every block is scaled so that the sum of the residual stream has unit size. The image projection is not zero.
     """
     width = {**TEXT_CONFIG, **(text or {})}["hidden_size"]
     ids: dict[str, Any] = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.bos_token_id}
@@ -110,28 +114,35 @@ def train_language(
     shares: Mapping[str, float] = ALL_KINDS,
     turns: int = TURNS,
     learning_rate: float = 1.5e-3,
+    progress: Path | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the language model on conversations about the image tokens of a frozen vision tower.
+    """Train the language model on conversations, with a frozen vision tower, on the device of `model`.
 
-    `shares` are the shares of the kinds of scenes.
+    Args:
+        shares: Share of conversations by kind of scene.
+        turns: Maximum number of questions in a conversation.
+        progress: Progress file, see `fit`.
+
+    Returns the figures of `fit`.
     """
-    rng = np.random.default_rng(seed)
-    batches = draw_batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
+    rng, device = np.random.default_rng(seed), model.device
+    batches = Batches(scenes, ChatEncoder(processor), CONVERSATIONS_PER_STEP, turns, shares, rng)
     end_of_turn = processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
         batch = next(batches)
         features = encode_images(model, scenes, batch.images)
-        with torch.autocast("cpu", torch.bfloat16):
+        ids = batch.ids.to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             hidden = model.model(
-                input_ids=batch.ids,
-                attention_mask=batch.mask,
-                token_type_ids=(batch.ids == processor.tokenizer.image_token_id).long(),
+                input_ids=ids,
+                attention_mask=batch.mask.to(device),
+                token_type_ids=(ids == processor.tokenizer.image_token_id).long(),
                 mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
                 use_cache=False,
             ).last_hidden_state
-            targets = batch.labels[:, 1:]
+            targets = batch.labels[:, 1:].to(device)
             supervised = targets != IGNORE_INDEX
             logits = model.lm_head(hidden[:, :-1][supervised]).float()
         targets = targets[supervised]
@@ -141,11 +152,12 @@ def train_language(
         return loss, {"right": right, "samples": words.sum().item()}
 
     language = model.model.language_model.parameters()
-    return fit("language", step_function, [Group(language, learning_rate)], steps=steps, warmup=200)
+    kept = None if progress is None else Progress(progress, batches)
+    return fit("language", step_function, [Group(language, learning_rate)], steps=steps, warmup=200, progress=kept)
 
 
 def save_vlm(model: Gemma3ForConditionalGeneration, processor: Gemma3Processor, out: Path) -> None:
-    """Write a Hub-layout folder: weights rounded to bf16, to be computed with in fp32, as suits a CPU."""
+    """Write a folder in the layout of the Hub. Weights are stored in bf16 and loaded in fp32, which suits a CPU."""
     weights = {name: value.bfloat16() for name, value in model.state_dict().items()}
     del weights["lm_head.weight"]  # tied to the embeddings
     model.save_pretrained(out, state_dict=weights)
@@ -159,55 +171,83 @@ def train_vlm(
     vision_steps: int = 3000,
     language_steps: int = 4000,
     comparison_steps: int = 1800,
+    vision_learning_rate: float = 1.5e-3,
+    language_learning_rate: float = 1.5e-3,
     per_family: int = 300,
+    text: Mapping[str, Any] | None = None,
+    vision: Mapping[str, Any] | None = None,
+    start_from: Path | None = None,
+    device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and measure what was saved on /validation.
+    """Train the nano Gemma on `scenes_folder`/train, save it to `out`, and evaluate it on `scenes_folder`/validation.
 
-    The last stage continues the language stage, mostly on races, whose comparisons of two named balls come last. Each
-    stage's weights and figures are kept beside `out`, in `<out>-<stage>.*`; a second call goes on from there.
+    The last stage, comparison, continues the language stage mostly on races, because comparing two named balls is
+    learned last. The weights and figures of each stage are saved as `<out>-<stage>.*`, and so is the progress of an
+    interrupted stage. A second call continues from these files.
 
-    Returns the figures, also written to `out`/vlm.json: every stage's curve and the accuracies of `evaluate_vlm`.
+    Args:
+        per_family: Maximum number of validation questions of a family, in each setting of `evaluate_vlm`.
+        text, vision: Override the nano sizes.
+        start_from: Folder of a nano Gemma whose vision tower and projector are trained further instead of new ones.
+
+    Returns the figures, which are also written to `out`/vlm.json: the curve of every stage and the accuracies of
+    `evaluate_vlm`.
     """
+    # 1. The model
     torch.manual_seed(seed)
     scenes = load(scenes_folder / "train")
-    processor = build_processor(build_tokenizer(all_texts()), IMAGE_SIZE, IMAGE_TOKENS)
-    model = build_gemma(processor.tokenizer)
-    model.set_attn_implementation("eager")  # on a CPU in bf16 autocast, 2.5 times faster than sdpa with a mask
+    size = scenes.frames.shape[2]
+    tokens = (size // TOKEN_PIXELS) ** 2
+    processor = build_processor(build_tokenizer(all_texts()), size, tokens)
+    vision = {"image_size": size, **(vision or {})}
+    model = build_gemma(processor.tokenizer, text=text, vision=vision, image_tokens=tokens)
+    if start_from is not None:
+        take_vision(model, start_from)
+    cast(nn.Module, model).to(device)
+    model.set_attn_implementation("eager")  # 2.5 times faster than sdpa with a mask, in bf16 autocast on a CPU
+    # 2. The stages
+    rates = {"vision": vision_learning_rate, "language": language_learning_rate}
     comparison: dict[str, Any] = {
         "steps": comparison_steps,
         "shares": MOSTLY_RACES,
         "turns": 10,
-        "learning_rate": 1e-3,
+        "learning_rate": 2 / 3 * language_learning_rate,
         "seed": seed + 1,
     }
-    stages = {
-        "vision": lambda: train_vision(model, scenes, steps=vision_steps, seed=seed),
-        "language": lambda: train_language(model, processor, scenes, steps=language_steps, seed=seed),
-        "comparison": lambda: train_language(model, processor, scenes, **comparison),
+    language: dict[str, Any] = {"steps": language_steps, "learning_rate": rates["language"], "seed": seed}
+    seeing: dict[str, Any] = {"steps": vision_steps, "learning_rate": rates["vision"], "seed": seed}
+    stages: dict[str, Callable[..., dict[str, Any]]] = {
+        "vision": partial(train_vision, model, scenes, **seeing),
+        "language": partial(train_language, model, processor, scenes, **language),
+        "comparison": partial(train_language, model, processor, scenes, **comparison),
     }
     figures: dict[str, Any] = {name: _run_stage(model, out, name, train) for name, train in stages.items()}
+    # 3. Save the model, load it again and evaluate it
     save_vlm(model, processor, out)
     saved = Gemma3ForConditionalGeneration.from_pretrained(out)
+    cast(nn.Module, saved).to(device)
     validation = load(scenes_folder / "validation")
     figures["validation"] = evaluate_vlm(saved, AutoProcessor.from_pretrained(out), validation, per_family, seed=seed)
-    (out / "vlm.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    write_text(out / "vlm.json", json.dumps(figures, indent=2))
     return figures
 
 
 def _run_stage(
-    model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[[], dict[str, Any]]
+    model: Gemma3ForConditionalGeneration, out: Path, name: str, train: Callable[..., dict[str, Any]]
 ) -> dict[str, Any]:
-    """Train, or take the stage's weights and figures from where an earlier call left them."""
-    weights, record = (out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json"))
+    """Train a stage, or load its weights into `model` if an earlier call finished it. Returns the figures."""
+    weights, record, progress = (
+        out.with_name(f"{out.name}-{name}.{suffix}") for suffix in ("safetensors", "json", "progress")
+    )
     if record.is_file():
-        logger.info("%s: taken from %s", name, weights)
+        logger.info("%s: loaded from %s", name, weights)
         state = load_file(weights)
         model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
         return json.loads(record.read_text(encoding="utf-8"))
-    figures = train()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    figures = train(progress=progress)
     trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
     save_file(trained, weights)
-    record.write_text(json.dumps(figures), encoding="utf-8")
+    write_text(record, json.dumps(figures))
+    progress.unlink()
     return figures

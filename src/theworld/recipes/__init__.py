@@ -1,1 +1,1 @@
-"""What needs training, evaluation and analysis together: the nano models, and reports that show imagined frames."""
+"""Code that uses training, evaluation and analysis together: the nano recipe, its evidence, reports with rollouts."""

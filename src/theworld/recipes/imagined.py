@@ -1,4 +1,4 @@
-"""The frames that an evaluated model imagines, for the examples of its report."""
+"""Decoded rollouts of an evaluated model, for the examples of its report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from theworld.utils.logging import logger
 
 
 def imagined_frames(result: Result) -> Rollout | None:
-    """What `Result.report` takes as `rollout`: the frames that the full model imagines for an item, decoded.
+    """Return the `rollout` argument of `Result.report`: a function from an item to the decoded frames of its rollout.
 
-    The model is loaded on the first call. An item has no frames where they cannot be decoded or may not be shown.
+    The model is loaded on the first call. The list of frames is empty if they cannot be decoded or may not be shown.
 
     Returns:
-        `None` if the full model was not asked.
+        The function, or `None` if the full model is not among the arms.
     """
     steps, settings = result.num_world_steps, result.settings
     if FULL not in result.predictions:
@@ -37,7 +37,7 @@ def imagined_frames(result: Result) -> Rollout | None:
             return []
         try:
             return imagine(model(), open_images(item, settings.source.image_folder)[0], steps)
-        except ValueError as error:  # the guardrail's refusal of one image is no reason to go without a report
+        except ValueError as error:  # the guardrail may refuse one image; the report continues without it
             logger.warning("item %s: %s", item.id, one_line(error))
             return []
 

@@ -1,22 +1,20 @@
-"""The whole recipe: from nothing to the weights inside the package, one stage after the other.
+"""The whole recipe: all stages from random weights to the weights inside the package.
 
     scenes -> VAE -> dynamics  +-> fusion (align, questions)   +-> package
            -> vision, language |   the same for every control  |
 
-A stage that has finished leaves its files; a second call goes on with the next one. Figures of every stage lie beside
-what it made. The fusion's stages are runs of the trainer.
+A finished stage leaves its files, so a second call continues with the next stage. The figures of a stage are saved next
+to its results. The stages of the fusion are runs of the trainer.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,34 +22,38 @@ from typing import Any
 import torch
 
 from theworld.nano.dynamics import train_dynamics
-from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_conversations
-from theworld.nano.scenes import KINDS, SIZES, generate
+from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_clips, write_conversations
+from theworld.nano.scenes import SPLITS, generate
 from theworld.nano.vae import train_vae
 from theworld.nano.vlm import train_vlm
 from theworld.training.config import TrainingConfig
 from theworld.training.precompute import precompute
 from theworld.training.run import train
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import TheWorldError, brief
+from theworld.utils.folders import read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
 
-from .package import CONTROLS, package_cosmos, package_delta, package_gemma, write_card
+from .nano_config import NanoConfig
+from .package import CONTROLS, copy_base_models, package_cosmos, package_delta, package_gemma, write_card
 
 logger = logging.getLogger(__name__)
 
 Lane = list[tuple[Path, Callable[[], object]]]
-"""Stages in order, each with the file that it leaves when it has finished."""
+"""(file, stage) pairs in order. The file exists if the stage has finished."""
 
 ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
-"""Controls that are trained like the fusion, each with another encoder in the world's place."""
+"""Controls that are trained like the fusion with another world encoder."""
 
-ENCODED_TOGETHER = 64  # images of a batch that fills the latent cache
+ENCODED_TOGETHER = 64  # images per batch when the latent cache is filled
 
-ADAPTERS = {"r": 20, "alpha": 40}
-"""Of Gemma trained equally: as many parameters as the fusion's projector, within a few percent."""
+TO_THE_END = 12  # the full rollout is 12 times as frequent as any other K; with more of the others, alignment is lost
 
-# glibc gives a step's memory back and asks for it again; kept instead, a step on a CPU takes two thirds of the time.
+ADAPTERS = {"r": 19, "alpha": 38}
+"""LoRA of the control `gemma_tuned`: 7 % fewer parameters than the projector of the fusion."""
+
+# By default, glibc returns memory to the system after every step. Keeping it makes a CPU step take 2/3 of the time
 _ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "4000000000",
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
@@ -59,177 +61,192 @@ _ALLOCATOR = {
 }
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Sizes of every stage; the defaults are those of the shipped weights.
+def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
+    """Run the stages that have not finished in `out`. Returns `out`/weights, with the layout of the shipped weights.
 
-    Args:
-        train, validation, fusion, test: Scenes of each split, as (drop, race, stack).
+    World model and language model are independent, and so are the fusion and its controls. With two `workers` or more
+    they are trained in parallel processes.
+
+    Raises:
+        ValueError: `out` was made with another config.
     """
-
-    train: tuple[int, ...] = tuple(SIZES["train"].values())
-    validation: tuple[int, ...] = tuple(SIZES["validation"].values())
-    fusion: tuple[int, ...] = tuple(SIZES["fusion"].values())
-    test: tuple[int, ...] = tuple(SIZES["test"].values())
-    vae: dict[str, Any] | None = None
-    dynamics: dict[str, Any] | None = None
-    vlm: dict[str, Any] | None = None
-    align_steps: int = 2_000
-    question_steps: int = 2_000
-    seed: int = 0
-    workers: int = 2
-
-    def counts(self, split: str) -> dict[str, int]:
-        """Scenes per kind of `split`."""
-        return dict(zip(KINDS, getattr(self, split), strict=True))
-
-
-# A few steps of everything: whether it runs, not whether it learns.
-SMOKE = Recipe(
-    train=(24, 12, 12),
-    validation=(6, 6, 6),
-    fusion=(12, 6, 6),
-    test=(6, 6, 6),
-    vae={"image_steps": 2, "clip_steps": 2},
-    dynamics={"steps": 2, "metric_steps": 2, "batch_size": 4, "compiled": False},
-    vlm={"vision_steps": 2, "language_steps": 2, "comparison_steps": 2, "per_family": 2},
-    align_steps=2,
-    question_steps=2,
-    workers=1,
-)
-
-
-def train_nano(out: Path, recipe: Recipe | None = None) -> Path:
-    """Run what has not finished yet in `out`; returns the folder `out`/weights, laid out as the package's.
-
-    The world and the language model need nothing of each other, nor do the fusion and its control: with two `workers`
-    or more they train side by side, each in a process of its own.
-    """
-    recipe = recipe or Recipe()
-    _settle(out / "recipe.json", recipe)
+    config = config or NanoConfig()
+    settle(out / "recipe.json", config)
     scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
-    for split in ("train", "validation", "fusion", "test"):
-        _simulate(out, split, recipe)
-
-    def seeded(train: Callable[..., object], *args: Path, **settings: Any) -> Callable[[], object]:
-        return partial(train, scenes, *args, seed=recipe.seed, **settings)
-
+    # 1. The scenes
+    for split in SPLITS:
+        simulate(out, split, config)
+    # 2. The world model and the language model in parallel
     world: Lane = [
-        (cosmos / "vae.json", seeded(train_vae, cosmos, **(recipe.vae or {}))),
-        (cosmos / "dynamics.json", seeded(train_dynamics, cosmos, cosmos, **(recipe.dynamics or {}))),
+        (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
+        (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **config.of_dynamics())),
         (weights / "cosmos" / "model_index.json", partial(package_cosmos, cosmos, weights / "cosmos")),
     ]
     language: Lane = [
-        (gemma / "vlm.json", seeded(train_vlm, gemma, **(recipe.vlm or {}))),
+        (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **config.of_vlm())),
         (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
     ]
-    _run_lanes([world, language], recipe.workers)
-    _converse(out, recipe)
-    lane = partial(fusion_lane, out, recipe)
+    run_lanes([world, language], config.workers)
+    # 3. The fusion and its controls in parallel
+    _converse(out, config)
+    lane = partial(fusion_lane, out, config)
     controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
-    _run_lanes([lane("theworld"), *controls, tuned_lane(out, recipe)], recipe.workers)
+    run_lanes([lane("theworld"), *controls, tuned_lane(out, config)], config.workers)
     if not (weights / "README.md").is_file():
         write_card(weights)
     return weights
 
 
-def train_fusions(out: Path, encoders: Sequence[str], seeds: Sequence[int], recipe: Recipe | None = None) -> list[Path]:
-    """Train fusions of the shipped base models, alike in all but world encoder and seed; runs what has not finished.
+def train_fusions(
+    out: Path, encoders: Sequence[str], seeds: Sequence[int], config: NanoConfig | None = None
+) -> list[Path]:
+    """Train fusions of the shipped base models that differ only in world encoder and seed. Finished stages are skipped.
 
-    All of them read the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
-    train side by side.
+    All fusions use the same scenes and conversations, which do not depend on `seeds`. With two `workers` or more they
+    are trained in parallel.
 
     Args:
         encoders: Keys of `WORLD_ENCODERS`.
 
     Returns:
-        The folder of each, `out`/weights/<encoder>-<seed>.
+        The folder of each fusion, `out`/weights/<encoder>-<seed>.
+
+    Raises:
+        ValueError: `out` was made with another config.
     """
-    recipe = recipe or Recipe()
-    _settle(out / "recipe.json", recipe)
-    _simulate(out, "fusion", recipe)
-    _converse(out, recipe)
-    for base in ("gemma", "cosmos"):
-        shutil.copytree(NANO_WEIGHTS / base, out / "weights" / base, dirs_exist_ok=True)
+    config = config or NanoConfig()
+    prepare_fusions(out, config)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
-    lanes = [fusion_lane(out, replace(recipe, seed=seed), name, encoder) for name, encoder, seed in chosen]
-    _run_lanes(lanes, recipe.workers)
+    lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
+    run_lanes(lanes, config.workers)
     return [out / "weights" / name for name, *_ in chosen]
 
 
-def _simulate(out: Path, split: str, recipe: Recipe) -> None:
-    """The scenes of a split, unless they are there."""
+def prepare_fusions(out: Path, config: NanoConfig) -> None:
+    """Prepare `out` for fusions of the shipped base models: these models, scenes, clips and conversations.
+
+    Raises:
+        ValueError: `out` was made with another config or other base models.
+    """
+    settle(out / "recipe.json", config)
+    simulate(out, "fusion", config)
+    _converse(out, config)
+    copy_base_models(NANO_WEIGHTS, out / "weights")
+
+
+def simulate(out: Path, split: str, config: NanoConfig) -> None:
+    """Simulate the scenes of a split, if they are missing."""
     if not (out / "scenes" / split).is_dir():
         logger.info("scenes: simulating %s", split)
-        generate(out / "scenes" / split, split, recipe.counts(split), recipe.workers)
+        world: dict[str, Any] = {
+            "level": config.levels,
+            "law": config.law,
+            "frames": config.frames,
+            "size": config.image_size,
+        }
+        generate(out / "scenes" / split, split, config.counts(split), config.workers, **world)
 
 
-def _converse(out: Path, recipe: Recipe) -> None:
-    """The conversations about the scenes of the fusion, unless they are there."""
+def _converse(out: Path, config: NanoConfig) -> None:
+    """Write clips and conversations of the scenes of the split `fusion`, if they are missing."""
+    if not (out / "clips").is_dir():
+        write_clips(out / "scenes" / "fusion", out / "clips", seed=config.seed)
     if not (out / "conversations").is_dir():
-        write_conversations(out / "scenes" / "fusion", out / "conversations", seed=recipe.seed)
+        write_conversations(out / "scenes" / "fusion", out / "conversations", seed=config.seed)
 
 
-def fusion_lane(out: Path, recipe: Recipe, name: str, encoder: str = "cosmos") -> Lane:
-    """A fresh fusion of the packaged base models with a world encoder, its two runs, and their package."""
+def fusion_lane(out: Path, config: NanoConfig, name: str, encoder: str = "cosmos") -> Lane:
+    """Return the stages of a fusion of the packaged base models: start, align, questions, package."""
+    return [*align_lane(out, config, name, encoder), *question_lane(out, config, name, out / name / "align")]
+
+
+def align_lane(
+    out: Path, config: NanoConfig, name: str, encoder: str = "cosmos", cosmos: str = "cosmos", **fusion: Any
+) -> Lane:
+    """Return the stages start and align in `out`/`name`; `cosmos` is the folder of the world in `out`/weights."""
     folder, weights = out / name, out / "weights"
     sees_no_future = {"true_future_share": 0.0} if encoder in ENCODERS.values() else {}
-    latents = {"latent_cache": str(out / "latents")}
     align = stage_settings(
         "align",
-        **latents,
-        seed=recipe.seed,
+        latent_cache=str(out / "latents"),
+        use_cpu=config.device == "cpu",
+        num_world_steps=config.world_steps,
+        learning_rate=config.align_learning_rate,
+        seed=config.seed,
         model_name=str(folder / "start"),
-        train_dataset_path=str(out / "scenes" / "fusion"),
-        max_steps=recipe.align_steps,
+        train_dataset_path=str(out / "clips"),
+        max_steps=config.align_steps,
         output_dir=str(folder / "align"),
         **sees_no_future,
     )
-    bases = weights / "gemma", weights / "cosmos"
-    start = partial(start_fusion, *bases, folder / "start", seed=recipe.seed, world_encoder=encoder)
-    aligned = folder / "align" / f"checkpoint-{recipe.align_steps}"
-    return [
-        (folder / "start" / "config.json", start),
-        (aligned / "config.json", partial(run_stage, align)),
-        *_question_lane(out, recipe, name, model_name=str(folder / "align"), **latents),
-    ]
+    bases = weights / "gemma", weights / cosmos
+    sizes: dict[str, Any] = {"world_image_size": config.image_size}
+    sizes |= dict.fromkeys(("num_world_steps", "max_world_steps"), config.world_steps)
+    start = partial(start_fusion, *bases, folder / "start", seed=config.seed, world_encoder=encoder, **sizes | fusion)
+    aligned = folder / "align" / f"checkpoint-{config.align_steps}"
+    return [(folder / "start" / "config.json", start), (aligned / "config.json", partial(run_stage, align))]
 
 
-def tuned_lane(out: Path, recipe: Recipe) -> Lane:
-    """Gemma without a world, its adapters trained on the fusion's questions, as long and with as many parameters."""
-    plain = {"enable_world": False, "num_world_steps": None, "latent_cache": None, "lora": ADAPTERS}
-    gemma = str(out / "weights" / "gemma")
-    return _question_lane(out, recipe, f"{CONTROLS}/gemma_tuned", model_name=gemma, **plain)
+def tuned_lane(out: Path, config: NanoConfig, name: str = f"{CONTROLS}/gemma_tuned", **keys: Any) -> Lane:
+    """Return the stages of Gemma without a world. Its adapters are trained on the same questions for as many steps."""
+    plain: dict[str, Any] = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
+    return question_lane(out, config, name, out / "weights" / "gemma", **plain | {"lora": ADAPTERS} | keys)
 
 
-def _question_lane(out: Path, recipe: Recipe, name: str, **keys: Any) -> Lane:
-    """The run on questions, and its package."""
+def question_lane(
+    out: Path,
+    config: NanoConfig,
+    name: str,
+    start: Path,
+    *,
+    conversations: Path | None = None,
+    cosmos: str = "cosmos",
+    **keys: Any,
+) -> Lane:
+    """Return the stages questions, in `out`/`name`, and package, in `out`/weights/`name`.
+
+    Most batches have a rollout to the end of the clip.
+
+    Args:
+        start: Checkpoint whose training continues.
+        conversations: Folder of conversations. Default: `out`/conversations.
+        cosmos: Folder of the world in `out`/weights.
+        keys: Override keys of the training config.
+    """
+    world: dict[str, Any] = {
+        "latent_cache": str(out / "latents"),
+        "num_world_steps": config.world_steps,
+        "train_world_steps": [*range(config.world_steps), *[config.world_steps] * TO_THE_END],
+    }
     questions = stage_settings(
         "questions",
-        seed=recipe.seed,
-        train_dataset_path=str(out / "conversations" / CONVERSATIONS),
-        max_steps=recipe.question_steps,
+        use_cpu=config.device == "cpu",
+        learning_rate=config.question_learning_rate,
+        seed=config.seed,
+        model_name=str(start),
+        train_dataset_path=str((conversations or out / "conversations") / CONVERSATIONS),
+        max_steps=config.question_steps,
         output_dir=str(out / name / "questions"),
-        **keys,
+        **world | keys,
     )
-    asked = out / name / "questions" / f"checkpoint-{recipe.question_steps}"
+    asked = out / name / "questions" / f"checkpoint-{config.question_steps}"
     package = out / "weights" / name
     return [
         (asked / "config.json", partial(run_stage, questions)),
-        (package / "config.json", partial(package_delta, asked, package, out / "weights")),
+        (package / "config.json", partial(package_delta, asked, package, out / "weights", cosmos)),
     ]
 
 
 def run_stage(keys: dict[str, Any]) -> None:
-    """Train what the keys of a training config say; its latent cache is filled first where it reads whole clips."""
+    """Train with the keys of a training config. If it has a latent cache, fill it first."""
     config = TrainingConfig.from_dict(keys)
-    if config.objective == "align":  # the questions are about the first frames of the same clips
+    if config.latent_cache is not None:
         precompute(config, together=ENCODED_TOGETHER)
     train(config)
 
 
-def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
-    """Run every lane's unfinished stages in order, the lanes side by side as far as there are `workers`."""
+def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
+    """Run the unfinished stages of every lane in order. Up to `workers` lanes run in parallel."""
     lanes = [[stage for stage in lane if not stage[0].is_file()] for lane in lanes]
     lanes = [lane for lane in lanes if lane]
     if min(workers, len(lanes)) < 2:
@@ -241,8 +258,13 @@ def _run_lanes(lanes: Sequence[Lane], workers: int) -> None:
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(side_by_side, context, initializer=_start_worker, initargs=(threads,)) as pool:
-        for done in [pool.submit(_run_stages, lane) for lane in lanes]:
-            done.result()
+        running = [pool.submit(_run_stages, lane) for lane in lanes]
+        try:
+            for done in as_completed(running):
+                done.result()
+        except BaseException:  # the lanes that have not begun would hide it for hours
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _start_worker(threads: int) -> None:
@@ -256,13 +278,13 @@ def _run_stages(lane: Lane) -> None:
         run()
 
 
-def _settle(path: Path, recipe: Recipe) -> None:
-    """Remember the settings that a folder is made with.
+def settle(path: Path, config: NanoConfig) -> None:
+    """Save the config of a folder to `path`.
 
     Raises:
-        ValueError: Its stages were made with others.
+        ValueError: `path` holds a config that gives other weights.
     """
-    settings = json.loads(json.dumps(asdict(replace(recipe, workers=0))))
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
-        raise TheWorldError(f"{path.parent}: made with other settings than these; choose another folder or remove it")
-    write_json(path, settings)
+    if path.is_file() and (changes := config.changes(read_object(path, cure="choose another folder"))):
+        told = f"{path.parent}: made with other settings: {brief(', '.join(changes))}"
+        raise TheWorldError(f"{told}; give the same, or choose another folder")
+    write_json(path, config.to_dict())

@@ -1,7 +1,8 @@
-"""What the nano recipe trained, in the folders that the package ships: bf16, base models named relative to a fusion."""
+"""Write the results of the nano recipe as the package ships them: in bf16, with relative paths to the base models."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,14 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
 from theworld.nano.dynamics import prompt_embedding
-from theworld.nano.fusion import WORLD_STEPS
+from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_text
 
 CONTROLS = "controls"
-"""Folder of the controls, beside that of the fusion."""
+"""Folder of the controls, next to the folder of the fusion."""
 
-# What a checkpoint holds beside the model, and what `package_delta` writes anew
+# Files of a checkpoint that are not part of the model, or that `package_delta` writes again
 _NOT_PACKAGED = (
     "README.md",
     "checksums.json",
@@ -32,6 +33,7 @@ _NOT_PACKAGED = (
     "*.pth",
     "*.bin",
 )
+_PROCESSOR = ("tokenizer*", "processor_config.json", "chat_template.jinja")
 
 CARD = """\
 ---
@@ -69,23 +71,61 @@ Right answers in percent with 95 % intervals; `theworld evaluate --task micro_wo
 """
 
 
+def digest(folder: Path) -> str:
+    """Return a digest of the weights and configs below a folder: 12 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".safetensors")):
+        found.update(path.relative_to(folder).as_posix().encode())
+        with path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()[:12]
+
+
+def copy_base_models(source: Path, target: Path) -> None:
+    """Copy the folders `gemma` and `cosmos` of `source` to `target`, each all or nothing.
+
+    Raises:
+        ValueError: `target` has other base models.
+    """
+    for name in ("gemma", "cosmos"):
+        if not (target / name).is_dir():
+            partial = target / f"{name}.partial-{os.getpid()}"
+            shutil.copytree(source / name, partial)
+            partial.rename(target / name)
+        elif digest(target / name) != digest(source / name):
+            raise TheWorldError(f"{target / name}: another base model than {source / name}; choose another folder")
+
+
 def package_gemma(source: Path, target: Path) -> None:
-    """Copy what loading needs; the stage has rounded it to bf16 already."""
+    """Copy the files that loading needs. The weights are in bf16 already."""
     _copy(source, target, "vlm.json")
+    shutil.copy(source / "config.json", target)
 
 
 def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a model's folder, the tokenizer without the white space that is half of its file."""
+    """Copy a model's folder, its tokenizer without the white space and brackets that are half of its file.
+
+    The caller writes config.json last: it says that the folder is whole.
+    """
+    left_out = (*left_out, "config.json")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)
-    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
-    write_text(target / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
+    path = target / "tokenizer.json"
+    if path.is_file():
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+        model = tokenizer["model"]
+        model["merges"] = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        write_text(path, json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":")))
 
 
-def package_cosmos(source: Path, target: Path) -> None:
-    """VAE and transformer in bf16, scheduler, the prompt's embedding, and the index of a Cosmos-Predict2 repository."""
+def package_cosmos(source: Path, target: Path, dynamics: Path | None = None) -> None:
+    """Write a folder like a Cosmos-Predict2 repository: VAE and transformer in bf16, scheduler, prompt, and index.
+
+    `dynamics` is the folder that holds `transformer`, if it is not `source`.
+    """
     models: dict[str, type[ModelMixin]] = {"vae": AutoencoderKLWan, "transformer": CosmosTransformer3DModel}
+    folders = {"vae": source, "transformer": dynamics or source}
     for name, cls in models.items():
-        cls.from_pretrained(source / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
+        cls.from_pretrained(folders[name] / name, torch_dtype=torch.bfloat16).save_pretrained(target / name)
     forget_origin(target)
     shutil.copytree(source / "scheduler", target / "scheduler", dirs_exist_ok=True)
     save_prompt_embeds(target, "", prompt_embedding())
@@ -95,9 +135,14 @@ def package_cosmos(source: Path, target: Path) -> None:
     write_text(target / "model_index.json", json.dumps(index, indent=2) + "\n")
 
 
-def package_delta(source: Path, target: Path, weights: Path) -> None:
-    """The delta stored in bf16, computed in fp32, its bases named relative to it: it works wherever `weights` lies."""
-    _copy(source, target, *_NOT_PACKAGED)
+def package_delta(source: Path, target: Path, weights: Path, cosmos: str = "cosmos") -> None:
+    """Write the checkpoint of a fusion: stored in bf16, loaded in fp32, with relative paths to its base models.
+
+    `weights` can therefore be moved. The base models are the folders `gemma` and `cosmos` in `weights`. Controls use
+    the processor of `gemma`.
+    """
+    of_gemma = _PROCESSOR if target.parent.name == CONTROLS else ()
+    _copy(source, target, *_NOT_PACKAGED, *of_gemma)
     tensors = load_file(source / "model.safetensors")
     save_file(
         {name: value.bfloat16() for name, value in tensors.items()},
@@ -105,13 +150,15 @@ def package_delta(source: Path, target: Path, weights: Path) -> None:
         metadata={"format": "pt"},
     )
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
-    bases = {name: os.path.relpath(weights / name, target) for name in ("gemma", "cosmos")}
+    bases = {
+        name: os.path.relpath(weights / folder, target) for name, folder in (("gemma", "gemma"), ("cosmos", cosmos))
+    }
     config |= {**{f"{name}_model_name": folder for name, folder in bases.items()}, "dtype": "float32"}
     write_text(target / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(weights: Path) -> None:
-    """The model card of all folders; the figures are put in when they have been measured."""
+    """Write the model card of all folders. The results are inserted later, after the evaluation."""
 
     def parameters(folder: str) -> int:
         files = [file for file in (weights / folder).rglob("*.safetensors") if "prompt_embeds" not in file.parts]
@@ -119,4 +166,5 @@ def write_card(weights: Path) -> None:
 
     sizes = {"gemma": parameters("gemma"), "cosmos": parameters("cosmos"), "delta": parameters("theworld")}
     sizes["adapters"] = parameters(f"{CONTROLS}/gemma_tuned")
-    write_text(weights / "README.md", CARD.format(**sizes, steps=WORLD_STEPS))
+    steps = json.loads((weights / "theworld" / "config.json").read_text(encoding="utf-8"))["num_world_steps"]
+    write_text(weights / "README.md", CARD.format(**sizes, steps=steps))

@@ -11,7 +11,7 @@ from theworld.constants import DEFAULT_GEMMA_MODEL, FP16_REFUSED
 from theworld.data.columns import ROLES
 from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.operating_points import OPERATING_POINTS, operating_point
-from theworld.utils.settings import keys, nearest, read_values, setting
+from theworld.utils.settings import keys, known_values, read_values, setting
 from theworld.utils.world_settings import check_lora
 
 from .passed_keys import TRAINER, check_enumerated, passed_fields, refusals
@@ -291,13 +291,10 @@ class TrainingConfig(PassedSettings, RunSettings):
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Make a config from JSON values; keys that begin with `_` are ignored. Raises as the constructor."""
-        given = {name: value for name, value in values.items() if not name.startswith("_")}
-        for name in given.keys() - keys(cls).keys():
+        for name in values.keys() - keys(cls).keys():
             if name in REFUSED:
                 raise TheWorldError(f"config key {name!r} cannot be set: {REFUSED[name]}")
-            hint = nearest(name, keys(cls)) or "docs/configuration.md lists the keys"
-            raise TheWorldError(f"unknown config key {brief(repr(name))}: {hint}")
-        return cls(**given)
+        return cls(**known_values(values, cls, "docs/configuration.md lists the keys"))
 
     @classmethod
     def from_file(cls, path: str | Path, overrides: dict[str, Any] | None = None) -> Self:

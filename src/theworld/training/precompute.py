@@ -106,7 +106,8 @@ def precompute(config: TrainingConfig, *, together: int = 1) -> PrecomputeResult
     """
     if config.latent_cache is None:
         raise TheWorldError("latent_cache is not set: name the folder of the latents, as in --latent_cache latents")
-    state = PartialState(cpu=not torch.accelerator.is_available())  # otherwise each CPU process would run alone
+    # Without an accelerator each CPU process would run alone otherwise
+    state = PartialState(cpu=config.use_cpu or not torch.accelerator.is_available())
     with locked(Path(config.output_dir) / FOLDER, is_main=state.is_main_process):
         # 1. Load data and model; one pass over a stream needs no number of steps
         one_pass = replace(config, max_steps=config.max_steps or 1)

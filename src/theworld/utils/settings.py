@@ -207,6 +207,18 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
+def known_values(values: Mapping[str, Any], config: type, listed: str) -> dict[str, Any]:
+    """The values that are no comments: keys that begin with `_` are left out.
+
+    Raises:
+        ValueError: One is no key of `config`; names the nearest key, or where they are `listed`.
+    """
+    given = {name: value for name, value in values.items() if not name.startswith("_")}
+    for name in given.keys() - keys(config).keys():
+        raise TheWorldError(f"unknown config key {brief(repr(name))}: {nearest(name, keys(config)) or listed}")
+    return given
+
+
 def read_values(path: Path) -> dict[str, Any]:
     """The keys of a config file; those that begin with `_` are comments.
 
@@ -220,4 +232,4 @@ def read_values(path: Path) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
 
-__all__ = ["Key", "check_numbers", "keys", "nearest", "read_values", "setting"]
+__all__ = ["Key", "check_numbers", "keys", "known_values", "nearest", "read_values", "setting"]

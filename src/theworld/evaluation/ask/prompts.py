@@ -20,9 +20,13 @@ from theworld.data.prompts import Turn, chat_turns, reserved_tokens
 from theworld.data.regions import draw_regions
 from theworld.data.schema import IMAGE_MARKER, BadSample, Message
 from theworld.model import TheWorld
+from theworld.model.fusion import FUSIONS
 from theworld.utils.devices import input_device
 
 from ..store.predictions import Item
+
+WORLD_INPUTS = ("world_pixel_values", "num_world_steps")
+"""Inputs that the processor makes for the world, the second one for `gated` fusion alone."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Batch:
     # pixels, which cached latents replace
     inputs: dict[str, torch.Tensor]
     prompts: list[str]  # as text (B), see `render`
-    world_tokens: list[int]  # number of world placeholders in each prompt (B)
+    world_tokens: list[int]  # number of world tokens that each prompt calls for (B)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,19 @@ class PromptBuilder:
             turns = {id: own for id, own in turns.items() if id not in long}
             if not long:
                 ids, masks = inputs["input_ids"], inputs["attention_mask"].bool()
-                counts = (ids == self.model.config.world_token_id).sum(-1).tolist()
                 prompts = [render(self.model.processor, row[mask]) for row, mask in zip(ids, masks, strict=True)]
-                return Batch([item for item in items if item.id in turns], inputs, prompts, counts), failed
+                asked = [item for item in items if item.id in turns]
+                return Batch(asked, inputs, prompts, self.count_world_tokens(asked, ids)), failed
         return None, failed
+
+    def count_world_tokens(self, items: Sequence[Item], ids: torch.Tensor) -> list[int]:
+        """World tokens that prompts (B, L) call for: their placeholders, or those of each image in `gated` fusion."""
+        config = self.model.config
+        if FUSIONS[config.fusion].block:
+            return (ids == config.world_token_id).sum(-1).tolist()
+        if self.num_world_steps is None or not self.image:
+            return [0] * len(items)
+        return [len(item.images) * config.world_tokens(self.num_world_steps) for item in items]
 
     @cached_property
     def reserved(self) -> re.Pattern[str]:
@@ -87,13 +100,13 @@ class PromptBuilder:
         return chat_turns(messages, open_images(item, self.image_folder) if self.image else [], self.reserved)
 
     def encode(self, conversations: list[list[Turn]]) -> dict[str, torch.Tensor]:
-        """Model inputs of conversations, left-padded, on the model's input device, without world pixels."""
+        """Model inputs of conversations, left-padded, on the model's input device, without `WORLD_INPUTS`."""
         world = {"use_world": False} if self.num_world_steps is None else {"num_world_steps": self.num_world_steps}
         options: dict[str, Any] = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
         options["processor_kwargs"] = {"padding": True, "padding_side": "left", **world}
         inputs = self.model.processor.apply_chat_template(conversations, return_tensors="pt", **options)
         device = input_device(self.model)
-        return {name: value.to(device) for name, value in inputs.items() if name != "world_pixel_values"}
+        return {name: value.to(device) for name, value in inputs.items() if name not in WORLD_INPUTS}
 
 
 def open_images(item: Item, image_folder: Path | None) -> list[Image.Image]:

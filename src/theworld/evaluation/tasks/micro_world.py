@@ -1,7 +1,7 @@
 """The simulated micro-world: static questions about a frame, and predictive questions about its future.
 
-Answers are one word. A predictive answer has a place, such as the number of the bin or lane: learners and readers
-predict places, which are then translated to the words of the question.
+An answer is a word, and to some conversational questions a sentence. A predictive answer has a place, such as the
+number of the bin or lane: learners and readers predict places, which are then translated to the words of the question.
 """
 
 from __future__ import annotations
@@ -91,11 +91,14 @@ def default_source(output: Path, num_samples: int | None) -> str:
     return str(scenes_of(output / "scenes", "test", share).folder)
 
 
-def learn(items: Sequence[Item], source: SourceSettings, folder: Path, seed: int) -> Learned:
+def learn(
+    items: Sequence[Item], source: SourceSettings, folder: Path, seed: int, cosmos: Path = NANO_WEIGHTS / "cosmos"
+) -> Learned:
     """Answers of static learners that are fitted on the labels that the model's fusion was trained with.
 
     Labelled scenes are those of the recipe: the folders `fusion` and `validation` beside the questions' own, or else
-    simulated into `folder`/scenes. Of the first, mirrored copies are learned as well.
+    simulated into `folder`/scenes. Of the first, mirrored copies are learned as well. `cosmos` is the folder of the
+    world whose latents they read.
     """
     require("nano", "pymunk")
     from theworld.nano import scenes
@@ -106,33 +109,30 @@ def learn(items: Sequence[Item], source: SourceSettings, folder: Path, seed: int
         scenes.load(beside) if beside.is_dir() else scenes.scenes_of(folder / "scenes", split)
         for split, beside in folders.items()
     )
-    first = train.frames[:, 0]
-    features = _features(np.concatenate([first, first[:, :, ::-1]])), _features(validation.frames[:, 0])
     # 2. The best learner of every family, and its answers in the words of each question
     answers: dict[str, str] = {}
     table: list[dict[str, Any]] = []
     for name, asked in _predictive(items).items():
-        places = _places(train.records, name), _places(validation.records, name)
+        places = places_of(train.records, name), places_of(validation.records, name)
         if min(len(set(known.values())) for known in places) < 2:
             continue  # nothing to tell apart
-        places[0].update({len(train) + clip: MIRRORED[name][place] for clip, place in places[0].items()})
-        fitted_on, chosen_on = (
-            Labelled({kind: values[list(known)] for kind, values in seen.items()}, torch.tensor([*known.values()]))
-            for seen, known in zip(features, places, strict=True)
-        )
-        predict, rows = best_learner(name, fitted_on, chosen_on, seed)
-        told = predict(_features(np.stack([item.images[0] for item in asked]))).tolist()
+        fitted_on = labelled(train.frames, places[0], cosmos, mirrored=MIRRORED[name])
+        predict, rows = best_learner(name, fitted_on, labelled(validation.frames, places[1], cosmos), seed)
+        told = predict(features(np.stack([item.images[0] for item in asked]), cosmos)).tolist()
         answers |= {item.id: item.metadata["places"][name][0][place] for item, place in zip(asked, told, strict=True)}
         table += [{**row, "labels": row["labels"] // 2} for row in rows]  # without the mirrored copies
     return Learned(answers, table)
 
 
 def trace(
-    items: Sequence[Item], last_latents: Callable[[Sequence[Item]], Tensor], answers: Mapping[str, str]
+    items: Sequence[Item],
+    last_latents: Callable[[Sequence[Item]], Tensor],
+    answers: Mapping[str, str],
+    cosmos: Path = NANO_WEIGHTS / "cosmos",
 ) -> dict[str, Any]:
     """By predictive family, whether the answers follow the end that the model imagined; see `tracing.py`.
 
-    The readers are fitted on the true last latents of the scenes of `items`, encoded by the shipped world.
+    The readers are fitted on the true last latents of the scenes of `items`, encoded by the world in `cosmos`.
 
     Args:
         last_latents: The full model's rolled-out latents (n, C, T, h, w) of items; only an imagined end of the whole
@@ -146,7 +146,7 @@ def trace(
     # 1. Every scene once, its true latents beside the imagined ones of its questions
     scenes = {item.metadata["clip"]: item for item in items}
     clips = np.stack([item.clip for item in scenes.values()])  # (n, F, H, W, 3)
-    true, flipped = (dict(zip(scenes, _latents(seen), strict=True)) for seen in (clips, clips[:, :, :, ::-1]))
+    true, flipped = (dict(zip(scenes, latents_of(seen, cosmos), strict=True)) for seen in (clips, clips[:, :, :, ::-1]))
     traced: dict[str, Any] = {}
     for name, asked in _predictive(items).items():
         imagined = last_latents(asked).float().cpu()
@@ -183,27 +183,44 @@ def _predictive(items: Sequence[Item]) -> dict[str, list[Item]]:
     return asked
 
 
-def _places(records: Sequence[dict[str, Any]], family: str) -> dict[int, int]:
+def places_of(records: Sequence[dict[str, Any]], family: str) -> dict[int, int]:
     """By index of the scenes that have this outcome, its place."""
     places = {index: outcome_place(record, family) for index, record in enumerate(records)}
     return {index: place for index, place in places.items() if place is not None}
 
 
-def _features(frames: np.ndarray[Any, Any]) -> dict[str, Tensor]:
+def labelled(
+    frames: np.ndarray[Any, Any], places: Mapping[int, int], cosmos: Path, mirrored: Sequence[int] = ()
+) -> Labelled:
+    """First frames of clips (N, F, H, W, 3) with the place of their outcome, as static learners take them.
+
+    Args:
+        places: By index of the clips that are learned from, the place of the outcome.
+        cosmos: Folder of the world whose latents are read.
+        mirrored: The place of each place in the mirrored image, to learn from mirrored copies as well.
+    """
+    first, labels = np.asarray(frames[list(places), 0]), torch.tensor([*places.values()])
+    if mirrored:
+        first = np.concatenate([first, first[:, :, ::-1]])
+        labels = torch.cat([labels, torch.tensor(mirrored)[labels]])
+    return Labelled(features(first, cosmos), labels)
+
+
+def features(frames: np.ndarray[Any, Any], cosmos: Path) -> dict[str, Tensor]:
     """What learners read of frames (n, H, W, 3): pixels (n, 3, H, W), brightness, current latents (n, C, h, w)."""
     pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2) / 255
-    latents = _latents(frames[:, None])[:, :, 0]
+    latents = latents_of(frames[:, None], cosmos)[:, :, 0]
     return {"pixels": pixels, "brightness": pixels.amax(1, keepdim=True), "current latent": latents}
 
 
 @torch.no_grad()
-def _latents(clips: np.ndarray[Any, Any]) -> Tensor:
-    """Latents (n, C, T, h, w) of clips (n, F, H, W, 3) by the shipped nano world."""
+def latents_of(clips: np.ndarray[Any, Any], cosmos: Path) -> Tensor:
+    """Latents (n, C, T, h, w) of clips (n, F, H, W, 3) by the world in the folder `cosmos`."""
     from diffusers import AutoencoderKLWan
 
     from theworld.nano.vae import encode_clips
 
-    vae = AutoencoderKLWan.from_pretrained(NANO_WEIGHTS / "cosmos", subfolder="vae", torch_dtype=torch.float32)
+    vae = AutoencoderKLWan.from_pretrained(cosmos, subfolder="vae", torch_dtype=torch.float32)
     return encode_clips(vae.eval(), clips)
 
 
@@ -213,7 +230,7 @@ MICRO_WORLD = Task(
     load,
     score,
     floors=floors,
-    kinds=("predictive", "static"),
+    kinds=("predictive", "static", "conversational"),
     default_source=default_source,
     learn=learn,
     questions_to_learn=1_000,

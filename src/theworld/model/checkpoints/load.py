@@ -75,7 +75,7 @@ def load_theworld(
     # 2. Load the world encoder, then the processor, which needs its sizes
     if plan.cosmos is not None:
         load_world(model, plan.cosmos, plan.stated)
-    model.processor = load_processor(config, plan.source)
+    model.processor = load_processor(config, processor_source(plan))
     if not language_model:
         embeddings = cast(nn.Embedding, model.get_input_embeddings()).weight  # tied with the head
         embeddings.data = embeddings.data[:0].clone()
@@ -318,6 +318,14 @@ def take_sizes(config: TheWorldConfig, encoder: WorldEncoder, source: Source, st
         )
     vars(config).update(found)
     config.check_world()
+
+
+def processor_source(plan: Plan) -> Source:
+    """Where the processor is: in the checkpoint, or with its Gemma 3 if a folder has no file of a processor at all."""
+    folder = Path(plan.source.name) / plan.source.subfolder
+    files = ("processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
+    lacks = folder.is_dir() and not any((folder / name).exists() for name in files)
+    return plan.gemma if lacks else plan.source
 
 
 def load_processor(config: TheWorldConfig, source: Source) -> TheWorldProcessor:

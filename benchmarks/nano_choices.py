@@ -1,0 +1,157 @@
+"""What each choice of a fusion is worth in the nano world: one changed at a time, trained alike, asked alike.
+
+    python benchmarks/nano_choices.py runs/nano-choices --output docs/results/choices.json
+
+Trains fusions of the shipped base models, each with one number of latent frames ahead. They share scenes,
+conversations, steps and seed, and answer the same questions about validation scenes. Differences are to the first row,
+question by question. Time is that of the world encoder alone, in batches of 64 on one thread; the encoders run in turn.
+If interrupted, run the same command again.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from side_by_side import own_seconds
+
+import theworld
+from theworld import TheWorld
+from theworld.evaluation.result import Result
+from theworld.evaluation.stats.intervals import interval
+from theworld.evaluation.stats.significance import compare
+from theworld.nano.fusion import FUSION_CONFIG
+from theworld.recipes.nano import Lane, align_lane, prepare_fusions, question_lane, run_lanes, simulate
+from theworld.recipes.nano_config import NanoConfig
+from theworld.utils.io import write_json
+from theworld.utils.logging import configure_logging
+from theworld.utils.settings import read_values
+
+KINDS = ("predictive", "static")
+BATCH, ROUNDS = 64, 7
+STEPS = FUSION_CONFIG["num_world_steps"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A fusion, by what it changes against the shipped one.
+
+    Args:
+        keys: Of the training config on questions.
+        fresh: Settings of a new fusion that is trained on questions without an alignment.
+    """
+
+    choice: str
+    value: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    encoder: str = "cosmos"
+    fresh: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.choice}-{self.value}".replace(" ", "-").replace(",", "")
+
+
+AHEAD = [Choice("latent frames ahead", f"{steps}", {"num_world_steps": steps}) for steps in range(STEPS)]
+
+# fmt: off
+CHOICES = (
+    Choice("as shipped", f"rollout, {STEPS} frames, before the image, bidirectional"),
+    *AHEAD,
+    Choice("sampler steps", "6", {"world_inference_steps": 6}),
+    Choice("world encoder", "features of one forward", encoder="cosmos_features"),
+    Choice("world encoder", "current frame, repeated", encoder="still"),
+    Choice("position", "after BOS", {"world_position": "after_bos"}),
+    Choice("attention", "causal", {"world_attention": "causal"}),
+    Choice("alignment", "none", fresh={}),
+    Choice("fusion", "gated, without alignment", fresh={"fusion": "gated"}),
+)
+# fmt: on
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--choices", nargs="*", default=[], help="beside the first, such as position (default: all)")
+    parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
+    parser.add_argument("--align_steps", type=int, help="(default: 1500)")
+    parser.add_argument("--question_steps", type=int, help="(default: 300)")
+    parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
+    parser.add_argument("--workers", type=int, help="trainings side by side")
+    parser.add_argument("--num_samples", type=int, default=2000, help="questions")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    configure_logging()
+    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "seed", "workers")}
+    read = read_values(args.config) if args.config else {}
+    chosen_keys = {name: value for name, value in given.items() if value is not None}
+    config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
+    chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
+    # 1. Alignments, each once, then questions
+    prepare_fusions(args.folder, config)
+    simulate(args.folder, "validation", config)
+    encoders = dict.fromkeys(one.encoder for one in chosen)
+    run_lanes([align_lane(args.folder, config, name, name) for name in encoders], config.workers)
+    run_lanes([questions(args.folder, config, one) for one in chosen], config.workers)
+    # 2. The same questions to all
+    asked = {"data": str(args.folder / "scenes" / "validation"), "num_samples": args.num_samples, "batch_size": 50}
+    asked["latent_cache"] = str(args.folder / "latents")
+    models = [args.folder / "weights" / one.name for one in chosen]
+    results = [
+        theworld.evaluate(model, "micro_world", arms="world", output=str(args.folder / "results" / model.name), **asked)
+        for model in models
+    ]
+    # 3. One row each
+    rows: list[dict[str, Any]] = []
+    for one, result, milliseconds in zip(chosen, results, times(models), strict=True):
+        row = {"choice": one.choice, "value": one.value, "milliseconds": milliseconds}
+        rows.append(row | {kind: accuracy(result, results[0], kind) for kind in KINDS})
+        told = ", ".join(f"{kind} {100 * rows[-1][kind]['estimate']:.1f}" for kind in KINDS)
+        print(f"{one.choice}: {one.value}: {told}, {milliseconds:.1f} ms an image", flush=True)
+    if args.output:
+        steps = {name: getattr(config, name) for name in ("align_steps", "question_steps", "seed")}
+        write_json(args.output, steps | {"rows": rows})
+
+
+def questions(folder: Path, config: NanoConfig, one: Choice) -> Lane:
+    """The run on questions of a choice, from the alignment of its encoder or from random weights."""
+    keys = {"num_world_steps": STEPS, "train_world_steps": None} | dict(one.keys)
+    if one.fresh is None:
+        return question_lane(folder, config, one.name, folder / one.encoder / "align", **keys)
+    start = align_lane(folder, config, one.name, one.encoder, **one.fresh)[:1]
+    return [*start, *question_lane(folder, config, one.name, folder / one.name / "start", **keys)]
+
+
+def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:
+    """Share of right answers with its interval and, unless `result` is the base itself, the paired difference to it."""
+    rows, others = ([row for row in of.predictions["world"] if row.family.startswith(kind)] for of in (result, base))
+    scores, clusters = [row.score for row in rows], [row.cluster for row in rows]
+    own = interval(scores, clusters)
+    found: dict[str, Any] = {"n": own.n, "estimate": own.estimate, "low": own.low, "high": own.high}
+    if result is not base:
+        told = compare(scores, [row.score for row in others], clusters)
+        found["difference"] = {"estimate": told["difference"], "low": told["low"], "high": told["high"]}
+    return found
+
+
+def times(models: list[Path]) -> list[float]:
+    """Milliseconds of CPU time per image of each encoder: the median over rounds in which every one runs once."""
+    torch.set_num_threads(1)
+    loaded = [TheWorld.from_pretrained(path, dtype=torch.float32).model for path in models]
+    pixels = torch.rand(BATCH, 3, *loaded[0].config.world_image_shape) * 2 - 1
+    taken: list[list[float]] = [[] for _ in loaded]
+    for number in range(ROUNDS + 1):
+        for model, own in zip(loaded, taken, strict=True):
+            encode = partial(model.world_encoder.encode, pixels, model.config.num_world_steps)
+            took = own_seconds(encode, pixels.device)
+            if number:  # the first warms up
+                own.append(1000 * took / BATCH)
+    return [statistics.median(own) for own in taken]
+
+
+if __name__ == "__main__":
+    main()
