@@ -189,8 +189,9 @@ def align_lane(
 
 def tuned_lane(out: Path, config: NanoConfig, name: str = f"{CONTROLS}/gemma_tuned", **keys: Any) -> Lane:
     """Return the stages of Gemma without a world. Its adapters are trained on the same questions for as many steps."""
-    plain: dict[str, Any] = {"enable_world": False, "num_world_steps": None, "train_world_steps": None, "latent_cache": None}
-    return question_lane(out, config, name, out / "weights" / "gemma", **plain | {"lora": ADAPTERS} | keys)
+    unused = dict.fromkeys(("num_world_steps", "train_world_steps", "latent_cache"))
+    plain: dict[str, Any] = {**unused, "enable_world": False, "lora": ADAPTERS, **keys}
+    return question_lane(out, config, name, out / "weights" / "gemma", **plain)
 
 
 def question_lane(
