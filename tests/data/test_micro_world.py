@@ -47,7 +47,7 @@ def test_a_question_shows_its_frame_alone(folder: Path) -> None:
         if row.metadata["kind"] == "predictive":
             assert frame == 0
             assert answer.content == scenes.records[clip]["outcomes"][row.metadata["family"]]
-    assert {row.metadata["kind"] for row in rows} == {"static", "predictive"}
+    assert {row.metadata["kind"] for row in rows} == {"static", "predictive", "conversational"}
     assert {row.metadata["frame"] for row in rows} > {0, 12}
     assert open_image(rows[0].images[0]).size == (32, 32)
 
@@ -109,7 +109,7 @@ def test_workers_read_it_too(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"clip_frames": 13}, "clip_frames=13: the scenes in .* have 9 frames"),
+        ({"clip_frames": 17}, "clip_frames=17: the scenes in .* have 13 frames"),
         ({"clip_frames": 4}, "clip_frames=4"),
         ({"clip_frames": 9, "question_template": "?"}, "question_template"),
         ({"streaming": True}, "streaming"),

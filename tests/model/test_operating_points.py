@@ -90,7 +90,7 @@ def test_a_config_does_not_take_a_point() -> None:
 def test_a_point_that_a_checkpoint_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     image = "src/theworld/nano/examples/drop.png"
     assert main(["ask", image, "Where?", "--operating_point", "native"]) == 2
-    assert "num_world_steps=4: expected 0 to max_world_steps=2" in (told := capsys.readouterr().err)
+    assert "num_world_steps=4: expected 0 to max_world_steps=3" in (told := capsys.readouterr().err)
     assert told.count("\n") == 1
 
 
