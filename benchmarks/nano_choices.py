@@ -85,12 +85,17 @@ def main() -> None:
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    known = [*dict.fromkeys(one.choice for one in CHOICES)]
+    if unknown := [name for name in args.choices if name not in known]:
+        parser.error(f"--choices {unknown}: expected some of {', '.join(known)}")
     configure_logging()
     given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "seed", "workers")}
     read = read_values(args.config) if args.config else {}
     chosen_keys = {name: value for name, value in given.items() if value is not None}
     config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
     chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
+    if config.world_steps != STEPS:
+        parser.error(f"world_steps={config.world_steps}: expected {STEPS}, as the shipped base models have")
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
     simulate(args.folder, "validation", config)

@@ -50,7 +50,10 @@ def main() -> None:
 
 
 def take_evidence(path: Path) -> None:
-    """Copy evidence.json of an experiment, and its figures, beside the pages."""
+    """Copy evidence.json of an experiment, and its figures, beside the pages, if both are whole."""
+    evidence_text(json.loads(path.read_text(encoding="utf-8")))
+    if not (path.parent / "figures").is_dir():
+        raise SystemExit(f"{path.parent / 'figures'}: no such folder; `theworld nano evidence` writes it")
     shutil.copyfile(path, RESULTS / "evidence.json")
     shutil.copytree(path.parent / "figures", ROOT / "docs" / "evidence", dirs_exist_ok=True)
 

@@ -481,3 +481,25 @@ def test_too_few_test_scenes_to_read_imagined_ends_are_found_first(
 def test_other_dynamics_have_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nano", "evidence", str(tmp_path), "--quick", "--dynamics", str(tmp_path / "none")]) == 2
     assert "expected a folder of dynamics" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"seeds": (0, 0)}, r"seeds=\[0, 0\]: expected different whole numbers"),
+        ({"seeds": (-1,)}, r"seeds=\[-1\]: expected different whole numbers"),
+        ({"dynamics": (Path("a"), Path("a"))}, "dynamics: expected different folders"),
+        ({"config": NanoConfig(levels={"pegs": 0})}, "the hardest scenes; leave it out"),
+    ],
+)
+def test_nothing_is_counted_twice_or_made_easier(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(TheWorldError, match=told):
+        EvidenceSettings(**options)
+
+
+def test_scenes_of_unknown_settings_are_not_used(tmp_path: Path) -> None:
+    (tmp_path / "scenes" / "fusion").mkdir(parents=True)
+    with pytest.raises(TheWorldError, match="has scenes of unknown settings; choose another folder"):
+        train_fusions(tmp_path, ["cosmos"], [0], TINY.config)
+    with pytest.raises(TheWorldError, match=r"seed=\[0, 0\]"):
+        train_fusions(tmp_path, ["cosmos"], [0, 0], TINY.config)

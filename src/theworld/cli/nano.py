@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"))
     encoders = "world encoders, one fusion each (default: cosmos)"
     fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
-    seeds = "training seeds, one fusion of every encoder each (default: 0)"
-    fuse.add_argument("--seed", type=int, nargs="+", default=[0], metavar="SEED", help=seeds)
+    seeds = "training seeds, one fusion of every encoder each (default: the recipe's)"
+    fuse.add_argument("--seed", type=int, nargs="+", metavar="SEED", help=seeds)
 
     evidence = jobs.add_parser("evidence", help="measure whether answers follow from the rollout, or resume it")
     evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
@@ -117,7 +117,7 @@ def _fuse(args: argparse.Namespace) -> int:
 
     for encoder in args.world_encoder:
         check_choice("world_encoder", encoder)
-    folders = [str(path) for path in train_fusions(args.folder, args.world_encoder, args.seed, config)]
+    folders = [str(path) for path in train_fusions(args.folder, args.world_encoder, args.seed or [config.seed], config)]
     return report(args, {"weights": folders}, "\n".join(f"weights in {folder}" for folder in folders))
 
 

@@ -119,6 +119,10 @@ def generate(
                 f"cannot make {count} scenes of kind {kind!r}: expected one of {', '.join(KINDS)}, "
                 f"and at most {_SEEDS_PER_SPLIT} scenes"
             )
+    if not any(counts.values()):
+        raise TheWorldError(f"{dict(counts)} scenes: expected at least one")
+    if workers < 1:
+        raise TheWorldError(f"workers={workers}: expected at least 1")
     if folder.exists():
         raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
     free = split == "train"

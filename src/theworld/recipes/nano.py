@@ -115,11 +115,20 @@ def train_fusions(
         ValueError: `out` was made with another config.
     """
     config = config or NanoConfig()
+    check_seeds("seed", seeds)
+    if len(set(encoders)) < len(encoders):
+        raise TheWorldError(f"world_encoder={[*encoders]}: expected different world encoders")
     prepare_fusions(out, config)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
     lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
     run_lanes(lanes, config.workers)
     return [out / "weights" / name for name, *_ in chosen]
+
+
+def check_seeds(name: str, seeds: Sequence[int]) -> None:
+    """Raise a ValueError unless `seeds` are one or several different seeds."""
+    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+        raise TheWorldError(f"{name}={[*seeds]}: expected different whole numbers from 0 to {2**32 - 1}")
 
 
 def prepare_fusions(out: Path, config: NanoConfig) -> None:
@@ -283,8 +292,12 @@ def settle(path: Path, config: NanoConfig) -> None:
     """Save the config of a folder to `path`.
 
     Raises:
-        ValueError: `path` holds a config that gives other weights.
+        ValueError: `path` holds a config that gives other weights, or its folder holds results of an unknown config.
     """
+    folder = path.parent
+    held = [name for name in ("scenes", "cosmos", "gemma", "clips", "conversations") if (folder / name).exists()]
+    if held and not path.is_file():
+        raise TheWorldError(f"{folder}: has {', '.join(held)} of unknown settings; choose another folder")
     if path.is_file() and (changes := config.changes(read_object(path, cure="choose another folder"))):
         told = f"{path.parent}: made with other settings: {brief(', '.join(changes))}"
         raise TheWorldError(f"{told}; give the same, or choose another folder")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -88,11 +89,16 @@ def copy_base_models(source: Path, target: Path) -> None:
         ValueError: `target` has other base models.
     """
     for name in ("gemma", "cosmos"):
-        if not (target / name).is_dir():
+        if not (target / name).exists():
             partial = target / f"{name}.partial-{os.getpid()}"
-            shutil.copytree(source / name, partial)
-            partial.rename(target / name)
-        elif digest(target / name) != digest(source / name):
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                shutil.copytree(source / name, partial)
+                with suppress(OSError):  # another process was first
+                    partial.rename(target / name)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        if not (target / name).is_dir() or digest(target / name) != digest(source / name):
             raise TheWorldError(f"{target / name}: another base model than {source / name}; choose another folder")
 
 

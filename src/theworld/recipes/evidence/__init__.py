@@ -63,8 +63,8 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
         raise TheWorldError(f"test={counts}: {told}")
     check_dynamics((*settings.dynamics, *settings.checkpoints))
     experiment = Experiment(folder, settings)
-    experiment.check_weights()
     settle(folder / "recipe.json", settings.config)
+    experiment.check_weights()
     inputs = settings.inputs()
     evidence: dict[str, Any] = {
         name: experiment.result(f"lines/{name}", inputs, lambda line=line: line(experiment))

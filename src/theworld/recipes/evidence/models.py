@@ -110,10 +110,9 @@ def copy_bases(experiment: Experiment) -> None:
 def check_dynamics(folders: Sequence[Path]) -> None:
     """Raise a FileNotFoundError if a folder has no transformer."""
     for folder in folders:
-        if not (folder / "transformer" / "config.json").is_file():
-            raise MissingFileError(
-                f"{folder / 'transformer' / 'config.json'}: no such file; expected a folder of dynamics"
-            )
+        transformer = folder / "transformer"
+        if not (transformer / "config.json").is_file() or not any(transformer.glob("*.safetensors")):
+            raise MissingFileError(f"{transformer}: no config.json and weights; expected a folder of dynamics")
 
 
 def with_dynamics(experiment: Experiment, dynamics: Path) -> str:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from theworld.nano.kinds import KINDS
 from theworld.nano.scenes import SceneSet, generate, load
 from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
@@ -16,7 +17,7 @@ from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 from theworld.utils.settings import keys
 
-from ..nano import simulate
+from ..nano import check_seeds, simulate
 from ..nano_config import QUICK_CONFIG, NanoConfig
 from ..package import digest
 
@@ -41,8 +42,9 @@ class EvidenceSettings:
     """Settings of the experiment: models, labels, scenes and questions.
 
     Raises:
-        ValueError: A number of labels is below 1 or above the number of scenes to learn from, or `config` has another
-            law than `usual` or no scenes of a kind that the experiment asks about.
+        ValueError: A number of labels is below 1 or above the number of scenes to learn from; a seed or folder is given
+            twice; or `config` has another law than `usual`, a level below the hardest, or no scenes of a kind that the
+            experiment asks about.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # training seeds of fusions and controls
@@ -67,6 +69,17 @@ class EvidenceSettings:
             counts = self.config.counts(split)
             if not all(counts.get(kind) for kind in HARD_KINDS):
                 raise TheWorldError(f"{split}={counts}: expected scenes of {' and '.join(HARD_KINDS)}")
+        if any(
+            level < KINDS[kind].levels - 1 for kind, level in (self.config.levels or {}).items() if kind in HARD_KINDS
+        ):
+            raise TheWorldError(
+                f"levels={self.config.levels}: the experiment asks about the hardest scenes; leave it out"
+            )
+        check_seeds("seeds", self.seeds)
+        for name in ("dynamics", "checkpoints"):
+            folders = [folder.resolve() for folder in getattr(self, name)]
+            if len(set(folders)) < len(folders):
+                raise TheWorldError(f"{name}: expected different folders")
         most = min(self.config.counts("fusion")[kind] for kind in HARD_KINDS)
         for labels in (self.labels, *self.curve):
             if not 1 <= labels <= most:
