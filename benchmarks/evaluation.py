@@ -121,7 +121,9 @@ def measure(count: int, batch_size: int, pairs: int) -> dict[str, dict[str, floa
     model = TheWorld.from_pretrained("nano", dtype=dtype, device_map={"": device})
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "scenes", "test", SCENES)
-        items = MICRO_WORLD.load(SourceSettings(path=f"{folder}/scenes", num_samples=count)).items
+        asked = MICRO_WORLD.load(SourceSettings(path=f"{folder}/scenes", num_samples=2 * count)).items
+        # Answers of one word: a generated sentence may be none of the choices
+        items = tuple(item for item in asked if not item.family.startswith("conversational"))[:count]
         sides = Sides(model, items, batch_size, Path(folder) / "latents")
         rows: dict[str, dict[str, float]] = {}
         for name, ours, other in (
