@@ -139,7 +139,7 @@ def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = {"n": own.n, "estimate": own.estimate, "low": own.low, "high": own.high}
     if result is not base:
         told = compare(scores, [row.score for row in others], clusters)
-        found["difference"] = {"estimate": told["difference"], "low": told["low"], "high": told["high"]}
+        found["to_first"] = {key: told[key] for key in ("difference", "low", "high")}
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
-from theworld.recipes.evidence.tables import evidence_text, percent, table
+from theworld.recipes.evidence.tables import evidence_text, percent, points, table
 from theworld.recipes.evidence.tables import tracing_text as traced_families
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_text
@@ -165,17 +165,12 @@ def choices_text(choices: Mapping[str, Any]) -> str:
     """One row per choice: accuracy by kind, the difference to the first row in points, and time per image."""
     rows: list[list[Any]] = []
     for row in choices["rows"]:
-        cells = [cell for kind in ("predictive", "static") for cell in (percent(row[kind]), _points(row[kind]))]
+        cells: list[str] = []
+        for accuracy in (row["predictive"], row["static"]):
+            cells += [percent(accuracy), points(accuracy["to_first"]) if "to_first" in accuracy else ""]
         rows.append([row["choice"], row["value"], *cells, f"{row['milliseconds']:.1f}"])
     header = ["choice", "changed to", "predictive", "difference", "static", "difference", "ms an image"]
     return table(header, rows)
-
-
-def _points(row: Mapping[str, Any]) -> str:
-    """The difference of a row of `choices_text`, or nothing in the first one."""
-    if (told := row.get("difference")) is None:
-        return ""
-    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * told[key] for key in ("estimate", "low", "high")))
 
 
 def put(page: Path, name: str, text: str) -> None:

@@ -80,10 +80,10 @@ def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]
     assert all(row["milliseconds"] > 0 for row in (first, *others))
     for kind in ("predictive", "static"):
-        assert "difference" not in first[kind]
+        assert "to_first" not in first[kind]
         for row in others:
             gained = row[kind]["estimate"] - first[kind]["estimate"]
-            assert row[kind]["difference"]["estimate"] == pytest.approx(gained, abs=1e-9)
+            assert row[kind]["to_first"]["difference"] == pytest.approx(gained, abs=1e-9)
 
 
 def test_full_size(run: Run) -> None:

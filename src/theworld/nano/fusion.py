@@ -8,8 +8,6 @@ train the world model or the language model.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +17,7 @@ import torch
 from PIL import Image
 
 from theworld.model import TheWorld
+from theworld.utils.folders import made_whole
 
 from .conversations import (
     FIRST,
@@ -84,9 +83,7 @@ def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
     """
     scenes = load(scenes_folder)
     last = scenes.frames.shape[1] - 1
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with made_whole(out) as partial:
         shape = (2 * len(scenes), *scenes.frames.shape[1:])
         clips = np.lib.format.open_memmap(partial / "frames.npy", "w+", np.uint8, shape)
         for clip, frames in enumerate(scenes.frames):
@@ -94,9 +91,6 @@ def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
             clips[2 * clip] = frames
             clips[2 * clip + 1] = frames[np.minimum(np.arange(last + 1) + present, last)]
         clips.flush()
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def later_present(clip: int, last: int, seed: int) -> int:
@@ -117,15 +111,9 @@ def write_conversations(
         labels: Maximum number of scenes of each kind; the first ones are used. Default: all.
     """
     scenes = load(scenes_folder)
-    partial = out.with_name(f"{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
-        with (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
-            for name, conversation in _conversations(scenes, draws, labels, seed):
-                lines.write(json.dumps(_row(partial, scenes, name, conversation)) + "\n")
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with made_whole(out) as partial, (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
+        for name, conversation in _conversations(scenes, draws, labels, seed):
+            lines.write(json.dumps(_row(partial, scenes, name, conversation)) + "\n")
 
 
 def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:

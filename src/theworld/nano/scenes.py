@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from multiprocessing import Pool
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from theworld.utils.errors import ExistingFileError, TheWorldError
+from theworld.utils.folders import made_whole
 
 from .families import Question
 from .kinds import KINDS, draw_scene, sample_disputed, sample_scene
@@ -132,13 +131,8 @@ def generate(
         for kind, count in counts.items()
         for i in range(count)
     ]
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with made_whole(folder) as partial:
         _write(partial, jobs, workers)
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return load(folder)
 
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from theworld.model.world_encoders.prompt_embeds import save_prompt_embeds
 from theworld.nano.dynamics import prompt_embedding
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import made_whole
 from theworld.utils.hub import forget_origin
 from theworld.utils.io import write_text
 
@@ -90,14 +90,12 @@ def copy_base_models(source: Path, target: Path) -> None:
     """
     for name in ("gemma", "cosmos"):
         if not (target / name).exists():
-            partial = target / f"{name}.partial-{os.getpid()}"
-            shutil.rmtree(partial, ignore_errors=True)
             try:
-                shutil.copytree(source / name, partial)
-                with suppress(OSError):  # another process was first
-                    partial.rename(target / name)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                with made_whole(target / name) as partial:
+                    shutil.copytree(source / name, partial, dirs_exist_ok=True)
+            except OSError:
+                if not (target / name).is_dir():  # else another process was first
+                    raise
         if not (target / name).is_dir() or digest(target / name) != digest(source / name):
             raise TheWorldError(f"{target / name}: another base model than {source / name}; choose another folder")
 

@@ -70,6 +70,19 @@ def put(folder: Path, target: Path, *, replaced: Sequence[str], marks: Sequence[
     os.chdir(here)  # enter it by name again: it may be the folder that was exchanged
 
 
+@contextmanager
+def made_whole(target: Path) -> Generator[Path]:
+    """A new folder to write in, which becomes `target` at the end, or is removed after an error."""
+    partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)  # of an earlier process with this number
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def place_for(target: Path) -> Path:
     """The folder to write a new `target` in: its parent, or `target` if it is a mount point or the parent read-only."""
     apart = target.is_dir() and target.stat().st_dev != target.parent.stat().st_dev

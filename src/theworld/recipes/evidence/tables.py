@@ -66,7 +66,7 @@ def gain_text(families: Mapping[str, Any], what: str) -> str:
             ARMS[name],
             f"{100 * rival['validation']:.1f}",
             f"{100 * rival['accuracy']:.1f}",
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * rival[key] for key in ("difference", "low", "high"))),
+            points(rival),
             f"{rival['p_holm']:.4f}",
             _yes(name == row["bar"]),
         ]
@@ -130,7 +130,7 @@ def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
             row["num_world_steps"],
             row["n"],
             f"{100 * row['gemma']:.1f}",
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row[key] for key in ("difference", "low", "high"))),
+            points(row),
             f"{row['worst']['family']} {100 * row['worst']['difference']:+.1f}",
         ]
         for row in rows
@@ -153,6 +153,11 @@ def percent(share: Mapping[str, Any] | None) -> str:
     if not share:
         return "-"
     return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share[key] for key in ("estimate", "low", "high")))
+
+
+def points(row: Mapping[str, Any]) -> str:
+    """A difference in points of accuracy with the ends of its 95 % interval."""
+    return "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row[key] for key in ("difference", "low", "high")))
 
 
 def _yes(holds: bool) -> str:
