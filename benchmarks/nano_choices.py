@@ -94,8 +94,6 @@ def main() -> None:
     chosen_keys = {name: value for name, value in given.items() if value is not None}
     config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
     chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
-    if config.world_steps != STEPS:
-        parser.error(f"world_steps={config.world_steps}: expected {STEPS}, as the shipped base models have")
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
     simulate(args.folder, "validation", config)

@@ -275,7 +275,7 @@ def test_several_processes_write_the_bytes_of_one(checkpoint: str, tmp_path: Pat
 
 def test_a_second_run_in_the_folder_is_refused_before_it_writes(settings: EvaluationSettings) -> None:
     with locked(settings.folder, is_main=True):
-        with pytest.raises(ValueError, match="another run uses this folder; wait for its end, or choose another --out"):
+        with pytest.raises(ValueError, match="another run uses this folder; wait for its end"):
             evaluate(settings)
         assert [path.name for path in settings.folder.iterdir()] == [".lock"]
 

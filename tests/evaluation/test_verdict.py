@@ -12,7 +12,7 @@ from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.score import task_numbers
 from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.store.refusals import ArmRun
-from theworld.evaluation.verdict import Verdict, correct, decide, decisive_arms, p_text
+from theworld.evaluation.verdict import Verdict, correct, decide, decide, decisive_arms, p_text
 
 KINDS = ("predictive", "static")
 DECISIVE = decisive_arms(2, learns=True)
@@ -134,6 +134,14 @@ def test_a_tiny_set_shows_nothing() -> None:
     found = verdicts(made(shares, ITEMS[:4]))["predictive"]
     assert found.outcome == NONE
     assert "this set is too small to show any difference" in found.text
+
+
+def test_a_comparison_without_power_does_not_hide_that_of_the_others() -> None:
+    row = {"difference": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0, "smallest_difference": 0.02}
+    told = {**dict.fromkeys(DECISIVE, row), "gemma": {**row, "smallest_difference": 1.0}}
+    assert "(the smallest difference that this set can show is 2.0 points)" in decide(told, DECISIVE, 0.01).text
+    told["current_frame"] = {**row, "smallest_difference": 0.034}
+    assert "(the smallest difference that this set can show is 2.0 to 3.4 points)" in decide(told, DECISIVE, 0.01).text
 
 
 def test_clusters_that_carry_the_whole_difference_are_no_evidence() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from theworld.nano.fit import Draws, Ema, Group, Progress, fit, schedule
+from theworld.utils.errors import TheWorldError
 
 
 def quadratic(parameter: nn.Parameter):
@@ -60,7 +61,7 @@ def test_ema_lies_between_the_start_and_the_source():
 
 def test_an_infinite_loss_stops_the_run():
     parameter = nn.Parameter(torch.ones(1))
-    with pytest.raises(FloatingPointError, match="broken"):
+    with pytest.raises(TheWorldError, match=r"broken: the loss is nan at step 5; run it .* with a lower learning rate"):
         fit("broken", lambda _: (parameter.sum() * float("nan"), {}), [Group([parameter], 0.1)], steps=5)
 
 

@@ -25,7 +25,12 @@ DEFAULTS = NanoConfig()
         ({"kinds": []}, "kinds=[]: expected different kinds, at least one"),
         ({"kinds": ["pegs", "pegs"]}, "kinds=['pegs', 'pegs']: expected different kinds, at least one"),
         ({"kinds": ["pegs"], "test": {"drop": 3}}, "test: unknown name 'drop': expected some of pegs"),
-        ({"kinds": ["pegs"], "test": {"pegs": 0}}, "test={'pegs': 0}: expected numbers of scenes from 0, and one"),
+        (
+            {"kinds": ["pegs"], "test": {"pegs": 0}},
+            "test={'pegs': 0}: expected numbers of scenes from 0 to 10000000, and one",
+        ),
+        ({"train": {"pegs": 10_000_001}}, "train={'drop': 2500, "),
+        ({"start_from": "~nobody-of-this-name/x"}, "start_from='~nobody-of-this-name/x': has no gemma/config.json"),
         ({"levels": {"pegs": 3}}, "levels={'pegs': 3}: expected 0 to 2 of pegs"),
         ({"law": "none"}, "law='none': expected one of usual, tilted"),
         ({"world_steps": 1}, "world_steps=1: expected 2 to 7"),
@@ -46,6 +51,14 @@ def test_mistakes_are_named_with_what_was_expected(values: dict[str, Any], told:
         ({"vae": {"base_dims": 16}}, "vae: unknown name 'base_dims': did you mean 'base_dim'?"),
         ({"vae": {"dim_mult": [1, 2]}}, "vae={'dim_mult': [1, 2]}: expected four numbers"),
         ({"vision": {"image_size": 64}}, "vision: unknown name 'image_size'"),
+        ({"text": {"hidden_size": "128"}}, "text: hidden_size='128': expected a value like 128"),
+        ({"text": {"hidden_size": 0}}, "text: hidden_size=0: expected a value like 128"),
+        ({"text": {"num_hidden_layers": True}}, "text: num_hidden_layers=True: expected a value like 5"),
+        ({"text": {"head_dim": 32.5}}, "text: head_dim=32.5: expected a value like 32"),
+        ({"transformer": {"mlp_ratio": None}}, "transformer: mlp_ratio=None: expected a value like 4.0"),
+        ({"transformer": {"mlp_ratio": float("inf")}}, "transformer: mlp_ratio=inf: expected a value like 4.0"),
+        ({"vae": {"dim_mult": 4}}, "vae: dim_mult=4: expected a value like [1, 2, 4, 4]"),
+        ({"vae": {"base_dim": 10**9}}, "vae: base_dim=1000000000: expected a value like 8, at most 65536"),
     ],
 )
 def test_only_sizes_of_the_nano_models_may_change(values: dict[str, Any], told: str) -> None:

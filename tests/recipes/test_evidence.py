@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from theworld.recipes.nano import train_fusions
 from theworld.recipes.nano_config import SMOKE, NanoConfig
 from theworld.recipes.package import digest
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import locked
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import read_jsonl, write_json
 
@@ -443,30 +445,34 @@ def test_the_experiment_runs_resumes_and_reports(
     assert [model["name"] for model in found["dose"]["models"]] == ["2 sampler steps", "3 sampler steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
-    # 2. What is there is not computed again
+    # 2. Labels are of the first scenes, those that the conversations are about
+    scenes = load(folder / "scenes" / "fusion")
+    rows = read_jsonl(folder / "fusions" / "conversations-4" / "conversations.jsonl")
+    first = [record["seed"] for record in scenes.records if record["kind"] == "pegs"][:4]
+    asked = {row["id"].rpartition("-")[0] for row in rows}
+    assert {name for name in asked if name.startswith("pegs")} == {f"pegs-{seed}" for seed in first}
+    # 3. What is there is not computed again
     for name in ("train_models", "evaluate", "best_learner", "train_dynamics"):
         for module in (comparisons, answering, package.models):
             monkeypatch.setattr(module, name, pytest.fail, raising=False)
     assert main(options) == 0
     assert json.loads((folder / "evidence.json").read_text(encoding="utf-8")) == found
-    # 3. Its tables
+    # 4. Its tables
     assert "| law swap |" in evidence_text(found)
-    # 4. Scenes of other sizes, and results of other weights, are not mixed with these
+    # 5. A damaged result is named
+    damaged = folder / "results" / "lines" / "bars.json"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:20])
+    assert main(options) == 2
+    assert f"{damaged}: damaged, not JSON" in (said := capsys.readouterr().err)
+    assert said.rstrip().endswith("remove the file")
+    damaged.write_bytes(whole)
+    # 6. Scenes of other sizes, and results of other weights, are not mixed with these
     assert main([*options, "--question_learning_rate", "0.1"]) == 2
     assert "made with other settings: question_learning_rate (0.0003 -> 0.1)" in capsys.readouterr().err
     shutil.copyfile(folder / "made/weights/cosmos-0/model.safetensors", folder / "weights/theworld/other.safetensors")
     assert main(options) == 2
     assert "of other weights" in capsys.readouterr().err
-
-
-def test_labels_are_of_the_scenes_that_the_conversations_are_about(folder: Path) -> None:
-    scenes = load(folder / "scenes" / "fusion")
-    rows = read_jsonl(folder / "fusions" / "conversations-4" / "conversations.jsonl")
-    asked = {row["id"].rpartition("-")[0] for row in rows}
-    first = [clip for clip, record in enumerate(scenes.records) if record["kind"] == "pegs"][:4]
-    assert {name for name in asked if name.startswith("pegs")} == {
-        f"pegs-{scenes.records[clip]['seed']}" for clip in first
-    }
 
 
 def test_too_few_test_scenes_to_read_imagined_ends_are_found_first(
@@ -495,6 +501,28 @@ def test_other_dynamics_have_to_be_there(tmp_path: Path, capsys: pytest.CaptureF
 def test_nothing_is_counted_twice_or_made_easier(options: dict[str, Any], told: str) -> None:
     with pytest.raises(TheWorldError, match=told):
         EvidenceSettings(**options)
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("job", ["train", "fuse", "evidence"])
+def test_two_runs_in_one_folder_are_refused(job: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--quick", "--test", '{"pegs": 100, "bumpers": 100}'] if job == "evidence" else ["--smoke"]
+    with locked(tmp_path, is_main=True):
+        assert main(["nano", job, str(tmp_path), *options]) == 2
+    assert "another run uses this folder; wait for its end" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"), [({"image_size": 48}, "image_size=48: expected 32"), ({"world_steps": 2}, "expected 3, as in")]
+)
+def test_clips_are_those_of_the_models(changed: dict[str, int], told: str, tmp_path: Path) -> None:
+    config = replace(TINY.config, **changed)
+    with pytest.raises(TheWorldError, match=told):
+        train_fusions(tmp_path / "fusions", ["cosmos"], [0], config)
+    with pytest.raises(TheWorldError, match=told):
+        Experiment(tmp_path / "evidence", replace(TINY, config=config)).check_weights()
+    assert not [*tmp_path.glob("*/scenes")]
 
 
 def test_scenes_of_unknown_settings_are_not_used(tmp_path: Path) -> None:

@@ -370,9 +370,7 @@ def test_a_second_run_in_the_folder_is_refused_until_the_first_dies(whole: Train
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(
-        ValueError, match="another run uses this folder; wait for its end, or choose another --output_dir"
-    ):
+    with pytest.raises(ValueError, match="another run uses this folder; wait for its end, or choose another folder"):
         continued(whole, output_dir=str(run))
     assert {path.name for path in run.iterdir()} - {".lock"} == before
     with locked(run, is_main=False):  # another rank of the same launch

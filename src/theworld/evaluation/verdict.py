@@ -87,11 +87,18 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
     tied = [_shown(*one) for one in unbeaten.items() if not _lost(one[1])]
     reasons = [f"worse than {'; '.join(lost)}"] if lost else []
     if tied:
-        smallest = max(them["smallest_difference"] for them in unbeaten.values() if not _lost(them))
-        power = f"the smallest difference that this set can show is {100 * smallest:.1f} points"
-        power = power if smallest < 1.0 else "this set is too small to show any difference"
+        power = _power([them["smallest_difference"] for them in unbeaten.values() if not _lost(them)])
         reasons.append(f"not shown to be better than {'; '.join(tied)} ({power})")
     return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
+
+
+def _power(smallest: Sequence[float]) -> str:
+    """The differences that a set can show to several arms, in words; 1.0 stands for none."""
+    points = [f"{100 * one:.1f}" for one in sorted(smallest) if one < 1.0]
+    if not points:
+        return "this set is too small to show any difference"
+    span = points[0] if points[0] == points[-1] else f"{points[0]} to {points[-1]}"
+    return f"the smallest difference that this set can show is {span} points"
 
 
 def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -190,8 +190,7 @@ def fit(
         `{"name", "steps", "minutes", **last averages, "curve": [a row per log line]}`.
 
     Raises:
-        FloatingPointError: The loss is not finite.
-        ValueError: The saved progress belongs to another training.
+        ValueError: The loss is not finite, or the saved progress belongs to another training.
     """
     # 1. Parameters and optimiser
     groups = [Group(list(group.parameters), group.learning_rate, group.delay, group.weight_decay) for group in groups]
@@ -232,7 +231,8 @@ def fit(
         described = " ".join(f"{key} {value:.4g}" for key, value in curve[-1].items() if key != "step")
         logger.info("%s %d/%d %s", name, done, steps, described)
         if not math.isfinite(curve[-1]["loss"]):
-            raise FloatingPointError(f"{name}: the loss is {curve[-1]['loss']} at step {done}")
+            told = f"{name}: the loss is {curve[-1]['loss']} at step {done}"
+            raise TheWorldError(f"{told}; run it in another folder with a lower learning rate")
         if now - saved > 60 * save_minutes or done == steps:
             if save is not None:
                 save()

@@ -30,7 +30,7 @@ from theworld.training.config import TrainingConfig
 from theworld.training.precompute import precompute
 from theworld.training.run import train
 from theworld.utils.errors import TheWorldError, brief
-from theworld.utils.folders import read_object
+from theworld.utils.folders import locked, read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
@@ -68,33 +68,34 @@ def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
     they are trained in parallel processes.
 
     Raises:
-        ValueError: `out` was made with another config.
+        ValueError: `out` was made with another config, or another run uses it.
     """
     config = config or NanoConfig()
-    settle(out / "recipe.json", config)
-    scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
-    # 1. The scenes
-    for split in SPLITS:
-        simulate(out, split, config)
-    # 2. The world model and the language model in parallel
-    world: Lane = [
-        (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
-        (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **config.of_dynamics())),
-        (weights / "cosmos" / "model_index.json", partial(package_cosmos, cosmos, weights / "cosmos")),
-    ]
-    language: Lane = [
-        (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **config.of_vlm())),
-        (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
-    ]
-    run_lanes([world, language], config.workers)
-    # 3. The fusion and its controls in parallel
-    _converse(out, config)
-    lane = partial(fusion_lane, out, config)
-    controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
-    run_lanes([lane("theworld"), *controls, tuned_lane(out, config)], config.workers)
-    if not (weights / "README.md").is_file():
-        write_card(weights)
-    return weights
+    with locked(out, is_main=True, option="folder"):
+        settle(out / "recipe.json", config)
+        scenes, cosmos, gemma, weights = out / "scenes", out / "cosmos", out / "gemma", out / "weights"
+        # 1. The scenes
+        for split in SPLITS:
+            simulate(out, split, config)
+        # 2. The world model and the language model in parallel
+        world: Lane = [
+            (cosmos / "vae.json", partial(train_vae, scenes, cosmos, **config.of_vae())),
+            (cosmos / "dynamics.json", partial(train_dynamics, scenes, cosmos, cosmos, **config.of_dynamics())),
+            (weights / "cosmos" / "model_index.json", partial(package_cosmos, cosmos, weights / "cosmos")),
+        ]
+        language: Lane = [
+            (gemma / "vlm.json", partial(train_vlm, scenes, gemma, **config.of_vlm())),
+            (weights / "gemma" / "config.json", partial(package_gemma, gemma, weights / "gemma")),
+        ]
+        run_lanes([world, language], config.workers)
+        # 3. The fusion and its controls in parallel
+        _converse(out, config)
+        lane = partial(fusion_lane, out, config)
+        controls = [lane(f"{CONTROLS}/{name}", kind) for name, kind in ENCODERS.items()]
+        run_lanes([lane("theworld"), *controls, tuned_lane(out, config)], config.workers)
+        if not (weights / "README.md").is_file():
+            write_card(weights)
+        return weights
 
 
 def train_fusions(
@@ -112,16 +113,18 @@ def train_fusions(
         The folder of each fusion, `out`/weights/<encoder>-<seed>.
 
     Raises:
-        ValueError: `out` was made with another config.
+        ValueError: `out` was made with another config, another run uses it, or the shipped models have clips of
+            another size or length.
     """
     config = config or NanoConfig()
     check_seeds("seed", seeds)
     if len(set(encoders)) < len(encoders):
         raise TheWorldError(f"world_encoder={[*encoders]}: expected different world encoders")
-    prepare_fusions(out, config)
     chosen = [(f"{encoder}-{seed}", encoder, seed) for seed in seeds for encoder in encoders]
-    lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
-    run_lanes(lanes, config.workers)
+    with locked(out, is_main=True, option="folder"):
+        prepare_fusions(out, config)
+        lanes = [fusion_lane(out, replace(config, seed=seed), name, encoder) for name, encoder, seed in chosen]
+        run_lanes(lanes, config.workers)
     return [out / "weights" / name for name, *_ in chosen]
 
 
@@ -135,12 +138,22 @@ def prepare_fusions(out: Path, config: NanoConfig) -> None:
     """Prepare `out` for fusions of the shipped base models: these models, scenes, clips and conversations.
 
     Raises:
-        ValueError: `out` was made with another config or other base models.
+        ValueError: `out` was made with another config or other base models, or the shipped models have clips of
+            another size or length.
     """
+    check_clips(NANO_WEIGHTS, config)
     settle(out / "recipe.json", config)
     simulate(out, "fusion", config)
     _converse(out, config)
     copy_base_models(NANO_WEIGHTS, out / "weights")
+
+
+def check_clips(weights: Path, config: NanoConfig) -> None:
+    """Raise a ValueError if the fusion in `weights` has other images or numbers of latent frames than the config."""
+    known = read_object(weights / "theworld" / "config.json", cure="choose another folder of weights")
+    for name, own in (("image_size", "world_image_size"), ("world_steps", "max_world_steps")):
+        if getattr(config, name) != known.get(own):
+            raise TheWorldError(f"{name}={getattr(config, name)}: expected {known.get(own)}, as in {weights}")
 
 
 def simulate(out: Path, split: str, config: NanoConfig) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +21,10 @@ QUICK_CONFIG = SMOKE.with_name("quick.json")
 LISTED = "docs/nano-world.md lists the keys"
 MODELS = ("vae", "transformer", "text", "vision")
 """Keys whose value is an object that overrides the sizes of a model."""
+LARGEST = 65_536
+"""Of the sizes of a model."""
+SEEDS = 10_000_000
+"""The splits' ranges of seeds are this far apart."""
 SIDES = "Overrides of the nano sizes: "
 SHIPPED = {split: ", ".join(f"{kind} {count:,}" for kind, count in counts.items()) for split, counts in SIZES.items()}
 RATE: dict[str, Any] = {"above": 0}
@@ -106,8 +112,9 @@ class NanoConfig:
         for split in SPLITS:
             _check_names(split, getattr(self, split) or {}, self.scene_kinds)
             counts = self.counts(split)
-            if min(counts.values()) < 0 or not sum(counts.values()):
-                raise TheWorldError(f"{split}={brief(repr(counts))}: expected numbers of scenes from 0, and one scene")
+            if min(counts.values()) < 0 or max(counts.values()) > SEEDS or not sum(counts.values()):
+                told = f"expected numbers of scenes from 0 to {SEEDS}, and one scene"
+                raise TheWorldError(f"{split}={brief(repr(counts))}: {told}")
         _check_names("levels", self.levels or {}, self.scene_kinds)
         for kind, level in (self.levels or {}).items():
             if not 0 <= level < KINDS[kind].levels:
@@ -119,7 +126,7 @@ class NanoConfig:
             self._check_sizes()
         if self.start_from is not None:
             for name in ("gemma", "cosmos/vae", "cosmos/transformer"):
-                if not (Path(self.start_from).expanduser() / name / "config.json").is_file():
+                if not (_home(self.start_from) / name / "config.json").is_file():
                     raise MissingFileError(f"start_from={self.start_from!r}: has no {name}/config.json")
 
     def _check_sizes(self) -> None:
@@ -132,6 +139,8 @@ class NanoConfig:
                 told = f"{name}={brief(repr(given))} with start_from={self.start_from!r}"
                 raise TheWorldError(f"{told}: its weights have their own sizes; remove one of the two keys")
             _check_names(name, given, known.keys() - {"image_size"})
+            for size, value in given.items():
+                _check_size(f"{name}: {size}", value, known[size])
         if len((self.vae or {}).get("dim_mult", vae.SIZES["dim_mult"])) != len(vae.SIZES["dim_mult"]):
             raise TheWorldError(f"vae={self.vae}: expected four numbers in dim_mult, which halve the size three times")
 
@@ -182,7 +191,7 @@ class NanoConfig:
         """Return the keyword arguments that all stages share; `name` is the folder in `start_from`."""
         from theworld.utils.devices import best_device
 
-        start = None if self.start_from is None else Path(self.start_from).expanduser() / name
+        start = None if self.start_from is None else _home(self.start_from) / name
         device = str(best_device()[0]) if self.device == "auto" else self.device
         return {"start_from": start, "device": device, "seed": self.seed}
 
@@ -219,6 +228,22 @@ def _check_names(key: str, given: Any, known: Any) -> None:
         if name not in known:
             hint = nearest(name, known) or f"expected some of {', '.join(known)}"
             raise TheWorldError(f"{key}: unknown name {brief(repr(name))}: {hint}")
+
+
+def _check_size(key: str, given: Any, known: Any) -> None:
+    """Raise a ValueError unless `given` has the type of the nano size `known`, and its numbers are 1 or more."""
+    numbers = given if isinstance(given, list) else [given]
+    allowed = (int, float) if isinstance(known, float) else (int,)
+    fits = isinstance(given, list) == isinstance(known, list) and all(
+        type(number) in allowed and 1 <= number <= LARGEST for number in numbers
+    )
+    if not (type(given) is bool if isinstance(known, bool) else fits):
+        raise TheWorldError(f"{key}={brief(repr(given))}: expected a value like {json.dumps(known)}, at most {LARGEST}")
+
+
+def _home(folder: str) -> Path:
+    """The path of a folder, with `~` for the home of a known user."""
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  # pathlib raises a RuntimeError for an unknown user
 
 
 __all__ = ["QUICK_CONFIG", "SMOKE", "NanoConfig"]

@@ -184,7 +184,7 @@ def locked(folder: Path, *, is_main: bool, option: str = "output_dir") -> Genera
             except TimeoutError as error:
                 raise TheWorldError(
                     f"{option}={str(folder)!r}: another run uses this folder; wait for its end, or choose another "
-                    f"--{option}"
+                    "folder"
                 ) from error
             # Removed while held: a run that opened it meanwhile notices the removal and makes a new one
             stack.callback((folder / LOCK).unlink, missing_ok=True)

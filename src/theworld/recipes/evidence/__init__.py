@@ -18,6 +18,7 @@ from typing import Any
 
 from theworld.evaluation.tasks import micro_world
 from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import locked
 from theworld.utils.io import write_json
 
 from ..nano import settle
@@ -51,8 +52,8 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
 
     Raises:
         FileNotFoundError: A folder of dynamics or of the models is missing.
-        ValueError: The scenes or results in `folder` were made with other settings or weights, or there are too few
-            test scenes.
+        ValueError: The scenes or results in `folder` were made with other settings or weights, another run uses the
+            folder, the models have clips of another size or length, or there are too few test scenes.
     """
     from .figures import draw_figures  # needs matplotlib
 
@@ -62,18 +63,19 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
         told = f"expected at least {micro_world.MIN_READ} scenes of {' and '.join(HARD_KINDS)}, to read imagined ends"
         raise TheWorldError(f"test={counts}: {told}")
     check_dynamics((*settings.dynamics, *settings.checkpoints))
-    experiment = Experiment(folder, settings)
-    settle(folder / "recipe.json", settings.config)
-    experiment.check_weights()
-    inputs = settings.inputs()
-    evidence: dict[str, Any] = {
-        name: experiment.result(f"lines/{name}", inputs, lambda line=line: line(experiment))
-        for name, line in LINES.items()
-    }
-    chosen = {"seeds": len(settings.seeds), "labels": settings.labels, "dynamics": 1 + len(settings.dynamics)}
-    evidence |= {"claims": decide_claims(evidence), "settings": chosen}
-    write_json(folder / "evidence.json", evidence)
-    draw_figures(evidence, folder / "figures")
+    with locked(folder, is_main=True, option="folder"):
+        experiment = Experiment(folder, settings)
+        settle(folder / "recipe.json", settings.config)
+        experiment.check_weights()
+        inputs = settings.inputs()
+        evidence: dict[str, Any] = {
+            name: experiment.result(f"lines/{name}", inputs, lambda line=line: line(experiment))
+            for name, line in LINES.items()
+        }
+        chosen = {"seeds": len(settings.seeds), "labels": settings.labels, "dynamics": 1 + len(settings.dynamics)}
+        evidence |= {"claims": decide_claims(evidence), "settings": chosen}
+        write_json(folder / "evidence.json", evidence)
+        draw_figures(evidence, folder / "figures")
     return evidence
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from theworld.nano.kinds import KINDS
 from theworld.nano.scenes import SceneSet, generate, load
 from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.folders import read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
 from theworld.utils.logging import logger
 from theworld.utils.settings import keys
 
-from ..nano import check_seeds, simulate
+from ..nano import check_clips, check_seeds, simulate
 from ..nano_config import QUICK_CONFIG, NanoConfig
 from ..package import digest
 
@@ -137,11 +138,13 @@ class Experiment:
         """Save the digests of the weights.
 
         Raises:
-            ValueError: The results in the folder were made with other weights.
+            ValueError: The results in the folder were made with other weights, or the models have clips of another
+                size or length than the config.
         """
+        check_clips(self.weights, self.settings.config)
         path = self.folder / "results" / "weights.json"
         own = {name: digest(self.weights / name) for name in ("gemma", "cosmos", "theworld", "controls")}
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != own:
+        if path.is_file() and read_object(path, cure="remove the folder") != own:
             raise TheWorldError(
                 f"{path.parent}: results of other weights than those in {self.weights}; choose another folder, or "
                 "remove this one and the folders fusions, dynamics and evaluations next to it"
@@ -162,7 +165,7 @@ class Experiment:
         """Return the JSON value in results/<name>.json. Compute it if it is missing or was made with other `inputs`."""
         path, wanted = self.folder / "results" / f"{name}.json", json.loads(json.dumps(dict(inputs), default=str))
         if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_object(path, "inputs", cure="remove the file")
             if kept["inputs"] == wanted:
                 return kept["result"]
         logger.info("evidence: %s", name)
