@@ -36,7 +36,7 @@ PANEL, PANEL_TOP, CARD_TOP, CARD_HEIGHT, CARD_GAP = 224, 104, 368, 64, 16
 MUTED, EMPTY, LINE, ACCENT = "#5b6474", "#f3f4f6", "#c3cad6", "#c9771f"
 QUESTION_SIZE = 21
 
-NAMES = dict(zip(SCENARIOS, ("Gemma 3 alone", "With the current frame", "With the imagined future"), strict=True))
+NAMES = dict(zip(SCENARIOS, ("Plain Gemma 3", "With the current frame", "With the imagined future"), strict=True))
 QUESTION, TRUTH = "Question", "Truth"
 PANELS = ("Image", "Imagined by the world model", "Simulated (truth)")
 ROLLOUT = [*SCENARIOS].index("rollout")

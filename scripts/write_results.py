@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 SHOWN_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
-DRAWN_ARMS = ("world", "static_learner", "current_frame", "gemma_tuned", "gemma", "other_future", "no_image")
+DRAWN_ARMS = ("world", "static_learner", "other_source", "current_frame", "gemma_tuned", "gemma", "no_image")
 FIGURES = ROOT / "docs" / "figures"
 INKS = {"light": "#1b1f27", "dark": "#e6e9ef"}
 """Text and axes of a figure, on a page of that kind."""
@@ -118,7 +118,7 @@ def comparisons_text(metrics: Mapping[str, Any], kind: str) -> str:
         p = p_text(row["p_holm"], "").removeprefix(" = ").strip()
         points = (f"{100 * row[key]:+.1f}" for key in ("difference", "low", "high"))
         rows.append([arms[name]["label"], row["n"], *points, p, "yes" if name in decides else ""])
-    return table([f"{kind}: full model against", "n", "difference", "low", "high", "p (Holm)", "decides"], rows)
+    return table([f"{kind}: full model against", "n", "difference", "low", "high", "p (Holm)", "must be run"], rows)
 
 
 def learners_text(metrics: Mapping[str, Any]) -> str:

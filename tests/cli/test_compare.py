@@ -34,7 +34,7 @@ def test_a_table_and_two_reports(runs: list[str], tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert re.search(r"theworld/world .* 90\.0", printed)
     assert re.search(r"gemma/gemma +\+40\.0 ", printed)
-    assert "All questions: Not decided, because not every arm was run: Gemma alone (gemma)" in printed
+    assert "All questions: Not decided, because not every arm was run: Plain Gemma 3 (gemma)" in printed
     assert (tmp_path / "out" / "report.html").is_file()
     assert (tmp_path / "out" / "report.md").is_file()
 

@@ -148,7 +148,7 @@ def test_the_verdict_of_each_kind_comes_first(tmp_path: Path) -> None:
     assert visible.index("<h1>") < visible.index("claim no-diff") < visible.index("<table") < visible.index("<svg")
     assert visible.count("<tr") == KEY_ROWS + 1
     lines = terminal_report(metrics).splitlines()
-    assert lines[1].startswith("Static questions: No difference shown: not shown to be better than Gemma alone (gemma)")
+    assert lines[1].startswith("Static questions: No difference shown: not shown to be better than Plain Gemma 3 (gemma)")
     assert lines[2].startswith("Predictive questions: The world helps: ")
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "- Predictive questions: **helps**. The world helps: " in text
@@ -172,13 +172,13 @@ def test_a_model_without_a_future_has_comparisons_a_verdict_and_a_figure() -> No
     assert {row["Arm"] for row in task_tables(metrics)[0].rows} == set(every)
     about, svg = draw(metrics)
     assert about.startswith("Full model minus each arm")
-    assert ">Gemma alone *<" in svg
+    assert ">Plain Gemma 3 *<" in svg
 
 
 def test_one_arm_alone_still_has_a_figure() -> None:
     about, svg = draw(metrics_of({"gemma": EVERY["gemma"]}))
     assert about.startswith("Accuracy")
-    assert ">Gemma alone<" in svg
+    assert ">Plain Gemma 3<" in svg
 
 
 def test_arms_with_the_same_answers_are_told() -> None:

@@ -90,7 +90,7 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     ),
     "loss against Gemma only": (
         *({**WON, "world": (0.6, 0.8), "gemma": (0.9, 0.8)}, 2, (HARMS, NONE)),
-        "a loss against Gemma alone (gemma) -",
+        "a loss against Plain Gemma 3 (gemma) -",
     ),
     "harm needs no other arm": ({"world": 0.6, "gemma": 0.9}, 2, (HARMS, HARMS), "beyond the margin of 1 point"),
     # A model with K = 0 is its own full model
@@ -126,7 +126,7 @@ def test_made_tables(name: str) -> None:
 def test_a_control_that_has_to_be_trained_says_how_it_is_given() -> None:
     trained = verdicts(made(without("current_frame")))["static"].text
     assert "(current_frame). Use --arms all and, beside another model than nano, --control NAME=PATH." in trained
-    assert verdicts(made(without("gemma")))["static"].text.endswith("Gemma alone (gemma). Use --arms all.")
+    assert verdicts(made(without("gemma")))["static"].text.endswith("Plain Gemma 3 (gemma). Use --arms all.")
 
 
 def test_a_tiny_set_shows_nothing() -> None:
@@ -200,7 +200,7 @@ def test_a_loss_within_the_margin_of_its_kind_is_no_harm() -> None:
     assert verdicts(arms)["static"].outcome == HARMS
     allowed = verdicts(arms, margins={"static": 0.2})["static"]
     assert allowed.outcome == NONE
-    assert "worse than Gemma alone (gemma) -" in allowed.text
+    assert "worse than Plain Gemma 3 (gemma) -" in allowed.text
 
 
 def test_holm_is_over_every_kind_and_task() -> None:

@@ -58,7 +58,7 @@ A toy-size TheWorld of the real classes, trained from nothing on a simulated wor
 | `controls/current_frame` | trained alike, with the current latent in place of the predicted ones |
 | `controls/random_encoder` | trained alike, with a world encoder whose weights are random |
 | `controls/other_source` | trained alike, with frequencies of the image's patches in place of a world |
-| `controls/gemma_tuned` | Gemma alone, adapters trained on the same questions; {adapters:,} parameters |
+| `controls/gemma_tuned` | Gemma 3 without a world, adapters trained on the same questions; {adapters:,} parameters |
 
 No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
 stored in bf16. It knows its simulated scenes and nothing else.

@@ -47,7 +47,7 @@ ARMS: dict[str, Arm] = {
         Arm("futures", "World, mean of several rollouts", needs_future=True, futures=True),
         Arm("world_0", "World, current frame", steps=0),
         Arm("world_off", "World off", world="none"),
-        Arm("gemma", "Gemma alone", BASE, "none", decides=True),
+        Arm("gemma", "Plain Gemma 3", BASE, "none", decides=True),
         Arm("gemma_tuned", "Gemma trained equally, no world", "gemma_tuned", "none", decides=True),
         Arm("current_frame", "Current frame repeated, trained alike", "current_frame", needs_future=True, decides=True),
         Arm("other_future", "Own present, another image's future", world="other_future", needs_future=True,

@@ -101,7 +101,7 @@ def warning_lines(metrics: Metrics) -> list[str]:
 
 
 def key_table(metrics: Metrics) -> Table:
-    """The full models, Gemma alone, and the decisive arms that are closest to the full model."""
+    """The full models, plain Gemma 3, and the decisive arms that are closest to the full model."""
 
     def closeness(name: str) -> tuple[bool, float]:
         kinds = [metrics["comparisons"][kind] for kind in metrics["kinds"]]

@@ -149,13 +149,13 @@ def fit(points: Sequence[dict[str, Any]]) -> dict[str, float] | None:
 
 
 def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
-    """Compare the full model with Gemma alone on static questions about all frames, for each number of latent frames.
+    """Compare the full model with plain Gemma 3 on static questions about all frames, for each number of latent frames.
 
     Families in which all items have one answer do not count.
 
     Returns:
         A row per number: `num_world_steps`; `difference` in accuracy with `low` and `high`; `n`; `gemma`, the accuracy
-        of Gemma alone; `worst`, the family with the lowest difference.
+        of plain Gemma 3; `worst`, the family with the lowest difference.
     """
     scenes, questions = experiment.split("test"), experiment.settings.static_questions
     every = [*range(experiment.settings.config.world_steps + 1)]

@@ -124,7 +124,7 @@ def dose_text(dose: Mapping[str, Any]) -> str:
 
 
 def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a row per number of latent frames: accuracy on static questions, compared with Gemma alone."""
+    """Return a row per number of latent frames: accuracy on static questions, compared with plain Gemma 3."""
     shown = [
         [
             row["num_world_steps"],
@@ -135,7 +135,7 @@ def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return table(["static questions, K", "n", "Gemma alone", "difference with the world on", "worst family"], shown)
+    return table(["static questions, K", "n", "Plain Gemma 3", "difference with the world on", "worst family"], shown)
 
 
 def figure(name: str, text: str) -> str:
