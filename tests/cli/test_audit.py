@@ -20,7 +20,7 @@ def files(tmp_path: Path) -> list[str]:
     return ["audit", "--train", str(train), "--eval", str(evaluation)]
 
 
-def test_prints_overlaps_and_floors(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_prints_overlaps_and_baselines(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(files) == 0
     printed = capsys.readouterr().out
     assert "2 evaluation rows with 2 images, 1 training rows" in printed

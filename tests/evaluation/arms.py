@@ -44,7 +44,7 @@ def make_task(items: Sequence[Item], name: str = "balls") -> Task:
         load=lambda settings: TaskItems(tuple(items)),
         score=read_answer,
         measures=lambda rows: {"share_yes": sum(row.parsed == "yes" for row in rows) / len(rows)},
-        floors=lambda all_items: {"always_yes": sum(item.answer == "yes" for item in all_items) / len(all_items)},
+        baselines=lambda all_items: {"always_yes": sum(item.answer == "yes" for item in all_items) / len(all_items)},
     )
 
 

@@ -148,7 +148,9 @@ def test_the_verdict_of_each_kind_comes_first(tmp_path: Path) -> None:
     assert visible.index("<h1>") < visible.index("claim no-diff") < visible.index("<table") < visible.index("<svg")
     assert visible.count("<tr") == KEY_ROWS + 1
     lines = terminal_report(metrics).splitlines()
-    assert lines[1].startswith("Static questions: No difference shown: not shown to be better than Plain Gemma 3 (gemma)")
+    assert lines[1].startswith(
+        "Static questions: No difference shown: not shown to be better than Plain Gemma 3 (gemma)"
+    )
     assert lines[2].startswith("Predictive questions: The world helps: ")
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "- Predictive questions: **helps**. The world helps: " in text

@@ -54,7 +54,7 @@ def test_metrics_of_a_task_are_those_that_were_written(tmp_path: Path) -> None:
     assert world["accuracy"]["low"] < 0.9 < world["accuracy"]["high"]
     assert world["families"]["drop"]["estimate"] == pytest.approx(0.8)
     assert world["families"]["roll"]["estimate"] == pytest.approx(1.0)
-    assert metrics["floors"] == {"always_yes": 26 / 40}
+    assert metrics["baselines"] == {"always_yes": 26 / 40}
     assert world["kinds"]["all"] == world["accuracy"]
     assert world["label"] == "World, rollout (full model)"
     assert (metrics["task"], metrics["n"], metrics["kinds"], metrics["skipped"]) == ("balls", 40, ["all"], 0)
@@ -141,7 +141,7 @@ def test_families_with_one_right_answer_are_told_apart(tmp_path: Path) -> None:
     assert (gemma["accuracy"]["estimate"], gemma["families"]["roll"]["estimate"]) == (0.0, 1.0)
     assert {family: told["one_answer"] for family, told in world["families"].items()} == {"drop": False, "roll": True}
     assert metrics["comparisons"]["all"]["gemma"]["difference"] == 0.5
-    assert metrics["floors"] == {"always_yes": 13 / 20}
+    assert metrics["baselines"] == {"always_yes": 13 / 20}
 
 
 def test_where_no_family_counts_the_accuracy_is_that_of_all() -> None:

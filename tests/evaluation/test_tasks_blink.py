@@ -121,10 +121,10 @@ def test_both_totals(tmp_path: Path) -> None:
     assert BLINK.measures([*rows, unknown]) == {**measures, "pooled": 4 / 9}
 
 
-def test_floors(tmp_path: Path) -> None:
+def test_baselines(tmp_path: Path) -> None:
     """Of the other items, A and B tie for the depth's two A; the jigsaw has no other; D for counting 3/4."""
-    floors = BLINK.floors([replace(item, cluster=item.id) for item in load(write(tmp_path))])
-    assert floors == {
+    baselines = BLINK.baselines([replace(item, cluster=item.id) for item in load(write(tmp_path))])
+    assert baselines == {
         "majority_letter": 4.5 / 8,
         "majority_letter_mean_of_subtasks": pytest.approx((1 / 3 + 1 / 2 + 3 / 4) / 3),
     }
@@ -143,5 +143,5 @@ def test_real_relative_depth() -> None:
     print(f"Relative_Depth: gold, A and nothing score {totals} of 124; unparsed {unparsed}")
     assert totals == [124, 64, 0]
     assert unparsed == [0, 0, 124]
-    assert BLINK.floors(items)["majority_letter"] <= 64 / 124
+    assert BLINK.baselines(items)["majority_letter"] <= 64 / 124
     assert open_image(items[0].images[0]).width > 200

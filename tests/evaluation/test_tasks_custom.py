@@ -128,7 +128,7 @@ def test_the_most_frequent_answer_of_a_family(tmp_path: Path) -> None:
     answers = enumerate(("red", "red", "blue"))
     rows = [{**ROWS[0], "id": str(n), "answer": answer, "cluster": str(n)} for n, answer in answers]
     rows.append({**ROWS[1], "cluster": "3"})
-    assert TASK.floors(load(write(tmp_path, "jsonl", rows)).items) == {"majority_answer": 1 / 4}
+    assert TASK.baselines(load(write(tmp_path, "jsonl", rows)).items) == {"majority_answer": 1 / 4}
 
 
 def test_pictures_are_told_apart_by_name_or_content(tmp_path: Path) -> None:

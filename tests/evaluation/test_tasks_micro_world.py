@@ -89,14 +89,14 @@ def test_scores(items: tuple[Item, ...]) -> None:
     ]  # fmt: skip
 
 
-def test_floors(items: tuple[Item, ...]) -> None:
+def test_baselines(items: tuple[Item, ...]) -> None:
     most = 0
     for family in {item.family for item in items}:
         most += Counter(item.answer for item in items if item.family == family).most_common(1)[0][1]
-    floors = TASK.floors(items)
-    assert 0 < floors["majority_answer"] < most / len(items)  # counted on other items than those that are scored
-    assert floors["chance"] == pytest.approx(np.mean([1 / len(item.choices) for item in items]))
-    assert 0.2 < floors["chance"] < 0.5
+    baselines = TASK.baselines(items)
+    assert 0 < baselines["majority_answer"] < most / len(items)  # counted on other items than those that are scored
+    assert baselines["chance"] == pytest.approx(np.mean([1 / len(item.choices) for item in items]))
+    assert 0.2 < baselines["chance"] < 0.5
 
 
 def test_clips_are_no_questions(folder: Path) -> None:

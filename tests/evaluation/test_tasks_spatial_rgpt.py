@@ -190,7 +190,7 @@ def test_hours(one: int, other: int, apart: int) -> None:
     assert hours_apart(one, other) == apart
 
 
-def test_floors(tmp_path: Path) -> None:
+def test_baselines(tmp_path: Path) -> None:
     """Of the other items: 1.5 m gets 1.25 m and ties; 1 o'clock gets 12, 1 and 2, twice in a tie; yes ties for yes."""
     widths = [row("width_data", WIDE, f"It is {metres} meters wide.", n) for n, metres in enumerate((2, 1.25, 0.3))]
     hours = [row("direction", WHERE, f"It is at {hour} o'clock.", 3 + n) for n, hour in enumerate((12, 1, 2, 7))]
@@ -199,7 +199,7 @@ def test_floors(tmp_path: Path) -> None:
     ]
     items = load(write(tmp_path, [*widths, *hours, *asked]))
     assert [best_constant(items[:3]), best_constant(items[3:7]), best_constant(items[7:])] == [0.5, 2, 1]
-    assert TASK.floors(items) == {
+    assert TASK.baselines(items) == {
         "best_constant": 3.5 / 10,
         "best_constant_width_data": 0.5 / 3,
         "best_constant_direction": 2 / 4,

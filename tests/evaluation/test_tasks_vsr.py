@@ -93,16 +93,16 @@ def test_measures(folder: Path) -> None:
     }
 
 
-def test_floors(folder: Path) -> None:
-    assert VSR.floors(load(folder / "random")) == {
+def test_baselines(folder: Path) -> None:
+    assert VSR.baselines(load(folder / "random")) == {
         "majority_answer": 2.5 / 5,  # of the other images: 1, a tie, 1
         "opposite_of_training": 4 / 5,  # two captions by their opposite, true for the others
         "same_as_training": 2 / 5,
         "relation_prior": 2 / 5,
     }
     (folder / "random" / "train.jsonl").unlink()
-    assert VSR.floors(load(folder / "random")) == {"majority_answer": 2.5 / 5}
-    assert VSR.floors(load(folder / "zeroshot", split="train")) == {"majority_answer": 0.0}
+    assert VSR.baselines(load(folder / "random")) == {"majority_answer": 2.5 / 5}
+    assert VSR.baselines(load(folder / "zeroshot", split="train")) == {"majority_answer": 0.0}
 
 
 SIZES = {("random", "train"): 7680, ("random", "dev"): 1097, ("random", "test"): 2195}
@@ -117,15 +117,15 @@ def test_real_splits() -> None:
 
 
 @pytest.mark.parametrize(("variant", "majority", "blind"), [("random", 1181, 0.731), ("zeroshot", 629, None)])
-def test_real_floors(variant: str, majority: int, blind: float | None) -> None:
+def test_real_baselines(variant: str, majority: int, blind: float | None) -> None:
     items = load(reference_data("vsr") / variant)
-    floors = VSR.floors(items)
-    print(f"VSR {variant} test: {floors}")
-    assert floors["majority_answer"] == majority / len(items)
+    baselines = VSR.baselines(items)
+    print(f"VSR {variant} test: {baselines}")
+    assert baselines["majority_answer"] == majority / len(items)
     if blind is not None:
-        assert floors["opposite_of_training"] == max(floors.values()) == pytest.approx(blind, abs=5e-4)
+        assert baselines["opposite_of_training"] == max(baselines.values()) == pytest.approx(blind, abs=5e-4)
     else:
-        assert max(floors.values()) < 0.55
+        assert max(baselines.values()) < 0.55
     assert len({item.cluster for item in items}) == {"random": 1874, "zeroshot": 715}[variant]
     gold = predictions(items, [item.answer for item in items])
     assert sum(row.score for row in gold) == len(items)

@@ -12,7 +12,7 @@ from theworld.evaluation.ask.arms import ARMS
 from theworld.evaluation.score import task_numbers
 from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.store.refusals import ArmRun
-from theworld.evaluation.verdict import Verdict, correct, decide, decide, decisive_arms, p_text
+from theworld.evaluation.verdict import Verdict, correct, decide, decisive_arms, p_text
 
 KINDS = ("predictive", "static")
 DECISIVE = decisive_arms(2, learns=True)

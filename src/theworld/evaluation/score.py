@@ -55,7 +55,7 @@ def write_metrics(output: str | Path, task: Task, items: Sequence[Item]) -> dict
         "task": task.name,
         "title": task.title,
         "scored": {name: fingerprint(folder / name) for name in arms},
-        **task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.floors(counted), **counting),
+        **task_numbers({name: [arm] for name, arm in arms.items()}, task.measures, task.baselines(counted), **counting),
         **{name: _read_json(folder / f"{name}.json") for name in ("learners", "tracing")},
     }
     every = correct({**read_metrics(output), task.name: metrics})
@@ -111,7 +111,7 @@ def scored(task: Task, item: Item | None, row: Prediction) -> Prediction:
 def task_numbers(
     arms: Mapping[str, Sequence[ArmRun]],
     measures: Measures = lambda predictions: {},
-    floors: Mapping[str, float] | None = None,
+    baselines: Mapping[str, float] | None = None,
     full: str = FULL,
     *,
     kinds: Sequence[str] = (),
@@ -125,7 +125,7 @@ def task_numbers(
     Args:
         arms: By name, the runs of the arm: one, or one per training seed on the same items.
         measures: The task's own measures of one run.
-        floors: The task's baselines by name.
+        baselines: The task's baselines by name.
         full: Name of the arm that the others are compared with, after `label/` if there are several runs.
         kinds: The task's kinds of questions.
         margins: By kind, the loss in accuracy that is not yet harm.
@@ -174,7 +174,7 @@ def task_numbers(
         "full": full,
         "num_world_steps": steps,
         "decides": decisive_arms(steps, learns=learns),
-        "floors": dict(floors or {}),
+        "baselines": dict(baselines or {}),
         "arms": described,
         "comparisons": comparisons,
         "on_demand": _on_demand(arms, full, apart),

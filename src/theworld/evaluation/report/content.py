@@ -127,7 +127,7 @@ def _full(arms: Mapping[str, Any]) -> str:
 def _together(task: str, runs: Sequence[Run], found: Found) -> Metrics:
     """Metrics over the arms of several runs. Kinds, margins and baselines are those of the first run."""
     arms, known = _by_name(found), runs[0].metrics[task]
-    counting: Metrics = {key: known[key] for key in ("kinds", "margins", "floors")}
+    counting: Metrics = {key: known[key] for key in ("kinds", "margins", "baselines")}
     numbers = task_numbers(arms, full=_full(arms), learns="static_learner" in known["decides"], **counting)
     # Add each arm's run to its label, and the task's own measures as stored by each run
     for name, told in numbers["arms"].items():

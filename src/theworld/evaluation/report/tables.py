@@ -146,7 +146,7 @@ def arm_table(metrics: Metrics) -> Table:
         for name, arm in metrics["arms"].items()
     ]
     whole = _kind(ALL if several else metrics["kinds"][0])
-    rows += [{"Arm": "baseline", "What it is": _words(n), whole: value} for n, value in metrics["floors"].items()]
+    rows += [{"Arm": "baseline", "What it is": _words(n), whole: value} for n, value in metrics["baselines"].items()]
     note = (
         f"Accuracy in % with its 95 % interval ({', '.join(sorted({arm['accuracy']['method'] for arm in arms}))}). "
         "Answers: number of different answers. Tokens: largest number of world tokens of an item. Baselines use no "

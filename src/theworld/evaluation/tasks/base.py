@@ -71,7 +71,7 @@ class Task:
     # Official measures by name other than accuracy, over all items of an arm
     measures: Callable[[Sequence[Prediction]], dict[str, float]] = lambda predictions: {}
     # Baselines: accuracies by name that need no image, such as that of the most frequent answer
-    floors: Callable[[Sequence[Item]], dict[str, float]] = lambda items: {}
+    baselines: Callable[[Sequence[Item]], dict[str, float]] = lambda items: {}
     instruction: str = ""  # added to the prompt of a generated answer
     max_new_tokens: int = 32  # of a generated answer
     kinds: tuple[str, ...] = ()  # each gets its own verdict; an item's family is then `<kind>/<name>`

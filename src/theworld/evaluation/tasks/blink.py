@@ -67,11 +67,13 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     return {"mean_of_subtasks": fmean(subtasks.values()), "pooled": fmean(row.score for row in predictions)}
 
 
-def floors(items: Sequence[Item]) -> dict[str, float]:
+def baselines(items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of the most frequent letter of every sub-task."""
     scores = majority_baseline(items)
     subtasks = means((item.family, float(score)) for item, score in zip(items, scores, strict=True))
     return {"majority_letter": fmean(scores), "majority_letter_mean_of_subtasks": fmean(subtasks.values())}
 
 
-BLINK = Task("blink", "BLINK (val)", load, score, measures, floors, INSTRUCTION, default_source="BLINK-Benchmark/BLINK")
+BLINK = Task(
+    "blink", "BLINK (val)", load, score, measures, baselines, INSTRUCTION, default_source="BLINK-Benchmark/BLINK"
+)

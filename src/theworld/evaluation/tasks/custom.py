@@ -47,9 +47,9 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split()).lstrip(_QUOTES).rstrip(_QUOTES + " .,;:!?")
 
 
-def floors(items: Sequence[Item]) -> dict[str, float]:
+def baselines(items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of the most frequent answer of every family."""
     return {"majority_answer": float(majority_baseline(items).mean())}
 
 
-CUSTOM = Task("custom", "Custom questions", load, score, floors=floors)
+CUSTOM = Task("custom", "Custom questions", load, score, baselines=baselines)

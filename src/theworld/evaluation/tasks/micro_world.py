@@ -74,7 +74,7 @@ def score(item: Item, output: str) -> Score:
     return Score(word, float(word == item.answer))
 
 
-def floors(items: Sequence[Item]) -> dict[str, float]:
+def baselines(items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of a random choice, and of the most frequent answer of every family."""
     return {
         "chance": sum(1 / len(item.choices) for item in items) / len(items),
@@ -229,7 +229,7 @@ MICRO_WORLD = Task(
     "Micro-world",
     load,
     score,
-    floors=floors,
+    baselines=baselines,
     kinds=("predictive", "static", "conversational"),
     default_source=default_source,
     learn=learn,

@@ -125,7 +125,7 @@ def group_of(category: str) -> str:
     return pair or {"distance_data": "direct_distance"}.get(category, category.removesuffix("_data"))
 
 
-def floors(items: Sequence[Item]) -> dict[str, float]:
+def baselines(items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of the best constant answer of each category, chosen on other items than it is scored on."""
     families = by_family(items)
     right = {family: best_constant(rows) for family, rows in families.items()}
@@ -154,7 +154,7 @@ SPATIAL_RGPT = Task(
     load,
     score,
     measures,
-    floors,
+    baselines,
     max_new_tokens=128,
     default_source="a8cheng/SpatialRGPT-Bench",
 )

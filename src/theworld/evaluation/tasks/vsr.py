@@ -2,7 +2,7 @@
 
 Liu, Emerson and Collier, TACL 2023. The zero-shot split is the primary one: its captions are not in its training rows.
 Most captions of the random split occur twice with opposite labels, often once in the training rows. So the opposite of
-the training label is a baseline without an image; `floors` measures it if train.jsonl is in the file's folder.
+the training label is a baseline without an image; `baselines` measures it if train.jsonl is in the file's folder.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measures(predictions: Sequence[Prediction]) -> dict[str, float]:
     return means(pairs)
 
 
-def floors(items: Sequence[Item]) -> dict[str, float]:
+def baselines(items: Sequence[Item]) -> dict[str, float]:
     """Accuracy of the most frequent label, and of rules from the captions of the training rows, if available."""
     found: dict[str, float | None] = {"majority_answer": float(majority_baseline(items, pooled=True).mean())}
     if train := items[0].metadata.get("train_file"):
@@ -76,4 +76,4 @@ def floors(items: Sequence[Item]) -> dict[str, float]:
     return {name: share for name, share in found.items() if share is not None}
 
 
-VSR = Task("vsr", "VSR", load, score, measures, floors, default_source="cambridgeltl/vsr_zeroshot")
+VSR = Task("vsr", "VSR", load, score, measures, baselines, default_source="cambridgeltl/vsr_zeroshot")
