@@ -24,7 +24,7 @@ from theworld import TheWorld
 from theworld.evaluation.result import Result
 from theworld.evaluation.stats.intervals import interval
 from theworld.evaluation.stats.significance import compare
-from theworld.nano.fusion import FUSION_CONFIG
+from theworld.nano.fusion import FUSION_CONFIG, write_conversations
 from theworld.recipes.nano import Lane, align_lane, prepare_fusions, question_lane, run_lanes, simulate
 from theworld.recipes.nano_config import NanoConfig
 from theworld.utils.io import write_json
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
     parser.add_argument("--align_steps", type=int, help="(default: 1500)")
     parser.add_argument("--question_steps", type=int, help="(default: 300)")
+    parser.add_argument("--labels", type=int, default=500, help="scenes of each kind to train on questions about")
     parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
     parser.add_argument("--workers", type=int, help="trainings side by side")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
@@ -99,7 +100,11 @@ def main() -> None:
     simulate(args.folder, "validation", config)
     encoders = dict.fromkeys(one.encoder for one in chosen)
     run_lanes([align_lane(args.folder, config, name, name) for name in encoders], config.workers)
-    run_lanes([questions(args.folder, config, one) for one in chosen], config.workers)
+    asked_about = args.folder / f"conversations-{args.labels}"
+    if not asked_about.is_dir():
+        scenes = args.folder / "scenes" / "fusion"
+        write_conversations(scenes, asked_about, labels=args.labels, seed=config.seed)
+    run_lanes([questions(args.folder, config, one, asked_about) for one in chosen], config.workers)
     # 2. The same questions to all
     asked = {"data": str(args.folder / "scenes" / "validation"), "num_samples": args.num_samples, "batch_size": 50}
     asked["latent_cache"] = str(args.folder / "latents")
@@ -117,12 +122,14 @@ def main() -> None:
         print(f"{one.choice}: {one.value}: {told}, {milliseconds:.1f} ms an image", flush=True)
     if args.output:
         steps = {name: getattr(config, name) for name in ("align_steps", "question_steps", "seed")}
-        write_json(args.output, steps | {"rows": rows})
+        write_json(args.output, steps | {"labels": args.labels, "rows": rows})
 
 
-def questions(folder: Path, config: NanoConfig, one: Choice) -> Lane:
+def questions(folder: Path, config: NanoConfig, one: Choice, conversations: Path) -> Lane:
     """The run on questions of a choice, from the alignment of its encoder or from random weights."""
-    keys = {"num_world_steps": STEPS, "train_world_steps": None} | dict(one.keys)
+    keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None} | dict(
+        one.keys
+    )
     if one.fresh is None:
         return question_lane(folder, config, one.name, folder / one.encoder / "align", **keys)
     start = align_lane(folder, config, one.name, one.encoder, **one.fresh)[:1]
