@@ -90,7 +90,7 @@ class Sides:
 
     @torch.no_grad()
     def whole_prompts(self) -> list[str]:
-        """The likeliest answer by forwards that run the prompt anew for each."""
+        """The most probable choice, with the whole prompt run for every choice."""
         tokenizer = self.model.processor.tokenizer
         scores: dict[str, list[float]] = {item.id: [] for item in self.items}
         pairs = [(item, choice) for item in self.items for choice in item.choices]

@@ -1,8 +1,8 @@
-"""What each choice of a fusion is worth in the nano world: one changed at a time, trained alike, asked alike.
+"""Ablations of the nano fusion: each row changes one setting (`gated` also has no alignment).
 
     python benchmarks/nano_choices.py runs/nano-choices --output docs/results/choices.json
 
-Trains fusions of the shipped base models, each with one number of latent frames ahead. They share scenes,
+Trains fusions of the shipped base models, each with one number of latent frames ahead. All have the same scenes,
 conversations, steps and seed, and answer the same questions about validation scenes. Differences are to the first row,
 question by question. Time is that of the world encoder alone, in batches of 64 on one thread; the encoders run in turn.
 If interrupted, run the same command again.
@@ -38,10 +38,10 @@ STEPS = FUSION_CONFIG["num_world_steps"]
 
 @dataclass(frozen=True)
 class Choice:
-    """A fusion, by what it changes against the shipped one.
+    """A fusion, by what differs from the shipped one.
 
     Args:
-        keys: Of the training config on questions.
+        keys: Keys of the training config of the question stage.
         fresh: Settings of a new fusion that is trained on questions without an alignment.
     """
 
@@ -76,13 +76,15 @@ CHOICES = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--choices", nargs="*", default=[], help="beside the first, such as position (default: all)")
+    parser.add_argument(
+        "--choices", nargs="*", default=[], help="rows in addition to the first, such as position (default: all)"
+    )
     parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
     parser.add_argument("--align_steps", type=int, help="(default: 1500)")
     parser.add_argument("--question_steps", type=int, help="(default: 300)")
     parser.add_argument("--labels", type=int, default=500, help="scenes of each kind to train on questions about")
     parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
-    parser.add_argument("--workers", type=int, help="trainings side by side")
+    parser.add_argument("--workers", type=int, help="number of parallel trainings")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()

@@ -202,7 +202,7 @@ def panel(
     page.paste(frames[index].resize((frames[index].width * factor,) * 2, Image.Resampling.NEAREST), (left * SCALE, top))
     below = PANEL_TOP + PANEL + 6
     text(pen, (left + PANEL, below), f"+{index * FRAME_SECONDS:.3f} s" if index else "now", 13, INK, anchor="ra")
-    # How far the future has run, beside its time
+    # Progress bar of the clip, beside its time
     if name != PANELS[0]:
         track, end = below + 8, PANEL - 72
         bar(pen, left, track, end, EMPTY)

@@ -71,7 +71,7 @@ def test_the_page_says_what_the_numbers_say(reported: Path) -> None:
         *EVERY,
         "90.0",  # accuracy of the full model
         "+40.0",  # its difference to gemma
-        "Gemma trained equally, no world",
+        "Gemma 3 without a world, trained alike",
         "always yes",
         "Rollout of the world model, from the current frame on",
         "num_world_steps",

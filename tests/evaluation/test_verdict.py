@@ -61,7 +61,7 @@ def without(*names: str) -> Shares:
 
 TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     # name: shares, steps, outcome of predictive and static questions, what the predictive sentence says
-    "every control beaten": (WON, 2, (HELPS, NONE), "beats all 13 arms"),
+    "every control beaten": (WON, 2, (HELPS, NONE), "beats all 13 rival arms"),
     # The five that an earlier rule called "helps"
     "own present as good": ({**WON, "world_0": 0.9}, 2, (NONE, NONE), "(world_0)"),
     "another future as good": ({**WON, "other_future": 0.9}, 2, (NONE, NONE), "(other_future)"),
@@ -81,8 +81,8 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     "no image as good": ({**WON, "no_image": 0.9}, 2, (NONE, NONE), "(no_image)"),
     "untrained projector as good": ({**WON, "random_projection": 0.9}, 2, (NONE, NONE), "(random_projection)"),
     # Arms that the full model need not beat
-    "true future better": ({**WON, "true_future": 0.99}, 2, (HELPS, NONE), "beats all 13 arms"),
-    "fewer steps better": ({**WON, "world_1": 0.99}, 2, (HELPS, NONE), "beats all 13 arms"),
+    "true future better": ({**WON, "true_future": 0.99}, 2, (HELPS, NONE), "beats all 13 rival arms"),
+    "fewer steps better": ({**WON, "world_1": 0.99}, 2, (HELPS, NONE), "beats all 13 rival arms"),
     # Kinds are decided apart
     "static loss, predictive gain": (
         *({**WON, "world": (0.9, 0.911), "gemma": (0.5, 0.985)}, 2, (HELPS, HARMS)),
@@ -94,7 +94,7 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     ),
     "harm needs no other arm": ({"world": 0.6, "gemma": 0.9}, 2, (HARMS, HARMS), "beyond the margin of 1 point"),
     # A model with K = 0 is its own full model
-    "no steps": (without("current_frame", "other_future", "world_0"), 0, (HELPS, NONE), "beats all 10 arms"),
+    "no steps": (without("current_frame", "other_future", "world_0"), 0, (HELPS, NONE), "beats all 10 rival arms"),
     "no steps, another image as good": (
         *({**without("current_frame", "other_future", "world_0"), "other_image": 0.9}, 0, (NONE, NONE)),
         "(other_image)",
@@ -106,7 +106,7 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
     },
     "other controls need not be run": (
         *(without("world_0", "noise", "zeroed", "random_projection", "no_image"), 2, (HELPS, NONE)),
-        "beats all 8 arms",
+        "beats all 8 rival arms",
     ),
     "no full model": (without("world"), 2, (NOT_RUN, NOT_RUN), "the full model (world)"),
     "all right everywhere": (dict.fromkeys(EVERY, 1.0), 2, (NONE, NONE), "+0.0 points [-"),
@@ -182,8 +182,8 @@ def test_a_learner_is_no_rival_where_it_answers_nothing() -> None:
     arms["static_learner"] = [replace(arms["static_learner"][0], predictions=unread)]
     found = verdicts(arms)
     assert {kind: verdict.outcome for kind, verdict in found.items()} == {"predictive": HELPS, "static": HELPS}
-    assert "beats all 13 arms" in found["predictive"].text
-    assert "beats all 12 arms" in found["static"].text
+    assert "beats all 13 rival arms" in found["predictive"].text
+    assert "beats all 12 rival arms" in found["static"].text
 
 
 def test_families_with_one_answer_decide_nothing() -> None:

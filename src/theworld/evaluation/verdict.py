@@ -43,8 +43,8 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
     """The verdict on one kind of question.
 
     *Harms*: a loss against `gemma` of more than `margin`, with an interval below 0 and a corrected p below `ALPHA`.
-    *Helps*: every arm of `decisive` was run. The full model beats each of them, and every other arm that does not use
-    the true future, with an interval above 0 and a corrected p below `ALPHA`.
+    *Helps*: every arm of `decisive` was run. The full model beats each of them, and every other arm except those that
+    use the true future or several rollouts, with an interval above 0 and a corrected p below `ALPHA`.
 
     Args:
         comparisons: By arm, its comparison with the full model as `score.py` writes it, with `p_holm`.
@@ -79,8 +79,8 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
         name = min(rivals, key=lambda name: rivals[name]["difference"])
         return Verdict(
             "helps",
-            f"The world helps: the full model beats all {len(rivals)} arms that lack the item's future, the closest "
-            f"being {_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
+            f"The world helps: the full model beats all {len(rivals)} rival arms, the closest being "
+            f"{_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
         )
     # 4. No difference shown: name the arms that are not beaten
     lost = [_shown(*one) for one in unbeaten.items() if _lost(one[1])]
@@ -93,7 +93,7 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
 
 
 def _power(smallest: Sequence[float]) -> str:
-    """The differences that a set can show to several arms, in words; 1.0 stands for none."""
+    """The smallest detectable differences to several arms, in words; 1.0 means that none is detectable."""
     points = [f"{100 * one:.1f}" for one in sorted(smallest) if one < 1.0]
     if not points:
         return "this set is too small to show any difference"

@@ -181,7 +181,7 @@ def train_dynamics(
 
     The loss uses `inverse_covariance` in the last `METRIC_SHARE` of the steps. Writes `out`/transformer (averaged
     weights, about every ten minutes and at the end), `out`/scheduler, `out`/prompt_embeds.safetensors and
-    `out`/dynamics.json. Returns the figures, which are the content of the last. An interrupted training continues from
+    `out`/dynamics.json. Returns the content of dynamics.json. An interrupted training continues from
     the progress file in `out`, which is removed at the end.
 
     Args:

@@ -42,7 +42,7 @@ WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
 DRAWS = 2  # conversations about the first frame of each scene; one more is about a later frame
 
-# Differences from the library's defaults. benchmarks/nano_choices.py measures the effect of each
+# benchmarks/nano_choices.py measures the effect of frames ahead, sampler steps, position and attention
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,
@@ -53,7 +53,6 @@ FUSION_CONFIG: dict[str, Any] = {
     "world_inference_steps": 2,  # with 6, accuracy on validation scenes is lower
     # The best on validation scenes: `theworld evaluate --data .../validation --arms world,world_off`
     "auto_world_margin": 0.9999,
-    "world_guidance_scale": 1.0,
 }
 
 
@@ -104,8 +103,8 @@ def write_conversations(
 ) -> None:
     """Write conversations about scenes and their images to `out`, which is created only if everything succeeds.
 
-    Every scene has `draws` conversations about its first frame and one about a later frame, with static questions only.
-    Conversations about foreign images are added.
+    Every scene has `draws` conversations about its first frame and one about a later frame. Questions about the end are
+    asked about the first frame only. Conversations about foreign images are added.
 
     Args:
         labels: Maximum number of scenes of each kind; the first ones are used. Default: all.

@@ -285,7 +285,7 @@ def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
         try:
             for done in as_completed(running):
                 done.result()
-        except BaseException:  # the lanes that have not begun would hide it for hours
+        except BaseException:  # lanes that have not begun would delay the error by hours
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

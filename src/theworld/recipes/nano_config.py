@@ -22,9 +22,9 @@ LISTED = "docs/nano-world.md lists the keys"
 MODELS = ("vae", "transformer", "text", "vision")
 """Keys whose value is an object that overrides the sizes of a model."""
 LARGEST = 65_536
-"""Of the sizes of a model."""
+"""Largest number among the sizes of a model."""
 SEEDS = 10_000_000
-"""The splits' ranges of seeds are this far apart."""
+"""Number of seeds of a split, and so the largest number of scenes of a kind."""
 SIDES = "Overrides of the nano sizes: "
 SHIPPED = {split: ", ".join(f"{kind} {count:,}" for kind, count in counts.items()) for split, counts in SIZES.items()}
 RATE: dict[str, Any] = {"above": 0}
@@ -33,7 +33,7 @@ RATE: dict[str, Any] = {"above": 0}
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class NanoConfig:
-    """Settings of the nano recipe: scenes, models and steps. The defaults are the shipped recipe.
+    """Settings of the nano recipe: scenes, models and steps. The defaults train all models from random weights.
 
     Raises:
         ValueError: A key is unknown, has the wrong type or is out of range. The message names the key, the value and

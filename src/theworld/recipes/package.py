@@ -48,7 +48,7 @@ tags:
 
 # Nano TheWorld
 
-A toy-size TheWorld of the real classes, trained from nothing on a simulated world by `theworld nano train`:
+A toy-size TheWorld of the real classes, trained from random weights on a simulated world by `theworld nano train`:
 
 | folder | what |
 |---|---|
@@ -61,7 +61,7 @@ A toy-size TheWorld of the real classes, trained from nothing on a simulated wor
 | `controls/gemma_tuned` | Gemma 3 without a world, adapters trained on the same questions; {adapters:,} parameters |
 
 No weights of Google or NVIDIA are in these folders; the classes are those of transformers and diffusers. Weights are
-stored in bf16. It knows its simulated scenes and nothing else.
+stored in bf16. It answers questions about its simulated scenes only.
 
 ## Held-out results
 
@@ -107,9 +107,9 @@ def package_gemma(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path, *left_out: str) -> None:
-    """Copy a model's folder, its tokenizer without the white space and brackets that are half of its file.
+    """Copy a model's folder, and write tokenizer.json in its shortest form, which halves the file.
 
-    The caller writes config.json last: it says that the folder is whole.
+    The caller writes config.json last, as the mark of a complete folder.
     """
     left_out = (*left_out, "config.json")
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out), dirs_exist_ok=True)

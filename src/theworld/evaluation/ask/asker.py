@@ -143,8 +143,8 @@ class Asker:
                         by_future.append(generate(self.model, batch, world, self.task.max_new_tokens))
                 if sum(consumed) != sum(batch.world_tokens):
                     raise TheWorldError(
-                        f"{sum(consumed)} world tokens reached the model, but the prompts from {batch.items[0].id!r} "
-                        f"on have {sum(batch.world_tokens)}: give a checkpoint with a world"
+                        f"the model consumed {sum(consumed)} world tokens, but the prompts of the batch that starts "
+                        f"with {batch.items[0].id!r} have {sum(batch.world_tokens)}: give a checkpoint with a world"
                     )
             # 3. Join the answers of all futures and score them
             answers = [joined(futures) for futures in zip(*by_future, strict=True)]

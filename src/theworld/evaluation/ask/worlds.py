@@ -195,8 +195,9 @@ def encode_worlds(
 def donors(items: Sequence[Item], keys: dict[str, list[bytes]], seed: int) -> dict[str, str]:
     """By item id, another item whose world it gets: of the same family if possible, never with the same image.
 
-    Within a family, items are in random order with clusters kept together. Each item takes the one that is as many
-    places ahead as the largest cluster has items, so every world is used once.
+    Within a family, items are in random order with clusters kept together. An item gets the world of the item
+    `largest` places ahead, where `largest` is the size of the largest cluster, so every world is used once. If that
+    item shares its cluster or an image, the next one that does not is used.
 
     Raises:
         NoOtherImage: An item shares its cluster or an image with all others.

@@ -1,4 +1,4 @@
-"""The evidence that answers follow from the rollout: eight resumable lines of an experiment, and the claims.
+"""The evidence that answers follow from the rollout: an experiment in eight resumable *lines*, and the claims.
 
 bars      accuracy of static learners on labels and the first frame; which families of questions qualify
 gain      accuracy of the rollout and of its best rival without a rollout, with the same labels
@@ -38,7 +38,7 @@ LINES: dict[str, Callable[[Experiment], Any]] = {
     "no_harm": no_harm,
     "verdicts": verdicts,
 }
-"""In the order of computation. The first line shows whether the others are worth their time."""
+"""In the order of computation. `bars` is first: without a family that qualifies, no claim about families can hold."""
 
 
 def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> dict[str, Any]:

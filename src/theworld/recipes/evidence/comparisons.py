@@ -26,9 +26,10 @@ from .settings import FAMILIES, HARD_KINDS, Experiment
 
 Array = NDArray[np.float64]
 
-FEW_CEILING, MANY_CEILING, PROBE_FLOOR = 0.70, 0.80, 0.99
-"""A family qualifies if the accuracy of its best static learner is at most the first with few labels and at most the
-second with the most labels, and if the accuracy of a probe of the true end is at least the third."""
+# A family qualifies within these limits
+FEW_CEILING = 0.70  # largest accuracy of the best static learner with `labels` labels
+MANY_CEILING = 0.80  # the same with the largest number of labels
+PROBE_FLOOR = 0.99  # smallest accuracy of a probe of the true end
 
 RESAMPLES = 5_000
 
@@ -216,9 +217,11 @@ def resampled(ours: Array, theirs: Array | None = None) -> dict[str, float]:
         rarer side of zero.
     """
     others = np.zeros((1, ours.shape[2])) if theirs is None else theirs
+    # 1. The axes with several values, which are resampled
     sizes = (*ours.shape[:2], len(others), ours.shape[2])
     several = [axis for axis, size in enumerate(sizes) if size > 1]
 
+    # 2. The difference for one draw of indices
     def statistic(*drawn: Any) -> float:
         places: list[Any] = [np.arange(size) for size in sizes]
         for axis, chosen in zip(several, drawn, strict=True):
@@ -227,6 +230,7 @@ def resampled(ours: Array, theirs: Array | None = None) -> dict[str, float]:
         counts = np.bincount(scenes, minlength=sizes[3]) / len(scenes)
         return float((ours[np.ix_(worlds, seeds)].mean((0, 1)) - others[their_seeds].mean(0)) @ counts)
 
+    # 3. Bootstrap, with p from the share of draws on the rarer side of zero
     bootstrap = require("eval", "scipy.stats").bootstrap
     data = [np.arange(sizes[axis]) for axis in several]
     found = bootstrap(data, statistic, vectorized=False, method="percentile", n_resamples=RESAMPLES, rng=0)

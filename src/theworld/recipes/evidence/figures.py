@@ -27,7 +27,7 @@ LAW_ARMS = {
     "new_dynamics": "rollout, dynamics of\nthe new law",
     "old_dynamics": "rollout, dynamics of\nthe old law",
     "current_frame": "current frame",
-    "gemma_tuned": "Gemma trained equally",
+    "gemma_tuned": "Gemma 3, trained alike",
     "static_learner": "best static learner",
 }
 NAMES = {

@@ -1,4 +1,4 @@
-"""Lines 3, 4, 5, 7 and 8: how answers of the trained model depend on its rollouts, and what rollouts cost elsewhere."""
+"""Lines 3, 4, 5, 7 and 8: how answers depend on rollouts, and whether world tokens harm static questions."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
         }
         means = {key: float(np.mean([row[key] for row in told.values()])) for key in ("imagined", "answer") if told}
         models.append({"name": name, **means, "families": told})
-    # 3. Lines through them
+    # 3. Linear fits
     families = {family: [one["families"][family] for one in models if family in one["families"]] for family in FAMILIES}
     fits = {family: fit(points) for family, points in families.items()}
     return {"models": models, "fit": fit([one for one in models if one["families"]]), "families": fits}
@@ -157,16 +157,19 @@ def no_harm(experiment: Experiment) -> list[dict[str, Any]]:
         A row per number: `num_world_steps`; `difference` in accuracy with `low` and `high`; `n`; `gemma`, the accuracy
         of plain Gemma 3; `worst`, the family with the lowest difference.
     """
+    # 1. Answers of Gemma and of the full model with every number of latent frames
     scenes, questions = experiment.split("test"), experiment.settings.static_questions
     every = [*range(experiment.settings.config.world_steps + 1)]
     settings: dict[str, Any] = {"families": "static", "num_samples": questions, "num_world_steps": every}
     arms = f"{REFERENCE},{FULL},{FULL}_0"
     asked = ask(experiment, f"no-harm-{questions}", experiment.weights / "theworld", scenes, arms=arms, **settings)
-    everything = asked.predictions[REFERENCE]
-    counted = ~np.isin([row.family for row in everything], [*one_answer_families(everything)])
-    alone = [row for row, counts in zip(everything, counted, strict=True) if counts]
-    clusters, families = [row.cluster for row in alone], np.array([row.family for row in alone])
-    theirs, rows = np.array([row.score for row in alone]), list[dict[str, Any]]()
+    # 2. Without families of one answer
+    told = asked.predictions[REFERENCE]
+    counted = ~np.isin([row.family for row in told], [*one_answer_families(told)])
+    gemma = [row for row, counts in zip(told, counted, strict=True) if counts]
+    clusters, families = [row.cluster for row in gemma], np.array([row.family for row in gemma])
+    theirs, rows = np.array([row.score for row in gemma]), list[dict[str, Any]]()
+    # 3. The difference for every number, and the family with the largest loss
     for steps in every:
         arm = FULL if steps == every[-1] else f"{FULL}_{steps}"
         ours = np.array([row.score for row in asked.predictions[arm]])[counted]

@@ -9,7 +9,7 @@ ARMS = {
     "rollout": "rollout",
     "static_learner": "best static learner",
     "current_frame": "current frame, trained alike",
-    "gemma_tuned": "Gemma trained equally",
+    "gemma_tuned": "Gemma 3, trained alike",
     "new_dynamics": "rollout, dynamics of the new law",
     "old_dynamics": "rollout, dynamics of the old law",
 }
@@ -32,7 +32,10 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
             law_text(evidence["law"]),
             figure("answers-under-two-laws", "Which law the answers follow, by family and arm"),
             dose_text(evidence["dose"]),
-            figure("dose-response", "Answers right over imagined ends right, a point for each of the dynamics"),
+            figure(
+                "dose-response",
+                "Accuracy of answers as a function of the accuracy of imagined ends, a point per dynamics model",
+            ),
             harm_text(evidence["no_harm"]),
             "\n".join(f"- *{kind}*: {row['text']}" for kind, row in evidence["verdicts"].items()),
         ]
@@ -74,7 +77,7 @@ def gain_text(families: Mapping[str, Any], what: str) -> str:
         for name, rival in row["rivals"].items()
     ]
     header = [what, "n", "rollout", "against", "accuracy on validation scenes", "accuracy", "difference", "p (Holm)"]
-    return table([*header, "the bar"], rows)
+    return table([*header, "the strongest on validation scenes"], rows)
 
 
 def rates_text(rates: Mapping[str, Any], what: str) -> str:
@@ -110,7 +113,7 @@ def law_text(law: Mapping[str, Any]) -> str:
 
 
 def dose_text(dose: Mapping[str, Any]) -> str:
-    """Return a row per dynamics with the accuracy of imagined ends and answers by family, and a last row of slopes."""
+    """Return a row per dynamics model: accuracy of imagined ends and answers by family. The last row has the slopes."""
     names = [family for family, line in dose["families"].items() if line]
     rows: list[list[Any]] = []
     for model in dose["models"]:
@@ -120,7 +123,7 @@ def dose_text(dose: Mapping[str, Any]) -> str:
         )
     lines = [f"{line['slope']:.2f}, r {line['r']:.3f}" for line in (dose["families"][name] for name in names)]
     rows.append(["slope", *lines])
-    return table(["imagined end / answer right", *names], rows)
+    return table(["dynamics model: imagined ends right / answers right", *names], rows)
 
 
 def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
