@@ -17,7 +17,7 @@ HEAD = """# Commands
 The options of every command. [The command line](command-line.md) has the common options and the exit codes.
 `python scripts/commands_page.py` writes this page from the code.
 """
-KEYS = "config keys"  # how the groups of options are titled that configuration.md describes
+KEYS = "config keys"  # title of the groups of options that configuration.md lists
 COMMON = ("help", "debug", "job")  # the page names them once
 CONFIG = "\nIt also takes every key of the [configuration](configuration.md) as an option.\n"
 

@@ -53,7 +53,7 @@ def page() -> str:
 
 
 def nano_page() -> str:
-    """The page of the nano world, with the table of the recipe's keys as they are."""
+    """The page of the nano world, with an updated table of the recipe's keys."""
     before, rest = NANO_PAGE.read_text(encoding="utf-8").split(NANO_BEGIN)
     _, after = rest.split(NANO_END)
     rows = [cells(key) for key in keys(NanoConfig).values()]
@@ -66,7 +66,7 @@ def cells(key: Key) -> tuple[str, ...]:
 
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table and the end of its last line."""
+    """A Markdown table that ends with a newline."""
     return markdown_table(head, [[cell.replace("|", "\\|") for cell in row] for row in rows]) + "\n"
 
 

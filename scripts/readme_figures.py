@@ -67,7 +67,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Moment:
-    """What is on show: how many answers, the frame of each future (`None`: hidden), and whether the truth is."""
+    """A frame of the animation: number of answers, frame index of each clip (`None`: hidden), truth shown or not."""
 
     answers: int
     imagined: int | None = None

@@ -38,11 +38,11 @@ class EvaluationSettings:
         None, "A control checkpoint as NAME=PATH, once for each: gemma_tuned, current_frame, other_source, "
         "random_encoder.")
     data: str | None = setting(None, "File, folder or Hub id of the questions.", unset="the task's own")
-    image_folder: str | None = setting(None, "Folder of relative image names.")
+    image_folder: str | None = setting(None, "Folder that relative image paths refer to.")
     columns: dict[str, str] | None = setting(
         None, "Column names by role: `image`, `question`, `answer`, `choices`, `id`.")
     split: str | None = setting(None, "Split to read, if the data has several.")
-    num_samples: int | None = setting(None, "Questions to ask at most.", low=1)
+    num_samples: int | None = setting(None, "Maximum number of questions.", low=1)
     families: str | list[str] | None = setting(None, "Families or kinds of questions to ask.", unset="all")
     question_template: str | None = setting(None, "Prompt with the row's fields in braces.", unset="the task's")
     scorer: Literal["auto", "choices", "generate"] = setting(

@@ -1,4 +1,4 @@
-"""Outcomes of nano scenes as places, the classes of static learners and latent readers.
+"""Places: class indices of outcomes, by position in the scene, such as bins from left to right; or `no`, `yes`.
 
 Colours are shuffled between scenes, so the place of an outcome is learned instead of its colour. Imports no
 simulator, so that questions can be made from saved records without pymunk.

@@ -134,6 +134,7 @@ class Space:
 
     def run(self, frames: int) -> Trajectory:
         """Release everything at time 0 and return the trajectory of `frames` frames."""
+        # 1. Simulate in small steps, and record every frame
         ball_xy = np.empty((frames, len(self.balls), 2), np.float32)
         block_pose = np.empty((frames, len(self.blocks), 3), np.float32)
         step, wall = FRAME_SECONDS / _STEPS_PER_FRAME, -1
@@ -148,7 +149,7 @@ class Space:
                 ball_xy[frame, index] = body.position
             for index, body in enumerate(self.blocks):
                 block_pose[frame, index] = (*body.position, body.angle)
-
+        # 2. Frames in which something is lit, from the times of contact
         times = np.arange(frames) * FRAME_SECONDS + step / 2
         pad_contact = np.array(self.pad_contact or [math.inf] * 2)
         return Trajectory(

@@ -99,6 +99,7 @@ def train_vision(
 
     Returns the figures of `fit`.
     """
+    # 1. Heads that are only used here, and weights of rare classes and of first and last frames
     draws, device = Draws(seed), model.device
     heads = VisionHeads(model.config.get_text_config().hidden_size, cast(int, model.config.mm_tokens_per_image)).to(
         device
@@ -107,6 +108,7 @@ def train_vision(
     weights = torch.from_numpy(1 / np.sqrt(frequency + 1e-4)).float().to(device)
     of_frames = frame_weights(scenes.frames.shape[1], 0.25, 0.25)
 
+    # 2. Class maps of random frames, predicted from their image tokens
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
         clips = np.sort(draws.numpy.integers(len(scenes.records), size=IMAGES_PER_STEP))
         frames = draws.numpy.choice(len(of_frames), size=IMAGES_PER_STEP, p=of_frames)

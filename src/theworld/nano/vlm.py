@@ -131,6 +131,7 @@ def train_language(
     end_of_turn = processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
 
     def step_function(_: int) -> tuple[Tensor, dict[str, float]]:
+        # 1. Image tokens and hidden states of a batch of conversations
         batch = next(batches)
         features = encode_images(model, scenes, batch.images)
         ids = batch.ids.to(device)
@@ -142,9 +143,11 @@ def train_language(
                 mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=features)},
                 use_cache=False,
             ).last_hidden_state
+            # 2. Logits of the supervised tokens only
             targets = batch.labels[:, 1:].to(device)
             supervised = targets != IGNORE_INDEX
             logits = model.lm_head(hidden[:, :-1][supervised]).float()
+        # 3. Loss, and accuracy without the token that ends a turn
         targets = targets[supervised]
         loss = F.cross_entropy(logits, targets)
         words = targets != end_of_turn
