@@ -47,7 +47,7 @@ def test_the_site_builds_without_a_warning_and_without_network(tmp_path: Path) -
     reference = "".join(page for name, page in site.items() if name.startswith("reference/"))
     missing = {name for name in theworld.__all__ if f'id="theworld.{name}"' not in reference}
     assert missing == {"__version__", "TheWorldModel"}
-    assert "Questions to ask at most." in reference
+    assert "Maximum number of questions." in reference
     assert "What answers: <code>MODEL</code>, <code>BASE</code>" in reference
     assert "Whether the image is shown." in reference
     # 3. The first page is the README, and snippets that tests do not run are shown as code
