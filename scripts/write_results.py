@@ -9,7 +9,6 @@ evidence` there, and its figures to docs/evidence. Also draws docs/figures/resul
 """
 
 import argparse
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,8 @@ from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
 from theworld.recipes.evidence.tables import evidence_text, percent, points, table
 from theworld.recipes.evidence.tables import tracing_text as traced_families
+from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_text
 
@@ -37,21 +38,31 @@ def main() -> None:
     parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
     if path := parser.parse_args().evidence:
         take_evidence(path)
-    metrics = json.loads((RESULTS / "arms.json").read_text(encoding="utf-8"))
+    metrics = read(RESULTS / "arms.json")
     put(ROOT / "README.md", "results", verdicts_text(metrics))
     for name, figure in results_figures(metrics).items():
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     if (choices := RESULTS / "choices.json").is_file():
-        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(json.loads(choices.read_text(encoding="utf-8"))))
+        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(read(choices)))
     if (evidence := RESULTS / "evidence.json").is_file():
-        put(ROOT / "docs" / "results.md", "evidence", evidence_text(json.loads(evidence.read_text(encoding="utf-8"))))
+        put(ROOT / "docs" / "results.md", "evidence", evidence_text(read(evidence)))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of results."""
+    if not path.is_file():
+        raise SystemExit(f"{path}: no such file; the command that this script's help names for it writes it")
+    try:
+        return read_object(path, cure="write it again with its command")
+    except TheWorldError as error:
+        raise SystemExit(str(error)) from error
 
 
 def take_evidence(path: Path) -> None:
-    """Copy evidence.json of an experiment, and its figures, beside the pages, if both are whole."""
-    evidence_text(json.loads(path.read_text(encoding="utf-8")))
+    """Copy evidence.json of an experiment, and its figures, beside the pages, if both are complete."""
+    evidence_text(read(path))
     if not (path.parent / "figures").is_dir():
         raise SystemExit(f"{path.parent / 'figures'}: no such folder; `theworld nano evidence` writes it")
     shutil.copyfile(path, RESULTS / "evidence.json")
