@@ -25,7 +25,8 @@ from theworld.evaluation.result import Result
 from theworld.evaluation.stats.intervals import interval
 from theworld.evaluation.stats.significance import compare
 from theworld.nano.fusion import FUSION_CONFIG, write_conversations
-from theworld.recipes.nano import Lane, align_lane, prepare_fusions, question_lane, run_lanes, simulate
+from theworld.recipes.lanes import Lane, run_lanes
+from theworld.recipes.nano import align_lane, prepare_fusions, question_lane, simulate
 from theworld.recipes.nano_config import NanoConfig
 from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging

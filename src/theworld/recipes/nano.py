@@ -10,16 +10,11 @@ to its results. The stages of the fusion are runs of the trainer.
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from theworld.nano.dynamics import train_dynamics
 from theworld.nano.fusion import CONVERSATIONS, stage_settings, start_fusion, write_clips, write_conversations
@@ -33,15 +28,12 @@ from theworld.utils.errors import TheWorldError, brief
 from theworld.utils.folders import locked, read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
-from theworld.utils.logging import configure_logging
 
+from .lanes import Lane, run_lanes
 from .nano_config import NanoConfig
 from .package import CONTROLS, copy_base_models, package_cosmos, package_delta, package_gemma, write_card
 
 logger = logging.getLogger(__name__)
-
-Lane = list[tuple[Path, Callable[[], object]]]
-"""(file, stage) pairs in order. The file exists if the stage has finished."""
 
 ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
 """Controls that are trained like the fusion with another world encoder."""
@@ -52,13 +44,6 @@ TO_THE_END = 12  # the full rollout is 12 times as frequent as any other K; with
 
 ADAPTERS = {"r": 19, "alpha": 38}
 """LoRA of the control `gemma_tuned`: 7 % fewer parameters than the projector of the fusion."""
-
-# By default, glibc returns memory to the system after every step. Keeping it makes a CPU step take 2/3 of the time
-_ALLOCATOR = {
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TOP_PAD_": "500000000",
-}
 
 
 def train_nano(out: Path, config: NanoConfig | None = None) -> Path:
@@ -266,39 +251,6 @@ def run_stage(keys: dict[str, Any]) -> None:
     if config.latent_cache is not None:
         precompute(config, together=ENCODED_TOGETHER)
     train(config)
-
-
-def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
-    """Run the unfinished stages of every lane in order. Up to `workers` lanes run in parallel."""
-    lanes = [[stage for stage in lane if not stage[0].is_file()] for lane in lanes]
-    lanes = [lane for lane in lanes if lane]
-    if min(workers, len(lanes)) < 2:
-        for lane in lanes:
-            _run_stages(lane)
-        return
-    os.environ.update({name: value for name, value in _ALLOCATOR.items() if name not in os.environ})
-    side_by_side = min(workers, len(lanes))
-    threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(side_by_side, context, initializer=_start_worker, initargs=(threads,)) as pool:
-        running = [pool.submit(_run_stages, lane) for lane in lanes]
-        try:
-            for done in as_completed(running):
-                done.result()
-        except BaseException:  # lanes that have not begun would delay the error by hours
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _start_worker(threads: int) -> None:
-    configure_logging()
-    torch.set_num_threads(threads)
-
-
-def _run_stages(lane: Lane) -> None:
-    for marker, run in lane:
-        logger.info("%s: starting", marker.relative_to(marker.parents[1]))
-        run()
 
 
 def settle(path: Path, config: NanoConfig) -> None:

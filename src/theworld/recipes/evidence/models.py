@@ -15,7 +15,8 @@ from theworld.nano.physics import LAWS
 from theworld.utils.errors import MissingFileError
 from theworld.utils.io import write_text
 
-from ..nano import Lane, align_lane, question_lane, run_lanes, tuned_lane
+from ..lanes import Lane, run_lanes
+from ..nano import align_lane, question_lane, tuned_lane
 from ..package import copy_base_models, digest, package_cosmos
 from .settings import HARD_KINDS, LAW, Experiment
 
