@@ -28,6 +28,8 @@ from theworld.nano.fusion import FUSION_CONFIG, write_conversations
 from theworld.recipes.lanes import Lane, run_lanes
 from theworld.recipes.nano import align_lane, prepare_fusions, question_lane, simulate
 from theworld.recipes.nano_config import NanoConfig
+from theworld.utils.errors import TheWorldError
+from theworld.utils.folders import locked
 from theworld.utils.io import write_json
 from theworld.utils.logging import configure_logging
 from theworld.utils.settings import read_values
@@ -96,7 +98,15 @@ def main() -> None:
     given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "seed", "workers")}
     read = read_values(args.config) if args.config else {}
     chosen_keys = {name: value for name, value in given.items() if value is not None}
-    config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
+    try:
+        config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
+        with locked(args.folder, is_main=True, option="folder"):
+            measure(args, config)
+    except TheWorldError as error:
+        parser.error(str(error))
+
+
+def measure(args: argparse.Namespace, config: NanoConfig) -> None:
     chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
@@ -107,11 +117,11 @@ def main() -> None:
     if not asked_about.is_dir():
         scenes = args.folder / "scenes" / "fusion"
         write_conversations(scenes, asked_about, labels=args.labels, seed=config.seed)
-    run_lanes([questions(args.folder, config, one, asked_about) for one in chosen], config.workers)
+    run_lanes([questions(args.folder, config, one, args.labels) for one in chosen], config.workers)
     # 2. The same questions to all
     asked = {"data": str(args.folder / "scenes" / "validation"), "num_samples": args.num_samples, "batch_size": 50}
     asked["latent_cache"] = str(args.folder / "latents")
-    models = [args.folder / "weights" / one.name for one in chosen]
+    models = [args.folder / "weights" / run_name(one, args.labels) for one in chosen]
     results = [
         theworld.evaluate(model, "micro_world", arms="world", output=str(args.folder / "results" / model.name), **asked)
         for model in models
@@ -128,15 +138,21 @@ def main() -> None:
         write_json(args.output, steps | {"labels": args.labels, "rows": rows})
 
 
-def questions(folder: Path, config: NanoConfig, one: Choice, conversations: Path) -> Lane:
+def run_name(one: Choice, labels: int) -> str:
+    """Name of the run of a choice; a run with another number of labels is another one."""
+    return f"{one.name}-{labels}-labels"
+
+
+def questions(folder: Path, config: NanoConfig, one: Choice, labels: int) -> Lane:
     """The run on questions of a choice, from the alignment of its encoder or from random weights."""
+    name, conversations = run_name(one, labels), folder / f"conversations-{labels}"
     keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None} | dict(
         one.keys
     )
     if one.fresh is None:
-        return question_lane(folder, config, one.name, folder / one.encoder / "align", **keys)
-    start = align_lane(folder, config, one.name, one.encoder, **one.fresh)[:1]
-    return [*start, *question_lane(folder, config, one.name, folder / one.name / "start", **keys)]
+        return question_lane(folder, config, name, folder / one.encoder / "align", **keys)
+    start = align_lane(folder, config, name, one.encoder, **one.fresh)[:1]
+    return [*start, *question_lane(folder, config, name, folder / name / "start", **keys)]
 
 
 def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from theworld.evaluation.report.plots import INK, draw
 from theworld.evaluation.verdict import p_text
+from theworld.recipes.evidence import LINES
 from theworld.recipes.evidence.tables import evidence_text, percent, points, table
 from theworld.recipes.evidence.tables import tracing_text as traced_families
 from theworld.utils.errors import TheWorldError
@@ -38,31 +39,34 @@ def main() -> None:
     parser.add_argument("--evidence", type=Path, help="evidence.json of `theworld nano evidence`")
     if path := parser.parse_args().evidence:
         take_evidence(path)
-    metrics = read(RESULTS / "arms.json")
+    metrics = read(RESULTS / "arms.json", "arms", "comparisons", "kinds", "verdicts")
     put(ROOT / "README.md", "results", verdicts_text(metrics))
     for name, figure in results_figures(metrics).items():
         write_text(FIGURES / name, figure)
     put(NANO_WEIGHTS / "README.md", "results", results_text(metrics))
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     if (choices := RESULTS / "choices.json").is_file():
-        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(read(choices)))
+        put(ROOT / "docs" / "nano-world.md", "choices", choices_text(read(choices, "rows")))
     if (evidence := RESULTS / "evidence.json").is_file():
-        put(ROOT / "docs" / "results.md", "evidence", evidence_text(read(evidence)))
+        put(ROOT / "docs" / "results.md", "evidence", evidence_text(read(evidence, *LINES, "claims")))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of results."""
+def read(path: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file of results, which has `keys`."""
     if not path.is_file():
         raise SystemExit(f"{path}: no such file; the command that this script's help names for it writes it")
     try:
-        return read_object(path, cure="write it again with its command")
+        found = read_object(path, cure="write it again with its command")
     except TheWorldError as error:
         raise SystemExit(str(error)) from error
+    if missing := [key for key in keys if key not in found]:
+        raise SystemExit(f"{path}: has no {', '.join(missing)}; write it again with its command")
+    return found
 
 
 def take_evidence(path: Path) -> None:
     """Copy evidence.json of an experiment, and its figures, beside the pages, if both are complete."""
-    evidence_text(read(path))
+    evidence_text(read(path, *LINES, "claims"))
     if not (path.parent / "figures").is_dir():
         raise SystemExit(f"{path.parent / 'figures'}: no such folder; `theworld nano evidence` writes it")
     shutil.copyfile(path, RESULTS / "evidence.json")

@@ -75,7 +75,12 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
         f"worse than {ARMS['current_frame'].label} (current_frame) -",
     ),
     "static learner better": ({**WON, "static_learner": 1.0}, 2, (NONE, NONE), "worse than Best static learner"),
-    "tuned Gemma as good": ({**WON, "gemma_tuned": 0.9}, 2, (NONE, NONE), "not shown to be better than Gemma trained"),
+    "tuned Gemma as good": (
+        {**WON, "gemma_tuned": 0.9},
+        2,
+        (NONE, NONE),
+        "not shown to be better than Gemma 3 without",
+    ),
     "random encoder as good": ({**WON, "random_encoder": 0.9}, 2, (NONE, NONE), "(random_encoder)"),
     "another image as good": ({**WON, "other_image": 0.9}, 2, (NONE, NONE), "(other_image)"),
     "no image as good": ({**WON, "no_image": 0.9}, 2, (NONE, NONE), "(no_image)"),
@@ -139,9 +144,11 @@ def test_a_tiny_set_shows_nothing() -> None:
 def test_a_comparison_without_power_does_not_hide_that_of_the_others() -> None:
     row = {"difference": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0, "smallest_difference": 0.02}
     told = {**dict.fromkeys(DECISIVE, row), "gemma": {**row, "smallest_difference": 1.0}}
-    assert "(the smallest difference that this set can show is 2.0 points)" in decide(told, DECISIVE, 0.01).text
+    assert (
+        "this set can show differences of at least 2.0 points, and none to gemma)" in decide(told, DECISIVE, 0.01).text
+    )
     told["current_frame"] = {**row, "smallest_difference": 0.034}
-    assert "(the smallest difference that this set can show is 2.0 to 3.4 points)" in decide(told, DECISIVE, 0.01).text
+    assert "differences of at least 2.0 to 3.4 points, and none to gemma)" in decide(told, DECISIVE, 0.01).text
 
 
 def test_clusters_that_carry_the_whole_difference_are_no_evidence() -> None:

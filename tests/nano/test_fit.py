@@ -113,3 +113,11 @@ def test_progress_of_another_training_is_refused(tmp_path: Path) -> None:
     train_small(tmp_path)
     with pytest.raises(ValueError, match=r"progress of small: 12 steps, 49 parameters, not of small: 15 steps"):
         train_small(tmp_path, steps=15)
+
+
+@pytest.mark.parametrize("content", [b"", b"no progress", b"PK\x03\x04 cut"])
+def test_damaged_progress_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "small.progress"
+    path.write_bytes(content)
+    with pytest.raises(TheWorldError, match=r"small.progress: damaged progress; remove the file to start this stage"):
+        Progress(path, Draws(0)).load("plan", [], {})

@@ -36,6 +36,8 @@ DEFAULTS = NanoConfig()
         ({"world_steps": 1}, "world_steps=1: expected 2 to 7"),
         ({"image_size": 40}, "image_size=40: expected a multiple of 16"),
         ({"start_from": "nowhere"}, "start_from='nowhere': has no gemma/config.json"),
+        ({"align_learning_rate": 10**400}, "align_learning_rate=1000"),
+        ({"workers": 257}, "workers=257: expected 1 to 256"),
         ({"seed": -1}, "seed=-1: expected 0 to 4294967295"),
     ],
 )
@@ -58,7 +60,7 @@ def test_mistakes_are_named_with_what_was_expected(values: dict[str, Any], told:
         ({"transformer": {"mlp_ratio": None}}, "transformer: mlp_ratio=None: expected a value like 4.0"),
         ({"transformer": {"mlp_ratio": float("inf")}}, "transformer: mlp_ratio=inf: expected a value like 4.0"),
         ({"vae": {"dim_mult": 4}}, "vae: dim_mult=4: expected a value like [1, 2, 4, 4]"),
-        ({"vae": {"base_dim": 10**9}}, "vae: base_dim=1000000000: expected a value like 8, at most 65536"),
+        ({"vae": {"base_dim": 10**9}}, "vae: base_dim=1000000000: expected a value like 8, from 1 to 65536"),
     ],
 )
 def test_only_sizes_of_the_nano_models_may_change(values: dict[str, Any], told: str) -> None:

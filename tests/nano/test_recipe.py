@@ -133,7 +133,7 @@ def test_a_folder_remembers_its_config_and_refuses_another(tmp_path: Path) -> No
     config = NanoConfig.from_file(SMOKE)
     settle(tmp_path / "recipe.json", config)
     settle(tmp_path / "recipe.json", replace(config, workers=7, device="cpu"))
-    with pytest.raises(TheWorldError, match=r"other settings: align_steps \(2 -> 3\), seed \(0 -> 1\); give the same"):
+    with pytest.raises(TheWorldError, match=r"other settings: align_steps \(2 -> 3\), seed \(0 -> 1\); give --config"):
         settle(tmp_path / "recipe.json", replace(config, seed=1, align_steps=3))
 
 

@@ -15,6 +15,7 @@ from theworld.nano.kinds.bins import column_of
 from theworld.nano.physics import FRAME_SECONDS, FRAMES, Ball, Block, Ramp, Scene
 from theworld.nano.render import BALL_COLOURS, CLASSES
 from theworld.nano.scenes import SPLITS, generate, load, make_clip, scene_of
+from theworld.utils.errors import TheWorldError
 
 BINS = ("green", "blue", "yellow", "purple")
 DROP, RACE, STACK = (KINDS[name] for name in ("drop", "race", "stack"))
@@ -152,3 +153,18 @@ def test_bad_requests_are_named(tmp_path: Path):
         generate(tmp_path / "x", "test", {"fall": 1})
     with pytest.raises(ValueError, match="remove it"):
         generate(tmp_path, "test", {"race": 1})
+
+
+@pytest.mark.parametrize("damage", ["a line less", "half a line", "cut frames", "no frames"])
+def test_damaged_scenes_are_named(damage: str, tmp_path: Path) -> None:
+    folder = generate(tmp_path / "scenes", "train", {"drop": 3}, workers=1).folder
+    records, frames = folder / "records.jsonl", folder / "frames.npy"
+    text = records.read_text(encoding="utf-8")
+    if damage == "a line less":
+        records.write_text(text[: text.rindex("\n", 0, -1) + 1], encoding="utf-8")
+    elif damage == "half a line":
+        records.write_text(text[:-9], encoding="utf-8")
+    else:
+        frames.write_bytes(frames.read_bytes()[: 500 if damage == "cut frames" else 0])
+    with pytest.raises(TheWorldError, match=r"scenes: damaged scenes.*; remove the folder, so that they are simulated"):
+        load(folder)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from theworld.cli.main import main
 from theworld.evaluation import learners, tracing
@@ -92,6 +93,7 @@ def made_evidence() -> dict[str, Any]:
                 for i, n in enumerate(labels)
             },
             "probe": {"test": 0.996, "validation": 0.997},
+            "decided_with": [500, 2000],
             "qualifies": family != "peg_touch",
         }
         for family in FAMILIES
@@ -214,6 +216,7 @@ Change = Callable[[dict[str, Any]], None]
         ("no_harm", lambda e: e["no_harm"][3]["worst"].update(difference=-0.06)),
         ("verdicts", lambda e: e["verdicts"]["predictive"].update(outcome="no difference shown")),
         ("verdicts", lambda e: e["verdicts"]["static"].update(outcome="harms")),
+        ("bars", lambda e: e["bars"]["wall"].update(decided_with=[200, 400])),
     ],
 )
 def test_a_claim_falls_with_its_own_number_alone(line: str, change: Change) -> None:
@@ -339,7 +342,7 @@ def test_the_experiment_needs_its_scenes(keys: dict[str, Any], told: str) -> Non
         EvidenceSettings(config=NanoConfig(**keys))
 
 
-@pytest.mark.parametrize("numbers", [{"labels": 0}, {"labels": 2_501}, {"curve": (50, 4_000)}])
+@pytest.mark.parametrize("numbers", [{"labels": 2_501}, {"curve": (50, 4_000)}])
 def test_there_are_as_many_scenes_as_labels(numbers: dict[str, Any]) -> None:
     with pytest.raises(TheWorldError, match="labelled scenes of a kind: expected 1 to 2500"):
         EvidenceSettings(**numbers)
@@ -406,6 +409,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def weaken(transformer: Path) -> None:
+    """Halve the output of a transformer."""
+    (path,) = transformer.glob("*.safetensors")
+    weights = load_file(path)
+    save_file({name: tensor / 2 if "proj_out" in name else tensor for name, tensor in weights.items()}, path)
+
+
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "QUICK", TINY)
@@ -423,6 +433,7 @@ def test_the_experiment_runs_resumes_and_reports(
 ) -> None:
     early = folder / "early"
     shutil.copytree(NANO_WEIGHTS / "cosmos" / "transformer", early / "transformer")
+    weaken(early / "transformer")
     write_json(config := folder / "tiny.json", TINY.config.to_dict())
     options = ["nano", "evidence", str(folder), "--quick", "--config", str(config), "--checkpoints", str(early)]
     # 1. Every line has numbers, and the command names every claim
@@ -487,9 +498,36 @@ def test_other_dynamics_have_to_be_there(tmp_path: Path, capsys: pytest.CaptureF
     assert "expected a folder of dynamics" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("option", ["--dynamics", "--checkpoints"])
+def test_dynamics_are_different_and_whole(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [tmp_path / name for name in ("same", "weaker", "copy", "damaged")]
+    for folder in folders:
+        shutil.copytree(NANO_WEIGHTS / "cosmos" / "transformer", folder / "transformer")
+    for folder in folders[1:3]:
+        weaken(folder / "transformer")
+    (path,) = (folders[3] / "transformer").glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:100])
+    command = ["nano", "evidence", str(tmp_path / "run"), "--quick", "--test", '{"pegs": 100, "bumpers": 100}', option]
+    for given, told in (
+        (folders[:1], f"{folders[0]}: has the same dynamics as {NANO_WEIGHTS / 'cosmos'}"),
+        (folders[1:3], f"{folders[2]}: has the same dynamics as {folders[1]}"),
+        (folders[3:], str(path)),
+    ):
+        assert main([*command, *map(str, given)]) == 2
+        assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"seeds": (0.5,)}, r"seeds=\[0.5\]: expected different whole numbers"),
+        ({"curve": ()}, r"curve=\(\): expected different whole numbers from 1"),
+        ({"sampler_steps": (2, 2)}, r"sampler_steps=\(2, 2\): expected different whole numbers from 1"),
+        ({"sampler_steps": (0, 2)}, r"sampler_steps=\(0, 2\): expected different whole numbers from 1"),
+        ({"futures": -1}, "futures=-1: expected a whole number from 1"),
+        ({"labels": "5"}, "labels='5': expected a whole number from 1"),
         ({"seeds": (0, 0)}, r"seeds=\[0, 0\]: expected different whole numbers"),
         ({"seeds": (-1,)}, r"seeds=\[-1\]: expected different whole numbers"),
         ({"dynamics": (Path("a"), Path("a"))}, "dynamics: expected different folders"),

@@ -150,5 +150,5 @@ def _config(args: argparse.Namespace, names: Iterable[str] | None = None, defaul
 
     known = keys(NanoConfig)
     given = {name: known[name].parse(vars(args)[name]) for name in names or known if name in args}
-    path = SMOKE if vars(args).get("smoke") else args.config or default
-    return NanoConfig.from_file(path, given) if path else NanoConfig.from_dict(given)
+    path = SMOKE if vars(args).get("smoke") else default if args.config is None else args.config
+    return NanoConfig.from_dict(given) if path is None else NanoConfig.from_file(path, given)

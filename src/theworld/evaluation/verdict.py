@@ -87,18 +87,22 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
     tied = [_shown(*one) for one in unbeaten.items() if not _lost(one[1])]
     reasons = [f"worse than {'; '.join(lost)}"] if lost else []
     if tied:
-        power = _power([them["smallest_difference"] for them in unbeaten.values() if not _lost(them)])
+        power = _power({name: them["smallest_difference"] for name, them in unbeaten.items() if not _lost(them)})
         reasons.append(f"not shown to be better than {'; '.join(tied)} ({power})")
     return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
 
 
-def _power(smallest: Sequence[float]) -> str:
-    """The smallest detectable differences to several arms, in words; 1.0 means that none is detectable."""
-    points = [f"{100 * one:.1f}" for one in sorted(smallest) if one < 1.0]
+def _power(smallest: Mapping[str, float]) -> str:
+    """The smallest detectable differences by arm, in words; 1.0 means that none is detectable."""
+    points = [f"{100 * one:.1f}" for one in sorted(smallest.values()) if one < 1.0]
+    none = [name for name, one in smallest.items() if one >= 1.0]
     if not points:
         return "this set is too small to show any difference"
     span = points[0] if points[0] == points[-1] else f"{points[0]} to {points[-1]}"
-    return f"the smallest difference that this set can show is {span} points"
+    more = f", and none to {', '.join(none)}" if none else ""
+    return (
+        f"before the correction for several comparisons, this set can show differences of at least {span} points{more}"
+    )
 
 
 def correct(tasks: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

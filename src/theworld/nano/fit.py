@@ -8,6 +8,7 @@ import copy
 import io
 import logging
 import math
+import pickle
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -113,15 +114,17 @@ class Progress:
         """Restore everything that `save` wrote. Returns the saved values, or an empty dict if there is no file.
 
         Raises:
-            ValueError: The progress was saved with another plan.
+            ValueError: The file is damaged, or the progress was saved with another plan.
         """
         if not self.path.is_file():
             return {}
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        if saved["plan"] != plan:
-            raise TheWorldError(
-                f"{self.path}: progress of {saved['plan']}, not of {plan}; remove the file to start again"
-            )
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved_plan = saved["plan"]
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise TheWorldError(f"{self.path}: damaged progress; remove the file to start this stage again") from error
+        if saved_plan != plan:
+            raise TheWorldError(f"{self.path}: progress of {saved_plan}, not of {plan}; remove the file to start again")
         for parameter, value in zip(parameters, saved.pop("parameters"), strict=True):
             parameter.copy_(value)
         for name, part in {**parts, "draws": self.draws}.items():

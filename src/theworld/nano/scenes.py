@@ -14,6 +14,7 @@ import numpy as np
 
 from theworld.utils.errors import ExistingFileError, TheWorldError
 from theworld.utils.folders import made_whole
+from theworld.utils.io import read_jsonl
 
 from .families import Question
 from .kinds import KINDS, draw_scene, sample_disputed, sample_scene
@@ -144,11 +145,21 @@ def scenes_of(folder: Path, split: str, share: float = 1.0) -> SceneSet:
 
 
 def load(folder: Path) -> SceneSet:
-    """Open a folder that `generate` wrote. The images are memory-mapped."""
-    with (folder / "records.jsonl").open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    frames = np.load(folder / "frames.npy", mmap_mode="r")
-    classes = np.load(folder / "classes.npy", mmap_mode="r")
+    """Open a folder that `generate` wrote. The images are memory-mapped.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is damaged.
+    """
+    records = list(read_jsonl(folder / "records.jsonl"))
+    try:
+        frames, classes = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("frames", "classes"))
+    except (ValueError, EOFError) as error:
+        told = f"{folder}: damaged scenes ({error}); remove the folder, so that they are simulated again"
+        raise TheWorldError(told) from error
+    if not len(records) == len(frames) == len(classes):
+        told = f"{len(records)} records of {len(frames)} clips and {len(classes)} class maps"
+        raise TheWorldError(f"{folder}: damaged scenes, {told}; remove the folder, so that they are simulated again")
     return SceneSet(folder, frames, classes, records)
 
 
@@ -241,7 +252,7 @@ def _write(folder: Path, jobs: list[Job], workers: int) -> None:
     frames = np.lib.format.open_memmap(folder / "frames.npy", "w+", np.uint8, (*shape, 3))
     classes = np.lib.format.open_memmap(folder / "classes.npy", "w+", np.uint8, shape)
     asked: list[tuple[int, int, Question]] = []
-    with Pool(workers) as pool, (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
+    with Pool(min(workers, len(jobs))) as pool, (folder / "records.jsonl").open("w", encoding="utf-8") as lines:
         for i, clip in enumerate(pool.imap(_make_job, jobs, chunksize=32)):
             frames[i], classes[i], record, questions = clip
             lines.write(json.dumps(record) + "\n")

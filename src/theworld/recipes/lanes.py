@@ -12,9 +12,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -54,7 +55,7 @@ def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
         return
     os.environ.update({name: value for name, value in _ALLOCATOR.items() if name not in os.environ})
     threads = max(1, (os.cpu_count() or 1) // side_by_side)
-    context, running = multiprocessing.get_context("spawn"), dict[int, tuple[SpawnProcess, Connection]]()
+    context, running = multiprocessing.get_context("spawn"), dict[int, tuple[SpawnProcess, Any]]()
     try:
         while waiting or running:
             while waiting and len(running) < side_by_side:
@@ -64,7 +65,7 @@ def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
                 theirs.close()
                 running[process.sentinel] = process, ours
             for sentinel in wait([*running]):
-                _check(*running.pop(sentinel))  # pyright: ignore[reportArgumentType]  # sentinels are numbers
+                _check(*running.pop(cast(int, sentinel)))
     finally:
         for process, _ in running.values():
             process.terminate()
@@ -72,8 +73,8 @@ def run_lanes(lanes: Sequence[Lane], workers: int) -> None:
             process.join()
 
 
-def _check(process: SpawnProcess, told: Connection) -> None:
-    """Raise the error of a lane whose process has ended."""
+def _check(process: SpawnProcess, told: Any) -> None:
+    """Raise the error of a lane whose process has ended; `told` is the receiving end of its pipe."""
     process.join()
     if process.exitcode == 0:
         return
@@ -87,7 +88,7 @@ def _check(process: SpawnProcess, told: Connection) -> None:
     raise TheWorldError(message) if is_of_user else RuntimeError(message)
 
 
-def _run_in_process(lane: Lane, threads: int, told: Connection) -> None:
+def _run_in_process(lane: Lane, threads: int, told: Any) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     configure_logging()
     torch.set_num_threads(threads)

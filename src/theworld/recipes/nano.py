@@ -10,6 +10,7 @@ to its results. The stages of the fusion are runs of the trainer.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -115,7 +116,7 @@ def train_fusions(
 
 def check_seeds(name: str, seeds: Sequence[int]) -> None:
     """Raise a ValueError unless `seeds` are one or several different seeds."""
-    if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(one) is int and 0 <= one < 2**32 for one in seeds):
         raise TheWorldError(f"{name}={[*seeds]}: expected different whole numbers from 0 to {2**32 - 1}")
 
 
@@ -151,6 +152,8 @@ def simulate(out: Path, split: str, config: NanoConfig) -> None:
             "frames": config.frames,
             "size": config.image_size,
         }
+        for left in (out / "scenes").glob(f"{split}.partial-*"):  # of an interrupted run; `out` has one run at a time
+            shutil.rmtree(left)
         generate(out / "scenes" / split, split, config.counts(split), config.workers, **world)
 
 
@@ -265,5 +268,5 @@ def settle(path: Path, config: NanoConfig) -> None:
         raise TheWorldError(f"{folder}: has {', '.join(held)} of unknown settings; choose another folder")
     if path.is_file() and (changes := config.changes(read_object(path, cure="choose another folder"))):
         told = f"{path.parent}: made with other settings: {brief(', '.join(changes))}"
-        raise TheWorldError(f"{told}; give the same, or choose another folder")
+        raise TheWorldError(f"{told}; give --config {path}, or choose another folder")
     write_json(path, config.to_dict())

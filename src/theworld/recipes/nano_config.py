@@ -96,7 +96,7 @@ class NanoConfig:
     seed: int = setting(0, "Seed of everything except the scenes, whose seeds are fixed.", low=0, high=2**32 - 1)
     workers: int = setting(
         2, "Number of processes that simulate scenes, and that train independent models in parallel.", low=1,
-        local=True)
+        high=256, local=True)
     device: str = setting(
         "auto", "Device of every stage: `auto` uses a GPU if there is one. `CUDA_VISIBLE_DEVICES` selects the GPU.",
         choices=("auto", "cpu"), local=True)
@@ -238,7 +238,8 @@ def _check_size(key: str, given: Any, known: Any) -> None:
         type(number) in allowed and 1 <= number <= LARGEST for number in numbers
     )
     if not (type(given) is bool if isinstance(known, bool) else fits):
-        raise TheWorldError(f"{key}={brief(repr(given))}: expected a value like {json.dumps(known)}, at most {LARGEST}")
+        like = f"a value like {json.dumps(known)}, from 1 to {LARGEST}"
+        raise TheWorldError(f"{key}={brief(repr(given))}: expected {like}")
 
 
 def _home(folder: str) -> Path:

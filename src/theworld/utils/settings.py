@@ -155,7 +155,7 @@ class Key:
         if kind is Any:
             return True
         if kind is float:
-            return type(value) in (int, float) and math.isfinite(value)
+            return (type(value) is int and abs(value) < 2**63) or (type(value) is float and math.isfinite(value))
         origin, inner = get_origin(kind) or kind, get_args(kind)
         items = value.values() if isinstance(value, dict) else value
         return type(value) is origin and (
@@ -197,7 +197,7 @@ def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
         for item in value if isinstance(value, list | tuple) else [value]:
             if isinstance(item, dict | list | tuple):
                 check_numbers(item if isinstance(item, dict) else {name: item}, largest)
-            elif isinstance(item, int | float) and not (math.isfinite(item) and least <= item <= most):
+            elif isinstance(item, int | float) and not least <= item <= most:  # also false for NaN
                 raise TheWorldError(f"{name}={item}: expected a number of at least {least} and at most {most}")
 
 

@@ -52,8 +52,9 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
 
     Raises:
         FileNotFoundError: A folder of dynamics or of the models is missing.
-        ValueError: The scenes or results in `folder` were made with other settings or weights, another run uses the
-            folder, the models have clips of another size or length, or there are too few test scenes.
+        ValueError: Dynamics are damaged, have other shapes or are given twice; scenes or results in `folder` were made
+            with other settings or weights; another run uses the folder; the models have clips of another size or
+            length; or there are too few test scenes.
     """
     from .figures import draw_figures  # needs matplotlib
 
@@ -62,9 +63,9 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
     if min(counts[kind] for kind in HARD_KINDS) < micro_world.MIN_READ:
         told = f"expected at least {micro_world.MIN_READ} scenes of {' and '.join(HARD_KINDS)}, to read imagined ends"
         raise TheWorldError(f"test={counts}: {told}")
-    check_dynamics((*settings.dynamics, *settings.checkpoints))
     with locked(folder, is_main=True, option="folder"):
         experiment = Experiment(folder, settings)
+        check_dynamics(experiment.cosmos, (settings.dynamics, settings.checkpoints))
         settle(folder / "recipe.json", settings.config)
         experiment.check_weights()
         inputs = settings.inputs()
@@ -79,4 +80,4 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
     return evidence
 
 
-__all__ = ["LINES", "QUICK", "EvidenceSettings", "gather_evidence"]
+__all__ = ["LINES", "QUICK", "EvidenceSettings", "check_dynamics", "gather_evidence"]

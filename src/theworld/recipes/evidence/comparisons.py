@@ -40,15 +40,17 @@ def bars(experiment: Experiment) -> dict[str, Any]:
     Returns:
         By family: `labels`, by number of labels the accuracy of the best static learner on test scenes, with its
         accuracy on `validation` scenes; `probe`, the accuracy of the probe by set of scenes; `qualifies`, decided on
-        validation scenes.
+        validation scenes with the numbers of labels in `decided_with`.
     """
     settings, train = experiment.settings, experiment.split("fusion")
     sets = {name: experiment.split(name) for name in ("test", "validation")}
+    numbers = sorted({settings.labels, *settings.curve})
+    few, many = settings.labels, numbers[-1]
     found: dict[str, Any] = {}
     for family in FAMILIES:
         # 1. The best learner for each number of labels
         by_labels: dict[str, Any] = {}
-        for labels in sorted({settings.labels, *settings.curve}):
+        for labels in numbers:
             learned = learned_answers(experiment, "hard", family, sets, train, sets["validation"], labels)
             right = {
                 name: hits(scenes, family, told := learned["answers"][name], [*told]) for name, scenes in sets.items()
@@ -61,10 +63,11 @@ def bars(experiment: Experiment) -> dict[str, Any]:
                 "reads": chosen["features"],
             }
         # 2. Whether the family qualifies, on validation scenes
-        few, many = (by_labels[str(n)]["validation"] for n in (settings.labels, max(settings.labels, *settings.curve)))
         probe = probe_ends(experiment, family, sets, train)
-        qualifies = few <= FEW_CEILING and many <= MANY_CEILING and probe["validation"] >= PROBE_FLOOR
-        found[family] = {"labels": by_labels, "probe": probe, "qualifies": qualifies}
+        limits = ((few, FEW_CEILING), (many, MANY_CEILING))
+        hard = all(by_labels[str(labels)]["validation"] <= ceiling for labels, ceiling in limits)
+        qualifies = hard and probe["validation"] >= PROBE_FLOOR
+        found[family] = {"labels": by_labels, "probe": probe, "decided_with": [few, many], "qualifies": qualifies}
     return found
 
 

@@ -30,12 +30,13 @@ def trace(experiment: Experiment) -> dict[str, Any]:
     If a family has too few wrong imagined ends on the test scenes, the model is traced once more on a larger set.
     """
     settings = experiment.settings
-    count = settings.config.counts("test")[HARD_KINDS[0]]
+    counts = settings.config.counts("test")
     found = _traced(experiment, "traced", experiment.weights / "theworld", experiment.split("test"))
-    rates = [row["wrong"] / count for row in found.values()]
+    rates = [row["wrong"] / counts[FAMILIES[family]] for family, row in found.items()]
     wanted = max((settings.wrong_ends * SPARE / rate if rate else math.inf for rate in rates), default=0)
-    more = int(min(settings.most_traced, max(count, wanted)))
-    if more <= count:
+    most = max(counts[kind] for kind in HARD_KINDS)
+    more = int(min(settings.most_traced, max(most, wanted)))
+    if more <= most:
         return found
     scenes = experiment.more(f"test-{more}", "test", dict.fromkeys(HARD_KINDS, more))
     return _traced(experiment, "traced", experiment.weights / "theworld", scenes)
@@ -71,7 +72,8 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
         By family and arm: `new` and `old`, the shares of answers that are right under the new and under the old law.
     """
     settings, model = experiment.settings, experiment.weights / "theworld"
-    count = 2 * settings.config.counts("test")[HARD_KINDS[0]]  # the end differs in all of them, the touch in some
+    # The end differs in all of these scenes, the touch in some
+    count = 2 * max(settings.config.counts("test")[kind] for kind in HARD_KINDS)
     scenes = experiment.more(f"disputed-{count}", "test", dict.fromkeys(HARD_KINDS, count), law=LAW)
     # 1. Answers of every arm
     world = other_law(experiment)

@@ -12,8 +12,9 @@ from typing import Any
 from theworld.nano.dynamics import train_dynamics
 from theworld.nano.fusion import write_clips, write_conversations
 from theworld.nano.physics import LAWS
-from theworld.utils.errors import MissingFileError
+from theworld.utils.errors import MissingFileError, TheWorldError
 from theworld.utils.io import write_text
+from theworld.utils.weights import shapes_of
 
 from ..lanes import Lane, run_lanes
 from ..nano import align_lane, question_lane, tuned_lane
@@ -108,12 +109,29 @@ def copy_bases(experiment: Experiment) -> None:
         with_dynamics(experiment, folder)
 
 
-def check_dynamics(folders: Sequence[Path]) -> None:
-    """Raise a FileNotFoundError if a folder has no transformer."""
-    for folder in folders:
-        transformer = folder / "transformer"
-        if not (transformer / "config.json").is_file() or not any(transformer.glob("*.safetensors")):
-            raise MissingFileError(f"{transformer}: no config.json and weights; expected a folder of dynamics")
+def check_dynamics(cosmos: Path, groups: Sequence[Sequence[Path]]) -> None:
+    """Check the folders of dynamics of each group, which are compared with each other and with those of `cosmos`.
+
+    Raises:
+        FileNotFoundError: A folder has no transformer.
+        ValueError: A transformer has other shapes than that of `cosmos`, is damaged, or is given twice.
+    """
+    expected = _shapes(cosmos / "transformer")
+    for folders in groups:
+        known = {digest(cosmos / "transformer"): cosmos}
+        for folder in folders:
+            transformer = folder / "transformer"
+            if not (transformer / "config.json").is_file() or not any(transformer.glob("*.safetensors")):
+                raise MissingFileError(f"{transformer}: no config.json and weights; expected a folder of dynamics")
+            if _shapes(transformer) != expected:
+                raise TheWorldError(f"{transformer}: expected weights with the shapes of {cosmos / 'transformer'}")
+            same = known.setdefault(digest(transformer), folder)
+            if same is not folder:
+                raise TheWorldError(f"{folder}: has the same dynamics as {same}; leave it out")
+
+
+def _shapes(transformer: Path) -> dict[str, tuple[int, ...]]:
+    return shapes_of(sorted(map(str, transformer.glob("*.safetensors"))))
 
 
 def with_dynamics(experiment: Experiment, dynamics: Path) -> str:

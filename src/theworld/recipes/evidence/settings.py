@@ -11,7 +11,7 @@ from typing import Any
 
 from theworld.nano.kinds import KINDS
 from theworld.nano.scenes import SceneSet, generate, load
-from theworld.utils.errors import MissingFileError, TheWorldError
+from theworld.utils.errors import MissingFileError, TheWorldError, brief
 from theworld.utils.folders import read_object
 from theworld.utils.hub import NANO_WEIGHTS
 from theworld.utils.io import write_json
@@ -34,6 +34,10 @@ HARD_KINDS = tuple(dict.fromkeys(FAMILIES.values()))
 LAW = "tilted"
 """The law of the clips on which the dynamics are trained further, a key of `LAWS`."""
 
+COUNTS = ("labels", "curve", "sampler_steps", "most_traced", "wrong_ends", "law_clips", "law_steps", "questions",
+          "static_questions", "futures")  # fmt: skip
+"""Settings that are whole numbers from 1."""
+
 RATES = (1.0, 0.5)
 """Learning rates to choose from for every arm, as shares of the recipe's `question_learning_rate`."""
 
@@ -43,9 +47,9 @@ class EvidenceSettings:
     """Settings of the experiment: models, labels, scenes and questions.
 
     Raises:
-        ValueError: A number of labels is below 1 or above the number of scenes to learn from; a seed or folder is given
-            twice; or `config` has another law than `usual`, a level below the hardest, or no scenes of a kind that the
-            experiment asks about.
+        ValueError: A number is below 1 or no whole number; there are fewer scenes to learn from than labels; a number,
+            seed or folder is given twice; or `config` has another law than `usual`, a level below the hardest, or no
+            scenes of a kind that the experiment asks about.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # training seeds of fusions and controls
@@ -84,6 +88,8 @@ class EvidenceSettings:
                 f"levels={self.config.levels}: the experiment asks about the hardest scenes; leave it out"
             )
         check_seeds("seeds", self.seeds)
+        for name in COUNTS:
+            _check_numbers(name, getattr(self, name))
         for name in ("dynamics", "checkpoints"):
             folders = [folder.resolve() for folder in getattr(self, name)]
             if len(set(folders)) < len(folders):
@@ -102,6 +108,15 @@ class EvidenceSettings:
             for name in ("dynamics", "checkpoints")
         }
         return asdict(self) | folders | {"config": shaping}
+
+
+def _check_numbers(name: str, value: int | tuple[int, ...]) -> None:
+    """Raise a ValueError unless `value` is a whole number from 1, or several different ones."""
+    several = isinstance(value, tuple)
+    numbers = value if several else (value,)
+    if not numbers or len({*numbers}) < len(numbers) or not all(type(one) is int and one >= 1 for one in numbers):
+        expected = "different whole numbers from 1" if several else "a whole number from 1"
+        raise TheWorldError(f"{name}={brief(repr(value))}: expected {expected}")
 
 
 # A short run for a first look: minutes on two cores
@@ -173,7 +188,7 @@ class Experiment:
         path, wanted = self.folder / "results" / f"{name}.json", json.loads(json.dumps(dict(inputs), default=str))
         if path.is_file():
             kept = read_object(path, "inputs", cure="remove the file")
-            if kept["inputs"] == wanted:
+            if "result" in kept and kept["inputs"] == wanted:
                 return kept["result"]
         logger.info("evidence: %s", name)
         write_json(path, {"inputs": wanted, "result": compute()})
