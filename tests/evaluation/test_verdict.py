@@ -79,7 +79,7 @@ TABLES: dict[str, tuple[Shares, int, tuple[str, str], str]] = {
         {**WON, "gemma_tuned": 0.9},
         2,
         (NONE, NONE),
-        "not shown to be better than Gemma 3 without",
+        "not shown to be better than Gemma 3 wi",
     ),
     "random encoder as good": ({**WON, "random_encoder": 0.9}, 2, (NONE, NONE), "(random_encoder)"),
     "another image as good": ({**WON, "other_image": 0.9}, 2, (NONE, NONE), "(other_image)"),

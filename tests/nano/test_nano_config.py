@@ -53,6 +53,15 @@ def test_mistakes_are_named_with_what_was_expected(values: dict[str, Any], told:
         ({"vae": {"base_dims": 16}}, "vae: unknown name 'base_dims': did you mean 'base_dim'?"),
         ({"vae": {"dim_mult": [1, 2]}}, "vae={'dim_mult': [1, 2]}: expected four numbers"),
         ({"vision": {"image_size": 64}}, "vision: unknown name 'image_size'"),
+        ({"text": {"num_key_value_heads": 3}}, "text={'num_key_value_heads': 3}: no model has these sizes ("),
+        ({"text": {"head_dim": 31}}, "text={'head_dim': 31}: no model has these sizes ("),
+        ({"vision": {"num_attention_heads": 5}}, "vision={'num_attention_heads': 5}: no model has these sizes ("),
+        (
+            {"vision": {"patch_size": 5}},
+            "vision={'patch_size': 5}: no model has these sizes (patches of 5 pix",
+        ),
+        ({"vision": {"patch_size": 16}}, "vision={'patch_size': 16}: no model has these sizes ("),
+        ({"transformer": {"attention_head_dim": 8}}, "transformer={'attention_head_dim': 8}: no model has these sizes"),
         ({"text": {"hidden_size": "128"}}, "text: hidden_size='128': expected a value like 128"),
         ({"text": {"hidden_size": 0}}, "text: hidden_size=0: expected a value like 128"),
         ({"text": {"num_hidden_layers": True}}, "text: num_hidden_layers=True: expected a value like 5"),
@@ -60,13 +69,18 @@ def test_mistakes_are_named_with_what_was_expected(values: dict[str, Any], told:
         ({"transformer": {"mlp_ratio": None}}, "transformer: mlp_ratio=None: expected a value like 4.0"),
         ({"transformer": {"mlp_ratio": float("inf")}}, "transformer: mlp_ratio=inf: expected a value like 4.0"),
         ({"vae": {"dim_mult": 4}}, "vae: dim_mult=4: expected a value like [1, 2, 4, 4]"),
-        ({"vae": {"base_dim": 10**9}}, "vae: base_dim=1000000000: expected a value like 8, from 1 to 65536"),
+        ({"vae": {"base_dim": 10**9}}, "vae: base_dim=1000000000: expected a value like 8, from 1 to 4096"),
     ],
 )
 def test_only_sizes_of_the_nano_models_may_change(values: dict[str, Any], told: str) -> None:
     with pytest.raises(TheWorldError) as error:
         NanoConfig.from_dict(values)
     assert str(error.value).startswith(told)
+
+
+def test_sizes_that_make_models_are_taken() -> None:
+    larger = {"vae": {"base_dim": 12}, "transformer": {"num_layers": 2}, "text": {"hidden_size": 192}}
+    assert NanoConfig.from_dict({**larger, "vision": {"patch_size": 8}, "image_size": 48}).vae == {"base_dim": 12}
 
 
 def test_the_defaults_are_the_stages_own() -> None:

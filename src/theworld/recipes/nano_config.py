@@ -21,7 +21,7 @@ QUICK_CONFIG = SMOKE.with_name("quick.json")
 LISTED = "docs/nano-world.md lists the keys"
 MODELS = ("vae", "transformer", "text", "vision")
 """Keys whose value is an object that overrides the sizes of a model."""
-LARGEST = 65_536
+LARGEST = 4_096
 """Largest number among the sizes of a model."""
 SEEDS = 10_000_000
 """Number of seeds of a split, and so the largest number of scenes of a kind."""
@@ -132,6 +132,8 @@ class NanoConfig:
     def _check_sizes(self) -> None:
         from theworld.nano import dynamics, vae, vlm
 
+        from .nano_sizes import check_models  # needs torch and the models
+
         sizes = vae.SIZES, dynamics.SIZES, vlm.TEXT_CONFIG, vlm.VISION_CONFIG
         for name, known in zip(MODELS, sizes, strict=True):
             given = getattr(self, name) or {}
@@ -143,6 +145,8 @@ class NanoConfig:
                 _check_size(f"{name}: {size}", value, known[size])
         if len((self.vae or {}).get("dim_mult", vae.SIZES["dim_mult"])) != len(vae.SIZES["dim_mult"]):
             raise TheWorldError(f"vae={self.vae}: expected four numbers in dim_mult, which halve the size three times")
+        overridden = {name: given for name in MODELS if (given := getattr(self, name))}
+        check_models(overridden, self.image_size, self.frames)
 
     @property
     def scene_kinds(self) -> tuple[str, ...]:
