@@ -10,6 +10,7 @@ import pytest
 
 from tests.scripts import run_script
 from theworld.recipes.nano_config import SMOKE
+from theworld.utils.io import read_jsonl
 
 Run = Callable[..., dict[str, Any]]
 
@@ -73,12 +74,17 @@ def test_start(run: Run) -> None:
 
 
 def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1")
+    small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1", "--labels", "2")
     chosen = ("--choices", "position", "fusion", "--config", str(SMOKE), "--output", str(tmp_path / "choices.json"))
     run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen)
     first, *others = json.loads((tmp_path / "choices.json").read_text(encoding="utf-8"))["rows"]
     assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]
     assert all(row["milliseconds"] > 0 for row in (first, *others))
+    asked = read_jsonl(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
+    assert len({row["id"].rpartition("-")[0] for row in asked if row["id"].startswith("pegs-")}) == 2
+    saved = tmp_path / "run" / "position-after-BOS-2-labels" / "questions" / "config.json"
+    config = json.loads(saved.read_text(encoding="utf-8"))
+    assert config["train_dataset_path"] == str(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
     for kind in ("predictive", "static"):
         assert "to_first" not in first[kind]
         for row in others:

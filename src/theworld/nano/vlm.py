@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoProcessor, Gemma3Config, Gemma3ForConditionalGeneration, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from theworld.constants import END_OF_TURN, IGNORE_INDEX
+from theworld.utils.folders import read_object
 from theworld.utils.io import write_text
+from theworld.utils.weights import read_weights
 
 from .asking import evaluate_vlm
 from .batches import Batches
@@ -245,9 +247,9 @@ def _run_stage(
     )
     if record.is_file():
         logger.info("%s: loaded from %s", name, weights)
-        state = load_file(weights)
+        state = read_weights([str(weights)])
         model.load_state_dict({**state, "lm_head.weight": state["model.language_model.embed_tokens.weight"]})
-        return json.loads(record.read_text(encoding="utf-8"))
+        return read_object(record, cure="remove the file to train this stage again")
     figures = train(progress=progress)
     trained = {key: value for key, value in model.state_dict().items() if key != "lm_head.weight"}  # tied
     save_file(trained, weights)
