@@ -82,6 +82,11 @@ def test_tutorial_runs_from_top_to_bottom(
         elif language == "bash" and not skipped:
             run_commands(code, monkeypatch)
             capsys.readouterr()
+    if page.stem == "train-on-your-data":  # what its fourth step says
+        metrics = json.loads((ROOT / "runs/docs/balls/evaluation/custom/metrics.json").read_text(encoding="utf-8"))
+        right = {name: arm["accuracy"]["estimate"] for name, arm in metrics["arms"].items()}
+        assert right["world"] == 1
+        assert right["other_image"] <= 0.75
 
 
 def test_commands_page_is_what_the_parsers_say(monkeypatch: pytest.MonkeyPatch) -> None:

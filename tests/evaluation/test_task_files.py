@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.arms import answer_rows, make_items
+from theworld.data.schema import SourceSettings
 from theworld.evaluation.score import task_numbers
 from theworld.evaluation.settings import TASK_NAMES
 from theworld.evaluation.store.refusals import ArmRun
@@ -50,6 +51,22 @@ def test_a_wrong_task_is_refused_in_one_line(
         find_task(name)
     assert said in str(found.value)
     assert "\n" not in str(found.value)
+
+
+def test_an_error_in_a_task_file_names_file_line_and_function(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    text = (
+        "from theworld.evaluation.tasks.base import Score, Task, TaskItems\n"
+        "def load(settings):\n    return open(None)\n"
+        "def score(item, output):\n    return Score(wrong=1)\n"
+        "MINE = Task('mine', 'Mine', load, score)\n"
+    )
+    path.write_text(text, encoding="utf-8")
+    task = find_task(f"{path}:MINE")
+    with pytest.raises(TheWorldError, match=r"mine.py, line 3, load\(\) failed: TypeError: "):
+        task.load(SourceSettings(path=None))
+    with pytest.raises(TheWorldError, match=r"mine.py, line 5, score\(\) failed: TypeError: .*'wrong'"):
+        task.score(make_items(1)[0], "yes")
 
 
 def test_the_kind_of_a_family() -> None:
