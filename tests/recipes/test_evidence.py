@@ -182,7 +182,7 @@ def test_every_claim_holds_where_the_numbers_say_so() -> None:
     claims = decide_claims(made_evidence())
     assert [row["name"] for row in claims] == [*LINES]
     assert all(row["holds"] for row in claims)
-    size = "(2 dynamics models, 5 seeds, n=1100) (does not qualify)"
+    size = "(dynamics models: 2, seeds: 5, n = 1100) (does not qualify)"
     assert f"peg_touch: 95.0 %, +30.0 [+26.0, +34.0] to static_learner {size}" in claims[1]["found"]
 
 

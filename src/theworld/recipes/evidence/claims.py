@@ -84,7 +84,7 @@ def _gain(families: Mapping[str, Any], qualifying: Sequence[str]) -> Claim:
     def told(row: Mapping[str, Any]) -> str:
         name, rival = min(row["rivals"].items(), key=lambda pair: pair[1]["difference"])
         gained = f"{100 * rival['difference']:+.1f} [{100 * rival['low']:+.1f}, {100 * rival['high']:+.1f}] to {name}"
-        size = f"{len(row['by_seed'])} dynamics models, {len(row['by_seed'][0])} seeds, n={row['n']}"
+        size = f"dynamics models: {len(row['by_seed'])}, seeds: {len(row['by_seed'][0])}, n = {row['n']}"
         return f"{_percent(row['rollout']['estimate'])}, {gained} ({size})"
 
     return _of_families("gain", families, qualifying, holds, told)
