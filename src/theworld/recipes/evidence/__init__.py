@@ -80,4 +80,4 @@ def gather_evidence(folder: Path, settings: EvidenceSettings | None = None) -> d
     return evidence
 
 
-__all__ = ["LINES", "QUICK", "EvidenceSettings", "check_dynamics", "gather_evidence"]
+__all__ = ["LINES", "QUICK", "EvidenceSettings", "gather_evidence"]
