@@ -512,5 +512,5 @@ def test_world_tokens_that_do_not_reach_the_model_are_refused(
 ) -> None:
     real = asking.generate
     monkeypatch.setattr(asking, "generate", lambda model, batch, world, room: real(model, batch, None, room))
-    with pytest.raises(ValueError, match="0 world tokens reached the model"):
+    with pytest.raises(ValueError, match="the model consumed 0 world tokens"):
         evaluate(replace(settings, arms=["world"], scorer="generate"))
