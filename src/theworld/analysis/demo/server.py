@@ -38,7 +38,10 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 .layer b { display: flex; flex: 1; gap: 1px; }
 .layer i { height: .8rem; margin: 2px 0; }
 [data-testid="status-tracker"]:has(.error) { display: none !important; }
-@media (max-width: 640px) { .film .grid-container { --grid-cols: 3 !important; } }
+@media (max-width: 640px) {
+  .film .grid-container { --grid-cols: 3 !important; }
+  .looked { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+}
 """
 
 # Browsers then load from and connect to this server only. `frame-ancestors` is last, so that an origin can be appended
