@@ -146,9 +146,8 @@ def run_name(one: Choice, labels: int) -> str:
 def questions(folder: Path, config: NanoConfig, one: Choice, labels: int) -> Lane:
     """The run on questions of a choice, from the alignment of its encoder or from random weights."""
     name, conversations = run_name(one, labels), folder / f"conversations-{labels}"
-    keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None} | dict(
-        one.keys
-    )
+    keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None}
+    keys |= one.keys
     if one.fresh is None:
         return question_lane(folder, config, name, folder / one.encoder / "align", **keys)
     start = align_lane(folder, config, name, one.encoder, **one.fresh)[:1]

@@ -54,14 +54,8 @@ class EvidenceSettings:
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)  # training seeds of fusions and controls
     labels: int = 500  # labelled scenes of each kind
-    curve: tuple[int, ...] = (
-        50,
-        100,
-        250,
-        500,
-        1_000,
-        2_000,
-    )  # numbers of labels; the largest also decides whether a family qualifies
+    # Numbers of labels; the largest also decides whether a family qualifies
+    curve: tuple[int, ...] = (50, 100, 250, 500, 1_000, 2_000)
     dynamics: tuple[Path, ...] = ()  # folders with `transformer`: dynamics of other seeds; fusions of each are trained
     checkpoints: tuple[Path, ...] = ()  # folders with `transformer`, weaker dynamics for `dose`
     sampler_steps: tuple[int, ...] = (2, 3, 4, 6)  # of rollouts of the trained model, for `dose`
