@@ -12,7 +12,7 @@ INSTALLED := .venv/.installed-$(EXTRAS)
 LMMS_INSTALLED := .venv-lmms/.installed
 VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.py tests/model/test_generate.py \
 	tests/model/test_new_process.py tests/test_auto_classes.py tests/test_trl.py
-INSTALL_ARGS := -c constraints.txt -e ".[$(EXTRAS)]"
+INSTALL_ARGS := --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -40,11 +40,14 @@ def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:
     assert len({first["plain"], first["current"].removeprefix("frame").strip(), first["rollout"]}) == 3
 
 
-def test_inference_demo_answers_about_an_image_of_ones_own(tmp_path: Path) -> None:
+def test_inference_demo_answers_about_an_image_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     example = load_example("stack")
     example.image.save(tmp_path / "own.png")
     own = ["--image", str(tmp_path / "own.png"), "--question", example.question, "--json"]
-    printed = json.loads(run("scripts/inference_demo.py", *own))
+    run_script(monkeypatch, "scripts/inference_demo.py", *own)
+    printed = json.loads(capsys.readouterr().out)
     assert printed["question"] == example.question
     assert printed["num_world_steps"] == 3
     assert printed["answers"].keys() == {"plain Gemma 3", "current frame", "rollout"}

@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 )
 
 from tests.hub_server import Hub
+from tests.scripts import run_script
 from theworld import TheWorld
 from theworld.constants import NANO
 from theworld.nano.examples import EXAMPLES, load_example
@@ -229,11 +230,9 @@ def test_the_example_loads_in_a_process_that_has_never_seen_the_model(
         assert f"answer        {pushed.ask(example.image, example.question)}" in done.stdout
 
 
-def test_the_example_needs_no_network() -> None:
-    command = [sys.executable, "examples/load_from_hub.py"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert load_example(EXAMPLES[0]).question in done.stdout
+def test_the_example_needs_no_network(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_script(monkeypatch, "examples/load_from_hub.py")
+    assert load_example(EXAMPLES[0]).question in capsys.readouterr().out
 
 
 def test_smoke() -> None:

@@ -56,7 +56,7 @@ def test_the_page_opens_with_an_answer(page: Page, width: int, tmp_path: Path) -
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme="dark")
     expect(page.locator("#world textarea")).to_have_value(load_example(EXAMPLES[0]).answer, timeout=ANSWER)
-    expect(page.locator("#imagined img")).to_have_count(13, timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(1 + 12, timeout=ANSWER)
     expect(page.locator("#attention img")).to_have_count(4, timeout=ANSWER)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.screenshot(path=tmp_path / "opened.png", full_page=True)
@@ -76,8 +76,8 @@ def test_an_example_is_asked_and_answered(page: Page, tmp_path: Path) -> None:
     expect(world).to_have_value(example.answer, timeout=ANSWER)
     expect(plain).to_have_value(re.compile(r"\w"))
     assert plain.input_value() != example.answer
-    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
-    expect(page.locator("#followed img")).to_have_count(9)
+    expect(page.locator("#imagined img")).to_have_count(1 + 12, timeout=ANSWER)
+    expect(page.locator("#followed img")).to_have_count(1 + 12)
     expect(page.locator("#truth")).to_contain_text(f"Truth: {example.answer}")
     expect(page.locator("#rollout img")).to_be_visible()
     expect(page.locator("#attention img")).to_have_count(4)
@@ -114,7 +114,7 @@ def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
     page.locator("#image input[type=file]").set_input_files(tmp_path / "own.png")
     expect(page.locator("#image img")).to_be_visible()
     page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#imagined img")).to_have_count(9, timeout=ANSWER)
+    expect(page.locator("#imagined img")).to_have_count(1 + 12, timeout=ANSWER)
     expect(page.locator("#followed img")).to_have_count(0)
 
 
@@ -122,7 +122,7 @@ def test_another_image_clears_the_answer(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#simulated")).to_contain_text("was trained only on simulated scenes")
     page.get_by_role("button", name="Ask").click()
     expect(page.locator("#attention img")).to_be_visible(timeout=ANSWER)
-    page.get_by_role("button", name="Thumbnail 2 of 3").click()
+    page.get_by_role("button", name="Thumbnail 2 of 5").click()
     expect(page.locator("#world textarea")).to_have_value("", timeout=ANSWER)
     expect(page.locator("#imagined img")).to_have_count(0)
     expect(page.locator("#attention img")).to_have_count(0)

@@ -85,6 +85,11 @@ def test_a_folder_in_place_of_an_image(checkpoint: Path, tmp_path: Path, capsys:
     one_line(capsys, "a folder, not an image file")
 
 
+def test_image_and_question_in_the_wrong_order(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("What now?", picture) == 2
+    one_line(capsys, "'What now?' is no image file, but", "picture.png' is: IMAGE comes first")
+
+
 @pytest.mark.parametrize("question", ["", "   "])
 def test_an_empty_question(checkpoint: Path, picture: Path, question: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask(picture, question, "--model", checkpoint) == 2

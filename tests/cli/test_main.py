@@ -99,6 +99,7 @@ def test_errors_of_files_and_libraries_are_the_users(monkeypatch, capsys, mistak
     ("arguments", "line"),
     [
         (["train", "--lerning_rate", "3"], "unknown option --lerning_rate: did you mean '--learning_rate'?"),
+        (["train", "--lr", "3"], "unknown option --lr: did you mean '--learning_rate'?"),
         (["ask", "a.png", "?", "--no-world"], "unknown option --no-world: did you mean '--no_world'?"),
         (["ask", "a.png", "?", "--steps", "3"], "--steps is now --num_world_steps"),
         (["ask", "a.png", "?", "--max_new", "3"], "unknown option --max_new: did you mean '--max_new_tokens'?"),

@@ -455,6 +455,7 @@ def test_a_model_without_a_future_is_its_own_full_model(settings: EvaluationSett
         "no_image",
     ]
     assert {row.world_tokens for row in result.predictions["world"] if not row.failed} == {16}
+    assert result.metrics["arms"]["world"]["label"] == "World, current frame (full model)"
     assert result.not_run["world_0"] == "is the same as the arm world: --num_world_steps is 0"
     assert "does not exist without a future" in result.not_run["other_future"]
     assert result.not_run.keys() >= {"current_frame", "other_future", "true_future"}

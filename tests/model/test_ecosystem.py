@@ -38,15 +38,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_compiled_forward(load: Load, inputs: Any) -> None:
-    model = load()
-    with torch.no_grad():
-        expected = model(**inputs).logits
-        compiled = torch.compile(model, backend="eager")
-        torch.testing.assert_close(compiled(**inputs).logits, expected, rtol=1e-4, atol=1e-4)
-    torch.compiler.reset()
-
-
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
 def test_device_map(load: Load, world: TheWorld, inputs: Any, device_map: Any) -> None:
     model = load(device_map=device_map, num_world_steps=1)

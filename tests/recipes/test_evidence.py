@@ -420,6 +420,7 @@ def weaken(transformer: Path) -> None:
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(package, "QUICK", TINY)
     monkeypatch.setattr(comparisons, "RESAMPLES", 50)
+    monkeypatch.setattr(choices, "RATES", RATES[:1])
     monkeypatch.setattr(answering, "PROBE_STEPS", 5)
     monkeypatch.setattr(tracing, "STEPS", 5)
     monkeypatch.setattr(micro_world, "MIN_READ", 2)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from tests.hub_server import Hub
 from tests.training.runs import history, tiny_run
 from theworld import TheWorld
+from theworld.cli.main import main
 from theworld.training.config import TrainingConfig
 from theworld.training.publish import Publisher
 from theworld.training.run import train
@@ -223,15 +224,11 @@ def test_the_token_is_left_nowhere(hub: Hub, run_of: Any, tmp_path: Path, given:
     assert not [path for path in written if hub.token.encode() in path.read_bytes()]
 
 
-def test_the_command_says_in_a_line_that_a_token_is_missing(hub: Hub, run_of: Any, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("hub")
+def test_the_command_says_in_a_line_that_a_token_is_missing(
+    run_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(run_of().to_dict()), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "theworld.cli.main", "train", "--config", str(tmp_path / "config.json")],
-        env={**os.environ, **hub.environment(tmp_path / "hf")},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "HF_TOKEN" in done.stderr
+    assert main(["train", "--config", str(tmp_path / "config.json")]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "HF_TOKEN" in told

@@ -1,6 +1,7 @@
 """Ask a question about an image."""
 
 import argparse
+import os
 from pathlib import Path
 
 from theworld.utils.errors import TheWorldError
@@ -46,7 +47,14 @@ def run(args: argparse.Namespace) -> int:
         from theworld.analysis.figures import check_figure_ending
 
         check_figure_ending(args.explain)
-    image = open_image(args.image)
+    try:
+        image = open_image(args.image)
+    except FileNotFoundError as error:
+        if os.path.isfile(args.question):  # noqa: PTH113 - pathlib raises an error if a question is too long for a path
+            raise TheWorldError(
+                f"{args.image!r} is no image file, but {args.question!r} is: IMAGE comes first"
+            ) from error
+        raise
     # 2. Ask the model
     model = load_model(args)
     # World tokens that were never trained are used only on request

@@ -62,7 +62,8 @@ class SkipLog:
             bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
-            message = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}. See {self.path}"
+            last = f"; the last one: {brief(rows[-1].detail)}" if rows else ""
+            message = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}{last}. See {self.path}"
             cure = "Correct them and remove that list, or raise skip_budget"
             raise TheWorldError(f"{bad} of {total} rows cannot be used, {message}. {cure}")
         if enough and bad >= total > 0:

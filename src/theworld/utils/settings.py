@@ -202,8 +202,14 @@ def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`did you mean ...?` with the most similar of `names`; empty if none is similar."""
-    near = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    """`did you mean ...?` with the name that `name` abbreviates, as `lr`, or the most similar one; empty if none is."""
+    known = list(names)
+    initials = [
+        one
+        for one in known
+        if "_" in one and "".join(word[:1] for word in one.strip("-").split("_")) == name.strip("-")
+    ]
+    near = initials or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else ""
 
 

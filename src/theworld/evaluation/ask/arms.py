@@ -119,6 +119,13 @@ def plan(
     return running, not_run
 
 
+def label(name: str, steps: int | None) -> str | None:
+    """The name of an arm in a report; `None` if it is not in `ARMS`. A full model of `steps = 0` has no rollout."""
+    if name == FULL and steps == 0:
+        return "World, current frame (full model)"
+    return ARMS[name].label if name in ARMS else None
+
+
 def _beside(model: str, control: str) -> str | None:
     """The control in `controls/` beside a model's folder, or in the package for the nano model; else `None`."""
     if model == NANO:
