@@ -156,8 +156,8 @@ def table(rows: dict[str, list[dict[str, float]]]) -> str:
     lines += [f"| | | prompt tokens | {' | '.join(PHASES)} | all |", f"|---|---|---|{'---|' * (len(PHASES) + 1)}"]
     for name, found in rows.items():
         for row in found:
-            parts = [row[part] for part in PHASES]
-            numbers = " | ".join(f"{value:.3g}" for value in (*parts, sum(parts)))
+            costs = [row[phase] for phase in PHASES]
+            numbers = " | ".join(f"{value:.3g}" for value in (*costs, sum(costs)))
             lines.append(f"| {name} | {row['x']:,} | {row['length']:,} | {numbers} |")
     return "\n".join(lines) + "\n"
 
@@ -166,21 +166,21 @@ def figure(rows: dict[str, list[dict[str, float]]]) -> str:
     """SVG with one panel per sweep: stacked bars of TFLOP by phase, each panel with its own scale."""
     width, height, left, top = 176, 150, 12, 46
     drawn = [f'<text x="{left}" y="18" font-size="14">TFLOP of one call, by phase</text>']
-    for index, (part, colour) in enumerate(PHASES.items()):
+    for index, (phase, colour) in enumerate(PHASES.items()):
         x = left + 240 + 90 * index
         drawn.append(
-            f'<rect x="{x}" y="9" width="10" height="10" fill="{colour}"/><text x="{x + 14}" y="18">{part}</text>'
+            f'<rect x="{x}" y="9" width="10" height="10" fill="{colour}"/><text x="{x + 14}" y="18">{phase}</text>'
         )
     for panel, (name, found) in enumerate(rows.items()):
-        x0, highest = left + panel * width, max(sum(row[part] for part in PHASES) for row in found)
+        x0, highest = left + panel * width, max(sum(row[phase] for phase in PHASES) for row in found)
         drawn.append(f'<text x="{x0}" y="{top}">{name}</text>')
         for index, row in enumerate(found):
             x, y = x0 + index * 38, top + 24 + height
-            for part, colour in PHASES.items():
-                tall = height * row[part] / highest
+            for phase, colour in PHASES.items():
+                tall = height * row[phase] / highest
                 y -= tall
                 drawn.append(f'<rect x="{x}" y="{y:.1f}" width="30" height="{tall:.1f}" fill="{colour}"/>')
-            total = sum(row[part] for part in PHASES)
+            total = sum(row[phase] for phase in PHASES)
             middle = f'text-anchor="middle" x="{x + 15}"'
             drawn.append(f'<text {middle} y="{y - 3:.1f}" font-size="9">{total:.3g}</text>')
             drawn.append(f'<text {middle} y="{top + 38 + height}">{row["x"]}</text>')

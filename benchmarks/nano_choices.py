@@ -113,15 +113,17 @@ def measure(args: argparse.Namespace, config: NanoConfig) -> None:
     simulate(args.folder, "validation", config)
     encoders = dict.fromkeys(one.encoder for one in chosen)
     run_lanes([align_lane(args.folder, config, name, name) for name in encoders], config.workers)
-    asked_about = args.folder / f"conversations-{args.labels}"
-    if not asked_about.is_dir():
+    conversations = args.folder / f"conversations-{args.labels}"
+    if not conversations.is_dir():
         scenes = args.folder / "scenes" / "fusion"
-        write_conversations(scenes, asked_about, labels=args.labels, seed=config.seed)
-    run_lanes([questions(args.folder, config, one, args.labels) for one in chosen], config.workers)
+        write_conversations(scenes, conversations, labels=args.labels, seed=config.seed)
+    names = [run_name(one, args.labels) for one in chosen]
+    lanes = [questions(args.folder, config, one, name, conversations) for one, name in zip(chosen, names, strict=True)]
+    run_lanes(lanes, config.workers)
     # 2. The same questions to all
     asked = {"data": str(args.folder / "scenes" / "validation"), "num_samples": args.num_samples, "batch_size": 50}
     asked["latent_cache"] = str(args.folder / "latents")
-    models = [args.folder / "weights" / run_name(one, args.labels) for one in chosen]
+    models = [args.folder / "weights" / name for name in names]
     results = [
         theworld.evaluate(model, "micro_world", arms="world", output=str(args.folder / "results" / model.name), **asked)
         for model in models
@@ -143,9 +145,8 @@ def run_name(one: Choice, labels: int) -> str:
     return f"{one.name}-{labels}-labels"
 
 
-def questions(folder: Path, config: NanoConfig, one: Choice, labels: int) -> Lane:
-    """The run on questions of a choice, from the alignment of its encoder or from random weights."""
-    name, conversations = run_name(one, labels), folder / f"conversations-{labels}"
+def questions(folder: Path, config: NanoConfig, one: Choice, name: str, conversations: Path) -> Lane:
+    """The run `name` on questions of a choice, from the alignment of its encoder or from random weights."""
     keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None}
     keys |= one.keys
     if one.fresh is None:
