@@ -1,5 +1,6 @@
 """What every test starts from: no network, one thread a worker, fixed seeds, repositories of tiny models on disk."""
 
+import gc
 import logging
 import os
 import shutil
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of the garbage collector: it lives to the end, and each collection would visit it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

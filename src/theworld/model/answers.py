@@ -81,8 +81,16 @@ def choice_logprobs(
 
 def probabilities(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Probability of each answer among the given ones, averaged over the futures; sums to 1."""
-    shares = [torch.tensor([*of_future.values()], dtype=torch.float64).softmax(0) for of_future in logprobs]
-    return dict(zip(logprobs[0], torch.stack(shares).mean(0).tolist(), strict=True))
+    shares = [softmax([*of_future.values()]) for of_future in logprobs]
+    means = [math.fsum(of_choice) / len(shares) for of_choice in zip(*shares, strict=True)]
+    return dict(zip(logprobs[0], means, strict=True))
+
+
+def softmax(values: Sequence[float]) -> list[float]:
+    """The softmax of a few numbers, without a tensor: an evaluation asks for it for every answer."""
+    largest = max(values)
+    powers = [math.exp(value - largest) for value in values]
+    return [power / math.fsum(powers) for power in powers]
 
 
 def margin(shares: Sequence[float] | torch.Tensor) -> float:
