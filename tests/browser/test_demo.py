@@ -59,6 +59,9 @@ def test_the_page_opens_with_an_answer(page: Page, width: int, tmp_path: Path) -
     expect(page.locator("#imagined img")).to_have_count(1 + 12, timeout=ANSWER)
     expect(page.locator("#attention img")).to_have_count(4, timeout=ANSWER)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for film in ("#imagined", "#followed"):
+        shown = "wrap => wrap.scrollHeight <= wrap.clientHeight + 1"
+        assert page.locator(f"{film} .grid-wrap").evaluate(shown), "the last frames are cut off"
     page.screenshot(path=tmp_path / "opened.png", full_page=True)
 
 
@@ -121,7 +124,7 @@ def test_an_image_of_ones_own(page: Page, tmp_path: Path) -> None:
 def test_another_image_clears_the_answer(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#simulated")).to_contain_text("was trained only on simulated scenes")
     page.get_by_role("button", name="Ask").click()
-    expect(page.locator("#attention img")).to_be_visible(timeout=ANSWER)
+    expect(page.locator("#attention img")).to_have_count(4, timeout=ANSWER)
     page.get_by_role("button", name="Thumbnail 2 of 5").click()
     expect(page.locator("#world textarea")).to_have_value("", timeout=ANSWER)
     expect(page.locator("#imagined img")).to_have_count(0)

@@ -24,7 +24,8 @@ h3 { margin: .6rem 0 0; font-size: 1rem; }
 #simulated { border-left: 4px solid #d97706; padding-left: .7rem; }
 #truth { font-size: 1.05rem; }
 #scenes, .film { border: 0; background: none; }
-.film .grid-wrap { padding: 0; height: auto !important; min-height: 0 !important; overflow: hidden; }
+.film .grid-wrap { padding: 0; height: auto !important; min-height: 0 !important; max-height: none !important;
+  overflow: hidden; }
 .film .grid-container { grid-template-columns: repeat(var(--grid-cols), minmax(0, 1fr)) !important; }
 .film .caption-label { font-size: .7rem !important; padding: 0 .35rem; }
 .rollout { width: 100%; border-radius: 8px; }
