@@ -22,6 +22,7 @@ from side_by_side import own_seconds
 import theworld
 from theworld import TheWorld
 from theworld.evaluation.result import Result
+from theworld.evaluation.score import one_answer_families
 from theworld.evaluation.stats.intervals import interval
 from theworld.evaluation.stats.significance import compare
 from theworld.nano.fusion import FUSION_CONFIG, write_conversations
@@ -45,6 +46,7 @@ class Choice:
 
     Args:
         keys: Keys of the training config of the question stage.
+        aligned: Settings of the new fusion that is aligned.
         fresh: Settings of a new fusion that is trained on questions without an alignment.
     """
 
@@ -52,11 +54,17 @@ class Choice:
     value: str
     keys: Mapping[str, Any] = field(default_factory=dict)
     encoder: str = "cosmos"
+    aligned: Mapping[str, Any] = field(default_factory=dict)
     fresh: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
         return f"{self.choice}-{self.value}".replace(" ", "-").replace(",", "")
+
+    @property
+    def alignment(self) -> str:
+        """Name of the alignment; choices with the same one share it."""
+        return "-".join([self.encoder, *(f"{name}-{value}" for name, value in self.aligned.items())])
 
 
 AHEAD = [Choice("latent frames ahead", f"{steps}", {"num_world_steps": steps}) for steps in range(STEPS)]
@@ -67,6 +75,7 @@ CHOICES = (
     *AHEAD,
     Choice("sampler steps", "6", {"world_inference_steps": 6}),
     Choice("world encoder", "features of one forward", encoder="cosmos_features"),
+    Choice("world encoder", "features, one token a patch", encoder="cosmos_features", aligned={"world_unpooling": 1}),
     Choice("world encoder", "current frame, repeated", encoder="still"),
     Choice("position", "after BOS", {"world_position": "after_bos"}),
     Choice("attention", "causal", {"world_attention": "causal"}),
@@ -83,7 +92,7 @@ def main() -> None:
         "--choices", nargs="*", default=[], help="rows in addition to the first, such as position (default: all)"
     )
     parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
-    parser.add_argument("--align_steps", type=int, help="(default: 1500)")
+    parser.add_argument("--align_steps", type=int, help="(default: 5000)")
     parser.add_argument("--question_steps", type=int, help="(default: 300)")
     parser.add_argument("--labels", type=int, default=500, help="scenes of each kind to train on questions about")
     parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
@@ -99,7 +108,7 @@ def main() -> None:
     read = read_values(args.config) if args.config else {}
     chosen_keys = {name: value for name, value in given.items() if value is not None}
     try:
-        config = NanoConfig.from_dict({"align_steps": 1500, "question_steps": 300} | read | chosen_keys)
+        config = NanoConfig.from_dict({"question_steps": 300} | read | chosen_keys)
         with locked(args.folder, is_main=True, option="folder"):
             measure(args, config)
     except TheWorldError as error:
@@ -111,8 +120,9 @@ def measure(args: argparse.Namespace, config: NanoConfig) -> None:
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
     simulate(args.folder, "validation", config)
-    encoders = dict.fromkeys(one.encoder for one in chosen)
-    run_lanes([align_lane(args.folder, config, name, name) for name in encoders], config.workers)
+    alignments = {one.alignment: one for one in chosen if one.fresh is None}
+    lanes = [align_lane(args.folder, config, name, one.encoder, **one.aligned) for name, one in alignments.items()]
+    run_lanes(lanes, config.workers)
     conversations = args.folder / f"conversations-{args.labels}"
     if not conversations.is_dir():
         scenes = args.folder / "scenes" / "fusion"
@@ -150,14 +160,16 @@ def questions(folder: Path, config: NanoConfig, one: Choice, name: str, conversa
     keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None}
     keys |= one.keys
     if one.fresh is None:
-        return question_lane(folder, config, name, folder / one.encoder / "align", **keys)
+        return question_lane(folder, config, name, folder / one.alignment / "align", **keys)
     start = align_lane(folder, config, name, one.encoder, **one.fresh)[:1]
     return [*start, *question_lane(folder, config, name, folder / name / "start", **keys)]
 
 
 def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:
     """Share of right answers with its interval and, unless `result` is the base itself, the paired difference to it."""
-    rows, others = ([row for row in of.predictions["world"] if row.family.startswith(kind)] for of in (result, base))
+    told = base.predictions["world"]
+    counted = {row.family for row in told if row.family.startswith(kind)} - one_answer_families(told)
+    rows, others = ([row for row in of.predictions["world"] if row.family in counted] for of in (result, base))
     scores, clusters = [row.score for row in rows], [row.cluster for row in rows]
     own = interval(scores, clusters)
     found: dict[str, Any] = {"n": own.n, "estimate": own.estimate, "low": own.low, "high": own.high}

@@ -64,11 +64,11 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
 """
 IN_TURN = """
 import importlib, os
-import theworld.model, theworld.training.config
+import numpy, torch
 
 failed = 0
 for extras, modules in {cases!r}:
-    if os.fork() == 0:  # what every installation has was imported once, the rest in a process of its own
+    if os.fork() == 0:  # each case imports the package in its own process; only torch is imported once for all
         show_only(extras)
         try:
             for module in modules:

@@ -65,7 +65,7 @@ def test_past_the_budget_the_error_says_all_in_one_line(tmp_path: Path) -> None:
         log.record([*bad("f"), *bad("g", cause="timeout")])
     assert str(error.value) == (
         "7 of 100 rows cannot be used, more than skip_budget=0.05 allows: missing 6 (a, b, c, d, e, ...); "
-        f"timeout 1 (g); the last one: g is timeout. See {path}. Correct them and remove that list, or raise "
+        f"timeout 1 (g); last skipped row: g: g is timeout. See {path}. Correct them and remove that list, or raise "
         "skip_budget"
     )
     assert len(list(read_jsonl(path))) == 7

@@ -186,6 +186,7 @@ def test_what_trained_in_fp32_beside_a_bf16_base_stays_exact(
     [
         {"world_position": "before_image", "world_attention": "bidirectional"},
         {"world_pooling": 2, "projector": "transformer", "projector_hidden_size": 16},
+        {"world_unpooling": 2, "projector": "transformer", "projector_hidden_size": 16},
         {"world_seed": 7, "world_inference_steps": 2, "world_guidance_scale": 2.0, "world_prompt": "a ball"},
         {"world_encoder": "still", "num_world_steps": 2},
     ],

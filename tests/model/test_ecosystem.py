@@ -37,7 +37,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         torch.testing.assert_close(ours[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}], ids=str)
 def test_device_map(load: Load, world: TheWorld, inputs: Any, device_map: Any) -> None:
     model = load(device_map=device_map, num_world_steps=1)

@@ -58,6 +58,7 @@ def refused(action: Callable[[], object], match: str) -> None:
         ("world_image_size", 10**9),
         ("world_image_size", [8, 10**9]),
         ("world_pooling", 10**6),
+        ("world_unpooling", 10**6),
         ("world_inference_steps", 10**9),
         ("projector_layers", 10**7),
         ("projector_heads", 10**7),

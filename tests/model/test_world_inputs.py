@@ -275,6 +275,7 @@ def test_model_without_an_encoder_says_how_to_get_one(world: TheWorld, inputs: A
         ("world_attention", "none"),
         ("max_world_steps", 0),
         ("world_pooling", 0),
+        ("world_unpooling", 0),
         ("world_image_size", 30),
         ("world_image_size", 0),
         ("num_world_steps", -1),
@@ -286,6 +287,11 @@ def test_model_without_an_encoder_says_how_to_get_one(world: TheWorld, inputs: A
 def test_configuration_names_field_and_value(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{field}={value!r}"):
         TheWorldConfig(**{field: value})
+
+
+def test_pooling_and_unpooling_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="world_pooling=2 with world_unpooling=2: one undoes the other; leave one"):
+        TheWorldConfig(world_pooling=2, world_unpooling=2)
 
 
 @pytest.mark.parametrize(("field", "value"), [("projector", "magic"), ("world_encoder", "magic"), ("fusion", "magic")])

@@ -63,6 +63,38 @@ def test_every_projector_carries_the_world(shared: Load, images: list[Image.Imag
     assert not torch.equal(output.logits[:, -1], changed.logits[:, -1])
 
 
+@pytest.mark.parametrize("projector", ["linear", "mlp", "transformer"])
+def test_unpooling_makes_several_tokens_of_a_latent_position(
+    shared: Load, images: list[Image.Image], projector: str
+) -> None:
+    model = shared(projector=projector, world_unpooling=2)
+    output = model(**encode(model.processor, [user("Where?", images[0])], num_world_steps=1))
+    assert output.num_world_tokens == 2 * FRAME_TOKENS * 2**2
+    assert len(output.world_hidden_states[0].unique(dim=0)) == output.num_world_tokens
+
+
+def test_latents_of_another_number_of_channels_are_named(world: TheWorld) -> None:
+    with pytest.raises(
+        ValueError, match=r"latents of shape \[1, 4, 1, 4, 4\]: expected 16 channels, the encoder's feature_dim"
+    ):
+        world.model.project_latents(torch.zeros(1, 4, 1, 4, 4))
+
+
+def test_tokens_of_a_latent_position_lie_where_it_lies(shared: Load) -> None:
+    model = shared(projector="linear", world_unpooling=2)
+    rows, columns = model.config.world_grid
+    latents = torch.zeros(1, model.config.world_latent_channels, 1, rows // 2, columns // 2)
+    changed = latents.clone()
+    changed[..., 1, 0] = 1
+    tokens, others = (
+        model.model.project_latents(one).pooler_output.view(rows, columns, -1) for one in (latents, changed)
+    )
+    differing = (tokens != others).any(-1)
+    expected = torch.zeros_like(differing)
+    expected[2:4, 0:2] = True
+    assert torch.equal(differing, expected)
+
+
 def test_world_tokens_count_every_image_of_the_batch(world: TheWorld, conversations: dict[str, list[Message]]) -> None:
     inputs = encode(world.processor, *conversations.values(), num_world_steps=1)
     assert world(**inputs).num_world_tokens == 3 * 2 * FRAME_TOKENS

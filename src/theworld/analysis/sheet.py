@@ -28,7 +28,7 @@ class SheetScene:
 
 
 def labelled_sheet(scenes: Sequence[SheetScene]) -> Image.Image:
-    """Every scene in a block of its own: the question, the answers with `right` or `wrong`, and rows of frames."""
+    """Every scene in a block of its own: the question, the answers with `correct` or `wrong`, and rows of frames."""
     widths = [len(scene.imagined) * (_width(scene.imagined[0]) + GAP) for scene in scenes]
     heights = [_height(scene) for scene in scenes]
     sheet = Image.new("RGB", (2 * MARGIN + LABELS + max([*widths, 1000]), MARGIN + sum(heights)), PAPER)
@@ -62,7 +62,7 @@ def _paste(sheet: Image.Image, scene: SheetScene, top: int) -> None:
     for name, answer in (*scene.answers.items(), *([("truth", scene.truth)] if scene.truth else [])):
         shown, colour = _short(answer, 24 if scene.truth else 40) or "(nothing)", INK
         if scene.truth and name != "truth":
-            verdict, colour = ("right", RIGHT) if answer == scene.truth else ("wrong", WRONG)
+            verdict, colour = ("correct", RIGHT) if answer == scene.truth else ("wrong", WRONG)
             shown = f"{shown} ({verdict})"
         draw.text((left, line), f"{name}: ", MUTED, text)
         left += draw.textlength(f"{name}: ", text)

@@ -1,10 +1,9 @@
 """Ask a question about an image."""
 
 import argparse
-import os
 from pathlib import Path
 
-from theworld.utils.errors import TheWorldError
+from theworld.utils.errors import TheWorldError, brief
 
 from .loading import add_json, add_options, check_world_arguments, report
 
@@ -50,10 +49,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         image = open_image(args.image)
     except FileNotFoundError as error:
-        if os.path.isfile(args.question):  # noqa: PTH113 - pathlib raises an error if a question is too long for a path
-            raise TheWorldError(
-                f"{args.image!r} is no image file, but {args.question!r} is: IMAGE comes first"
-            ) from error
+        if is_image(args.question):
+            told = f"no such image file: {brief(repr(args.image))}; {brief(repr(args.question))} is one"
+            raise TheWorldError(f"{told}: give IMAGE before QUESTION") from error
         raise
     # 2. Ask the model
     model = load_model(args)
@@ -88,3 +86,14 @@ def run(args: argparse.Namespace) -> int:
             args, {**described, "probabilities": answer}, *(f"{share:.3f} {choice}" for choice, share in ranked)
         )
     return report(args, {**described, "answer": answer}, answer)
+
+
+def is_image(path: str) -> bool:
+    """Whether there is an image file at `path`."""
+    from theworld.utils.images import open_image
+
+    try:
+        open_image(Path(path))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -76,8 +76,9 @@ class Parser(argparse.ArgumentParser):
             name = unknown[0].partition("=")[0]
             if name in RENAMED:
                 self.error(f"{name} is now {RENAMED[name]}")
-            options = [option for action in self._actions for option in action.option_strings]
-            self.error(f"unknown option {brief(name)}: {nearest(name, options)}".removesuffix(": "))
+            shown = (action for action in self._actions if action.help != argparse.SUPPRESS)
+            options = [option for action in shown for option in action.option_strings]
+            self.error(f"unknown option {brief(name)}: {nearest(name, options, initials=True)}".removesuffix(": "))
         return known, unknown
 
     @override

@@ -53,7 +53,8 @@ class SkipLog:
         """List and count skipped rows; a ValueError if they exceed the budget, or no row is left."""
         rows = list(skipped)
         self._rows_bad += len(rows)
-        if new := self._count(rows):
+        new = self._count(rows)
+        if new:
             append_jsonl(self.path, map(vars, new))
         bad, total = self._rows_bad, self._rows_seen
         if self.total:
@@ -62,7 +63,7 @@ class SkipLog:
             bad, total = max(len(self), bad // passes if self._rows_seen else 0), self.total
         enough = self.total is not None or total >= MINIMUM_SEEN
         if enough and bad > self.budget * total:
-            last = f"; the last one: {brief(rows[-1].detail)}" if rows else ""
+            last = "".join(f"; last skipped row: {row.id}: {brief(row.detail)}" for row in (new or rows)[-1:])
             message = f"more than skip_budget={self.budget:g} allows: {'; '.join(self._lines())}{last}. See {self.path}"
             cure = "Correct them and remove that list, or raise skip_budget"
             raise TheWorldError(f"{bad} of {total} rows cannot be used, {message}. {cure}")

@@ -21,7 +21,7 @@ from theworld.utils.io import write_json
 from theworld.utils.settings import keys
 from theworld.utils.world_settings import WorldSettings
 
-from .ask.arms import ARMS, FULL, LEARNER, label
+from .ask.arms import ARMS, FULL, LEARNER
 from .stats.calibration import brier, calibration, on_demand
 from .stats.intervals import Array, bootstrap, interval, jackknife
 from .stats.significance import USUAL_DISCORDANCE, compare, smallest_of
@@ -188,7 +188,7 @@ def describe(runs: Sequence[ArmRun], measures: Measures) -> dict[str, Any]:
     rows, name = [row for run in runs for row in run.predictions], runs[0].name
     figures = require("eval", "pandas").DataFrame([row.figures for row in rows])
     return {
-        "label": label(name, runs[0].identity.get("num_world_steps")) or runs[0].manifest.get("label", name),
+        "label": runs[0].manifest.get("label") or (ARMS[name].label if name in ARMS else name),
         "seeds": len(runs),
         "unparsed": sum(row.parsed is None and row.failed is None for row in rows),
         "failed": sum(row.failed is not None for row in rows),

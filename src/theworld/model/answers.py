@@ -87,10 +87,11 @@ def probabilities(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def softmax(values: Sequence[float]) -> list[float]:
-    """The softmax of a few numbers, without a tensor: an evaluation asks for it for every answer."""
+    """The softmax of a few numbers, in plain Python, which is faster than a tensor for them."""
     largest = max(values)
     powers = [math.exp(value - largest) for value in values]
-    return [power / math.fsum(powers) for power in powers]
+    total = math.fsum(powers)
+    return [power / total for power in powers]
 
 
 def margin(shares: Sequence[float] | torch.Tensor) -> float:

@@ -74,6 +74,11 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
             self.world_image_size = list(self.world_image_size)
             if len(self.world_image_size) != 2:
                 raise TheWorldError(f"world_image_size={self.world_image_size}: expected a number, or height and width")
+        if self.world_unpooling > 1 and self.world_pooling > 1:
+            raise TheWorldError(
+                f"world_pooling={self.world_pooling} with world_unpooling={self.world_unpooling}: one undoes the "
+                "other; leave one of them out"
+            )
         cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):
             raise TheWorldError(
@@ -90,10 +95,10 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
 
     @property
     def world_grid(self) -> tuple[int, int]:
-        """Rows and columns of world tokens in one latent frame, after pooling."""
+        """Rows and columns of world tokens in one latent frame, after pooling or unpooling."""
         cell = self.world_spatial_compression * self.world_pooling
         height, width = self.world_image_shape
-        return height // cell, width // cell
+        return height // cell * self.world_unpooling, width // cell * self.world_unpooling
 
     @property
     def world_tokens_per_frame(self) -> int:

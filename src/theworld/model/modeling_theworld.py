@@ -92,8 +92,18 @@ class TheWorldModel(Gemma3Model):
         return [self.world_markers.weight] if self.world_markers is not None else [cast(torch.Tensor, self.world_gate)]
 
     def project_latents(self, latents: torch.Tensor) -> BaseModelOutputWithPooling:
-        """World tokens `pooler_output` (M, N, D) of normalised latents (M, C, T, h, w)."""
+        """World tokens `pooler_output` (M, N, D) of normalised latents (M, C, T, h, w).
+
+        Raises:
+            ValueError: The latents have another number of channels than the encoder's `feature_dim`.
+        """
         assert self.world_projector is not None
+        channels = self.config.world_latent_channels
+        if latents.shape[1] != channels:
+            raise TheWorldError(
+                f"world latents of shape {[*latents.shape]}: expected {channels} channels, the encoder's feature_dim, "
+                "in the second dimension: check what its encode returns"
+            )
         latents = latents.to(self.world_projector.time_embedding.device)
         return BaseModelOutputWithPooling(last_hidden_state=latents, pooler_output=self.world_projector(latents))
 

@@ -1,7 +1,8 @@
 """The new modules of a fusion: a projector, and two block markers or a gate. Pure torch.
 
 Shape legend: `B` images, `C` latent channels, `T` latent frames, `h, w` latent height and width, `p` pooling factor,
-`F = C * p * p` features of one token, `N = T * (h / p) * (w / p)` world tokens, `D` language-model width.
+`u` unpooling factor, `rows = h / p`, `columns = w / p` of cells, `F = C * p * p` features of one cell, `D`
+language-model width, `N = T * rows * columns * u * u` world tokens.
 """
 
 from __future__ import annotations
@@ -21,26 +22,27 @@ if TYPE_CHECKING:
 
 
 class WorldProjector(nn.Module):
-    """`body` per token, then row, column and time embeddings, then RMSNorm with a learned gain.
+    """`body` per cell of latents, which gives `u * u` tokens, then row, column and time embeddings, then RMSNorm.
 
-    The gain starts at the RMS of the language model's own (scaled) token embeddings: language models use visual tokens
-    of another scale poorly (arXiv 2503.17349, 2512.08374). There is no activation at the end.
+    The norm's learned gain starts at the RMS of the language model's own (scaled) token embeddings: language models use
+    visual tokens of another scale poorly (arXiv 2503.17349, 2512.08374). There is no activation at the end.
     """
 
     def __init__(self, config: TheWorldConfig) -> None:
         super().__init__()
-        self.pooling = config.world_pooling
+        self.pooling, self.unpooling = config.world_pooling, config.world_unpooling
         features = config.world_latent_channels * self.pooling**2
         width = config.text_config.hidden_size  # type: ignore[union-attr]
         rows, columns = config.world_grid
-        self.body = self.build_body(features, config.projector_hidden_size or width, width, config)
+        hidden = config.projector_hidden_size or width
+        self.body = self.build_body(features, hidden, width * self.unpooling**2, config)
         self.row_embedding = nn.Parameter(torch.zeros(rows, 1, width))
         self.column_embedding = nn.Parameter(torch.zeros(1, columns, width))
         self.time_embedding = nn.Parameter(torch.zeros(1 + config.max_world_steps, 1, 1, width))
         self.output_norm = nn.RMSNorm(width, eps=1e-6)
 
-    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
-        """A module that maps (B, T, rows, columns, `features`) to (B, T, rows, columns, `width`)."""
+    def build_body(self, features: int, hidden: int, outputs: int, config: TheWorldConfig) -> nn.Module:
+        """A module that maps (B, T, rows, columns, `features`) to (B, T, rows, columns, `outputs`)."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -52,8 +54,9 @@ class WorldProjector(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
         """Project normalised latents (B, C, T, h, w) to world tokens (B, N, D), frame by frame, row by row."""
-        tokens = unshuffle(latents.to(self.time_embedding.dtype), self.pooling)  # (B, T, rows, columns, F)
-        tokens = self.body(tokens) + self.row_embedding + self.column_embedding  # (B, T, rows, columns, D)
+        cells = unshuffle(latents.to(self.time_embedding.dtype), self.pooling)  # (B, T, rows, columns, F)
+        tokens = shuffle(self.body(cells), self.unpooling)  # (B, T, rows * u, columns * u, D)
+        tokens = tokens + self.row_embedding + self.column_embedding
         tokens = tokens + self.time_embedding[: tokens.shape[1]]
         return self.output_norm(tokens).flatten(1, 3)  # (B, N, D)
 
@@ -61,23 +64,23 @@ class WorldProjector(nn.Module):
 class LinearProjector(WorldProjector):
     """One linear map per token."""
 
-    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
-        return nn.Linear(features, width)
+    def build_body(self, features: int, hidden: int, outputs: int, config: TheWorldConfig) -> nn.Module:
+        return nn.Linear(features, outputs)
 
 
 class MLPProjector(WorldProjector):
     """RMSNorm, Linear, GELU, Linear per token."""
 
-    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
+    def build_body(self, features: int, hidden: int, outputs: int, config: TheWorldConfig) -> nn.Module:
         norm = nn.RMSNorm(features, eps=1e-6)
-        return nn.Sequential(norm, nn.Linear(features, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        return nn.Sequential(norm, nn.Linear(features, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, outputs))
 
 
 class TransformerProjector(WorldProjector):
     """A few pre-norm transformer layers over the tokens of a frame and of the frames before it."""
 
-    def build_body(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> nn.Module:
-        return FrameTransformer(features, hidden, width, config)
+    def build_body(self, features: int, hidden: int, outputs: int, config: TheWorldConfig) -> nn.Module:
+        return FrameTransformer(features, hidden, outputs, config)
 
     @torch.no_grad()
     def initialise(self, embedding_rms: float, generator: torch.Generator | None = None) -> None:
@@ -90,17 +93,18 @@ class TransformerProjector(WorldProjector):
 class FrameTransformer(nn.Module):
     """Tokens attend to their frame and earlier ones, so the current frame's do not depend on the number of frames."""
 
-    def __init__(self, features: int, hidden: int, width: int, config: TheWorldConfig) -> None:
+    def __init__(self, features: int, hidden: int, outputs: int, config: TheWorldConfig) -> None:
         super().__init__()
+        rows, columns = (side // config.world_unpooling for side in config.world_grid)
         layers = (ProjectorLayer(hidden, config.projector_heads) for _ in range(config.projector_layers))
         self.enter = nn.Linear(features, hidden)
-        self.position = nn.Parameter(torch.zeros(*config.world_grid, hidden))
+        self.position = nn.Parameter(torch.zeros(rows, columns, hidden))
         self.time = nn.Parameter(torch.zeros(1 + config.max_world_steps, 1, 1, hidden))
         self.layers = nn.ModuleList(layers)
-        self.leave = nn.Linear(hidden, width)
+        self.leave = nn.Linear(hidden, outputs)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, T, rows, columns, F) -> (B, T, rows, columns, D)."""
+        """(B, T, rows, columns, F) -> (B, T, rows, columns, `outputs`)."""
         batch, frames, rows, columns, _ = tokens.shape
         hidden = (self.enter(tokens) + self.position + self.time[:frames]).flatten(1, 3)  # (B, N, hidden)
         frame = torch.arange(frames, device=tokens.device).repeat_interleave(rows * columns)
@@ -141,6 +145,11 @@ def unshuffle(latents: torch.Tensor, pooling: int) -> torch.Tensor:
         raise TheWorldError(f"world latents of {height} x {width}: expected multiples of world_pooling={pooling}")
     cells = functional.pixel_unshuffle(latents.transpose(1, 2), pooling)  # (B, T, C * p * p, h / p, w / p)
     return cells.movedim(2, -1).contiguous()
+
+
+def shuffle(cells: torch.Tensor, unpooling: int) -> torch.Tensor:
+    """Split each cell into `unpooling x unpooling` tokens: (B, T, h, w, D * u * u) -> (B, T, h * u, w * u, D)."""
+    return functional.pixel_shuffle(cells.movedim(-1, 2), unpooling).movedim(2, -1) if unpooling > 1 else cells
 
 
 PROJECTORS: dict[str, type[WorldProjector]] = {

@@ -39,6 +39,9 @@ logger = logging.getLogger(__name__)
 ENCODERS = {"current_frame": "still", "random_encoder": "random", "other_source": "patches"}
 """Controls that are trained like the fusion with another world encoder."""
 
+PATCHED = {"cosmos_features": {"world_unpooling": 2}}
+"""Settings of encoders whose patch covers 2 x 2 latent positions: as many world tokens as with the others."""
+
 ENCODED_TOGETHER = 64  # images per batch when the latent cache is filled
 
 TO_THE_END = 12  # the full rollout is 12 times as frequent as any other K; with more of the others, alignment is lost
@@ -192,6 +195,7 @@ def align_lane(
     bases = weights / "gemma", weights / cosmos
     sizes: dict[str, Any] = {"world_image_size": config.image_size}
     sizes |= dict.fromkeys(("num_world_steps", "max_world_steps"), config.world_steps)
+    sizes |= PATCHED.get(encoder, {})
     start = partial(start_fusion, *bases, folder / "start", seed=config.seed, world_encoder=encoder, **sizes | fusion)
     aligned = folder / "align" / f"checkpoint-{config.align_steps}"
     return [(folder / "start" / "config.json", start), (aligned / "config.json", partial(run_stage, align))]

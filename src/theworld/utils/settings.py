@@ -201,16 +201,16 @@ def check_numbers(fields: dict[str, Any], largest: Mapping[str, int]) -> None:
                 raise TheWorldError(f"{name}={item}: expected a number of at least {least} and at most {most}")
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """`did you mean ...?` with the name that `name` abbreviates, as `lr`, or the most similar one; empty if none is."""
-    known = list(names)
-    initials = [
-        one
-        for one in known
-        if "_" in one and "".join(word[:1] for word in one.strip("-").split("_")) == name.strip("-")
-    ]
-    near = initials or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else ""
+def nearest(name: str, names: Iterable[str], *, initials: bool = False) -> str:
+    """`did you mean ...?` with the most similar of `names`; empty if none is similar.
+
+    Args:
+        initials: Prefer the only name whose words begin with the letters of `name`, as in `lr` for `learning_rate`.
+    """
+    known, letters = list(names), name.strip("-")
+    short = [one for one in known if "".join(word[:1] for word in one.strip("-").split("_")) == letters]
+    found = short if initials and len(short) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"did you mean {found[0]!r}?" if found else ""
 
 
 def known_values(values: Mapping[str, Any], config: type, listed: str) -> dict[str, Any]:
@@ -221,7 +221,9 @@ def known_values(values: Mapping[str, Any], config: type, listed: str) -> dict[s
     """
     given = {name: value for name, value in values.items() if not name.startswith("_")}
     for name in given.keys() - keys(config).keys():
-        raise TheWorldError(f"unknown config key {brief(repr(name))}: {nearest(name, keys(config)) or listed}")
+        raise TheWorldError(
+            f"unknown config key {brief(repr(name))}: {nearest(name, keys(config), initials=True) or listed}"
+        )
     return given
 
 

@@ -51,6 +51,9 @@ class WorldSettings:
         16, "Largest `num_world_steps` of a call; the size of the time embedding.", low=1, high=1024, shapes=True)
     world_pooling: int = setting(
         1, "Latent positions per side of one world token.", low=1, high=256, shapes=True)
+    world_unpooling: int = setting(
+        1, "World tokens per side of one latent position, for encoders with large patches.", low=1, high=16,
+        shapes=True)
     projector: str = setting("mlp", "Key of `PROJECTORS`: `linear`, `mlp` or `transformer`.", low=1, shapes=True)
     projector_hidden_size: int | None = setting(
         None, "Inner width of the projector; null: the language model's width.", low=1, high=65_536, shapes=True)

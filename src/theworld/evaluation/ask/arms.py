@@ -99,6 +99,8 @@ def plan(
     if FULL in names:  # it is the first of `arms`
         between = sorted({count for count in steps if 0 < count < largest}, reverse=True)
         arms[1:1] = [replace(arms[0], name=f"{FULL}_{k}", label=f"World, {k} steps", steps=k) for k in between]
+    if not largest:
+        arms = [replace(arm, label="World, current frame (full model)") if arm.name == FULL else arm for arm in arms]
     for arm in arms:
         own = largest if arm.steps == "K" else arm.steps
         checkpoint, control = model if arm.checkpoint == MODEL else None, arm.checkpoint in CONTROLS
@@ -117,13 +119,6 @@ def plan(
         else:
             running.append(PlannedArm(arm, checkpoint, None if arm.world == "none" else own))
     return running, not_run
-
-
-def label(name: str, steps: int | None) -> str | None:
-    """The name of an arm in a report; `None` if it is not in `ARMS`. A full model of `steps = 0` has no rollout."""
-    if name == FULL and steps == 0:
-        return "World, current frame (full model)"
-    return ARMS[name].label if name in ARMS else None
 
 
 def _beside(model: str, control: str) -> str | None:

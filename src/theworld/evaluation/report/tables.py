@@ -150,7 +150,8 @@ def arm_table(metrics: Metrics) -> Table:
     note = (
         f"Accuracy in % with its 95 % interval ({', '.join(sorted({arm['accuracy']['method'] for arm in arms}))}). "
         "Answers: number of different answers. Tokens: largest number of world tokens of an item. Baselines use no "
-        "model. A score below them suggests that the image was not used."
+        "model; of balanced answers, the majority is right less often than by chance. A score below them suggests that "
+        "the image was not used."
     )
     same = "; ".join(f"{one} = {other}" for one, other in metrics["identical"])
     return Table("Arms", rows, f"{note} Same output for every item: {same}." if same else note, text=2)

@@ -110,7 +110,7 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
 
 
 def dose_response(experiment: Experiment) -> dict[str, Any]:
-    """Fit the accuracy of answers to the accuracy of imagined ends, over weaker dynamics and fewer sampler steps.
+    """Fit the accuracy of answers to the accuracy of imagined ends, over weaker dynamics and numbers of sampler steps.
 
     Returns:
         `models`: for each its name, `imagined` and `answer`, the accuracies by family and their means; `fit`: the
