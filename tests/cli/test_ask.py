@@ -88,7 +88,7 @@ def test_a_folder_in_place_of_an_image(checkpoint: Path, tmp_path: Path, capsys:
 def test_image_and_question_in_the_wrong_order(picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("What now?", picture) == 2
     one_line(capsys, "no such image file: 'What now?'", "picture.png' is one: give IMAGE before QUESTION")
-    (picture.parent / "note.txt").write_text("?")
+    (picture.parent / "note.txt").write_text("?", encoding="utf-8")
     assert ask("What now?", picture.parent / "note.txt") == 2
     one_line(capsys, "What now?: no such image file")
 
