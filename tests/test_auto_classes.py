@@ -79,8 +79,9 @@ assert ModelManager.get_model_modality(model, processor) == Modality.MULTIMODAL
 """
 
 
-def test_transformers_serve_takes_a_checkpoint_for_a_model_of_images() -> None:
-    python("import transformers\nimport theworld" + SERVED, str(NANO_WEIGHTS / "theworld"))
+@pytest.mark.parametrize("order", ["import theworld\nimport transformers", "import transformers\nimport theworld"])
+def test_transformers_serve_takes_a_checkpoint_for_a_model_of_images(order: str) -> None:
+    python(order + SERVED, str(NANO_WEIGHTS / "theworld"))
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -47,7 +47,9 @@ def test_inference_demo_answers_about_an_image_of_ones_own(
     example.image.save(tmp_path / "own.png")
     own = ["--image", str(tmp_path / "own.png"), "--question", example.question, "--json"]
     run_script(monkeypatch, "scripts/inference_demo.py", *own)
-    printed = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert not shown.err
+    printed = json.loads(shown.out)
     assert printed["question"] == example.question
     assert printed["num_world_steps"] == 3
     assert printed["answers"].keys() == {"plain Gemma 3", "current frame", "rollout"}

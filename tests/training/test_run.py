@@ -215,7 +215,10 @@ def test_past_the_budget_the_run_stops_with_the_list(tmp_path: Path, gemma_folde
     for index in range(10):
         (tmp_path / f"{index}.png").unlink()
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder)
-    with pytest.raises(ValueError, match=r"skip_budget=0.05 allows: missing .*; last skipped row: .*\d.png"):
+    with pytest.raises(
+        ValueError,
+        match=r"rows cannot be used, more than skip_budget=0.05 allows: missing.*; last skipped row: .*\d.png",
+    ):
         train(config)
     assert "row" in (Path(config.output_dir) / "skipped.jsonl").read_text(encoding="utf-8")
 

@@ -81,12 +81,12 @@ def choice_logprobs(
 
 def probabilities(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Probability of each answer among the given ones, averaged over the futures; sums to 1."""
-    shares = [softmax([*of_future.values()]) for of_future in logprobs]
+    shares = [_softmax([*of_future.values()]) for of_future in logprobs]
     means = [math.fsum(of_choice) / len(shares) for of_choice in zip(*shares, strict=True)]
     return dict(zip(logprobs[0], means, strict=True))
 
 
-def softmax(values: Sequence[float]) -> list[float]:
+def _softmax(values: Sequence[float]) -> list[float]:
     """The softmax of a few numbers, in plain Python, which is faster than a tensor for them."""
     largest = max(values)
     powers = [math.exp(value - largest) for value in values]

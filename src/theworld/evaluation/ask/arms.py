@@ -97,10 +97,10 @@ def plan(
     not_run: dict[str, str] = {}
     arms = [arm for name, arm in ARMS.items() if name in names]
     if FULL in names:  # it is the first of `arms`
+        if not largest:
+            arms[0] = replace(arms[0], label="World, current frame (full model)")
         between = sorted({count for count in steps if 0 < count < largest}, reverse=True)
         arms[1:1] = [replace(arms[0], name=f"{FULL}_{k}", label=f"World, {k} steps", steps=k) for k in between]
-    if not largest:
-        arms = [replace(arm, label="World, current frame (full model)") if arm.name == FULL else arm for arm in arms]
     for arm in arms:
         own = largest if arm.steps == "K" else arm.steps
         checkpoint, control = model if arm.checkpoint == MODEL else None, arm.checkpoint in CONTROLS
