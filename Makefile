@@ -14,6 +14,11 @@ VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.p
 	tests/model/test_new_process.py tests/test_auto_classes.py tests/test_trl.py
 INSTALL_ARGS := --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 
+# `make check typecheck test` runs them side by side
+ifeq ($(filter-out check typecheck test,$(MAKECMDGOALS)),)
+MAKEFLAGS += --jobs=3
+endif
+
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
