@@ -30,7 +30,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@if command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS); then :; \
 	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL_ARGS); fi
 # pip compiles with one process; files that are not Python 3 fail to compile, and are never imported
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 	@touch $@
 
 format: setup ## Format the code and sort the imports

@@ -3,17 +3,17 @@
     python benchmarks/nano_choices.py runs/nano-choices --output docs/results/choices.json
 
 Trains fusions of the shipped base models, each with one number of latent frames ahead. All have the same scenes,
-conversations, steps and seed, and answer the same questions about validation scenes. Differences are to the first row,
-question by question. Time is that of the world encoder alone, in batches of 64 on one thread; the encoders run in turn.
-If interrupted, run the same command again.
+conversations, steps and seeds, and answer the same questions about validation scenes. Differences are to the first row,
+question by question; intervals resample questions and, with several `--seeds`, seeds. Time is that of the world encoder
+alone, in batches of 64 on one thread; the encoders run in turn. If interrupted, run the same command again.
 """
 
 import argparse
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from theworld.evaluation.stats.intervals import interval
 from theworld.evaluation.stats.significance import compare
 from theworld.nano.fusion import FUSION_CONFIG, write_conversations
 from theworld.recipes.lanes import Lane, run_lanes
-from theworld.recipes.nano import align_lane, prepare_fusions, question_lane, simulate
+from theworld.recipes.nano import align_lane, check_seeds, prepare_fusions, question_lane, simulate
 from theworld.recipes.nano_config import NanoConfig
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import locked
@@ -58,8 +58,8 @@ class Choice:
     fresh: Mapping[str, Any] | None = None
 
     @property
-    def name(self) -> str:
-        return f"{self.choice}-{self.value}".replace(" ", "-").replace(",", "")
+    def title(self) -> str:
+        return f"{self.choice}: {self.value}"
 
     @property
     def alignment(self) -> str:
@@ -89,25 +89,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--choices", nargs="*", default=[], help="rows in addition to the first, such as position (default: all)"
+        "--choices",
+        nargs="*",
+        default=[],
+        help="rows in addition to the first, such as position or 'position: after BOS' (default: all)",
     )
     parser.add_argument("--config", type=Path, help="JSON file with keys of the nano recipe")
     parser.add_argument("--align_steps", type=int, help="(default: 5000)")
     parser.add_argument("--question_steps", type=int, help="(default: 300)")
     parser.add_argument("--labels", type=int, default=500, help="scenes of each kind to train on questions about")
-    parser.add_argument("--seed", type=int, help="of initial weights and of the order of the data")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="of initial weights and of the order of the data"
+    )
     parser.add_argument("--workers", type=int, help="number of parallel trainings")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
+    parser.add_argument("--kind", choices=KINDS, help="ask only questions of this kind")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    known = [*dict.fromkeys(one.choice for one in CHOICES)]
+    known = [*dict.fromkeys(name for one in CHOICES for name in (one.choice, one.title))]
     if unknown := [name for name in args.choices if name not in known]:
         parser.error(f"--choices {unknown}: expected some of {', '.join(known)}")
     configure_logging()
-    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "seed", "workers")}
+    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "workers")}
+    given["seed"] = args.seeds[0]
     read = read_values(args.config) if args.config else {}
     chosen_keys = {name: value for name, value in given.items() if value is not None}
     try:
+        check_seeds("seeds", args.seeds)
         config = NanoConfig.from_dict({"question_steps": 300} | read | chosen_keys)
         with locked(args.folder, is_main=True, option="folder"):
             measure(args, config)
@@ -116,66 +124,98 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, config: NanoConfig) -> None:
-    chosen = [one for one in CHOICES if one is CHOICES[0] or not args.choices or one.choice in args.choices]
+    asked_for = {*args.choices}
+    chosen = [one for one in CHOICES if one is CHOICES[0] or not asked_for or asked_for & {one.choice, one.title}]
     # 1. Alignments, each once, then questions
     prepare_fusions(args.folder, config)
     simulate(args.folder, "validation", config)
-    alignments = {one.alignment: one for one in chosen if one.fresh is None}
-    lanes = [align_lane(args.folder, config, name, one.encoder, **one.aligned) for name, one in alignments.items()]
-    run_lanes(lanes, config.workers)
     conversations = args.folder / f"conversations-{args.labels}"
     if not conversations.is_dir():
         scenes = args.folder / "scenes" / "fusion"
         write_conversations(scenes, conversations, labels=args.labels, seed=config.seed)
-    names = [run_name(one, args.labels) for one in chosen]
-    lanes = [questions(args.folder, config, one, name, conversations) for one, name in zip(chosen, names, strict=True)]
-    run_lanes(lanes, config.workers)
+    seeded = [replace(config, seed=seed) for seed in args.seeds]
+    aligned = {one.alignment: one for one in chosen if one.fresh is None}.values()
+    run_lanes([alignment(args.folder, one, own, config) for own in seeded for one in aligned], config.workers)
+    trained = [[Run(args.folder, one, own, config, args.labels) for own in seeded] for one in chosen]
+    run_lanes([run.questions(conversations) for runs in trained for run in runs], config.workers)
     # 2. The same questions to all
     asked = {"data": str(args.folder / "scenes" / "validation"), "num_samples": args.num_samples, "batch_size": 50}
-    asked["latent_cache"] = str(args.folder / "latents")
-    models = [args.folder / "weights" / name for name in names]
-    results = [
-        theworld.evaluate(model, "micro_world", arms="world", output=str(args.folder / "results" / model.name), **asked)
-        for model in models
-    ]
+    asked |= {"latent_cache": str(args.folder / "latents"), "families": args.kind}
+    results = [[run.evaluate(**asked) for run in runs] for runs in trained]
     # 3. One row each
     rows: list[dict[str, Any]] = []
-    for one, result, milliseconds in zip(chosen, results, times(models), strict=True):
+    for one, own, milliseconds in zip(chosen, results, times([runs[0].model for runs in trained]), strict=True):
         row = {"choice": one.choice, "value": one.value, "milliseconds": milliseconds}
-        rows.append(row | {kind: accuracy(result, results[0], kind) for kind in KINDS})
-        told = ", ".join(f"{kind} {100 * rows[-1][kind]['estimate']:.1f}" for kind in KINDS)
-        print(f"{one.choice}: {one.value}: {told}, {milliseconds:.1f} ms an image", flush=True)
+        kinds = [args.kind] if args.kind else KINDS
+        rows.append(row | {kind: accuracy(own, results[0], kind) for kind in kinds})
+        told = ", ".join(f"{kind} {100 * rows[-1][kind]['estimate']:.1f}" for kind in kinds)
+        print(f"{one.title}: {told}, {milliseconds:.1f} ms an image", flush=True)
     if args.output:
-        steps = {name: getattr(config, name) for name in ("align_steps", "question_steps", "seed")}
-        write_json(args.output, steps | {"labels": args.labels, "rows": rows})
+        steps = {name: getattr(config, name) for name in ("align_steps", "question_steps")}
+        write_json(args.output, steps | {"seeds": args.seeds, "labels": args.labels, "rows": rows})
 
 
-def run_name(one: Choice, labels: int) -> str:
-    """Name of the run of a choice; a run with another number of labels is another one."""
-    return f"{one.name}-{labels}-labels"
+def of_seed(name: str, config: NanoConfig, first: NanoConfig) -> str:
+    """Name of a run of a seed; those of the first seed have no suffix."""
+    return name if config.seed == first.seed else f"{name}-seed-{config.seed}"
 
 
-def questions(folder: Path, config: NanoConfig, one: Choice, name: str, conversations: Path) -> Lane:
-    """The run `name` on questions of a choice, from the alignment of its encoder or from random weights."""
-    keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None}
-    keys |= one.keys
-    if one.fresh is None:
-        return question_lane(folder, config, name, folder / one.alignment / "align", **keys)
-    start = align_lane(folder, config, name, one.encoder, **one.fresh)[:1]
-    return [*start, *question_lane(folder, config, name, folder / name / "start", **keys)]
+def alignment(folder: Path, one: Choice, config: NanoConfig, first: NanoConfig) -> Lane:
+    return align_lane(folder, config, of_seed(one.alignment, config, first), one.encoder, **one.aligned)
 
 
-def accuracy(result: Result, base: Result, kind: str) -> dict[str, Any]:
-    """Share of right answers with its interval and, unless `result` is the base itself, the paired difference to it."""
-    told = base.predictions["world"]
+@dataclass(frozen=True)
+class Run:
+    """The training of a choice with one seed, on questions about `labels` scenes of each kind."""
+
+    folder: Path
+    one: Choice
+    config: NanoConfig
+    first: NanoConfig  # the config of the first seed
+    labels: int
+
+    @property
+    def name(self) -> str:
+        named = f"{self.one.choice}-{self.one.value}".replace(" ", "-").replace(",", "")
+        return of_seed(f"{named}-{self.labels}-labels", self.config, self.first)
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "weights" / self.name
+
+    def questions(self, conversations: Path) -> Lane:
+        """The question stage, from the alignment of the choice's encoder or from random weights."""
+        keys: dict[str, Any] = {"conversations": conversations, "num_world_steps": STEPS, "train_world_steps": None}
+        keys |= self.one.keys
+        if self.one.fresh is None:
+            start = self.folder / of_seed(self.one.alignment, self.config, self.first) / "align"
+            return question_lane(self.folder, self.config, self.name, start, **keys)
+        start = align_lane(self.folder, self.config, self.name, self.one.encoder, **self.one.fresh)[:1]
+        return [*start, *question_lane(self.folder, self.config, self.name, self.folder / self.name / "start", **keys)]
+
+    def evaluate(self, **asked: Any) -> Result:
+        output = self.folder / "results" / (f"{asked['families']}-{self.name}" if asked["families"] else self.name)
+        return theworld.evaluate(self.model, "micro_world", arms="world", output=str(output), **asked)
+
+
+def accuracy(results: Sequence[Result], bases: Sequence[Result], kind: str) -> dict[str, Any]:
+    """Share of right answers with its interval and, unless these are the bases themselves, the paired difference.
+
+    Both have one result per seed. `by_seed` are the shares of each.
+    """
+    told = bases[0].predictions["world"]
     counted = {row.family for row in told if row.family.startswith(kind)} - one_answer_families(told)
-    rows, others = ([row for row in of.predictions["world"] if row.family in counted] for of in (result, base))
-    scores, clusters = [row.score for row in rows], [row.cluster for row in rows]
+    clusters = [row.cluster for row in told if row.family in counted]
+    scores, others = (
+        [[row.score for row in of.predictions["world"] if row.family in counted] for of in some]
+        for some in (results, bases)
+    )
     own = interval(scores, clusters)
     found: dict[str, Any] = {"n": own.n, "estimate": own.estimate, "low": own.low, "high": own.high}
-    if result is not base:
-        told = compare(scores, [row.score for row in others], clusters)
-        found["to_first"] = {key: told[key] for key in ("difference", "low", "high")}
+    found["by_seed"] = [fmean(one) for one in scores]
+    if results is not bases:
+        compared = compare(scores, others, clusters)
+        found["to_first"] = {key: compared[key] for key in ("difference", "low", "high")}
     return found
 
 
@@ -191,7 +231,7 @@ def times(models: list[Path]) -> list[float]:
             took = own_seconds(encode, pixels.device)
             if number:  # the first warms up
                 own.append(1000 * took / BATCH)
-    return [statistics.median(own) for own in taken]
+    return [median(own) for own in taken]
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), and choices.json of benchmarks/nano_choices.py. With `--evidence`, copies evidence.json of `theworld nano
+all`), and choices.json and features.json of benchmarks/nano_choices.py. With `--evidence`, copies evidence.json of `theworld nano
 evidence` there, and its figures to docs/evidence. Also draws docs/figures/results-*.svg.
 """
 
@@ -47,6 +47,8 @@ def main() -> None:
     put(ROOT / "docs" / "results.md", "arms", page_text(metrics))
     if (choices := RESULTS / "choices.json").is_file():
         put(ROOT / "docs" / "nano-world.md", "choices", choices_text(read(choices, "rows")))
+    if (features := RESULTS / "features.json").is_file():
+        put(ROOT / "docs" / "nano-world.md", "features", features_text(read(features, "rows", "seeds")))
     if (evidence := RESULTS / "evidence.json").is_file():
         put(ROOT / "docs" / "results.md", "evidence", evidence_text(read(evidence, *LINES, "claims")))
 
@@ -185,6 +187,28 @@ def choices_text(choices: Mapping[str, Any]) -> str:
             cells += [percent(accuracy), points(accuracy["to_first"]) if "to_first" in accuracy else ""]
         rows.append([row["choice"], row["value"], *cells, f"{row['milliseconds']:.1f}"])
     header = ["choice", "changed to", "predictive", "difference", "static", "difference", "ms an image"]
+    return table(header, rows)
+
+
+def features_text(choices: Mapping[str, Any]) -> str:
+    """One row per choice: accuracy on predictive questions by seed and over seeds, and the share of the gain.
+
+    The gain is that of the first row, the rollout, over the row without latent frames ahead.
+    """
+    rollout, none = (
+        next(row["predictive"]["estimate"] for row in choices["rows"] if test(row))
+        for test in (lambda row: "to_first" not in row["predictive"], lambda row: row["value"] == "0")
+    )
+    rows: list[list[Any]] = []
+    for row in choices["rows"]:
+        own = row["predictive"]
+        share = (own["estimate"] - none) / (rollout - none)
+        by_seed = [f"{100 * one:.1f}" for one in own["by_seed"]]
+        difference = points(own["to_first"]) if "to_first" in own else ""
+        title = f"{row['choice']}: {row['value']}"
+        rows.append([title, *by_seed, percent(own), difference, f"{100 * share:.0f} %", f"{row['milliseconds']:.1f}"])
+    seeds = [f"seed {seed}" for seed in choices["seeds"]]
+    header = ["predictive questions", *seeds, "all seeds", "difference", "share of the gain", "ms an image"]
     return table(header, rows)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -75,19 +76,24 @@ def test_start(run: Run) -> None:
 
 def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1", "--labels", "2")
-    chosen = ("--choices", "position", "fusion", "--config", str(SMOKE), "--output", str(tmp_path / "choices.json"))
-    run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen)
-    first, *others = json.loads((tmp_path / "choices.json").read_text(encoding="utf-8"))["rows"]
+    chosen = ("--choices", "position: after BOS", "fusion", "--seeds", "0", "1", "--config", str(SMOKE))
+    output = tmp_path / "choices.json"
+    run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen, "--output", str(output))
+    found = json.loads(output.read_text(encoding="utf-8"))
+    first, *others = found["rows"]
     assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]
+    assert found["seeds"] == [0, 1]
     assert all(row["milliseconds"] > 0 for row in (first, *others))
     asked = read_jsonl(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
     assert len({row["id"].rpartition("-")[0] for row in asked if row["id"].startswith("pegs-")}) == 2
-    saved = tmp_path / "run" / "position-after-BOS-2-labels" / "questions" / "config.json"
-    config = json.loads(saved.read_text(encoding="utf-8"))
-    assert config["train_dataset_path"] == str(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
+    for seed, name in enumerate(("position-after-BOS-2-labels", "position-after-BOS-2-labels-seed-1")):
+        config = json.loads((tmp_path / "run" / name / "questions" / "config.json").read_text(encoding="utf-8"))
+        assert config["train_dataset_path"] == str(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
+        assert config.get("seed", 0) == seed
     for kind in ("predictive", "static"):
         assert "to_first" not in first[kind]
         for row in others:
+            assert row[kind]["estimate"] == pytest.approx(fmean(row[kind]["by_seed"]))
             gained = row[kind]["estimate"] - first[kind]["estimate"]
             assert row[kind]["to_first"]["difference"] == pytest.approx(gained, abs=1e-9)
 

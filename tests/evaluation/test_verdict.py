@@ -134,6 +134,17 @@ def test_a_control_that_has_to_be_trained_says_how_it_is_given() -> None:
     assert verdicts(made(without("gemma")))["static"].text.endswith("Plain Gemma 3 (gemma). Use --arms all.")
 
 
+def test_the_strongest_rivals_are_named_and_the_others_counted() -> None:
+    as_good = {"noise": 0.9, "world_0": 0.9, "zeroed": 0.87, "no_image": 0.91, "random_projection": 0.9}
+    text = verdicts(made({**WON, **as_good}))["predictive"].text
+    compared = numbers(made({**WON, **as_good}))["comparisons"]["predictive"]
+    named = sorted(as_good, key=lambda name: compared[name]["difference"])[:3]
+    places = [text.index(f"({name})") for name in named]
+    assert places == sorted(places)
+    assert "; and 2 more arms (" in text
+    assert not any(f"({name})" in text for name in as_good if name not in named)
+
+
 def test_a_tiny_set_shows_nothing() -> None:
     shares = {name: 1.0 if name == "world" else 0.0 for name in EVERY}
     found = verdicts(made(shares, ITEMS[:4]))["predictive"]

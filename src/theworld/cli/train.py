@@ -76,5 +76,6 @@ def run(args: argparse.Namespace) -> int:
 
     result = train(config)
     place = result.checkpoint or config.output_dir
-    report(args, asdict(result), f"step {result.step}, loss {result.loss}, {result.skipped} rows skipped: {place}")
+    loss = "not logged" if result.loss is None else f"{result.loss:.4f}"
+    report(args, asdict(result), f"step {result.step}, loss {loss}, {result.skipped} rows skipped: {place}")
     return STOPPED if result.stopped else 0

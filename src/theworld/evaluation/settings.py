@@ -137,7 +137,9 @@ def check_task(name: str) -> None:
     if not path.endswith(".py"):
         _known("task", [name], TASK_NAMES, ", or path/to/file.py:NAME")
     elif not Path(path).is_file():
-        raise MissingFileError(f"task {brief(name)!r}: no file {brief(path)}")
+        raise MissingFileError(
+            f"task {brief(name)!r}: no file {brief(str(Path(path).absolute()))}: give the path of a file with a Task"
+        )
 
 
 def _known(kind: str, names: Iterable[str], known: Collection[str], more: str = "") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from theworld.utils.imports import require
 from .ask.arms import ARMS, CONTROLS, FULL, LEARNER
 
 ALPHA = 0.05
+NAMED = 3  # most arms that a sentence names
 REFERENCE = "gemma"
 """The arm that a loss is measured against: the base model without the world."""
 
@@ -83,12 +84,12 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
             f"{_shown(name, rivals[name])}, {p_text(rivals[name]['p_holm'])}.",
         )
     # 4. No difference shown: name the arms that are not beaten
-    lost = [_shown(*one) for one in unbeaten.items() if _lost(one[1])]
-    tied = [_shown(*one) for one in unbeaten.items() if not _lost(one[1])]
-    reasons = [f"worse than {'; '.join(lost)}"] if lost else []
+    lost = {name: them for name, them in unbeaten.items() if _lost(them)}
+    tied = {name: them for name, them in unbeaten.items() if name not in lost}
+    reasons = [f"worse than {_strongest(lost)}"] if lost else []
     if tied:
-        power = _power({name: them["smallest_difference"] for name, them in unbeaten.items() if not _lost(them)})
-        reasons.append(f"not shown to be better than {'; '.join(tied)} ({power})")
+        power = _power({name: them["smallest_difference"] for name, them in tied.items()})
+        reasons.append(f"not shown to be better than {_strongest(tied)} ({power})")
     return Verdict("no difference shown", f"No difference shown: {'; and '.join(reasons)}.")
 
 
@@ -147,6 +148,13 @@ def _named(name: str) -> str:
 def _shown(name: str, comparison: Comparison) -> str:
     difference, low, high = (f"{100 * comparison[key]:+.1f}" for key in ("difference", "low", "high"))
     return f"{_named(name)} {difference} points [{low}, {high}]"
+
+
+def _strongest(comparisons: Mapping[str, Comparison]) -> str:
+    """The `NAMED` arms with the lowest differences, and the number of others."""
+    ordered = sorted(comparisons, key=lambda name: comparisons[name]["difference"])
+    more = f"; and {len(ordered) - NAMED} more arms" if len(ordered) > NAMED else ""
+    return "; ".join(_shown(name, comparisons[name]) for name in ordered[:NAMED]) + more
 
 
 def p_text(p: float, name: str = "p") -> str:

@@ -217,7 +217,7 @@ def on_demand_table(metrics: Metrics) -> Table:
         known = points.get(told[key]["rollouts"], ("", {}))[0]
         points[told[key]["rollouts"]] = (f"{known}, {name}".removeprefix(", "), told[key])
     rows = [
-        {"Rollouts": share, "Accuracy": of["accuracy"], "Margin below": f"{of['margin']:.3f}", "Point": name}
+        {"Rollouts": share, "Accuracy": of["accuracy"], "Margin below": f"{of['margin']:.6g}", "Point": name}
         for share, (name, of) in sorted(points.items())
     ]
     note = (
