@@ -4,8 +4,9 @@ python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), and choices.json and features.json of benchmarks/nano_choices.py. With `--evidence`, copies evidence.json of `theworld nano
-evidence` there, and its figures to docs/evidence. Also draws docs/figures/results-*.svg.
+all`), and choices.json and features.json of benchmarks/nano_choices.py. With `--evidence`, copies
+evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
+docs/figures/results-*.svg.
 """
 
 import argparse

@@ -78,7 +78,9 @@ def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1", "--labels", "2")
     chosen = ("--choices", "position: after BOS", "fusion", "--seeds", "0", "1", "--config", str(SMOKE))
     output = tmp_path / "choices.json"
-    run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen, "--output", str(output))
+    run_script(
+        monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen, "--output", str(output)
+    )
     found = json.loads(output.read_text(encoding="utf-8"))
     first, *others = found["rows"]
     assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]

@@ -35,7 +35,9 @@ def test_trains_and_prints_json(config: str, tmp_path: Path, capsys: pytest.Capt
     assert "projector" in printed.err
     assert "step 1/1 loss" in printed.err
     assert main(["train", "--config", config, "--output_dir", output, "--resume_from", output, "--max_steps", "1"]) == 0
-    assert capsys.readouterr().out.strip() == f"step 1, loss {result['loss']:.4f}, 0 rows skipped: {output}/checkpoint-1"
+    assert (
+        capsys.readouterr().out.strip() == f"step 1, loss {result['loss']:.4f}, 0 rows skipped: {output}/checkpoint-1"
+    )
 
 
 @pytest.mark.parametrize(
