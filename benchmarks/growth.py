@@ -39,7 +39,7 @@ class Call:
     num_world_steps: int = 1
     world_pooling: int = 1  # 1, 2, 4: 784, 196, 49 tokens a frame at 224 px
     batch: int = 1
-    words: int = 256
+    text: int = 256
     inference_steps: int = 35
     size: int = 224
 
@@ -49,9 +49,9 @@ class Call:
 
     @property
     def length(self) -> int:
-        """Tokens of a prompt: BOS, words, and for each image its world tokens, 256 image tokens and four markers."""
+        """Tokens of a prompt: BOS, text, and for each image its world tokens, 256 image tokens and four markers."""
         world = (1 + self.num_world_steps) * self.tokens_per_frame
-        return 1 + self.images * (world + 256 + 4) + self.words
+        return 1 + self.images * (world + 256 + 4) + self.text
 
 
 SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -59,7 +59,7 @@ SWEEPS: dict[str, tuple[str, tuple[int, ...]]] = {
     "future latent frames K": ("num_world_steps", (0, 1, 2, 4)),
     "tokens per frame": ("world_pooling", (4, 2, 1)),
     "prompts in a batch": ("batch", (1, 2, 4, 8)),
-    "words of a prompt": ("words", (64, 256, 1024, 4096)),
+    "text tokens of a prompt": ("text", (64, 256, 1024, 4096)),
 }
 
 

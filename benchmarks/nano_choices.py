@@ -73,7 +73,7 @@ AHEAD = [Choice("latent frames ahead", f"{steps}", {"num_world_steps": steps}) f
 CHOICES = (
     Choice("as shipped", f"rollout, {STEPS} frames, before the image, bidirectional"),
     *AHEAD,
-    Choice("sampler steps", "6", {"world_inference_steps": 6}),
+    Choice("denoising steps", "6", {"world_inference_steps": 6}),
     Choice("world encoder", "features of one forward", encoder="cosmos_features"),
     Choice("world encoder", "features, one token a patch", encoder="cosmos_features", aligned={"world_unpooling": 1}),
     Choice("world encoder", "current frame, repeated", encoder="still"),

@@ -1,6 +1,7 @@
 """The example and the benchmarks run as a reader starts them."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from tests.scripts import run_script
 from theworld.analysis.sheet import FRAME
 from theworld.nano.examples import EXAMPLES, load_example
+from theworld.utils.io import read_jsonl
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,6 +22,15 @@ def run(*arguments: str) -> str:
     assert done.returncode == 0, done.stderr
     assert not done.stderr, done.stderr
     return done.stdout
+
+
+def test_rows_to_train_on_have_the_answers_of_their_scenes() -> None:
+    for row in read_jsonl(ROOT / "examples" / "questions.jsonl"):
+        scene = load_example(Path(row["image"]).stem)
+        assert row["answer"] == scene.answer
+        assert row["answer"] in row.get("choices", [row["answer"]])
+        for ball in re.findall(r"the (\w+) ball", row["question"]):
+            assert f"the {ball} ball" in scene.question
 
 
 def test_inference_prints_three_answers_and_the_truth(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_no_world_loads_no_world_model(
 
 def test_a_new_fusion_takes_its_world_model_by_flag(gemma_folder: Path, cosmos_folder: Path, picture: Path) -> None:
     # The tiny VAE sees 224 px here, the default
-    assert ask(picture, "What now?", "--model", gemma_folder, "--cosmos", cosmos_folder, "--num_world_steps", 0) == 0
+    world = ("--cosmos_model_name", cosmos_folder, "--num_world_steps", 0)
+    assert ask(picture, "What now?", "--model", gemma_folder, *world) == 0
 
 
 BAD_IMAGES = {
@@ -141,7 +142,7 @@ def test_a_world_folder_without_a_vae(
     gemma_folder: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "cosmos" / "transformer").mkdir(parents=True)
-    assert ask(picture, "What?", "--model", gemma_folder, "--cosmos", tmp_path / "cosmos") == 2
+    assert ask(picture, "What?", "--model", gemma_folder, "--cosmos_model_name", tmp_path / "cosmos") == 2
     one_line(capsys, "no vae/config.json there")
 
 

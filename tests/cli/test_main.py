@@ -102,6 +102,7 @@ def test_errors_of_files_and_libraries_are_the_users(monkeypatch, capsys, mistak
         (["train", "--lr", "3"], "unknown option --lr: did you mean '--learning_rate'?"),
         (["ask", "a.png", "?", "--no-world"], "unknown option --no-world: did you mean '--no_world'?"),
         (["ask", "a.png", "?", "--steps", "3"], "--steps is now --num_world_steps"),
+        (["ask", "a.png", "?", "--cosmos", "c"], "--cosmos is now --cosmos_model_name"),
         (["ask", "a.png", "?", "--max_new", "3"], "unknown option --max_new: did you mean '--max_new_tokens'?"),
         (["nano", "train", "--smok"], "unknown option --smok: did you mean '--smoke'?"),
         (["--debu", "env"], "unknown option --debu"),

@@ -319,8 +319,8 @@ def test_rollouts_on_demand_are_shown(tmp_path: Path) -> None:
     metrics = metrics_of(EVERY) | {"on_demand": {"curve": [low, high], "best": high, "at_margin": high}}
     [table] = [table for table in task_tables(metrics) if table.title == ON_DEMAND]
     assert [line.split() for line in table.terminal().splitlines()[2:]] == [
-        ["0.0", "50.0", "0.000"],
-        ["40.0", "90.0", "0.400", "best,", "model's", "margin"],
+        ["0.0", "50.0", "0"],
+        ["40.0", "90.0", "0.4", "best,", "model's", "margin"],
     ]
     moved = metrics | {"on_demand": {"curve": [low, high], "best": low, "at_margin": high}}
     assert draw_all(metrics)[ON_DEMAND] != draw_all(moved)[ON_DEMAND]

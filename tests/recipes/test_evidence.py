@@ -452,7 +452,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {*found["tracing"]} == {*FAMILIES}
     assert {*found["law"]} >= {"peg_bin", "wall"}
     assert found["law"]["wall"].keys() == {"new_dynamics", *STATIC_ARMS}
-    assert [model["name"] for model in found["dose"]["models"]] == ["2 sampler steps", "3 sampler steps", "early"]
+    assert [model["name"] for model in found["dose"]["models"]] == ["2 denoising steps", "3 denoising steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
     # 2. Labels are of the first scenes, those that the conversations are about

@@ -11,7 +11,7 @@ from .loading import add_json, add_options, report
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps")
     images = "paths or URLs (default: the nano scenes)"
     parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help=images)
     parser.add_argument("--folder", type=Path, help="every image in this folder")

@@ -12,14 +12,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     parser.add_argument("question", help="question about the image")
-    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "no_world")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps", "no_world")
     parser.add_argument("--use_world", action="store_true", help="use world tokens even if they were never trained")
     parser.add_argument("--auto_world", action="store_true", help="use the world only if the first answer is unsure")
     parser.add_argument("--choices", help="possible answers, comma-separated: print their probabilities")
     parser.add_argument("--num_futures", type=int, default=1, help="number of rollouts (default: 1)")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="longest answer, in tokens (default: 100)")
     parser.add_argument(
-        "--explain", type=Path, metavar="OUT.png", help="draw the attention of the answer; and OUT.json"
+        "--explain", type=Path, metavar="OUT.png", help="draw the attention of the answer; write it to OUT.json too"
     )
     parser.add_argument("--layer", type=int, help="layer whose attention is drawn (default: mean of all)")
     add_json(parser)

@@ -28,7 +28,7 @@ Anything else is a question."""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("--image", help="path or URL of an image for the first question")
-    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "no_world")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps", "no_world")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="longest answer, in tokens")
 
 

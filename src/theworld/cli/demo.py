@@ -11,7 +11,7 @@ wait = threading.Event().wait  # until Ctrl-C
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_options(parser, "model", "cosmos", "operating_point", "host")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "host")
     parser.add_argument("--port", type=int, default=7860, help="0 takes any free port (default: 7860)")
     embed = "origin whose pages may show this one in a frame, such as https://huggingface.co (default: none)"
     parser.add_argument("--embed_in", metavar="ORIGIN", help=embed)

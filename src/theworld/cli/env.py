@@ -1,4 +1,4 @@
-"""Show versions, devices and source state, for bug reports."""
+"""Show versions, devices and the git commit, for bug reports."""
 
 import argparse
 

@@ -18,7 +18,7 @@ class Asked:
     """The key of the command that is not a setting of an evaluation."""
 
     task: str | list[str] | None = setting(
-        None, f"{', '.join(TASK_NAMES)}, or path/to/file.py:NAME; several separated by commas."
+        None, f"{', '.join(TASK_NAMES)}, or path/to/file.py:NAME; several separated by commas.", unset="required"
     )
 
 

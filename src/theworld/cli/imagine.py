@@ -9,7 +9,7 @@ from .loading import add_json, add_options, report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
-    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps")
     parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
     output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MODEL = "a TheWorld checkpoint, a run folder (its newest checkpoint), a Gemma 3, or nano (the default)"
 OPTIONS: dict[str, dict[str, Any]] = {
     "model": {"default": NANO, "help": MODEL},
-    "cosmos": {"help": "folder or Hub id of the base world model (default: the checkpoint's)"},
+    "cosmos_model_name": {"help": "folder or Hub id of the base world model (default: the checkpoint's)"},
     "num_world_steps": {"type": int, "help": "future latent frames to imagine (default: the checkpoint's)"},
     "operating_point": {"choices": list(OPERATING_POINTS), "help": "named world settings of a new fusion"},
     "no_world": {"action": "store_true", "help": "plain Gemma 3, without loading the world model"},
@@ -56,7 +56,8 @@ def report(args: argparse.Namespace, values: Any, *lines: str) -> int:
 def add_key(group: Any, key: Key, *aliases: str, **settings: Any) -> None:
     """Add the option of a config key: the key parses its text, and it is absent if not given."""
     settings |= {"nargs": "?", "const": "true"} if key.kind is bool else {}
-    help = f"{key.help} ({key.limits}; default: {key.shown_default})".replace("%", "%%")
+    default = "required" if key.unset == "required" else f"default: {key.shown_default}"
+    help = f"{key.help} ({key.limits}; {default})".replace("%", "%%")
     settings |= {"dest": key.name, "metavar": "VALUE", "default": argparse.SUPPRESS, "help": help}
     group.add_argument(f"--{key.name}", *aliases, **settings)
 
@@ -67,7 +68,7 @@ def load_model(args: argparse.Namespace, **overrides: object) -> "TheWorld":
     from theworld.utils.devices import best_device
 
     device, dtype = best_device()
-    overrides |= {"operating_point": args.operating_point, "cosmos_model_name": args.cosmos}
+    overrides |= {"operating_point": args.operating_point, "cosmos_model_name": args.cosmos_model_name}
     overrides |= {"enable_world": not vars(args).get("no_world")}
     options: dict[str, object] = {"device_map": {"": device}, "dtype": dtype}
     options |= {name: value for name, value in overrides.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The nano world: simulate its scenes, train its models and fusions of the shipped ones, and gather the evidence."""
+"""The nano world: simulate scenes, train the nano models or fusions of the shipped ones, run the evidence tests."""
 
 import argparse
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from theworld.recipes.nano_config import NanoConfig
 
 SCENES = 50
+FOLDER = "output folder (default: {})"
 OF_FUSIONS = ("fusion", "align_steps", "align_learning_rate", "question_steps", "question_learning_rate", "workers",
               "device")  # fmt: skip
 """Keys of the nano recipe that concern fusions of the shipped base models."""
@@ -29,25 +30,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
 
     scenes = jobs.add_parser("scenes", help="simulate scenes and write them, and questions about them, to a folder")
-    scenes.add_argument("folder", type=Path)
-    scenes.add_argument("--split", default="train", choices=tuple(SPLITS))
+    scenes.add_argument("folder", type=Path, help="output folder")
+    scenes.add_argument("--split", default="train", choices=tuple(SPLITS), help="seeds of this split (default: train)")
     for kind in SIZES["train"]:
         told = f"scenes of this kind (default 0, or {SCENES} of every kind if no number is given)"
         scenes.add_argument(f"--{kind}", type=int, help=told)
     scenes.add_argument("--workers", type=int, default=2, help="processes that simulate")
 
-    train = jobs.add_parser("train", help="run the whole recipe, or resume it")
-    train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
+    train = jobs.add_parser("train", help="run the whole recipe; resumes if interrupted")
+    train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER.format("runs/nano"))
 
-    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models, or resume it")
-    fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"))
+    fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models; resumes if interrupted")
+    fusions = Path("runs/nano-fusions")
+    fuse.add_argument("folder", type=Path, nargs="?", default=fusions, help=FOLDER.format(fusions))
     encoders = "world encoders, one fusion each (default: cosmos)"
     fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
     seeds = "training seeds, one fusion of every encoder each (default: the recipe's)"
     fuse.add_argument("--seed", type=int, nargs="+", metavar="SEED", help=seeds)
 
-    evidence = jobs.add_parser("evidence", help="measure whether answers follow from the rollout, or resume it")
-    evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"))
+    evidence = jobs.add_parser(
+        "evidence", help="measure whether answers follow from the rollout; resumes if interrupted"
+    )
+    evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER.format("runs/nano"))
     evidence.add_argument("--quick", action="store_true", help="one seed, fewer labels and scenes: minutes, not hours")
     seeds = "training seeds of fusions and controls (default: 0 1 2 3 4; with --quick: 0)"
     evidence.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=seeds)

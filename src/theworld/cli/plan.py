@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text_tokens", type=int, default=64, help="tokens of the question (default: 64)")
     parser.add_argument("--answer_tokens", type=int, default=16, help="tokens of a training answer (default: 16)")
     add_json(parser)
-    group = parser.add_argument_group("fields of TheWorldConfig (default: the checkpoint's)")
+    group = parser.add_argument_group(
+        "fields of TheWorldConfig (the defaults are those of a new fusion; a checkpoint has its own)"
+    )
     for key in keys(WorldSettings).values():
         if key.refused is None:
             add_key(group, key)

@@ -10,7 +10,7 @@ from .loading import add_options, load_model
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    add_options(parser, "model", "cosmos", "operating_point", "num_world_steps", "host")
+    add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps", "host")
     parser.add_argument("--port", type=int, default=8000, help="0 takes any free port (default: 8000)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: an accelerator if there is one)")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: bfloat16, on a CPU float32")

@@ -100,7 +100,7 @@ def _power(smallest: Mapping[str, float]) -> str:
     if not points:
         return "this set is too small to show any difference"
     span = points[0] if points[0] == points[-1] else f"{points[0]} to {points[-1]}"
-    more = f", and none to {', '.join(none)}" if none else ""
+    more = f"; it is too small to show any to {', '.join(none)}" if none else ""
     return (
         f"before the correction for several comparisons, this set can show differences of at least {span} points{more}"
     )

@@ -42,7 +42,7 @@ WORLD_STEPS = (FRAMES - 1) // 4
 TURNS = 6
 DRAWS = 2  # conversations about the first frame of each scene; one more is about a later frame
 
-# benchmarks/nano_choices.py measures the effect of frames ahead, sampler steps, position and attention
+# benchmarks/nano_choices.py measures the effect of frames ahead, denoising steps, position and attention
 FUSION_CONFIG: dict[str, Any] = {
     "world_image_size": IMAGE_SIZE,
     "num_world_steps": WORLD_STEPS,

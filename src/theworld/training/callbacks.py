@@ -17,7 +17,7 @@ STEPS_WITHOUT_IMAGE = 10
 
 
 class Moments(TrainerCallback):
-    """Adds a log line at every save and an evaluation at the end to the steps that the arguments define.
+    """Also logs at every save, and evaluates after the last step.
 
     Averages of log lines then never span a checkpoint, so a resumed run logs the same values.
     """

@@ -55,7 +55,7 @@ def choice_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
 def frame_logs(figures: Tensor, prefix: str = "") -> dict[str, float]:
     """Mean alignment errors `frame_0`, `frame_1`, ...
 
-    of (T + 1,) figures: sums over steps, then the number of steps.
+    `figures` (T + 1,) are the sums over steps, followed by the number of steps.
     """
     *errors, count = figures.tolist()
     return {f"{prefix}frame_{frame}": error / count for frame, error in enumerate(errors)} if count else {}

@@ -90,7 +90,7 @@ def passed_fields(own: Mapping[str, Key]) -> list[tuple[str, Any, Field[Any]]]:
             record = {slot: getattr(key, slot) for slot in ("low", "high", "choices", "shapes", "local")}
             kind, default = key.kind, key.default
             if kind is not bool:
-                fresh = f", or {key.shown_default} for a new fusion" if default else ""
+                fresh = f", or {key.shown_default} for a new fusion" if key.unset or default not in (None, "") else ""
                 kind, default, record["unset"] = kind | None, None, f"the checkpoint's{fresh}"
             found.append((name, kind, setting(default, key.help, source=WORLD, **record)))
     taken = own.keys() | refusals(own).keys()

@@ -1,4 +1,4 @@
-"""Scenes of the simulated micro-world, as `theworld nano scenes` writes them: questions, or clips for alignment."""
+"""Scenes of the simulated nano world, as `theworld nano scenes` writes them: questions, or clips for alignment."""
 
 from __future__ import annotations
 

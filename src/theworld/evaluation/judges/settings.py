@@ -21,7 +21,7 @@ class JudgeSettings:
     base_url: str = setting(
         "", "OpenAI-compatible endpoint that receives questions and answers, such as http://127.0.0.1:8000/v1.",
         unset="$OPENAI_BASE_URL")
-    model: str = setting("", "Name of the judge model at the endpoint.", unset="none: it must be named")
+    model: str = setting("", "Name of the judge model at the endpoint.", unset="required")
     api_key: str = setting("", "API key, never saved; empty for a server without keys.", secret=True)
     concurrency: int = setting(8, "Number of parallel requests.", low=1)
     timeout: float = setting(60.0, "Timeout of one attempt, in seconds.", above=0)

@@ -1,4 +1,4 @@
-"""The simulated micro-world: static questions about a frame, and predictive questions about its future.
+"""The simulated nano world: static questions about a frame, and predictive questions about its future.
 
 An answer is a word, and to some conversational questions a sentence. A predictive answer has a place, such as the
 number of the bin or lane: learners and readers predict places, which are then translated to the words of the question.

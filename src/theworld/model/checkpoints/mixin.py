@@ -44,7 +44,7 @@ class CheckpointMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """A base Gemma 3 (new fusion), a TheWorld checkpoint, or `nano`, the model inside the package.
+        """Load a new fusion from a base Gemma 3, a TheWorld checkpoint, or `nano`, the model inside the package.
 
         Args:
             pretrained_model_name_or_path: Hub id, folder, or `nano`.
@@ -56,7 +56,8 @@ class CheckpointMixin:
                 aligned and saved, but cannot answer.
 
         Raises:
-            ValueError: It is no Gemma 3, the world folder lacks a component, or checkpoint keys do not fit.
+            ValueError: The base model is not a Gemma 3, the world folder lacks a component, or checkpoint keys do not
+                fit.
             OSError: A repository does not exist, or is gated and its terms were not accepted.
         """
         with broken_downloads_named(pretrained_model_name_or_path):

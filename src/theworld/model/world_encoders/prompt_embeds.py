@@ -37,9 +37,9 @@ TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "tokenizer_config.json", "s
 def no_text(width: int, *, alone: bool = False) -> torch.Tensor:
     """The embedding (1, S, `width`) of no text: Cosmos-Predict2 and 2.5 were trained with zeros for 20 % of the clips.
 
-    It has the length of a text's embedding, so that both fit in one batch. Attention to equal tokens equals attention
-    to one of them, so it has one token if there is no text beside it (`alone`), and always for Cosmos-Predict2.5, where
-    512 tokens take 205 MB.
+    It has the length of a text's embedding, so that both fit in one batch. Attention over equal tokens
+    equals attention over one of them. So it has one token if there is no text beside it (`alone`), and always for
+    Cosmos-Predict2.5, where 512 tokens take 205 MB.
     """
     return torch.zeros(1, 1 if alone or width > WIDEST_PADDED else MAX_PROMPT_TOKENS, width)
 

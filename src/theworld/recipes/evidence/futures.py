@@ -110,7 +110,7 @@ def law_swap(experiment: Experiment) -> dict[str, Any]:
 
 
 def dose_response(experiment: Experiment) -> dict[str, Any]:
-    """Fit the accuracy of answers to the accuracy of imagined ends, over weaker dynamics and numbers of sampler steps.
+    """Fit the accuracy of answers to the accuracy of imagined ends, over weaker dynamics and denoising steps.
 
     Returns:
         `models`: for each its name, `imagined` and `answer`, the accuracies by family and their means; `fit`: the
@@ -119,7 +119,7 @@ def dose_response(experiment: Experiment) -> dict[str, Any]:
     model, settings = experiment.weights / "theworld", experiment.settings
     # 1. The models
     chosen = [
-        (f"{steps} sampler steps", variant(experiment, model, f"theworld-steps-{steps}", world_inference_steps=steps))
+        (f"{steps} denoising steps", variant(experiment, model, f"theworld-steps-{steps}", world_inference_steps=steps))
         for steps in settings.sampler_steps
     ]
     for folder in settings.checkpoints:
