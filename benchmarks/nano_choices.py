@@ -27,7 +27,7 @@ from theworld.evaluation.stats.intervals import interval
 from theworld.evaluation.stats.significance import compare
 from theworld.nano.fusion import FUSION_CONFIG, write_conversations
 from theworld.recipes.lanes import Lane, run_lanes
-from theworld.recipes.nano import align_lane, check_seeds, prepare_fusions, question_lane, simulate
+from theworld.recipes.nano import PATCHED, align_lane, check_seeds, prepare_fusions, question_lane, simulate
 from theworld.recipes.nano_config import NanoConfig
 from theworld.utils.errors import TheWorldError
 from theworld.utils.folders import locked
@@ -63,8 +63,19 @@ class Choice:
 
     @property
     def alignment(self) -> str:
-        """Name of the alignment; choices with the same one share it."""
-        return "-".join([self.encoder, *(f"{name}-{value}" for name, value in self.aligned.items())])
+        """Name of the alignment, which tells all its settings; choices with the same one share it."""
+        return named(self.encoder, PATCHED.get(self.encoder, {}), self.aligned)
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which tells all its settings."""
+        start = self.alignment if self.fresh is None else named(f"fresh-{self.encoder}", self.fresh)
+        return named(start, self.keys)
+
+
+def named(start: str, *settings: Mapping[str, Any]) -> str:
+    merged = {name: value for some in settings for name, value in some.items()}
+    return "-".join([start, *(f"{name}-{value}" for name, value in merged.items())])
 
 
 AHEAD = [Choice("latent frames ahead", f"{steps}", {"num_world_steps": steps}) for steps in range(STEPS)]
@@ -99,7 +110,7 @@ def main() -> None:
     parser.add_argument("--question_steps", type=int, help="(default: 300)")
     parser.add_argument("--labels", type=int, default=500, help="scenes of each kind to train on questions about")
     parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[0], help="of initial weights and of the order of the data"
+        "--seeds", nargs="+", type=int, help="of initial weights and of the order of the data (default: the config's)"
     )
     parser.add_argument("--workers", type=int, help="number of parallel trainings")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
@@ -109,18 +120,32 @@ def main() -> None:
     known = [*dict.fromkeys(name for one in CHOICES for name in (one.choice, one.title))]
     if unknown := [name for name in args.choices if name not in known]:
         parser.error(f"--choices {unknown}: expected some of {', '.join(known)}")
+    if args.num_samples < 1:
+        parser.error(f"--num_samples {args.num_samples}: expected at least 1")
+    if args.output and (args.output.is_dir() or not args.output.parent.is_dir()):
+        parser.error(f"--output {args.output}: expected a file in an existing folder")
     configure_logging()
-    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "workers")}
-    given["seed"] = args.seeds[0]
-    read = read_values(args.config) if args.config else {}
-    chosen_keys = {name: value for name, value in given.items() if value is not None}
     try:
-        check_seeds("seeds", args.seeds)
-        config = NanoConfig.from_dict({"question_steps": 300} | read | chosen_keys)
+        config = chosen_config(args)
+        most = min(config.counts("fusion").values())
+        if not 1 <= args.labels <= most:
+            parser.error(f"--labels {args.labels}: expected 1 to {most}, the scenes of `fusion`")
         with locked(args.folder, is_main=True, option="folder"):
             measure(args, config)
     except TheWorldError as error:
         parser.error(str(error))
+
+
+def chosen_config(args: argparse.Namespace) -> NanoConfig:
+    """The config of the first seed; fills in `args.seeds`."""
+    read = read_values(args.config) if args.config else {}
+    given = {name: vars(args)[name] for name in ("align_steps", "question_steps", "workers")}
+    given["seed"] = args.seeds[0] if args.seeds else None
+    given = {name: value for name, value in given.items() if value is not None}
+    config = NanoConfig.from_dict({"question_steps": 300} | read | given)
+    args.seeds = args.seeds or [config.seed]
+    check_seeds("seeds", args.seeds)
+    return config
 
 
 def measure(args: argparse.Namespace, config: NanoConfig) -> None:
@@ -176,8 +201,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        named = f"{self.one.choice}-{self.one.value}".replace(" ", "-").replace(",", "")
-        return of_seed(f"{named}-{self.labels}-labels", self.config, self.first)
+        return of_seed(f"{self.one.name}-{self.labels}-labels", self.config, self.first)
 
     @property
     def model(self) -> Path:
@@ -205,6 +229,8 @@ def accuracy(results: Sequence[Result], bases: Sequence[Result], kind: str) -> d
     """
     told = bases[0].predictions["world"]
     counted = {row.family for row in told if row.family.startswith(kind)} - one_answer_families(told)
+    if not counted:
+        raise TheWorldError(f"no {kind} question with several answers among {len(told)}: raise --num_samples")
     clusters = [row.cluster for row in told if row.family in counted]
     scores, others = (
         [[row.score for row in of.predictions["world"] if row.family in counted] for of in some]

@@ -181,13 +181,14 @@ def on_demand_text(metrics: Mapping[str, Any]) -> str:
 
 def choices_text(choices: Mapping[str, Any]) -> str:
     """One row per choice: accuracy by kind, the difference to the first row in points, and time per image."""
+    kinds = [kind for kind in ("predictive", "static") if kind in choices["rows"][0]]
     rows: list[list[Any]] = []
     for row in choices["rows"]:
         cells: list[str] = []
-        for accuracy in (row["predictive"], row["static"]):
+        for accuracy in (row[kind] for kind in kinds):
             cells += [percent(accuracy), points(accuracy["to_first"]) if "to_first" in accuracy else ""]
         rows.append([row["choice"], row["value"], *cells, f"{row['milliseconds']:.1f}"])
-    header = ["choice", "changed to", "predictive", "difference", "static", "difference", "ms an image"]
+    header = ["choice", "changed to", *(name for kind in kinds for name in (kind, "difference")), "ms an image"]
     return table(header, rows)
 
 
@@ -196,10 +197,11 @@ def features_text(choices: Mapping[str, Any]) -> str:
 
     The gain is that of the first row, the rollout, over the row without latent frames ahead.
     """
-    rollout, none = (
-        next(row["predictive"]["estimate"] for row in choices["rows"] if test(row))
-        for test in (lambda row: "to_first" not in row["predictive"], lambda row: row["value"] == "0")
-    )
+    rollout = choices["rows"][0]["predictive"]["estimate"]
+    without = [row["predictive"]["estimate"] for row in choices["rows"] if row["value"] == "0"]
+    if not without:
+        raise SystemExit("docs/results/features.json: has no row without latent frames ahead; add that choice")
+    none = without[0]
     rows: list[list[Any]] = []
     for row in choices["rows"]:
         own = row["predictive"]

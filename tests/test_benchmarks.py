@@ -88,7 +88,7 @@ def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert all(row["milliseconds"] > 0 for row in (first, *others))
     asked = read_jsonl(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
     assert len({row["id"].rpartition("-")[0] for row in asked if row["id"].startswith("pegs-")}) == 2
-    for seed, name in enumerate(("position-after-BOS-2-labels", "position-after-BOS-2-labels-seed-1")):
+    for seed, name in enumerate(f"cosmos-world_position-after_bos-2-labels{suffix}" for suffix in ("", "-seed-1")):
         config = json.loads((tmp_path / "run" / name / "questions" / "config.json").read_text(encoding="utf-8"))
         assert config["train_dataset_path"] == str(tmp_path / "run" / "conversations-2" / "conversations.jsonl")
         assert config.get("seed", 0) == seed

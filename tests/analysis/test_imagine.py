@@ -92,7 +92,7 @@ def test_a_pace_that_cannot_be_shown(frames: list[Image.Image], tmp_path: Path, 
 def test_decoding_needs_a_world(world: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(world.model.world_encoder), "can_decode", False)
-        with pytest.raises(ValueError, match="can decode"):
+        with pytest.raises(ValueError, match="cannot decode its features"):
             imagine(world, images[0])
     monkeypatch.setattr(world.model, "world_encoder", None)
     with pytest.raises(ValueError, match="enable_world=True"):

@@ -334,7 +334,7 @@ def test_settings_check_themselves(settings: EvaluationSettings, changes: dict[s
     ("changes", "message"),
     [
         ({"scorer": "choices"}, "1 of 7 items, such as 'item 3', have no choices"),
-        ({"families": "falling"}, "family 'falling': task 'custom' has all"),
+        ({"families": "falling"}, "family 'falling': expected one of all, the families of task 'custom'"),
     ],
 )
 def test_refused_before_anything_is_asked(settings: EvaluationSettings, changes: dict[str, Any], message: str) -> None:
@@ -374,7 +374,7 @@ def test_families_of_a_task_without_kinds_are_checked_before_data_of_others_is_m
         raise AssertionError("the data is made")
 
     made = replace(TASK, name="made", kinds=("static", "predictive"), default_source=make)
-    with pytest.raises(ValueError, match="family 'static': task 'custom' has all"):
+    with pytest.raises(ValueError, match="family 'static': expected one of all, the families"):
         evaluate_tasks([made, TASK], replace(settings, families="static"))
 
 

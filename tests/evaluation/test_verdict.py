@@ -145,6 +145,20 @@ def test_the_strongest_rivals_are_named_and_the_others_counted() -> None:
     assert not any(f"({name})" in text for name in as_good if name not in named)
 
 
+@pytest.mark.parametrize("unknown", ["difference", "low", "p_holm"])
+def test_what_is_not_a_number_is_not_beaten(unknown: str) -> None:
+    row = {"difference": 0.5, "low": 0.4, "high": 0.6, "p_holm": 0.001, "smallest_difference": 0.02}
+    assert decide(dict.fromkeys(DECISIVE, row), DECISIVE, 0.01).outcome == HELPS
+    told = dict.fromkeys(DECISIVE, row) | {"gemma": {**row, unknown: float("nan")}}
+    assert decide(told, DECISIVE, 0.01).outcome == NONE
+
+
+@pytest.mark.parametrize("only", [(), ("true_future", "futures")])
+def test_without_rivals_there_is_no_verdict(only: Sequence[str]) -> None:
+    row = {"difference": 0.5, "low": 0.4, "high": 0.6, "p_holm": 0.001, "smallest_difference": 0.02}
+    assert decide(dict.fromkeys(only, row), [], 0.01).outcome == NOT_RUN
+
+
 def test_a_tiny_set_shows_nothing() -> None:
     shares = {name: 1.0 if name == "world" else 0.0 for name in EVERY}
     found = verdicts(made(shares, ITEMS[:4]))["predictive"]

@@ -136,7 +136,7 @@ def test_theworld_train_with_a_latent_cache(
 def test_an_encoder_that_cannot_decode_says_so(model: TheWorld, images: list[Image.Image]) -> None:
     from theworld.analysis.imagine import imagine
 
-    with pytest.raises(ValueError, match="can decode"):
+    with pytest.raises(ValueError, match="cannot decode its features"):
         imagine(model, images[0])
 
 

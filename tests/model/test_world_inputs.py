@@ -290,7 +290,7 @@ def test_configuration_names_field_and_value(field: str, value: Any) -> None:
 
 
 def test_pooling_and_unpooling_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="world_pooling=2 with world_unpooling=2: one undoes the other; leave one"):
+    with pytest.raises(ValueError, match="world_pooling=2 with world_unpooling=2: one undoes the other; set one"):
         TheWorldConfig(world_pooling=2, world_unpooling=2)
 
 

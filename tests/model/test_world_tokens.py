@@ -73,11 +73,14 @@ def test_unpooling_makes_several_tokens_of_a_latent_position(
     assert len(output.world_hidden_states[0].unique(dim=0)) == output.num_world_tokens
 
 
-def test_latents_of_another_number_of_channels_are_named(world: TheWorld) -> None:
-    with pytest.raises(
-        ValueError, match=r"latents of shape \[1, 4, 1, 4, 4\]: expected 16 channels, the encoder's feature_dim"
-    ):
-        world.model.project_latents(torch.zeros(1, 4, 1, 4, 4))
+@pytest.mark.parametrize("shape", [(1, 4, 1, 4, 4), (1, 16, 4, 4), (1, 16, 1, 8, 8), (1, 1, 4, 4, 16)])
+def test_latents_of_another_shape_are_named(world: TheWorld, shape: tuple[int, ...]) -> None:
+    rows, columns = world.config.world_grid
+    expected = (
+        rf"world latents of shape \[{', '.join(map(str, shape))}\]: expected \[images, 16, frames, {rows}, {columns}\]"
+    )
+    with pytest.raises(ValueError, match=expected):
+        world.model.project_latents(torch.zeros(shape))
 
 
 def test_tokens_of_a_latent_position_lie_where_it_lies(shared: Load) -> None:

@@ -70,8 +70,13 @@ def decoding_encoder(model: TheWorld) -> WorldEncoder:
         ValueError: The world is off, or its encoder cannot decode.
     """
     encoder = model.model.world_encoder
-    if encoder is None or not encoder.can_decode:
-        raise TheWorldError("imagining needs a world encoder that can decode: load the model with enable_world=True")
+    if encoder is None:
+        raise TheWorldError("imagining needs a world encoder: load the model with enable_world=True")
+    if not encoder.can_decode:
+        kind = model.config.world_encoder
+        raise TheWorldError(
+            f"world_encoder={kind!r} cannot decode its features: give a model with one that can: cosmos"
+        )
     return encoder
 
 

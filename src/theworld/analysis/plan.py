@@ -27,7 +27,7 @@ MARKERS = 2  # around a world block, and around the tokens of an image
 BF16, TRAINED = 2, 4 + 4 + 8  # bytes per parameter: frozen; trained: fp32 weight, gradient and the two moments of Adam
 
 SETTINGS = (
-    *("world_encoder", "fusion", "num_world_steps", "world_image_size", "world_pooling"),
+    *("world_encoder", "fusion", "num_world_steps", "world_image_size", "world_pooling", "world_unpooling"),
     *("world_inference_steps", "world_guidance_scale"),
 )
 

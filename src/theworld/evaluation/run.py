@@ -227,7 +227,8 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     families = sorted({item.family for item in items.items})
     for name in wanted:
         if name not in (*families, *task.kinds):
-            raise TheWorldError(f"family {name!r}: task {task.name!r} has {', '.join((*task.kinds, *families))}")
+            known = ", ".join((*task.kinds, *families))
+            raise TheWorldError(f"family {name!r}: expected one of {known}, the families of task {task.name!r}")
     if wanted:  # skipped rows stay, since their family is unknown
         kept = [i for i in items.items if {i.family, kind_of(i.family, task.kinds)} & set(wanted)]
         items = replace(items, items=tuple(kept[: settings.num_samples]))

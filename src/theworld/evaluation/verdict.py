@@ -71,11 +71,9 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
         for name, them in comparisons.items()
         if name in ARMS and not (ARMS[name].ceiling or ARMS[name].futures)
     }
-    unbeaten = {
-        name: them
-        for name, them in rivals.items()
-        if min(them["difference"], them["low"]) <= 0 or them["p_holm"] >= ALPHA
-    }
+    if not rivals:
+        return Verdict("not run", "Not decided, because no rival arm was run. Use --arms all.")
+    unbeaten = {name: them for name, them in rivals.items() if not _won(them)}
     if not unbeaten:
         name = min(rivals, key=lambda name: rivals[name]["difference"])
         return Verdict(
@@ -100,7 +98,8 @@ def _power(smallest: Mapping[str, float]) -> str:
     if not points:
         return "this set is too small to show any difference"
     span = points[0] if points[0] == points[-1] else f"{points[0]} to {points[-1]}"
-    more = f"; it is too small to show any to {', '.join(none)}" if none else ""
+    named = ", ".join(none) if len(none) <= NAMED else f"{len(none)} of them"
+    more = f"; it is too small to show any to {named}" if none else ""
     return (
         f"before the correction for several comparisons, this set can show differences of at least {span} points{more}"
     )
@@ -137,8 +136,12 @@ def _verdict(metrics: Mapping[str, Any], kind: str) -> Verdict:
     return decide(comparisons, decisive, metrics["margins"][kind])
 
 
+def _won(comparison: Comparison) -> bool:
+    return comparison["difference"] > 0 and comparison["low"] > 0 and comparison["p_holm"] < ALPHA
+
+
 def _lost(comparison: Comparison) -> bool:
-    return max(comparison["difference"], comparison["high"]) < 0 and comparison["p_holm"] < ALPHA
+    return comparison["difference"] < 0 and comparison["high"] < 0 and comparison["p_holm"] < ALPHA
 
 
 def _named(name: str) -> str:
@@ -153,7 +156,8 @@ def _shown(name: str, comparison: Comparison) -> str:
 def _strongest(comparisons: Mapping[str, Comparison]) -> str:
     """The `NAMED` arms with the lowest differences, and the number of others."""
     ordered = sorted(comparisons, key=lambda name: comparisons[name]["difference"])
-    more = f"; and {len(ordered) - NAMED} more arms" if len(ordered) > NAMED else ""
+    count = len(ordered) - NAMED
+    more = f"; and {count} more arm{'s' * (count > 1)}" if count > 0 else ""
     return "; ".join(_shown(name, comparisons[name]) for name in ordered[:NAMED]) + more
 
 

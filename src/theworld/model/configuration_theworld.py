@@ -77,7 +77,7 @@ class TheWorldConfig(Installed, WorldSettings, Gemma3Config):
         if self.world_unpooling > 1 and self.world_pooling > 1:
             raise TheWorldError(
                 f"world_pooling={self.world_pooling} with world_unpooling={self.world_unpooling}: one undoes the "
-                "other; leave one of them out"
+                "other; set one of them to 1"
             )
         cell = self.world_spatial_compression * self.world_pooling
         if any(side < cell or side % cell for side in self.world_image_shape):

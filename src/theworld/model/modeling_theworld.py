@@ -95,14 +95,16 @@ class TheWorldModel(Gemma3Model):
         """World tokens `pooler_output` (M, N, D) of normalised latents (M, C, T, h, w).
 
         Raises:
-            ValueError: The latents have another number of channels than the encoder's `feature_dim`.
+            ValueError: The latents have another shape than the encoder's `feature_dim` and grid give.
         """
         assert self.world_projector is not None
+        side = self.config.world_spatial_compression
+        height, width = (pixels // side for pixels in self.config.world_image_shape)
         channels = self.config.world_latent_channels
-        if latents.shape[1] != channels:
+        if latents.ndim != 5 or (latents.shape[1], *latents.shape[3:]) != (channels, height, width):
             raise TheWorldError(
-                f"world latents of shape {[*latents.shape]}: expected {channels} channels, the encoder's feature_dim, "
-                "in the second dimension: check what its encode returns"
+                f"world latents of shape {[*latents.shape]}: expected [images, {channels}, frames, {height}, {width}], "
+                "as the encoder's feature_dim and grid say: check what its encode returns"
             )
         latents = latents.to(self.world_projector.time_embedding.device)
         return BaseModelOutputWithPooling(last_hidden_state=latents, pooler_output=self.world_projector(latents))

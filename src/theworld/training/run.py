@@ -159,10 +159,12 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
     steps = max(shape.num_world_steps, *(config.train_world_steps or [0]))
     world, image = shape.world_tokens(steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
     if world + image > config.max_seq_length:
+        unpooled = shape.world_unpooling > 1  # then there is no pooling
+        setting = f"world_unpooling={shape.world_unpooling}" if unpooled else f"world_pooling={shape.world_pooling}"
         raise TheWorldError(
-            f"num_world_steps={steps} with world_pooling={shape.world_pooling} gives a world block of {world} tokens, "
-            f"and its image has {image}: more than max_seq_length={config.max_seq_length}; lower num_world_steps and "
-            "train_world_steps, or raise world_pooling or max_seq_length"
+            f"num_world_steps={steps} with {setting} gives a world block of {world} tokens, and its image has {image}: "
+            f"more than max_seq_length={config.max_seq_length}; lower num_world_steps and train_world_steps, "
+            f"{'lower world_unpooling' if unpooled else 'raise world_pooling'}, or raise max_seq_length"
         )
 
 
