@@ -56,6 +56,8 @@ def show(args: argparse.Namespace) -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     labelled_sheet(scenes).save(args.output)
     print(f"image           {args.output}")
+    if args.image is None:
+        print("The scenes in the package were chosen; docs/results.md has the accuracy on held-out ones.")
 
 
 def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> dict[str, str]:

@@ -333,3 +333,8 @@ def test_files_of_a_folder_never_vanish(tmp_path: Path, names: list[str], unread
     for streaming in (False, True):
         with pytest.raises(ValueError, match=unread):
             read(tmp_path, streaming=streaming)
+
+
+def test_a_folder_without_data_tells_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no data files there; expected files of .*\.jsonl.*, or images"):
+        open_source("custom", SourceSettings(path=str(tmp_path)))

@@ -291,6 +291,25 @@ def test_answers_about_other_images_or_groups_are_not_reused(settings: Evaluatio
         evaluate(settings, task)
 
 
+def test_other_predictions_are_refused_before_images_are_encoded(
+    settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(settings, arms=["world"])
+    evaluate(settings)
+    first, *others = items().items
+    task = replace(
+        TASK, load=lambda source: TaskItems((replace(first, cluster="of its own"), *others), items().skipped)
+    )
+    monkeypatch.setattr(asking, "encode_worlds", lambda *given, **named: pytest.fail("images are encoded"))
+    with pytest.raises(ValueError, match="holds predictions made with other groups: choose another folder"):
+        evaluate(settings, task)
+
+
+def test_a_family_of_no_kind_is_refused(settings: EvaluationSettings) -> None:
+    with pytest.raises(ValueError, match="family 'all' is of none of its kinds static, predictive: name every family"):
+        evaluate(settings, replace(TASK, kinds=("static", "predictive")))
+
+
 def test_generate_scores_closed_questions_too(settings: EvaluationSettings) -> None:
     rows = evaluate(replace(settings, arms=["gemma"], scorer="generate")).predictions["gemma"]
     assert all(row.choice_logprobs is None for row in rows)

@@ -225,6 +225,11 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
         items = task.load(replace(source, num_samples=count))
     # 2. Choose and check them
     families = sorted({item.family for item in items.items})
+    if foreign := [name for name in families if task.kinds and kind_of(name, task.kinds) not in task.kinds]:
+        raise TheWorldError(
+            f"task {task.name!r}: family {foreign[0]!r} is of none of its kinds {', '.join(task.kinds)}: name every "
+            "family <kind>/<name>"
+        )
     for name in wanted:
         if name not in (*families, *task.kinds):
             known = ", ".join((*task.kinds, *families))

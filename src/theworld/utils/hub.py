@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from theworld.constants import NANO
 
@@ -81,7 +81,13 @@ class Source:
         try:
             path = cached_file(self.name, file, **self.where)
         except OSError as error:
-            if not isinstance(error.__cause__ or error.__context__, GatedRepoError):
+            cause = error.__cause__ or error.__context__
+            if isinstance(cause, LocalEntryNotFoundError):
+                raise FileError(
+                    f"{self.name}: no such folder here, and the Hub cannot be reached to look for it there: check the "
+                    "name, or the connection (with HF_HUB_OFFLINE=1, only downloaded models are found)"
+                ) from error
+            if not isinstance(cause, GatedRepoError):
                 raise
             raise FileError(
                 f"{self.name}: you have no access to this gated repository; accept its terms on "

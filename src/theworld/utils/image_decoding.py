@@ -155,7 +155,7 @@ def _read(path: Path) -> bytes:
     except PermissionError as error:
         raise ImageError("missing", f"{name}: cannot be read ({error.strerror})") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte
-        raise MissingFileError(f"{name}: no such image file") from error
+        raise MissingFileError(f"{name}: no such image file: give the path or URL of an image") from error
     if not stat.S_ISREG(mode):
         raise MissingFileError(f"{name}: {'a folder' if stat.S_ISDIR(mode) else 'a special file'}, not an image file")
     try:

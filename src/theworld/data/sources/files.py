@@ -71,8 +71,16 @@ def load_rows(settings: SourceSettings) -> Any:
 
 def _built(library: Any, settings: SourceSettings, name: str, **options: Any) -> Any:
     """Rows of a builder of the library; text files are read here, because it would infer their types."""
-    with quiet():
-        builder = library.load_dataset_builder(name, **options)
+    try:
+        with quiet():
+            builder = library.load_dataset_builder(name, **options)
+    except FileNotFoundError as error:
+        if not settings.local.is_dir():
+            raise
+        expected = ", ".join((*TEXT_SUFFIXES, ".parquet"))
+        raise TheWorldError(
+            f"{settings.local}: no data files there; expected files of {expected}, or images"
+        ) from error
     files: Mapping[str, Any] = builder.config.data_files or {}
     if name == "imagefolder" and any(Path(file).name in METADATA for part in files.values() for file in part):
         raise TheWorldError("metadata in sub-folders; give the sub-folder that holds it, or its split")

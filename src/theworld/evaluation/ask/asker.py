@@ -19,13 +19,14 @@ from tqdm import tqdm
 
 from theworld.model import TheWorld
 from theworld.model.answers import answer_ids
+from theworld.model.world_encoders import cache_fingerprint
 from theworld.utils.errors import TheWorldError
 from theworld.utils.reproducibility import environment
 from theworld.utils.tensors import weights_digest
 
 from ..score import scored
 from ..settings import EvaluationSettings
-from ..store.predictions import Item, Prediction, PredictionFile, digest_of, items_digest, read_predictions
+from ..store.predictions import MANIFEST, Item, Prediction, PredictionFile, digest_of, items_digest, read_predictions
 from ..store.refusals import ArmRun, check_arm
 from ..tasks.base import Task, TaskItems
 from .arms import PlannedArm
@@ -51,6 +52,9 @@ class Asker:
         """Complete, checked predictions by arm, and by arm the reason why it was not run."""
         self.clips = any(planned.arm.world == "true_future" for planned in group)
         not_run: dict[str, str] = {}
+        for planned in group:  # refuse predictions made with other settings before any image is encoded
+            if (self.settings.folder / self.task.name / planned.arm.name / MANIFEST).is_file():
+                self.open(planned)
         for planned in group:  # before any question is asked
             if planned.arm.world in OF_OTHERS and planned.num_world_steps is not None:
                 try:
@@ -63,29 +67,14 @@ class Asker:
         """The predictions of one arm, complete and checked."""
         items, size, state = self.items.items, self.settings.batch_size, PartialState()
         # 1. Prepare worlds, prompt builders for closed and open questions, and the file of predictions
-        steps, count = planned.num_world_steps, self.settings.num_futures if planned.arm.futures else 1
-        worlds = [] if steps is None else [self.worlds_of(steps, future) for future in range(count)]
+        steps = planned.num_world_steps
+        worlds = [] if steps is None else [self.worlds_of(steps, future) for future in range(self.futures_of(planned))]
         build = partial(PromptBuilder, self.model, steps, planned.arm.image)
         answers = {choice for item in items for choice in item.choices}
         longest = max((len(answer_ids(self.model.processor.tokenizer, choice)) for choice in answers), default=0)
         folder, task = self.settings.source.image_folder, self.task
         builders = {True: build("", longest, folder), False: build(task.instruction, task.max_new_tokens, folder)}
-        identity = {
-            "weights": self.weights,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attn_implementation": self.settings.attn_implementation,
-            "num_world_steps": steps,
-            "world_encoder": worlds[0].cache.fingerprint if worlds else None,
-            "batch_size": size,
-            **({"num_futures": count} if planned.arm.futures else {}),
-        }
-        about = {
-            "model": self.settings.model,
-            "checkpoint": planned.checkpoint or self.model.config.gemma_model_name,
-            "auto_world_margin": self.model.config.auto_world_margin,
-            "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
-        }
-        file = open_file(task, self.items, self.settings, planned, identity, about)
+        file = self.open(planned)
         # 2. Ask this process's share of the batches
         mine = range(size * state.process_index, len(items), size * state.num_processes)
         for start in tqdm(mine, planned.arm.name, unit="batch", disable=not state.is_main_process):
@@ -96,11 +85,40 @@ class Asker:
         # 3. Merge the rows of all processes into one file
         return merged(file, self.items)
 
+    def open(self, planned: PlannedArm) -> PredictionFile:
+        """The file of an arm's predictions. Raises a ValueError if it holds predictions made with other settings."""
+        steps, encoder, config = planned.num_world_steps, self.model.model.world_encoder, self.model.config
+        if steps is not None:
+            config.num_world_steps = self.rolled_out(steps)
+        identity = {
+            "weights": self.weights,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attn_implementation": self.settings.attn_implementation,
+            "num_world_steps": steps,
+            "world_encoder": None if steps is None or encoder is None else cache_fingerprint(encoder, config),
+            "batch_size": self.settings.batch_size,
+            **({"num_futures": self.futures_of(planned)} if planned.arm.futures else {}),
+        }
+        about = {
+            "model": self.settings.model,
+            "checkpoint": planned.checkpoint or config.gemma_model_name,
+            "auto_world_margin": config.auto_world_margin,
+            "chat_template": hashlib.sha256(str(self.model.processor.chat_template).encode()).hexdigest()[:16],
+        }
+        return open_file(self.task, self.items, self.settings, planned, identity, about)
+
+    def futures_of(self, planned: PlannedArm) -> int:
+        """Number of rollouts that an arm answers from."""
+        return self.settings.num_futures if planned.arm.futures else 1
+
+    def rolled_out(self, num_world_steps: int) -> int:
+        """Steps of the rollout to use. A causal encoder gives the current frame from the longest one."""
+        encoder = self.model.model.world_encoder
+        return num_world_steps or (self.largest_steps if encoder is not None and encoder.causal else 0)
+
     def worlds_of(self, num_world_steps: int, future: int = 0) -> Worlds:
-        """The worlds for a number of steps. A causal encoder gives the current frame from the longest rollout."""
-        encoder, steps, settings = self.model.model.world_encoder, num_world_steps, self.settings
-        if encoder is not None and encoder.causal:
-            steps = steps or self.largest_steps
+        """The worlds for a number of steps."""
+        steps, settings = self.rolled_out(num_world_steps), self.settings
         if (steps, future) not in self.worlds:
             self.model.config.num_world_steps = steps
             folder = Path(settings.latent_cache or settings.folder / "latents")

@@ -71,7 +71,14 @@ class WorldEncoder(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def from_pretrained(cls, config: TheWorldConfig, source: Source, *, dtype: torch.dtype, **hub: Any) -> Self:
-        """Load the encoder of `config` from `source`; `hub` has `token`, `cache_dir`, `local_files_only`."""
+        """Load the encoder of `config` from `source`; `hub` has `token`, `cache_dir`, `local_files_only`.
+
+        Raises:
+            ValueError: The class does not define it.
+        """
+        raise TheWorldError(
+            f"world_encoder={config.world_encoder!r}: {cls.__name__} has no from_pretrained, which loads it: define it"
+        )
 
     @classmethod
     def from_config(cls, config: TheWorldConfig, source: Source, **hub: Any) -> Self:
