@@ -17,7 +17,7 @@ from theworld.data.images import open_image
 from theworld.data.open_source import open_source
 from theworld.data.schema import SourceSettings
 from theworld.nano.foreign import FOREIGN_ANSWER
-from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS, later_present
+from theworld.nano.fusion import CONFIGS, CONVERSATIONS, DRAWS, TURNS, later_present, write_clips, write_conversations
 from theworld.nano.scenes import load
 from theworld.recipes import nano as recipes
 from theworld.recipes.nano import ENCODERS, TO_THE_END, fusion_lane, settle, train_nano
@@ -26,6 +26,7 @@ from theworld.recipes.package import CONTROLS
 from theworld.training.config import TrainingConfig
 from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import NANO_WEIGHTS
+from theworld.utils.io import read_jsonl
 
 FUSIONS = ("theworld", *(f"{CONTROLS}/{name}" for name in ENCODERS))
 
@@ -127,6 +128,25 @@ def test_conversations_are_about_the_first_frame_a_later_one_or_foreign_images(r
         last = scenes.frames.shape[1] - 1
         present = later_present(clips[name], last, seed=0) if which == "later" else 0
         assert np.array_equal(open_image(row.images[0]), scenes.frames[clips[name], present])
+
+
+def test_conversations_and_clips_of_mirror_images(recipe_folder: Path, tmp_path: Path) -> None:
+    scenes = recipe_folder / "scenes" / "fusion"
+    write_conversations(scenes, tmp_path / "conversations", labels=2, mirrored=True)
+    rows = [*read_jsonl(tmp_path / "conversations" / CONVERSATIONS)]
+    mirrored = [row for row in rows if row["id"].endswith("-later-mirrored")]
+    assert {row["id"] for row in rows} >= {row["id"].removesuffix("-mirrored") for row in mirrored}
+    assert len(mirrored) == 2 * len({record["kind"] for record in load(scenes).records})
+    for row in mirrored:
+        own, usual = (
+            open_image(str(tmp_path / "conversations" / name))
+            for name in (row["image"], row["image"].replace("-mirrored", ""))
+        )
+        assert np.array_equal(own, np.asarray(usual)[:, ::-1])
+    write_clips(scenes, tmp_path / "clips", mirrored=True)
+    clips, usual = (np.load(folder / "clips" / "frames.npy") for folder in (tmp_path, recipe_folder))
+    assert np.array_equal(clips.reshape(-1, 2, 2, *clips.shape[1:])[:, 0].reshape(usual.shape), usual)
+    assert np.array_equal(clips[2:4], clips[:2, :, :, ::-1])
 
 
 def test_a_folder_remembers_its_config_and_refuses_another(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from theworld.nano.kinds import KINDS, sample_scene
 from theworld.nano.kinds.bins import column_of
 from theworld.nano.physics import FRAME_SECONDS, FRAMES, Ball, Block, Ramp, Scene
+from theworld.nano.questions import predictive_questions, static_questions
 from theworld.nano.render import BALL_COLOURS, CLASSES
-from theworld.nano.scenes import SPLITS, generate, load, make_clip, scene_of
+from theworld.nano.scenes import SPLITS, generate, load, make_clip, mirror, scene_of
 from theworld.utils.errors import TheWorldError
 
 BINS = ("green", "blue", "yellow", "purple")
@@ -83,6 +84,27 @@ def test_a_seed_is_one_scene_and_a_quarter_pixel_changes_nothing(kind: str):
         assert found
         for shift in (-0.25, 0.25):
             assert KINDS[kind].outcomes(scene, KINDS[kind].simulate(scene, jitter=(shift, 0))) == found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mirrored_record_is_that_of_the_mirrored_scene(kind: str):
+    """The scene is simulated again from its mirrored start, and questions about both have the same answers."""
+    for seed in range(12):
+        frames, _, record = make_clip(seed, kind)
+        mirrored, scene = mirror(record), scene_of(record).mirrored()
+        trajectory = KINDS[kind].simulate(scene)
+        assert scene_of(mirrored) == scene
+        assert mirrored["outcomes"] == KINDS[kind].outcomes(scene, trajectory)
+        assert np.allclose(np.reshape(mirrored["ball_xy"][0], (-1, 2)), trajectory.ball_xy[0], atol=1e-3)
+        images, _ = KINDS[kind].render(scene, trajectory)
+        assert np.abs(images[0].astype(int) - frames[0, :, ::-1]).mean() < 1
+        again = {**mirrored, "ball_xy": trajectory.ball_xy.tolist(), "block_pose": trajectory.block_pose.tolist()}
+        for ask in (
+            lambda one: static_questions(one, 0, np.random.default_rng(0)),
+            lambda one: predictive_questions(one, np.random.default_rng(0)),
+        ):
+            assert ask(mirrored) == ask(again)
+        assert mirror(mirrored)["outcomes"] == record["outcomes"]
 
 
 def test_splits_share_no_seed_and_scenes_differ():

@@ -247,6 +247,11 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
             f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, have no choices: "
             "use --scorer auto or generate"
         )
+    wrong = [i for i in items.items if i.choices and not any(task.score(i, choice).right for choice in i.choices)]
+    if wrong:
+        told = f"{len(wrong)} of {len(items.items)} items, such as {wrong[0].id!r}, have no right choice"
+        choices = ", ".join(map(repr, wrong[0].choices))
+        raise TheWorldError(f"task {task.name!r}: {told}: the answer {wrong[0].answer!r} is none of {choices}")
     # 3. Leave out arms that cannot run on this task
     not_run, encoder = dict(chosen.not_run), chosen.found.config.world_encoder
     for arm in (planned.arm for planned in chosen.arms):

@@ -28,13 +28,14 @@ from .conversations import (
     questions_about_the_end,
 )
 from .foreign import foreign_image
+from .kinds import KINDS
 from .physics import FRAMES
 from .questions import static_questions
-from .scenes import SceneSet, load
+from .scenes import Record, SceneSet, load, mirror
 from .vision import IMAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 CONFIGS = Path(__file__).parent / "configs"
 CONVERSATIONS = "conversations.jsonl"
@@ -74,21 +75,26 @@ def stage_settings(stage: Literal["align", "questions"], **keys: Any) -> dict[st
     return {**json.loads((CONFIGS / f"{stage}.json").read_text(encoding="utf-8")), **keys}
 
 
-def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0) -> None:
+def write_clips(scenes_folder: Path, out: Path, *, seed: int = 0, mirrored: bool = False) -> None:
     """Write the clips of the align stage to `out`: every clip, and a copy of it that starts at a later frame.
 
     `later_present` draws the later frame. The copy repeats the last frame of the clip up to the full length. `out` is
     created only if everything succeeds.
+
+    Args:
+        mirrored: Also write the mirror images of all these clips.
     """
     scenes = load(scenes_folder)
-    last = scenes.frames.shape[1] - 1
+    last, each = scenes.frames.shape[1] - 1, 4 if mirrored else 2
     with made_whole(out) as partial:
-        shape = (2 * len(scenes), *scenes.frames.shape[1:])
+        shape = (each * len(scenes), *scenes.frames.shape[1:])
         clips = np.lib.format.open_memmap(partial / "frames.npy", "w+", np.uint8, shape)
         for clip, frames in enumerate(scenes.frames):
             present = later_present(clip, last, seed)
-            clips[2 * clip] = frames
-            clips[2 * clip + 1] = frames[np.minimum(np.arange(last + 1) + present, last)]
+            both = np.stack([frames, frames[np.minimum(np.arange(last + 1) + present, last)]])
+            clips[each * clip : each * clip + 2] = both
+            if mirrored:
+                clips[each * clip + 2 : each * (clip + 1)] = both[:, :, :, ::-1]
         clips.flush()
 
 
@@ -99,7 +105,14 @@ def later_present(clip: int, last: int, seed: int) -> int:
 
 
 def write_conversations(
-    scenes_folder: Path, out: Path, *, draws: int = DRAWS, labels: int | None = None, seed: int = 0
+    scenes_folder: Path,
+    out: Path,
+    *,
+    draws: int = DRAWS,
+    labels: int | None = None,
+    kinds: Collection[str] = tuple(KINDS),
+    seed: int = 0,
+    mirrored: bool = False,
 ) -> None:
     """Write conversations about scenes and their images to `out`, which is created only if everything succeeds.
 
@@ -108,42 +121,46 @@ def write_conversations(
 
     Args:
         labels: Maximum number of scenes of each kind; the first ones are used. Default: all.
+        kinds: Kinds of scenes. Default: all.
+        mirrored: Also write conversations about the mirror image of every scene. `labels` does not count these copies.
     """
-    scenes = load(scenes_folder)
-    with made_whole(out) as partial, (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
-        for name, conversation in _conversations(scenes, draws, labels, seed):
-            lines.write(json.dumps(_row(partial, scenes, name, conversation)) + "\n")
-
-
-def _conversations(scenes: SceneSet, draws: int, labels: int | None, seed: int) -> Iterator[tuple[str, Conversation]]:
-    """Yield every conversation with its name."""
-    rng = np.random.default_rng(seed)
+    scenes, rng = load(scenes_folder), np.random.default_rng(seed)
     seen: dict[str, int] = defaultdict(int)
-    last = scenes.frames.shape[1] - 1
-    for clip, record in enumerate(scenes.records):
-        seen[record["kind"]] += 1
-        if labels is not None and seen[record["kind"]] > labels:
-            continue
-        name = f"{record['kind']}-{record['seed']}"
-        for draw in range(draws):
-            yield f"{name}-{draw}", draw_fusion_conversation(clip, record, FIRST, rng)
-        yield f"{name}-later", draw_fusion_conversation(clip, record, later_present(clip, last, seed), rng)
-        if rng.random() < FOREIGN_SHARE * (draws + 1):
-            foreign = foreign_conversation(record, rng)
-            yield f"{name}-foreign", foreign
+    with made_whole(out) as partial, (partial / CONVERSATIONS).open("w", encoding="utf-8") as lines:
+        for clip, record in enumerate(scenes.records):
+            seen[record["kind"]] += 1
+            if record["kind"] not in kinds or (labels is not None and seen[record["kind"]] > labels):
+                continue
+            present = later_present(clip, scenes.frames.shape[1] - 1, seed)
+            sides = {"": record, "-mirrored": mirror(record)} if mirrored else {"": record}
+            for side, seen_from in sides.items():
+                for name, conversation in _conversations(clip, seen_from, present, draws, rng):
+                    lines.write(json.dumps(_row(partial, scenes, name, conversation, side)) + "\n")
 
 
-def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation) -> dict[str, Any]:
-    """Return a row of the file, and write its image to `folder` if it is missing."""
+def _conversations(
+    clip: int, record: Record, present: int, draws: int, rng: np.random.Generator
+) -> Iterator[tuple[str, Conversation]]:
+    """Yield the conversations about a scene, each with its name; `present` is the later frame."""
+    name = f"{record['kind']}-{record['seed']}"
+    for draw in range(draws):
+        yield f"{name}-{draw}", draw_fusion_conversation(clip, record, FIRST, rng)
+    yield f"{name}-later", draw_fusion_conversation(clip, record, present, rng)
+    if rng.random() < FOREIGN_SHARE * (draws + 1):
+        yield f"{name}-foreign", foreign_conversation(record, rng)
+
+
+def _row(folder: Path, scenes: SceneSet, name: str, conversation: Conversation, side: str) -> dict[str, Any]:
+    """Return a row of the file, and write its image to `folder` if it is missing; with a `side`, a mirrored one."""
     clip, present = conversation.clip, conversation.views[-1]
-    image = f"{clip:05}-{present}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
+    image = f"{clip:05}-{present}{side}.png" if clip >= 0 else f"foreign-{-1 - clip:05}.png"
     if not (folder / image).exists():
         pixels = scenes.frames[clip, present] if clip >= 0 else foreign_image(-1 - clip, scenes.frames.shape[2])
-        Image.fromarray(pixels).save(folder / image)
+        Image.fromarray(pixels[:, ::-1] if side and clip >= 0 else pixels).save(folder / image)
     messages: list[dict[str, str]] = []
     for turn in conversation.turns:
         messages += [{"role": "user", "content": turn.text}, {"role": "assistant", "content": turn.answer}]
-    return {"id": name, "image": image, "messages": messages}
+    return {"id": f"{name}{side}", "image": image, "messages": messages}
 
 
 def draw_fusion_conversation(

@@ -36,6 +36,7 @@ __all__ = [
     "generate",
     "load",
     "make_clip",
+    "mirror",
     "sample_scene",
     "scene_of",
     "scenes_of",
@@ -178,6 +179,23 @@ def scene_of(record: Record) -> Scene:
         heading=tuple(fields["heading"]),
         level=fields["level"],
     )
+
+
+def mirror(record: Record) -> Record:
+    """Return the record of the mirror image of a scene under a law without tilt. Its frames show left and right
+    exchanged.
+    """
+    kind, scene = KINDS[record["kind"]], asdict(scene_of(record).mirrored())
+    places = kind.places(record["scene"], record["outcomes"])
+    ends = {name: kind.ending(name) for name in places}
+    return {
+        **record,
+        "scene": scene,
+        "ball_xy": [[(SIZE - x, y) for x, y in balls[::-1]] for balls in record["ball_xy"]],
+        "block_pose": [[(SIZE - x, y, -angle) for x, y, angle in blocks] for blocks in record["block_pose"]],
+        "pad_lit": [pads[::-1] for pads in record["pad_lit"]],
+        "outcomes": {name: end.answers(scene)[end.mirrored[places[name]]] for name, end in ends.items()},
+    }
 
 
 def make_clip(

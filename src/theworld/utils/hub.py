@@ -73,7 +73,9 @@ class Source:
         if Path(self.name).is_dir():
             folder = Path(self.name, self.subfolder)
             if not (folder / file).is_file():
-                raise MissingFileError(f"{folder}: no {file} there")
+                inside = sorted(path.parent for path in folder.glob(f"*/{file}"))
+                hint = f"; did you mean {inside[-1]}?" if inside else ""
+                raise MissingFileError(f"{folder}: no {file} there{hint}")
             return self
         from transformers.utils import cached_file
         from transformers.utils.hub import extract_commit_hash

@@ -190,10 +190,8 @@ def images_digest(items: Iterable[Item], image_folder: Path | None) -> str:
         digest.update(value if isinstance(value, bytes) else np.asarray(value).tobytes())
         found += 1
     if missing and len(missing) == found:
-        raise MissingFileError(
-            f"{missing[0]}: no such file; the other {found - 1} images are missing too. Name their folder with "
-            "--image_folder"
-        )
+        others = f"; the other {found - 1} images are missing too" if found > 1 else ""
+        raise MissingFileError(f"{missing[0]}: no such file{others}. Name the folder of images with --image_folder")
     return digest.hexdigest()[:16]
 
 

@@ -58,16 +58,18 @@ def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
     missing = [model for model in models if not (out / "weights" / model.name / "config.json").is_file()]
     if not missing:
         return
-    # 1. Training data: clips without labels, and conversations about `labels` scenes of each kind
+    # 1. Training data: clips without labels, and conversations about `labels` scenes of each kind that is asked about;
+    # of both also mirrored copies, as the static learners have them
     copy_bases(experiment)
     experiment.split("fusion")
     hardest = experiment.folder / "scenes" / "fusion"
     if not (out / "clips").is_dir():
-        write_clips(hardest, out / "clips", seed=config.seed)
+        write_clips(hardest, out / "clips", seed=config.seed, mirrored=True)
     for model in missing:
         scenes = easy_scenes(experiment) if model.easy else hardest
         if not (talks := _conversations(out, model)).is_dir():
-            write_conversations(scenes, talks, labels=model.labels, seed=config.seed)
+            labelled: dict[str, Any] = {"labels": model.labels, "kinds": HARD_KINDS}
+            write_conversations(scenes, talks, **labelled, seed=config.seed, mirrored=True)
     # 2. Every align run once, then questions
     alignments: dict[str, Lane] = {
         model.aligned: align_lane(
