@@ -182,9 +182,7 @@ def scene_of(record: Record) -> Scene:
 
 
 def mirror(record: Record) -> Record:
-    """Return the record of the mirror image of a scene under a law without tilt. Its frames show left and right
-    exchanged.
-    """
+    """Return the record of the mirror image of a scene, under a law without tilt."""
     kind, scene = KINDS[record["kind"]], asdict(scene_of(record).mirrored())
     places = kind.places(record["scene"], record["outcomes"])
     ends = {name: kind.ending(name) for name in places}
