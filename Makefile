@@ -15,7 +15,7 @@ VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.p
 INSTALL_ARGS := --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
 
 # `make check typecheck test` runs them side by side
-ifeq ($(filter-out check typecheck test,$(MAKECMDGOALS)),)
+ifeq ($(filter-out check typecheck test,$(or $(MAKECMDGOALS),help)),)
 MAKEFLAGS += --jobs=3
 endif
 
@@ -44,8 +44,9 @@ check: setup ## Check format and lint
 typecheck: setup ## Check types
 	$(BIN)/basedpyright
 
+# Tests start many processes, which share compiled files, also where the environment asks Python to keep none
 test: setup ## Run the tests (CPU, offline)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
 
 test-versions: test-oldest test-newest ## Run the identity and ecosystem tests with the oldest and the newest versions admitted
 

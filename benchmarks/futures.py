@@ -29,6 +29,7 @@ from theworld.evaluation.stats.intervals import bootstrap
 from theworld.evaluation.store.predictions import Item, Prediction
 from theworld.evaluation.tasks.micro_world import MICRO_WORLD
 from theworld.utils.devices import best_device
+from theworld.utils.errors import TheWorldError, one_line
 
 BATCH = 50
 MEASURES = {"brier": "Brier score", "accuracy": "accuracy in %", "calibration_error": "calibration error"}
@@ -61,7 +62,7 @@ def compared(rows: list[list[Prediction]]) -> dict[str, Any]:
         told = bootstrap(several, usual.tolist(), clusters)
         figures = {"one": float(usual.mean()), "several": float(np.mean(several))}
         found[name] = {**figures, "difference": told.estimate, "low": told.low, "high": told.high}
-    *errors, error = ((calibration(own) or {})["error"] for own in rows)
+    *errors, error = (curve["error"] for own in rows if (curve := calibration(own)))
     found["calibration_error"] = {"one": float(np.mean(errors)), "several": error}
     return {"n": len(rows[0]), "futures": len(rows) - 1, **found}
 
@@ -77,9 +78,14 @@ def main() -> None:
         parser.error(f"--num_futures {args.num_futures}: expected at least 2")
     transformers_logging.set_verbosity_error()
     device, dtype = best_device()
-    model = TheWorld.from_pretrained("nano", dtype=dtype, device_map={"": device})
-    asked = MICRO_WORLD.load(SourceSettings(path=str(args.scenes))).items
+    try:
+        asked = MICRO_WORLD.load(SourceSettings(path=str(args.scenes))).items
+    except (TheWorldError, OSError) as error:
+        parser.error(one_line(error))
     items = tuple(item for item in asked if item.family.startswith("predictive"))[: args.num_samples]
+    if not items:
+        parser.error(f"{args.scenes}: no predictive questions to ask")
+    model = TheWorld.from_pretrained("nano", dtype=dtype, device_map={"": device})
     with tempfile.TemporaryDirectory() as cache, torch.no_grad():
         found = compared(answer(model, items, args.num_futures, Path(cache)))
     if args.output:

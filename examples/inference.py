@@ -57,7 +57,7 @@ def show(args: argparse.Namespace) -> None:
     labelled_sheet(scenes).save(args.output)
     print(f"image           {args.output}")
     if args.image is None:
-        print("The scenes in the package were chosen; docs/results.md has the accuracy on held-out ones.")
+        print("These scenes were selected; docs/results.md has the accuracy on held-out scenes.")
 
 
 def print_answers(model: TheWorld, image: Image.Image, question: str, steps: int | None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.scripts import run_script
+from theworld.nano.scenes import generate as simulate
 from theworld.recipes.nano_config import SMOKE
 from theworld.utils.io import read_jsonl
 
@@ -98,6 +99,23 @@ def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             assert row[kind]["estimate"] == pytest.approx(fmean(row[kind]["by_seed"]))
             gained = row[kind]["estimate"] - first[kind]["estimate"]
             assert row[kind]["to_first"]["difference"] == pytest.approx(gained, abs=1e-9)
+
+
+def test_futures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(tmp_path / "scenes", "test", {"pegs": 6})
+    output = tmp_path / "futures.json"
+    run_script(
+        monkeypatch, "benchmarks/futures.py", str(tmp_path / "scenes"), "--num_futures", "2", "--output", str(output)
+    )
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["futures"] == 2
+    assert found["n"] > 1
+    assert found["brier"]["difference"] <= 0  # the square is convex
+    assert found["brier"]["low"] <= found["brier"]["difference"] <= found["brier"]["high"]
+    assert "2 rollouts" in capsys.readouterr().out
+    with pytest.raises(AssertionError):
+        run_script(monkeypatch, "benchmarks/futures.py", str(tmp_path / "scenes"), "--num_samples", "0")
+    assert "no predictive questions to ask" in capsys.readouterr().err
 
 
 def test_full_size(run: Run) -> None:

@@ -1,6 +1,6 @@
 """`theworld evaluate` on Visual Spatial Reasoning.
 
-python scripts/vsr/evaluate_vsr.py --model_name nano --data data/vsr --image-dir data/vsr/images --split test
+python scripts/vsr/evaluate_vsr.py --model_name nano --data data/vsr --image_folder data/vsr/images --split test
 
 Every option is one of `theworld evaluate`.
 """

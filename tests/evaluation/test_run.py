@@ -306,7 +306,10 @@ def test_other_predictions_are_refused_before_images_are_encoded(
 
 
 def test_a_family_of_no_kind_is_refused(settings: EvaluationSettings) -> None:
-    with pytest.raises(ValueError, match="family 'all' is of none of its kinds static, predictive: name every family"):
+    with pytest.raises(
+        ValueError,
+        match="family 'all' belongs to no kind of the task: expected <kind>/<name>",
+    ):
         evaluate(settings, replace(TASK, kinds=("static", "predictive")))
 
 

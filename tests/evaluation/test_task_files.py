@@ -32,7 +32,7 @@ def test_a_task_is_found_by_name_and_in_a_file(tmp_path: Path) -> None:
     [
         ("wsr", "expected one of blink, custom, micro_world, spatial_rgpt, vsr, or path/to/file.py:NAME"),
         ("mine.py", "or path/to/file.py:NAME"),
-        ("absent.py:MINE", "absent.py: give the path of a file with a Task"),
+        ("absent.py:MINE", "absent.py: no such file; give --task path/to/file.py:NAME"),
         ("mine.py:NONE", "NONE is missing, expected a Task; the file has mine.py:MINE"),
         ("mine.py:", "is missing, expected a Task"),
         ("mine.py:OTHER", "OTHER is a int, expected a Task"),

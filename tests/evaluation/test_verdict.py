@@ -170,10 +170,10 @@ def test_a_comparison_without_power_does_not_hide_that_of_the_others() -> None:
     row = {"difference": 0.0, "low": -0.01, "high": 0.01, "p_holm": 1.0, "smallest_difference": 0.02}
     told = {**dict.fromkeys(DECISIVE, row), "gemma": {**row, "smallest_difference": 1.0}}
     text = decide(told, DECISIVE, 0.01).text
-    assert "can show differences of at least 2.0 points; it is too small to show any to gemma)" in text
+    assert "can show differences of at least 2.0 points; against Plain Gemma 3 (gemma) it can show none)" in text
     told["current_frame"] = {**row, "smallest_difference": 0.034}
     text = decide(told, DECISIVE, 0.01).text
-    assert "differences of at least 2.0 to 3.4 points; it is too small to show any to gemma)" in text
+    assert "differences of at least 2.0 to 3.4 points; against Plain Gemma 3 (gemma) it can show none)" in text
 
 
 def test_clusters_that_carry_the_whole_difference_are_no_evidence() -> None:

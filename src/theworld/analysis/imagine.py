@@ -13,7 +13,7 @@ from PIL import Image
 
 from theworld.model import TheWorld
 from theworld.model.configuration_theworld import check_world_steps
-from theworld.model.world_encoders import WorldEncoder
+from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.utils.errors import TheWorldError
 
 from .guardrail import check_installed, guarded, needs_guardrail
@@ -73,9 +73,10 @@ def decoding_encoder(model: TheWorld) -> WorldEncoder:
     if encoder is None:
         raise TheWorldError("imagining needs a world encoder: load the model with enable_world=True")
     if not encoder.can_decode:
-        kind = model.config.world_encoder
+        able = ", ".join(name for name, known in WORLD_ENCODERS.items() if known.can_decode)
         raise TheWorldError(
-            f"world_encoder={kind!r} cannot decode its features: give a model with one that can: cosmos"
+            f"world_encoder={model.config.world_encoder!r} cannot decode its features: give a model with one that can "
+            f"({able})"
         )
     return encoder
 

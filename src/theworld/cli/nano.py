@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     scenes = jobs.add_parser("scenes", help="simulate scenes and write them, and questions about them, to a folder")
     scenes.add_argument("folder", type=Path, help="output folder")
-    scenes.add_argument("--split", default="train", choices=tuple(SPLITS), help="seeds of this split (default: train)")
+    scenes.add_argument(
+        "--split", default="train", choices=tuple(SPLITS), help="split whose seeds are used (default: train)"
+    )
     for kind in SIZES["train"]:
         told = f"scenes of this kind (default 0, or {SCENES} of every kind if no number is given)"
         scenes.add_argument(f"--{kind}", type=int, help=told)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answer_tokens", type=int, default=16, help="tokens of a training answer (default: 16)")
     add_json(parser)
     group = parser.add_argument_group(
-        "fields of TheWorldConfig (the defaults are those of a new fusion; a checkpoint has its own)"
+        "fields of TheWorldConfig (defaults are those of a new fusion; a checkpoint keeps its own)"
     )
     for key in keys(WorldSettings).values():
         if key.refused is None:

@@ -66,13 +66,10 @@ class Result:
 
         `rollout` returns the decoded frames of an item's rollout, shown with the examples.
         """
-        from .report import compare_runs, write_report  # needs matplotlib
+        from .report import write_report  # needs matplotlib
 
         output, folder = self.settings.folder, self.settings.source.image_folder
-        if path is None:
-            return write_report(output, {self.task.name: self.items.items}, rollout, folder)
-        compare_runs([output], path)
-        return Path(path) / "report.html"
+        return write_report(output, {self.task.name: self.items.items}, rollout, folder, to=path)
 
     @property
     def scalars(self) -> dict[str, float]:

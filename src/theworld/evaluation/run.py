@@ -227,8 +227,8 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
     families = sorted({item.family for item in items.items})
     if foreign := [name for name in families if task.kinds and kind_of(name, task.kinds) not in task.kinds]:
         raise TheWorldError(
-            f"task {task.name!r}: family {foreign[0]!r} is of none of its kinds {', '.join(task.kinds)}: name every "
-            "family <kind>/<name>"
+            f"task {task.name!r}: family {foreign[0]!r} belongs to no kind of the task: expected <kind>/<name> with a "
+            f"kind of {', '.join(task.kinds)}"
         )
     for name in wanted:
         if name not in (*families, *task.kinds):
@@ -247,11 +247,14 @@ def _prepare(task: Task, settings: EvaluationSettings, chosen: _Chosen) -> _Job:
             f"task {task.name!r}: {len(opened)} of {len(items.items)} items, such as {opened[0]!r}, have no choices: "
             "use --scorer auto or generate"
         )
-    wrong = [i for i in items.items if i.choices and not any(task.score(i, choice).right for choice in i.choices)]
+    closed = [item for item in items.items if item.choices and settings.scorer != "generate"]
+    wrong = [item for item in closed if not any(task.score(item, choice).right for choice in item.choices)]
     if wrong:
-        told = f"{len(wrong)} of {len(items.items)} items, such as {wrong[0].id!r}, have no right choice"
-        choices = ", ".join(map(repr, wrong[0].choices))
-        raise TheWorldError(f"task {task.name!r}: {told}: the answer {wrong[0].answer!r} is none of {choices}")
+        told = f"answer {wrong[0].answer!r}, choices {', '.join(map(repr, wrong[0].choices))}"
+        raise TheWorldError(
+            f"task {task.name!r}: {len(wrong)} of {len(items.items)} items, such as {wrong[0].id!r}, have no choice "
+            f"that the task's score() rates right ({told}): correct the answers or score()"
+        )
     # 3. Leave out arms that cannot run on this task
     not_run, encoder = dict(chosen.not_run), chosen.found.config.world_encoder
     for arm in (planned.arm for planned in chosen.arms):

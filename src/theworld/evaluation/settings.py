@@ -138,7 +138,7 @@ def check_task(name: str) -> None:
         _known("task", [name], TASK_NAMES, ", or path/to/file.py:NAME")
     elif not Path(path).is_file():
         raise MissingFileError(
-            f"task {brief(name)!r}: no file {brief(str(Path(path).absolute()))}: give the path of a file with a Task"
+            f"{brief(str(Path(path).absolute()))}: no such file; give --task path/to/file.py:NAME, a file with a Task"
         )
 
 

@@ -12,7 +12,7 @@ from theworld.utils.imports import require
 from .ask.arms import ARMS, CONTROLS, FULL, LEARNER
 
 ALPHA = 0.05
-NAMED = 3  # most arms that a sentence names
+NAMED = 3  # largest number of arms that a sentence names
 REFERENCE = "gemma"
 """The arm that a loss is measured against: the base model without the world."""
 
@@ -98,8 +98,8 @@ def _power(smallest: Mapping[str, float]) -> str:
     if not points:
         return "this set is too small to show any difference"
     span = points[0] if points[0] == points[-1] else f"{points[0]} to {points[-1]}"
-    named = ", ".join(none) if len(none) <= NAMED else f"{len(none)} of them"
-    more = f"; it is too small to show any to {named}" if none else ""
+    named = ", ".join(map(_named, none)) if len(none) <= NAMED else f"{len(none)} of these arms"
+    more = f"; against {named} it can show none" if none else ""
     return (
         f"before the correction for several comparisons, this set can show differences of at least {span} points{more}"
     )
@@ -154,7 +154,7 @@ def _shown(name: str, comparison: Comparison) -> str:
 
 
 def _strongest(comparisons: Mapping[str, Comparison]) -> str:
-    """The `NAMED` arms with the lowest differences, and the number of others."""
+    """The `NAMED` arms with the lowest differences as text, and how many others there are."""
     ordered = sorted(comparisons, key=lambda name: comparisons[name]["difference"])
     count = len(ordered) - NAMED
     more = f"; and {count} more arm{'s' * (count > 1)}" if count > 0 else ""

@@ -79,7 +79,7 @@ def prompt_embedding() -> Tensor:
 
 
 def sample_times(count: int, generator: torch.Generator) -> Tensor:
-    """Draw noise levels t (count,) in (0, 80 / 81], three quarters near pure noise: the first steps matter most."""
+    """Draw noise levels t (count,) in (0, 80 / 81], most near pure noise: the first denoising steps matter most."""
     late = torch.randn(count, generator=generator) * 1.5 + 2.0
     middle = torch.randn(count, generator=generator)
     chosen = torch.where(torch.rand(count, generator=generator) < 0.75, late, middle)

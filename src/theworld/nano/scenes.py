@@ -182,7 +182,13 @@ def scene_of(record: Record) -> Scene:
 
 
 def mirror(record: Record) -> Record:
-    """Return the record of the mirror image of a scene, under a law without tilt."""
+    """Return the record of the mirror image of a scene.
+
+    Raises:
+        ValueError: The law of the scene pulls sideways, so that its mirror image has another law.
+    """
+    if LAWS[record["law"]].tilt:
+        raise TheWorldError(f"a scene under the law {record['law']!r} has no mirror image: it pulls to one side")
     kind, scene = KINDS[record["kind"]], asdict(scene_of(record).mirrored())
     places = kind.places(record["scene"], record["outcomes"])
     ends = {name: kind.ending(name) for name in places}

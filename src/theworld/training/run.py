@@ -159,7 +159,7 @@ def check_length(config: TrainingConfig, model: TheWorld) -> None:
     steps = max(shape.num_world_steps, *(config.train_world_steps or [0]))
     world, image = shape.world_tokens(steps) + MARKERS, cast(int, shape.mm_tokens_per_image) + MARKERS
     if world + image > config.max_seq_length:
-        unpooled = shape.world_unpooling > 1  # then there is no pooling
+        unpooled = shape.world_unpooling > 1  # world_pooling is 1 then
         setting = f"world_unpooling={shape.world_unpooling}" if unpooled else f"world_pooling={shape.world_pooling}"
         raise TheWorldError(
             f"num_world_steps={steps} with {setting} gives a world block of {world} tokens, and its image has {image}: "

@@ -73,8 +73,8 @@ class Source:
         if Path(self.name).is_dir():
             folder = Path(self.name, self.subfolder)
             if not (folder / file).is_file():
-                inside = sorted(path.parent for path in folder.glob(f"*/{file}"))
-                hint = f"; did you mean {inside[-1]}?" if inside else ""
+                runs = sorted({path.parents[1] for path in folder.glob(f"*/checkpoint-*/{file}")})
+                hint = f"; did you mean the run {runs[0]}?" if runs else ""
                 raise MissingFileError(f"{folder}: no {file} there{hint}")
             return self
         from transformers.utils import cached_file
@@ -86,8 +86,8 @@ class Source:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, LocalEntryNotFoundError):
                 raise FileError(
-                    f"{self.name}: no such folder here, and the Hub cannot be reached to look for it there: check the "
-                    "name, or the connection (with HF_HUB_OFFLINE=1, only downloaded models are found)"
+                    f"{self.name}: no such folder, not among the downloaded models, and the Hub was not asked or not "
+                    "reached: check the name, the connection, HF_HUB_OFFLINE and local_files_only"
                 ) from error
             if not isinstance(cause, GatedRepoError):
                 raise

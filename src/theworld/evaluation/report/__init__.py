@@ -19,8 +19,10 @@ def write_report(
     items: Mapping[str, Sequence[Item]] | None = None,
     rollout: Rollout | None = None,
     image_folder: Path | None = None,
+    *,
+    to: str | Path | None = None,
 ) -> Path:
-    """Write <output>/report.md and <output>/report.html on the evaluation in `output`.
+    """Write report.md and report.html on the evaluation in `output` to the folder `to` (default: `output`).
 
     Args:
         output: Folder of an evaluation, with metrics.
@@ -43,7 +45,7 @@ def write_report(
         if (task, id) in by_id:
             save_images(output / task, by_id[task, id], rollout, image_folder)
 
-    return write_pages(gather([""], [output], keep_images), output)
+    return write_pages(gather([""], [output], keep_images), output if to is None else Path(to))
 
 
 def compare_runs(runs: Sequence[str | Path], output: str | Path, labels: Sequence[str] | None = None) -> Report:

@@ -378,9 +378,9 @@ def load_delta(
         }
     )
     if problems:
-        cure = "; a trained projector keeps its keys, such as world_pooling and world_unpooling: leave them out"
-        cure = cure * ("misshapen" in problems and "world_projector" in problems)
-        raise TheWorldError(f"{name}: the checkpoint does not fit its config: {problems}{cure}")
+        if "misshapen" in problems and "world_projector" in problems:
+            problems += "; sizes of a trained projector, such as world_pooling, cannot be changed: do not pass them"
+        raise TheWorldError(f"{name}: the checkpoint does not fit its config: {problems}")
     for key, value in values:
         parameter = parameters[key]
         if keep_dtype:

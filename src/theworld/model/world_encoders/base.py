@@ -77,7 +77,8 @@ class WorldEncoder(nn.Module, ABC):
             ValueError: The class does not define it.
         """
         raise TheWorldError(
-            f"world_encoder={config.world_encoder!r}: {cls.__name__} has no from_pretrained, which loads it: define it"
+            f"world_encoder={config.world_encoder!r}: {cls.__name__} must define from_pretrained(config, source, *, "
+            "dtype, **hub)"
         )
 
     @classmethod

@@ -65,7 +65,9 @@ def answers_of(experiment: Experiment, name: str, model: Path, scenes: SceneSet,
 def trained_answers(experiment: Experiment, models: Iterable[Trained], scenes: SceneSet, name: str) -> list[Answers]:
     """Return the answers of models that were trained for the experiment. `name` is the name of the scenes."""
     weights = experiment.fusions / "weights"
-    return [answers_of(experiment, f"{name}-{one.name}", weights / one.name, scenes, one.own_arm) for one in models]
+    return [
+        answers_of(experiment, f"mirrored/{name}-{one.name}", weights / one.name, scenes, one.own_arm) for one in models
+    ]
 
 
 def read_answers(result: Result, arm: str = "world") -> Answers:

@@ -15,7 +15,7 @@ CLAIMS = {
     "least 75 % are followed",
     "law": "On at least 500 scenes, the new dynamics give the new law's answer in at least 85 %, the old dynamics and "
     "the static arms in at most 15 %",
-    "dose": "Over at least 8 dynamics (weights with a number of denoising steps), the accuracy of answers as a "
+    "dose": "Over at least 8 dynamics models (checkpoints, numbers of denoising steps), the accuracy of answers as a "
     "function of the accuracy of imagined ends has a slope of 0.9 to 1.1 and r of at least 0.95",
     "transfer": "With labels on easy scenes, the rollout is right on at least 88 % of hard ones, at least 20 points "
     "above the strongest rival",
@@ -134,9 +134,9 @@ def _transfer(families: Mapping[str, Any], qualifying: Sequence[str]) -> Claim:
 def _dose(dose: Mapping[str, Any]) -> Claim:
     count, line = sum(bool(model["families"]) for model in dose["models"]), dose["fit"]
     if line is None:
-        return _claim("dose", False, f"no linear fit through the accuracies of {count} dynamics")
+        return _claim("dose", False, f"no linear fit through the accuracies of {count} dynamics models")
     holds = count >= FEWEST_DYNAMICS and 0.9 <= line["slope"] <= 1.1 and line["r"] >= 0.95
-    return _claim("dose", holds, f"slope {line['slope']:.2f}, r {line['r']:.3f}, {count} dynamics")
+    return _claim("dose", holds, f"slope {line['slope']:.2f}, r {line['r']:.3f}, {count} dynamics models")
 
 
 def _no_harm(rows: Sequence[Mapping[str, Any]]) -> Claim:

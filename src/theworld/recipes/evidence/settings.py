@@ -101,7 +101,7 @@ class EvidenceSettings:
             name: [digest(folder / "transformer") for folder in getattr(self, name)]
             for name in ("dynamics", "checkpoints")
         }
-        return asdict(self) | folders | {"config": shaping}
+        return asdict(self) | folders | {"config": shaping, "mirrored": True}  # earlier models saw no mirrored copies
 
 
 def _check_numbers(name: str, value: int | tuple[int, ...]) -> None:
@@ -163,7 +163,7 @@ class Experiment:
         if path.is_file() and read_object(path, cure="remove the folder") != own:
             raise TheWorldError(
                 f"{path.parent}: results of other weights than those in {self.weights}; choose another folder, or "
-                "remove this one and the folders fusions, dynamics and evaluations next to it"
+                "remove this one and the folders fusions-mirrored, dynamics and evaluations next to it"
             )
         write_json(path, own)
 
@@ -175,7 +175,7 @@ class Experiment:
     @property
     def fusions(self) -> Path:
         """Folder of the models that the experiment trains, with the layout of `theworld nano train`."""
-        return self.folder / "fusions"
+        return self.folder / "fusions-mirrored"
 
     def result(self, name: str, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
         """Return the JSON value in results/<name>.json. Compute it if it is missing or was made with other `inputs`."""

@@ -34,7 +34,7 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
             dose_text(evidence["dose"]),
             figure(
                 "dose-response",
-                "Accuracy of answers as a function of the accuracy of imagined ends, a point for each dynamics",
+                "Accuracy of answers as a function of the accuracy of imagined ends, a point for each dynamics model",
             ),
             harm_text(evidence["no_harm"]),
             "\n".join(f"- *{kind}*: {row['text']}" for kind, row in evidence["verdicts"].items()),
@@ -113,7 +113,7 @@ def law_text(law: Mapping[str, Any]) -> str:
 
 
 def dose_text(dose: Mapping[str, Any]) -> str:
-    """Return a row per dynamics: accuracy of imagined ends and answers by family. The last row has the slopes."""
+    """Return a row per dynamics model: accuracy of imagined ends and answers by family. The last row has the slopes."""
     names = [family for family, line in dose["families"].items() if line]
     rows: list[list[Any]] = []
     for model in dose["models"]:
@@ -123,7 +123,7 @@ def dose_text(dose: Mapping[str, Any]) -> str:
         )
     lines = [f"{line['slope']:.2f}, r {line['r']:.3f}" for line in (dose["families"][name] for name in names)]
     rows.append(["slope", *lines])
-    return table(["dynamics: imagined ends right / answers right", *names], rows)
+    return table(["dynamics model: imagined ends right / answers right", *names], rows)
 
 
 def harm_text(rows: Iterable[Mapping[str, Any]]) -> str:
