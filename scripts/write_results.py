@@ -4,8 +4,8 @@ python scripts/write_results.py
 python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
-all`), and choices.json and features.json of benchmarks/nano_choices.py. With `--evidence`, copies
-evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
+all`), choices.json and features.json of benchmarks/nano_choices.py, and futures.json of
+benchmarks/futures.py. With `--evidence`, copies evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
 docs/figures/results-*.svg.
 """
 
@@ -30,6 +30,7 @@ RESULTS = ROOT / "docs" / "results"
 SHOWN_ARMS = ("gemma", "gemma_tuned", "current_frame", "world")
 CALIBRATED_ARMS = ("world", "futures", "world_off", "gemma")
 DRAWN_ARMS = ("world", "static_learner", "other_source", "current_frame", "gemma_tuned", "gemma", "no_image")
+MEASURES = {"brier": "Brier score (lower is better)", "accuracy": "accuracy", "calibration_error": "calibration error"}
 FIGURES = ROOT / "docs" / "figures"
 INKS = {"light": "#1b1f27", "dark": "#e6e9ef"}
 """Text and axes of a figure, on a page of that kind."""
@@ -50,6 +51,8 @@ def main() -> None:
         put(ROOT / "docs" / "nano-world.md", "choices", choices_text(read(choices, "rows")))
     if (features := RESULTS / "features.json").is_file():
         put(ROOT / "docs" / "nano-world.md", "features", features_text(read(features, "rows", "seeds")))
+    if (futures := RESULTS / "futures.json").is_file():
+        put(ROOT / "docs" / "results.md", "futures", futures_text(read(futures, "futures", "n", *MEASURES)))
     if (evidence := RESULTS / "evidence.json").is_file():
         put(ROOT / "docs" / "results.md", "evidence", evidence_text(read(evidence, *LINES, "claims")))
 
@@ -213,6 +216,18 @@ def features_text(choices: Mapping[str, Any]) -> str:
     seeds = [f"seed {seed}" for seed in choices["seeds"]]
     header = ["predictive questions", *seeds, "all seeds", "difference", "share of the gain", "ms an image"]
     return table(header, rows)
+
+
+def futures_text(found: Mapping[str, Any]) -> str:
+    """One row per measure: of one rollout, of the mean of several, and the difference with its interval."""
+    rows: list[list[Any]] = []
+    for name, label in MEASURES.items():
+        row = found[name]
+        told = [row["one"], row["several"], row["several"] - row["one"]]
+        interval = f" [{row['low']:+.4f}, {row['high']:+.4f}]" if "low" in row else ""
+        rows.append([label, f"{told[0]:.4f}", f"{told[1]:.4f}", f"{told[2]:+.4f}{interval}"])
+    count = found["futures"]
+    return table([f"predictive questions (n={found['n']})", "1 rollout", f"{count} rollouts", "difference"], rows)
 
 
 def put(page: Path, name: str, text: str) -> None:

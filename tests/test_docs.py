@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from scripts.write_results import choices_text, features_text, page_text, results_text, verdicts_text
+from scripts.write_results import choices_text, features_text, futures_text, page_text, results_text, verdicts_text
 from tests.scripts import run_script
 from theworld.cli.main import main
 from theworld.data.sources import SOURCES
@@ -130,6 +130,7 @@ def test_links_lead_somewhere() -> None:
         (ROOT / "docs" / "results.md", "arms", "arms.json", page_text),
         (ROOT / "docs" / "nano-world.md", "choices", "choices.json", choices_text),
         (ROOT / "docs" / "nano-world.md", "features", "features.json", features_text),
+        (ROOT / "docs" / "results.md", "futures", "futures.json", futures_text),
         (ROOT / "docs" / "results.md", "evidence", "evidence.json", evidence_text),
     ],
 )
