@@ -5,8 +5,8 @@ python scripts/write_results.py --evidence runs/nano/evidence.json
 
 Reads these files in docs/results: arms.json (metrics.json of `theworld evaluate --task micro_world --arms
 all`), choices.json and features.json of benchmarks/nano_choices.py, and futures.json of
-benchmarks/futures.py. With `--evidence`, copies evidence.json of `theworld nano evidence` there, and its figures to docs/evidence. Also draws
-docs/figures/results-*.svg.
+benchmarks/futures.py. With `--evidence`, copies evidence.json of `theworld nano evidence` there, and its
+figures to docs/evidence. Also draws docs/figures/results-*.svg.
 """
 
 import argparse

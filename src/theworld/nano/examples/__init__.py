@@ -14,8 +14,8 @@ from theworld.utils.io import write_json
 
 FOLDER = Path(__file__).parent
 SEEDS = {"pegs": 45_000_009, "drop": 45_000_001, "race": 45_000_003, "stack": 45_000_006, "bumpers": 45_000_001}
-"""Of each kind, the first seed from 45,000,000 on where only the answer with the rollout is right; of pegs, the first one
-where the three answers also differ. No split has these seeds."""
+"""Of each kind, the first seed from 45,000,000 on where only the answer with the rollout is right. Of pegs, it is the
+first one where the three answers also differ. No split has these seeds."""
 EXAMPLES = tuple(SEEDS)
 FRAME_SECONDS = 1 / 8
 """Seconds between two frames of a clip."""
