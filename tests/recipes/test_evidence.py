@@ -455,12 +455,17 @@ def test_the_experiment_runs_resumes_and_reports(
     assert [model["name"] for model in found["dose"]["models"]] == ["2 denoising steps", "3 denoising steps", "early"]
     assert [row["num_world_steps"] for row in found["no_harm"]] == [0, 1, 2, 3]
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
-    # 2. Labels are of the first scenes, those that the conversations are about
+    # 2. Labels are of the first scenes of the kinds that are asked about; of each there is a mirrored copy
     scenes = load(folder / "scenes" / "fusion")
-    rows = read_jsonl(folder / "fusions" / "conversations-4" / "conversations.jsonl")
+    rows = [*read_jsonl(folder / "fusions-mirrored" / "conversations-4" / "conversations.jsonl")]
     first = [record["seed"] for record in scenes.records if record["kind"] == "pegs"][:4]
-    asked = {row["id"].rpartition("-")[0] for row in rows}
-    assert {name for name in asked if name.startswith("pegs")} == {f"pegs-{seed}" for seed in first}
+    sides = {
+        side: {row["id"].removesuffix("-mirrored").rpartition("-")[0] for row in rows if row["id"].endswith(side)}
+        for side in ("-later", "-later-mirrored")
+    }
+    assert sides["-later"] == sides["-later-mirrored"]
+    assert {name for name in sides["-later"] if name.startswith("pegs")} == {f"pegs-{seed}" for seed in first}
+    assert {name.partition("-")[0] for name in sides["-later"]} == {"pegs", "bumpers"}
     # 3. What is there is not computed again
     for name in ("train_models", "evaluate", "best_learner", "train_dynamics"):
         for module in (comparisons, answering, package.models):
