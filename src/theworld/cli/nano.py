@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from theworld.recipes.nano_config import NanoConfig
 
 SCENES = 50
-FOLDER = "output folder (default: {})"
+FOLDER = "output folder (default: %(default)s)"
 OF_FUSIONS = ("fusion", "align_steps", "align_learning_rate", "question_steps", "question_learning_rate", "workers",
               "device")  # fmt: skip
 """Keys of the nano recipe that concern fusions of the shipped base models."""
@@ -40,11 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scenes.add_argument("--workers", type=int, default=2, help="processes that simulate")
 
     train = jobs.add_parser("train", help="run the whole recipe; resumes if interrupted")
-    train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER.format("runs/nano"))
+    train.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER)
 
     fuse = jobs.add_parser("fuse", help="train fusions of the shipped base models; resumes if interrupted")
-    fusions = Path("runs/nano-fusions")
-    fuse.add_argument("folder", type=Path, nargs="?", default=fusions, help=FOLDER.format(fusions))
+    fuse.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano-fusions"), help=FOLDER)
     encoders = "world encoders, one fusion each (default: cosmos)"
     fuse.add_argument("--world_encoder", nargs="+", default=["cosmos"], metavar="KEY", help=encoders)
     seeds = "training seeds, one fusion of every encoder each (default: the recipe's)"
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evidence = jobs.add_parser(
         "evidence", help="measure whether answers follow from the rollout; resumes if interrupted"
     )
-    evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER.format("runs/nano"))
+    evidence.add_argument("folder", type=Path, nargs="?", default=Path("runs/nano"), help=FOLDER)
     evidence.add_argument("--quick", action="store_true", help="one seed, fewer labels and scenes: minutes, not hours")
     seeds = "training seeds of fusions and controls (default: 0 1 2 3 4; with --quick: 0)"
     evidence.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help=seeds)

@@ -68,8 +68,7 @@ def train_models(experiment: Experiment, models: Sequence[Trained]) -> None:
     for model in missing:
         scenes = easy_scenes(experiment) if model.easy else hardest
         if not (talks := _conversations(out, model)).is_dir():
-            labelled: dict[str, Any] = {"labels": model.labels, "kinds": HARD_KINDS}
-            write_conversations(scenes, talks, **labelled, seed=config.seed, mirrored=True)
+            write_conversations(scenes, talks, labels=model.labels, kinds=HARD_KINDS, seed=config.seed, mirrored=True)
     # 2. Every align run once, then questions
     alignments: dict[str, Lane] = {
         model.aligned: align_lane(
