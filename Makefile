@@ -12,7 +12,9 @@ INSTALLED := .venv/.installed-$(EXTRAS)
 LMMS_INSTALLED := .venv-lmms/.installed
 VERSION_TESTS := tests/test_baseline_equivalence.py tests/model/test_ecosystem.py tests/model/test_generate.py \
 	tests/model/test_new_process.py tests/test_auto_classes.py tests/test_trl.py
-INSTALL_ARGS := --no-compile -c constraints.txt -e ".[$(EXTRAS)]"
+
+# Modules are compiled when they are first imported, also where the environment asks Python to keep no compiled files
+export PYTHONDONTWRITEBYTECODE :=
 
 # `make check typecheck test` runs them side by side
 ifeq ($(filter-out check typecheck test,$(or $(MAKECMDGOALS),help)),)
@@ -27,10 +29,7 @@ setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to d
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv; the first time this takes some minutes." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@if command -v uv >/dev/null && uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS); then :; \
-	else $(BIN)/python -m pip install --quiet --disable-pip-version-check $(INSTALL_ARGS); fi
-# pip compiles with one process; files that are not Python 3 fail to compile, and are never imported
-	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
+	@$(BIN)/python scripts/install.py -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
 format: setup ## Format the code and sort the imports
@@ -44,9 +43,8 @@ check: setup ## Check format and lint
 typecheck: setup ## Check types
 	$(BIN)/basedpyright
 
-# Tests start many processes, which share compiled files, also where the environment asks Python to keep none
 test: setup ## Run the tests (CPU, offline)
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
 
 test-versions: test-oldest test-newest ## Run the identity and ecosystem tests with the oldest and the newest versions admitted
 
