@@ -1,11 +1,9 @@
 """A checkpoint of a stranger cannot hang the loader, exhaust its memory, or bring in other types of weights."""
 
 import json
-import re
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,20 @@ from theworld.utils.errors import TheWorldError, is_users
 from theworld.utils.hub import Source
 
 
+@pytest.fixture(scope="module")
+def checkpoint(load: Load, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with adapters; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("untrusted") / "checkpoint"
+    load(lora={"r": 2, "target_modules": ["q_proj"]}).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
-def hostile(load: Load, tmp_path: Path) -> Callable[..., Path]:
+def hostile(checkpoint: Path, tmp_path: Path) -> Callable[..., Path]:
     """A checkpoint with fields of its config changed; a dotted name reaches into a nested config."""
-    load(lora={"r": 2, "target_modules": ["q_proj"]}).save_pretrained(tmp_path / "checkpoint")
 
     def change(file: str = "config.json", **fields: Any) -> Path:
-        folder = Path(shutil.copytree(tmp_path / "checkpoint", tmp_path / "hostile"))
+        folder = Path(shutil.copytree(checkpoint, tmp_path / "hostile"))
         config = json.loads((folder / file).read_text(encoding="utf-8"))
         for name, value in fields.items():
             *parents, leaf = name.split("__")
@@ -156,15 +161,23 @@ def test_a_config_checks_itself() -> None:
         TheWorldConfig(text_config={"num_hidden_layers": 10**9})
 
 
-def refused_by_name(folder: Path, expected: str, action: Callable[[Path], object] = TheWorld.from_pretrained) -> None:
+def check_refusal(error: Exception, expected: str) -> None:
     """One line of an error that users understand, which gives `expected`."""
-    with pytest.raises((ValueError, OSError)) as caught:
-        action(folder)
-    message = str(caught.value)
-    assert is_users(caught.value)
+    message = str(error)
+    assert is_users(error)
     assert expected in message
     assert len(message.splitlines()) == 1
     assert len(message) < 1500
+
+
+def refused_by_name(
+    folder: Path, expected: str, action: Callable[[Path], object] = TheWorld.from_pretrained
+) -> Exception:
+    """The error that `action` raises, which gives `expected`."""
+    with pytest.raises((ValueError, OSError)) as caught:
+        action(folder)
+    check_refusal(caught.value, expected)
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -192,10 +205,8 @@ def refused_by_name(folder: Path, expected: str, action: Callable[[Path], object
 )
 def test_types_of_fields(hostile: Callable[..., Path], name: str, value: Any) -> None:
     folder = hostile(**{name: value})
-    field = name.split("__")[0]
-    with pytest.raises((ValueError, OSError)) as caught:
-        TheWorld.from_pretrained(folder)
-    refused_by_name(folder, field if field in str(caught.value) else str(folder))
+    message = str(refused_by_name(folder, ""))
+    assert name.split("__")[0] in message or str(folder) in message
 
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
@@ -238,11 +249,10 @@ def test_damaged_files(hostile: Callable[..., Path], file: str, damage: bytes) -
 )
 def test_types_in_files(hostile: Callable[..., Path], file: str, name: str, value: Any) -> None:
     folder = hostile(file, **{name: value})
-    with suppress(ValueError, OSError):  # a value that nothing reads may pass
-        TheWorld.from_pretrained(folder)
-        return
-    with pytest.raises(ValueError, match=f"{name}=|{re.escape(str(folder))}"):
-        TheWorld.from_pretrained(folder)
+    try:
+        TheWorld.from_pretrained(folder)  # a value that nothing reads may pass
+    except ValueError as error:
+        assert f"{name}=" in str(error) or str(folder) in str(error)  # noqa: PT017
 
 
 @pytest.mark.parametrize("file", ["chat_template.jinja", "chat_template.json"])
@@ -269,8 +279,8 @@ def test_a_chat_template_that_cannot_ask_about_an_image(
 ) -> None:
     folder = hostile()
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    refused_by_name(folder, match)
-    refused_by_name(folder, str(folder))
+    error = refused_by_name(folder, match)
+    assert str(folder) in str(error)
 
 
 @pytest.mark.parametrize(
@@ -295,10 +305,9 @@ def test_a_chat_template_that_cannot_ask_about_an_image(
 )
 def test_files_that_do_not_fit_each_other(hostile: Callable[..., Path], file: str, name: str, value: Any) -> None:
     folder = hostile(file, **{name: value})
-    leaf = name.split("__")[-1]
-    with pytest.raises(ValueError, match=f"{leaf}=|{re.escape(str(folder))}"):
-        TheWorld.from_pretrained(folder)
-    refused_by_name(folder, "")
+    error = refused_by_name(folder, "")
+    assert isinstance(error, ValueError)
+    assert f"{name.split('__')[-1]}=" in str(error) or str(folder) in str(error)
 
 
 def test_a_token_outside_the_vocabulary(hostile: Callable[..., Path]) -> None:
@@ -327,20 +336,25 @@ def test_a_base_model_that_is_elsewhere(whole: Path) -> None:
     refused_by_name(whole, f"{whole / 'gemma' / 'other'}: no config.json there")
 
 
-def test_a_base_model_without_a_chat_template_loads(load: Load, tmp_path: Path) -> None:
-    load().save_pretrained(tmp_path / "whole", full=True)
-    for path in (tmp_path / "whole").rglob("chat_template.jinja"):
+def test_a_base_model_without_a_chat_template_loads(whole: Path) -> None:
+    for path in whole.rglob("chat_template.jinja"):
         path.unlink()
-    model = TheWorld.from_pretrained(tmp_path / "whole")
+    model = TheWorld.from_pretrained(whole)
     with pytest.raises(TheWorldError, match="no chat template: use an instruction-tuned Gemma 3"):
         model.ask(Image.new("RGB", (8, 8)), "What?")
 
 
+@pytest.fixture(scope="module")
+def whole_checkpoint(load: Load, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with its base models, one latent frame rolled out; tests change copies of it."""
+    folder = tmp_path_factory.mktemp("untrusted") / "whole"
+    load(num_world_steps=1).save_pretrained(folder, full=True)
+    return folder
+
+
 @pytest.fixture
-def whole(load: Load, tmp_path: Path) -> Path:
-    """A checkpoint with its base models, one latent frame rolled out."""
-    load(num_world_steps=1).save_pretrained(tmp_path / "whole", full=True)
-    return tmp_path / "whole"
+def whole(whole_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole_checkpoint, tmp_path / "whole"))
 
 
 @pytest.mark.parametrize("part", ["cosmos/vae", "cosmos/transformer", "gemma"])
@@ -357,10 +371,10 @@ def test_damaged_weights_of_a_base_model(whole: Path, part: str) -> None:
 def test_damaged_configs_of_a_base_model(whole: Path, part: str, damage: bytes) -> None:
     (path,) = (*(whole / part).glob("config.json"), *(whole / part).glob("scheduler_config.json"))
     path.write_bytes(damage)
-    with suppress(ValueError, OSError):  # defaults may fit
-        TheWorld.from_pretrained(whole)
-        return
-    refused_by_name(whole, str(whole))
+    try:
+        TheWorld.from_pretrained(whole)  # defaults may fit
+    except (ValueError, OSError) as error:
+        check_refusal(error, str(whole))
 
 
 def test_a_damaged_config_is_named_where_its_size_is_asked_for(whole: Path) -> None:
