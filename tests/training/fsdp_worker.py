@@ -1,10 +1,5 @@
-"""Train a tiny model for a few steps, in one process or sharded over several, and write losses, delta and logits.
+"""Train a tiny model for a few steps, in one process or sharded over several, and write losses, delta and logits."""
 
-torchrun --standalone --nproc_per_node 2 -m tests.training.fsdp_worker '{"gemma": ..., "cosmos": ..., "out": ...}'
-"""
-
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,14 +67,11 @@ def run(job: dict[str, Any], ranks: list[int], scale: float = 1.0, mesh: Any = N
         torch.save({"losses": losses, "logits": logits}, out / "trained.pt")
 
 
-def main() -> None:
+def main(jobs: list[dict[str, Any]]) -> None:
+    """All jobs, in one process of a launch."""
     dist.init_process_group("gloo")
     torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    for job in json.loads(sys.argv[1]):
+    for job in jobs:
         run(job, [dist.get_rank()], scale=dist.get_world_size(), mesh=mesh)
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

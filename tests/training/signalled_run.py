@@ -18,6 +18,10 @@ class Signalled(PreemptionCallback):
             os.kill(os.getpid(), signal.SIGUSR1)
 
 
-if __name__ == "__main__":
+def signalled(*arguments: str) -> None:
     run.PreemptionCallback = Signalled
-    sys.exit(main())
+    sys.exit(main(arguments or None))
+
+
+if __name__ == "__main__":
+    signalled()

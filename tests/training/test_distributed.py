@@ -1,11 +1,9 @@
 """Two CPU processes give the losses of one; the accelerate configs say what they are meant to."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,8 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.run import get_args_parser as torchrun_parser
 
 from tests.model.helpers import load_world
-from tests.training import fsdp_worker
+from tests.processes import theworld, torchrun
+from tests.training import fsdp_worker, signalled_run
 from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
 from theworld.cli.main import build_parser
@@ -33,7 +32,6 @@ from theworld.utils.settings import keys
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "distributed.md"
 CONFIGS = ROOT / "configs" / "accelerate"
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 STAGES: dict[str, dict[str, Any]] = {
     "projection": {},
     "all": {"freeze_gemma_vision": False, "freeze_gemma_language": False},
@@ -172,16 +170,6 @@ def test_a_world_encoder_that_trains_is_not_sharded_around(gemma_folder: Path, c
         check_shardable(load_world(gemma_folder, cosmos_folder, freeze_cosmos_vae=False))
 
 
-def two_processes(*command: str | Path, code: int = 0) -> str:
-    """Run a module under torchrun, which ends with `code`; returns what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*TORCHRUN, *map(str, command)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800
-    )
-    assert done.returncode == code, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def sharded(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
     """Per stage the folder of a run in one process, and that of a run sharded over two."""
@@ -191,7 +179,7 @@ def sharded(gemma_folder: Path, cosmos_folder: Path, tmp_path_factory: pytest.Te
         bases = {"gemma": str(gemma_folder), "cosmos": str(cosmos_folder)}
         return {**bases, "out": str(folder / str(processes) / name), "options": STAGES[name]}
 
-    two_processes("-m", "tests.training.fsdp_worker", json.dumps([job(name, 2) for name in STAGES]))
+    torchrun(folder / "logs", fsdp_worker.main, [job(name, 2) for name in STAGES])
     for name in STAGES:
         fsdp_worker.run(job(name, 1), ranks=[0, 1])
     return {name: [Path(job(name, processes)["out"]) for processes in (1, 2)] for name in STAGES}
@@ -233,10 +221,11 @@ def test_ddp_gives_the_losses_of_one_process_also_when_one_of_them_gets_a_signal
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, **keys, batch_size=1)
     config_file, run = tmp_path / "config.json", Path(config.output_dir)
     config_file.write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    stopped = two_processes("-m", "tests.training.signalled_run", "train", "--config", config_file, code=1)
+    command = ["train", "--config", str(config_file)]
+    stopped = torchrun(tmp_path / "stopped", signalled_run.signalled, *command, code=75)
     assert "step 3," in stopped
     assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-3"]
-    two_processes("-m", "theworld.cli.main", "train", "--config", config_file, "--resume_from", "auto")
+    torchrun(tmp_path / "resumed", theworld, *command, "--resume_from", "auto")
 
     expected, found = history(str(one.checkpoint), "loss"), history(run / f"checkpoint-{one.step}", "loss")
     assert found.keys() == expected.keys() == set(range(1, 7))

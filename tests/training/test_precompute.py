@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +15,20 @@ from safetensors.torch import load_file
 
 from tests import tiny
 from tests.model.helpers import load_world
+from tests.processes import CONTEXT, theworld, torchrun
 from tests.training.runs import history, tiny_run, write_rows
 from theworld import TheWorld
+from theworld.data import latent_cache
 from theworld.data.latent_cache import LatentCache
 from theworld.data.schema import Example, Message
 from theworld.model.world_encoders import CosmosWorldEncoder, cache_fingerprint
+from theworld.training import precompute as precomputing
 from theworld.training.align import AlignCollator, AlignModel
 from theworld.training.config import TrainingConfig
 from theworld.training.objectives import OBJECTIVES
 from theworld.training.precompute import Images, encode, precompute, process_of
 from theworld.training.run import train
 from theworld.training.stages import load_model
-
-PROJECT = Path(__file__).parents[2]
 
 
 def fingerprint_of(model: TheWorld) -> dict[str, Any]:
@@ -292,33 +290,30 @@ def test_shares_hold_every_row_once_and_a_picture_in_one_of_them() -> None:
     assert sum(len({row.images for row in share}) for share in shares_of(named)) == 10
 
 
-KILLED = """
-import sys
-from theworld.data import latent_cache
-from theworld.training import precompute
-from theworld.training.config import TrainingConfig
-latent_cache.FLUSH_SECONDS = 0.0
-encode = precompute.encode
-def slow(*args):
-    import time
-    time.sleep(0.2)
-    return encode(*args)
-precompute.encode = slow
-precompute.precompute(TrainingConfig.from_file(sys.argv[1]))
-"""
+def slowly(config: TrainingConfig) -> None:
+    """`precompute` with a pause before every batch and a shard for each."""
+
+    def slow(*args: Any) -> torch.Tensor:
+        time.sleep(0.2)
+        return encode(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latent_cache, "FLUSH_SECONDS", 0.0)
+        patch.setattr(precomputing, "encode", slow)
+        precompute(config)
 
 
 def test_killed_at_any_time_it_goes_on(tmp_path: Path, gemma_folder: Path, cosmos_folder: Path) -> None:
     config = cached(tmp_path, gemma_folder, cosmos_folder)
     expected = precompute(replace(config, latent_cache=str(tmp_path / "undisturbed")))
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "config.json")], cwd=PROJECT)
+    process = CONTEXT.Process(target=slowly, args=(config,))
+    process.start()
     deadline = time.monotonic() + 240
     while len(list(tmp_path.glob("latents/*/shards/*.safetensors"))) < 3 and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     result = precompute(config)
     assert result.repaired == 0
     assert result.present >= 3
@@ -333,11 +328,8 @@ def test_two_processes_share_the_work(tmp_path: Path, gemma_folder: Path, cosmos
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(b"no picture")
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "theworld.cli.main", "precompute", "--config", str(tmp_path / "config.json"), "--json"]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    command = ["precompute", "--config", str(tmp_path / "config.json"), "--json"]
+    result = json.loads(torchrun(tmp_path / "logs", theworld, *command))
     assert (result["rows"], result["computed"], result["present"], result["skipped"]) == (10, 7, 0, 3)
     files = list(tmp_path.glob("latents/*/shards/*"))
     assert len(files) == 2

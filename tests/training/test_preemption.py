@@ -1,11 +1,13 @@
 """A signal ends a run at the end of its step, with a checkpoint; the next start loses nothing."""
 
+import enum
+import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch.distributed as dist
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from tests.processes import CONTEXT, theworld
 from tests.training.runs import history, tiny_run
 from tests.training.signalled_run import STEP, Signalled
 from theworld.cli.main import main
@@ -73,32 +76,45 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
         callback.on_train_end(*given)
 
 
+def as_in_a_terminal(stderr: Path, *arguments: str) -> None:
+    """`theworld <arguments>` in a process group of its own, whose stderr is a file."""
+    os.setsid()
+    with stderr.open("w", 1, "utf-8") as sys.stderr:
+        theworld(*arguments)
+
+
 def test_ctrl_c_reaches_the_loading_processes_too_and_the_run_saves(
     tmp_path: Path, gemma_folder: Path, cosmos_folder: Path
 ) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_epochs=2000, save_steps=10**6, num_workers=1)
     (tmp_path / "run.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    command = [sys.executable, "-m", "theworld.cli.main", "train", "--config", str(tmp_path / "run.json")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("step 2/"))
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        process.stderr.read()
-        assert process.wait(timeout=120) == 75
+    stderr = tmp_path / "stderr"
+    stderr.touch()
+    command = (stderr, "train", "--config", str(tmp_path / "run.json"))
+    process = CONTEXT.Process(target=as_in_a_terminal, args=command)
+    process.start()
+    assert process.pid is not None
+    while "step 2/" not in stderr.read_text(encoding="utf-8"):
+        assert process.is_alive(), stderr.read_text(encoding="utf-8")
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.join(timeout=120)
+    process.kill()
+    assert process.exitcode == 75
     (saved,) = Path(config.output_dir).glob("checkpoint-*")
     assert int(saved.name.split("-")[1]) >= 2
 
 
-def test_where_a_system_lacks_sigusr1_sigterm_is_handled() -> None:
-    code = """
-import enum, signal, transformers
-del signal.SIGUSR1
-signal.Signals = enum.IntEnum("Signals", {"SIGTERM": signal.SIGTERM})
-from theworld.training.preemption import SIGNALS
-assert SIGNALS == (signal.SIGTERM,)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+def test_where_a_system_lacks_sigusr1_sigterm_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.find_spec(PreemptionCallback.__module__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with monkeypatch.context() as patch:
+        patch.delattr(signal, "SIGUSR1")
+        patch.setattr(signal, "Signals", enum.IntEnum("Signals", {"SIGTERM": signal.SIGTERM}))
+        spec.loader.exec_module(module)
+    assert module.SIGNALS == (signal.SIGTERM,)
 
 
 def test_a_trainer_in_another_thread_runs_without_handlers(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,6 +21,7 @@ from transformers import Trainer
 from transformers.utils import SAFE_WEIGHTS_NAME as WEIGHTS
 
 from tests.hub_server import Hub
+from tests.processes import CONTEXT
 from tests.training.runs import history, tiny_run
 from theworld import TheWorld
 from theworld.cli.main import main
@@ -139,12 +139,10 @@ def test_killed_at_ten_moments_it_ends_with_the_losses_of_an_undisturbed_run(
 ) -> None:
     config = tiny_run(tmp_path, gemma_folder, cosmos_folder, num_epochs=8, save_total_limit=1, resume_from=AUTO)
     (tmp_path / "run.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["theworld.training.run", "tests.training.test_resume"])
 
     def start(output: str, fatal: int) -> int | None:
         arguments = ["train", "--config", str(tmp_path / "run.json"), "--output_dir", str(tmp_path / output)]
-        process = processes.Process(target=dying_run, args=(arguments, fatal))
+        process = CONTEXT.Process(target=dying_run, args=(arguments, fatal))
         process.start()
         process.join()
         return process.exitcode
