@@ -102,19 +102,25 @@ IN_THE_DATA = [
     (["--train_dataset_path", '["rows.jsonl", "nowhere.jsonl"]'], "nowhere.jsonl: no such file or folder"),
     (["--train_dataset_path", "rows.jsonl", "--do_eval", "--eval_dataset_path", "no.csv"], "no.csv: no such file"),
     (["--dataset", "vsr", "--train_dataset_path", "nowhere"], "nowhere: no such file or folder"),
+    (["--model", "nano", "--train_dataset_path", "empty.csv"], "theworld: error: empty.csv: no rows"),
+    (["--model", "nano", "--train_dataset_path", "cut.jsonl"], "theworld: error: cut.jsonl, line 2: not JSON"),
 ]
 
 
-@pytest.mark.parametrize("command", ["train", "precompute"])
-def test_mistakes_in_the_data_are_told_before_the_model_is_imported(command: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"image": "0.png", "question": "?", "answer": "!"}\n', encoding="utf-8")
-    (tmp_path / "rows.txt").touch()
+def test_mistakes_in_the_data_are_one_line_each_before_the_model_is_imported(tmp_path: Path) -> None:
+    """Also where no terminal is."""
+    row = '{"image": "0.png", "question": "?", "answer": "!"}\n'
+    for name, text in (("rows.jsonl", row), ("rows.txt", ""), ("empty.csv", "image,question,answer\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "cut.jsonl").write_text(row + '{"image":', encoding="utf-8")
+    mistakes = [([command, *given], line) for command in ("train", "precompute") for given, line in IN_THE_DATA]
     code = "from theworld.cli.main import main; import sys\n"
-    code += "".join(f"assert main({[command, *arguments]}) == 2\n" for arguments, _ in IN_THE_DATA)
+    code += "".join(f"assert main({arguments}) == 2\n" for arguments, _ in mistakes)
     code += "assert not {'transformers.trainer', 'theworld.model', 'diffusers'} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for told, (_, line) in zip(done.stderr.splitlines(), IN_THE_DATA, strict=True):
+    for told, (_, line) in zip(done.stderr.splitlines(), mistakes, strict=True):
+        assert told.startswith("theworld: error: ")
         assert line in told
 
 
@@ -149,19 +155,6 @@ def test_script_and_example_run(
     for command, shown in ((script, "step 2, loss"), (example, "(truth: cyan)")):
         run_script(monkeypatch, *command)
         assert shown in capsys.readouterr().out
-
-
-def test_the_error_line_stands_alone_where_no_terminal_is(tmp_path: Path) -> None:
-    for name, text, reason in (
-        ("empty.csv", "image,question,answer\n", ": no rows"),
-        ("cut.jsonl", '{"image": "0.png", "question": "?", "answer": "!"}\n{"image":', ", line 2: not JSON"),
-    ):
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        command = ["theworld.cli.main", "train", "--model", "nano", "--train_dataset_path", str(tmp_path / name)]
-        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"theworld: error: {tmp_path / name}{reason}")
-        assert done.stderr.count("\n") == 1
 
 
 def test_a_new_stage_from_the_weights_of_a_run_leaves_that_run_as_it_is(
