@@ -56,7 +56,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory, gemma_folder: Path, cosmos_f
         hf_token=TOKEN,
         save_total_limit=1,
     )
-    return Ended(config, train(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("theworld.training.samples.MAX_NEW_TOKENS", 8)
+        return Ended(config, train(config))
 
 
 def test_result(ended: Ended) -> None:
@@ -117,7 +119,7 @@ def test_tensorboard_has_sample_answers_of_every_evaluation(ended: Ended) -> Non
     image = Image.open(ended.folder.parent / "0.png")
     assert (
         told[0][1]
-        == as_table([Sample("", model.ask(image, QUESTION, max_new_tokens=64), "")]).splitlines()[2].split(" | ")[1]
+        == as_table([Sample("", model.ask(image, QUESTION, max_new_tokens=8), "")]).splitlines()[2].split(" | ")[1]
     )
 
 

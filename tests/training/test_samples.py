@@ -65,7 +65,10 @@ class Stream(IterableDataset[Any]):
             yield self.row
 
 
-def test_the_first_rows_of_a_stream_are_asked(model: TheWorld, images: list[Image.Image]) -> None:
+def test_the_first_rows_of_a_stream_are_asked(
+    model: TheWorld, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("theworld.training.samples.MAX_NEW_TOKENS", 2)
     rows = Stream(row(images[0], SECOND, TRUTH))
     samples = list(answers(model, rows, TheWorldCollator(model.processor)))
     assert [sample.question for sample in samples] == [SECOND] * MAX_SAMPLES
@@ -96,6 +99,7 @@ def test_a_run_on_streams_writes_its_samples(
     asked: bool, tmp_path: Path, gemma_folder: Path, cosmos_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And nothing if no row can be asked."""
+    monkeypatch.setattr("theworld.training.samples.MAX_NEW_TOKENS", 2)
     if not asked:
         monkeypatch.setattr("theworld.training.samples.answers", lambda *_: iter(()))
     config = tiny_run(
