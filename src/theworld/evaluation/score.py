@@ -283,7 +283,7 @@ def _measures(runs: Sequence[ArmRun], measures: Measures) -> dict[str, dict[str,
     rows = [runs[0].predictions[place] for place in known]
 
     def mean_over_runs(sample: Array) -> dict[str, float]:
-        chosen = [*(known[place] for place in sample), *rest]
+        chosen = [*(known[place] for place in sample.tolist()), *rest]
         found = [measures([run.predictions[place] for place in chosen]) for run in runs]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -124,9 +125,11 @@ def jackknife(
     parts = min(JACKKNIFE_GROUPS, groups)
     group = np.empty(groups, dtype=int)
     group[order] = np.arange(groups) % parts
-    without = [statistics(np.flatnonzero(group[ids] != part)) for part in range(parts)] if parts > 1 else []
+    whole = statistics(np.arange(n))
+    drop = range(parts) if whole and parts > 1 else ()
+    without = [statistics(np.flatnonzero(group[ids] != part)) for part in drop]
     found: dict[str, Interval] = {}
-    for name, value in statistics(np.arange(n)).items():
+    for name, value in whole.items():
         values = np.array([figures[name] for figures in without if name in figures])
         se = float(np.sqrt((parts - 1) * values.var())) if len(values) > 1 else 0.0
         share = 0.0 <= value <= 1.0
@@ -150,20 +153,27 @@ def seeds_of(scores: Scores) -> Array:
 def cluster_ids(clusters: Clusters, n: int) -> Array:
     """Numbers (n,) of the clusters, from 0 to G - 1. An empty name is a cluster of its own."""
     numbers: dict[str | int, int] = {}
-    names = [""] * n if clusters is None else clusters
+    names = [""] * n if clusters is None else np.asarray(clusters).tolist()  # Python's strings hash faster than NumPy's
     return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(names)])
 
 
 def _over_seeds(means: Array, rng: np.random.Generator) -> Array:
     """Mean (R,) over S seeds drawn with replacement from the columns of `means` (R, S)."""
     count = means.shape[1]
+    if count == 1:
+        return means[:, 0]
     return (means * rng.multinomial(count, np.full(count, 1 / count), size=len(means))).sum(axis=1) / count
 
 
 def _t_interval(mean: float, se: float, freedom: int, *, shares: bool) -> tuple[float, float]:
-    reach = se * float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, max(freedom, 1)))
+    reach = se * _t_quantile(max(freedom, 1))
     low, high = mean - reach, mean + reach
     return (max(low, 0.0), min(high, 1.0)) if shares else (low, high)
+
+
+@cache
+def _t_quantile(freedom: int) -> float:
+    return float(require("eval", "scipy.stats").t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def wilson(share: float, trials: int) -> tuple[float, float]:

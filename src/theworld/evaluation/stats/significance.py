@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,17 @@ def smallest_difference(n: int, discordance: float) -> float:
     the difference x. The discordance d is the share of items that exactly one of the two gets right. The result is at
     most d, or 1.0 if the set is too small to show any difference.
     """
-    normal = require("eval", "scipy.stats").norm
-    a, b = float(normal.ppf(1 - LEVEL / 2)), float(normal.ppf(POWER))
+    a, b = _normal_quantile(1 - LEVEL / 2), _normal_quantile(POWER)
     inside = n + b * b - a * a
     if inside < 0:
         return 1.0
     difference = math.sqrt(discordance) * (a * math.sqrt(n) + b * math.sqrt(inside)) / (n + b * b)
     return difference if difference <= discordance else 1.0
+
+
+@cache
+def _normal_quantile(share: float) -> float:
+    return float(require("eval", "scipy.stats").norm.ppf(share))
 
 
 def smallest_of(values: Array, clusters: Clusters, discordance: float) -> float:
