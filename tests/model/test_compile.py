@@ -4,6 +4,7 @@ The cache is off where a model is exported: stock Gemma 3's cannot be exported e
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 from PIL import Image
 from transformers import Gemma3ForConditionalGeneration, StaticCache
 
-from tests.model.conftest import Load
-from tests.model.helpers import encode, user
+from tests.model.helpers import encode, load_world, user
+from tests.tiny import tiny_gemma_config, tiny_processor
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 PAIRS = [
@@ -31,14 +32,26 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Gemma 3 repository of few layers, one of each kind: a layer more is only traced again."""
+    config: Any = tiny_gemma_config()
+    config.text_config.num_hidden_layers, config.text_config.layer_types = 2, ["sliding_attention", "full_attention"]
+    config.vision_config.num_hidden_layers = 1
+    folder = tmp_path_factory.mktemp("gemma")
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def case(
-    request: pytest.FixtureRequest, shared: Load, gemma_folder: Any, images: list[Image.Image]
+    request: pytest.FixtureRequest, gemma: Path, cosmos_folder: Path, images: list[Image.Image]
 ) -> tuple[Any, dict[str, Any]]:
     """A model and the inputs of one prompt."""
     kind, prompt = request.param
-    ours = shared(enable_world=kind == "world on")
-    model = Gemma3ForConditionalGeneration.from_pretrained(gemma_folder).eval() if kind == "stock" else ours
+    ours = load_world(gemma, cosmos_folder, enable_world=kind == "world on")
+    model = Gemma3ForConditionalGeneration.from_pretrained(gemma).eval() if kind == "stock" else ours
     chat = [user("Hi?", *images[: int(prompt == "image")])]
     return model, dict(encode(ours.processor, chat))
 

@@ -132,15 +132,14 @@ class TheWorldModel(Gemma3Model):
 
     def encode_inputs(self, inputs: WorldInputs, world_seed: int | None, *, strict: bool) -> Any:
         """World features of a validated call: from its frames, or from latents that were computed before."""
-        training = trains(self.world_encoder)
         if inputs.pixels is not None:
-            one_by_one = strict and not training
+            one_by_one = strict and not trains(self.world_encoder)
             return self.get_world_features(inputs.pixels, inputs.num_world_steps, world_seed, one_by_one=one_by_one)
         if world_seed is not None:
             raise TheWorldError(
                 f"world_seed={world_seed} with world_latents, which are rolled out already; leave it out"
             )
-        if self.training and training:
+        if self.training and trains(self.world_encoder):
             raise TheWorldError("world_latents while the VAE trains: freeze it, or give world_pixel_values")
         return self.project_latents(cast(torch.Tensor, inputs.latents))
 

@@ -164,8 +164,8 @@ class CosmosWorldEncoder(WorldEncoder):
 
     def encode_frame(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised mode of the VAE's distribution: (B, 3, H, W) in [-1, 1] -> (B, C, 1, h, w)."""
-        trained = any(parameter.requires_grad for parameter in self.vae.encoder.parameters())
-        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+        trained = torch.is_grad_enabled() and any(value.requires_grad for value in self.vae.encoder.parameters())
+        with torch.set_grad_enabled(trained):
             return self._encode_video(pixels.unsqueeze(2))
 
     @override
