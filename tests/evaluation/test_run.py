@@ -1,7 +1,6 @@
 """Every item once in every arm, on the same worlds, in bytes that no kill changes; what cannot be is refused."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from accelerate import PartialState
 from PIL import Image
 
 from tests.model.helpers import load_world
+from tests.processes import CONTEXT
 from theworld import TheWorld
 from theworld.data.schema import Message, Skipped, SourceSettings
 from theworld.evaluation import run
@@ -34,8 +34,6 @@ from theworld.utils.folders import locked
 
 WORLD_ARMS = ("world", "world_0", "other_future", "other_image", "random_projection", "zeroed", "noise")
 COUNT = 7
-CONTEXT = multiprocessing.get_context("forkserver")  # a fork of this process would lack the threads of its libraries
-CONTEXT.set_forkserver_preload(["tests.evaluation.test_run"])
 
 
 def items() -> TaskItems:
