@@ -33,6 +33,9 @@ announce(
 """
 TRANSFORMERS = "from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor\n"
 ASK = """
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+assert "theworld" in CONFIG_MAPPING
+assert "theworld.model" not in sys.modules
 assert not {"StandIn", "StandInConfig", "StandInProcessor"} & set(loads), loads
 from transformers.models.auto.processing_auto import processor_class_from_name
 assert processor_class_from_name("StandInProcessor") is StandInProcessor
@@ -51,25 +54,11 @@ def python(source: str, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("order", [ANNOUNCE + TRANSFORMERS, TRANSFORMERS + ANNOUNCE])
-def test_classes_are_found_in_either_order_of_imports(order: str) -> None:
-    python(STAND_IN + order + ASK)
-
-
 def test_import_is_light() -> None:
     python("import theworld, sys; assert not {'torch', 'transformers', 'diffusers'} & sys.modules.keys()")
 
 
-def test_transformers_knows_the_model_type_after_the_import() -> None:
-    python(
-        "import theworld\n"
-        "from transformers.models.auto.configuration_auto import CONFIG_MAPPING\n"
-        "assert 'theworld' in CONFIG_MAPPING"
-    )
-
-
 SERVED = """
-import sys
 from transformers.cli.serving.model_manager import Modality, ModelManager
 
 model, processor = ModelManager(device="cpu", model_timeout=-1).load_model_and_processor(sys.argv[1] + "@main")
@@ -79,9 +68,17 @@ assert ModelManager.get_model_modality(model, processor) == Modality.MULTIMODAL
 """
 
 
-@pytest.mark.parametrize("order", ["import theworld\nimport transformers", "import transformers\nimport theworld"])
-def test_transformers_serve_takes_a_checkpoint_for_a_model_of_images(order: str) -> None:
-    python(order + SERVED, str(NANO_WEIGHTS / "theworld"))
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import theworld\nimport transformers" + STAND_IN + ANNOUNCE + TRANSFORMERS,
+        "import transformers\nimport theworld" + STAND_IN + TRANSFORMERS + ANNOUNCE,
+    ],
+    ids=["before transformers", "after transformers"],
+)
+def test_classes_are_found_and_served_in_either_order_of_imports(order: str) -> None:
+    """`transformers serve` takes a checkpoint for a model of images."""
+    python(order + ASK + SERVED, str(NANO_WEIGHTS / "theworld"))
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

@@ -1,10 +1,7 @@
 """The base models by id, from replicas of their repositories: an offline cache, or a Hub that asks for access."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,11 +25,11 @@ from tests.replicas import (
     write_gemma,
 )
 from theworld import TheWorld
+from theworld.cli.main import main
 
 WORLD: dict[str, Any] = {"world_image_size": 32, "world_inference_steps": 2, "max_world_steps": 2}
 ANSWER: dict[str, Any] = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
 QUESTION = "Which bin will the ball land in?"
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +104,22 @@ def test_rollout_needs_no_text_encoder_when_it_is_asked_for_later(cache: Cache, 
 
 
 @pytest.mark.parametrize("flags", [[], ["--use_world"]], ids=str)
-def test_command_answers_by_id(cache: Cache, images: list[Image.Image], tmp_path: Path, flags: list[str]) -> None:
+def test_command_answers_by_id(
+    cache: Cache,
+    images: list[Image.Image],
+    tmp_path: Path,
+    flags: list[str],
+    capsys: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     """A new fusion answers with its world off, unless it is asked for."""
     images[0].save(tmp_path / "image.png")
-    command = [sys.executable, "-m", "theworld.cli.main", "ask", str(tmp_path / "image.png"), QUESTION]
-    command += ["--model", GEMMA, "--num_world_steps", "1", "--max_new_tokens", "4", "--json", *flags]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **cache.environment}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+    command = ["ask", str(tmp_path / "image.png"), QUESTION, "--model", GEMMA, "--num_world_steps", "1"]
+    assert main([*command, "--max_new_tokens", "4", "--json", *flags]) == 0
+    printed = json.loads(capsys.readouterr().out)
     assert printed["model"] == GEMMA
     assert printed["num_world_steps"] == (1 if flags else None)
-    assert ("never trained" in done.stderr) == (not flags)
+    assert any("never trained" in str(warning.message) for warning in recwarn) == (not flags)
     assert isinstance(printed["answer"], str)
 
 

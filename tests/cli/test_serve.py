@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 import torch
 from openai import BadRequestError, OpenAI
 
+from tests.processes import CONTEXT, theworld
 from theworld import TheWorld
 from theworld.cli.main import main
 from theworld.nano.examples import EXAMPLES, FOLDER, load_example
@@ -41,35 +43,36 @@ def nano() -> TheWorld:
     return TheWorld.from_pretrained("nano")
 
 
-def heed_ctrl_c() -> None:
-    """Take SIGINT as a terminal's process does: shells start background jobs, and so their tests, with it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def serve(log: Path) -> None:
+    """`theworld serve` in a process of its own, without options but a free port, whose output goes to `log`."""
+    # Shells start background jobs, and so their tests, with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with log.open("wb") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    theworld("serve", "--port", "0")
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of its own process, started without options but a free port; ended by Ctrl-C."""
+    """The address of a server of its own process; ended by Ctrl-C."""
     log = tmp_path_factory.mktemp("serve") / "log"
-    with log.open("wb") as file:
-        command = [sys.executable, "-m", "theworld.cli.main", "serve", "--port", "0"]
-        process = subprocess.Popen(
-            command,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            preexec_fn=heed_ctrl_c,
-        )
+    log.touch()
+    process = CONTEXT.Process(target=serve, args=(log,))
+    process.start()
+    assert process.pid is not None
     try:
         deadline = time.monotonic() + STARTS_IN
         while not (
             found := re.search(r"^nano at (http://127\.0\.0\.1:\d+/v1) ", log.read_text(encoding="utf-8"), re.MULTILINE)
         ):
-            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert process.is_alive(), log.read_text(encoding="utf-8")
             assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
             time.sleep(0.1)
         yield found[1]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        os.kill(process.pid, signal.SIGINT)
+        process.join(timeout=30)
+        assert process.exitcode == 130
         assert "Traceback" not in log.read_text(encoding="utf-8")
     finally:
         process.kill()

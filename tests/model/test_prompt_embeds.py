@@ -3,10 +3,9 @@
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from transformers import AutoTokenizer, T5EncoderModel
 
 from tests import tiny
 from tests.model.conftest import Load
+from tests.processes import CONTEXT
 from tests.replicas import COSMOS, edit_weights, publish, replica_cache, write_cosmos
 from theworld.model.world_encoders.prompt_embeds import (
     encode_prompts,
@@ -142,19 +142,26 @@ def test_loading_is_announced_with_its_size(
     assert caplog.messages == []
 
 
+def embed_and_tell(base: Path, cache: Path, ready: Any, told: Any) -> None:
+    """In a process of its own: the sum of an embedding, and how often a T5 was opened for it."""
+    os.environ["THEWORLD_CACHE"] = str(cache)
+    with mock.patch.object(T5EncoderModel, "from_pretrained", wraps=T5EncoderModel.from_pretrained) as opened:
+        ready.wait(timeout=120)
+        told.put((embed(base, "a ball")[0].sum().item(), opened.call_count))
+
+
 def test_two_processes_open_one_t5(base: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, torch\n"
-        "from theworld.model.world_encoders.prompt_embeds import load_prompt_embeds\n"
-        "print(load_prompt_embeds(sys.argv[1], ['a ball'], device='cpu')[0].sum().item())"
-    )
-    environment = {**os.environ, "THEWORLD_CACHE": str(tmp_path / "cache")}
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": environment}
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(base)], **pipes) for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert said[0][0] == said[1][0] != ""
-    assert sum(error.count("loading its text encoder") for _, error in said) == 1
+    ready, told = CONTEXT.Barrier(2), CONTEXT.SimpleQueue()
+    arguments = (base, tmp_path / "cache", ready, told)
+    processes = [CONTEXT.Process(target=embed_and_tell, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    (first, opened), (second, opened_by_other) = told.get(), told.get()
+    assert first == second
+    assert opened + opened_by_other == 1
 
 
 @pytest.mark.parametrize(("free", "kept"), [(2_000, True), (1_000, False)])
