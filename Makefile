@@ -44,7 +44,7 @@ typecheck: setup ## Check types
 	$(BIN)/basedpyright
 
 test: setup ## Run the tests (CPU, offline)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
 
 test-versions: test-oldest test-newest ## Run the identity and ecosystem tests with the oldest and the newest versions admitted
 

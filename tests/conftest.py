@@ -4,11 +4,13 @@ import gc
 import logging
 import os
 import shutil
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub client is imported
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from collections.abc import Iterator, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,12 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Exclude imported objects from garbage collection: they live to the end, and skipping them is faster."""
+    """Start the server of processes, and exclude imported objects from garbage collection.
+
+    The server keeps the environment and folder of its start. Imported objects live to the end; skipping them is faster.
+    """
+    if "tests.processes" in sys.modules:
+        forkserver.ensure_running()
     gc.collect()
     gc.freeze()
 

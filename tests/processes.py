@@ -1,4 +1,4 @@
-"""Processes that fork from a server in which torch, transformers and the package are imported, which takes seconds."""
+"""Starts processes from a server that has already imported torch, transformers and the package."""
 
 import multiprocessing
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from torch import distributed
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -21,9 +21,10 @@ CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 def theworld(*arguments: str) -> None:
     """`theworld <arguments>` in a process of its own, which ends with the exit code of the command."""
-    torch.set_num_threads(1)
-    if code := main(arguments):
+    code = main(arguments)
+    if code:
         sys.exit(code)
+    assert not distributed.is_initialized()  # threads of a group can abort a process that ends before them
 
 
 def torchrun(folder: Path, function: Callable[..., None], *arguments: Any, code: int = 0) -> str:
@@ -31,7 +32,7 @@ def torchrun(folder: Path, function: Callable[..., None], *arguments: Any, code:
 
     Args:
         folder: A folder of no other launch, for what they print.
-        code: The exit code of the first that ends with one other than 0.
+        code: Expected exit code of the first process that fails; 0 if none does.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -49,8 +50,9 @@ def torchrun(folder: Path, function: Callable[..., None], *arguments: Any, code:
         return "".join(file.read_text(encoding="utf-8") for file in sorted(folder.rglob(f"{name}.log")))
 
     ended = 0
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:  # where it leaves signals alone
-        patch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # the launch sets it
+    # In another thread, because the launch sets signal handlers in the main thread
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as thread:
+        patch.setenv("TORCHELASTIC_SIGNALS_TO_HANDLE", "")  # changed by the launch, and restored afterwards
         try:
             thread.submit(elastic_launch(config, function), *arguments).result()
         except ChildFailedError as error:

@@ -109,7 +109,7 @@ def test_every_command_is_tried() -> None:
 
 
 def test_commands_work_with_their_extra_alone(tmp_path: Path) -> None:
-    """All are imported; asking and an evaluation run."""
+    """Imports every command; runs `ask` and `evaluate`."""
     modules = {extras: sorted(set().union(*map(imported, names))) for extras, names in BY_EXTRAS.items()}
     assert all(modules.values())
     data = ["--task", "custom", "--data", "examples/questions.jsonl", "--image_folder", IMAGES, "--num_samples", "2"]
@@ -120,6 +120,7 @@ def test_commands_work_with_their_extra_alone(tmp_path: Path) -> None:
             ["evaluate", *data, "--arms", "gemma,world", "--output", str(tmp_path / "evaluation")],
         ),
     }
+    assert runs.keys() <= modules.keys()
     cases = [(extras, names, *runs.get(extras, ([], []))) for extras, names in modules.items()]
     code = HIDE + IN_TURN.format(common=modules[""], cases=cases)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)

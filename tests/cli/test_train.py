@@ -108,7 +108,7 @@ IN_THE_DATA = [
 
 
 def test_mistakes_in_the_data_are_one_line_each_before_the_model_is_imported(tmp_path: Path) -> None:
-    """Also where no terminal is."""
+    """Their stderr is a pipe, not a terminal."""
     row = '{"image": "0.png", "question": "?", "answer": "!"}\n'
     for name, text in (("rows.jsonl", row), ("rows.txt", ""), ("empty.csv", "image,question,answer\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -15,7 +15,6 @@ AUTO_CLASSES = "AutoConfig, AutoModelForImageTextToText, AutoModelForMultimodalL
 IMPORTS = f"""
 import json, os, shutil, sys
 from pathlib import Path
-from diffusers import AutoencoderKLWan, CosmosTransformer3DModel  # slow, and needed by the package
 from PIL import Image
 from transformers import {AUTO_CLASSES}
 

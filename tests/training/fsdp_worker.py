@@ -70,7 +70,6 @@ def run(job: dict[str, Any], ranks: list[int], scale: float = 1.0, mesh: Any = N
 def main(jobs: list[dict[str, Any]]) -> None:
     """All jobs, in one process of a launch."""
     dist.init_process_group("gloo")
-    torch.set_num_threads(1)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for job in jobs:
         run(job, [dist.get_rank()], scale=dist.get_world_size(), mesh=mesh)

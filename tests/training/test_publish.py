@@ -216,6 +216,7 @@ def test_the_token_is_left_nowhere(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["theworld", *arguments])  # Weights & Biases keeps it
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
     if given == "environment":
         monkeypatch.setenv("HF_TOKEN", hub.token)

@@ -82,8 +82,6 @@ def choice_logprobs(
 def probabilities(logprobs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Probability of each answer among the given ones, averaged over the futures; sums to 1."""
     shares = [_softmax([*of_future.values()]) for of_future in logprobs]
-    if len(shares) == 1:  # its own mean
-        return dict(zip(logprobs[0], shares[0], strict=True))
     means = [math.fsum(of_choice) / len(shares) for of_choice in zip(*shares, strict=True)]
     return dict(zip(logprobs[0], means, strict=True))
 

@@ -7,6 +7,7 @@ macros do not call macros; nothing repeats or squares a text. The templates of G
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -47,7 +48,7 @@ def check_template(template: Any, name: str) -> None:
         ValueError: It can; names the construct.
     """
     for text in template.values() if isinstance(template, dict) else [template]:
-        reason = None if text is None else _problem(text)
+        reason = None if text is None else _problem(str(text))
         if reason:
             raise TheWorldError(
                 f"{name}: its chat template {reason}, which could exhaust time or memory; save the checkpoint again "
@@ -59,9 +60,15 @@ def _problem(text: str) -> str | None:
     if len(text) > LONGEST:
         return f"has {len(text)} characters (at most {LONGEST})"
     try:
-        tree = Environment(extensions=[_Generation, "jinja2.ext.loopcontrols"]).parse(text)
+        return _construct(text)
     except (TemplateSyntaxError, RecursionError) as error:
         return f"cannot be read ({type(error).__name__}: {error})"
+
+
+@lru_cache(maxsize=16)  # models of one base share a template
+def _construct(text: str) -> str | None:
+    """The first construct of a template that is refused."""
+    tree = Environment(extensions=[_Generation, "jinja2.ext.loopcontrols"]).parse(text)
     macros = {macro.name for macro in tree.find_all(nodes.Macro)}
     assigned = {name for target, _ in _assignments(tree) for name in _names(target)} - {"loop"}
     return next(_problems(tree, macros, assigned), None)

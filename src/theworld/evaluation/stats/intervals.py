@@ -153,7 +153,9 @@ def seeds_of(scores: Scores) -> Array:
 def cluster_ids(clusters: Clusters, n: int) -> Array:
     """Numbers (n,) of the clusters, from 0 to G - 1. An empty name is a cluster of its own."""
     numbers: dict[str | int, int] = {}
-    names = [""] * n if clusters is None else np.asarray(clusters).tolist()  # Python's strings hash faster than NumPy's
+    names = [""] * n if clusters is None else clusters
+    if isinstance(names, np.ndarray):
+        names = names.tolist()  # Python's strings hash faster than NumPy's
     return np.array([numbers.setdefault(name or place, len(numbers)) for place, name in enumerate(names)])
 
 
