@@ -144,8 +144,12 @@ def address(nano: TheWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         page.close(verbose=False)
 
 
-def test_the_app_answers_through_its_queue(nano: TheWorld, address: str) -> None:
-    client = Client(address, verbose=False)
+@pytest.fixture(scope="module")
+def client(address: str) -> Client:
+    return Client(address, verbose=False, download_files=False)  # each file would take a connection of its own
+
+
+def test_the_app_answers_through_its_queue(nano: TheWorld, client: Client) -> None:
     plain, world, truth, *_ = client.predict(handle_file(FOLDER / "stack.png"), STACK.question, STEPS, api_name="/ask")
     assert (plain, world) == (nano.ask(STACK.image, STACK.question, use_world=False), STACK.answer)
     assert STACK.answer in truth
@@ -154,9 +158,8 @@ def test_the_app_answers_through_its_queue(nano: TheWorld, address: str) -> None
 
 
 def test_uploads_are_opened_and_fetched_by_the_package_alone(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = Client(address, verbose=False)
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
     STACK.image.save(tmp_path / "photo.eps")
     (tmp_path / "photo.eps").rename(tmp_path / "photo.png")

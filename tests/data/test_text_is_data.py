@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theworld.data.schema import SourceSettings
@@ -46,32 +46,35 @@ WRITERS: dict[str, Callable[[Path, Rows], Any]] = {
 }
 
 
-def test_text_comes_back(tmp_path: Path) -> None:
-    @settings(max_examples=2000, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.fixture(scope="module")
+def examples() -> list[Rows]:
+    """The rows of 2,000 files."""
+    seen: list[Rows] = []
+
+    @settings(max_examples=2000, derandomize=True, deadline=None, database=None)
     @given(ROWS)
-    def check(rows: Rows) -> None:
+    def collect(rows: Rows) -> None:
+        seen.append(rows)
+
+    collect()
+    return seen
+
+
+def test_text_comes_back(examples: list[Rows], tmp_path: Path) -> None:
+    assert len(examples) >= 2000
+    for number, rows in enumerate(examples):
         for kind in ("json", "jsonl", "csv", "tsv"):
-            path = tmp_path / f"rows.{kind}"
+            path = tmp_path / f"{number}.{kind}"  # a new file, because ext4 waits for the disk if one is written over
             WRITERS[kind](path, rows)
             file = TextFile.of(path)
             assert [row for _, row in file.rows()] == rows, kind
             assert list(TextRows.scan([file])) == rows, kind
 
-    check()
-
 
 @pytest.fixture(scope="module")
-def many_rows() -> Rows:
-    """The rows of 2,000 examples, for the formats that are too slow to write as often."""
-    seen: Rows = []
-
-    @settings(max_examples=2000, derandomize=True, deadline=None, database=None)
-    @given(ROWS)
-    def collect(rows: Rows) -> None:
-        seen.extend(rows)
-
-    collect()
-    return seen
+def many_rows(examples: list[Rows]) -> Rows:
+    """The rows of all examples, for the formats that are too slow to write as often."""
+    return [row for rows in examples for row in rows]
 
 
 class AsItStands:
