@@ -27,7 +27,7 @@ help: ## List the targets
 setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to date)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@echo "Installing into .venv; the first time this takes some minutes." >&2
+	@echo "Installing into .venv; the first time this takes a minute or two." >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python scripts/install.py -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
