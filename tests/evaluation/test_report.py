@@ -209,6 +209,13 @@ def test_images_are_kept_for_a_later_report(reported: Path, tmp_path: Path) -> N
     assert page.tags.count("figcaption") == 18  # and the two figures
 
 
+def test_a_model_without_a_future_has_no_rollout(tmp_path: Path) -> None:
+    item = Item("a", (Message("user", "What?"),), (Image.new("RGB", (32, 32)),), "red")
+    save_images(tmp_path, item, lambda _: [Image.new("RGB", (32, 32))])
+    labels = [label for label, _ in find_images(tmp_path, "a")]
+    assert labels == ["Image", "Current frame, decoded from the world latents"]
+
+
 def test_the_imagined_and_the_true_future_are_beside_each_other(tmp_path: Path) -> None:
     clip = tuple(Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(7))
     item = Item("a", (Message("user", "What?"),), clip[2:3], "red", clip=clip, frame=2)

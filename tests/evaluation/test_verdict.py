@@ -148,7 +148,10 @@ def test_made_tables(name: str) -> None:
 
 def test_a_control_that_has_to_be_trained_says_how_it_is_given() -> None:
     trained = verdicts(made(without("current_frame")))["static"].text
-    assert "(current_frame). Use --arms all and, beside another model than nano, --control NAME=PATH." in trained
+    assert (
+        "(current_frame). Use --arms all, and --control NAME=PATH for each control of a model other than nano."
+        in trained
+    )
     assert verdicts(made(without("gemma")))["static"].text.endswith("Plain Gemma 3 (gemma). Use --arms all.")
 
 

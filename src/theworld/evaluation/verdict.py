@@ -62,7 +62,7 @@ def decide(comparisons: Mapping[str, Comparison], decisive: Sequence[str], margi
     missing = [name for name in decisive if name not in comparisons]
     if missing:
         needed = "; ".join(map(_named, missing))
-        control = " and, beside another model than nano, --control NAME=PATH"
+        control = ", and --control NAME=PATH for each control of a model other than nano"
         control = control if any(ARMS[name].checkpoint in CONTROLS for name in missing) else ""
         return Verdict("not run", f"Not decided, because not every arm was run: {needed}. Use --arms all{control}.")
     # 3. Help: every arm is beaten, except those that use the true future or several rollouts

@@ -27,7 +27,11 @@ EXAMPLES, MAX_EXAMPLES = "examples", 8
 SIDE, FRAME, MAX_FRAMES = 320, 96, 9
 """Pixels of an image's longer side; pixels of the height of a strip of frames; largest number of frames in a strip."""
 
-LABELS = {"rollout": "Rollout of the world model, from the current frame on", "truth": "True frames"}
+LABELS = {
+    "current": "Current frame, decoded from the world latents",
+    "rollout": "Rollout of the world model, from the current frame on",
+    "truth": "True frames",
+}
 Rollout = Callable[[Item], Sequence[Image.Image]]
 """Returns the decoded frames of an item's rollout, the current frame first."""
 
@@ -85,7 +89,8 @@ def save_images(folder: Path, item: Item, rollout: Rollout | None = None, image_
     shown = {str(number): image.copy() for number, image in enumerate(images, start=1)}  # keep the dataset's images
     for image in shown.values():
         image.thumbnail((SIDE, SIDE))
-    shown |= {name: strip(of) for name, of in (("rollout", frames), ("truth", truth)) if of}
+    imagined = "rollout" if len(frames) > 1 else "current"
+    shown |= {name: strip(of) for name, of in ((imagined, frames), ("truth", truth)) if of}
     for name, image in shown.items():
         buffer = BytesIO()
         image.save(buffer, format="PNG", optimize=True)
