@@ -13,6 +13,7 @@ All sides go from items to answers, including opening images and the processor. 
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -36,7 +37,8 @@ from theworld.model.answers import answer_ids
 from theworld.nano.scenes import generate as simulate
 from theworld.utils.devices import best_device
 
-SCENES = {"drop": 24, "race": 12, "stack": 12}
+SCENES = {"drop": 24, "race": 12, "stack": 12}  # for `ITEMS` questions
+ITEMS = 96
 NEW_TOKENS = 6
 
 
@@ -120,7 +122,8 @@ def measure(count: int, batch_size: int, pairs: int) -> dict[str, dict[str, floa
     device, dtype = best_device()
     model = TheWorld.from_pretrained("nano", dtype=dtype, device_map={"": device})
     with tempfile.TemporaryDirectory() as folder:
-        simulate(Path(folder) / "scenes", "test", SCENES)
+        scenes = {kind: math.ceil(number * count / ITEMS) for kind, number in SCENES.items()}
+        simulate(Path(folder) / "scenes", "test", scenes)
         asked = MICRO_WORLD.load(SourceSettings(path=f"{folder}/scenes", num_samples=2 * count)).items
         # Answers of one word: a generated sentence may be none of the choices
         items = tuple(item for item in asked if not item.family.startswith("conversational"))[:count]
@@ -144,7 +147,7 @@ def measure(count: int, batch_size: int, pairs: int) -> dict[str, dict[str, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--items", type=int, default=96)
+    parser.add_argument("--items", type=int, default=ITEMS)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

@@ -36,7 +36,7 @@ from theworld.utils.logging import configure_logging
 from theworld.utils.settings import read_values
 
 KINDS = ("predictive", "static")
-BATCH, ROUNDS = 64, 7
+BATCH = 64
 STEPS = FUSION_CONFIG["num_world_steps"]
 
 
@@ -115,6 +115,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="number of parallel trainings")
     parser.add_argument("--num_samples", type=int, default=2000, help="questions")
     parser.add_argument("--kind", choices=KINDS, help="ask only questions of this kind")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds of the encoders")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     known = [*dict.fromkeys(name for one in CHOICES for name in (one.choice, one.title))]
@@ -169,7 +170,8 @@ def measure(args: argparse.Namespace, config: NanoConfig) -> None:
     results = [[run.evaluate(**asked) for run in runs] for runs in trained]
     # 3. One row each
     rows: list[dict[str, Any]] = []
-    for one, own, milliseconds in zip(chosen, results, times([runs[0].model for runs in trained]), strict=True):
+    taken = times([runs[0].model for runs in trained], args.rounds)
+    for one, own, milliseconds in zip(chosen, results, taken, strict=True):
         row = {"choice": one.choice, "value": one.value, "milliseconds": milliseconds}
         kinds = [args.kind] if args.kind else KINDS
         rows.append(row | {kind: accuracy(own, results[0], kind) for kind in kinds})
@@ -245,13 +247,13 @@ def accuracy(results: Sequence[Result], bases: Sequence[Result], kind: str) -> d
     return found
 
 
-def times(models: list[Path]) -> list[float]:
-    """Milliseconds of CPU time per image of each encoder: the median over rounds in which every one runs once."""
+def times(models: list[Path], rounds: int) -> list[float]:
+    """Milliseconds of CPU time per image of each encoder: the median over `rounds` in which every one runs once."""
     torch.set_num_threads(1)
     loaded = [TheWorld.from_pretrained(path, dtype=torch.float32).model for path in models]
     pixels = torch.rand(BATCH, 3, *loaded[0].config.world_image_shape) * 2 - 1
     taken: list[list[float]] = [[] for _ in loaded]
-    for number in range(ROUNDS + 1):
+    for number in range(rounds + 1):
         for model, own in zip(loaded, taken, strict=True):
             encode = partial(model.world_encoder.encode, pixels, model.config.num_world_steps)
             took = own_seconds(encode, pixels.device)

@@ -34,7 +34,7 @@ def test_latent_cache(run: Run) -> None:
 
 
 def test_training_step(run: Run) -> None:
-    small = ("--vocabulary", "30000", "--tokens", "128", "--num_world_steps", "0", "--trainer_steps", "3")
+    small = ("--vocabulary", "5000", "--tokens", "128", "--num_world_steps", "0", "--trainer_steps", "3")
     rows = run("training_step.py", "--pairs", "1", *small)
     assert rows.keys() == {"loss", "world path", "nano step", "trainer"}
     assert rows["world path"]["encoder_calls"] == 0
@@ -76,12 +76,11 @@ def test_start(run: Run) -> None:
 
 
 def test_nano_choices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    small = ("--align_steps", "2", "--question_steps", "2", "--num_samples", "40", "--workers", "1", "--labels", "2")
-    chosen = ("--choices", "position: after BOS", "fusion", "--seeds", "0", "1", "--config", str(SMOKE))
+    small = ("--align_steps", "1", "--question_steps", "1", "--num_samples", "20", "--labels", "2", "--rounds", "1")
+    chosen = ("--choices", "position: after BOS", "fusion", "--seeds", "0", "1")
     output = tmp_path / "choices.json"
-    run_script(
-        monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen, "--output", str(output)
-    )
+    given = ("--config", str(SMOKE), "--workers", "1", "--output", str(output))
+    run_script(monkeypatch, "benchmarks/nano_choices.py", str(tmp_path / "run"), *small, *chosen, *given)
     found = json.loads(output.read_text(encoding="utf-8"))
     first, *others = found["rows"]
     assert [first["choice"], *(row["choice"] for row in others)] == ["as shipped", "position", "fusion"]

@@ -193,7 +193,7 @@ def test_vision_of_other_weights_has_to_fit(
 
 
 def test_recipe_runs(folder: Path, tmp_path: Path) -> None:
-    figures = train_vlm(folder, tmp_path, vision_steps=2, language_steps=2, comparison_steps=2, per_family=1)
+    figures = train_vlm(folder, tmp_path, vision_steps=1, language_steps=1, comparison_steps=1, per_family=1)
     assert list(figures) == ["vision", "language", "comparison", "validation"]
     assert (tmp_path / "vlm.json").is_file()
     assert Gemma3ForConditionalGeneration.from_pretrained(tmp_path).config.mm_tokens_per_image == 16

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import Gemma3ForConditionalGeneration
 
 from theworld.cli.main import main
 from theworld.evaluation import learners, tracing
@@ -21,7 +22,7 @@ from theworld.evaluation.tasks import micro_world
 from theworld.nano.kinds import KINDS
 from theworld.nano.scenes import SceneSet, load
 from theworld.recipes import evidence as package
-from theworld.recipes.evidence import LINES, EvidenceSettings, choices, comparisons
+from theworld.recipes.evidence import LINES, EvidenceSettings, choices, comparisons, figures
 from theworld.recipes.evidence import answers as answering
 from theworld.recipes.evidence.claims import STATIC_ARMS, decide_claims
 from theworld.recipes.evidence.comparisons import bars, compare_arms, correct, resampled
@@ -30,7 +31,8 @@ from theworld.recipes.evidence.futures import fit
 from theworld.recipes.evidence.models import Trained
 from theworld.recipes.evidence.settings import FAMILIES, RATES, Experiment
 from theworld.recipes.evidence.tables import evidence_text
-from theworld.recipes.nano import train_fusions
+from theworld.recipes.lanes import run_lanes
+from theworld.recipes.nano import train_fusions, tuned_lane
 from theworld.recipes.nano_config import SMOKE, NanoConfig
 from theworld.recipes.package import digest
 from theworld.utils.errors import TheWorldError
@@ -40,21 +42,23 @@ from theworld.utils.io import read_jsonl, write_json
 
 TINY = EvidenceSettings(
     seeds=(0,),
-    labels=4,
-    curve=(4, 8),
+    labels=2,
+    curve=(2, 4),
     sampler_steps=(2, 3),
-    most_traced=10,
+    most_traced=6,
     law_clips=4,
     law_steps=2,
-    questions=24,
-    static_questions=24,
+    questions=12,
+    static_questions=12,
     futures=2,
     config=NanoConfig.from_file(
         SMOKE,
         {
             "validation": dict.fromkeys(KINDS, 4),
-            "fusion": dict.fromkeys(KINDS, 2) | {"pegs": 8, "bumpers": 8},
-            "test": dict.fromkeys(KINDS, 2) | {"pegs": 8, "bumpers": 8},
+            "fusion": dict.fromkeys(KINDS, 1) | {"pegs": 4, "bumpers": 4},
+            "test": dict.fromkeys(KINDS, 2) | {"pegs": 4, "bumpers": 4},
+            "align_steps": 1,
+            "question_steps": 1,
         },
     ),
 )
@@ -394,18 +398,26 @@ def test_figures_and_tables_show_every_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment of the shipped base models, with a fusion and controls of a few steps."""
+    """An experiment of the shipped world and one layer of the shipped Gemma, with a fusion and controls of one step."""
     folder = tmp_path_factory.mktemp("evidence")
-    (trained,) = train_fusions(folder / "made", ["cosmos"], [0], TINY.config)
-    weights = folder / "weights"
-    for base in ("gemma", "cosmos"):
-        shutil.copytree(NANO_WEIGHTS / base, weights / base)
-    shutil.copytree(trained, weights / "theworld")
+    weights, made = folder / "weights", folder / "made"
+    for name in ("gemma", "cosmos", "theworld"):
+        shutil.copytree(NANO_WEIGHTS / name, weights / name)
+    gemma = Gemma3ForConditionalGeneration.from_pretrained(weights / "gemma")
+    del gemma.model.language_model.layers[1:]
+    text: Any = gemma.config.text_config
+    text.num_hidden_layers, text.layer_types = 1, text.layer_types[:1]
+    gemma.save_pretrained(weights / "gemma")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("theworld.recipes.nano.NANO_WEIGHTS", weights)
+        (trained,) = train_fusions(made, ["cosmos"], [0], TINY.config)
+        run_lanes([tuned_lane(made, TINY.config)], 1)
+    shutil.copytree(trained, weights / "theworld", dirs_exist_ok=True)
     still = json.loads((trained / "config.json").read_text(encoding="utf-8"))
     still |= {"world_encoder": "still", "gemma_model_name": "../../gemma", "cosmos_model_name": "../../cosmos"}
     shutil.copytree(trained, weights / "controls" / "current_frame")
     (weights / "controls" / "current_frame" / "config.json").write_text(json.dumps(still), encoding="utf-8")
-    shutil.copytree(NANO_WEIGHTS / "controls" / "gemma_tuned", weights / "controls" / "gemma_tuned")
+    shutil.copytree(made / "weights/controls/gemma_tuned", weights / "controls" / "gemma_tuned")
     return folder
 
 
@@ -444,9 +456,9 @@ def test_the_experiment_runs_resumes_and_reports(
     assert told.count("hold") == len(LINES)
     assert all(row["claim"] in told for row in found["claims"])
     for name in FAMILIES:
-        assert [*found["bars"][name]["labels"]] == ["4", "8"]
+        assert [*found["bars"][name]["labels"]] == ["2", "4"]
         assert {*found["gain"]["families"][name]["rivals"]} == {"static_learner", "current_frame", "gemma_tuned"}
-        assert [*found["gain"]["curve"]["rollout"][name]] == ["4", "8"]
+        assert [*found["gain"]["curve"]["rollout"][name]] == ["2", "4"]
         assert len(found["transfer"]["levels"]["rollout"][name]) == 3
     assert {*found["gain"]["rates"]} == {"rollout", "current_frame", "gemma_tuned"}
     assert {*found["tracing"]} == {*FAMILIES}
@@ -457,8 +469,8 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {*found["verdicts"]} == {"predictive", "static", "conversational"}
     # 2. Labels are of the first scenes of the kinds that are asked about; of each there is a mirrored copy
     scenes = load(folder / "scenes" / "fusion")
-    rows = [*read_jsonl(folder / "fusions-mirrored" / "conversations-4" / "conversations.jsonl")]
-    first = [record["seed"] for record in scenes.records if record["kind"] == "pegs"][:4]
+    rows = [*read_jsonl(folder / "fusions-mirrored" / "conversations-2" / "conversations.jsonl")]
+    first = [record["seed"] for record in scenes.records if record["kind"] == "pegs"][:2]
     sides = {
         side: {row["id"].removesuffix("-mirrored").rpartition("-")[0] for row in rows if row["id"].endswith(side)}
         for side in ("-later", "-later-mirrored")
@@ -467,6 +479,7 @@ def test_the_experiment_runs_resumes_and_reports(
     assert {name for name in sides["-later"] if name.startswith("pegs")} == {f"pegs-{seed}" for seed in first}
     assert {name.partition("-")[0] for name in sides["-later"]} == {"pegs", "bumpers"}
     # 3. What is there is not computed again
+    monkeypatch.setattr(figures, "draw_figures", lambda *_: [])
     for name in ("train_models", "evaluate", "best_learner", "train_dynamics"):
         for module in (comparisons, answering, package.models):
             monkeypatch.setattr(module, name, pytest.fail, raising=False)

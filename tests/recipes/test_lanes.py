@@ -1,5 +1,6 @@
 """Lanes in parallel processes: a failure ends all of them, and none outlives the process that started it."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import CONTEXT
 from theworld.recipes.lanes import Lane, run_lanes
 from theworld.utils.errors import TheWorldError
 
@@ -48,6 +50,12 @@ def lives(pid: int) -> bool:
 
 def slow_lane(folder: Path) -> Lane:
     return [(folder / "slow", partial(sleep_then_write, folder / "slow"))]
+
+
+@pytest.fixture(autouse=True)
+def imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of lanes have imported torch; the last test starts new ones."""
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: CONTEXT)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
