@@ -22,11 +22,23 @@ peft = pytest.importorskip("peft")
 ATTENTION = r"model\.language_model\.layers\.\d+\.self_attn\.(q|v)_proj"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batch(world: TheWorld, images: list[Image.Image]) -> Any:
     chat = [user("Hi?", images[0]), assistant("A ball.")]
     given = encode(world.processor, chat, add_generation_prompt=False)
     return {**given, "labels": given["input_ids"]}
+
+
+@pytest.fixture(scope="module")
+def fresh(world: TheWorld, batch: Any) -> torch.Tensor:
+    """How the default model answers."""
+    return logits(world, batch)
+
+
+@pytest.fixture(scope="module")
+def fresh_keys(world: TheWorld, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names of the tensors in a checkpoint of the default model."""
+    return saved_keys_of(world, tmp_path_factory.mktemp("fresh"))
 
 
 def trained(model: TheWorld, batch: Any, **settings: Any) -> Any:
@@ -45,12 +57,14 @@ def logits(model: Any, batch: Any) -> torch.Tensor:
         return model.eval()(**{key: value for key, value in batch.items() if key != "labels"}).logits
 
 
-def assert_reloads(model: TheWorld, batch: Any, folder: Path, fresh: torch.Tensor) -> None:
-    """What was saved answers as `model` does, which is not how it answered before it was changed."""
+def assert_reloads(model: TheWorld, batch: Any, folder: Path, fresh: torch.Tensor) -> TheWorld:
+    """What was saved answers as `model` does, which is not how it answered before it was changed; returns it."""
     expected = logits(model, batch)
     assert not torch.allclose(expected, fresh, atol=1e-3)
     model.save_pretrained(folder)
-    torch.testing.assert_close(logits(TheWorld.from_pretrained(folder), batch), expected, rtol=1e-5, atol=1e-5)
+    again = TheWorld.from_pretrained(folder)
+    torch.testing.assert_close(logits(again, batch), expected, rtol=1e-5, atol=1e-5)
+    return again
 
 
 def saved_keys(folder: Path) -> set[str]:
@@ -73,13 +87,13 @@ def saved_keys(folder: Path) -> set[str]:
     ids=["attention", "attention and projector", "DoRA", "vision"],
 )
 def test_merged_adapters_are_saved(
-    load: Load, world: TheWorld, batch: Any, tmp_path: Path, settings: dict[str, Any], safe_merge: bool
+    load: Load, fresh: torch.Tensor, batch: Any, tmp_path: Path, settings: dict[str, Any], safe_merge: bool
 ) -> None:
     wrapped = trained(load(), batch, **settings)
     expected = logits(wrapped, batch)
     merged = wrapped.merge_and_unload(safe_merge=safe_merge)
     torch.testing.assert_close(logits(merged, batch), expected, rtol=1e-3, atol=1e-3)
-    assert_reloads(merged, batch, tmp_path, logits(world, batch))
+    assert_reloads(merged, batch, tmp_path, fresh)
 
 
 def test_only_what_was_merged_is_added_to_the_delta(load: Load, batch: Any, tmp_path: Path) -> None:
@@ -94,7 +108,7 @@ def test_only_what_was_merged_is_added_to_the_delta(load: Load, batch: Any, tmp_
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_merged_embeddings_are_saved_or_refused(
-    load: Load, world: TheWorld, batch: Any, tmp_path: Path, target: str
+    load: Load, fresh: torch.Tensor, batch: Any, tmp_path: Path, target: str
 ) -> None:
     merged = trained(load(), batch, target_modules=[target]).merge_and_unload()
     try:
@@ -102,7 +116,7 @@ def test_merged_embeddings_are_saved_or_refused(
     except ValueError as error:
         assert "lm_head" in str(error) or "embed" in str(error)  # noqa: PT017
         return
-    assert_reloads(merged, batch, tmp_path, logits(world, batch))
+    assert_reloads(merged, batch, tmp_path, fresh)
 
 
 def test_an_untied_head_is_refused(load: Load, batch: Any, tmp_path: Path) -> None:
@@ -162,14 +176,18 @@ def train_and_freeze_again(weight: nn.Parameter) -> None:
     ],
 )
 def test_a_weight_changed_by_hand_is_saved(
-    load: Load, world: TheWorld, batch: Any, tmp_path: Path, name: str, change: Callable[[nn.Parameter], None]
+    load: Load,
+    fresh: torch.Tensor,
+    fresh_keys: set[str],
+    batch: Any,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[nn.Parameter], None],
 ) -> None:
     model = load()
-    before = saved_keys_of(world, tmp_path / "before")
     change(model.get_parameter(name))
-    assert_reloads(model, batch, tmp_path / "after", logits(world, batch))
-    assert saved_keys(tmp_path / "after") - before == {name}
-    again = TheWorld.from_pretrained(tmp_path / "after")
+    again = assert_reloads(model, batch, tmp_path / "after", fresh)
+    assert saved_keys(tmp_path / "after") - fresh_keys == {name}
     assert saved_keys_of(again, tmp_path / "again") == saved_keys(tmp_path / "after")  # though nothing changed since
 
 
@@ -178,11 +196,11 @@ def saved_keys_of(model: TheWorld, folder: Path) -> set[str]:
     return saved_keys(folder)
 
 
-def test_another_weight_object_is_saved(load: Load, world: TheWorld, batch: Any, tmp_path: Path) -> None:
+def test_another_weight_object_is_saved(load: Load, fresh: torch.Tensor, batch: Any, tmp_path: Path) -> None:
     model = load()
     mlp: Any = model.model.language_model.layers[0].mlp
     mlp.up_proj.weight = nn.Parameter(mlp.up_proj.weight + bump(mlp.up_proj.weight), requires_grad=False)
-    assert_reloads(model, batch, tmp_path, logits(world, batch))
+    assert_reloads(model, batch, tmp_path, fresh)
 
 
 # ---------------------------------------------------------------------------------------------- adapters on disk

@@ -43,8 +43,10 @@ def component_table(encoder: WorldEncoder | None) -> dict[str, Component]:
 
 def component_of(name: str, table: dict[str, Component]) -> str | None:
     """The component that a parameter belongs to; `None` for a module that a user added to the model."""
-    owners = (key for key, entry in table.items() if name.startswith(entry.prefixes) and entry.part in name)
-    return next(owners, None)
+    for key, entry in table.items():
+        if name.startswith(entry.prefixes) and entry.part in name:
+            return key
+    return None
 
 
 def canonical(name: str) -> str:

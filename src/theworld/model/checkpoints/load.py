@@ -281,7 +281,7 @@ def load_world(model: Any, cosmos: Source, stated: tuple[str, ...]) -> None:
     model.model.world_encoder = encoder.eval().requires_grad_(False)
     encoder.prepare(config.num_world_steps)
     # A checkpoint may hold weights that are otherwise loaded only for future frames
-    there = {text for key, part, _ in named_components(model) for text in (key, part)}
+    there = {text for key, part, _ in named_components(model) for text in (key, part)} if config.changed else ()
     absent = [key for key in config.changed or () if key not in there]
     if any(key in encoder.components() or key.startswith(ENCODER) for key in absent):
         encoder.prepare(1)
