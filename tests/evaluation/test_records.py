@@ -88,7 +88,7 @@ def test_going_on_keeps_the_manifest(tmp_path: Path) -> None:
 )
 def test_another_identity_is_refused_by_name(tmp_path: Path, identity: dict[str, Any], named: str) -> None:
     before = written(tmp_path).read_bytes()
-    with pytest.raises(ValueError, match=rf"made with other {named}: choose another folder"):
+    with pytest.raises(ValueError, match=rf"made with other {named}: choose another output folder"):
         PredictionFile(tmp_path, {**IDENTITY, **identity})
     assert (tmp_path / PREDICTIONS).read_bytes() == before
 

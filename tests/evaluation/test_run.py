@@ -285,7 +285,7 @@ def test_answers_about_other_images_or_groups_are_not_reused(settings: Evaluatio
     first, *others = items().items
     other = {"images": {"images": others[0].images}, "groups": {"cluster": "of its own"}}[changed]
     task = replace(TASK, load=lambda source: TaskItems((replace(first, **other), *others), items().skipped))
-    with pytest.raises(ValueError, match=f"holds predictions made with other {changed}: choose another folder"):
+    with pytest.raises(ValueError, match=f"holds predictions made with other {changed}: choose another output folder"):
         evaluate(settings, task)
 
 
@@ -299,7 +299,7 @@ def test_other_predictions_are_refused_before_images_are_encoded(
         TASK, load=lambda source: TaskItems((replace(first, cluster="of its own"), *others), items().skipped)
     )
     monkeypatch.setattr(asking, "encode_worlds", lambda *given, **named: pytest.fail("images are encoded"))
-    with pytest.raises(ValueError, match="holds predictions made with other groups: choose another folder"):
+    with pytest.raises(ValueError, match="holds predictions made with other groups: choose another output folder"):
         evaluate(settings, task)
 
 
@@ -428,7 +428,7 @@ def test_rows_that_are_no_items_stay_reported_where_families_are_chosen(settings
 
 
 def test_other_settings_do_not_go_on(whole: Result) -> None:
-    with pytest.raises(ValueError, match="other batch_size: choose another folder"):
+    with pytest.raises(ValueError, match="other batch_size: choose another output folder"):
         evaluate(replace(whole.settings, arms=["gemma"], batch_size=4))
 
 

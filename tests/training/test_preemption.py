@@ -79,7 +79,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def as_in_a_terminal(stderr: Path, *arguments: str) -> None:
     """`theworld <arguments>` in a process group of its own, whose stderr is a file."""
     os.setsid()
-    with stderr.open("w", 1, "utf-8") as sys.stderr:
+    with stderr.open("w", buffering=1, encoding="utf-8") as sys.stderr:
         theworld(*arguments)
 
 

@@ -72,7 +72,9 @@ def check_choice(name: str, value: Any) -> None:
     """Raise a ValueError, which names the known keys, if `value` of the config field `name` is in no registry."""
     if value not in REGISTRIES[name]:
         known = ", ".join(REGISTRIES[name])
-        raise TheWorldError(f"{name}={brief(repr(value))}: expected one of {known}, or one that is registered first")
+        raise TheWorldError(
+            f"{name}={brief(repr(value))}: expected one of {known}, or one that is registered in Python first"
+        )
 
 
 def check_choices(config: TheWorldConfig) -> None:

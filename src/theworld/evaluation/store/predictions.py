@@ -102,9 +102,8 @@ class PredictionFile:
             there = read_manifest(self.folder)["identity"]
             differ = sorted(key for key in {**there, **self.identity} if there.get(key) != self.identity.get(key))
             if differ:
-                raise TheWorldError(
-                    f"{self.folder}: holds predictions made with other {', '.join(differ)}: choose another folder"
-                )
+                made = f"holds predictions made with other {', '.join(differ)}"
+                raise TheWorldError(f"{self.folder}: {made}: choose another output folder")
         elif not rank:
             write_json(self.folder / MANIFEST, {"format": FORMAT, "identity": self.identity, **(manifest or {})})
         self.done = {
