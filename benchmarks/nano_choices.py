@@ -118,6 +118,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds of the encoders")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: expected at least 1")
     known = [*dict.fromkeys(name for one in CHOICES for name in (one.choice, one.title))]
     if unknown := [name for name in args.choices if name not in known]:
         parser.error(f"--choices {unknown}: expected some of {', '.join(known)}")

@@ -94,12 +94,14 @@ def test_ctrl_c_reaches_the_loading_processes_too_and_the_run_saves(
     process = CONTEXT.Process(target=as_in_a_terminal, args=command)
     process.start()
     assert process.pid is not None
-    while "step 2/" not in stderr.read_text(encoding="utf-8"):
-        assert process.is_alive(), stderr.read_text(encoding="utf-8")
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    process.join(timeout=120)
-    process.kill()
+    try:
+        while "step 2/" not in stderr.read_text(encoding="utf-8"):
+            assert process.is_alive(), stderr.read_text(encoding="utf-8")
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.join(timeout=120)
+    finally:
+        process.kill()
     assert process.exitcode == 75
     (saved,) = Path(config.output_dir).glob("checkpoint-*")
     assert int(saved.name.split("-")[1]) >= 2
