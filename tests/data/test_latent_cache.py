@@ -346,8 +346,12 @@ def test_writers_at_once_and_killed_lose_nothing_that_was_written(tmp_path: Path
     writers = [context.Process(target=_write_forever, args=(tmp_path, start)) for start in (0, 1000)]
     for writer in writers:
         writer.start()
+    firsts = [content_key(frames(1, start=start)[0]) for start in (0, 1000)]
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("*/shards/*.safetensors"))) < 8 and time.monotonic() < deadline:
+    while time.monotonic() < deadline:  # until there are 8 shards, some of each writer
+        shards = len(list(tmp_path.glob("*/shards/*.safetensors")))
+        if shards >= 8 and all(first in LatentCache(tmp_path, FINGERPRINT) for first in firsts):
+            break
         time.sleep(0.02)
     for writer in writers:
         assert writer.pid is not None
