@@ -14,9 +14,7 @@ from typing import Any, cast
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
-from typing_extensions import override
 
 from theworld.model import TheWorld, TheWorldConfig
 from theworld.model.fusion import FUSIONS
@@ -41,40 +39,9 @@ def phase_flops(model: TheWorld, source: Source | None, tokens: dict[str, int]) 
     return {"encode": encode, "rollout": rollout, "prefill": prefill, "training step": frozen + rollout + step}
 
 
-class KnownShapes(TorchDispatchMode):
-    """Runs an operation on the meta device once for arguments of the same shapes, because its kernel is slow Python."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.known: dict[Any, tuple[Any, ...]] = {}
-
-    @override
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func.is_view or func._schema.is_mutable:
-            return func(*args, **kwargs)
-        key = (func, describe(args), describe(tuple(kwargs.items())))
-        if key in self.known:
-            size, stride, dtype = self.known[key]
-            return torch.empty_strided(size, stride, dtype=dtype, device="meta")
-        output = func(*args, **kwargs)
-        if isinstance(output, torch.Tensor) and output.device.type == "meta":
-            self.known[key] = (output.shape, output.stride(), output.dtype)
-        return output
-
-
-def describe(value: Any) -> Any:
-    """What decides the shape of an operation's output: the layout of a tensor, the type and value of all else."""
-    if isinstance(value, torch.Tensor):
-        return value.shape, value.stride(), value.dtype, value.device
-    if isinstance(value, (list, tuple)):
-        return tuple(describe(one) for one in value)
-    return type(value), value
-
-
 def count(run: Callable[[], torch.Tensor], head: Any = None, *, train: bool = False) -> float:
     """Operations of `run`, of `head` on its output, and with `train` of the gradients of both."""
-    with KnownShapes(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         output = run()
         output = output if head is None else head(output)
         if train and output.requires_grad:  # plain Gemma 3 may be completely frozen
