@@ -6,6 +6,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,docs,dev
 CONFIG ?= configs/default.json
+# One more than there are processors, because tests wait for servers and for each other; 2 GB each
+WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts deploy notebooks)
 INSTALLED := .venv/.installed-$(EXTRAS)
@@ -44,12 +46,12 @@ typecheck: setup ## Check types
 	$(BIN)/basedpyright
 
 test: setup ## Run the tests (CPU, offline)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-versions: test-oldest test-newest ## Run the identity and ecosystem tests with the oldest and the newest versions admitted
 
 test-oldest test-newest: test-%: .venv-%/.installed
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -q -n logical --maxprocesses 4 $(VERSION_TESTS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -q -n $(WORKERS) $(VERSION_TESTS)
 
 # Packages that tests/versions/*.txt do not name come from .venv.
 .venv-%/.installed: tests/versions/%.txt $(INSTALLED)
