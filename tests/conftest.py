@@ -40,12 +40,20 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Start the server of processes, and exclude imported objects from garbage collection.
-
-    The server keeps the environment and folder of its start. Imported objects live to the end; skipping them is faster.
-    """
+    """Start the server of processes, which keeps the environment and folder of its start."""
     if "tests.processes" in sys.modules:
         forkserver.ensure_running()
+    _free()
+
+
+@pytest.hookimpl(trylast=True)  # after the module's fixtures
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    if nextitem is None or nextitem.path != item.path:
+        _free()
+
+
+def _free() -> None:
+    """Free what is not used any more, and exclude the rest from later collections, which every training starts."""
     gc.collect()
     gc.freeze()
 
