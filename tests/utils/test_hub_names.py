@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from theworld.utils.hub import resolve
+from tests.hub_server import Hub
+from theworld.utils.hub import Source, resolve
 
 
 def test_a_mistyped_path_is_told_before_the_hub_is_asked(
@@ -26,3 +28,18 @@ def test_a_folder_and_a_hub_id_are_told_nothing(
     (tmp_path / "runs" / "first").mkdir(parents=True)
     resolve(name)
     assert not caplog.messages
+
+
+def test_offline_is_told_from_a_hub_that_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = "http://127.0.0.1:1"
+    monkeypatch.setattr(constants, "ENDPOINT", nobody)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", nobody + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between its attempts
+    with pytest.raises(OSError, match="and the Hub cannot be reached; check the name and the connection"):
+        Source("owner/model").pinned("config.json")
+    offline = "and the Hub is not asked offline; check the name, or unset HF_HUB_OFFLINE and local_files_only"
+    with pytest.raises(OSError, match=offline):
+        Source("owner/model", hub={"local_files_only": True}).pinned("config.json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=offline):
+        Source("owner/model").pinned("config.json")

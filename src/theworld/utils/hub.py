@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import is_offline_mode
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HTTPError, LocalEntryNotFoundError
 
 from theworld.constants import NANO
@@ -85,10 +86,10 @@ class Source:
         except OSError as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, LocalEntryNotFoundError):
-                raise FileError(
-                    f"{self.name}: no such folder, not among the downloaded models, and the Hub was not asked or not "
-                    "reached: check the name, the connection, HF_HUB_OFFLINE and local_files_only"
-                ) from error
+                hub = "the Hub cannot be reached; check the name and the connection"
+                if self.hub.get("local_files_only") or is_offline_mode():
+                    hub = "the Hub is not asked offline; check the name, or unset HF_HUB_OFFLINE and local_files_only"
+                raise FileError(f"{self.name}: no such folder, not among the downloaded models, and {hub}") from error
             if not isinstance(cause, GatedRepoError):
                 raise
             raise FileError(
