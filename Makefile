@@ -7,7 +7,12 @@ BIN := .venv/bin
 EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,docs,dev
 CONFIG ?= configs/default.json
 # One more than there are processors, because tests wait for servers and for each other; 2 GB each
-WORKERS ?= $(shell $(PYTHON) -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
+WORKERS ?= $$($(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
+# Make an environment, also again if its making was interrupted
+OLD = Python %d.%d, and TheWorld needs 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12
+venv = $(1)/bin/python -m pip --version >/dev/null 2>&1 || { \
+	$(PYTHON) -c "import sys; sys.exit('$(OLD)' % sys.version_info[:2] if sys.version_info < (3, 11) else 0)" && \
+	$(PYTHON) -m venv --clear $(1); }
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts deploy notebooks)
 INSTALLED := .venv/.installed-$(EXTRAS)
@@ -30,7 +35,7 @@ setup: $(INSTALLED) ## Install the package into .venv (does nothing when up to d
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing into .venv; the first time this takes a minute or two." >&2
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(call venv,.venv)
 	@$(BIN)/python scripts/install.py -c constraints.txt -e ".[$(EXTRAS)]"
 	@touch $@
 
@@ -74,7 +79,7 @@ test-lmms: $(LMMS_INSTALLED) ## Run the tests that need lmms-eval, in an environ
 
 # lmms-eval pins an older wandb, with which protobuf and av have to be older too
 $(LMMS_INSTALLED): pyproject.toml constraints.txt
-	@test -x .venv-lmms/bin/python || $(PYTHON) -m venv .venv-lmms
+	@$(call venv,.venv-lmms)
 	@grep -vE '^(av|protobuf|wandb)==' constraints.txt > .venv-lmms/constraints.txt
 	@.venv-lmms/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lmms/constraints.txt \
 	-e ".[lmms,nano]" pytest

@@ -10,6 +10,7 @@ import pytest
 
 from scripts import install
 
+ROOT = Path(__file__).parents[1]
 PIP_CONF = """
 [global]
 index-url = https://index.example/simple
@@ -60,3 +61,32 @@ def test_pip_installs_where_uv_cannot(
     monkeypatch.setattr(sys, "argv", ["install.py", "-e", "."])
     assert install.main() == code
     assert ran == calls
+
+
+def test_an_unfinished_environment_is_made_again(tmp_path: Path) -> None:
+    """As after an interruption: the interpreter is there, and pip is not."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / ".venv"], check=True)
+    rule = tmp_path / "Makefile"
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    rule.write_text(f"{text}\nenvironment:\n\t@$(call venv,.venv)\n", encoding="utf-8")
+    make = ["make", "-C", tmp_path, "environment", f"PYTHON={sys.executable}"]
+    subprocess.run(make, check=True, capture_output=True)
+    subprocess.run([tmp_path / ".venv" / "bin" / "python", "-m", "pip", "--version"], check=True, capture_output=True)
+    (tmp_path / ".venv" / "kept").touch()
+    subprocess.run(make, check=True, capture_output=True)
+    assert (tmp_path / ".venv" / "kept").exists()
+
+
+def test_an_old_python_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.write_text(
+        '#!/bin/sh\nshift\nexec "$REAL" -c "import sys; sys.version_info = (3, 10, 1); $@"\n', encoding="utf-8"
+    )
+    old.chmod(0o755)
+    make = ["make", "-f", ROOT / "Makefile", "-C", tmp_path, "setup", f"PYTHON={old}"]
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    done = subprocess.run(make, env=os.environ | {"REAL": sys.executable}, capture_output=True, text=True)
+    assert "Python 3.10, and TheWorld needs 3.11 or newer: make setup PYTHON=python3.12\n" in done.stderr
+    assert done.returncode
+    assert not (tmp_path / ".venv").exists()

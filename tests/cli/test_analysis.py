@@ -29,6 +29,12 @@ def test_imagine_writes_the_rollout_and_the_answer(tmp_path: Path, capsys: pytes
         assert gif.width == 256
 
 
+def test_a_file_that_cannot_be_written_is_named_as_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["imagine", SCENE, "--num_world_steps", "0", "-o", "/proc/out.gif"]) == 2
+    line = "theworld: error: /proc/out.gif: No such file or directory; check the path and its permissions\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
 def test_another_seed_imagines_and_answers_from_another_rollout(tmp_path: Path) -> None:
     for seed in (0, 1):
         output = str(tmp_path / f"{seed}.png")
@@ -47,6 +53,9 @@ def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["imagine", SCENE, "--seed", str(2**63)], f"world_seed={2**63}: expected 0 to {2**63 - 1}"),
+        (["imagine", SCENE, "--seed", "-1"], f"world_seed=-1: expected 0 to {2**63 - 1}"),
+        (["imagine", ""], "the image is an empty text; expected a path, a URL or base64"),
         (["imagine", SCENE, "-o", "out.avi"], "out.avi: expected a file that ends in .gif, .mp4 or .png"),
         (["ask", SCENE, "What?", "--explain", "why.jpg"], "why.jpg: expected a file that ends in .png, .svg or .pdf"),
         (["ask", SCENE, "What?", "--explain", "why.png", "--no_world"], "contradict each other"),

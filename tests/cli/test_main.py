@@ -24,7 +24,11 @@ def failing(monkeypatch: pytest.MonkeyPatch):
     [
         (ValueError("steps must be\n  at most 16, got 17."), "steps must be at most 16, got 17."),
         (KeyError("no task 'x'; known: 'y'"), "no task 'x'; known: 'y'"),
-        (FileNotFoundError(2, "No such file or directory", "a.png"), "[Errno 2] No such file or directory: 'a.png'"),
+        (
+            FileNotFoundError(2, "No such file or directory", "a.png"),
+            "a.png: No such file or directory; check the path and its permissions",
+        ),
+        (OSError(28, "No space left on device", "a.png"), "a.png: No space left on device"),
         (ImportError("install it"), "install it"),
     ],
 )
@@ -103,6 +107,7 @@ def test_errors_of_files_and_libraries_are_the_users(monkeypatch, capsys, mistak
         (["ask", "a.png", "?", "--no-world"], "unknown option --no-world: did you mean '--no_world'?"),
         (["ask", "a.png", "?", "--steps", "3"], "--steps is now --num_world_steps"),
         (["ask", "a.png", "?", "--cosmos", "c"], "--cosmos is now --cosmos_model_name"),
+        (["demo", "--steps", "3"], "unknown option --steps"),
         (["ask", "a.png", "?", "--max_new", "3"], "unknown option --max_new: did you mean '--max_new_tokens'?"),
         (["nano", "train", "--smok"], "unknown option --smok: did you mean '--smoke'?"),
         (["--debu", "env"], "unknown option --debu"),

@@ -35,6 +35,7 @@ def test_it_fills_the_cache_of_a_training_config(config: str, tmp_path: Path, ca
         (["--enable_world", "false"], "only the latents of a frozen world encoder stay the same"),
         (["--image_folder", "/nowhere"], "/nowhere: no such folder"),
         (["--latent_cache", "/proc/latents"], "/proc/latents"),
+        (["--latent_cache", __file__], f"{__file__}: a file, not a folder of cached latents; name a folder"),
     ],
 )
 def test_mistakes_are_one_line(config: str, capsys: pytest.CaptureFixture, arguments: list[str], line: str) -> None:

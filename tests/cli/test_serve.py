@@ -318,6 +318,22 @@ def test_a_port_in_use_is_one_line(url: str, capsys: pytest.CaptureFixture[str])
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--port", "99999"], "port=99999: expected 0 to 65535; 0 takes any free port"),
+        (["--port", "-1"], "port=-1: expected 0 to 65535; 0 takes any free port"),
+        (["--device", "tpu"], "device='tpu': expected a device of torch on this machine, as in cpu or cuda:0"),
+        (["--device", "cuda:99"], "device='cuda:99': expected a device of torch on this machine, as in cpu or cuda:0"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"theworld: error: {line}")
+    assert error.count("\n") == 1
+
+
 def test_options_reach_the_model_and_an_open_address_is_warned_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,7 +177,7 @@ def test_bad_requests_are_named(tmp_path: Path):
         generate(tmp_path / "x", "dev", {"race": 1})
     with pytest.raises(ValueError, match="'fall'"):
         generate(tmp_path / "x", "test", {"fall": 1})
-    with pytest.raises(ValueError, match="remove it"):
+    with pytest.raises(ValueError, match="choose another folder, or remove it if it holds only scenes"):
         generate(tmp_path, "test", {"race": 1})
 
 

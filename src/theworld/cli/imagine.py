@@ -23,10 +23,14 @@ def run(args: argparse.Namespace) -> int:
     from theworld.analysis.animate import check_ending, save_rollout
     from theworld.analysis.imagine import imagine
     from theworld.utils.images import open_image
+    from theworld.utils.settings import keys
+    from theworld.utils.world_settings import WorldSettings
 
     from .loading import load_model
 
     check_ending(args.output)
+    if args.seed is not None:
+        keys(WorldSettings)["world_seed"].check(args.seed)
     image = open_image(args.image)
     model = load_model(args)
     steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps

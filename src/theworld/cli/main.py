@@ -74,10 +74,10 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unexpected {brief(repr(unknown[0]))}: put quotes around spaces and JSON lists")
         if unknown:
             name = unknown[0].partition("=")[0]
-            if name in RENAMED:
-                self.error(f"{name} is now {RENAMED[name]}")
             shown = (action for action in self._actions if action.help != argparse.SUPPRESS)
             options = [option for action in shown for option in action.option_strings]
+            if RENAMED.get(name) in options:
+                self.error(f"{name} is now {RENAMED[name]}")
             self.error(f"unknown option {brief(name)}: {nearest(name, options, initials=True)}".removesuffix(": "))
         return known, unknown
 

@@ -22,11 +22,13 @@ def run(args: argparse.Namespace) -> int:
     for module in ("fastapi", "openai", "pydantic", "uvicorn"):  # needed by transformers' handlers
         require("serve", module)
     from theworld.serving.server import serve
+    from theworld.utils.devices import check_device
     from theworld.utils.listening import listen
     from theworld.utils.public_http import is_loopback
 
     named = ("dtype", "attn_implementation", "num_world_steps")
     device = {"": args.device} if args.device else None
+    check_device(args.device or "cpu")
     with listen(args.host, args.port) as listening:  # before the model is loaded, to find a port in use early
         model = load_model(args, device_map=device, **{name: getattr(args, name) for name in named})
         if not is_loopback(args.host):

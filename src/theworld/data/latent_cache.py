@@ -73,6 +73,8 @@ class LatentCache:
         self.fingerprint: dict[str, Any] = json.loads(json.dumps(fingerprint, sort_keys=True))
         self.writable = writable
         self.path = cache_path(self.folder, self.fingerprint)
+        if self.folder.is_file():
+            raise TheWorldError(f"{self.folder}: a file, not a folder of cached latents; name a folder")
         if writable:
             (self.path / "shards").mkdir(parents=True, exist_ok=True)
             write_json(self.path / FINGERPRINT, self.fingerprint)

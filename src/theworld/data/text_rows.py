@@ -13,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import mode
 from typing import IO, Any, Self, cast
 
 import numpy as np
 from huggingface_hub import HfFileSystem
 
 from theworld.utils.errors import TheWorldError
+from theworld.utils.io import unique_keys
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 CHUNK = 2**16  # bytes of JSON that are read in one call
@@ -39,13 +39,7 @@ class Number(float):
         return self.text
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(row := dict(pairs)) < len(pairs):
-        raise TheWorldError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
-    return row
-
-
-_JSON: Any = {"object_pairs_hook": _object, "parse_float": Number}
+_JSON: Any = {"object_pairs_hook": unique_keys, "parse_float": Number}
 """Numbers keep their text, and a repeated key is a ValueError."""
 
 

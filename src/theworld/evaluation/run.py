@@ -22,7 +22,7 @@ from theworld.data.schema import SourceSettings
 from theworld.model import TheWorld
 from theworld.model.checkpoints.load import Plan, make_plan
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
-from theworld.utils.devices import best_device
+from theworld.utils.devices import best_device, check_device
 from theworld.utils.errors import FileError, TheWorldError, one_line
 from theworld.utils.folders import locked
 from theworld.utils.io import write_json
@@ -188,10 +188,7 @@ def _check(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
         if task.kinds and family.partition("/")[0] not in task.kinds:
             expected = ", ".join(task.kinds)
             raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
-    try:
-        torch.device(settings.device or "cpu")
-    except RuntimeError as error:
-        raise TheWorldError(f"device={settings.device!r}: expected a device of torch, as in cpu or cuda:0") from error
+    check_device(settings.device or "cpu")
     quantization(settings, torch.bfloat16)  # raises if bitsandbytes is not installed
     if "card" in settings.reporters:
         card_of(settings.model)

@@ -125,7 +125,9 @@ def generate(
     if workers < 1:
         raise TheWorldError(f"workers={workers}: expected at least 1")
     if folder.exists():
-        raise ExistingFileError(f"{folder} exists: remove it to generate its scenes again")
+        raise ExistingFileError(
+            f"{folder} exists: choose another folder, or remove it if it holds only scenes to generate again"
+        )
     free = split == "train"
     levels = level if isinstance(level, Mapping) else {kind: level for kind, one in KINDS.items() if one.levels > 1}
     jobs = [

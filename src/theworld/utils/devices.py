@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from .errors import TheWorldError, one_line
+
 HEADROOM = 1.1  # free memory that is needed, as a multiple of the size of the weights
 
 
@@ -12,6 +14,17 @@ def best_device() -> tuple[torch.device, torch.dtype]:
     if torch.accelerator.is_available():
         return torch.accelerator.current_accelerator() or torch.device("cpu"), torch.bfloat16
     return torch.device("cpu"), torch.float32
+
+
+def check_device(name: str) -> None:
+    """Raise a ValueError unless `name` is a device of torch that this machine has."""
+    try:
+        torch.empty(0, device=name)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch's for a device that is not there
+        found = one_line(error).partition(". ")[0]
+        raise TheWorldError(
+            f"device={name!r}: expected a device of torch on this machine, as in cpu or cuda:0 ({found})"
+        ) from error
 
 
 def device_that_holds(device: torch.device, size: int) -> torch.device:

@@ -1,5 +1,6 @@
 """Errors that a user can correct, and error messages on one line, without secrets."""
 
+import errno
 import os
 import re
 import traceback
@@ -9,6 +10,9 @@ HUB_TOKEN = "HF_TOKEN"
 SHOWN = 200  # characters of a value in an error line
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
+
+OF_PATH = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+PATH_ADVICE = "; check the path and its permissions"
 
 FROM_OUTSIDE = (OSError, ImportError, MemoryError, UnicodeError)
 FROM_OUTSIDE_BY_NAME = ("OutOfMemoryError", "SafetensorError", "StrictDataclassError")
@@ -54,8 +58,13 @@ def is_users(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The message of `error` on one line, without tokens, and without the quotes that a `KeyError` puts around it."""
-    message = error.args[0] if isinstance(error, KeyError) and error.args else error
+    """The message of `error` on one line, without tokens.
+
+    The quotes that a `KeyError` puts around its message, and the error number of the system, are left out.
+    """
+    message: object = error.args[0] if isinstance(error, KeyError) and error.args else error
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        message = f"{error.filename}: {error.strerror}{PATH_ADVICE if error.errno in OF_PATH else ''}"
     return without_tokens(" ".join(str(message).split()))
 
 

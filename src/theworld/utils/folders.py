@@ -17,6 +17,7 @@ from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE
 from huggingface_hub.utils import WeakFileLock
 
 from .errors import FileError, MissingFileError, TheWorldError
+from .io import named, unique_keys
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 LOCK, LOCK_SECONDS = ".lock", 0.2
@@ -75,7 +76,8 @@ def made_whole(target: Path) -> Generator[Path]:
     """A new folder to write in, which becomes `target` at the end, or is removed after an error."""
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier process with this number
-    partial.mkdir(parents=True)
+    with named(target):
+        partial.mkdir(parents=True)
     try:
         yield partial
         partial.rename(target)
@@ -124,7 +126,9 @@ def read_object(path: Path, *keys: str, cure: str = "resume from an earlier chec
         ValueError: It holds something else. The error ends with `cure`.
     """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
+    except TheWorldError as error:
+        raise TheWorldError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise TheWorldError(f"{path}: damaged, not JSON ({error}); {cure}") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):

@@ -3,8 +3,10 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 from .errors import TheWorldError
@@ -16,6 +18,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("THEWORLD_CACHE", default))
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The `object_pairs_hook` of JSON that people write: raises a ValueError if a key is repeated."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise TheWorldError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
+    return found
+
+
+@contextmanager
+def named(path: Path) -> Generator[None]:
+    """Errors of the system name `path`, not the temporary file or folder beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` atomically: a reader gets either the old or the new file.
 
@@ -24,7 +42,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with named(path):
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -111,7 +111,11 @@ class Key:
     def check(self, value: Any) -> None:
         """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
         if not any(self._fits(value, kind) for kind in self.kinds):
-            got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
+            got = f", got {type(value).__name__}"
+            if type(value) is float and not math.isfinite(value):
+                got = ", got one that is not finite"
+            if self.choices and isinstance(value, str):
+                got = ""
             raise TheWorldError(f"{self._named(value)}: expected {self.expected}{got}")
         for item in value if isinstance(value, list | tuple) else [value]:
             size = len(item) if isinstance(item, str) else item
@@ -235,7 +239,8 @@ def read_values(path: Path) -> dict[str, Any]:
         ValueError: It is not a JSON object.
     """
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such config file")
+        found = "a folder, not a config file" if path.is_dir() else "no such config file"
+        raise MissingFileError(f"{path}: {found}")
     values = read_object(path, cure="its keys are those of the config, and comments are keys that begin with '_'")
     return {name: value for name, value in values.items() if not name.startswith("_")}
 
