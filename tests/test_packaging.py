@@ -10,11 +10,12 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 import theworld
@@ -142,6 +143,20 @@ def test_pins_install_anywhere(path: str) -> None:
     assert pins(path)
     for name, version in pins(path).items():
         assert re.fullmatch(r"[\w.]+", version), f"{name}=={version}: a build that only some registries have"
+
+
+def test_pins_admit_the_first_release_of_the_oldest_python() -> None:
+    """Debian 12 has 3.11.2, and a package may need a later one."""
+    told = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
+    oldest, checked = f"{told.removeprefix('>=')}.0", 0
+    for name in pins("constraints.txt"):
+        try:
+            needed = metadata(name)["Requires-Python"] or ""
+        except PackageNotFoundError:  # of an environment of its own
+            continue
+        assert SpecifierSet(needed).contains(oldest), f"{name} needs Python {needed}"
+        checked += 1
+    assert checked > 100
 
 
 def test_oldest_versions_are_the_lower_bounds() -> None:
