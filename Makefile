@@ -6,12 +6,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := nano,train,wandb,eval,judge,analysis,serve,demo,docs,dev
 CONFIG ?= configs/default.json
-# One more than there are processors, because tests wait for servers and for each other; 2 GB each
+# The number of processors + 1, because tests wait for servers; at most 4, because each takes 2 GB
 WORKERS ?= $$($(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
-# Make an environment, also again if its making was interrupted
-OLD = Python %d.%d, and TheWorld needs 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.12
-venv = $(1)/bin/python -m pip --version >/dev/null 2>&1 || { \
-	$(PYTHON) -c "import sys; sys.exit('$(OLD)' % sys.version_info[:2] if sys.version_info < (3, 11) else 0)" && \
+# Make an environment; make it again if it has an old Python, or no pip after an interruption
+OLDEST := (3, 11)
+TOO_OLD = Python %d.%d is too old: TheWorld needs 3.11 or newer. Run: make $(MAKECMDGOALS) PYTHON=python3.12
+venv = $(1)/bin/python -c "import pip, sys; sys.exit(sys.version_info < $(OLDEST))" >/dev/null 2>&1 || { \
+	$(PYTHON) -c "import sys; sys.exit('$(TOO_OLD)' % sys.version_info[:2] if sys.version_info < $(OLDEST) else 0)" && \
 	$(PYTHON) -m venv --clear $(1); }
 EVALUATED = $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data $(DATA))
 SOURCES := $(wildcard src tests examples benchmarks scripts deploy notebooks)

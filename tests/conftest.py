@@ -53,7 +53,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _free() -> None:
-    """Free what is not used any more, and exclude the rest from later collections, which every training starts."""
+    """Collect garbage, then exclude the survivors from later collections, which every training starts."""
     gc.collect()
     gc.freeze()
 

@@ -77,16 +77,21 @@ def test_an_unfinished_environment_is_made_again(tmp_path: Path) -> None:
     assert (tmp_path / ".venv" / "kept").exists()
 
 
-def test_an_old_python_is_told_before_anything_is_installed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("made", [False, True], ids=["no environment", "an environment of it"])
+def test_an_old_python_is_told_before_anything_is_installed(tmp_path: Path, made: bool) -> None:
     old = tmp_path / "old"
     old.write_text(
         '#!/bin/sh\nshift\nexec "$REAL" -c "import sys; sys.version_info = (3, 10, 1); $@"\n', encoding="utf-8"
     )
     old.chmod(0o755)
+    if made:
+        (tmp_path / ".venv" / "bin").mkdir(parents=True)
+        (tmp_path / ".venv" / "bin" / "python").symlink_to(old)
     make = ["make", "-f", ROOT / "Makefile", "-C", tmp_path, "setup", f"PYTHON={old}"]
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).touch()
     done = subprocess.run(make, env=os.environ | {"REAL": sys.executable}, capture_output=True, text=True)
-    assert "Python 3.10, and TheWorld needs 3.11 or newer: make setup PYTHON=python3.12\n" in done.stderr
+    told = "Python 3.10 is too old: TheWorld needs 3.11 or newer. Run: make setup PYTHON=python3.12\n"
+    assert told in done.stderr
     assert done.returncode
-    assert not (tmp_path / ".venv").exists()
+    assert (tmp_path / ".venv").exists() == made

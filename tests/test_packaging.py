@@ -149,12 +149,14 @@ def test_pins_admit_the_first_release_of_the_oldest_python() -> None:
     """Debian 12 has 3.11.2, and a package may need a later one."""
     told = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"]
     oldest, checked = f"{told.removeprefix('>=')}.0", 0
-    for name in pins("constraints.txt"):
+    for name, version in pins("constraints.txt").items():
         try:
-            needed = metadata(name)["Requires-Python"] or ""
+            about = metadata(name)
         except PackageNotFoundError:  # of an environment of its own
             continue
-        assert SpecifierSet(needed).contains(oldest), f"{name} needs Python {needed}"
+        assert Version(about["Version"]).public == version
+        needed = about["Requires-Python"] or ""
+        assert SpecifierSet(needed).contains(oldest), f"{name}=={version} needs Python {needed}"
         checked += 1
     assert checked > 100
 

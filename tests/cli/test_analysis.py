@@ -38,7 +38,7 @@ def test_a_file_that_cannot_be_written_is_named_as_given(capsys: pytest.CaptureF
 def test_another_seed_imagines_and_answers_from_another_rollout(tmp_path: Path) -> None:
     for seed in (0, 1):
         output = str(tmp_path / f"{seed}.png")
-        assert main(["imagine", SCENE, "-o", output, "--question", QUESTION, "--seed", str(seed)]) == 0
+        assert main(["imagine", SCENE, "-o", output, "--question", QUESTION, "--world_seed", str(seed)]) == 0
     assert (tmp_path / "0.png").read_bytes() != (tmp_path / "1.png").read_bytes()
 
 
@@ -53,9 +53,9 @@ def test_steps_beyond_the_model_name_both_numbers(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["imagine", SCENE, "--seed", str(2**63)], f"world_seed={2**63}: expected 0 to {2**63 - 1}"),
-        (["imagine", SCENE, "--seed", "-1"], f"world_seed=-1: expected 0 to {2**63 - 1}"),
-        (["imagine", ""], "the image is an empty text; expected a path, a URL or base64"),
+        (["imagine", SCENE, "--world_seed", str(2**63)], f"world_seed={2**63}: expected 0 to {2**63 - 1}"),
+        (["imagine", SCENE, "--world_seed", "-1"], f"world_seed=-1: expected 0 to {2**63 - 1}"),
+        (["imagine", ""], "the image is empty text; expected a path, a URL or base64"),
         (["imagine", SCENE, "-o", "out.avi"], "out.avi: expected a file that ends in .gif, .mp4 or .png"),
         (["ask", SCENE, "What?", "--explain", "why.jpg"], "why.jpg: expected a file that ends in .png, .svg or .pdf"),
         (["ask", SCENE, "What?", "--explain", "why.png", "--no_world"], "contradict each other"),

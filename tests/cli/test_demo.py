@@ -5,6 +5,7 @@ import pytest
 from theworld.analysis.demo import server
 from theworld.cli import demo
 from theworld.cli.main import main
+from theworld.utils.listening import listen
 
 
 @pytest.fixture
@@ -38,6 +39,13 @@ def test_an_open_address_is_warned_of_in_one_line(
     assert main(["demo", "--host", "0.0.0.0", "--port", "9"]) == 130
     assert interrupted == [("0.0.0.0", 9)]
     assert capsys.readouterr().err == "warning: 0.0.0.0 is open to other machines: anyone there can use the model\n"
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with listen("127.0.0.1", 0) as used:
+        port = str(used.getsockname()[1])
+        assert main(["demo", "--model", "no/such/model", "--port", port]) == 2
+    assert f"cannot listen on 127.0.0.1, port {port}" in capsys.readouterr().err
 
 
 def test_an_origin_that_is_none_is_refused_before_the_model(capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,15 @@ def test_held_out_scenes_are_simulated_and_asked(tmp_path: Path, capsys: pytest.
     assert imagined_frames(replace(result, predictions={"gemma": []})) is None
 
 
+def test_a_device_that_is_not_there_is_told_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", "--task", "micro_world", "--output", str(tmp_path / "out"), "--device", "cuda:99"]
+    assert main(asked) == 2
+    assert capsys.readouterr().err.startswith("theworld: error: device='cuda:99': this machine has cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_several_tasks_and_one_in_a_file_share_a_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -323,8 +323,9 @@ def test_a_port_in_use_is_one_line(url: str, capsys: pytest.CaptureFixture[str])
     [
         (["--port", "99999"], "port=99999: expected 0 to 65535; 0 takes any free port"),
         (["--port", "-1"], "port=-1: expected 0 to 65535; 0 takes any free port"),
-        (["--device", "tpu"], "device='tpu': expected a device of torch on this machine, as in cpu or cuda:0"),
-        (["--device", "cuda:99"], "device='cuda:99': expected a device of torch on this machine, as in cpu or cuda:0"),
+        (["--device", "tpu"], "device='tpu': this machine has cpu"),
+        (["--device", "meta"], "device='meta': this machine has cpu"),
+        (["--device", "cuda:99"], "device='cuda:99': this machine has cpu"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,6 +230,18 @@ def test_rollout_seed_of_a_call(world: TheWorld, conversations: dict[str, list[M
     assert not torch.equal(first_logits(world_seed=7), first_logits())
 
 
+@pytest.mark.parametrize(
+    ("steps", "how"),
+    [(0, {"world_seed": -1}), (2, {"world_seed": -1}), (2, {"world_seed": 2**63 - 1, "num_futures": 2})],
+)
+def test_a_rollout_seed_out_of_range(
+    world: TheWorld, conversations: dict[str, list[Message]], steps: int, how: dict[str, int]
+) -> None:
+    given = encode(world.processor, conversations["image"], num_world_steps=steps)
+    with pytest.raises(ValueError, match=r"world_seed=-?\d+: expected 0 to 9223372036854775807"):
+        world.generate(**given, **ANSWER, **how)
+
+
 # ------------------------------------------------------------------------------------------- assisted and streamed
 
 

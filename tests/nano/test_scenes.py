@@ -177,7 +177,7 @@ def test_bad_requests_are_named(tmp_path: Path):
         generate(tmp_path / "x", "dev", {"race": 1})
     with pytest.raises(ValueError, match="'fall'"):
         generate(tmp_path / "x", "test", {"fall": 1})
-    with pytest.raises(ValueError, match="choose another folder, or remove it if it holds only scenes"):
+    with pytest.raises(ValueError, match="choose another folder, or delete this one if it holds only"):
         generate(tmp_path, "test", {"race": 1})
 
 

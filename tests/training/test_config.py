@@ -214,7 +214,6 @@ def test_file_comments_and_overrides(tmp_path: Path) -> None:
         ("// no\n{}", "not JSON"),
         ("[1]", "expected a JSON object"),
         ('{"batch_size": 1, "batch_size": 2}', "the key 'batch_size' is repeated in an object; remove one"),
-        ('{"learning_rate": NaN}', "learning_rate=nan: expected a number, got one that is not finite"),
     ],
 )
 def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None:
@@ -222,7 +221,10 @@ def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=error) as caught:
         TrainingConfig.from_file(path)
-    assert str(path) in str(caught.value) or "NaN" in text
+    assert str(path) in str(caught.value)
+
+
+def test_a_file_that_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such config file"):
         TrainingConfig.from_file(tmp_path / "other.json")
     with pytest.raises(FileNotFoundError, match="a folder, not a config file"):

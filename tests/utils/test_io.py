@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from theworld.utils import io
+from theworld.utils.errors import FileError, one_line
+from theworld.utils.folders import made_whole
 
 
 def test_write_makes_folders_and_replaces(tmp_path: Path) -> None:
@@ -27,6 +29,26 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
         io.write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_errors_name_the_file_that_was_to_be_written(tmp_path: Path) -> None:
+    folder, occupied = tmp_path / "there", tmp_path / "made"
+    (folder / "file").mkdir(parents=True)
+    occupied.mkdir()
+    (occupied / "file").touch()
+    with pytest.raises(OSError) as replaced:  # noqa: PT011  # the whole line is compared
+        io.write_text(folder, "a folder of this name exists")
+    assert one_line(replaced.value) == f"{folder}: Is a directory; check the path and its permissions"
+
+    def make() -> None:
+        with made_whole(occupied):
+            pass
+
+    with pytest.raises(OSError) as made:  # noqa: PT011
+        make()
+    assert one_line(made.value) == f"{occupied}: Directory not empty"
+    with pytest.raises(FileError, match="not of the system"), io.naming_path(folder):
+        raise FileError("not of the system")
 
 
 def test_file_mode_follows_the_umask(tmp_path: Path) -> None:

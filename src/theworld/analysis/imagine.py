@@ -12,7 +12,7 @@ from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
 
 from theworld.model import TheWorld
-from theworld.model.configuration_theworld import check_world_steps
+from theworld.model.configuration_theworld import check_world_seed, check_world_steps
 from theworld.model.world_encoders import WORLD_ENCODERS, WorldEncoder
 from theworld.utils.errors import TheWorldError
 
@@ -28,12 +28,13 @@ def imagine(
     The latents are those of the world tokens for the same image, steps and seed.
 
     Raises:
-        ValueError: The world is off, its encoder cannot decode, or `num_world_steps` is out of range.
+        ValueError: The world is off, its encoder cannot decode, or `num_world_steps` or `seed` is out of range.
         ImportError: The weights are NVIDIA's and their guardrail is not installed.
     """
     encoder = decoding_encoder(model)
     steps = model.config.num_world_steps if num_world_steps is None else num_world_steps
     check_world_steps(steps, model.config.max_world_steps)
+    check_world_seed(seed)
     if needs_guardrail(encoder, model.config.cosmos_subfolder):
         check_installed(model.config.cosmos_model_name)
     return decode_frames(model, encoder.encode(model.processor.world_pixels(image), steps, seed))

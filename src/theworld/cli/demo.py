@@ -23,9 +23,11 @@ def run(args: argparse.Namespace) -> int:
     from theworld.analysis.demo.page import build_page
     from theworld.analysis.demo.server import content_policy, private_uploads, serve
     from theworld.nano.examples import EXAMPLES, load_example
+    from theworld.utils.listening import listen
     from theworld.utils.public_http import is_loopback
 
     policy = content_policy(args.embed_in)
+    listen(args.host, args.port).close()  # before the model is loaded, to find a port in use early
     scenes = [Scene(name, **vars(load_example(name))) for name in EXAMPLES]
     model = load_model(args)
     with private_uploads():

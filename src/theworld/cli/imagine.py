@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("image", help="path or URL of an image")
     add_options(parser, "model", "cosmos_model_name", "operating_point", "num_world_steps")
-    parser.add_argument("--seed", type=int, help="seed of the rollout (default: the model's own)")
+    parser.add_argument("--world_seed", type=int, help="seed of the rollout (default: the model's own)")
     output = ".gif, .mp4, or .png for a sheet (default: %(default)s)"
     parser.add_argument("-o", "--output", type=Path, default=Path("imagined.gif"), help=output)
     parser.add_argument("--fps", type=float, default=8, help="frames per second of GIF and MP4 (default: 8)")
@@ -22,22 +22,20 @@ def run(args: argparse.Namespace) -> int:
     """Write the file, and print a description of it."""
     from theworld.analysis.animate import check_ending, save_rollout
     from theworld.analysis.imagine import imagine
+    from theworld.model.configuration_theworld import check_world_seed
     from theworld.utils.images import open_image
-    from theworld.utils.settings import keys
-    from theworld.utils.world_settings import WorldSettings
 
     from .loading import load_model
 
     check_ending(args.output)
-    if args.seed is not None:
-        keys(WorldSettings)["world_seed"].check(args.seed)
+    check_world_seed(args.world_seed)
     image = open_image(args.image)
     model = load_model(args)
     steps = model.config.num_world_steps if args.num_world_steps is None else args.num_world_steps
-    frames = imagine(model, image, steps, args.seed)
+    frames = imagine(model, image, steps, args.world_seed)
     answer = caption = None
     if args.question is not None:
-        answer = model.ask(image, args.question, num_world_steps=steps, world_seed=args.seed)
+        answer = model.ask(image, args.question, num_world_steps=steps, world_seed=args.world_seed)
         caption = f"{args.question}\nAnswer: {answer}"
     compression = model.config.world_temporal_compression
     save_rollout(frames, args.output, fps=args.fps, frames_per_step=compression, caption=caption or "")

@@ -37,7 +37,7 @@ from .completion import SHELLS, PrintCompletion
 # imports belong inside `run`, so that `theworld --help` does not import torch
 MODULES = (ask, chat, imagine, align, demo, serve, plan, train, precompute, nano, evaluate, compare, judge, audit, env)
 COMMANDS: dict[str, ModuleType] = {module.__name__.rpartition(".")[2]: module for module in MODULES}
-RENAMED = {"--steps": "--num_world_steps", "--cosmos": "--cosmos_model_name"}
+RENAMED = {"--steps": "--num_world_steps", "--cosmos": "--cosmos_model_name", "--seed": "--world_seed"}
 
 
 class Parser(argparse.ArgumentParser):

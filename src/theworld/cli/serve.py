@@ -28,7 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
     named = ("dtype", "attn_implementation", "num_world_steps")
     device = {"": args.device} if args.device else None
-    check_device(args.device or "cpu")
+    if args.device:
+        check_device(args.device)
     with listen(args.host, args.port) as listening:  # before the model is loaded, to find a port in use early
         model = load_model(args, device_map=device, **{name: getattr(args, name) for name in named})
         if not is_loopback(args.host):

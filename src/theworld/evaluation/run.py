@@ -188,7 +188,8 @@ def _check(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
         if task.kinds and family.partition("/")[0] not in task.kinds:
             expected = ", ".join(task.kinds)
             raise TheWorldError(f"family {family!r}: the questions of {task.name} are of the kinds {expected}")
-    check_device(settings.device or "cpu")
+    if settings.device:
+        check_device(settings.device)
     quantization(settings, torch.bfloat16)  # raises if bitsandbytes is not installed
     if "card" in settings.reporters:
         card_of(settings.model)

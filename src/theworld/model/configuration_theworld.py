@@ -13,7 +13,7 @@ from transformers import Gemma3Config
 
 from theworld.utils.auto_classes import Installed
 from theworld.utils.errors import TheWorldError, brief
-from theworld.utils.settings import check_numbers
+from theworld.utils.settings import check_numbers, keys
 from theworld.utils.world_settings import LORA, WorldSettings, check_lora, check_world_settings
 
 from .fusion import FUSIONS
@@ -145,4 +145,18 @@ def check_world_steps(num_world_steps: int, max_world_steps: int) -> int:
     return num_world_steps
 
 
-__all__ = ["LORA", "TheWorldConfig", "check_lora", "check_token_ids", "check_world_steps", "upgrade"]
+def check_world_seed(world_seed: int | None) -> None:
+    """Raise a ValueError unless `world_seed` is `None` or in the range of the config's key."""
+    if world_seed is not None:
+        keys(WorldSettings)["world_seed"].check(world_seed)
+
+
+__all__ = [
+    "LORA",
+    "TheWorldConfig",
+    "check_lora",
+    "check_token_ids",
+    "check_world_seed",
+    "check_world_steps",
+    "upgrade",
+]

@@ -23,7 +23,7 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.images import open_image
 
 from .answers import MeanOverFutures, choice_logprobs, margin, probabilities, repeated_groups, vote, with_futures
-from .configuration_theworld import TheWorldConfig, check_world_steps
+from .configuration_theworld import TheWorldConfig, check_world_seed, check_world_steps
 from .fusion import FUSIONS
 from .processing_theworld import TheWorldProcessor
 from .world_block import Prompt
@@ -161,6 +161,8 @@ class WorldGenerationMixin(GenerationMixin):
         """Inputs of B prompts with several futures each, of consecutive seeds from `seed` (default: the config's)."""
         first = self.config.world_seed if seed is None else seed
         seeds = range(first, first + num_futures)
+        for one in (seeds[0], seeds[-1]):
+            check_world_seed(one)
         latents = self.model.world_encoder.encode_futures(inputs["world_pixel_values"], num_world_steps, seeds)
         ids, config = inputs["input_ids"], self.config
         images = (ids == config.boi_token_index).sum(-1).tolist()

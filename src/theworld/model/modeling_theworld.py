@@ -30,7 +30,7 @@ from theworld.utils.errors import ArgumentError, TheWorldError
 
 from .checkpoints.mixin import CheckpointMixin
 from .components import ComponentsMixin, check_choices
-from .configuration_theworld import TheWorldConfig
+from .configuration_theworld import TheWorldConfig, check_world_seed
 from .fusion import gate_images, scatter_tokens
 from .generation_theworld import WorldGenerationMixin
 from .processing_theworld import TheWorldProcessor
@@ -127,6 +127,7 @@ class TheWorldModel(Gemma3Model):
         """
         if self.world_encoder is None:
             raise TheWorldError("this model has no world encoder: load it with TheWorld.from_pretrained")
+        check_world_seed(world_seed)
         encode = self.world_encoder.encode_one_by_one if one_by_one else self.world_encoder.encode
         return self.project_latents(encode(world_pixel_values, num_world_steps, world_seed))
 

@@ -126,7 +126,7 @@ def generate(
         raise TheWorldError(f"workers={workers}: expected at least 1")
     if folder.exists():
         raise ExistingFileError(
-            f"{folder} exists: choose another folder, or remove it if it holds only scenes to generate again"
+            f"{folder} exists: choose another folder, or delete this one if it holds only generated scenes"
         )
     free = split == "train"
     levels = level if isinstance(level, Mapping) else {kind: level for kind, one in KINDS.items() if one.levels > 1}

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .errors import TheWorldError, one_line
+from .errors import TheWorldError
 
 HEADROOM = 1.1  # free memory that is needed, as a multiple of the size of the weights
 
@@ -17,14 +17,12 @@ def best_device() -> tuple[torch.device, torch.dtype]:
 
 
 def check_device(name: str) -> None:
-    """Raise a ValueError unless `name` is a device of torch that this machine has."""
-    try:
-        torch.empty(0, device=name)
-    except (AssertionError, NotImplementedError, RuntimeError) as error:  # torch's for a device that is not there
-        found = one_line(error).partition(". ")[0]
-        raise TheWorldError(
-            f"device={name!r}: expected a device of torch on this machine, as in cpu or cuda:0 ({found})"
-        ) from error
+    """Raise a ValueError unless `name` is the CPU or an accelerator of this machine."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    kind = None if accelerator is None else accelerator.type
+    known = ["cpu", *(f"{kind}:{place}" for place in range(torch.accelerator.device_count()))]
+    if name not in (*known, kind):
+        raise TheWorldError(f"device={name!r}: this machine has {', '.join(known)}")
 
 
 def device_that_holds(device: torch.device, size: int) -> torch.device:

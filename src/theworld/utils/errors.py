@@ -11,6 +11,7 @@ SHOWN = 200  # characters of a value in an error line
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{16,}")
 _secrets: set[str] = set()
 
+# Errors that a wrong path or a missing permission causes
 OF_PATH = (errno.EACCES, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 PATH_ADVICE = "; check the path and its permissions"
 
@@ -60,11 +61,13 @@ def is_users(error: BaseException) -> bool:
 def one_line(error: BaseException) -> str:
     """The message of `error` on one line, without tokens.
 
-    The quotes that a `KeyError` puts around its message, and the error number of the system, are left out.
+    The quotes that a `KeyError` puts around its message are left out, and so is the error number of the system.
     """
     message: object = error.args[0] if isinstance(error, KeyError) and error.args else error
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        message = f"{error.filename}: {error.strerror}{PATH_ADVICE if error.errno in OF_PATH else ''}"
+    if isinstance(error, OSError) and error.strerror:
+        paths = " -> ".join(str(path) for path in (error.filename, error.filename2) if path is not None)
+        advice = PATH_ADVICE if paths and error.errno in OF_PATH else ""
+        message = f"{paths}: {error.strerror}{advice}".removeprefix(": ")
     return without_tokens(" ".join(str(message).split()))
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.constants import SAFETENSORS_INDEX_FILE, SAFETENSORS_SINGLE
 from huggingface_hub.utils import WeakFileLock
 
 from .errors import FileError, MissingFileError, TheWorldError
-from .io import named, unique_keys
+from .io import naming_path, unique_keys
 
 NUMBERED = re.compile(r"checkpoint-(\d+)")
 LOCK, LOCK_SECONDS = ".lock", 0.2
@@ -76,11 +76,12 @@ def made_whole(target: Path) -> Generator[Path]:
     """A new folder to write in, which becomes `target` at the end, or is removed after an error."""
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)  # of an earlier process with this number
-    with named(target):
+    with naming_path(target):
         partial.mkdir(parents=True)
     try:
         yield partial
-        partial.rename(target)
+        with naming_path(target):
+            partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -128,7 +129,7 @@ def read_object(path: Path, *keys: str, cure: str = "resume from an earlier chec
     try:
         value = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except TheWorldError as error:
-        raise TheWorldError(f"{path}: {error}") from error
+        raise TheWorldError(f"{path}: {error}, or {cure}") from error
     except (ValueError, RecursionError) as error:
         raise TheWorldError(f"{path}: damaged, not JSON ({error}); {cure}") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):

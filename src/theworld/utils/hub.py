@@ -86,9 +86,9 @@ class Source:
         except OSError as error:
             cause = error.__cause__ or error.__context__
             if isinstance(cause, LocalEntryNotFoundError):
-                hub = "the Hub cannot be reached; check the name and the connection"
+                hub = "the Hub cannot be reached or gave an error; check the name and the connection"
                 if self.hub.get("local_files_only") or is_offline_mode():
-                    hub = "the Hub is not asked offline; check the name, or unset HF_HUB_OFFLINE and local_files_only"
+                    hub = "offline mode is on; check the name, or unset HF_HUB_OFFLINE or local_files_only"
                 raise FileError(f"{self.name}: no such folder, not among the downloaded models, and {hub}") from error
             if not isinstance(cause, GatedRepoError):
                 raise

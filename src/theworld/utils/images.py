@@ -89,7 +89,7 @@ def _open_text(text: str) -> Image.Image:
     if text[:8].lower().startswith(_URLS):
         return _open_url(text)
     if not text:
-        raise ImageError("not_an_image", "the image is an empty text; expected a path, a URL or base64")
+        raise ImageError("not_an_image", "the image is empty text; expected a path, a URL or base64")
     try:
         return open_image(Path(text))
     except FileNotFoundError:

@@ -19,18 +19,20 @@ def cache_folder() -> Path:
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The `object_pairs_hook` of JSON that people write: raises a ValueError if a key is repeated."""
+    """`object_pairs_hook` for JSON files that people write: raises a ValueError if a key is repeated."""
     if len(found := dict(pairs)) < len(pairs):
         raise TheWorldError(f"the key {mode(name for name, _ in pairs)!r} is repeated in an object; remove one")
     return found
 
 
 @contextmanager
-def named(path: Path) -> Generator[None]:
-    """Errors of the system name `path`, not the temporary file or folder beside it."""
+def naming_path(path: Path) -> Generator[None]:
+    """Let every `OSError` of the block name `path`, not the temporary file or folder beside it."""
     try:
         yield
     except OSError as error:
+        if error.errno is None:  # not of the system
+            raise
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
@@ -42,18 +44,18 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with named(path):
+    with naming_path(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are readable by their owner only
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's files are readable by their owner only
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

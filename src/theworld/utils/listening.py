@@ -9,7 +9,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes any free port.
 
     Raises:
-        ValueError: No such port.
+        ValueError: `port` is not from 0 to 65535.
         OSError: The port is in use, or `host` is not an address of this machine.
     """
     if not 0 <= port <= 65535:

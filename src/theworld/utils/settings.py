@@ -111,11 +111,9 @@ class Key:
     def check(self, value: Any) -> None:
         """Raise a ValueError, which names key, value and what was expected, unless `value` has the type and range."""
         if not any(self._fits(value, kind) for kind in self.kinds):
-            got = f", got {type(value).__name__}"
-            if type(value) is float and not math.isfinite(value):
-                got = ", got one that is not finite"
-            if self.choices and isinstance(value, str):
-                got = ""
+            got = "" if self.choices and isinstance(value, str) else f", got {type(value).__name__}"
+            if float in self.kinds and type(value) is float:
+                got = " that is finite"
             raise TheWorldError(f"{self._named(value)}: expected {self.expected}{got}")
         for item in value if isinstance(value, list | tuple) else [value]:
             size = len(item) if isinstance(item, str) else item
@@ -211,10 +209,10 @@ def nearest(name: str, names: Iterable[str], *, initials: bool = False) -> str:
     Args:
         initials: Prefer the only name whose words begin with the letters of `name`, as in `lr` for `learning_rate`.
     """
-    known, letters = list(names), name.strip("-")
-    short = [one for one in known if "".join(word[:1] for word in one.strip("-").split("_")) == letters]
-    found = short if initials and len(short) == 1 else difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}?" if found else ""
+    known, letters = {one.strip("-"): one for one in names}, name.strip("-")  # options are not alike by their dashes
+    short = [one for one in known if "".join(word[:1] for word in one.split("_")) == letters]
+    found = short if initials and len(short) == 1 else difflib.get_close_matches(letters, known, n=1, cutoff=0.6)
+    return f"did you mean {known[found[0]]!r}?" if found else ""
 
 
 def known_values(values: Mapping[str, Any], config: type, listed: str) -> dict[str, Any]:

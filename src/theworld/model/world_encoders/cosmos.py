@@ -22,9 +22,7 @@ from theworld.utils.errors import TheWorldError
 from theworld.utils.hub import forget_origin
 from theworld.utils.logging import warn_once
 from theworld.utils.operating_points import outside_training
-from theworld.utils.settings import keys
 from theworld.utils.tensors import snapshot
-from theworld.utils.world_settings import WorldSettings
 
 from .base import Component, WorldEncoder
 from .cosmos25_sampler import FPS, sample_flow_rollout
@@ -207,8 +205,6 @@ class CosmosWorldEncoder(WorldEncoder):
         """Standard normal (B, C, T, h, w) for the rollout of `first` (B, C, 1, h, w), drawn from each image's seed."""
         shape = (1, first.shape[1], 1 + num_world_steps, *first.shape[-2:])
         seeds = [seed] if isinstance(seed, int) else seed  # one for all, or (B,)
-        for one in seeds:
-            keys(WorldSettings)["world_seed"].check(one)
         drawn = {one: torch.randn(shape, generator=torch.Generator().manual_seed(one)) for one in dict.fromkeys(seeds)}
         return torch.cat([drawn[one] for one in seeds]).to(first.device).expand(len(first), -1, -1, -1, -1)
 
