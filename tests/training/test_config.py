@@ -213,7 +213,7 @@ def test_file_comments_and_overrides(tmp_path: Path) -> None:
         ("{", "not JSON"),
         ("// no\n{}", "not JSON"),
         ("[1]", "expected a JSON object"),
-        ('{"batch_size": 1, "batch_size": 2}', "the key 'batch_size' is repeated in an object; remove one"),
+        ('{"batch_size": 1, "batch_size": 2}', "the key 'batch_size' is repeated in an object; remove one$"),
     ],
 )
 def test_unreadable_file_is_named(tmp_path: Path, text: str, error: str) -> None:

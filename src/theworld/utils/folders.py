@@ -124,12 +124,12 @@ def read_object(path: Path, *keys: str, cure: str = "resume from an earlier chec
     """The JSON object in a file; its values under `keys` must be objects.
 
     Raises:
-        ValueError: It holds something else. The error ends with `cure`.
+        ValueError: It holds something else, and the error ends with `cure`; or a key is repeated.
     """
     try:
         value = json.loads(path.read_bytes(), object_pairs_hook=unique_keys)
     except TheWorldError as error:
-        raise TheWorldError(f"{path}: {error}, or {cure}") from error
+        raise TheWorldError(f"{path}: {error}") from error
     except (ValueError, RecursionError) as error:
         raise TheWorldError(f"{path}: damaged, not JSON ({error}); {cure}") from error
     if not isinstance(value, dict) or not all(isinstance(value.get(key), dict) for key in keys):
